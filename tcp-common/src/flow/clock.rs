@@ -1,0 +1,94 @@
+//! What time alone ends: TIME-WAIT after 2MSL, every other state after its limit of silence.
+
+use super::facts::{flow_fact, half_fact};
+use super::{Cause, Flow, Half, Outcome, Previous, Rules, local_bit};
+use crate::state::{End, State};
+
+impl Flow {
+    /// Lets the clock end what is due. Cheap where nothing is.
+    #[inline(always)]
+    pub fn tick(&mut self, now_ns: u64, rules: &Rules) -> Outcome {
+        let from = [self.state(End::A), self.state(End::B)];
+        let mut outcome = Outcome {
+            from,
+            to: from,
+            cause: Cause::Nothing,
+            previous: Previous::None,
+            over: false,
+            established: false,
+            restarted: false,
+        };
+        if self.is_over() || self.incarnation == 0 {
+            return outcome;
+        }
+        let (a, b) = (self.end_by_clock(End::A, now_ns, rules), self.end_by_clock(End::B, now_ns, rules));
+        if a || b {
+            outcome.cause = Cause::TimeWaitExpired;
+        }
+        if self.silent_too_long(now_ns, rules) {
+            self.facts |= flow_fact::SILENCE;
+            give_up(&mut self.halves[0]);
+            give_up(&mut self.halves[1]);
+            outcome.cause = Cause::Silence;
+        }
+        if outcome.cause as u8 != Cause::Nothing as u8 {
+            self.settle(now_ns, &mut outcome);
+        }
+        outcome
+    }
+
+    /// When TIME-WAIT of this end is over, on the caller's clock in ns; `None` in any other state.
+    pub fn time_wait_deadline_ns(&self, end: End, rules: &Rules) -> Option<u64> {
+        let half = self.half(end);
+        (half.state == State::TimeWait as u8).then(|| half.time_wait_at_ns.saturating_add(self.two_msl_ns(end, rules)))
+    }
+
+    /// When the clock will next change something if no segment comes; `None` if it never will.
+    pub fn next_deadline_ns(&self, rules: &Rules) -> Option<u64> {
+        let time_wait = [End::A, End::B].into_iter().filter_map(|end| self.time_wait_deadline_ns(end, rules));
+        let silence = self.halves.iter().filter_map(|half| match silence_limit_ns(half, rules) {
+            0 => None,
+            limit => Some(self.last_ns.saturating_add(limit)),
+        });
+        time_wait.chain(silence).min()
+    }
+
+    #[inline(always)]
+    fn two_msl_ns(&self, end: End, rules: &Rules) -> u64 {
+        if self.facts & local_bit(end) != 0 { rules.time_wait_local_ns } else { rules.time_wait_remote_ns }
+    }
+
+    #[inline(always)]
+    fn end_by_clock(&mut self, end: End, now_ns: u64, rules: &Rules) -> bool {
+        let limit = self.two_msl_ns(end, rules);
+        let half = &mut self.halves[end as usize & 1];
+        let due = half.state == State::TimeWait as u8 && now_ns >= half.time_wait_at_ns.saturating_add(limit);
+        if due {
+            half.set(half_fact::GONE);
+        }
+        due
+    }
+
+    #[inline(always)]
+    fn silent_too_long(&self, now_ns: u64, rules: &Rules) -> bool {
+        let silence = now_ns.saturating_sub(self.last_ns);
+        let [a, b] = &self.halves;
+        let (limit_a, limit_b) = (silence_limit_ns(a, rules), silence_limit_ns(b, rules));
+        (limit_a != 0 && silence >= limit_a) || (limit_b != 0 && silence >= limit_b)
+    }
+}
+
+#[inline(always)]
+fn silence_limit_ns(half: &Half, rules: &Rules) -> u64 {
+    match rules.silence_ns.get(half.state as usize) {
+        Some(&limit) => limit,
+        None => 0,
+    }
+}
+
+#[inline(always)]
+fn give_up(half: &mut Half) {
+    if half.state != State::TimeWait as u8 {
+        half.set(half_fact::GONE);
+    }
+}

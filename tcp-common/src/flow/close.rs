@@ -1,0 +1,245 @@
+//! How the incarnation was opened and closed: read off the facts, outside of the packet path.
+
+use super::facts::{flow_fact, half_fact::*};
+use super::{Flow, Previous, Rules};
+use crate::state::{End, State};
+
+/// How a connection was closed. The order of precedence is R7's.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum CloseKind {
+    /// Not, or not fully.
+    Open,
+    /// FIN, ACK, FIN, ACK.
+    Fin4Seg,
+    /// FIN, FIN with the ACK, ACK.
+    Fin3Seg,
+    /// The FINs crossed.
+    Simultaneous,
+    /// The second end sent new payload after it had the first FIN.
+    HalfClose,
+    /// RST without any FIN.
+    RstAbort,
+    /// RST after a FIN.
+    RstAfterFin,
+    /// RST in answer to the SYN.
+    Refused,
+    /// RST before the handshake was complete.
+    SynAbort,
+    /// Given up before the handshake was complete.
+    SynTimeout,
+    /// Given up after silence.
+    Timeout,
+    /// The same tuple was opened anew.
+    Superseded,
+}
+
+impl CloseKind {
+    /// Every kind, in the order of their numbers.
+    pub const ALL: [CloseKind; 12] = [
+        CloseKind::Open,
+        CloseKind::Fin4Seg,
+        CloseKind::Fin3Seg,
+        CloseKind::Simultaneous,
+        CloseKind::HalfClose,
+        CloseKind::RstAbort,
+        CloseKind::RstAfterFin,
+        CloseKind::Refused,
+        CloseKind::SynAbort,
+        CloseKind::SynTimeout,
+        CloseKind::Timeout,
+        CloseKind::Superseded,
+    ];
+
+    /// Name in machine output: `fin_4seg`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            CloseKind::Open => "open",
+            CloseKind::Fin4Seg => "fin_4seg",
+            CloseKind::Fin3Seg => "fin_3seg",
+            CloseKind::Simultaneous => "simultaneous",
+            CloseKind::HalfClose => "half_close",
+            CloseKind::RstAbort => "rst_abort",
+            CloseKind::RstAfterFin => "rst_after_fin",
+            CloseKind::Refused => "refused",
+            CloseKind::SynAbort => "syn_abort",
+            CloseKind::SynTimeout => "syn_timeout",
+            CloseKind::Timeout => "timeout",
+            CloseKind::Superseded => "superseded",
+        }
+    }
+}
+
+/// The end whose FIN came first, causally (R5).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum Closer {
+    /// No FIN was seen.
+    None,
+    /// This end.
+    One(End),
+    /// Both, neither knowing of the other's FIN.
+    Both,
+}
+
+/// Who sent the SYN.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum Opener {
+    /// Picked up in the middle.
+    Unknown,
+    /// This end.
+    One(End),
+    /// Both: a simultaneous open.
+    Both,
+}
+
+/// How far the record can be trusted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub enum Confidence {
+    /// Everything was seen.
+    Exact,
+    /// The capture missed segments.
+    Gap,
+    /// The beginning was not seen.
+    Midstream,
+    /// One direction only was seen.
+    OneWay,
+}
+
+impl Confidence {
+    /// Name in machine output.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Confidence::Exact => "exact",
+            Confidence::Gap => "gap",
+            Confidence::Midstream => "midstream",
+            Confidence::OneWay => "one_way",
+        }
+    }
+}
+
+impl Flow {
+    /// How it was closed.
+    pub fn close_kind(&self) -> CloseKind {
+        let [a, b] = &self.halves;
+        let (fins, reset) = ((a.has(FIN), b.has(FIN)), self.aborter().is_some());
+        if self.flow_has(flow_fact::SUPERSEDED) {
+            return CloseKind::Superseded;
+        }
+        if reset {
+            return match (fins, self.flow_has(flow_fact::REFUSED), self.flow_has(flow_fact::ESTABLISHED)) {
+                ((false, false), true, _) => CloseKind::Refused,
+                ((false, false), false, true) => CloseKind::RstAbort,
+                ((false, false), false, false) => CloseKind::SynAbort,
+                ((true, _) | (_, true), _, _) => CloseKind::RstAfterFin,
+            };
+        }
+        match (fins, self.flow_has(flow_fact::SILENCE), self.flow_has(flow_fact::ESTABLISHED)) {
+            ((true, true), _, _) => self.fin_kind(),
+            (_, true, true) => CloseKind::Timeout,
+            ((false, false), true, false) => CloseKind::SynTimeout,
+            ((true, _) | (_, true), true, false) => CloseKind::Timeout,
+            (_, false, _) => CloseKind::Open,
+        }
+    }
+
+    fn fin_kind(&self) -> CloseKind {
+        let Closer::One(closer) = self.closer() else { return CloseKind::Simultaneous };
+        let passive = self.half(closer.peer());
+        if passive.has(DATA_COVER) {
+            CloseKind::HalfClose
+        } else if passive.has(EMPTY_COVER) {
+            CloseKind::Fin4Seg
+        } else {
+            CloseKind::Fin3Seg
+        }
+    }
+
+    /// Who closed first.
+    pub fn closer(&self) -> Closer {
+        let [a, b] = &self.halves;
+        match (a.has(FIN), b.has(FIN)) {
+            (false, false) => Closer::None,
+            (true, false) => Closer::One(End::A),
+            (false, true) => Closer::One(End::B),
+            (true, true) => match (a.closed_knowing(b), b.closed_knowing(a)) {
+                (false, true) => Closer::One(End::A),
+                (true, false) => Closer::One(End::B),
+                (false, false) | (true, true) => Closer::Both,
+            },
+        }
+    }
+
+    /// Whose RST ended it.
+    pub fn aborter(&self) -> Option<End> {
+        if self.flow_has(flow_fact::ABORTER_A) {
+            Some(End::A)
+        } else if self.flow_has(flow_fact::ABORTER_B) {
+            Some(End::B)
+        } else {
+            None
+        }
+    }
+
+    /// Who opened.
+    pub fn opener(&self) -> Opener {
+        match (self.flow_has(flow_fact::OPENER_A), self.flow_has(flow_fact::OPENER_B)) {
+            (false, false) => Opener::Unknown,
+            (true, false) => Opener::One(End::A),
+            (false, true) => Opener::One(End::B),
+            (true, true) => Opener::Both,
+        }
+    }
+
+    /// Whether this end sent a FIN.
+    pub fn sent_fin(&self, end: End) -> bool {
+        self.half(end).has(FIN)
+    }
+
+    /// Whether both FINs were sent and acknowledged by number.
+    #[inline(always)]
+    pub fn complete(&self) -> bool {
+        let [a, b] = &self.halves;
+        a.fin_covered_by(b.ack) && b.fin_covered_by(a.ack) && a.has(ACK) && b.has(ACK)
+    }
+
+    /// Whether both ends were ESTABLISHED at some time.
+    pub fn was_established(&self) -> bool {
+        self.flow_has(flow_fact::ESTABLISHED)
+    }
+
+    /// How far the record can be trusted.
+    pub fn confidence(&self) -> Confidence {
+        let [a, b] = &self.halves;
+        let unanswered = matches!(self.close_kind(), CloseKind::SynTimeout)
+            || a.state == State::SynSent as u8
+            || b.state == State::SynSent as u8;
+        if self.flow_has(flow_fact::MIDSTREAM) {
+            Confidence::Midstream
+        } else if !unanswered && !(a.has(SEEN) && b.has(SEEN)) {
+            Confidence::OneWay
+        } else if self.flow_has(flow_fact::GAP) {
+            Confidence::Gap
+        } else {
+            Confidence::Exact
+        }
+    }
+
+    /// Brings a copy that was made before the segment to the end it came to when the next incarnation began.
+    pub fn end_previous(&mut self, now_ns: u64, previous: Previous, rules: &Rules) {
+        self.tick(now_ns, rules);
+        match previous {
+            Previous::None | Previous::Over => {}
+            Previous::Superseded => self.facts |= flow_fact::SUPERSEDED,
+            Previous::AbortedByA => self.abort(now_ns, End::A),
+            Previous::AbortedByB => self.abort(now_ns, End::B),
+        }
+        for half in &mut self.halves {
+            half.set(GONE);
+            half.state = State::Closed as u8;
+        }
+        self.facts |= flow_fact::OVER;
+    }
+
+    fn flow_has(&self, fact: u32) -> bool {
+        self.facts & fact != 0
+    }
+}

@@ -1,0 +1,368 @@
+//! ACK, payload and FIN: the established connection and its close (R2..R11, R17..R24).
+
+use super::facts::half_fact::*;
+use super::facts::flow_fact;
+use super::open::pending_bit;
+use super::{Cause, Flow, Half, Outcome, Previous, Rules, sides};
+use crate::segment::{Flags, Kind, Segment};
+use crate::seq::{Seq, at_or_before, before, later};
+use crate::state::{End, State};
+
+impl Flow {
+    #[inline(always)]
+    pub(super) fn on_data(
+        &mut self,
+        now_ns: u64,
+        sender: End,
+        segment: &Segment,
+        rules: &Rules,
+        outcome: &mut Outcome,
+    ) -> Cause {
+        let cause = self.take_segment(now_ns, sender, segment, outcome);
+        self.restart_time_wait(now_ns, sender.peer(), cause, rules, outcome);
+        cause
+    }
+
+    /// 2MSL begins anew where the peer's FIN comes again (RFC 9293 3.10.7.4); on Linux with any segment that has an ACK
+    /// (`tcp_timewait_state_process`).
+    #[inline(always)]
+    fn restart_time_wait(&mut self, now_ns: u64, holder: End, cause: Cause, rules: &Rules, outcome: &mut Outcome) {
+        let any_ack = if self.is_local(holder) { rules.linux_restart_local } else { rules.linux_restart_remote } != 0;
+        let fin_again = cause as u8 == Cause::FinAgain as u8;
+        let half = &mut self.halves[holder as usize & 1];
+        if half.state == State::TimeWait as u8 && (fin_again || any_ack) && !half.has(GONE) {
+            half.time_wait_at_ns = now_ns;
+            half.restarts = half.restarts.saturating_add(fin_again as u8);
+            outcome.restarted = fin_again;
+        }
+    }
+
+    #[inline(always)]
+    fn take_segment(&mut self, now_ns: u64, sender: End, segment: &Segment, outcome: &mut Outcome) -> Cause {
+        if self.incarnation == 0 || (self.is_over() && self.facts & flow_fact::SILENCE != 0) {
+            let previous = if self.incarnation == 0 { Previous::None } else { Previous::Over };
+            self.begin_midstream(now_ns, previous, outcome);
+        } else if self.is_over() && !self.revives(sender, segment) {
+            return Cause::Late;
+        }
+        let (x, y) = sides(&mut self.halves, sender);
+        // R19, and R21: off until both directions were seen.
+        let window = y.window.max(MIN_WINDOW);
+        if x.has(SEQ) && x.has(SEEN) && y.has(SEEN) {
+            let upper = later(x.contig, if y.has(ACK) { y.ack } else { x.contig }).wrapping_add(window);
+            let below = before(segment.seq, x.contig.wrapping_sub(window));
+            if below || before(upper, segment.seq) {
+                x.stray = [segment.seq, segment.end(), segment.ack];
+                x.clear(STRAY_FIN);
+                x.set(if segment.flags.has(Flags::FIN) { STRAY | STRAY_FIN } else { STRAY });
+                return if below { Cause::OldDupSeq } else { Cause::SeqAboveWindow };
+            }
+        }
+        let mut cause = if segment.payload_len != 0 { Cause::Data } else { Cause::Ack };
+        // The ACK beyond what the tap saw of the peer: a resynchronisation, a voided FIN, a capture gap or a lie.
+        if y.has(SEQ) && before(y.high, segment.ack) {
+            let sender_window = x.window.max(MIN_WINDOW);
+            if y.has(STRAY) && (segment.ack == y.stray[0] || segment.ack == y.stray[1]) {
+                resynchronise(y);
+                cause = Cause::Resync;
+                self.facts |= flow_fact::GAP;
+                if y.has(FIN) && self.closing_ns == 0 {
+                    self.closing_ns = now_ns;
+                }
+            } else if x.has(SEEN)
+                && y.has(SEEN)
+                && before(y.high.wrapping_add(sender_window), segment.ack)
+            {
+                return Cause::AckUnsent;
+            } else if y.has(FIN) {
+                // R17: the receiver acknowledges other octets where the FIN was.
+                y.clear(FIN | FIN_DELIVERED | FIN_ACKED);
+                x.clear(EMPTY_COVER | DATA_COVER | COVER_MARK);
+                y.contig = segment.ack;
+                cause = Cause::FinVoided;
+            } else if y.has(SEEN) {
+                self.facts |= flow_fact::GAP;
+            }
+        }
+        self.facts &= !pending_bit(sender);
+        let (x, y) = sides(&mut self.halves, sender);
+        let covers = take_ack(x, y, segment);
+        let fresh = take_payload(x, segment, &mut cause);
+        let first_fin = take_fin(x, segment, &mut cause);
+        if first_fin && self.closing_ns == 0 {
+            self.closing_ns = now_ns;
+        }
+        if x.has(FIN)
+            && x.contig == x.fin_end
+            && !x.has(FIN_DELIVERED)
+            && (segment.flags.has(Flags::FIN) || fresh)
+        {
+            x.set(FIN_DELIVERED);
+        }
+        if covers {
+            note_cover(x, segment, fresh);
+        }
+        x.proved = prove(x, y, segment, covers, fresh) as u8;
+        x.set(SEEN);
+        x.window = scaled_window(x, y, segment);
+        if segment.has(Segment::HAS_TIMESTAMP) {
+            x.tsval = segment.tsval;
+            x.set(TIMESTAMP);
+        }
+        cause
+    }
+
+    /// R9: a copy of its FIN by an end taken as CLOSED proves LAST-ACK, unless a RST ended the connection.
+    #[inline(always)]
+    fn revives(&self, sender: End, segment: &Segment) -> bool {
+        let x = &self.halves[sender as usize & 1];
+        segment.kind() as u8 == Kind::Fin as u8
+            && x.has(FIN)
+            && segment.end() == x.fin_end
+            && self.facts & (flow_fact::ABORTER_A | flow_fact::ABORTER_B) == 0
+            && !x.has(GONE)
+    }
+
+    /// R21: picks up a connection whose beginning was not seen.
+    #[inline(always)]
+    fn begin_midstream(&mut self, now_ns: u64, previous: Previous, outcome: &mut Outcome) {
+        self.reset_for_next(now_ns, previous, outcome);
+        self.facts |= flow_fact::MIDSTREAM;
+        for half in &mut self.halves {
+            half.set(SYN | SYN_ACKED);
+        }
+    }
+}
+
+/// Takes what the ACK of `x` says of `y`. Returns whether it covers `y`'s FIN.
+#[inline(always)]
+fn take_ack(x: &mut Half, y: &mut Half, segment: &Segment) -> bool {
+    let ack = segment.ack;
+    if !y.has(SEQ) {
+        // `y` has not been seen: the ACK tells where its stream is.
+        y.isn = ack.wrapping_sub(1);
+        y.first = ack;
+        y.contig = ack;
+        y.high = ack;
+        y.set(SEQ | SYN);
+    }
+    let handshake = before(y.isn, ack);
+    if handshake {
+        y.set(SYN_ACKED);
+        if x.proved == State::SynSent as u8 {
+            x.set(SYN_ACKED);
+        }
+    }
+    x.ack = if x.has(ACK) { later(x.ack, ack) } else { ack };
+    x.set(ACK);
+    let covers = y.fin_covered_by(ack);
+    if covers {
+        advance(y, y.fin_end.wrapping_sub(1));
+        y.contig = later(y.contig, y.fin_end);
+        y.set(FIN_DELIVERED | FIN_ACKED);
+    } else if before(y.contig, ack) {
+        advance(y, ack);
+        merge_blocks(y);
+    }
+    y.high = later(y.high, ack);
+    covers
+}
+
+/// Takes the payload. Returns whether it held octets not seen before.
+#[inline(always)]
+fn take_payload(x: &mut Half, segment: &Segment, cause: &mut Cause) -> bool {
+    let end = segment.seq.wrapping_add(segment.payload_len);
+    if !x.has(SEQ) {
+        x.isn = segment.seq.wrapping_sub(1);
+        x.first = segment.seq;
+        x.contig = segment.seq;
+        x.high = segment.seq;
+        x.set(SEQ);
+    }
+    if segment.payload_len == 0 {
+        return false;
+    }
+    if x.has(FIN) && before(x.fin_end.wrapping_sub(1), end) {
+        // R18: octets above the own FIN.
+        *cause = Cause::DataAfterFin;
+        return false;
+    }
+    let fresh = before(x.high, end) || (before(x.contig, end) && at_or_before(segment.seq, x.contig));
+    if at_or_before(segment.seq, x.contig) {
+        advance(x, later(x.contig, end));
+        merge_blocks(x);
+        if x.has(FIN) && x.contig == x.fin_end.wrapping_sub(1) {
+            x.contig = x.fin_end;
+        }
+    } else {
+        hold_block(x, segment.seq, end);
+    }
+    x.high = later(x.high, end);
+    fresh
+}
+
+/// Takes the FIN. Returns whether it is the first copy.
+#[inline(always)]
+fn take_fin(x: &mut Half, segment: &Segment, cause: &mut Cause) -> bool {
+    if !segment.flags.has(Flags::FIN) {
+        return false;
+    }
+    let end = segment.end();
+    if x.has(FIN) {
+        if end != x.fin_end {
+            *cause = Cause::DataAfterFin;
+            return false;
+        }
+        // The same FIN again (R3): its sender has no ACK of it yet.
+        x.clear(FIN_ACKED | GONE);
+        *cause = Cause::FinAgain;
+        if x.contig == end.wrapping_sub(1) {
+            x.contig = end;
+        }
+        return false;
+    }
+    if before(end, x.contig) || end == x.contig {
+        // Octets where the FIN would be were already acknowledged: an old duplicate.
+        *cause = Cause::OldDupSeq;
+        return false;
+    }
+    x.fin_end = end;
+    x.fin_ack = segment.ack;
+    x.set(FIN);
+    if x.contig == end.wrapping_sub(1) {
+        x.contig = end;
+    }
+    x.high = later(x.high, end);
+    *cause = Cause::Fin;
+    true
+}
+
+/// R7: what a segment that covers the peer's FIN says about the form of the close.
+#[inline(always)]
+fn note_cover(x: &mut Half, segment: &Segment, fresh: bool) {
+    let fin = segment.flags.has(Flags::FIN);
+    if segment.payload_len == 0 {
+        if !fin && (!x.has(FIN) || before(segment.seq, x.fin_end)) {
+            x.set(EMPTY_COVER);
+        }
+    } else if fresh {
+        x.set(DATA_COVER);
+        if !x.has(COVER_MARK) {
+            x.cover_mark = segment.seq;
+            x.set(COVER_MARK);
+        }
+    }
+}
+
+/// What the sender's own segment proves of it (STATE_MACHINE A2).
+#[inline(always)]
+fn prove(x: &Half, y: &Half, segment: &Segment, covers: bool, fresh: bool) -> State {
+    let proved = match State::from_u8(x.proved) {
+        Some(state) => state,
+        None => State::Unknown,
+    };
+    if x.has(FIN) {
+        if covers {
+            return match (x.closed_knowing(y), y.closed_knowing(x)) {
+                (true, _) => State::LastAck,
+                (false, true) => State::TimeWait,
+                (false, false) => State::Closing,
+            };
+        }
+        if segment.flags.has(Flags::FIN) {
+            return if x.closed_knowing(y) { State::LastAck } else { State::FinWait1 };
+        }
+        let answers_cover = y.has(COVER_MARK) && before(y.cover_mark, segment.ack);
+        return if answers_cover && proved as u8 == State::FinWait1 as u8 { State::FinWait2 } else { proved };
+    }
+    if covers {
+        return State::CloseWait;
+    }
+    match proved {
+        State::Unknown | State::SynSent if before(y.isn, segment.ack) => State::Established,
+        State::SynReceived if before(y.first, segment.ack) || (fresh && x.has(SYN_ACKED)) => State::Established,
+        State::Unknown
+        | State::SynSent
+        | State::SynReceived
+        | State::Closed
+        | State::Listen
+        | State::Established
+        | State::FinWait1
+        | State::FinWait2
+        | State::CloseWait
+        | State::Closing
+        | State::LastAck
+        | State::TimeWait => proved,
+    }
+}
+
+/// The window this end offers, scaled if both ends announced a shift (RFC 7323 2.2).
+#[inline(always)]
+fn scaled_window(x: &Half, y: &Half, segment: &Segment) -> u32 {
+    let shift = if x.has(WSCALE) && y.has(WSCALE) { x.wscale & 15 } else { 0 };
+    (segment.window as u32) << shift
+}
+
+/// Moves the in-order edge and counts the octets of the stream it passes.
+#[inline(always)]
+fn advance(half: &mut Half, to: Seq) {
+    if before(half.contig, to) {
+        half.bytes = half.bytes.wrapping_add(to.wrapping_sub(half.contig) as u64);
+        half.contig = to;
+    }
+}
+
+/// Takes blocks that the in-order edge has reached.
+#[inline(always)]
+fn merge_blocks(half: &mut Half) {
+    // Twice, since the second block may close the gap before the first.
+    for _ in 0..2 {
+        if half.has(BLOCK_0) && at_or_before(half.blocks[0], half.contig) {
+            advance(half, half.blocks[1]);
+            half.clear(BLOCK_0);
+        }
+        if half.has(BLOCK_1) && at_or_before(half.blocks[2], half.contig) {
+            advance(half, half.blocks[3]);
+            half.clear(BLOCK_1);
+        }
+    }
+}
+
+/// Keeps an out-of-order block; where both places are taken by others the peer's ACK will raise the edge instead.
+#[inline(always)]
+fn hold_block(half: &mut Half, start: Seq, end: Seq) {
+    let touches = |s: Seq, e: Seq| at_or_before(start, e) && at_or_before(s, end);
+    if half.has(BLOCK_0) && touches(half.blocks[0], half.blocks[1]) {
+        half.blocks[0] = if before(start, half.blocks[0]) { start } else { half.blocks[0] };
+        half.blocks[1] = later(half.blocks[1], end);
+    } else if half.has(BLOCK_1) && touches(half.blocks[2], half.blocks[3]) {
+        half.blocks[2] = if before(start, half.blocks[2]) { start } else { half.blocks[2] };
+        half.blocks[3] = later(half.blocks[3], end);
+    } else if !half.has(BLOCK_0) {
+        half.blocks[0] = start;
+        half.blocks[1] = end;
+        half.set(BLOCK_0);
+    } else if !half.has(BLOCK_1) {
+        half.blocks[2] = start;
+        half.blocks[3] = end;
+        half.set(BLOCK_1);
+    }
+}
+
+/// R19: believes the stray segment after the peer acknowledged exactly into it.
+#[inline(always)]
+fn resynchronise(y: &mut Half) {
+    let [_, end, ack] = y.stray;
+    if y.has(STRAY_FIN) && !y.has(FIN) {
+        y.fin_end = end;
+        y.fin_ack = ack;
+        y.set(FIN | FIN_DELIVERED);
+        y.proved = State::FinWait1 as u8;
+    }
+    y.contig = end;
+    y.high = end;
+    y.clear(STRAY | STRAY_FIN | BLOCK_0 | BLOCK_1);
+}
+
+/// A window smaller than this does not make a segment an old duplicate (nf_conntrack's MAXACKWINCONST).
+const MIN_WINDOW: u32 = 66_000;

@@ -1,0 +1,175 @@
+//! Facts, and the states they make.
+
+use super::{Flow, Half, Outcome};
+use crate::seq::at_or_before;
+use crate::state::State;
+
+/// Facts about one end, bits of `Half::facts`.
+pub mod half_fact {
+    /// Its SYN was seen, or is known from the peer's ACK of it.
+    pub const SYN: u32 = 1 << 0;
+    /// It sent a SYN without ACK: it opened actively.
+    pub const BARE_SYN: u32 = 1 << 1;
+    /// It sent a SYN with ACK.
+    pub const SYN_ACK: u32 = 1 << 2;
+    /// The peer acknowledged its SYN, as far as known it knows that.
+    pub const SYN_ACKED: u32 = 1 << 3;
+    /// Its sequence numbers are known.
+    pub const SEQ: u32 = 1 << 4;
+    /// It sent an acknowledgment number.
+    pub const ACK: u32 = 1 << 5;
+    /// It sent a FIN, ending at `fin_end`.
+    pub const FIN: u32 = 1 << 6;
+    /// The peer has that FIN, and everything before it.
+    pub const FIN_DELIVERED: u32 = 1 << 7;
+    /// The peer's ACK of that FIN has reached this end; taken back when the FIN is sent again.
+    pub const FIN_ACKED: u32 = 1 << 8;
+    /// It has no connection any more: reset, expired or given up.
+    pub const GONE: u32 = 1 << 9;
+    /// It sent an empty segment covering the peer's FIN, before its own FIN (R7).
+    pub const EMPTY_COVER: u32 = 1 << 10;
+    /// It sent new payload in a segment covering the peer's FIN (R7).
+    pub const DATA_COVER: u32 = 1 << 11;
+    /// `cover_mark` is set.
+    pub const COVER_MARK: u32 = 1 << 12;
+    /// `stray` is set.
+    pub const STRAY: u32 = 1 << 13;
+    /// The stray segment carried a FIN.
+    pub const STRAY_FIN: u32 = 1 << 14;
+    /// The first block is in use.
+    pub const BLOCK_0: u32 = 1 << 15;
+    /// The second block is in use.
+    pub const BLOCK_1: u32 = 1 << 16;
+    /// `tsval` is set.
+    pub const TIMESTAMP: u32 = 1 << 17;
+    /// It offered window scaling.
+    pub const WSCALE: u32 = 1 << 18;
+    /// It has sent a segment that belongs here.
+    pub const SEEN: u32 = 1 << 19;
+}
+
+/// Facts about the incarnation, bits of `Flow::facts`.
+pub mod flow_fact {
+    /// Both ends were ESTABLISHED at some time.
+    pub const ESTABLISHED: u32 = 1 << 0;
+    /// The first end in the key sent the SYN.
+    pub const OPENER_A: u32 = 1 << 1;
+    /// The second end did.
+    pub const OPENER_B: u32 = 1 << 2;
+    /// A RST of end A was believed and ended it.
+    pub const ABORTER_A: u32 = 1 << 3;
+    /// A RST of end B did.
+    pub const ABORTER_B: u32 = 1 << 4;
+    /// The RST was the answer to a SYN.
+    pub const REFUSED: u32 = 1 << 5;
+    /// It was given up after silence.
+    pub const SILENCE: u32 = 1 << 6;
+    /// The next incarnation began while this one lived.
+    pub const SUPERSEDED: u32 = 1 << 7;
+    /// It was over once: its close record has been given out.
+    pub const OVER: u32 = 1 << 8;
+    /// End A has a pending SYN.
+    pub const PENDING_A: u32 = 1 << 9;
+    /// End B has one.
+    pub const PENDING_B: u32 = 1 << 10;
+    /// The capture missed segments.
+    pub const GAP: u32 = 1 << 11;
+    /// It was picked up in the middle.
+    pub const MIDSTREAM: u32 = 1 << 12;
+    /// End A belongs to this host.
+    pub const LOCAL_A: u32 = 1 << 13;
+    /// End B does.
+    pub const LOCAL_B: u32 = 1 << 14;
+}
+
+use half_fact::*;
+
+impl Half {
+    #[inline(always)]
+    pub(super) const fn has(&self, fact: u32) -> bool {
+        self.facts & fact != 0
+    }
+
+    #[inline(always)]
+    pub(super) fn set(&mut self, fact: u32) {
+        self.facts |= fact;
+    }
+
+    #[inline(always)]
+    pub(super) fn clear(&mut self, fact: u32) {
+        self.facts &= !fact;
+    }
+
+    /// Whether this number acknowledges the end's FIN (R4: by number, never by "an ACK after a FIN").
+    #[inline(always)]
+    pub(super) fn fin_covered_by(&self, ack: u32) -> bool {
+        self.has(FIN) && at_or_before(self.fin_end, ack)
+    }
+
+    /// Whether the first copy of this end's FIN already acknowledged the peer's: it closed second (R5, R6).
+    #[inline(always)]
+    pub(super) fn closed_knowing(&self, peer: &Half) -> bool {
+        self.has(FIN) && peer.fin_covered_by(self.fin_ack)
+    }
+}
+
+/// The state that the facts make of end `x` (RFC 9293 3.10.7 read backwards).
+#[inline(always)]
+pub(super) fn derive(x: &Half, y: &Half) -> State {
+    if x.has(GONE) {
+        return State::Closed;
+    }
+    if x.has(FIN) {
+        return match (x.has(FIN_ACKED), y.has(FIN_DELIVERED), x.closed_knowing(y)) {
+            (false, false, _) => State::FinWait1,
+            (false, true, false) => State::Closing,
+            (false, true, true) => State::LastAck,
+            (true, false, _) => State::FinWait2,
+            (true, true, false) => State::TimeWait,
+            (true, true, true) => State::Closed,
+        };
+    }
+    match (x.has(SYN), x.has(SYN_ACKED), y.has(SYN), y.has(FIN_DELIVERED)) {
+        (false, _, true, _) => State::Listen,
+        (false, _, false, _) => State::Closed,
+        (true, false, false, _) => State::SynSent,
+        // Its SYN again, after the peer's SYN-ACK: that was lost. A bare SYN of the peer is a simultaneous open.
+        (true, false, true, _) if x.has(BARE_SYN) && !y.has(BARE_SYN) => State::SynSent,
+        (true, false, true, _) => State::SynReceived,
+        (true, true, _, false) => State::Established,
+        (true, true, _, true) => State::CloseWait,
+    }
+}
+
+impl Flow {
+    /// Writes the states that the facts make, starts TIME-WAIT where it is entered, and fills in what the caller is to
+    /// know.
+    #[inline(always)]
+    pub(super) fn settle(&mut self, now_ns: u64, outcome: &mut Outcome) {
+        if self.incarnation == 0 {
+            return;
+        }
+        let [a, b] = &mut self.halves;
+        let (state_a, state_b) = (derive(a, b), derive(b, a));
+        enter(a, state_a, now_ns);
+        enter(b, state_b, now_ns);
+        outcome.to = [state_a, state_b];
+        if self.facts & flow_fact::ESTABLISHED == 0 && a.has(SYN_ACKED) && b.has(SYN_ACKED) {
+            self.facts |= flow_fact::ESTABLISHED;
+            self.established_ns = now_ns;
+            outcome.established = true;
+        }
+        if self.facts & flow_fact::OVER == 0 && self.is_over() {
+            self.facts |= flow_fact::OVER;
+            outcome.over = true;
+        }
+    }
+}
+
+#[inline(always)]
+fn enter(half: &mut Half, state: State, now_ns: u64) {
+    if state as u8 == State::TimeWait as u8 && half.state != State::TimeWait as u8 {
+        half.time_wait_at_ns = now_ns;
+    }
+    half.state = state as u8;
+}

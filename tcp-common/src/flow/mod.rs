@@ -1,0 +1,424 @@
+//! The observer's state machine: one flow, two ends, driven by the segments a tap saw and by the clock.
+//!
+//! The states of both ends are not stepped from arrow to arrow. Segments establish *facts* (this end's FIN is at that
+//! number, the peer's ACK covers it, the peer has it), evidence to the contrary takes facts back, and [`facts::derive`]
+//! says which RFC 9293 state the facts make. So a retransmission that proves an earlier state needs no special arrow.
+//!
+//! Every end has two answers: *assumed* (all that the tap saw has been delivered, corrected at once by the end's own
+//! segments) and *proved* (what its own segments prove, a lower bound).
+//!
+//! Files in the order of a segment's way: [`mod@self`] dispatches, `open` handles SYN and SYN-ACK, `data` ACK, payload
+//! and FIN, `reset` RST, `facts` derives the states, `clock` ends what time ends, `close` tells how it was closed.
+
+mod clock;
+mod close;
+mod data;
+mod facts;
+mod open;
+mod reset;
+mod rules;
+
+pub use close::{CloseKind, Closer, Confidence, Opener};
+pub use facts::{flow_fact, half_fact};
+pub use rules::Rules;
+
+use crate::segment::{Kind, Segment};
+use crate::seq::Seq;
+use crate::state::{End, State};
+
+/// What is known of one end. Fixed layout: it lives in kernel memory.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Half {
+    /// Payload octets of the stream that were seen or acknowledged; retransmissions count once.
+    pub bytes: u64,
+    /// When TIME-WAIT began or was restarted last, in ns; meaningful in TIME-WAIT only.
+    pub time_wait_at_ns: u64,
+    /// Initial sequence number: the SYN's.
+    pub isn: Seq,
+    /// The first octet after the SYN and what it carried.
+    pub first: Seq,
+    /// In-order edge: everything before it was seen or acknowledged; RCV.NXT of the peer.
+    pub contig: Seq,
+    /// Highest sequence number sent so far, plus one.
+    pub high: Seq,
+    /// Highest acknowledgment number this end sent.
+    pub ack: Seq,
+    /// Window this end offered last, in octets.
+    pub window: u32,
+    /// Number that acknowledges this end's FIN: `seq + len + 1` (RFC 9293 3.10.7.4).
+    pub fin_end: Seq,
+    /// The acknowledgment number on the first copy of this end's FIN: what makes the closer causal.
+    pub fin_ack: Seq,
+    /// Where this end's first new data begins that was sent knowing the peer's FIN.
+    pub cover_mark: Seq,
+    /// Out-of-order blocks beyond `contig`: (start, end) twice.
+    pub blocks: [Seq; 4],
+    /// The last segment outside every window: begin, end, and its acknowledgment number.
+    pub stray: [Seq; 3],
+    /// Latest timestamp value this end sent (RFC 7323).
+    pub tsval: u32,
+    /// Segments seen from this end.
+    pub segments: u32,
+    /// See [`half_fact`].
+    pub facts: u32,
+    /// Assumed state, a [`State`].
+    pub state: u8,
+    /// Proved state, a [`State`].
+    pub proved: u8,
+    /// Window shift this end announced.
+    pub wscale: u8,
+    /// How often TIME-WAIT of this end was restarted, saturating.
+    pub restarts: u8,
+}
+
+/// One flow's current incarnation. All zero is a flow of which nothing is known. Fixed layout: it lives in kernel memory.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flow {
+    /// When the first segment of this incarnation was seen, ns on the caller's clock.
+    pub opened_ns: u64,
+    /// When both ends were first ESTABLISHED, 0 while they never were.
+    pub established_ns: u64,
+    /// When the close began: first FIN or believed RST, 0 before.
+    pub closing_ns: u64,
+    /// When the last segment that belongs to it was seen.
+    pub last_ns: u64,
+    /// The two ends, A first.
+    pub halves: [Half; 2],
+    /// Which life of the flow this is, from 1; 0 means that nothing is known.
+    pub incarnation: u32,
+    /// ISN of a SYN that may or may not start the next incarnation (R14).
+    pub pending_isn: Seq,
+    /// First octet after that SYN.
+    pub pending_first: Seq,
+    /// See [`flow_fact`].
+    pub facts: u32,
+    /// Timestamp of the pending SYN.
+    pub pending_tsval: u32,
+    /// Padding, always 0.
+    pub reserved: u32,
+}
+
+const _: () = assert!(size_of::<Half>() == 96 && size_of::<Flow>() == 248);
+
+/// What happened to the flow, and the reason where nothing did.
+#[repr(u8)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+#[allow(missing_docs, reason = "each name is its cause; rules R1..R24 are in docs/STATE_MACHINE.md")]
+pub enum Cause {
+    Nothing = 0,
+    Syn = 1,
+    SynAgain = 2,
+    SynAck = 3,
+    SynAckAgain = 4,
+    Ack = 5,
+    Data = 6,
+    Fin = 7,
+    FinAgain = 8,
+    Rst = 9,
+    /// RST from a host without the connection, in answer to a SYN.
+    Refused = 10,
+    TimeWaitExpired = 11,
+    Silence = 12,
+    MidStream = 13,
+    /// A SYN that took a tuple out of TIME-WAIT.
+    Reuse = 14,
+    /// An ACK beyond the FIN: there was no FIN (R17).
+    FinVoided = 15,
+    /// Both halves agree on a jump (R19).
+    Resync = 16,
+    // From here on: the segment moved nothing, and why.
+    BadFlags = 32,
+    PendingSyn = 33,
+    OldDupSyn = 34,
+    BadSynAck = 35,
+    DupSynAck = 36,
+    OldDupSeq = 37,
+    SeqAboveWindow = 38,
+    AckUnsent = 39,
+    DataAfterFin = 40,
+    Late = 41,
+    RstNoFlow = 42,
+    RstClosed = 43,
+    RstSynSent = 44,
+    RstInexact = 45,
+    RstOutOfWindow = 46,
+    RstRfc1337 = 47,
+}
+
+impl Cause {
+    /// The cause with this number, if there is one.
+    pub const fn from_u8(value: u8) -> Option<Cause> {
+        use Cause::*;
+        Some(match value {
+            0 => Nothing,
+            1 => Syn,
+            2 => SynAgain,
+            3 => SynAck,
+            4 => SynAckAgain,
+            5 => Ack,
+            6 => Data,
+            7 => Fin,
+            8 => FinAgain,
+            9 => Rst,
+            10 => Refused,
+            11 => TimeWaitExpired,
+            12 => Silence,
+            13 => MidStream,
+            14 => Reuse,
+            15 => FinVoided,
+            16 => Resync,
+            32 => BadFlags,
+            33 => PendingSyn,
+            34 => OldDupSyn,
+            35 => BadSynAck,
+            36 => DupSynAck,
+            37 => OldDupSeq,
+            38 => SeqAboveWindow,
+            39 => AckUnsent,
+            40 => DataAfterFin,
+            41 => Late,
+            42 => RstNoFlow,
+            43 => RstClosed,
+            44 => RstSynSent,
+            45 => RstInexact,
+            46 => RstOutOfWindow,
+            47 => RstRfc1337,
+            _ => return None,
+        })
+    }
+
+    /// Name in machine output.
+    pub const fn name(self) -> &'static str {
+        use Cause::*;
+        match self {
+            Nothing => "nothing",
+            Syn => "syn",
+            SynAgain => "syn_again",
+            SynAck => "syn_ack",
+            SynAckAgain => "syn_ack_again",
+            Ack => "ack",
+            Data => "data",
+            Fin => "fin",
+            FinAgain => "fin_again",
+            Rst => "rst",
+            Refused => "refused",
+            TimeWaitExpired => "time_wait_expired",
+            Silence => "silence",
+            MidStream => "mid_stream",
+            Reuse => "reuse",
+            FinVoided => "fin_voided",
+            Resync => "resync",
+            BadFlags => "bad_flags",
+            PendingSyn => "pending_syn",
+            OldDupSyn => "old_dup_syn",
+            BadSynAck => "bad_syn_ack",
+            DupSynAck => "dup_syn_ack",
+            OldDupSeq => "old_dup_seq",
+            SeqAboveWindow => "seq_above_window",
+            AckUnsent => "ack_unsent",
+            DataAfterFin => "data_after_fin",
+            Late => "late",
+            RstNoFlow => "rst_no_flow",
+            RstClosed => "rst_closed",
+            RstSynSent => "rst_syn_sent",
+            RstInexact => "rst_inexact",
+            RstOutOfWindow => "rst_out_of_window",
+            RstRfc1337 => "rst_rfc1337",
+        }
+    }
+}
+
+/// What became of the incarnation before, when a segment started the next one.
+#[repr(u8)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Previous {
+    /// The segment started no incarnation, or there was none before.
+    #[default]
+    None = 0,
+    /// It was over before, or its TIME-WAIT was cut short by the reuse.
+    Over = 1,
+    /// It was alive as far as anyone knew.
+    Superseded = 2,
+    /// End A reset it and opens anew (R13).
+    AbortedByA = 3,
+    /// End B reset it and opens anew (R13).
+    AbortedByB = 4,
+}
+
+impl Previous {
+    /// The value with this number, if there is one.
+    pub const fn from_u8(value: u8) -> Option<Previous> {
+        Some(match value {
+            0 => Previous::None,
+            1 => Previous::Over,
+            2 => Previous::Superseded,
+            3 => Previous::AbortedByA,
+            4 => Previous::AbortedByB,
+            _ => return None,
+        })
+    }
+}
+
+/// The answer to one segment or one look at the clock.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Outcome {
+    /// States before, A first; both CLOSED where a new incarnation began.
+    pub from: [State; 2],
+    /// States after.
+    pub to: [State; 2],
+    /// Why.
+    pub cause: Cause,
+    /// What became of the incarnation before: for its close record apply it to a copy made before
+    /// ([`Flow::end_previous`]).
+    pub previous: Previous,
+    /// Both ends have just become CLOSED: the incarnation's close record is final.
+    pub over: bool,
+    /// Both ends have just become ESTABLISHED for the first time.
+    pub established: bool,
+    /// 2MSL of an end began anew because the peer's FIN came again.
+    pub restarted: bool,
+}
+
+impl Outcome {
+    /// Whether any state changed or an incarnation began or ended.
+    #[inline(always)]
+    pub fn is_transition(&self) -> bool {
+        self.from[0] as u8 != self.to[0] as u8
+            || self.from[1] as u8 != self.to[1] as u8
+            || self.over
+            || self.previous as u8 != Previous::None as u8
+    }
+}
+
+impl Flow {
+    /// A flow of which nothing is known.
+    pub const EMPTY: Flow = {
+        let half = Half {
+            bytes: 0,
+            time_wait_at_ns: 0,
+            isn: 0,
+            first: 0,
+            contig: 0,
+            high: 0,
+            ack: 0,
+            window: 0,
+            fin_end: 0,
+            fin_ack: 0,
+            cover_mark: 0,
+            blocks: [0; 4],
+            stray: [0; 3],
+            tsval: 0,
+            segments: 0,
+            facts: 0,
+            state: 0,
+            proved: 0,
+            wscale: 0,
+            restarts: 0,
+        };
+        Flow {
+            opened_ns: 0,
+            established_ns: 0,
+            closing_ns: 0,
+            last_ns: 0,
+            halves: [half; 2],
+            incarnation: 0,
+            pending_isn: 0,
+            pending_first: 0,
+            facts: 0,
+            pending_tsval: 0,
+            reserved: 0,
+        }
+    };
+
+    /// Applies one segment that `sender` sent. First lets the clock end what is due, so that a packet, a sweep and a
+    /// reader all see the same.
+    #[inline(always)]
+    pub fn on_segment(&mut self, now_ns: u64, sender: End, segment: &Segment, rules: &Rules) -> Outcome {
+        let mut outcome = self.tick(now_ns, rules);
+        let kind = segment.kind();
+        outcome.cause = match kind {
+            Kind::Syn => self.on_syn(now_ns, sender, segment, &mut outcome),
+            Kind::SynAck => self.on_syn_ack(now_ns, sender, segment, &mut outcome),
+            Kind::Fin | Kind::Ack => self.on_data(now_ns, sender, segment, rules, &mut outcome),
+            Kind::Rst => self.on_reset(now_ns, sender, segment, rules, &mut outcome),
+            Kind::Bad => Cause::BadFlags,
+        };
+        if self.incarnation != 0 && (outcome.cause as u8) < Cause::BadFlags as u8 {
+            self.last_ns = now_ns;
+        }
+        let half = &mut self.halves[sender as usize & 1];
+        half.segments = half.segments.saturating_add(segment.wire_segments as u32);
+        self.settle(now_ns, &mut outcome);
+        outcome
+    }
+
+    /// Whether no segment has made an incarnation yet.
+    #[inline(always)]
+    pub const fn is_empty(&self) -> bool {
+        self.incarnation == 0
+    }
+
+    /// Whether both ends are CLOSED: the incarnation is over, the entry stays a while so that late segments make no
+    /// ghost (R20).
+    #[inline(always)]
+    pub fn is_over(&self) -> bool {
+        self.halves[0].state == State::Closed as u8 && self.halves[1].state == State::Closed as u8
+    }
+
+    /// Assumed state of one end: CLOSED where nothing is known.
+    #[inline(always)]
+    pub fn state(&self, end: End) -> State {
+        match State::from_u8(self.halves[end as usize & 1].state) {
+            None | Some(State::Unknown) => State::Closed,
+            Some(state) => state,
+        }
+    }
+
+    /// What the end's own segments prove; `Unknown` while it has sent none that prove anything.
+    pub fn proved(&self, end: End) -> State {
+        State::from_u8(self.halves[end as usize & 1].proved).unwrap_or(State::Unknown)
+    }
+
+    /// Whether the end's own segments prove the assumed state.
+    pub fn confirmed(&self, end: End) -> bool {
+        self.proved(end) == self.state(end)
+    }
+
+    /// What is known of one end.
+    pub const fn half(&self, end: End) -> &Half {
+        &self.halves[end as usize & 1]
+    }
+
+    /// Says whether an end belongs to this host: its TIME-WAIT then follows this host's rules.
+    #[inline(always)]
+    pub fn set_local(&mut self, end: End, local: bool) {
+        let bit = local_bit(end);
+        self.facts = if local { self.facts | bit } else { self.facts & !bit };
+    }
+
+    /// Whether an end belongs to this host.
+    #[inline(always)]
+    pub const fn is_local(&self, end: End) -> bool {
+        self.facts & local_bit(end) != 0
+    }
+}
+
+#[inline(always)]
+const fn local_bit(end: End) -> u32 {
+    match end {
+        End::A => flow_fact::LOCAL_A,
+        End::B => flow_fact::LOCAL_B,
+    }
+}
+
+/// The sender's half and the receiver's.
+#[inline(always)]
+fn sides(halves: &mut [Half; 2], sender: End) -> (&mut Half, &mut Half) {
+    let [a, b] = halves;
+    match sender {
+        End::A => (a, b),
+        End::B => (b, a),
+    }
+}

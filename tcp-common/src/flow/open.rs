@@ -1,0 +1,238 @@
+//! SYN and SYN-ACK: the handshake, simultaneous and split opens, the next incarnation (R14..R16, R22).
+
+use super::facts::half_fact::*;
+use super::facts::flow_fact;
+use super::{Cause, Flow, Half, Outcome, Previous, sides};
+use crate::segment::Segment;
+use crate::seq::{Seq, at_or_before, before};
+use crate::state::{End, State};
+
+impl Flow {
+    #[inline(always)]
+    pub(super) fn on_syn(&mut self, now_ns: u64, sender: End, segment: &Segment, outcome: &mut Outcome) -> Cause {
+        let ended = self.is_over();
+        let silence = self.facts & flow_fact::SILENCE != 0;
+        let empty = self.incarnation == 0;
+        let (x, y) = sides(&mut self.halves, sender);
+        let same_isn = x.has(SYN) && x.isn == segment.seq;
+        if empty || (ended && (silence || !same_isn)) {
+            self.begin(now_ns, sender, segment, if empty { Previous::None } else { Previous::Over }, outcome);
+            return Cause::Syn;
+        }
+        if same_isn {
+            // R16: a copy proves SYN-SENT while the sender has shown nothing later.
+            if x.proved > State::SynSent as u8 {
+                return Cause::OldDupSyn;
+            }
+            note_syn_options(x, segment);
+            if x.proved == State::SynSent as u8 && x.has(BARE_SYN) && !y.has(BARE_SYN) {
+                x.clear(SYN_ACKED);
+            }
+            return Cause::SynAgain;
+        }
+        if x.state == State::SynSent as u8 && !y.has(SYN) {
+            self.begin(now_ns, sender, segment, Previous::Superseded, outcome);
+            return Cause::Syn;
+        }
+        if !x.has(SYN) && y.has(BARE_SYN) && !y.has(SYN_ACKED) {
+            // Simultaneous open, or the first half of a split handshake.
+            start(x, segment, State::SynSent);
+            x.set(BARE_SYN);
+            return Cause::Syn;
+        }
+        let peer_waits = y.state == State::TimeWait as u8;
+        let holder_alone = x.state == State::TimeWait as u8 && y.state == State::Closed as u8;
+        if holder_alone || (peer_waits && may_reuse(x, segment)) {
+            self.begin(now_ns, sender, segment, Previous::Over, outcome);
+            return Cause::Reuse;
+        }
+        self.pending_isn = segment.seq;
+        self.pending_first = segment.end();
+        self.pending_tsval = segment.tsval;
+        self.facts = (self.facts & !(flow_fact::PENDING_A | flow_fact::PENDING_B)) | pending_bit(sender);
+        Cause::PendingSyn
+    }
+
+    #[inline(always)]
+    pub(super) fn on_syn_ack(&mut self, now_ns: u64, sender: End, segment: &Segment, outcome: &mut Outcome) -> Cause {
+        let ended = self.is_over();
+        let silence = self.facts & flow_fact::SILENCE != 0;
+        let pending = self.facts & pending_bit(sender.peer()) != 0
+            && (segment.ack == self.pending_first || segment.ack == self.pending_isn.wrapping_add(1));
+        let empty = self.incarnation == 0;
+        let (x, y) = sides(&mut self.halves, sender);
+        let same_isn = x.has(SYN) && x.isn == segment.seq;
+        if empty || ended {
+            if same_isn && !silence {
+                return Cause::Late;
+            }
+            // R22: the SYN was missed; who is answered has opened.
+            let previous = if empty { Previous::None } else { Previous::Over };
+            self.begin_unseen(now_ns, sender.peer(), segment.ack.wrapping_sub(1), segment.ack, previous, outcome);
+        } else if pending {
+            let complete = self.complete();
+            let previous = if complete { Previous::Over } else { Previous::Superseded };
+            self.begin_pending(now_ns, sender.peer(), previous, outcome);
+        } else if same_isn {
+            let again = x.has(SYN_ACK);
+            if x.proved > State::SynReceived as u8 {
+                return Cause::DupSynAck;
+            }
+            if again {
+                if !(x.has(BARE_SYN) && y.has(BARE_SYN)) {
+                    x.clear(SYN_ACKED);
+                }
+                y.set(SYN_ACKED);
+                return Cause::SynAckAgain;
+            }
+        } else if !(y.has(SYN) && before(y.isn, segment.ack) && at_or_before(segment.ack, y.first))
+            || y.proved > State::SynSent as u8
+        {
+            return Cause::BadSynAck;
+        }
+        let opener_too = self.facts & opener_bit(sender) != 0;
+        let (x, y) = sides(&mut self.halves, sender);
+        let opened_actively = x.has(BARE_SYN);
+        let acked = x.has(SYN_ACKED) && opened_actively;
+        start(x, segment, State::SynReceived);
+        x.set(SYN_ACK | ACK);
+        if acked {
+            x.set(SYN_ACKED);
+        } else {
+            x.clear(SYN_ACKED);
+        }
+        x.ack = segment.ack;
+        y.set(SYN_ACKED);
+        // A Fast Open payload that the server did not take is sent again: the stream begins where the ACK says.
+        y.bytes = segment.ack.wrapping_sub(y.isn).wrapping_sub(1) as u64;
+        y.first = segment.ack;
+        y.contig = segment.ack;
+        y.high = segment.ack;
+        let split = y.has(BARE_SYN) && y.has(SYN_ACK) && x.has(BARE_SYN);
+        if split || (opened_actively && !opener_too && y.has(SYN_ACK)) {
+            self.facts |= flow_fact::OPENER_A | flow_fact::OPENER_B;
+        }
+        Cause::SynAck
+    }
+
+    /// Starts the next incarnation with a SYN of `opener`.
+    #[inline(always)]
+    fn begin(&mut self, now_ns: u64, opener: End, segment: &Segment, previous: Previous, outcome: &mut Outcome) {
+        self.reset_for_next(now_ns, previous, outcome);
+        self.facts |= opener_bit(opener);
+        let (x, _) = sides(&mut self.halves, opener);
+        start(x, segment, State::SynSent);
+        x.set(BARE_SYN);
+    }
+
+    /// Starts the next incarnation with the SYN that was pending.
+    #[inline(always)]
+    pub(super) fn begin_pending(&mut self, now_ns: u64, opener: End, previous: Previous, outcome: &mut Outcome) {
+        let (isn, first, tsval) = (self.pending_isn, self.pending_first, self.pending_tsval);
+        self.begin_unseen(now_ns, opener, isn, first, previous, outcome);
+        let (x, _) = sides(&mut self.halves, opener);
+        x.tsval = tsval;
+        x.set(BARE_SYN | SEEN);
+        x.proved = State::SynSent as u8;
+    }
+
+    /// Starts the next incarnation of which `opener`'s SYN is known only by its numbers.
+    #[inline(always)]
+    fn begin_unseen(
+        &mut self,
+        now_ns: u64,
+        opener: End,
+        isn: Seq,
+        first: Seq,
+        previous: Previous,
+        outcome: &mut Outcome,
+    ) {
+        self.reset_for_next(now_ns, previous, outcome);
+        self.facts |= opener_bit(opener);
+        let (x, _) = sides(&mut self.halves, opener);
+        x.set(SYN | SEQ);
+        x.isn = isn;
+        x.first = first;
+        x.contig = first;
+        x.high = first;
+        x.window = DEFAULT_WINDOW;
+    }
+
+    /// Forgets everything but who is local and how many incarnations there were.
+    #[inline(always)]
+    pub(super) fn reset_for_next(&mut self, now_ns: u64, previous: Previous, outcome: &mut Outcome) {
+        let incarnation = match self.incarnation.wrapping_add(1) {
+            0 => 1,
+            next => next,
+        };
+        let local = self.facts & (flow_fact::LOCAL_A | flow_fact::LOCAL_B);
+        *self = Flow::EMPTY;
+        self.incarnation = incarnation;
+        self.facts = local;
+        self.opened_ns = now_ns;
+        outcome.from = [State::Closed, State::Closed];
+        outcome.previous = previous;
+        outcome.over = false;
+    }
+}
+
+/// The bit that says whose SYN is pending.
+#[inline(always)]
+pub(super) const fn pending_bit(end: End) -> u32 {
+    match end {
+        End::A => flow_fact::PENDING_A,
+        End::B => flow_fact::PENDING_B,
+    }
+}
+
+/// The bit that says who opened.
+#[inline(always)]
+pub(super) const fn opener_bit(end: End) -> u32 {
+    match end {
+        End::A => flow_fact::OPENER_A,
+        End::B => flow_fact::OPENER_B,
+    }
+}
+
+/// Takes the numbers and options of an end's SYN or SYN-ACK.
+#[inline(always)]
+fn start(x: &mut Half, segment: &Segment, proved: State) {
+    x.isn = segment.seq;
+    x.first = segment.end();
+    x.contig = x.first;
+    x.high = x.first;
+    x.proved = proved as u8;
+    x.set(SYN | SEQ | SEEN);
+    note_syn_options(x, segment);
+}
+
+#[inline(always)]
+fn note_syn_options(x: &mut Half, segment: &Segment) {
+    // The window field of a SYN is never scaled (RFC 7323 2.2).
+    x.window = segment.window as u32;
+    if segment.has(Segment::HAS_WSCALE) {
+        x.wscale = segment.wscale;
+        x.set(WSCALE);
+    }
+    if segment.has(Segment::HAS_TIMESTAMP) {
+        x.tsval = segment.tsval;
+        x.set(TIMESTAMP);
+    }
+}
+
+/// R15 and RFC 6191: whether the peer of `x`, in TIME-WAIT, takes this SYN for a new connection.
+#[inline(always)]
+fn may_reuse(x: &Half, segment: &Segment) -> bool {
+    if x.has(TIMESTAMP) && segment.has(Segment::HAS_TIMESTAMP) {
+        if before(x.tsval, segment.tsval) {
+            return true;
+        }
+        if before(segment.tsval, x.tsval) {
+            return false;
+        }
+    }
+    before(x.contig, segment.seq)
+}
+
+/// Window assumed of an end that has not told one yet.
+const DEFAULT_WINDOW: u32 = 65_535;

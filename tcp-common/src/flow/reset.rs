@@ -1,0 +1,93 @@
+//! RST: believed only where a host would believe it (RFC 5961 3.2, rules R12 and R13).
+
+use super::facts::half_fact::*;
+use super::facts::flow_fact;
+use super::open::pending_bit;
+use super::{Cause, Flow, Half, Outcome, Previous, Rules, sides};
+use crate::segment::{Flags, Segment};
+use crate::seq::{at_or_before, before};
+use crate::state::{End, State};
+
+impl Flow {
+    #[inline(always)]
+    pub(super) fn on_reset(
+        &mut self,
+        now_ns: u64,
+        sender: End,
+        segment: &Segment,
+        rules: &Rules,
+        outcome: &mut Outcome,
+    ) -> Cause {
+        if self.incarnation == 0 {
+            return Cause::RstNoFlow;
+        }
+        if self.is_over() {
+            return Cause::RstClosed;
+        }
+        let complete = self.complete();
+        let (x, y) = sides(&mut self.halves, sender);
+        let answers_syn = y.state == State::SynSent as u8;
+        if answers_syn {
+            let fits = segment.flags.has(Flags::ACK)
+                && before(y.isn, segment.ack)
+                && at_or_before(segment.ack, y.first);
+            if !fits {
+                return Cause::RstSynSent;
+            }
+        } else if !is_exact(x, y, segment) {
+            let offset = segment.seq.wrapping_sub(x.contig);
+            return if x.has(SEQ) && offset < y.window { Cause::RstInexact } else { Cause::RstOutOfWindow };
+        } else if y.state == State::TimeWait as u8 && rules.rfc1337 != 0 {
+            return Cause::RstRfc1337;
+        }
+        if self.facts & pending_bit(sender) != 0 {
+            // R13: the sender is in SYN-SENT of the next incarnation, its RST ends only the old one.
+            let previous = match (complete, sender) {
+                (true, _) => Previous::Over,
+                (false, End::A) => Previous::AbortedByA,
+                (false, End::B) => Previous::AbortedByB,
+            };
+            self.begin_pending(now_ns, sender, previous, outcome);
+            return Cause::Rst;
+        }
+        x.proved = State::Closed as u8;
+        x.set(SEEN);
+        self.abort(now_ns, sender);
+        if answers_syn {
+            self.facts |= flow_fact::REFUSED;
+            return Cause::Refused;
+        }
+        Cause::Rst
+    }
+
+    /// Ends the incarnation by a RST of `aborter`. A close that was complete stays what the FINs made it.
+    #[inline(always)]
+    pub(super) fn abort(&mut self, now_ns: u64, aborter: End) {
+        if !self.complete() {
+            self.facts |= match aborter {
+                End::A => flow_fact::ABORTER_A,
+                End::B => flow_fact::ABORTER_B,
+            };
+        }
+        if self.closing_ns == 0 {
+            self.closing_ns = now_ns;
+        }
+        self.halves[0].set(GONE);
+        self.halves[1].set(GONE);
+    }
+}
+
+/// R12: the sender's in-order end, its highest end, the receiver's last ACK, or the own FIN's number while the receiver
+/// has that FIN (`tcp_reset_check`).
+#[inline(always)]
+fn is_exact(x: &Half, y: &Half, segment: &Segment) -> bool {
+    if x.has(SEQ) && segment.seq == x.contig {
+        return true;
+    }
+    if y.state == State::TimeWait as u8 {
+        return false;
+    }
+    (x.has(SEQ) && segment.seq == x.high)
+        || (y.has(ACK) && segment.seq == y.ack)
+        || (x.has(FIN_DELIVERED) && segment.seq == x.fin_end.wrapping_sub(1))
+}

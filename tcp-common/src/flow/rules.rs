@@ -1,0 +1,56 @@
+//! What an operator may decide.
+
+use crate::state::State;
+
+/// Timers and switches. Fixed layout: the kernel programs read it from a map.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rules {
+    /// 2MSL of an end on this host, ns; Linux: `TCP_TIMEWAIT_LEN`, 60 s.
+    pub time_wait_local_ns: u64,
+    /// 2MSL of any other end, ns.
+    pub time_wait_remote_ns: u64,
+    /// Silence, in ns, after which an end in this state is given up; 0 = never. Indexed by [`State`].
+    pub silence_ns: [u64; State::COUNT],
+    /// 1: RST is not believed in TIME-WAIT (RFC 1337, `net.ipv4.tcp_rfc1337`).
+    pub rfc1337: u32,
+    /// 1: any ACK-bearing segment restarts TIME-WAIT of an end on this host (`tcp_timewait_state_process`).
+    pub linux_restart_local: u32,
+    /// The same for other ends.
+    pub linux_restart_remote: u32,
+    /// Padding, always 0.
+    pub reserved: u32,
+}
+
+const _: () = assert!(size_of::<Rules>() == 128);
+
+const SECOND_NS: u64 = 1_000_000_000;
+
+impl Rules {
+    /// 2MSL 60 s, FIN restarts TIME-WAIT, RST believed in TIME-WAIT, nothing ends by silence.
+    pub const RFC: Rules = Rules {
+        time_wait_local_ns: 60 * SECOND_NS,
+        time_wait_remote_ns: 60 * SECOND_NS,
+        silence_ns: [0; State::COUNT],
+        rfc1337: 0,
+        linux_restart_local: 0,
+        linux_restart_remote: 0,
+        reserved: 0,
+    };
+
+    /// [`Rules::RFC`] with the silence limits of the agent. They are there so that no entry lives for ever, and longer
+    /// than what a Linux host itself waits: `tcp_syn_retries` 6 (127 s), `tcp_synack_retries` 5 (63 s),
+    /// `tcp_orphan_retries` 8 (about 100 s), keepalive 2 h.
+    pub const AGENT: Rules = {
+        let mut rules = Rules::RFC;
+        rules.silence_ns[State::SynSent as usize] = 130 * SECOND_NS;
+        rules.silence_ns[State::SynReceived as usize] = 65 * SECOND_NS;
+        rules.silence_ns[State::Established as usize] = 5 * 86_400 * SECOND_NS;
+        rules.silence_ns[State::FinWait1 as usize] = 1_000 * SECOND_NS;
+        rules.silence_ns[State::FinWait2 as usize] = 5 * 86_400 * SECOND_NS;
+        rules.silence_ns[State::CloseWait as usize] = 5 * 86_400 * SECOND_NS;
+        rules.silence_ns[State::Closing as usize] = 1_000 * SECOND_NS;
+        rules.silence_ns[State::LastAck as usize] = 1_000 * SECOND_NS;
+        rules
+    };
+}

@@ -1,0 +1,26 @@
+//! What is right about TCP, in one place: the wire format, and the pure state machine that follows both ends of a
+//! connection as an observer of its segments.
+//!
+//! This crate has no clock, no I/O, no allocation, no map and no log: time and direction are arguments. It has three
+//! homes, the kernel programs, the capture replay and the tests, and whatever is proved of it in one holds in all.
+//!
+//! Modules in the order a packet meets them: [`wire`] makes bytes a [`FlowKey`] and a [`Segment`] or names the reason
+//! why it is [`Ignored`]; [`flow`] applies the segment to the two ends; [`record`] is what crosses the kernel boundary.
+
+#![cfg_attr(not(test), no_std)]
+#![forbid(unsafe_code)]
+
+pub mod flow;
+mod ignored;
+mod key;
+pub mod record;
+mod segment;
+pub mod seq;
+mod state;
+// pub mod wire;
+
+pub use flow::{CloseKind, Flow, Outcome, Rules};
+pub use ignored::Ignored;
+pub use key::{Endpoint, FlowKey};
+pub use segment::{Flags, Kind, Segment};
+pub use state::{End, State};

@@ -1,0 +1,117 @@
+//! One TCP segment as the state machine sees it: values only, no bytes.
+
+use crate::seq::Seq;
+
+/// The control bits of a segment (RFC 9293 3.1), low octet of the flags field.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Flags(pub u8);
+
+#[allow(missing_docs, reason = "the names are the control bits of RFC 9293 3.1")]
+impl Flags {
+    pub const FIN: u8 = 0x01;
+    pub const SYN: u8 = 0x02;
+    pub const RST: u8 = 0x04;
+    pub const PSH: u8 = 0x08;
+    pub const ACK: u8 = 0x10;
+    pub const URG: u8 = 0x20;
+    pub const ECE: u8 = 0x40;
+    pub const CWR: u8 = 0x80;
+
+    /// Whether any of `bits` is set.
+    #[inline(always)]
+    pub const fn has(self, bits: u8) -> bool {
+        self.0 & bits != 0
+    }
+}
+
+/// What the flags make of a segment. RST wins over every other flag; a FIN without ACK is none (RFC 9293 3.10.7).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// SYN alone: somebody opens.
+    Syn,
+    /// SYN with ACK.
+    SynAck,
+    /// ACK with FIN.
+    Fin,
+    /// ACK, with payload or without.
+    Ack,
+    /// Any segment with RST.
+    Rst,
+    /// A combination that every stack drops.
+    Bad,
+}
+
+/// One segment. Numbers in host byte order. Fixed layout: a deferred one crosses the kernel boundary.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Segment {
+    /// Sequence number of the first octet (of the SYN, if there is one).
+    pub seq: Seq,
+    /// Acknowledgment number, meaningful with the ACK flag only.
+    pub ack: Seq,
+    /// Octets of payload, without SYN and FIN.
+    pub payload_len: u32,
+    /// Timestamp value (RFC 7323), if `has(HAS_TIMESTAMP)`.
+    pub tsval: u32,
+    /// Echoed timestamp (RFC 7323).
+    pub tsecr: u32,
+    /// The window field as sent, not scaled.
+    pub window: u16,
+    /// Maximum segment size option, 0 where absent.
+    pub mss: u16,
+    /// Control bits.
+    pub flags: Flags,
+    /// Window scale shift (RFC 7323), clamped to 14, meaningful with `HAS_WSCALE`.
+    pub wscale: u8,
+    /// Which options were there: `HAS_*`.
+    pub options: u8,
+    /// How many segments on the wire this is (GSO and GRO make one of many), at least 1.
+    pub wire_segments: u8,
+}
+
+impl Segment {
+    /// A timestamp option was there.
+    pub const HAS_TIMESTAMP: u8 = 1;
+    /// A window scale option was there.
+    pub const HAS_WSCALE: u8 = 2;
+    /// A SACK-permitted option was there.
+    pub const HAS_SACK_PERMITTED: u8 = 4;
+    /// A maximum segment size option was there.
+    pub const HAS_MSS: u8 = 8;
+
+    /// Whether the option was there.
+    #[inline(always)]
+    pub const fn has(&self, option: u8) -> bool {
+        self.options & option != 0
+    }
+
+    /// What the flags make of it.
+    #[inline(always)]
+    pub const fn kind(&self) -> Kind {
+        let f = self.flags.0 & (Flags::FIN | Flags::SYN | Flags::RST | Flags::ACK);
+        if f & Flags::RST != 0 {
+            return Kind::Rst;
+        }
+        if f == Flags::SYN {
+            return Kind::Syn;
+        }
+        if f == Flags::SYN | Flags::ACK {
+            return Kind::SynAck;
+        }
+        if f == Flags::FIN | Flags::ACK {
+            return Kind::Fin;
+        }
+        if f == Flags::ACK {
+            return Kind::Ack;
+        }
+        Kind::Bad
+    }
+
+    /// Sequence number after the payload, and after SYN and FIN: what an acknowledgment of all of it says.
+    #[inline(always)]
+    pub const fn end(&self) -> Seq {
+        let syn = (self.flags.0 & Flags::SYN != 0) as u32;
+        let fin = (self.flags.0 & Flags::FIN != 0) as u32;
+        self.seq.wrapping_add(self.payload_len).wrapping_add(syn).wrapping_add(fin)
+    }
+}
