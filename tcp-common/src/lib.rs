@@ -17,9 +17,9 @@ pub mod record;
 mod segment;
 pub mod seq;
 mod state;
-// pub mod wire;
+pub mod wire;
 
-pub use flow::{CloseKind, Flow, Outcome, Rules};
+pub use flow::{Cause, CloseKind, Flow, Outcome, Previous, Rules};
 pub use ignored::Ignored;
 pub use key::{Endpoint, FlowKey};
 pub use segment::{Flags, Kind, Segment};

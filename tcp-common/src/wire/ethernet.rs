@@ -1,0 +1,55 @@
+//! Ethernet with up to two VLAN tags (IEEE 802.1Q, 802.1ad, and the older 0x9100).
+
+use super::{Bytes, be16};
+use crate::ignored::Ignored;
+
+/// What the link layer said.
+#[derive(Clone, Copy)]
+pub(super) struct Frame {
+    /// Where the IP header is.
+    pub(super) ip_offset: usize,
+    /// Version that the EtherType promises, 0 where there was none.
+    pub(super) version: u8,
+    pub(super) vlans: [u16; 2],
+    pub(super) vlan_count: u8,
+}
+
+impl Frame {
+    pub(super) const WITHOUT_LINK: Frame = Frame { ip_offset: 0, version: 0, vlans: [0; 2], vlan_count: 0 };
+}
+
+#[inline(always)]
+pub(super) fn parse<B: Bytes + ?Sized>(bytes: &B) -> Result<Frame, Ignored> {
+    let mut ether_type = be16(bytes.read(12).ok_or(Ignored::Truncated)?);
+    let mut frame = Frame { ip_offset: 14, ..Frame::WITHOUT_LINK };
+    if is_tag(ether_type) {
+        let [a, b, c, d] = bytes.read::<4>(14).ok_or(Ignored::Truncated)?;
+        frame.vlans[0] = be16([a, b]) & VLAN_ID;
+        ether_type = be16([c, d]);
+        frame.vlan_count = 1;
+        frame.ip_offset = 18;
+        if is_tag(ether_type) {
+            let [a, b, c, d] = bytes.read::<4>(18).ok_or(Ignored::Truncated)?;
+            frame.vlans[1] = be16([a, b]) & VLAN_ID;
+            ether_type = be16([c, d]);
+            frame.vlan_count = 2;
+            frame.ip_offset = 22;
+        }
+    }
+    frame.version = match ether_type {
+        IPV4 => 4,
+        IPV6 => 6,
+        other if is_tag(other) => return Err(Ignored::Unsupported),
+        _ => return Err(Ignored::NotTcp),
+    };
+    Ok(frame)
+}
+
+#[inline(always)]
+fn is_tag(ether_type: u16) -> bool {
+    matches!(ether_type, 0x8100 | 0x88a8 | 0x9100)
+}
+
+const VLAN_ID: u16 = 0x0fff;
+const IPV4: u16 = 0x0800;
+const IPV6: u16 = 0x86dd;

@@ -1,0 +1,117 @@
+//! IPv4 (RFC 791) with options and fragments, IPv6 (RFC 8200) with extension headers.
+
+use super::{Bytes, Datagram, be16, ethernet::Frame};
+use crate::ignored::Ignored;
+use crate::key::Endpoint;
+
+#[inline(always)]
+pub(super) fn parse<B: Bytes + ?Sized>(bytes: &B, frame: &Frame) -> Result<Datagram, Ignored> {
+    let [first] = bytes.read::<1>(frame.ip_offset).ok_or(Ignored::Truncated)?;
+    let version = first >> 4;
+    if frame.version != 0 && frame.version != version {
+        return Err(Ignored::Malformed);
+    }
+    match version {
+        4 => parse_v4(bytes, frame.ip_offset),
+        6 => parse_v6(bytes, frame.ip_offset),
+        _ => Err(if frame.version == 0 { Ignored::NotTcp } else { Ignored::Malformed }),
+    }
+}
+
+#[inline(always)]
+fn parse_v4<B: Bytes + ?Sized>(bytes: &B, offset: usize) -> Result<Datagram, Ignored> {
+    let h = bytes.read::<20>(offset).ok_or(Ignored::Truncated)?;
+    let header_len = ((h[0] & 0x0f) as usize) << 2;
+    let fragment = be16([h[6], h[7]]);
+    if header_len < 20 {
+        return Err(Ignored::Malformed);
+    }
+    if h[9] != TCP {
+        return Err(Ignored::NotTcp);
+    }
+    let total_len = match be16([h[2], h[3]]) as usize {
+        // BIG TCP: the length does not fit, the packet's own counts.
+        0 => bytes.wire_len().saturating_sub(offset),
+        total_len => total_len,
+    };
+    if total_len < header_len {
+        return Err(Ignored::Malformed);
+    }
+    if fragment & 0x1fff != 0 {
+        return Err(Ignored::FragmentLater);
+    }
+    Ok(Datagram {
+        family: 4,
+        source: Endpoint::v4([h[12], h[13], h[14], h[15]], 0).address,
+        destination: Endpoint::v4([h[16], h[17], h[18], h[19]], 0).address,
+        tcp_offset: offset + header_len,
+        tcp_len: total_len - header_len,
+        first_fragment: fragment & 0x2000 != 0,
+    })
+}
+
+#[inline(always)]
+fn parse_v6<B: Bytes + ?Sized>(bytes: &B, offset: usize) -> Result<Datagram, Ignored> {
+    let h = bytes.read::<8>(offset).ok_or(Ignored::Truncated)?;
+    let source = bytes.read::<16>(offset + 8).ok_or(Ignored::Truncated)?;
+    let destination = bytes.read::<16>(offset + 24).ok_or(Ignored::Truncated)?;
+    let mut at = offset + 40;
+    let payload_end = match be16([h[4], h[5]]) as usize {
+        // BIG TCP, or a jumbogram (RFC 2675).
+        0 => bytes.wire_len(),
+        payload_len => at + payload_len,
+    };
+    let mut next = h[6];
+    let mut first_fragment = false;
+    for _ in 0..MAX_EXTENSIONS {
+        if next == TCP {
+            break;
+        }
+        let units = match next {
+            HOP_BY_HOP | ROUTING | DESTINATION | MOBILITY => {
+                let [following, len] = bytes.read::<2>(at).ok_or(Ignored::Truncated)?;
+                next = following;
+                (len as usize + 1) << 3
+            }
+            AUTHENTICATION => {
+                // RFC 4302 2.2: length in 32-bit words, minus two.
+                let [following, len] = bytes.read::<2>(at).ok_or(Ignored::Truncated)?;
+                next = following;
+                (len as usize + 2) << 2
+            }
+            FRAGMENT => {
+                let f = bytes.read::<4>(at).ok_or(Ignored::Truncated)?;
+                let field = be16([f[2], f[3]]);
+                if field & 0xfff8 != 0 {
+                    return Err(if f[0] == TCP { Ignored::FragmentLater } else { Ignored::NotTcp });
+                }
+                first_fragment = field & 1 != 0;
+                next = f[0];
+                8
+            }
+            _ => return Err(Ignored::NotTcp),
+        };
+        at += units;
+        if at > MAX_OFFSET {
+            return Err(Ignored::Unsupported);
+        }
+    }
+    if next != TCP {
+        return Err(Ignored::Unsupported);
+    }
+    if payload_end < at {
+        return Err(Ignored::Malformed);
+    }
+    Ok(Datagram { family: 6, source, destination, tcp_offset: at, tcp_len: payload_end - at, first_fragment })
+}
+
+const TCP: u8 = 6;
+const HOP_BY_HOP: u8 = 0;
+const ROUTING: u8 = 43;
+const FRAGMENT: u8 = 44;
+const AUTHENTICATION: u8 = 51;
+const DESTINATION: u8 = 60;
+const MOBILITY: u8 = 135;
+const MAX_EXTENSIONS: u32 = 6;
+/// Headers beyond this are nothing that a host would accept.
+const MAX_OFFSET: usize = 1024;

@@ -1,0 +1,110 @@
+//! The TCP header (RFC 9293 3.1) and the options that matter: MSS, window scale, SACK-permitted, timestamps.
+
+use super::{Bytes, Datagram, be16};
+use crate::ignored::Ignored;
+use crate::key::{Endpoint, FlowKey};
+use crate::segment::{Flags, Segment};
+use crate::state::End;
+
+#[inline(always)]
+pub(super) fn parse<B: Bytes + ?Sized>(
+    bytes: &B,
+    datagram: &Datagram,
+    vlan: u16,
+) -> Result<(FlowKey, End, Segment), Ignored> {
+    let h = bytes.read::<20>(datagram.tcp_offset).ok_or(Ignored::Truncated)?;
+    let header_len = ((h[12] >> 4) as usize) << 2;
+    if header_len < 20 || header_len > datagram.tcp_len {
+        return Err(Ignored::Malformed);
+    }
+    let mut segment = Segment {
+        seq: u32::from_be_bytes([h[4], h[5], h[6], h[7]]),
+        ack: u32::from_be_bytes([h[8], h[9], h[10], h[11]]),
+        payload_len: (datagram.tcp_len - header_len) as u32,
+        window: be16([h[14], h[15]]),
+        flags: Flags(h[13]),
+        wire_segments: 1,
+        ..Segment::default()
+    };
+    if header_len > 20 {
+        options(bytes, datagram.tcp_offset + 20, header_len - 20, &mut segment);
+    }
+    let source = Endpoint { address: datagram.source, port: be16([h[0], h[1]]) };
+    let destination = Endpoint { address: datagram.destination, port: be16([h[2], h[3]]) };
+    let (key, sender) = FlowKey::new(source, destination, vlan, datagram.family);
+    Ok((key, sender, segment))
+}
+
+/// Options that cannot be read leave the segment as it is: no stack drops it for them.
+#[inline(always)]
+fn options<B: Bytes + ?Sized>(bytes: &B, start: usize, len: usize, segment: &mut Segment) {
+    // What nearly every segment of a connection carries: NOP, NOP, timestamps.
+    if len == 12
+        && let Some(o) = bytes.read::<12>(start)
+        && [o[0], o[1], o[2], o[3]] == [NOP, NOP, TIMESTAMPS, 10]
+    {
+        segment.tsval = u32::from_be_bytes([o[4], o[5], o[6], o[7]]);
+        segment.tsecr = u32::from_be_bytes([o[8], o[9], o[10], o[11]]);
+        segment.options = Segment::HAS_TIMESTAMP;
+        return;
+    }
+    let mut at = 0;
+    for _ in 0..MAX_OPTIONS {
+        if at >= len {
+            return;
+        }
+        let Some([kind]) = bytes.read::<1>(start + at) else { return };
+        match kind {
+            END => return,
+            NOP => {
+                at += 1;
+                continue;
+            }
+            _ => {}
+        }
+        let Some([size]) = bytes.read::<1>(start + at + 1) else { return };
+        let size = size as usize;
+        if size < 2 || at + size > len {
+            return;
+        }
+        take_option(bytes, start + at + 2, kind, size, segment);
+        at += size;
+    }
+}
+
+#[inline(always)]
+fn take_option<B: Bytes + ?Sized>(bytes: &B, value: usize, kind: u8, size: usize, segment: &mut Segment) {
+    match (kind, size) {
+        (MSS, 4) => {
+            if let Some(mss) = bytes.read::<2>(value) {
+                segment.mss = be16(mss);
+                segment.options |= Segment::HAS_MSS;
+            }
+        }
+        (WINDOW_SCALE, 3) => {
+            if let Some([shift]) = bytes.read::<1>(value) {
+                // RFC 7323 2.3: a shift above 14 is taken as 14.
+                segment.wscale = shift.min(14);
+                segment.options |= Segment::HAS_WSCALE;
+            }
+        }
+        (SACK_PERMITTED, 2) => segment.options |= Segment::HAS_SACK_PERMITTED,
+        (TIMESTAMPS, 10) => {
+            if let Some(o) = bytes.read::<8>(value) {
+                segment.tsval = u32::from_be_bytes([o[0], o[1], o[2], o[3]]);
+                segment.tsecr = u32::from_be_bytes([o[4], o[5], o[6], o[7]]);
+                segment.options |= Segment::HAS_TIMESTAMP;
+            }
+        }
+        _ => {}
+    }
+}
+
+const END: u8 = 0;
+const NOP: u8 = 1;
+const MSS: u8 = 2;
+const WINDOW_SCALE: u8 = 3;
+const SACK_PERMITTED: u8 = 4;
+const TIMESTAMPS: u8 = 8;
+/// A header has room for forty octets of options.
+const MAX_OPTIONS: u32 = 40;

@@ -1,0 +1,135 @@
+//! How the bytes of a packet are read, at each kind of hook.
+
+use aya_ebpf::{
+    EbpfContext as _,
+    helpers::{bpf_skb_load_bytes, bpf_xdp_get_buff_len, bpf_xdp_load_bytes},
+    programs::{TcContext, XdpContext},
+};
+use tcp_common::wire::Bytes;
+
+/// Which way a packet goes at the interface.
+#[derive(Clone, Copy)]
+pub enum Direction {
+    Ingress = 0,
+    Egress = 1,
+}
+
+/// What a program must know of a packet beside its bytes.
+pub trait Packet: Bytes {
+    fn interface_index(&self) -> u32;
+    /// Segments on the wire, where the stack made one of many.
+    fn wire_segments(&self) -> u32;
+    /// VLAN id that the NIC has already taken out of the frame.
+    fn stripped_vlan(&self) -> Option<u16>;
+}
+
+pub struct XdpPacket<'a> {
+    ctx: &'a XdpContext,
+}
+
+impl<'a> XdpPacket<'a> {
+    #[inline(always)]
+    pub fn new(ctx: &'a XdpContext) -> Self {
+        XdpPacket { ctx }
+    }
+}
+
+impl Bytes for XdpPacket<'_> {
+    #[inline(always)]
+    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        // The verifier must see the bound of the offset next to its use.
+        let offset = offset & 0x7ff;
+        let start = self.ctx.data();
+        if start + offset + N <= self.ctx.data_end() {
+            // SAFETY: the comparison with `data_end` is what the verifier asks for; bytes have no alignment.
+            return Some(unsafe { *((start + offset) as *const [u8; N]) });
+        }
+        // The headers may reach into a fragment of a multi-buffer packet.
+        let mut bytes = [0u8; N];
+        // SAFETY: the helper writes N bytes into the array, or fails.
+        let error = unsafe {
+            bpf_xdp_load_bytes(self.ctx.ctx, offset as u32, bytes.as_mut_ptr().cast(), N as u32)
+        };
+        (error == 0).then_some(bytes)
+    }
+
+    #[inline(always)]
+    fn wire_len(&self) -> usize {
+        // SAFETY: takes the context and returns a number.
+        unsafe { bpf_xdp_get_buff_len(self.ctx.ctx) as usize }
+    }
+}
+
+impl Packet for XdpPacket<'_> {
+    #[inline(always)]
+    fn interface_index(&self) -> u32 {
+        // SAFETY: the context is valid for the run of the program.
+        unsafe { (*self.ctx.ctx).ingress_ifindex }
+    }
+
+    #[inline(always)]
+    fn wire_segments(&self) -> u32 {
+        1
+    }
+
+    #[inline(always)]
+    fn stripped_vlan(&self) -> Option<u16> {
+        None
+    }
+}
+
+pub struct SkbPacket<'a> {
+    ctx: &'a TcContext,
+}
+
+impl<'a> SkbPacket<'a> {
+    #[inline(always)]
+    pub fn new(ctx: &'a TcContext) -> Self {
+        SkbPacket { ctx }
+    }
+}
+
+impl Bytes for SkbPacket<'_> {
+    #[inline(always)]
+    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        let offset = offset & 0x7ff;
+        let start = self.ctx.data();
+        if start + offset + N <= self.ctx.data_end() {
+            // SAFETY: the comparison with `data_end` is what the verifier asks for; bytes have no alignment.
+            return Some(unsafe { *((start + offset) as *const [u8; N]) });
+        }
+        // Beyond the linear part: never pull, that would change the packet.
+        let mut bytes = [0u8; N];
+        // SAFETY: the helper writes N bytes into the array, or fails.
+        let error = unsafe {
+            bpf_skb_load_bytes(self.ctx.as_ptr(), offset as u32, bytes.as_mut_ptr().cast(), N as u32)
+        };
+        (error == 0).then_some(bytes)
+    }
+
+    #[inline(always)]
+    fn wire_len(&self) -> usize {
+        self.ctx.len() as usize
+    }
+}
+
+impl Packet for SkbPacket<'_> {
+    #[inline(always)]
+    fn interface_index(&self) -> u32 {
+        // SAFETY: the context is valid for the run of the program.
+        unsafe { (*self.ctx.skb.skb).ifindex }
+    }
+
+    #[inline(always)]
+    fn wire_segments(&self) -> u32 {
+        // SAFETY: as above.
+        unsafe { (*self.ctx.skb.skb).gso_segs }
+    }
+
+    #[inline(always)]
+    fn stripped_vlan(&self) -> Option<u16> {
+        // SAFETY: as above.
+        let (present, tci) = unsafe { ((*self.ctx.skb.skb).vlan_present, (*self.ctx.skb.skb).vlan_tci) };
+        (present != 0).then_some(tci as u16 & 0xfff)
+    }
+}
