@@ -26,22 +26,26 @@ const _: () = assert!(size_of::<FlowKey>() == 40);
 
 impl FlowKey {
     /// The key, and which end the sender is.
-    #[inline(always)]
     pub fn new(source: Endpoint, destination: Endpoint, vlan: u16, family: u16) -> (FlowKey, End) {
-        let (a, b, sender) = if source.is_before(&destination) {
-            (source, destination, End::A)
-        } else {
-            (destination, source, End::B)
-        };
-        let key = FlowKey {
-            address_a: a.address,
-            address_b: b.address,
-            port_a: a.port,
-            port_b: b.port,
-            vlan,
-            family,
-        };
+        let mut key = FlowKey { vlan, ..FlowKey::default() };
+        let sender = key.set(&source, &destination, family);
         (key, sender)
+    }
+
+    /// Sets both ends in their order. Returns which one the sender is.
+    #[inline(always)]
+    pub fn set(&mut self, source: &Endpoint, destination: &Endpoint, family: u16) -> End {
+        self.family = family;
+        let sender = if source.is_before(destination) { End::A } else { End::B };
+        let (a, b) = match sender {
+            End::A => (source, destination),
+            End::B => (destination, source),
+        };
+        self.address_a = a.address;
+        self.port_a = a.port;
+        self.address_b = b.address;
+        self.port_b = b.port;
+        sender
     }
 
     /// Address and port of one end.

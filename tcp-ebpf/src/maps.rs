@@ -6,6 +6,8 @@ use aya_ebpf::{
 };
 use tcp_common::record::{Counters, Settings, Slot};
 
+use crate::observe::Work;
+
 /// `BPF_F_MMAPABLE`: the agent reads, expires and lists the table without system calls.
 const MMAPABLE: u32 = 1 << 10;
 
@@ -24,3 +26,11 @@ pub static BEFORE: PerCpuArray<tcp_common::Flow> = PerCpuArray::with_max_entries
 
 #[map]
 pub static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
+
+/// What is known of the packet at hand: 512 bytes of stack are not enough for it and the machine.
+#[map]
+pub static WORK: PerCpuArray<Work> = PerCpuArray::with_max_entries(1, 0);
+
+/// Octets of a packet that are not in its linear part.
+#[map]
+pub static SPARE: PerCpuArray<[u8; 32]> = PerCpuArray::with_max_entries(1, 0);

@@ -1,80 +1,92 @@
 //! A packet's way through the kernel programs, top to bottom.
+//!
+//! Each stage is a function of its own for the verifier: its stack is free again when the next one begins, and what the
+//! stages hand on is in [`Work`].
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use tcp_common::{
-    Cause, End, Flow, FlowKey, Ignored, Kind, Outcome, Previous, Segment,
+    Cause, End, Flow, Ignored, Kind, Outcome, Previous,
     record::{Counters, HookSeen, Settings, Slot},
     wire::{self, Link},
 };
 
 use crate::{
-    maps::{BEFORE, COUNTERS, SETTINGS},
+    maps::{BEFORE, COUNTERS, SETTINGS, WORK},
     packet::{Direction, Packet},
-    publish::{self, Sighting},
+    publish,
     table::{self, Taken},
 };
+
+/// What is known of the packet at hand, one per CPU.
+#[repr(C)]
+pub struct Work {
+    pub packet: wire::Packet,
+    /// Where: interface index shifted by one, bit 0 set on egress.
+    pub hook: u32,
+    pub at_ns: u64,
+    pub direction: Direction,
+    pub outcome: Outcome,
+}
 
 /// Follows one packet. Every way out increments exactly one of `tracked` and `ignored`.
 #[inline(always)]
 pub fn observe<P: Packet>(packet: &P, link: Link, direction: Direction) {
-    let Some(counters) = COUNTERS.get_ptr_mut(0) else { return };
-    // SAFETY: a per-CPU value; programs of one CPU do not interrupt each other while they run.
-    let counters = unsafe { &mut *counters };
+    let (Some(counters), Some(work)) = (COUNTERS.get_ptr_mut(0), WORK.get_ptr_mut(0)) else { return };
     let Some(settings) = SETTINGS.get(0) else { return };
+    // SAFETY: per-CPU values; programs of one CPU do not interrupt each other while they run.
+    let (counters, work) = unsafe { (&mut *counters, &mut *work) };
     counters.seen += 1;
-    match follow(packet, link, direction, settings, counters) {
+    let mut verdict = read(packet, link, direction, work);
+    if verdict.is_ok() {
+        verdict = follow(work, settings, counters);
+    }
+    match verdict {
         Ok(()) => counters.tracked += 1,
         Err(reason) => publish::ignored(counters, reason),
     }
 }
 
+/// Stage 1: bytes to key and segment.
 #[inline(always)]
-fn follow<P: Packet>(
-    packet: &P,
-    link: Link,
-    direction: Direction,
-    settings: &Settings,
-    counters: &mut Counters,
-) -> Result<(), Ignored> {
-    let parsed = wire::parse(packet, link, packet.stripped_vlan())?;
-    let mut segment = parsed.segment;
-    segment.wire_segments = packet.wire_segments().clamp(1, 255) as u8;
-    if parsed.key.is_self_connect() {
+fn read<P: Packet>(packet: &P, link: Link, direction: Direction, work: &mut Work) -> Result<(), Ignored> {
+    wire::parse_into(packet, link, packet.stripped_vlan(), &mut work.packet)?;
+    work.packet.segment.wire_segments = packet.wire_segments().clamp(1, 255) as u8;
+    work.direction = direction;
+    work.hook = packet.interface_index() << 1 | direction as u32;
+    Ok(())
+}
+
+/// Stage 2: find the flow and take it; stage 3: apply the segment.
+#[inline(never)]
+fn follow(work: &mut Work, settings: &Settings, counters: &mut Counters) -> Result<(), Ignored> {
+    let kind = work.packet.segment.kind();
+    if work.packet.key.is_self_connect() {
         return Err(Ignored::SelfConnect);
     }
-    if matches!(segment.kind(), Kind::Bad) {
+    if matches!(kind, Kind::Bad) {
         return Err(Ignored::BadFlags);
     }
-    let sighting = Sighting {
-        at_ns: now_ns(settings),
-        hook: packet.interface_index() << 1 | direction as u32,
-        sender: parsed.sender,
-    };
-    let opens = !matches!(segment.kind(), Kind::Rst);
-    match table::take(&parsed.key, settings, opens, sighting.at_ns, counters)? {
-        Taken::Owned { index, slot, fresh } => {
-            let result = apply(&parsed.key, index, slot, fresh, &segment, &sighting, direction, settings, counters);
-            table::release(slot);
+    work.at_ns = now_ns(settings);
+    match table::take(work, settings, counters)? {
+        Taken::Owned { index, fresh } => {
+            let result = apply(index, fresh, work, settings, counters);
+            table::release(index);
             result
         }
-        Taken::Busy { index } => publish::deferred(&parsed.key, index, &segment, &sighting, counters),
+        Taken::Busy { index } => publish::deferred(work, index, counters),
     }
 }
 
-/// Applies the segment to the flow in the slot that this CPU owns.
-#[inline(always)]
-#[allow(clippy::too_many_arguments, reason = "inlined; a struct would only be spilled")]
+/// Applies the segment to the flow in the slot that this CPU owns, and tells of it.
+#[inline(never)]
 fn apply(
-    key: &FlowKey,
     index: u32,
-    slot: *mut Slot,
     fresh: bool,
-    segment: &Segment,
-    sighting: &Sighting,
-    direction: Direction,
+    work: &mut Work,
     settings: &Settings,
     counters: &mut Counters,
 ) -> Result<(), Ignored> {
+    let Some(slot) = table::slot(index) else { return Err(Ignored::TableFull) };
     // SAFETY: the slot's tag says BUSY, and this CPU made it so.
     let slot = unsafe { &mut *slot };
     if fresh {
@@ -83,24 +95,24 @@ fn apply(
         slot.reported = 0;
         slot.counted = 0;
     }
-    if !claim_direction(slot, sighting, direction) {
+    if !claim_direction(slot, work) {
         return Err(Ignored::Duplicate);
     }
-    publish::count_segment(counters, direction, segment);
-    let may_begin = !matches!(segment.kind(), Kind::Ack | Kind::Fin)
-        || sighting.at_ns.wrapping_sub(slot.flow.last_ns) > LONG_SILENCE_NS;
+    publish::count_segment(work, counters);
+    let may_begin = !matches!(work.packet.segment.kind(), Kind::Ack | Kind::Fin)
+        || work.at_ns.wrapping_sub(slot.flow.last_ns) > LONG_SILENCE_NS;
     if may_begin && let Some(before) = BEFORE.get_ptr_mut(0) {
         // SAFETY: a per-CPU value of this CPU.
         unsafe { *before = slot.flow };
     }
-    let outcome = slot.flow.on_segment(sighting.at_ns, sighting.sender, segment, &settings.rules);
-    publish::count_outcome(counters, &slot.flow, sighting, &outcome);
-    if outcome.is_transition() {
-        if !matches!(outcome.previous, Previous::None) {
-            publish::previous(key, index, segment, sighting, &outcome, counters);
+    work.outcome = slot.flow.on_segment(work.at_ns, work.packet.sender, &work.packet.segment, &settings.rules);
+    publish::count_outcome(work, &slot.flow, counters);
+    if work.outcome.is_transition() {
+        if !matches!(work.outcome.previous, Previous::None) {
+            publish::previous(work, index, counters);
         }
-        if !is_unanswered_syn(&outcome) {
-            publish::transition(key, index, &slot.flow, segment, sighting, &outcome, counters);
+        if !is_unanswered_syn(&work.outcome) {
+            publish::transition(work, index, &slot.flow, counters);
         }
     }
     Ok(())
@@ -108,23 +120,23 @@ fn apply(
 
 /// A direction belongs to the hook that saw it first, until that hook falls silent. Returns whether this packet counts.
 #[inline(always)]
-fn claim_direction(slot: &mut Slot, sighting: &Sighting, direction: Direction) -> bool {
-    let at = (sighting.at_ns >> 20) as u32;
+fn claim_direction(slot: &mut Slot, work: &Work) -> bool {
+    let at = (work.at_ns >> 20) as u32;
     let [a, b] = &mut slot.hooks;
-    let (own, peer) = match sighting.sender {
+    let (own, peer) = match work.packet.sender {
         End::A => (a, b),
         End::B => (b, a),
     };
-    if own.hook != sighting.hook {
+    if own.hook != work.hook {
         if own.hook != 0 && at.wrapping_sub(own.at) < HOOK_SILENCE {
             return false;
         }
-        own.hook = sighting.hook;
-        let leaves = matches!(direction, Direction::Egress);
+        own.hook = work.hook;
+        let leaves = matches!(work.direction, Direction::Egress);
         let peer_unknown = peer.hook == 0;
-        slot.flow.set_local(sighting.sender, leaves);
+        slot.flow.set_local(work.packet.sender, leaves);
         if peer_unknown {
-            slot.flow.set_local(sighting.sender.peer(), !leaves);
+            slot.flow.set_local(work.packet.sender.peer(), !leaves);
         }
     }
     own.at = at;

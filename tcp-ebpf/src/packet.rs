@@ -2,10 +2,12 @@
 
 use aya_ebpf::{
     EbpfContext as _,
-    helpers::{bpf_skb_load_bytes, bpf_xdp_get_buff_len, bpf_xdp_load_bytes},
+    helpers::{bpf_skb_load_bytes, bpf_xdp_get_buff_len},
     programs::{TcContext, XdpContext},
 };
 use tcp_common::wire::Bytes;
+
+use crate::maps::SPARE;
 
 /// Which way a packet goes at the interface.
 #[derive(Clone, Copy)]
@@ -44,13 +46,8 @@ impl Bytes for XdpPacket<'_> {
             // SAFETY: the comparison with `data_end` is what the verifier asks for; bytes have no alignment.
             return Some(unsafe { *((start + offset) as *const [u8; N]) });
         }
-        // The headers may reach into a fragment of a multi-buffer packet.
-        let mut bytes = [0u8; N];
-        // SAFETY: the helper writes N bytes into the array, or fails.
-        let error = unsafe {
-            bpf_xdp_load_bytes(self.ctx.ctx, offset as u32, bytes.as_mut_ptr().cast(), N as u32)
-        };
-        (error == 0).then_some(bytes)
+        // The first buffer of a multi-buffer packet holds the headers.
+        None
     }
 
     #[inline(always)]
@@ -99,12 +96,12 @@ impl Bytes for SkbPacket<'_> {
             return Some(unsafe { *((start + offset) as *const [u8; N]) });
         }
         // Beyond the linear part: never pull, that would change the packet.
-        let mut bytes = [0u8; N];
-        // SAFETY: the helper writes N bytes into the array, or fails.
-        let error = unsafe {
-            bpf_skb_load_bytes(self.ctx.as_ptr(), offset as u32, bytes.as_mut_ptr().cast(), N as u32)
-        };
-        (error == 0).then_some(bytes)
+        let spare = SPARE.get_ptr_mut(0)?;
+        // SAFETY: the helper writes N octets into this CPU's spare ones, or fails.
+        unsafe {
+            let error = bpf_skb_load_bytes(self.ctx.as_ptr().cast(), offset as u32, spare.cast(), N as u32);
+            (error == 0).then(|| *spare.cast::<[u8; N]>())
+        }
     }
 
     #[inline(always)]

@@ -2,21 +2,14 @@
 
 use aya_ebpf::helpers::bpf_get_smp_processor_id;
 use tcp_common::{
-    Cause, End, Flow, FlowKey, Ignored, Kind, Outcome, Segment, State,
+    Cause, End, Flow, Ignored, Kind, State,
     record::{Counters, Event, event_flag, event_kind, segment_kind},
 };
 
 use crate::{
     maps::{BEFORE, EVENTS},
-    packet::Direction,
+    observe::Work,
 };
-
-/// When, where and from whom a segment was seen.
-pub struct Sighting {
-    pub at_ns: u64,
-    pub hook: u32,
-    pub sender: End,
-}
 
 #[inline(always)]
 pub fn ignored(counters: &mut Counters, reason: Ignored) {
@@ -26,7 +19,8 @@ pub fn ignored(counters: &mut Counters, reason: Ignored) {
 }
 
 #[inline(always)]
-pub fn count_segment(counters: &mut Counters, direction: Direction, segment: &Segment) {
+pub fn count_segment(work: &Work, counters: &mut Counters) {
+    let segment = &work.packet.segment;
     let kind = match segment.kind() {
         Kind::Syn => segment_kind::SYN,
         Kind::SynAck => segment_kind::SYN_ACK,
@@ -35,14 +29,14 @@ pub fn count_segment(counters: &mut Counters, direction: Direction, segment: &Se
         Kind::Ack | Kind::Bad if segment.payload_len != 0 => segment_kind::DATA,
         Kind::Ack | Kind::Bad => segment_kind::ACK,
     };
-    if let Some(count) = counters.segments.get_mut(direction as usize).and_then(|kinds| kinds.get_mut(kind)) {
+    if let Some(count) = counters.segments.get_mut(work.direction as usize).and_then(|kinds| kinds.get_mut(kind)) {
         *count += segment.wire_segments as u64;
     }
 }
 
 #[inline(always)]
-pub fn count_outcome(counters: &mut Counters, flow: &Flow, sighting: &Sighting, outcome: &Outcome) {
-    let _ = sighting;
+pub fn count_outcome(work: &Work, flow: &Flow, counters: &mut Counters) {
+    let outcome = &work.outcome;
     count_transition(counters, flow.is_local(End::A), outcome.from[0], outcome.to[0]);
     count_transition(counters, flow.is_local(End::B), outcome.from[1], outcome.to[1]);
     let again = match outcome.cause {
@@ -73,56 +67,23 @@ fn count_transition(counters: &mut Counters, local: bool, from: State, to: State
 
 /// A state changed.
 #[inline(always)]
-pub fn transition(
-    key: &FlowKey,
-    slot: u32,
-    flow: &Flow,
-    segment: &Segment,
-    sighting: &Sighting,
-    outcome: &Outcome,
-    counters: &mut Counters,
-) {
-    let mut flags = 0;
-    if outcome.over {
-        flags |= event_flag::OVER;
-    }
-    if outcome.established {
-        flags |= event_flag::ESTABLISHED;
-    }
-    if outcome.restarted {
-        flags |= event_flag::RESTARTED;
-    }
-    let head = Head { kind: event_kind::TRANSITION, slot, flags, outcome: Some(outcome) };
-    emit(&head, key, flow, segment, sighting, counters);
+pub fn transition(work: &Work, slot: u32, flow: &Flow, counters: &mut Counters) {
+    emit(event_kind::TRANSITION, work, slot, flow, counters);
 }
 
 /// The incarnation before ended because this segment began the next one.
 #[inline(always)]
-pub fn previous(
-    key: &FlowKey,
-    slot: u32,
-    segment: &Segment,
-    sighting: &Sighting,
-    outcome: &Outcome,
-    counters: &mut Counters,
-) {
-    let Some(before) = BEFORE.get(0) else { return };
-    let head = Head { kind: event_kind::PREVIOUS, slot, flags: 0, outcome: Some(outcome) };
-    emit(&head, key, before, segment, sighting, counters);
+pub fn previous(work: &Work, slot: u32, counters: &mut Counters) {
+    if let Some(before) = BEFORE.get(0) {
+        emit(event_kind::PREVIOUS, work, slot, before, counters);
+    }
 }
 
 /// The slot was busy: the agent applies the segment.
 #[inline(always)]
-pub fn deferred(
-    key: &FlowKey,
-    slot: u32,
-    segment: &Segment,
-    sighting: &Sighting,
-    counters: &mut Counters,
-) -> Result<(), Ignored> {
-    let Some(before) = BEFORE.get(0) else { return Err(Ignored::Contended) };
-    let head = Head { kind: event_kind::DEFERRED, slot, flags: 0, outcome: None };
-    if emit(&head, key, before, segment, sighting, counters) {
+pub fn deferred(work: &Work, slot: u32, counters: &mut Counters) -> Result<(), Ignored> {
+    let Some(unused) = BEFORE.get(0) else { return Err(Ignored::Contended) };
+    if emit(event_kind::DEFERRED, work, slot, unused, counters) {
         counters.deferred += 1;
         Ok(())
     } else {
@@ -130,56 +91,36 @@ pub fn deferred(
     }
 }
 
-struct Head<'a> {
-    kind: u8,
-    slot: u32,
-    flags: u32,
-    outcome: Option<&'a Outcome>,
-}
-
 /// Writes an event, or counts it as lost.
-#[inline(always)]
-fn emit(
-    head: &Head<'_>,
-    key: &FlowKey,
-    flow: &Flow,
-    segment: &Segment,
-    sighting: &Sighting,
-    counters: &mut Counters,
-) -> bool {
+#[inline(never)]
+fn emit(kind: u8, work: &Work, slot: u32, flow: &Flow, counters: &mut Counters) -> bool {
     let sequence = counters.events.wrapping_add(counters.events_lost);
     let Some(mut entry) = EVENTS.reserve::<Event>(0) else {
         counters.events_lost += 1;
         return false;
     };
+    let outcome = &work.outcome;
+    let flags = (outcome.over as u32 * event_flag::OVER)
+        | (outcome.established as u32 * event_flag::ESTABLISHED)
+        | (outcome.restarted as u32 * event_flag::RESTARTED);
     let event = entry.as_mut_ptr();
     // SAFETY: the ring gave space for one event; every field is written.
     unsafe {
-        (*event).at_ns = sighting.at_ns;
+        (*event).at_ns = work.at_ns;
         (*event).sequence = sequence;
-        (*event).slot = head.slot;
+        (*event).slot = slot;
         (*event).cpu = bpf_get_smp_processor_id() as u32;
-        (*event).hook = sighting.hook;
-        (*event).kind = head.kind;
-        (*event).sender = sighting.sender as u8;
-        match head.outcome {
-            Some(outcome) => {
-                (*event).cause = outcome.cause as u8;
-                (*event).previous = outcome.previous as u8;
-                (*event).from = [outcome.from[0] as u8, outcome.from[1] as u8];
-                (*event).to = [outcome.to[0] as u8, outcome.to[1] as u8];
-            }
-            None => {
-                (*event).cause = 0;
-                (*event).previous = 0;
-                (*event).from = [0; 2];
-                (*event).to = [0; 2];
-            }
-        }
-        (*event).flags = head.flags;
-        (*event).segment = *segment;
+        (*event).hook = work.hook;
+        (*event).kind = kind;
+        (*event).sender = work.packet.sender as u8;
+        (*event).cause = outcome.cause as u8;
+        (*event).previous = outcome.previous as u8;
+        (*event).from = [outcome.from[0] as u8, outcome.from[1] as u8];
+        (*event).to = [outcome.to[0] as u8, outcome.to[1] as u8];
+        (*event).flags = flags;
+        (*event).segment = work.packet.segment;
         (*event).reserved = 0;
-        (*event).key = *key;
+        (*event).key = work.packet.key;
         (*event).flow = *flow;
     }
     entry.submit(RB_NO_WAKEUP);

@@ -4,90 +4,92 @@ use core::intrinsics::{AtomicOrdering, atomic_cxchg};
 use core::ptr::{addr_of, addr_of_mut, read_volatile};
 
 use tcp_common::{
-    FlowKey, Ignored, State,
+    FlowKey, Ignored, Kind, State,
     record::{Counters, Hash, Settings, Slot, Tag, WINDOW},
 };
 
-use crate::maps::FLOWS;
+use crate::{maps::FLOWS, observe::Work};
 
 /// What came of asking for a flow.
 pub enum Taken {
     /// The slot is this CPU's until `release`. `fresh`: it was claimed just now.
-    Owned { index: u32, slot: *mut Slot, fresh: bool },
+    Owned { index: u32, fresh: bool },
     /// Somebody else holds it for too long.
     Busy { index: u32 },
 }
 
 /// Finds the flow, or claims a slot for it where the packet may open one, and takes it.
-#[inline(always)]
-pub fn take(
-    key: &FlowKey,
-    settings: &Settings,
-    opens: bool,
-    now_ns: u64,
-    counters: &mut Counters,
-) -> Result<Taken, Ignored> {
+#[inline(never)]
+pub fn take(work: &Work, settings: &Settings, counters: &mut Counters) -> Result<Taken, Ignored> {
+    let key = &work.packet.key;
     let hash = Hash::of(key, settings.seed);
-    let (base, fingerprint) = (hash.base(settings.mask), hash.fingerprint());
-    if let Some(index) = find(key, base, settings.mask, fingerprint) {
+    let (base, mask, fingerprint) = (hash.base(settings.mask), settings.mask, hash.fingerprint());
+    let index = find(key, base, mask, fingerprint);
+    if index != NOWHERE {
         return Ok(own(index, fingerprint));
     }
-    if !opens {
+    if matches!(work.packet.segment.kind(), Kind::Rst) {
         return Err(Ignored::NoFlow);
     }
-    let Some(index) = claim(base, settings.mask, fingerprint, now_ns, counters) else {
-        return Err(Ignored::TableFull);
-    };
-    let Some(slot) = FLOWS.get_ptr_mut(index) else { return Err(Ignored::TableFull) };
+    let index = claim(base, mask, fingerprint, work.at_ns, counters);
+    let Some(slot) = slot(index) else { return Err(Ignored::TableFull) };
     // SAFETY: the claim makes the slot this CPU's.
     unsafe { (*slot).key = *key };
-    if settle_claim(key, index, base, settings.mask, fingerprint) {
-        return Ok(Taken::Owned { index, slot, fresh: true });
+    if settle_claim(key, index, base, mask, fingerprint) {
+        return Ok(Taken::Owned { index, fresh: true });
     }
     counters.claims_yielded += 1;
-    match find(key, base, settings.mask, fingerprint) {
-        Some(index) => Ok(own(index, fingerprint)),
-        None => Err(Ignored::Contended),
+    match find(key, base, mask, fingerprint) {
+        NOWHERE => Err(Ignored::Contended),
+        index => Ok(own(index, fingerprint)),
     }
 }
 
 /// Gives the slot back with the next version.
 #[inline(always)]
-pub fn release(slot: *mut Slot) {
-    let tag = load(slot);
-    swap(slot, tag, tag.next(Tag::LIVE));
+pub fn release(index: u32) {
+    if let Some(slot) = slot(index) {
+        let tag = load(slot);
+        swap(slot, tag, tag.next(Tag::LIVE));
+    }
+}
+
+/// The slot's memory.
+#[inline(always)]
+pub fn slot(index: u32) -> Option<*mut Slot> {
+    FLOWS.get_ptr_mut(index)
 }
 
 /// Looks through the whole window: a freed slot does not end the search.
-#[inline(always)]
-fn find(key: &FlowKey, base: u32, mask: u32, fingerprint: u64) -> Option<u32> {
+#[inline(never)]
+fn find(key: &FlowKey, base: u32, mask: u32, fingerprint: u64) -> u32 {
     let words = key.words();
     for step in 0..WINDOW {
         let index = base.wrapping_add(step) & mask;
-        let Some(slot) = FLOWS.get_ptr_mut(index) else { continue };
+        let Some(slot) = slot(index) else { continue };
         let tag = load(slot);
         if tag.fingerprint() == fingerprint && tag.phase() >= Tag::LIVE {
             // SAFETY: a map value; a torn read can only make the comparison fail or be undone by the tag.
             let found = unsafe { (*slot).key.words() };
             if found == words {
-                return Some(index);
+                return index;
             }
         }
     }
-    None
+    NOWHERE
 }
 
 /// `LIVE -> BUSY`, a bounded number of tries.
 #[inline(always)]
 fn own(index: u32, fingerprint: u64) -> Taken {
-    let Some(slot) = FLOWS.get_ptr_mut(index) else { return Taken::Busy { index } };
+    let Some(slot) = slot(index) else { return Taken::Busy { index } };
     for _ in 0..TRIES {
         let tag = load(slot);
         if tag.fingerprint() != fingerprint {
             break;
         }
         if tag.phase() == Tag::LIVE && swap(slot, tag, tag.next(Tag::BUSY)) {
-            return Taken::Owned { index, slot, fresh: false };
+            return Taken::Owned { index, fresh: false };
         }
     }
     Taken::Busy { index }
@@ -95,16 +97,16 @@ fn own(index: u32, fingerprint: u64) -> Taken {
 
 /// `FREE -> CLAIM`; where nothing is free, the least valuable flow of the window makes room: one that is over, then the
 /// oldest half-open one, then TIME-WAIT, never a live one.
-#[inline(always)]
-fn claim(base: u32, mask: u32, fingerprint: u64, now_ns: u64, counters: &mut Counters) -> Option<u32> {
+#[inline(never)]
+fn claim(base: u32, mask: u32, fingerprint: u64, now_ns: u64, counters: &mut Counters) -> u32 {
     let mut victim = (Class::Live as u32, 0u64, 0u32);
     for step in 0..WINDOW {
         let index = base.wrapping_add(step) & mask;
-        let Some(slot) = FLOWS.get_ptr_mut(index) else { continue };
+        let Some(slot) = slot(index) else { continue };
         let tag = load(slot);
         if tag.phase() == Tag::FREE {
             if swap(slot, tag, tag.claim(fingerprint)) {
-                return Some(index);
+                return index;
             }
         } else if tag.phase() == Tag::LIVE {
             let (class, idle) = value_of(slot, now_ns);
@@ -114,18 +116,18 @@ fn claim(base: u32, mask: u32, fingerprint: u64, now_ns: u64, counters: &mut Cou
         }
     }
     if victim.0 >= Class::Live as u32 {
-        return None;
+        return NOWHERE;
     }
     let index = victim.2;
-    let slot = FLOWS.get_ptr_mut(index)?;
+    let Some(slot) = slot(index) else { return NOWHERE };
     let tag = load(slot);
     if tag.phase() != Tag::LIVE || !swap(slot, tag, tag.claim(fingerprint)) {
-        return None;
+        return NOWHERE;
     }
     if let Some(count) = counters.evicted.get_mut(victim.0 as usize) {
         *count += 1;
     }
-    Some(index)
+    index
 }
 
 /// How much a flow is worth when space is short. The first three may be evicted and index `Counters::evicted`.
@@ -173,16 +175,16 @@ fn finished(state: u8) -> bool {
 }
 
 /// After the key is written: `CLAIM -> BUSY` if no other CPU has claimed the same flow, else `CLAIM -> FREE`.
-#[inline(always)]
+#[inline(never)]
 fn settle_claim(key: &FlowKey, own: u32, base: u32, mask: u32, fingerprint: u64) -> bool {
     let words = key.words();
-    let Some(own_slot) = FLOWS.get_ptr_mut(own) else { return false };
+    let Some(own_slot) = slot(own) else { return false };
     let own_tag = load(own_slot);
     let own_step = own.wrapping_sub(base) & mask;
     let mut yields = false;
     for step in 0..WINDOW {
         let index = base.wrapping_add(step) & mask;
-        let Some(slot) = FLOWS.get_ptr_mut(index) else { continue };
+        let Some(slot) = slot(index) else { continue };
         let tag = load(slot);
         if index == own || tag.fingerprint() != fingerprint {
             continue;
@@ -225,5 +227,7 @@ fn swap(slot: *mut Slot, from: Tag, to: Tag) -> bool {
     done
 }
 
+/// No slot; a table is never that large.
+const NOWHERE: u32 = u32::MAX;
 /// How often a packet asks for a slot that somebody else holds.
 const TRIES: u32 = 64;

@@ -6,7 +6,7 @@ use crate::state::{End, State};
 
 impl Flow {
     /// Lets the clock end what is due. Cheap where nothing is.
-    #[inline(always)]
+    #[inline(never)]
     pub fn tick(&mut self, now_ns: u64, rules: &Rules) -> Outcome {
         let from = [self.state(End::A), self.state(End::B)];
         let mut outcome = Outcome {

@@ -3,30 +3,25 @@
 use super::facts::half_fact::*;
 use super::facts::flow_fact;
 use super::open::pending_bit;
-use super::{Cause, Flow, Half, Outcome, Previous, Rules, sides};
+use super::{Cause, Flow, Half, Outcome, Previous, Step, sides};
 use crate::segment::{Flags, Kind, Segment};
 use crate::seq::{Seq, at_or_before, before, later};
 use crate::state::{End, State};
 
 impl Flow {
     #[inline(always)]
-    pub(super) fn on_data(
-        &mut self,
-        now_ns: u64,
-        sender: End,
-        segment: &Segment,
-        rules: &Rules,
-        outcome: &mut Outcome,
-    ) -> Cause {
-        let cause = self.take_segment(now_ns, sender, segment, outcome);
-        self.restart_time_wait(now_ns, sender.peer(), cause, rules, outcome);
+    pub(super) fn on_data(&mut self, step: &Step, outcome: &mut Outcome) -> Cause {
+        let cause = self.take_segment(step, outcome);
+        self.restart_time_wait(step, cause, outcome);
         cause
     }
 
     /// 2MSL begins anew where the peer's FIN comes again (RFC 9293 3.10.7.4); on Linux with any segment that has an ACK
     /// (`tcp_timewait_state_process`).
     #[inline(always)]
-    fn restart_time_wait(&mut self, now_ns: u64, holder: End, cause: Cause, rules: &Rules, outcome: &mut Outcome) {
+    fn restart_time_wait(&mut self, step: &Step, cause: Cause, outcome: &mut Outcome) {
+        let Step { now_ns, sender, rules, .. } = *step;
+        let holder = sender.peer();
         let any_ack = if self.is_local(holder) { rules.linux_restart_local } else { rules.linux_restart_remote } != 0;
         let fin_again = cause as u8 == Cause::FinAgain as u8;
         let half = &mut self.halves[holder as usize & 1];
@@ -37,8 +32,9 @@ impl Flow {
         }
     }
 
-    #[inline(always)]
-    fn take_segment(&mut self, now_ns: u64, sender: End, segment: &Segment, outcome: &mut Outcome) -> Cause {
+    #[inline(never)]
+    fn take_segment(&mut self, step: &Step, outcome: &mut Outcome) -> Cause {
+        let Step { now_ns, sender, segment, .. } = *step;
         if self.incarnation == 0 || (self.is_over() && self.facts & flow_fact::SILENCE != 0) {
             let previous = if self.incarnation == 0 { Previous::None } else { Previous::Over };
             self.begin_midstream(now_ns, previous, outcome);
@@ -169,7 +165,7 @@ fn take_ack(x: &mut Half, y: &mut Half, segment: &Segment) -> bool {
 }
 
 /// Takes the payload. Returns whether it held octets not seen before.
-#[inline(always)]
+#[inline(never)]
 fn take_payload(x: &mut Half, segment: &Segment, cause: &mut Cause) -> bool {
     let end = segment.seq.wrapping_add(segment.payload_len);
     if !x.has(SEQ) {

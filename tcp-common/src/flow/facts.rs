@@ -144,7 +144,7 @@ pub(super) fn derive(x: &Half, y: &Half) -> State {
 impl Flow {
     /// Writes the states that the facts make, starts TIME-WAIT where it is entered, and fills in what the caller is to
     /// know.
-    #[inline(always)]
+    #[inline(never)]
     pub(super) fn settle(&mut self, now_ns: u64, outcome: &mut Outcome) {
         if self.incarnation == 0 {
             return;

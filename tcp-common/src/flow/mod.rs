@@ -337,12 +337,12 @@ impl Flow {
     #[inline(always)]
     pub fn on_segment(&mut self, now_ns: u64, sender: End, segment: &Segment, rules: &Rules) -> Outcome {
         let mut outcome = self.tick(now_ns, rules);
-        let kind = segment.kind();
-        outcome.cause = match kind {
-            Kind::Syn => self.on_syn(now_ns, sender, segment, &mut outcome),
-            Kind::SynAck => self.on_syn_ack(now_ns, sender, segment, &mut outcome),
-            Kind::Fin | Kind::Ack => self.on_data(now_ns, sender, segment, rules, &mut outcome),
-            Kind::Rst => self.on_reset(now_ns, sender, segment, rules, &mut outcome),
+        let step = Step { now_ns, sender, segment, rules };
+        outcome.cause = match segment.kind() {
+            Kind::Syn => self.on_syn(&step, &mut outcome),
+            Kind::SynAck => self.on_syn_ack(&step, &mut outcome),
+            Kind::Fin | Kind::Ack => self.on_data(&step, &mut outcome),
+            Kind::Rst => self.on_reset(&step, &mut outcome),
             Kind::Bad => Cause::BadFlags,
         };
         if self.incarnation != 0 && (outcome.cause as u8) < Cause::BadFlags as u8 {
@@ -411,6 +411,14 @@ const fn local_bit(end: End) -> u32 {
         End::A => flow_fact::LOCAL_A,
         End::B => flow_fact::LOCAL_B,
     }
+}
+
+/// One segment on its way through the machine.
+struct Step<'a> {
+    now_ns: u64,
+    sender: End,
+    segment: &'a Segment,
+    rules: &'a Rules,
 }
 
 /// The sender's half and the receiver's.

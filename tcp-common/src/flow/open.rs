@@ -2,14 +2,15 @@
 
 use super::facts::half_fact::*;
 use super::facts::flow_fact;
-use super::{Cause, Flow, Half, Outcome, Previous, sides};
+use super::{Cause, Flow, Half, Outcome, Previous, Step, sides};
 use crate::segment::Segment;
 use crate::seq::{Seq, at_or_before, before};
 use crate::state::{End, State};
 
 impl Flow {
-    #[inline(always)]
-    pub(super) fn on_syn(&mut self, now_ns: u64, sender: End, segment: &Segment, outcome: &mut Outcome) -> Cause {
+    #[inline(never)]
+    pub(super) fn on_syn(&mut self, step: &Step, outcome: &mut Outcome) -> Cause {
+        let Step { now_ns, sender, segment, .. } = *step;
         let ended = self.is_over();
         let silence = self.facts & flow_fact::SILENCE != 0;
         let empty = self.incarnation == 0;
@@ -53,8 +54,9 @@ impl Flow {
         Cause::PendingSyn
     }
 
-    #[inline(always)]
-    pub(super) fn on_syn_ack(&mut self, now_ns: u64, sender: End, segment: &Segment, outcome: &mut Outcome) -> Cause {
+    #[inline(never)]
+    pub(super) fn on_syn_ack(&mut self, step: &Step, outcome: &mut Outcome) -> Cause {
+        let Step { now_ns, sender, segment, .. } = *step;
         let ended = self.is_over();
         let silence = self.facts & flow_fact::SILENCE != 0;
         let pending = self.facts & pending_bit(sender.peer()) != 0
@@ -159,7 +161,7 @@ impl Flow {
     }
 
     /// Forgets everything but who is local and how many incarnations there were.
-    #[inline(always)]
+    #[inline(never)]
     pub(super) fn reset_for_next(&mut self, now_ns: u64, previous: Previous, outcome: &mut Outcome) {
         let incarnation = match self.incarnation.wrapping_add(1) {
             0 => 1,

@@ -3,21 +3,15 @@
 use super::facts::half_fact::*;
 use super::facts::flow_fact;
 use super::open::pending_bit;
-use super::{Cause, Flow, Half, Outcome, Previous, Rules, sides};
+use super::{Cause, Flow, Half, Outcome, Previous, Step, sides};
 use crate::segment::{Flags, Segment};
 use crate::seq::{at_or_before, before};
 use crate::state::{End, State};
 
 impl Flow {
-    #[inline(always)]
-    pub(super) fn on_reset(
-        &mut self,
-        now_ns: u64,
-        sender: End,
-        segment: &Segment,
-        rules: &Rules,
-        outcome: &mut Outcome,
-    ) -> Cause {
+    #[inline(never)]
+    pub(super) fn on_reset(&mut self, step: &Step, outcome: &mut Outcome) -> Cause {
+        let Step { now_ns, sender, segment, rules } = *step;
         if self.incarnation == 0 {
             return Cause::RstNoFlow;
         }

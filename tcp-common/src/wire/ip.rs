@@ -5,21 +5,21 @@ use crate::ignored::Ignored;
 use crate::key::Endpoint;
 
 #[inline(always)]
-pub(super) fn parse<B: Bytes + ?Sized>(bytes: &B, frame: &Frame) -> Result<Datagram, Ignored> {
+pub(super) fn parse<B: Bytes + ?Sized>(bytes: &B, frame: &Frame, out: &mut Datagram) -> Result<(), Ignored> {
     let [first] = bytes.read::<1>(frame.ip_offset).ok_or(Ignored::Truncated)?;
     let version = first >> 4;
     if frame.version != 0 && frame.version != version {
         return Err(Ignored::Malformed);
     }
     match version {
-        4 => parse_v4(bytes, frame.ip_offset),
-        6 => parse_v6(bytes, frame.ip_offset),
+        4 => parse_v4(bytes, frame.ip_offset, out),
+        6 => parse_v6(bytes, frame.ip_offset, out),
         _ => Err(if frame.version == 0 { Ignored::NotTcp } else { Ignored::Malformed }),
     }
 }
 
-#[inline(always)]
-fn parse_v4<B: Bytes + ?Sized>(bytes: &B, offset: usize) -> Result<Datagram, Ignored> {
+#[inline(never)]
+fn parse_v4<B: Bytes + ?Sized>(bytes: &B, offset: usize, out: &mut Datagram) -> Result<(), Ignored> {
     let h = bytes.read::<20>(offset).ok_or(Ignored::Truncated)?;
     let header_len = ((h[0] & 0x0f) as usize) << 2;
     let fragment = be16([h[6], h[7]]);
@@ -40,21 +40,20 @@ fn parse_v4<B: Bytes + ?Sized>(bytes: &B, offset: usize) -> Result<Datagram, Ign
     if fragment & 0x1fff != 0 {
         return Err(Ignored::FragmentLater);
     }
-    Ok(Datagram {
-        family: 4,
-        source: Endpoint::v4([h[12], h[13], h[14], h[15]], 0).address,
-        destination: Endpoint::v4([h[16], h[17], h[18], h[19]], 0).address,
-        tcp_offset: offset + header_len,
-        tcp_len: total_len - header_len,
-        first_fragment: fragment & 0x2000 != 0,
-    })
+    out.family = 4;
+    out.source = Endpoint::v4([h[12], h[13], h[14], h[15]], 0).address;
+    out.destination = Endpoint::v4([h[16], h[17], h[18], h[19]], 0).address;
+    out.tcp_offset = (offset + header_len) as u32;
+    out.tcp_len = (total_len - header_len) as u32;
+    out.first_fragment = fragment & 0x2000 != 0;
+    Ok(())
 }
 
-#[inline(always)]
-fn parse_v6<B: Bytes + ?Sized>(bytes: &B, offset: usize) -> Result<Datagram, Ignored> {
+#[inline(never)]
+fn parse_v6<B: Bytes + ?Sized>(bytes: &B, offset: usize, out: &mut Datagram) -> Result<(), Ignored> {
     let h = bytes.read::<8>(offset).ok_or(Ignored::Truncated)?;
-    let source = bytes.read::<16>(offset + 8).ok_or(Ignored::Truncated)?;
-    let destination = bytes.read::<16>(offset + 24).ok_or(Ignored::Truncated)?;
+    out.source = bytes.read::<16>(offset + 8).ok_or(Ignored::Truncated)?;
+    out.destination = bytes.read::<16>(offset + 24).ok_or(Ignored::Truncated)?;
     let mut at = offset + 40;
     let payload_end = match be16([h[4], h[5]]) as usize {
         // BIG TCP, or a jumbogram (RFC 2675).
@@ -102,7 +101,11 @@ fn parse_v6<B: Bytes + ?Sized>(bytes: &B, offset: usize) -> Result<Datagram, Ign
     if payload_end < at {
         return Err(Ignored::Malformed);
     }
-    Ok(Datagram { family: 6, source, destination, tcp_offset: at, tcp_len: payload_end - at, first_fragment })
+    out.family = 6;
+    out.tcp_offset = at as u32;
+    out.tcp_len = (payload_end - at) as u32;
+    out.first_fragment = first_fragment;
+    Ok(())
 }
 
 const TCP: u8 = 6;

@@ -43,51 +43,101 @@ pub enum Link {
 }
 
 /// A TCP segment with its flow.
+#[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Packet {
     /// The flow.
     pub key: FlowKey,
-    /// Which end of it sent this.
-    pub sender: End,
     /// The segment.
     pub segment: Segment,
-    /// VLAN ids, outermost first; only as many as `vlan_count`.
-    pub vlans: [u16; 2],
+    /// Which end of the flow sent it.
+    pub sender: End,
     /// How many VLAN tags the frame had.
     pub vlan_count: u8,
+    /// VLAN ids, outermost first; only as many as `vlan_count`.
+    pub vlans: [u16; 2],
+    /// The headers below TCP.
+    pub datagram: Datagram,
 }
 
 /// Where the TCP header is and what the headers before it said.
-#[derive(Clone, Copy)]
-struct Datagram {
-    family: u16,
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Datagram {
     source: [u8; 16],
     destination: [u8; 16],
-    tcp_offset: usize,
-    /// TCP header and payload, in octets.
-    tcp_len: usize,
+    family: u16,
     first_fragment: bool,
+    /// Where the TCP header begins.
+    pub tcp_offset: u32,
+    /// TCP header and payload, in octets.
+    pub tcp_len: u32,
+}
+
+impl Packet {
+    /// Nothing read yet.
+    pub const EMPTY: Packet = Packet {
+        key: FlowKey { address_a: [0; 16], address_b: [0; 16], port_a: 0, port_b: 0, vlan: 0, family: 0 },
+        segment: Segment {
+            seq: 0,
+            ack: 0,
+            payload_len: 0,
+            tsval: 0,
+            tsecr: 0,
+            window: 0,
+            mss: 0,
+            flags: crate::segment::Flags(0),
+            wscale: 0,
+            options: 0,
+            wire_segments: 0,
+        },
+        sender: End::A,
+        vlan_count: 0,
+        vlans: [0; 2],
+        datagram: Datagram {
+            source: [0; 16],
+            destination: [0; 16],
+            family: 0,
+            first_fragment: false,
+            tcp_offset: 0,
+            tcp_len: 0,
+        },
+    };
 }
 
 /// Reads the headers of one packet. `stripped_vlan` is the id of a tag that the NIC took out of the frame.
-#[inline(always)]
 pub fn parse<B: Bytes + ?Sized>(bytes: &B, link: Link, stripped_vlan: Option<u16>) -> Result<Packet, Ignored> {
+    let mut packet = Packet::EMPTY;
+    parse_into(bytes, link, stripped_vlan, &mut packet)?;
+    Ok(packet)
+}
+
+/// [`parse`] into memory of the caller's: kernel programs have little stack. The layers are functions of their own for
+/// the same reason.
+#[inline(always)]
+pub fn parse_into<B: Bytes + ?Sized>(
+    bytes: &B,
+    link: Link,
+    stripped_vlan: Option<u16>,
+    packet: &mut Packet,
+) -> Result<(), Ignored> {
     let frame = match link {
         Link::Ethernet => ethernet::parse(bytes)?,
         Link::Ip => ethernet::Frame::WITHOUT_LINK,
     };
-    let datagram = ip::parse(bytes, &frame)?;
-    let vlan = match (stripped_vlan, frame.vlan_count) {
-        (Some(id), _) => id,
-        (None, 0) => 0,
-        (None, _) => frame.vlans[0],
+    packet.vlans = frame.vlans;
+    packet.vlan_count = frame.vlan_count;
+    packet.key.vlan = match stripped_vlan {
+        Some(id) => id,
+        None => frame.vlans[0],
     };
-    let (key, sender, segment) = tcp::parse(bytes, &datagram, vlan)?;
-    if datagram.first_fragment {
+    ip::parse(bytes, &frame, &mut packet.datagram)?;
+    tcp::parse(bytes, packet)?;
+    if packet.datagram.first_fragment {
         // The rest of the payload is elsewhere: a FIN here must not be given a number.
         return Err(Ignored::FragmentFirst);
     }
-    Ok(Packet { key, sender, segment, vlans: frame.vlans, vlan_count: frame.vlan_count })
+    Ok(())
 }
 
 #[inline(always)]

@@ -1,42 +1,42 @@
 //! The TCP header (RFC 9293 3.1) and the options that matter: MSS, window scale, SACK-permitted, timestamps.
 
-use super::{Bytes, Datagram, be16};
+use super::{Bytes, Packet, be16};
 use crate::ignored::Ignored;
-use crate::key::{Endpoint, FlowKey};
+use crate::key::Endpoint;
 use crate::segment::{Flags, Segment};
-use crate::state::End;
 
-#[inline(always)]
-pub(super) fn parse<B: Bytes + ?Sized>(
-    bytes: &B,
-    datagram: &Datagram,
-    vlan: u16,
-) -> Result<(FlowKey, End, Segment), Ignored> {
-    let h = bytes.read::<20>(datagram.tcp_offset).ok_or(Ignored::Truncated)?;
+#[inline(never)]
+pub(super) fn parse<B: Bytes + ?Sized>(bytes: &B, packet: &mut Packet) -> Result<(), Ignored> {
+    let (offset, len) = (packet.datagram.tcp_offset as usize, packet.datagram.tcp_len as usize);
+    let h = bytes.read::<20>(offset).ok_or(Ignored::Truncated)?;
     let header_len = ((h[12] >> 4) as usize) << 2;
-    if header_len < 20 || header_len > datagram.tcp_len {
+    if header_len < 20 || header_len > len {
         return Err(Ignored::Malformed);
     }
-    let mut segment = Segment {
+    packet.segment = Segment {
         seq: u32::from_be_bytes([h[4], h[5], h[6], h[7]]),
         ack: u32::from_be_bytes([h[8], h[9], h[10], h[11]]),
-        payload_len: (datagram.tcp_len - header_len) as u32,
+        payload_len: (len - header_len) as u32,
         window: be16([h[14], h[15]]),
         flags: Flags(h[13]),
         wire_segments: 1,
-        ..Segment::default()
+        ..Packet::EMPTY.segment
     };
+    let source = Endpoint { address: packet.datagram.source, port: be16([h[0], h[1]]) };
+    let destination = Endpoint { address: packet.datagram.destination, port: be16([h[2], h[3]]) };
+    packet.sender = packet.key.set(&source, &destination, packet.datagram.family);
     if header_len > 20 {
-        options(bytes, datagram.tcp_offset + 20, header_len - 20, &mut segment);
+        // A header cut inside its options is no header.
+        if bytes.read::<1>(offset + header_len - 1).is_none() {
+            return Err(Ignored::Truncated);
+        }
+        options(bytes, offset + 20, header_len - 20, &mut packet.segment);
     }
-    let source = Endpoint { address: datagram.source, port: be16([h[0], h[1]]) };
-    let destination = Endpoint { address: datagram.destination, port: be16([h[2], h[3]]) };
-    let (key, sender) = FlowKey::new(source, destination, vlan, datagram.family);
-    Ok((key, sender, segment))
+    Ok(())
 }
 
 /// Options that cannot be read leave the segment as it is: no stack drops it for them.
-#[inline(always)]
+#[inline(never)]
 fn options<B: Bytes + ?Sized>(bytes: &B, start: usize, len: usize, segment: &mut Segment) {
     // What nearly every segment of a connection carries: NOP, NOP, timestamps.
     if len == 12
