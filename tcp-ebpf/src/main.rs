@@ -7,7 +7,7 @@
 
 #![no_std]
 #![no_main]
-#![feature(core_intrinsics)]
+#![feature(asm_experimental_arch, core_intrinsics)]
 #![allow(internal_features, reason = "atomic read-modify-write is an intrinsic on this target")]
 
 mod maps;

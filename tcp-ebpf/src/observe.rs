@@ -95,7 +95,8 @@ fn apply(
         slot.reported = 0;
         slot.counted = 0;
     }
-    if !claim_direction(slot, work) {
+    let sender = if publish::number(&work.packet.sender) & 1 == 0 { End::A } else { End::B };
+    if !claim_direction(slot, sender, work) {
         return Err(Ignored::Duplicate);
     }
     publish::count_segment(work, counters);
@@ -105,7 +106,7 @@ fn apply(
         // SAFETY: a per-CPU value of this CPU.
         unsafe { *before = slot.flow };
     }
-    work.outcome = slot.flow.on_segment(work.at_ns, work.packet.sender, &work.packet.segment, &settings.rules);
+    work.outcome = slot.flow.on_segment(work.at_ns, sender, &work.packet.segment, &settings.rules);
     publish::count_outcome(work, &slot.flow, counters);
     if work.outcome.is_transition() {
         if !matches!(work.outcome.previous, Previous::None) {
@@ -120,10 +121,10 @@ fn apply(
 
 /// A direction belongs to the hook that saw it first, until that hook falls silent. Returns whether this packet counts.
 #[inline(always)]
-fn claim_direction(slot: &mut Slot, work: &Work) -> bool {
+fn claim_direction(slot: &mut Slot, sender: End, work: &Work) -> bool {
     let at = (work.at_ns >> 20) as u32;
     let [a, b] = &mut slot.hooks;
-    let (own, peer) = match work.packet.sender {
+    let (own, peer) = match sender {
         End::A => (a, b),
         End::B => (b, a),
     };
@@ -134,9 +135,9 @@ fn claim_direction(slot: &mut Slot, work: &Work) -> bool {
         own.hook = work.hook;
         let leaves = matches!(work.direction, Direction::Egress);
         let peer_unknown = peer.hook == 0;
-        slot.flow.set_local(work.packet.sender, leaves);
+        slot.flow.set_local(sender, leaves);
         if peer_unknown {
-            slot.flow.set_local(work.packet.sender.peer(), !leaves);
+            slot.flow.set_local(sender.peer(), !leaves);
         }
     }
     own.at = at;

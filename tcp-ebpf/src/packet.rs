@@ -1,5 +1,7 @@
 //! How the bytes of a packet are read, at each kind of hook.
 
+use core::arch::asm;
+
 use aya_ebpf::{
     EbpfContext as _,
     helpers::{bpf_skb_load_bytes, bpf_xdp_get_buff_len},
@@ -39,15 +41,8 @@ impl<'a> XdpPacket<'a> {
 impl Bytes for XdpPacket<'_> {
     #[inline(always)]
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-        // The verifier must see the bound of the offset next to its use.
-        let offset = offset & 0x7ff;
-        let start = self.ctx.data();
-        if start + offset + N <= self.ctx.data_end() {
-            // SAFETY: the comparison with `data_end` is what the verifier asks for; bytes have no alignment.
-            return Some(unsafe { *((start + offset) as *const [u8; N]) });
-        }
         // The first buffer of a multi-buffer packet holds the headers.
-        None
+        direct(self.ctx.data(), self.ctx.data_end(), offset)
     }
 
     #[inline(always)]
@@ -89,17 +84,14 @@ impl<'a> SkbPacket<'a> {
 impl Bytes for SkbPacket<'_> {
     #[inline(always)]
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-        let offset = offset & 0x7ff;
-        let start = self.ctx.data();
-        if start + offset + N <= self.ctx.data_end() {
-            // SAFETY: the comparison with `data_end` is what the verifier asks for; bytes have no alignment.
-            return Some(unsafe { *((start + offset) as *const [u8; N]) });
+        if let Some(bytes) = direct(self.ctx.data(), self.ctx.data_end(), offset) {
+            return Some(bytes);
         }
         // Beyond the linear part: never pull, that would change the packet.
         let spare = SPARE.get_ptr_mut(0)?;
         // SAFETY: the helper writes N octets into this CPU's spare ones, or fails.
         unsafe {
-            let error = bpf_skb_load_bytes(self.ctx.as_ptr().cast(), offset as u32, spare.cast(), N as u32);
+            let error = bpf_skb_load_bytes(self.ctx.as_ptr().cast(), (offset & MAX_OFFSET) as u32, spare.cast(), N as u32);
             (error == 0).then(|| *spare.cast::<[u8; N]>())
         }
     }
@@ -130,3 +122,20 @@ impl Packet for SkbPacket<'_> {
         (present != 0).then_some(tci as u16 & 0xfff)
     }
 }
+
+/// `N` octets of the linear part.
+#[inline(always)]
+fn direct<const N: usize>(start: usize, end: usize, offset: usize) -> Option<[u8; N]> {
+    let mut first = start + (offset & MAX_OFFSET);
+    // SAFETY: moves a register to itself. It keeps the compiler from computing the address twice: the verifier knows only
+    // the register that was compared.
+    unsafe { asm!("{0} = {0}", inout(reg) first, options(nomem, nostack, preserves_flags)) };
+    if first + N <= end {
+        // SAFETY: the comparison with the packet's end is what the verifier asks for; bytes have no alignment.
+        return Some(unsafe { *(first as *const [u8; N]) });
+    }
+    None
+}
+
+/// No header begins beyond; the verifier wants the bound of an offset next to its use.
+const MAX_OFFSET: usize = 0x7ff;

@@ -20,7 +20,8 @@ impl Flow {
     /// (`tcp_timewait_state_process`).
     #[inline(always)]
     fn restart_time_wait(&mut self, step: &Step, cause: Cause, outcome: &mut Outcome) {
-        let Step { now_ns, sender, rules, .. } = *step;
+        let Step { now_ns, rules, .. } = *step;
+        let sender = step.sender();
         let holder = sender.peer();
         let any_ack = if self.is_local(holder) { rules.linux_restart_local } else { rules.linux_restart_remote } != 0;
         let fin_again = cause as u8 == Cause::FinAgain as u8;
@@ -34,7 +35,8 @@ impl Flow {
 
     #[inline(never)]
     fn take_segment(&mut self, step: &Step, outcome: &mut Outcome) -> Cause {
-        let Step { now_ns, sender, segment, .. } = *step;
+        let Step { now_ns, segment, .. } = *step;
+        let sender = step.sender();
         if self.incarnation == 0 || (self.is_over() && self.facts & flow_fact::SILENCE != 0) {
             let previous = if self.incarnation == 0 { Previous::None } else { Previous::Over };
             self.begin_midstream(now_ns, previous, outcome);

@@ -10,7 +10,8 @@ use crate::state::{End, State};
 impl Flow {
     #[inline(never)]
     pub(super) fn on_syn(&mut self, step: &Step, outcome: &mut Outcome) -> Cause {
-        let Step { now_ns, sender, segment, .. } = *step;
+        let Step { now_ns, segment, .. } = *step;
+        let sender = step.sender();
         let ended = self.is_over();
         let silence = self.facts & flow_fact::SILENCE != 0;
         let empty = self.incarnation == 0;
@@ -56,7 +57,8 @@ impl Flow {
 
     #[inline(never)]
     pub(super) fn on_syn_ack(&mut self, step: &Step, outcome: &mut Outcome) -> Cause {
-        let Step { now_ns, sender, segment, .. } = *step;
+        let Step { now_ns, segment, .. } = *step;
+        let sender = step.sender();
         let ended = self.is_over();
         let silence = self.facts & flow_fact::SILENCE != 0;
         let pending = self.facts & pending_bit(sender.peer()) != 0

@@ -11,7 +11,8 @@ use crate::state::{End, State};
 impl Flow {
     #[inline(never)]
     pub(super) fn on_reset(&mut self, step: &Step, outcome: &mut Outcome) -> Cause {
-        let Step { now_ns, sender, segment, rules } = *step;
+        let Step { now_ns, segment, rules, .. } = *step;
+        let sender = step.sender();
         if self.incarnation == 0 {
             return Cause::RstNoFlow;
         }
