@@ -1,0 +1,129 @@
+//! Connections for the tests of this crate.
+
+use super::*;
+use jiff::Timestamp;
+
+/// `minutes` and `seconds` after ten o'clock on the day of the samples.
+pub(crate) fn at(minutes: i64, seconds: f64) -> Timestamp {
+    let base: Timestamp = "2026-11-22T10:00:00Z".parse().unwrap();
+    base + jiff::SignedDuration::from_micros(minutes * 60_000_000 + (seconds * 1e6).round() as i64)
+}
+
+/// The example of the documentation: an HTTP request whose client closed first, and waits.
+pub(crate) fn time_wait() -> Connection {
+    Connection {
+        family: Family::Ipv4,
+        interface: Some("eth0".into()),
+        incarnation: 1,
+        client: Endpoint {
+            address: "10.9.0.1".parse().unwrap(),
+            port: 43210,
+            state: State::TimeWait,
+            confirmed: true,
+            local: true,
+            segments: 6,
+            bytes: 120,
+        },
+        server: Endpoint {
+            address: "10.9.0.2".parse().unwrap(),
+            port: 80,
+            state: State::Closed,
+            confirmed: false,
+            local: false,
+            segments: 5,
+            bytes: 512,
+        },
+        opener: Opener::Client,
+        confidence: Confidence::Exact,
+        opened_at: Some(at(46, 21.120417)),
+        last_seen_at: at(46, 21.480003),
+        handshake_ms: Some(0.31),
+        close: Some(CloseInfo {
+            kind: CloseKind::Fin4Seg,
+            closer: Some(Who::Client),
+            aborter: None,
+            fins: Fins::Both,
+            complete: true,
+            started_at: Some(at(46, 21.470118)),
+        }),
+        time_wait: Some(TimeWait { holder: Who::Client, expires_in_ms: 59210, restarts: 0 }),
+        process: Some(Process { pid: 4242, comm: "curl".into(), unit: None }),
+    }
+}
+
+/// Picked up mid-stream over IPv6, nobody closes; the server is here.
+pub(crate) fn established() -> Connection {
+    let mut connection = time_wait();
+    connection.family = Family::Ipv6;
+    connection.interface = None;
+    connection.client.address = "2001:db8::17".parse().unwrap();
+    connection.client.state = State::Established;
+    connection.client.local = false;
+    connection.server.address = "2001:db8::1".parse().unwrap();
+    connection.server.port = 443;
+    connection.server.state = State::Established;
+    connection.server.confirmed = true;
+    connection.server.local = true;
+    connection.opener = Opener::Unknown;
+    connection.confidence = Confidence::Midstream;
+    connection.opened_at = None;
+    connection.handshake_ms = None;
+    connection.close = None;
+    connection.time_wait = None;
+    connection.process =
+        Some(Process { pid: 7, comm: "evil\u{1b}[31m \"x\",y".into(), unit: Some("nginx.service".into()) });
+    connection
+}
+
+/// The peer has sent its FIN, the local server leaks CLOSE-WAIT.
+pub(crate) fn close_wait() -> Connection {
+    let mut connection = established();
+    connection.confidence = Confidence::Exact;
+    connection.opener = Opener::Client;
+    connection.opened_at = Some(at(40, 0.0));
+    connection.client.state = State::FinWait2;
+    connection.client.confirmed = false;
+    connection.server.state = State::CloseWait;
+    connection.close = Some(CloseInfo {
+        kind: CloseKind::Open,
+        closer: Some(Who::Client),
+        aborter: None,
+        fins: Fins::Client,
+        complete: false,
+        started_at: Some(at(41, 0.0)),
+    });
+    connection.process = None;
+    connection
+}
+
+/// The close record of [`time_wait`].
+pub(crate) fn close() -> Close {
+    let mut connection = time_wait();
+    connection.client.state = State::Closed;
+    connection.time_wait = None;
+    Close {
+        connection,
+        closed_at: Some(at(47, 21.480003)),
+        durations_ms: Durations {
+            handshake: Some(0.31),
+            established: Some(349.4),
+            closing: Some(9.885),
+            time_wait: Some(60000.0),
+        },
+    }
+}
+
+/// The client of [`time_wait`] sends its FIN.
+pub(crate) fn transition() -> Transition {
+    let connection = time_wait();
+    Transition {
+        at: at(46, 21.470118),
+        client: Peer::from(&connection.client),
+        server: Peer::from(&connection.server),
+        incarnation: 1,
+        side: Side::Client,
+        from: State::Established,
+        to: State::FinWait1,
+        cause: tcp_common::Cause::Fin.name().into(),
+    }
+}

@@ -1,0 +1,102 @@
+//! How values of other crates are written in the records.
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use std::borrow::Cow;
+use tcp_common::{CloseKind, State};
+
+/// A value of `tcp-common` that has a name in machine output.
+pub(crate) trait Named: Copy + 'static {
+    /// What the value is, for messages.
+    const WHAT: &'static str;
+
+    /// Every value.
+    fn all() -> impl Iterator<Item = Self>;
+
+    /// The name in machine output.
+    fn word(self) -> &'static str;
+}
+
+impl Named for State {
+    const WHAT: &'static str = "state";
+
+    fn all() -> impl Iterator<Item = Self> {
+        State::ALL.into_iter().chain([State::Unknown])
+    }
+
+    fn word(self) -> &'static str {
+        self.name()
+    }
+}
+
+impl Named for CloseKind {
+    const WHAT: &'static str = "close kind";
+
+    fn all() -> impl Iterator<Item = Self> {
+        CloseKind::ALL.into_iter()
+    }
+
+    fn word(self) -> &'static str {
+        self.name()
+    }
+}
+
+/// `serde(with)`: a [`Named`] value by its name.
+pub(super) mod by_name {
+    use super::*;
+
+    pub(in crate::view) fn serialize<T: Named, S: Serializer>(
+        value: &T,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(value.word())
+    }
+
+    pub(in crate::view) fn deserialize<'de, T: Named, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<T, D::Error> {
+        let word = Cow::<str>::deserialize(deserializer)?;
+        T::all()
+            .find(|value| value.word() == word)
+            .ok_or_else(|| de::Error::custom(format_args!("unknown {} `{word}`", T::WHAT)))
+    }
+}
+
+/// `serde(with)`: a moment as RFC 3339 in UTC, always with six digits of a second.
+pub(super) mod micros {
+    use super::*;
+    use jiff::Timestamp;
+
+    pub(in crate::view) fn serialize<S: Serializer>(
+        at: &Timestamp,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{at:.6}"))
+    }
+
+    pub(in crate::view) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Timestamp, D::Error> {
+        Timestamp::deserialize(deserializer)
+    }
+
+    /// The same where the moment may be unknown.
+    pub(in crate::view) mod option {
+        use super::*;
+
+        #[derive(Serialize)]
+        struct Micros<'a>(#[serde(with = "super")] &'a Timestamp);
+
+        pub(in crate::view) fn serialize<S: Serializer>(
+            at: &Option<Timestamp>,
+            serializer: S,
+        ) -> Result<S::Ok, S::Error> {
+            at.as_ref().map(Micros).serialize(serializer)
+        }
+
+        pub(in crate::view) fn deserialize<'de, D: Deserializer<'de>>(
+            deserializer: D,
+        ) -> Result<Option<Timestamp>, D::Error> {
+            Option::deserialize(deserializer)
+        }
+    }
+}

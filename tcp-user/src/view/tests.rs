@@ -1,0 +1,84 @@
+use super::*;
+use serde_json::{Value, json};
+
+#[test]
+fn connection_is_the_documented_json() {
+    let documented: Value = serde_json::from_str(
+        r#"{"schema":"finwait.connection/1","family":"ipv4","interface":"eth0","incarnation":1,
+        "client":{"address":"10.9.0.1","port":43210,"state":"time_wait","confirmed":true,"local":true,"segments":6,"bytes":120},
+        "server":{"address":"10.9.0.2","port":80,"state":"closed","confirmed":false,"local":false,"segments":5,"bytes":512},
+        "opener":"client","confidence":"exact","opened_at":"2026-11-22T10:46:21.120417Z","last_seen_at":"2026-11-22T10:46:21.480003Z","handshake_ms":0.31,
+        "close":{"kind":"fin_4seg","closer":"client","aborter":null,"fins":"both","complete":true,"started_at":"2026-11-22T10:46:21.470118Z"},
+        "time_wait":{"holder":"client","expires_in_ms":59210,"restarts":0},
+        "process":{"pid":4242,"comm":"curl","unit":null}}"#,
+    )
+    .unwrap();
+    let connection = samples::time_wait();
+    assert_eq!(serde_json::to_value(&connection).unwrap(), documented);
+    assert!(serde_json::to_string(&connection).unwrap().starts_with(r#"{"schema":"finwait.connection/1","family""#));
+    assert_eq!(serde_json::from_value::<Connection>(documented).unwrap(), connection);
+}
+
+#[test]
+fn unknown_is_null_and_comes_back() {
+    let connection = samples::established();
+    let value = serde_json::to_value(&connection).unwrap();
+    for key in ["interface", "opened_at", "handshake_ms", "close", "time_wait"] {
+        assert_eq!(value.get(key), Some(&Value::Null), "{key}");
+    }
+    assert_eq!(serde_json::from_value::<Connection>(value).unwrap(), connection);
+}
+
+#[test]
+fn added_keys_do_not_disturb_an_older_reader() {
+    let mut value = serde_json::to_value(samples::time_wait()).unwrap();
+    value["community_id"] = json!("1:x");
+    assert!(serde_json::from_value::<Connection>(value).is_ok());
+}
+
+#[test]
+fn whole_seconds_keep_their_microseconds() {
+    let value = serde_json::to_value(samples::close_wait()).unwrap();
+    assert_eq!(value["opened_at"], "2026-11-22T10:40:00.000000Z");
+}
+
+#[test]
+fn events_carry_their_schema_once_and_come_back() {
+    for (event, schema) in [
+        (Event::from(samples::transition()), schema::TRANSITION),
+        (Event::from(samples::close()), schema::CLOSE),
+    ] {
+        let text = serde_json::to_string(&event).unwrap();
+        assert!(text.starts_with(&format!(r#"{{"schema":"{schema}","#)), "{text}");
+        assert_eq!(text.matches("schema").count(), 1, "{text}");
+        assert_eq!(serde_json::from_str::<Event>(&text).unwrap(), event);
+    }
+    let close = serde_json::to_value(Event::from(samples::close())).unwrap();
+    assert_eq!(close["client"]["address"], "10.9.0.1");
+    assert_eq!(close["durations_ms"]["time_wait"], 60000.0);
+}
+
+#[test]
+fn states_have_many_spellings() {
+    for name in ["time-wait", "time_wait", "TIME-WAIT", "TimeWait", "timewait"] {
+        assert_eq!(StateSet::parse(name), Ok(StateSet::of(&[State::TimeWait])), "{name}");
+    }
+    assert_eq!(StateSet::parse("FIN_WAIT2"), Ok(StateSet::of(&[State::FinWait2])));
+    assert_eq!(StateSet::parse("syn-recv"), StateSet::parse("syn_received"));
+    assert_eq!(StateSet::parse("fin_wait").unwrap().iter().count(), 2);
+    assert!(StateSet::parse("").is_err());
+    for name in StateSet::names() {
+        assert!(StateSet::parse(&name).is_ok(), "{name}");
+    }
+}
+
+#[test]
+fn groups_are_those_of_ss() {
+    let set = |name| StateSet::parse(name).unwrap();
+    assert!(!set("connected").contains(State::Listen) && !set("connected").contains(State::Closed));
+    assert!(set("connected").contains(State::SynSent) && !set("synchronized").contains(State::SynSent));
+    for state in State::ALL {
+        assert!(set("big").contains(state) != set("bucket").contains(state));
+        assert!(set("all").contains(state));
+    }
+}
