@@ -1,1 +1,4 @@
-//! The agent, the CLI and the exporter.
+//! The agent, the CLI and the exporter of finwait.
+
+pub mod kernel;
+pub mod view;

@@ -348,6 +348,9 @@ impl Flow {
         if self.incarnation != 0 && (outcome.cause as u8) < Cause::BadFlags as u8 {
             self.last_ns = now_ns;
         }
+        if outcome.cause as u8 == Cause::BadFlags as u8 {
+            return outcome;
+        }
         let half = &mut self.halves[sender as usize & 1];
         half.segments = half.segments.saturating_add(segment.wire_segments as u32);
         self.settle(now_ns, &mut outcome);

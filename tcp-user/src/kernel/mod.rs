@@ -1,0 +1,276 @@
+//! The kernel side as the agent sees it: the only module that names aya.
+//!
+//! `table` is the flow table in shared memory, `attach` puts programs on interfaces, `events` drains the ring.
+
+mod attach;
+mod events;
+mod table;
+
+pub use attach::{Attachment, AttachError, Hook, Ingress, Mode};
+pub use events::Events;
+pub use table::{Entry, Owned, Table};
+
+use aya::maps::{Array, MapData, PerCpuArray, RingBuf};
+use aya::programs::{Program, ProgramError, SchedClassifier, TestRun as _, TestRunOptions, Xdp};
+use aya::{Ebpf, EbpfLoader, Pod, VerifierLogLevel};
+use tcp_common::Rules;
+use tcp_common::record::{Counters, LAYOUT, Settings};
+
+/// The committed object, built from `tcp-ebpf/` by `cargo xtask build-ebpf`.
+static OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/finwait.bpf.o");
+
+/// The programs of the object.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ProgramName {
+    /// XDP, ingress.
+    Xdp,
+    /// TC ingress.
+    In,
+    /// TC egress.
+    Out,
+    /// TC ingress of an interface without link-layer header.
+    InIp,
+    /// TC egress of such an interface.
+    OutIp,
+}
+
+impl ProgramName {
+    /// Every program.
+    pub const ALL: [ProgramName; 5] =
+        [ProgramName::Xdp, ProgramName::In, ProgramName::Out, ProgramName::InIp, ProgramName::OutIp];
+
+    /// Its name in the object.
+    pub const fn name(self) -> &'static str {
+        match self {
+            ProgramName::Xdp => "finwait_xdp",
+            ProgramName::In => "finwait_in",
+            ProgramName::Out => "finwait_out",
+            ProgramName::InIp => "finwait_in_ip",
+            ProgramName::OutIp => "finwait_out_ip",
+        }
+    }
+}
+
+/// What went wrong between us and the kernel, with the next step for the reader.
+#[derive(Debug, thiserror::Error)]
+pub enum KernelError {
+    /// The process may not load programs.
+    #[error(
+        "loading kernel programs is not permitted: {0}. finwait needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON; run it as root"
+    )]
+    NotPermitted(String),
+    /// The kernel has no BPF or refuses it.
+    #[error("this kernel cannot run the programs: {0}. finwait needs Linux 6.1 or newer with BPF, BTF and ring buffers")]
+    NotSupported(String),
+    /// The verifier refused a program.
+    #[error("the kernel's verifier refused program {program}: {reason}\n{log}")]
+    Refused {
+        /// Which one.
+        program: &'static str,
+        /// Its answer.
+        reason: String,
+        /// The end of its log.
+        log: String,
+    },
+    /// Anything else.
+    #[error("{what}: {source}")]
+    Other {
+        /// What was being done.
+        what: &'static str,
+        /// Why it failed.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+fn other<E: Into<Box<dyn std::error::Error + Send + Sync>>>(what: &'static str) -> impl FnOnce(E) -> KernelError {
+    move |source| KernelError::Other { what, source: source.into() }
+}
+
+/// How the programs are to be loaded.
+#[derive(Clone, Copy, Debug)]
+pub struct LoadOptions {
+    /// Rules of the state machine.
+    pub rules: Rules,
+    /// Places in the flow table; rounded up to a power of two.
+    pub max_flows: u32,
+    /// Size of the ring in bytes; rounded up to a power of two of pages.
+    pub ring_bytes: u32,
+}
+
+impl Default for LoadOptions {
+    fn default() -> Self {
+        LoadOptions { rules: Rules::AGENT, max_flows: 1 << 16, ring_bytes: 16 << 20 }
+    }
+}
+
+/// The loaded programs and their maps.
+pub struct Kernel {
+    ebpf: Ebpf,
+    table: Table,
+    settings: Array<MapData, PodSettings>,
+    current: Settings,
+    counters: PerCpuArray<MapData, PodCounters>,
+    ring: Option<RingBuf<MapData>>,
+    instructions: Vec<(&'static str, u32)>,
+}
+
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct PodSettings(Settings);
+// SAFETY: `#[repr(C)]` integers without padding (asserted by its size in tcp-common).
+unsafe impl Pod for PodSettings {}
+
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct PodCounters(Counters);
+// SAFETY: `#[repr(C)]`, only `u64`.
+unsafe impl Pod for PodCounters {}
+
+impl Kernel {
+    /// Loads every program. Nothing is attached yet.
+    pub fn load(options: &LoadOptions) -> Result<Kernel, KernelError> {
+        let slots = options.max_flows.max(64).checked_next_power_of_two().unwrap_or(1 << 31);
+        let ring_bytes = options.ring_bytes.max(4096).checked_next_power_of_two().unwrap_or(1 << 30);
+        let mut ebpf = EbpfLoader::new()
+            .map_max_entries("FLOWS", slots)
+            .map_max_entries("EVENTS", ring_bytes)
+            .verifier_log_level(VerifierLogLevel::STATS)
+            .load(OBJECT)
+            .map_err(classify)?;
+        let mut instructions = Vec::new();
+        for program in ProgramName::ALL {
+            instructions.push((program.name(), load_program(&mut ebpf, program)?));
+        }
+        let table = Table::map(take(&mut ebpf, "FLOWS")?, slots)?;
+        let settings = Array::try_from(take(&mut ebpf, "SETTINGS")?).map_err(other("opening the settings"))?;
+        let counters = PerCpuArray::try_from(take(&mut ebpf, "COUNTERS")?).map_err(other("opening the counters"))?;
+        let ring = RingBuf::try_from(take(&mut ebpf, "EVENTS")?).map_err(other("opening the ring"))?;
+        let current = Settings { rules: options.rules, seed: random_seed(), clock_ns: 0, mask: slots - 1, layout: LAYOUT };
+        let mut kernel = Kernel { ebpf, table, settings, current, counters, ring: Some(ring), instructions };
+        kernel.apply_settings()?;
+        Ok(kernel)
+    }
+
+    /// The flow table.
+    pub fn table(&self) -> &Table {
+        &self.table
+    }
+
+    /// The rules in force.
+    pub fn rules(&self) -> &Rules {
+        &self.current.rules
+    }
+
+    /// Changes the rules of the state machine.
+    pub fn set_rules(&mut self, rules: Rules) -> Result<(), KernelError> {
+        self.current.rules = rules;
+        self.apply_settings()
+    }
+
+    /// Replaces the kernel's clock, for tests; 0 gives it back.
+    pub fn set_clock_ns(&mut self, clock_ns: u64) -> Result<(), KernelError> {
+        self.current.clock_ns = clock_ns;
+        self.apply_settings()
+    }
+
+    fn apply_settings(&mut self) -> Result<(), KernelError> {
+        self.settings.set(0, PodSettings(self.current), 0).map_err(other("writing the settings"))
+    }
+
+    /// The counters, summed over the CPUs.
+    pub fn counters(&self) -> Result<Counters, KernelError> {
+        let per_cpu = self.counters.get(&0, 0).map_err(other("reading the counters"))?;
+        Ok(table::sum(per_cpu.iter().map(|cpu| &cpu.0)))
+    }
+
+    /// The ring of events; once.
+    pub fn take_events(&mut self) -> Option<Events> {
+        self.ring.take().map(Events::new)
+    }
+
+    /// How many instructions the verifier walked for each program.
+    pub fn verified_instructions(&self) -> &[(&'static str, u32)] {
+        &self.instructions
+    }
+
+    /// Runs a program over one frame (`BPF_PROG_TEST_RUN`), `repeat` times. Returns its verdict and the kernel's mean
+    /// duration of a run.
+    pub fn test_run(
+        &mut self,
+        program: ProgramName,
+        frame: &[u8],
+        repeat: u32,
+    ) -> Result<(u32, std::time::Duration), KernelError> {
+        let mut options = TestRunOptions::new();
+        options.data_in = Some(frame);
+        options.repeat = repeat;
+        let result = match program {
+            ProgramName::Xdp => self.xdp()?.test_run(options),
+            tc => self.classifier(tc)?.test_run(options),
+        }
+        .map_err(other("running a program on a frame"))?;
+        Ok((result.return_value, result.duration))
+    }
+
+    fn xdp(&mut self) -> Result<&mut Xdp, KernelError> {
+        program(&mut self.ebpf, ProgramName::Xdp)?.try_into().map_err(other("finding the XDP program"))
+    }
+
+    fn classifier(&mut self, name: ProgramName) -> Result<&mut SchedClassifier, KernelError> {
+        program(&mut self.ebpf, name)?.try_into().map_err(other("finding a TC program"))
+    }
+}
+
+fn program(ebpf: &mut Ebpf, name: ProgramName) -> Result<&mut Program, KernelError> {
+    ebpf.program_mut(name.name())
+        .ok_or_else(|| KernelError::NotSupported(format!("the object has no program {}", name.name())))
+}
+
+fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<aya::maps::Map, KernelError> {
+    ebpf.take_map(name).ok_or_else(|| KernelError::NotSupported(format!("the object has no map {name}")))
+}
+
+/// Loads one program, returns the verifier's instruction count.
+fn load_program(ebpf: &mut Ebpf, name: ProgramName) -> Result<u32, KernelError> {
+    let loaded = match program(ebpf, name)? {
+        Program::Xdp(xdp) => xdp.load().and_then(|()| xdp.info()),
+        Program::SchedClassifier(tc) => tc.load().and_then(|()| tc.info()),
+        _ => return Err(KernelError::NotSupported(format!("{} is of an unknown kind", name.name()))),
+    };
+    match loaded {
+        Ok(info) => Ok(info.verified_instruction_count().unwrap_or(0)),
+        Err(ProgramError::LoadError { io_error, verifier_log }) => {
+            let log = verifier_log.to_string();
+            if io_error.raw_os_error() == Some(libc::EPERM) && !log.contains("processed") {
+                return Err(KernelError::NotPermitted(io_error.to_string()));
+            }
+            let tail = log.lines().rev().take(12).collect::<Vec<_>>();
+            let log = tail.into_iter().rev().collect::<Vec<_>>().join("\n");
+            Err(KernelError::Refused { program: name.name(), reason: io_error.to_string(), log })
+        }
+        Err(error) => Err(other("loading a program")(error)),
+    }
+}
+
+fn classify(error: aya::EbpfError) -> KernelError {
+    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(&error);
+    while let Some(cause) = source {
+        if let Some(io) = cause.downcast_ref::<std::io::Error>() {
+            match io.raw_os_error() {
+                Some(libc::EPERM | libc::EACCES) => return KernelError::NotPermitted(error.to_string()),
+                Some(libc::ENOSYS | libc::EOPNOTSUPP) => return KernelError::NotSupported(error.to_string()),
+                _ => {}
+            }
+        }
+        source = cause.source();
+    }
+    other("loading the kernel object")(error)
+}
+
+/// A secret for the hash of the table: where a flow lies must not be guessable from outside.
+fn random_seed() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    // The standard library's keys come from the system's random source.
+    let hasher = || std::collections::hash_map::RandomState::new().build_hasher().finish();
+    hasher() ^ hasher().rotate_left(32)
+}

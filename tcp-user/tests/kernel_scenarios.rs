@@ -1,0 +1,139 @@
+//! Every scenario through the loaded kernel programs (`BPF_PROG_TEST_RUN`, with the scenario's own clock), beside the
+//! pure machine: the same states and close records, and the same flow record byte for byte.
+
+#[path = "../../tcp-common/tests/common/mod.rs"]
+mod common;
+mod frames;
+
+use std::cell::RefCell;
+
+use common::{ISN_PAIRS, Tracker, Variant, check, load, rules};
+use finwait::kernel::{Events, Kernel, LoadOptions, ProgramName};
+use tcp_common::flow::flow_fact::{LOCAL_A, LOCAL_B};
+use tcp_common::record::event_kind;
+use tcp_common::{End, Flow, Ignored, Previous, Rules, Segment};
+
+struct InKernel<'a> {
+    kernel: &'a mut Kernel,
+    events: &'a RefCell<Events>,
+    program: ProgramName,
+    earlier: Vec<Flow>,
+    pure: Flow,
+    rules: Rules,
+    differences: Vec<String>,
+}
+
+impl InKernel<'_> {
+    fn flow(&self) -> Flow {
+        let mut entries = self.kernel.table().entries();
+        let flow = entries.next().map_or(Flow::EMPTY, |entry| entry.flow);
+        assert!(entries.next().is_none(), "one flow, one slot");
+        flow
+    }
+
+    fn compare(&mut self, what: &str) {
+        let mut flow = self.flow();
+        let mut pure = self.pure;
+        if pure.is_empty() && flow.is_empty() {
+            return;
+        }
+        // Which end is local is decided by the hook, not by the machine.
+        flow.facts &= !(LOCAL_A | LOCAL_B);
+        pure.facts &= !(LOCAL_A | LOCAL_B);
+        if flow != pure {
+            self.differences.push(format!("after {what}:\n kernel {flow:?}\n   pure {pure:?}"));
+        }
+    }
+}
+
+impl Tracker for InKernel<'_> {
+    fn segment(&mut self, now_ns: u64, sender: End, segment: &Segment) -> Flow {
+        self.kernel.set_clock_ns(now_ns).expect("setting the clock");
+        let verdict = self.kernel.test_run(self.program, &frames::frame(sender, segment), 1).expect("running").0;
+        let expected = if self.program == ProgramName::Xdp { 2 } else { u32::MAX };
+        assert_eq!(verdict, expected, "the verdict is constant");
+        let rules = self.rules;
+        let earlier = &mut self.earlier;
+        self.events.borrow_mut().drain(usize::MAX, |event| {
+            if event.kind == event_kind::PREVIOUS {
+                let mut flow = event.flow;
+                flow.end_previous(event.at_ns, Previous::from_u8(event.previous).expect("a Previous"), &rules);
+                earlier.push(flow);
+            }
+        });
+        self.pure.on_segment(now_ns, sender, segment, &self.rules);
+        self.compare(&format!("{segment:?}"));
+        self.flow()
+    }
+
+    fn tick(&mut self, now_ns: u64) -> Flow {
+        let index = self.kernel.table().entries().next().map(|entry| entry.index);
+        if let Some(mut slot) = index.and_then(|index| self.kernel.table().own(index)) {
+            slot.flow.tick(now_ns, &self.rules);
+        }
+        self.pure.tick(now_ns, &self.rules);
+        self.compare("a tick");
+        self.flow()
+    }
+
+    fn earlier(&self) -> Vec<Flow> {
+        self.earlier.clone()
+    }
+}
+
+fn run_all(program: ProgramName) {
+    let options = LoadOptions { rules: Rules::RFC, max_flows: 64, ring_bytes: 1 << 20 };
+    let mut kernel = Kernel::load(&options).expect("loading the kernel programs (root needed)");
+    let events = RefCell::new(kernel.take_events().expect("the ring is ours"));
+    let (mut runs, mut failures) = (0, Vec::new());
+    for scenario in load() {
+        for isn in ISN_PAIRS.iter().copied().chain(scenario.isn.map(|isn| (isn.a, isn.b))) {
+            for (swapped, doubled) in [(false, false), (true, false), (false, true), (true, true)] {
+                let variant = Variant { isn, swapped, doubled };
+                let rules = rules(&scenario.cfg);
+                kernel.table().clear();
+                kernel.set_rules(rules).expect("setting the rules");
+                let mut tracker = InKernel {
+                    kernel: &mut kernel,
+                    events: &events,
+                    program,
+                    earlier: Vec::new(),
+                    pure: Flow::EMPTY,
+                    rules,
+                    differences: Vec::new(),
+                };
+                runs += 1;
+                let result = check(&scenario, variant, &mut tracker);
+                if let Err(message) = result {
+                    failures.push(format!("{} {variant:?}: {message}", scenario.id));
+                }
+                failures.extend(tracker.differences.drain(..).map(|d| format!("{} {variant:?} {d}", scenario.id)));
+            }
+        }
+    }
+    let counters = kernel.counters().expect("counters");
+    assert!(runs > 2_000, "only {runs} runs");
+    assert!(failures.is_empty(), "{} failures in {runs} runs, the first:\n{}", failures.len(), failures[0]);
+    assert_eq!(counters.seen, counters.tracked + counters.ignored.iter().sum::<u64>(), "every packet in one counter");
+    assert_eq!(counters.events_lost, 0);
+    assert_eq!(counters.ignored[Ignored::Malformed as usize], 0);
+    println!("{}: {runs} runs, {} packets", program.name(), counters.seen);
+    for (name, count) in kernel.verified_instructions() {
+        println!("verifier walked {count} instructions for {name}");
+    }
+}
+
+#[test]
+fn through_xdp() {
+    run_all(ProgramName::Xdp);
+}
+
+#[test]
+fn through_tc_ingress() {
+    run_all(ProgramName::In);
+}
+
+#[test]
+fn through_tc_egress() {
+    run_all(ProgramName::Out);
+}
