@@ -1,105 +1,167 @@
-//! From bytes to values: the way of a packet from its first octet to a [`FlowKey`] and a [`Segment`].
+//! From bytes to a key and a segment, in the order of the headers: `ethernet`, `ip`, `tcp`.
 //!
-//! [`ethernet`] steps over the link header and its VLAN tags, [`ip`] over IPv4 options and IPv6 extension headers,
-//! [`tcp`] reads the segment. What is no whole TCP segment comes back as the reason why, [`Ignored`].
-//!
-//! The same code runs in the kernel, where the BPF verifier must be able to follow it: every function is inlined,
-//! every read has a fixed size at an offset with a small bound, every loop a constant limit, and nothing can panic.
-//! Offsets stay below 20,000 (two tags, an IP header and eight extension headers), so adding to them cannot overflow.
-//!
-//! Checksums are not verified: hardware fills them in after the packet was seen on its way out.
+//! Generic over [`Bytes`], so that a kernel program, a capture and a test read the same way. No loop without a small
+//! bound, no slice with a computed index: the kernel's verifier follows every read.
 
-mod bytes;
 mod ethernet;
 mod ip;
 mod tcp;
 
-pub use bytes::{Bytes, Captured};
+use crate::ignored::Ignored;
+use crate::key::FlowKey;
+use crate::segment::Segment;
+use crate::state::End;
 
-use crate::{End, Endpoint, FlowKey, Ignored, Segment};
+/// A packet whose bytes can be read.
+pub trait Bytes {
+    /// `N` octets at `offset`; `None` where the packet, or what was captured of it, is shorter.
+    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
 
-/// Where a frame starts.
+    /// Octets of the packet on the wire from the same start; a capture may hold fewer.
+    fn wire_len(&self) -> usize;
+}
+
+impl Bytes for [u8] {
+    #[inline(always)]
+    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        self.get(offset..)?.first_chunk::<N>().copied()
+    }
+
+    #[inline(always)]
+    fn wire_len(&self) -> usize {
+        self.len()
+    }
+}
+
+/// What was captured of a packet, and how long it was.
+#[derive(Clone, Copy, Debug)]
+pub struct Captured<'a> {
+    /// The octets, from the packet's first on.
+    pub bytes: &'a [u8],
+    /// Octets on the wire.
+    pub wire_len: usize,
+}
+
+impl Bytes for Captured<'_> {
+    #[inline(always)]
+    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        self.bytes.read(offset)
+    }
+
+    #[inline(always)]
+    fn wire_len(&self) -> usize {
+        self.wire_len
+    }
+}
+
+/// What a packet begins with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Link {
-    /// With an Ethernet header.
+    /// An Ethernet header.
     Ethernet,
-    /// With the IP header, as on tunnels.
+    /// The IP header.
     Ip,
 }
 
-/// A TCP packet: its flow, which end sent it, and its segment.
+/// A TCP segment with its flow.
+#[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Packet {
-    /// The flow, the same for both directions.
+    /// The flow.
     pub key: FlowKey,
-    /// Which end of the key sent the packet.
-    pub sender: End,
-    /// The segment. `wire_segments` is 1: how many a super-packet stands for is not in its bytes.
+    /// The segment.
     pub segment: Segment,
-    /// VLAN ids, the outermost first, one that the NIC stripped included; `vlan_count` of them are meant.
-    pub vlans: [u16; 2],
-    /// How many VLAN tags there were, 0 to 2.
+    /// Which end of the flow sent it.
+    pub sender: End,
+    /// How many VLAN tags the frame had.
     pub vlan_count: u8,
-    /// Octets of the TCP header, options included, 20 to 60.
-    pub header_len: u8,
-    /// Where the TCP header starts in the frame.
-    pub tcp_offset: u16,
-    /// The first fragment of several: `segment.payload_len` counts this fragment's part only.
-    pub first_fragment: bool,
+    /// VLAN ids, outermost first; only as many as `vlan_count`.
+    pub vlans: [u16; 2],
+    /// The headers below TCP.
+    pub datagram: Datagram,
+}
+
+/// Where the TCP header is and what the headers before it said.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Datagram {
+    source: [u8; 16],
+    destination: [u8; 16],
+    family: u16,
+    first_fragment: bool,
+    /// Where the TCP header begins.
+    pub tcp_offset: u32,
+    /// TCP header and payload, in octets.
+    pub tcp_len: u32,
 }
 
 impl Packet {
-    /// Address and port of the sender.
-    #[inline(always)]
-    pub const fn source(&self) -> Endpoint {
-        self.key.endpoint(self.sender)
-    }
-
-    /// Address and port of the receiver.
-    #[inline(always)]
-    pub const fn destination(&self) -> Endpoint {
-        self.key.endpoint(self.sender.peer())
-    }
+    /// Nothing read yet.
+    pub const EMPTY: Packet = Packet {
+        key: FlowKey { address_a: [0; 16], address_b: [0; 16], port_a: 0, port_b: 0, vlan: 0, family: 0 },
+        segment: Segment {
+            seq: 0,
+            ack: 0,
+            payload_len: 0,
+            tsval: 0,
+            tsecr: 0,
+            window: 0,
+            mss: 0,
+            flags: crate::segment::Flags(0),
+            wscale: 0,
+            options: 0,
+            wire_segments: 0,
+        },
+        sender: End::A,
+        vlan_count: 0,
+        vlans: [0; 2],
+        datagram: Datagram {
+            source: [0; 16],
+            destination: [0; 16],
+            family: 0,
+            first_fragment: false,
+            tcp_offset: 0,
+            tcp_len: 0,
+        },
+    };
 }
 
-/// The whole TCP segment in a frame, or why there is none.
-///
-/// `stripped_vlan` is the tag (TCI) of a VLAN header that the NIC took out of the frame.
-#[inline(always)]
+/// Reads the headers of one packet. `stripped_vlan` is the id of a tag that the NIC took out of the frame.
 pub fn parse<B: Bytes + ?Sized>(bytes: &B, link: Link, stripped_vlan: Option<u16>) -> Result<Packet, Ignored> {
-    let packet = parse_headers(bytes, link, stripped_vlan)?;
-    if packet.first_fragment {
-        return Err(Ignored::FragmentFirst);
-    }
+    let mut packet = Packet::EMPTY;
+    parse_into(bytes, link, stripped_vlan, &mut packet)?;
     Ok(packet)
 }
 
-/// As [`parse`], but a first fragment is returned too, for those who show packets: no flow may be moved by it, because
-/// where its segment ends is not known.
+/// [`parse`] into memory of the caller's: kernel programs have little stack. The layers are functions of their own for
+/// the same reason.
 #[inline(always)]
-pub fn parse_headers<B: Bytes + ?Sized>(
+pub fn parse_into<B: Bytes + ?Sized>(
     bytes: &B,
     link: Link,
     stripped_vlan: Option<u16>,
-) -> Result<Packet, Ignored> {
+    packet: &mut Packet,
+) -> Result<(), Ignored> {
     let frame = match link {
-        Link::Ethernet => ethernet::read(bytes, stripped_vlan)?,
-        Link::Ip => ethernet::none(bytes, stripped_vlan)?,
+        Link::Ethernet => ethernet::parse(bytes)?,
+        Link::Ip => ethernet::Frame::WITHOUT_LINK,
     };
-    let datagram = ip::read(bytes, frame.network, frame.network_offset)?;
-    let header = tcp::read(bytes, datagram.tcp_offset, datagram.tcp_len, datagram.first_fragment)?;
+    packet.vlans = frame.vlans;
+    packet.vlan_count = frame.vlan_count;
+    packet.key.vlan = match stripped_vlan {
+        Some(id) => id,
+        None => frame.vlans[0],
+    };
+    ip::parse(bytes, &frame, &mut packet.datagram)?;
+    tcp::parse(bytes, packet)?;
+    if packet.datagram.first_fragment {
+        // The rest of the payload is elsewhere: a FIN here must not be given a number.
+        return Err(Ignored::FragmentFirst);
+    }
+    Ok(())
+}
 
-    let source = Endpoint { port: header.source_port, ..datagram.source };
-    let destination = Endpoint { port: header.destination_port, ..datagram.destination };
-    let (key, sender) = FlowKey::new(source, destination, frame.tags.ids[0], datagram.family);
-    Ok(Packet {
-        key,
-        sender,
-        segment: header.segment,
-        vlans: frame.tags.ids,
-        vlan_count: frame.tags.count,
-        header_len: header.len,
-        tcp_offset: datagram.tcp_offset as u16,
-        first_fragment: datagram.first_fragment,
-    })
+#[inline(always)]
+const fn be16(bytes: [u8; 2]) -> u16 {
+    u16::from_be_bytes(bytes)
 }
