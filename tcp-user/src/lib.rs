@@ -1,4 +1,5 @@
 //! The agent, the CLI and the exporter of finwait.
 
+pub mod describe;
 pub mod kernel;
 pub mod view;

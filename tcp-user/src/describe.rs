@@ -1,0 +1,222 @@
+//! From a flow record, which knows ends A and B and a clock, to what a person reads: client and server and wall time.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use jiff::Timestamp;
+use tcp_common::flow::{Closer, Confidence as FlowConfidence, Opener as FlowOpener};
+use tcp_common::{Cause, CloseKind, End, Flow, FlowKey, Rules, State};
+
+use crate::view::{
+    Close, CloseInfo, Confidence, Connection, Durations, Endpoint, Family, Fins, Opener, Peer, Side, TimeWait, Transition,
+    Who,
+};
+
+/// How the flow records' clock relates to wall time.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Clock {
+    /// Wall time in ns since the epoch when the records' clock was 0.
+    pub epoch_ns: i128,
+}
+
+impl Clock {
+    /// Relates CLOCK_MONOTONIC, which the kernel programs use, to wall time as it is now.
+    pub fn monotonic() -> Clock {
+        Clock { epoch_ns: i128::from(Timestamp::now().as_nanosecond()) - i128::from(monotonic_ns()) }
+    }
+
+    /// Wall time of a moment on the records' clock.
+    pub fn wall(&self, ns: u64) -> Timestamp {
+        Timestamp::from_nanosecond(self.epoch_ns + i128::from(ns)).unwrap_or(Timestamp::UNIX_EPOCH)
+    }
+}
+
+/// CLOCK_MONOTONIC in ns, the clock of `bpf_ktime_get_ns`.
+pub fn monotonic_ns() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: writes one timespec of ours.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut time) };
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+/// What is needed to describe flows.
+#[derive(Clone, Copy, Debug)]
+pub struct Describer<'a> {
+    /// The rules in force.
+    pub rules: &'a Rules,
+    /// The records' clock.
+    pub clock: Clock,
+    /// Now, on that clock.
+    pub now_ns: u64,
+}
+
+/// Which end is the client: who opened; mid-stream, who has the higher port.
+pub fn client_end(key: &FlowKey, flow: &Flow) -> End {
+    match flow.opener() {
+        FlowOpener::One(end) => end,
+        FlowOpener::Both | FlowOpener::Unknown => {
+            if key.port_a >= key.port_b {
+                End::A
+            } else {
+                End::B
+            }
+        }
+    }
+}
+
+/// Address of an end, IPv4 unmapped.
+pub fn address(key: &FlowKey, end: End) -> IpAddr {
+    let address = Ipv6Addr::from(key.endpoint(end).address);
+    match (key.family, address.to_ipv4_mapped()) {
+        (4, Some(v4)) => IpAddr::V4(v4),
+        _ => IpAddr::V6(address),
+    }
+}
+
+impl Describer<'_> {
+    /// The connection as it stands.
+    pub fn connection(&self, key: &FlowKey, flow: &Flow, interface: Option<String>) -> Connection {
+        let client = client_end(key, flow);
+        let midstream = matches!(flow.confidence(), FlowConfidence::Midstream);
+        Connection {
+            family: if key.family == 4 { Family::Ipv4 } else { Family::Ipv6 },
+            interface,
+            incarnation: flow.incarnation,
+            client: self.endpoint(key, flow, client),
+            server: self.endpoint(key, flow, client.peer()),
+            opener: match flow.opener() {
+                FlowOpener::Unknown => Opener::Unknown,
+                FlowOpener::One(_) => Opener::Client,
+                FlowOpener::Both => Opener::Both,
+            },
+            confidence: match flow.confidence() {
+                FlowConfidence::Exact => Confidence::Exact,
+                FlowConfidence::Gap => Confidence::Gap,
+                FlowConfidence::Midstream => Confidence::Midstream,
+                FlowConfidence::OneWay => Confidence::OneWay,
+            },
+            opened_at: (!midstream).then(|| self.clock.wall(flow.opened_ns)),
+            last_seen_at: self.clock.wall(flow.last_ns),
+            handshake_ms: handshake_ns(flow).map(ms),
+            close: self.close_info(flow, client),
+            time_wait: self.time_wait(flow, client),
+            process: None,
+        }
+    }
+
+    /// The close record of an incarnation that was over at `ended_ns`.
+    pub fn close(&self, key: &FlowKey, flow: &Flow, interface: Option<String>, ended_ns: u64) -> Close {
+        let started = |ns: u64| (ns != 0).then_some(ns);
+        let time_wait_ns = flow.halves.iter().map(|half| half.time_wait_at_ns).filter(|&ns| ns != 0).min();
+        let closed_ns = time_wait_ns.unwrap_or(ended_ns);
+        let established_until = started(flow.closing_ns).unwrap_or(ended_ns);
+        Close {
+            connection: self.connection(key, flow, interface),
+            closed_at: Some(self.clock.wall(ended_ns)),
+            durations_ms: Durations {
+                handshake: handshake_ns(flow).map(ms),
+                established: started(flow.established_ns).map(|ns| ms(established_until.saturating_sub(ns))),
+                closing: started(flow.closing_ns).map(|ns| ms(closed_ns.saturating_sub(ns))),
+                time_wait: time_wait_ns.map(|ns| ms(ended_ns.saturating_sub(ns))),
+            },
+        }
+    }
+
+    /// The transitions of one segment or one look at the clock: none, one or two.
+    pub fn transitions(
+        &self,
+        key: &FlowKey,
+        flow: &Flow,
+        at_ns: u64,
+        from: [State; 2],
+        to: [State; 2],
+        cause: Cause,
+    ) -> Vec<Transition> {
+        let client = client_end(key, flow);
+        let peer = |end: End| {
+            let endpoint = key.endpoint(end);
+            Peer { address: address(key, end), port: endpoint.port, local: flow.is_local(end) }
+        };
+        [client, client.peer()]
+            .into_iter()
+            .filter(|&end| from[end as usize] != to[end as usize])
+            .map(|end| Transition {
+                at: self.clock.wall(at_ns),
+                client: peer(client),
+                server: peer(client.peer()),
+                incarnation: flow.incarnation,
+                side: side(end, client),
+                from: from[end as usize],
+                to: to[end as usize],
+                cause: cause.name().into(),
+            })
+            .collect()
+    }
+
+    fn endpoint(&self, key: &FlowKey, flow: &Flow, end: End) -> Endpoint {
+        let half = flow.half(end);
+        Endpoint {
+            address: address(key, end),
+            port: key.endpoint(end).port,
+            state: flow.state(end),
+            confirmed: flow.confirmed(end),
+            local: flow.is_local(end),
+            segments: u64::from(half.segments),
+            bytes: half.bytes,
+        }
+    }
+
+    fn close_info(&self, flow: &Flow, client: End) -> Option<CloseInfo> {
+        let kind = flow.close_kind();
+        if kind == CloseKind::Open && flow.closing_ns == 0 {
+            return None;
+        }
+        let fins = match (flow.sent_fin(client), flow.sent_fin(client.peer())) {
+            (false, false) => Fins::None,
+            (true, false) => Fins::Client,
+            (false, true) => Fins::Server,
+            (true, true) => Fins::Both,
+        };
+        Some(CloseInfo {
+            kind,
+            closer: match flow.closer() {
+                Closer::None => None,
+                Closer::One(end) => Some(side(end, client).into()),
+                Closer::Both => Some(Who::Both),
+            },
+            aborter: flow.aborter().map(|end| side(end, client)),
+            fins,
+            complete: flow.complete(),
+            started_at: (flow.closing_ns != 0).then(|| self.clock.wall(flow.closing_ns)),
+        })
+    }
+
+    fn time_wait(&self, flow: &Flow, client: End) -> Option<TimeWait> {
+        let deadline = |end| flow.time_wait_deadline_ns(end, self.rules);
+        let (holder, until_ns) = match (deadline(client), deadline(client.peer())) {
+            (None, None) => return None,
+            (Some(ns), None) => (Who::Client, ns),
+            (None, Some(ns)) => (Who::Server, ns),
+            (Some(first), Some(second)) => (Who::Both, first.max(second)),
+        };
+        Some(TimeWait {
+            holder,
+            expires_in_ms: until_ns.saturating_sub(self.now_ns) / 1_000_000,
+            restarts: flow.halves.iter().map(|half| u32::from(half.restarts)).sum(),
+        })
+    }
+}
+
+fn side(end: End, client: End) -> Side {
+    if end == client { Side::Client } else { Side::Server }
+}
+
+/// From the first segment to both ends ESTABLISHED; `None` where either was not seen.
+pub fn handshake_ns(flow: &Flow) -> Option<u64> {
+    let seen = flow.was_established() && !matches!(flow.opener(), FlowOpener::Unknown);
+    seen.then(|| flow.established_ns.saturating_sub(flow.opened_ns))
+}
+
+fn ms(ns: u64) -> f64 {
+    // Microseconds are what the clock is good for.
+    (ns / 1_000) as f64 / 1_000.0
+}
