@@ -2,4 +2,5 @@
 
 pub mod describe;
 pub mod kernel;
+pub mod lab;
 pub mod view;

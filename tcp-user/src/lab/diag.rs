@@ -1,0 +1,203 @@
+//! The kernel's own TCP sockets through sock_diag: the oracle against which a watcher can be checked.
+//!
+//! A socket that is not listed is CLOSED: the kernel keeps none for that state. TIME-WAIT (and FIN-WAIT-2 after the
+//! process has gone) are minisockets without inode; SYN-RECEIVED are request sockets.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+
+use netlink_packet_sock_diag::SockDiagMessage;
+use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, IPPROTO_TCP};
+use netlink_packet_sock_diag::inet::nlas::Nla;
+use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, InetResponse, SocketId, StateFlags};
+use netlink_sys::protocols::NETLINK_SOCK_DIAG;
+use nix::libc::ENOENT;
+use tcp_common::State;
+
+use super::LabError;
+use super::netlink::Channel;
+
+/// One TCP socket as the kernel has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KernelSocket {
+    /// The socket's own address. IPv4 on an IPv6 socket (`::ffff:a.b.c.d`) is given as IPv4.
+    pub local: SocketAddr,
+    /// The peer's; unspecified with port 0 for a listener.
+    pub remote: SocketAddr,
+    /// Its state in the words of RFC 9293.
+    pub state: State,
+    /// Inode of the socket's file; 0 when no process has it (minisockets, orphans, not yet accepted).
+    pub inode: u32,
+    /// Owner of the socket.
+    pub uid: u32,
+    /// Socket cookie, as `bpf_get_socket_cookie` gives it.
+    pub cookie: u64,
+    /// What is left of the running timer (retransmission, keepalive, TIME-WAIT, probe), in milliseconds.
+    pub expires_ms: Option<u32>,
+    /// Segments thrown away before TCP saw them: socket filter, full queues. 0 for minisockets.
+    pub drops: u32,
+}
+
+/// A view on the sockets of one namespace: that of the thread which opened it. May then be used from any thread.
+#[derive(Debug)]
+pub struct Diag {
+    channel: Channel,
+}
+
+impl Diag {
+    /// Opens a view on the calling thread's namespace, and checks that the kernel answers.
+    pub fn open() -> Result<Diag, LabError> {
+        let channel = Channel::open(NETLINK_SOCK_DIAG).map_err(LabError::system(ACTION))?;
+        let mut diag = Diag { channel };
+        diag.dump(AF_INET, StateFlags::LISTEN, |_| {}).map_err(|source| match source.raw_os_error() {
+            Some(ENOENT) => LabError::NotSupported { action: ACTION, needs: "it has no inet_diag, tcp_diag" },
+            _ => LabError::System { action: ACTION, source },
+        })?;
+        Ok(diag)
+    }
+
+    /// Every TCP socket in every state, IPv4 first.
+    pub fn sockets(&mut self) -> Result<Vec<KernelSocket>, LabError> {
+        let mut sockets = Vec::new();
+        for family in [AF_INET, AF_INET6] {
+            self.dump(family, StateFlags::all(), |socket| sockets.push(socket))
+                .map_err(LabError::system(ACTION))?;
+        }
+        Ok(sockets)
+    }
+
+    /// The socket with exactly these ends: one hash lookup in the kernel, however many sockets there are.
+    pub fn find(&mut self, local: SocketAddr, remote: SocketAddr) -> Result<Option<KernelSocket>, LabError> {
+        let request = InetRequest {
+            family: if local.is_ipv4() { AF_INET } else { AF_INET6 },
+            protocol: IPPROTO_TCP,
+            extensions: ExtensionFlags::SKMEMINFO,
+            states: StateFlags::all(),
+            socket_id: SocketId {
+                source_port: local.port(),
+                destination_port: remote.port(),
+                source_address: local.ip(),
+                destination_address: remote.ip(),
+                interface_id: 0,
+                cookie: ANY_COOKIE,
+            },
+        };
+        let mut found = None;
+        let answer = self.channel.request(SockDiagMessage::InetRequest(request), 0, |reply, bytes| {
+            found = KernelSocket::from_reply(reply, bytes);
+        });
+        match answer {
+            // For want of a connection the kernel answers with the listener of the port.
+            Ok(()) => Ok(found.filter(|socket| socket.remote.port() == remote.port())),
+            Err(error) if error.raw_os_error() == Some(ENOENT) => Ok(None),
+            Err(error) => Err(LabError::system(ACTION)(error)),
+        }
+    }
+
+    /// The state of the socket with these ends; CLOSED if there is none.
+    pub fn state(&mut self, local: SocketAddr, remote: SocketAddr) -> Result<State, LabError> {
+        Ok(self.find(local, remote)?.map_or(State::Closed, |socket| socket.state))
+    }
+
+    fn dump(&mut self, family: u8, states: StateFlags, mut each: impl FnMut(KernelSocket)) -> io::Result<()> {
+        let request = InetRequest {
+            family,
+            protocol: IPPROTO_TCP,
+            extensions: ExtensionFlags::SKMEMINFO,
+            states,
+            socket_id: if family == AF_INET { SocketId::new_v4() } else { SocketId::new_v6() },
+        };
+        self.channel.dump(SockDiagMessage::InetRequest(request), |reply, bytes| {
+            KernelSocket::from_reply(reply, bytes).into_iter().for_each(&mut each);
+        })
+    }
+}
+
+impl KernelSocket {
+    fn from_reply(reply: SockDiagMessage, bytes: &[u8]) -> Option<KernelSocket> {
+        let SockDiagMessage::InetResponse(response) = reply else { return None };
+        let InetResponse { header, nlas } = *response;
+        let id = header.socket_id;
+        let (local, remote) = unmapped(id.source_address, id.destination_address);
+        Some(KernelSocket {
+            local: SocketAddr::new(local, id.source_port),
+            remote: SocketAddr::new(remote, id.destination_port),
+            state: state_from_linux(header.state)?,
+            inode: header.inode,
+            uid: header.uid,
+            cookie: u64::from_ne_bytes(id.cookie),
+            expires_ms: header.timer.and(expires_ms(bytes)),
+            drops: nlas.iter().map(|nla| if let Nla::MemInfo(memory) = nla { memory.drops } else { 0 }).sum(),
+        })
+    }
+}
+
+/// The RFC 9293 state for a number of Linux' `include/net/tcp_states.h`; `None` for a number it does not have.
+pub const fn state_from_linux(number: u8) -> Option<State> {
+    Some(match number {
+        1 => State::Established,
+        2 => State::SynSent,
+        // TCP_SYN_RECV, and TCP_NEW_SYN_RECV for request sockets.
+        3 | 12 => State::SynReceived,
+        4 => State::FinWait1,
+        5 => State::FinWait2,
+        6 => State::TimeWait,
+        // TCP_CLOSE, and TCP_BOUND_INACTIVE for a socket that has a port and nothing else.
+        7 | 13 => State::Closed,
+        8 => State::CloseWait,
+        9 => State::LastAck,
+        10 => State::Listen,
+        11 => State::Closing,
+        _ => return None,
+    })
+}
+
+/// An IPv6 socket that talks IPv4 has both addresses mapped (`::ffff:0:0/96`).
+fn unmapped(local: IpAddr, remote: IpAddr) -> (IpAddr, IpAddr) {
+    match (local.to_canonical(), remote.to_canonical()) {
+        (local @ IpAddr::V4(_), remote @ IpAddr::V4(_)) => (local, remote),
+        _ => (local, remote),
+    }
+}
+
+/// `inet_diag_msg.idiag_expires`, which the netlink crate drops for TIME-WAIT.
+fn expires_ms(message: &[u8]) -> Option<u32> {
+    const NLMSGHDR: usize = 16;
+    const IDIAG_EXPIRES: usize = 4 + 48;
+    let field = message.get(NLMSGHDR + IDIAG_EXPIRES..)?.first_chunk()?;
+    Some(u32::from_ne_bytes(*field))
+}
+
+const ACTION: &str = "ask the kernel for its sockets (sock_diag)";
+/// `INET_DIAG_NOCOOKIE`: whichever socket has these ends.
+const ANY_COOKIE: [u8; 8] = [0xff; 8];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_linux_state_has_an_rfc_name() {
+        let named: Vec<_> = (0..=255).filter(|number| state_from_linux(*number).is_some()).collect();
+        assert_eq!(named, (1..=13).collect::<Vec<u8>>());
+        assert!((1..=13).all(|number| state_from_linux(number) != Some(State::Unknown)));
+    }
+
+    #[test]
+    fn ipv4_on_an_ipv6_socket_is_ipv4() {
+        let mapped = |text: &str| text.parse::<IpAddr>().unwrap();
+        assert_eq!(
+            unmapped(mapped("::ffff:10.9.0.1"), mapped("::ffff:10.9.0.2")),
+            (mapped("10.9.0.1"), mapped("10.9.0.2"))
+        );
+        assert_eq!(unmapped(mapped("::"), mapped("::")), (mapped("::"), mapped("::")));
+    }
+
+    #[test]
+    fn the_expiry_of_a_reply_too_short_to_have_one_is_unknown() {
+        assert_eq!(expires_ms(&[0; 71]), None);
+        let mut message = [0; 88];
+        message[68..72].copy_from_slice(&59_210u32.to_ne_bytes());
+        assert_eq!(expires_ms(&message), Some(59_210));
+    }
+}

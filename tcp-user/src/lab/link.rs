@@ -1,0 +1,133 @@
+//! The cable between the two hosts: a veth pair, its addresses, and the wait until it carries.
+
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, AsRawFd};
+
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::address::{AddressAttribute, AddressHeaderFlags, AddressMessage};
+use netlink_packet_route::link::{
+    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, State,
+};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use netlink_sys::protocols::NETLINK_ROUTE;
+
+use super::deadline::wait_until;
+use super::netlink::Channel;
+use super::{LabError, Namespace};
+
+/// Interfaces and addresses of the namespace in which it was opened.
+pub(super) struct Links(Channel);
+
+impl Links {
+    /// Opens a view on the calling thread's namespace.
+    pub(super) fn open() -> Result<Links, LabError> {
+        Channel::open(NETLINK_ROUTE).map(Links).map_err(LabError::system("open a netlink socket"))
+    }
+
+    /// Makes a veth pair: one end here, the other in `peer_namespace`. Either namespace's end takes both away.
+    pub(super) fn create_veth(
+        &mut self,
+        name: &str,
+        peer_name: &str,
+        peer_namespace: &Namespace,
+    ) -> Result<(), LabError> {
+        let mut peer = named(peer_name);
+        peer.attributes.push(LinkAttribute::NetNsFd(peer_namespace.as_fd().as_raw_fd()));
+        let mut link = named(name);
+        link.attributes.push(LinkAttribute::LinkInfo(vec![
+            LinkInfo::Kind(InfoKind::Veth),
+            LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
+        ]));
+        self.change(RouteNetlinkMessage::NewLink(link), NLM_F_CREATE | NLM_F_EXCL).map_err(LabError::of(
+            "create a veth pair",
+            "CAP_NET_ADMIN",
+            "it has no veth driver (CONFIG_VETH)",
+        ))
+    }
+
+    /// Gives the interface an address, usable at once (no duplicate address detection).
+    pub(super) fn add_address(
+        &mut self,
+        name: &str,
+        address: IpAddr,
+        prefix_len: u8,
+    ) -> Result<(), LabError> {
+        let mut message = AddressMessage::default();
+        message.header.index = self.find(name)?.index;
+        message.header.prefix_len = prefix_len;
+        message.header.flags = AddressHeaderFlags::Nodad;
+        message.header.family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+        message.attributes = vec![AddressAttribute::Local(address), AddressAttribute::Address(address)];
+        let refused = match address {
+            IpAddr::V4(_) => "it has no IPv4",
+            IpAddr::V6(_) => NO_IPV6,
+        };
+        match self.change(RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_EXCL) {
+            // "IPv6 is disabled on this device" comes as EACCES: no matter of rights.
+            Err(error) if address.is_ipv6() && error.raw_os_error() == Some(nix::libc::EACCES) => {
+                Err(LabError::NotSupported { action: ADD_ADDRESS, needs: NO_IPV6 })
+            }
+            outcome => outcome.map_err(LabError::of(ADD_ADDRESS, "CAP_NET_ADMIN", refused)),
+        }
+    }
+
+    /// Brings the interface up.
+    pub(super) fn set_up(&mut self, name: &str) -> Result<(), LabError> {
+        let mut message = LinkMessage::default();
+        message.header.index = self.find(name)?.index;
+        message.header.flags = LinkFlags::Up;
+        message.header.change_mask = LinkFlags::Up;
+        self.change(RouteNetlinkMessage::SetLink(message), 0).map_err(LabError::of(
+            "bring an interface up",
+            "CAP_NET_ADMIN",
+            "the interface cannot be used",
+        ))
+    }
+
+    /// Waits until both ends are up and packets pass: until then the kernel throws them away.
+    pub(super) fn wait_for_carrier(&mut self, name: &str) -> Result<(), LabError> {
+        wait_until(|| {
+            let link = self.find(name)?;
+            Ok(match link.state {
+                State::Up => Ok(()),
+                other => Err((format!("{name} to carry packets"), format!("it is {other:?}"))),
+            })
+        })
+    }
+
+    fn change(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
+        self.0.request(message, flags, |_, _| {})
+    }
+
+    fn find(&mut self, name: &str) -> Result<Link, LabError> {
+        let mut found = None;
+        self.0
+            .request(RouteNetlinkMessage::GetLink(named(name)), 0, |reply, _| {
+                if let RouteNetlinkMessage::NewLink(link) = reply {
+                    let state = link.attributes.iter().find_map(|attribute| match attribute {
+                        LinkAttribute::OperState(state) => Some(*state),
+                        _ => None,
+                    });
+                    found = Some(Link { index: link.header.index, state: state.unwrap_or(State::Unknown) });
+                }
+            })
+            .map_err(LabError::system("look an interface up"))?;
+        found
+            .ok_or_else(|| LabError::system("look an interface up")(io::Error::from(io::ErrorKind::NotFound)))
+    }
+}
+
+struct Link {
+    index: u32,
+    state: State,
+}
+
+fn named(name: &str) -> LinkMessage {
+    let mut link = LinkMessage::default();
+    link.attributes.push(LinkAttribute::IfName(name.to_owned()));
+    link
+}
+
+const ADD_ADDRESS: &str = "add an address";
+pub(super) const NO_IPV6: &str = "IPv6 is off (ipv6.disable, disable_ipv6)";

@@ -1,0 +1,70 @@
+//! Network namespaces that live as long as the value that holds them.
+//!
+//! A namespace is held by a file descriptor only, never by a bind mount: when the process ends, however it ends, the
+//! kernel takes the namespace away and the interfaces in it.
+
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::panic;
+use std::thread;
+
+use nix::libc::ENOSPC;
+use nix::sched::{CloneFlags, setns, unshare};
+
+use super::LabError;
+
+/// A network namespace of its own, gone when dropped and its last socket closed.
+#[derive(Debug)]
+pub struct Namespace {
+    handle: OwnedFd,
+}
+
+impl Namespace {
+    /// Makes an empty namespace. The calling thread stays where it is.
+    pub fn new() -> Result<Namespace, LabError> {
+        on_new_thread(|| {
+            unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| cannot_create(errno.into()))?;
+            let handle =
+                File::open(THIS_THREAD).map_err(LabError::system("open /proc/thread-self/ns/net"))?;
+            Ok(Namespace { handle: handle.into() })
+        })?
+    }
+
+    /// Runs `work` on a thread inside the namespace and waits for it. Sockets made there stay there, and may be
+    /// handed out and used from any thread. A panic of `work` continues in the caller.
+    pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, LabError> {
+        on_new_thread(|| {
+            setns(self, CloneFlags::CLONE_NEWNET).map_err(|errno| {
+                LabError::of("enter a network namespace", "CAP_SYS_ADMIN", "it has no network namespaces")(
+                    errno.into(),
+                )
+            })?;
+            Ok(work())
+        })?
+    }
+}
+
+impl AsFd for Namespace {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.handle.as_fd()
+    }
+}
+
+/// Namespaces belong to threads: a thread that dies after the work leaves the caller's own namespace untouched.
+fn on_new_thread<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, LabError> {
+    thread::scope(|scope| {
+        let worker =
+            thread::Builder::new().spawn_scoped(scope, work).map_err(LabError::system("start a thread"))?;
+        worker.join().map_or_else(|cause| panic::resume_unwind(cause), Ok)
+    })
+}
+
+fn cannot_create(source: std::io::Error) -> LabError {
+    const ACTION: &str = "create a network namespace";
+    if source.raw_os_error() == Some(ENOSPC) {
+        return LabError::NotSupported { action: ACTION, needs: "user.max_net_namespaces is exhausted" };
+    }
+    LabError::of(ACTION, "CAP_SYS_ADMIN", "it has no network namespaces (CONFIG_NET_NS)")(source)
+}
+
+const THIS_THREAD: &str = "/proc/thread-self/ns/net";
