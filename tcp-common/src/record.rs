@@ -197,6 +197,10 @@ pub mod event_flag {
     pub const ESTABLISHED: u32 = 2;
     /// TIME-WAIT was restarted.
     pub const RESTARTED: u32 = 4;
+    /// In a `PREVIOUS`: the agent had counted the close.
+    pub const REPORTED: u32 = 8;
+    /// In a `PREVIOUS`: the agent had counted the open.
+    pub const COUNTED: u32 = 16;
 }
 
 /// Counters of one CPU.
@@ -213,8 +217,6 @@ pub struct Counters {
     pub transitions: [[[u64; State::COUNT]; State::COUNT]; 2],
     /// Segments by direction (ingress, egress) and [`segment_kind`].
     pub segments: [[u64; segment_kind::COUNT]; 2],
-    /// SYN, SYN-ACK and FIN that were sent again.
-    pub retransmitted: [u64; 3],
     /// Events written to the ring.
     pub events: u64,
     /// Events that found the ring full.
@@ -225,8 +227,10 @@ pub struct Counters {
     pub evicted: [u64; 3],
     /// Claims given up in favour of another CPU's.
     pub claims_yielded: u64,
-    /// Segments that belong to a flow but moved nothing: number = `Cause` - `Cause::BadFlags`.
-    pub unmoved: [u64; 16],
+    /// Segments given to a flow, by `Cause`: what they did, or why they moved nothing.
+    pub causes: [u64; 64],
+    /// Restarts of TIME-WAIT: the peer's FIN came again.
+    pub time_wait_restarted: u64,
 }
 
 /// Numbers of segment kinds in [`Counters::segments`].

@@ -26,6 +26,8 @@ pub struct Work {
     pub at_ns: u64,
     pub direction: Direction,
     pub outcome: Outcome,
+    /// Flags of the event being written.
+    pub flags: u32,
 }
 
 /// Follows one packet. Every way out increments exactly one of `tracked` and `ignored`.
@@ -110,7 +112,7 @@ fn apply(
     publish::count_outcome(work, &slot.flow, counters);
     if work.outcome.is_transition() {
         if !matches!(work.outcome.previous, Previous::None) {
-            publish::previous(work, index, counters);
+            publish::previous(work, index, slot, counters);
         }
         if !is_unanswered_syn(&work.outcome) {
             publish::transition(work, index, &slot.flow, counters);

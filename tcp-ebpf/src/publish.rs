@@ -2,8 +2,8 @@
 
 use aya_ebpf::helpers::bpf_get_smp_processor_id;
 use tcp_common::{
-    Cause, End, Flow, Ignored, Kind, State,
-    record::{Counters, Event, event_flag, event_kind, segment_kind},
+    End, Flow, Ignored, Kind, State,
+    record::{Counters, Event, Slot, event_flag, event_kind, segment_kind},
 };
 
 use crate::{
@@ -39,19 +39,10 @@ pub fn count_outcome(work: &Work, flow: &Flow, counters: &mut Counters) {
     let outcome = &work.outcome;
     count_transition(counters, flow.is_local(End::A), &outcome.from[0], &outcome.to[0]);
     count_transition(counters, flow.is_local(End::B), &outcome.from[1], &outcome.to[1]);
-    let again = match outcome.cause {
-        Cause::SynAgain => Some(0),
-        Cause::SynAckAgain => Some(1),
-        Cause::FinAgain => Some(2),
-        _ => None,
-    };
-    if let Some(count) = again.and_then(|kind: usize| counters.retransmitted.get_mut(kind)) {
+    if let Some(count) = counters.causes.get_mut(number(&outcome.cause)) {
         *count += 1;
     }
-    let unmoved = number(&outcome.cause).wrapping_sub(Cause::BadFlags as usize);
-    if let Some(count) = counters.unmoved.get_mut(unmoved) {
-        *count += 1;
-    }
+    counters.time_wait_restarted += outcome.restarted as u64;
 }
 
 #[inline(always)]
@@ -77,15 +68,22 @@ pub fn number<T>(value: &T) -> usize {
 
 /// A state changed.
 #[inline(always)]
-pub fn transition(work: &Work, slot: u32, flow: &Flow, counters: &mut Counters) {
+pub fn transition(work: &mut Work, slot: u32, flow: &Flow, counters: &mut Counters) {
+    let outcome = &work.outcome;
+    work.flags = (outcome.over as u32 * event_flag::OVER)
+        | (outcome.established as u32 * event_flag::ESTABLISHED)
+        | (outcome.restarted as u32 * event_flag::RESTARTED);
     emit(event_kind::TRANSITION, work, slot, flow, counters);
 }
 
 /// The incarnation before ended because this segment began the next one.
 #[inline(always)]
-pub fn previous(work: &Work, slot: u32, counters: &mut Counters) {
+pub fn previous(work: &mut Work, index: u32, slot: &Slot, counters: &mut Counters) {
     if let Some(before) = BEFORE.get(0) {
-        emit(event_kind::PREVIOUS, work, slot, before, counters);
+        let reported = (slot.reported == before.incarnation) as u32 * event_flag::REPORTED;
+        let counted = (slot.counted == before.incarnation) as u32 * event_flag::COUNTED;
+        work.flags = reported | counted;
+        emit(event_kind::PREVIOUS, work, index, before, counters);
     }
 }
 
@@ -110,9 +108,6 @@ fn emit(kind: u8, work: &Work, slot: u32, flow: &Flow, counters: &mut Counters) 
         return false;
     };
     let outcome = &work.outcome;
-    let flags = (outcome.over as u32 * event_flag::OVER)
-        | (outcome.established as u32 * event_flag::ESTABLISHED)
-        | (outcome.restarted as u32 * event_flag::RESTARTED);
     let event = entry.as_mut_ptr();
     // SAFETY: the ring gave space for one event; every field is written.
     unsafe {
@@ -127,7 +122,7 @@ fn emit(kind: u8, work: &Work, slot: u32, flow: &Flow, counters: &mut Counters) 
         (*event).previous = outcome.previous as u8;
         (*event).from = [outcome.from[0] as u8, outcome.from[1] as u8];
         (*event).to = [outcome.to[0] as u8, outcome.to[1] as u8];
-        (*event).flags = flags;
+        (*event).flags = work.flags;
         (*event).segment = work.packet.segment;
         (*event).reserved = 0;
         (*event).key = work.packet.key;

@@ -10,6 +10,8 @@ pub use attach::{Attachment, AttachError, Hook, Ingress, Mode};
 pub use events::Events;
 pub use table::{Entry, Owned, Table};
 
+use std::sync::Arc;
+
 use aya::maps::{Array, MapData, PerCpuArray, RingBuf};
 use aya::programs::{Program, ProgramError, SchedClassifier, TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader, Pod, VerifierLogLevel};
@@ -106,7 +108,7 @@ impl Default for LoadOptions {
 /// The loaded programs and their maps.
 pub struct Kernel {
     ebpf: Ebpf,
-    table: Table,
+    table: Arc<Table>,
     settings: Array<MapData, PodSettings>,
     current: Settings,
     counters: PerCpuArray<MapData, PodCounters>,
@@ -141,7 +143,7 @@ impl Kernel {
         for program in ProgramName::ALL {
             instructions.push((program.name(), load_program(&mut ebpf, program)?));
         }
-        let table = Table::map(take(&mut ebpf, "FLOWS")?, slots)?;
+        let table = Arc::new(Table::map(take(&mut ebpf, "FLOWS")?, slots)?);
         let settings = Array::try_from(take(&mut ebpf, "SETTINGS")?).map_err(other("opening the settings"))?;
         let counters = PerCpuArray::try_from(take(&mut ebpf, "COUNTERS")?).map_err(other("opening the counters"))?;
         let ring = RingBuf::try_from(take(&mut ebpf, "EVENTS")?).map_err(other("opening the ring"))?;
@@ -152,7 +154,7 @@ impl Kernel {
     }
 
     /// The flow table.
-    pub fn table(&self) -> &Table {
+    pub fn table(&self) -> &Arc<Table> {
         &self.table
     }
 

@@ -1,0 +1,160 @@
+//! The interfaces of this network namespace, and programs on those that are to be watched.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use futures_util::TryStreamExt as _;
+use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkInfo, LinkLayerType};
+use serde::{Deserialize, Serialize};
+
+use super::mirror::lock;
+use crate::kernel::{AttachError, Attachment, Ingress, Kernel};
+
+/// One interface as the kernel lists it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Interface {
+    /// Its index.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// Whether it is up.
+    pub up: bool,
+    /// Whether its packets have link-layer headers.
+    pub ethernet: bool,
+    /// Whether it is real hardware, as far as the kernel tells: Ethernet, and of no virtual kind.
+    pub physical: bool,
+}
+
+/// Every interface of this namespace.
+pub async fn list(handle: &rtnetlink::Handle) -> Result<Vec<Interface>, rtnetlink::Error> {
+    let mut links = handle.link().get().execute();
+    let mut interfaces = Vec::new();
+    while let Some(message) = links.try_next().await? {
+        let mut interface = Interface {
+            index: message.header.index,
+            name: String::new(),
+            up: message.header.flags.contains(LinkFlags::Up),
+            ethernet: matches!(message.header.link_layer_type, LinkLayerType::Ether | LinkLayerType::Loopback),
+            physical: message.header.link_layer_type == LinkLayerType::Ether,
+        };
+        for attribute in message.attributes {
+            match attribute {
+                LinkAttribute::IfName(name) => interface.name = name,
+                LinkAttribute::LinkInfo(infos) => {
+                    let virtual_kind = infos.iter().any(|info| matches!(info, LinkInfo::Kind(_)));
+                    interface.physical &= !virtual_kind;
+                }
+                _ => {}
+            }
+        }
+        interfaces.push(interface);
+    }
+    Ok(interfaces)
+}
+
+/// Names of interfaces by their index, as they were last seen: a record may outlive its interface.
+#[derive(Clone, Default)]
+pub struct Names(Arc<Mutex<BTreeMap<u32, String>>>);
+
+impl Names {
+    /// Remembers what is there now.
+    pub fn learn(&self, interfaces: &[Interface]) {
+        let mut names = lock(&self.0);
+        for interface in interfaces {
+            names.insert(interface.index, interface.name.clone());
+        }
+    }
+
+    /// Name of the interface of a hook as events and slots give it.
+    pub fn of_hook(&self, hook: u32) -> Option<String> {
+        lock(&self.0).get(&(hook >> 1)).cloned()
+    }
+}
+
+/// One line of `finwait status`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Watched {
+    /// Name of the interface.
+    pub interface: String,
+    /// `xdp-native`, `tcx` or `clsact`; `null` where it is not watched.
+    pub ingress: Option<String>,
+    /// The same for egress.
+    pub egress: Option<String>,
+    /// Why it is not watched.
+    pub error: Option<String>,
+}
+
+/// Keeps programs on the interfaces that are to be watched.
+pub struct Keeper {
+    wanted: Vec<String>,
+    ingress: Ingress,
+    attached: BTreeMap<u32, Result<Attachment, String>>,
+}
+
+impl Keeper {
+    /// `wanted`: names, or none for every interface that is up.
+    pub fn new(wanted: Vec<String>, ingress: Ingress) -> Keeper {
+        Keeper { wanted, ingress, attached: BTreeMap::new() }
+    }
+
+    /// Whether an interface is to be watched now.
+    pub fn wants(&self, interface: &Interface) -> bool {
+        if self.wanted.is_empty() { interface.up } else { self.wanted.contains(&interface.name) }
+    }
+
+    /// The names asked for that do not exist.
+    pub fn missing(&self, interfaces: &[Interface]) -> Vec<String> {
+        let exists = |name: &&String| interfaces.iter().any(|interface| interface.name == **name);
+        self.wanted.iter().filter(|name| !exists(name)).cloned().collect()
+    }
+
+    /// Attaches to what has come, forgets what has gone. Returns the failures that are new.
+    pub fn follow(&mut self, kernel: &mut Kernel, interfaces: &[Interface]) -> Vec<AttachError> {
+        // A program stays on an interface that is down, and its links vanish with the interface itself.
+        self.attached.retain(|&index, _| interfaces.iter().any(|interface| interface.index == index));
+        let mut failures = Vec::new();
+        for interface in interfaces {
+            if !self.wants(interface) || self.attached.contains_key(&interface.index) {
+                continue;
+            }
+            let xdp_fits = self.ingress != Ingress::Xdp || interface.physical || !self.wanted.is_empty();
+            let ingress = if xdp_fits { self.ingress } else { Ingress::Tc };
+            match kernel.attach(&interface.name, interface.index, interface.ethernet, ingress, interface.physical) {
+                Ok(attachment) => {
+                    self.attached.insert(interface.index, Ok(attachment));
+                }
+                // It went away between the list and the attempt.
+                Err(AttachError::Gone { .. }) => {}
+                Err(error) => {
+                    self.attached.insert(interface.index, Err(error.to_string()));
+                    failures.push(error);
+                }
+            }
+        }
+        failures
+    }
+
+    /// What sits where.
+    pub fn watched(&self, names: &Names) -> Vec<Watched> {
+        self.attached
+            .iter()
+            .map(|(&index, attached)| {
+                let name = names.of_hook(index << 1).unwrap_or_else(|| format!("#{index}"));
+                match attached {
+                    Ok(attachment) => Watched {
+                        interface: name,
+                        ingress: Some(attachment.ingress.to_string()),
+                        egress: Some(attachment.egress.to_string()),
+                        error: None,
+                    },
+                    Err(error) => Watched { interface: name, ingress: None, egress: None, error: Some(error.clone()) },
+                }
+            })
+            .collect()
+    }
+
+    /// How many interfaces are watched.
+    pub fn count(&self) -> usize {
+        self.attached.values().filter(|attached| attached.is_ok()).count()
+    }
+}

@@ -1,0 +1,283 @@
+//! The mirror: takes the kernel's events, sweeps the table, counts every open and every close once, and tells watchers.
+//!
+//! The table is the truth and the ring a fast hint: an event only makes the mirror look at a slot now instead of at the
+//! next sweep, except for an incarnation that a new one replaced, which nobody but its event remembers.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tcp_common::record::{Event, event_flag, event_kind};
+use tcp_common::{Cause, End, Flow, FlowKey, Outcome, Previous, Rules, State};
+use tokio::sync::broadcast;
+
+use super::interfaces::Names;
+use super::tally::{Snapshot, Tally};
+use crate::describe::{Clock, Describer, monotonic_ns};
+use crate::kernel::{Events, Kernel, Table};
+use crate::view;
+
+/// What the tasks of the agent share.
+pub struct Shared {
+    /// The kernel side; taken for attaching, settings and counters.
+    pub kernel: Mutex<Kernel>,
+    /// The flow table.
+    pub table: Arc<Table>,
+    /// The rules in force.
+    pub rules: Rules,
+    /// What was counted.
+    pub tally: Mutex<Tally>,
+    /// Names of interfaces by index.
+    pub names: Names,
+    /// Who watches.
+    pub watchers: broadcast::Sender<view::Event>,
+}
+
+/// A lock that a panic elsewhere does not take away: what it guards is counters.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    /// Everything that can be told now.
+    pub fn snapshot(&self) -> anyhow::Result<Snapshot> {
+        let counters = lock(&self.kernel).counters()?;
+        let mut endpoints = [[0; State::COUNT]; 2];
+        let mut used = 0;
+        for entry in self.table.entries() {
+            used += 1;
+            if !entry.flow.is_over() {
+                for end in [End::A, End::B] {
+                    endpoints[usize::from(entry.flow.is_local(end))][entry.flow.state(end) as usize] += 1;
+                }
+            }
+        }
+        let tally = lock(&self.tally).clone();
+        let capacity = u64::from(self.table.capacity());
+        Ok(Snapshot { counters, tally, endpoints, table_used: used, table_capacity: capacity })
+    }
+
+    /// How to describe flows now.
+    pub fn describer(&self) -> Describer<'_> {
+        Describer { rules: &self.rules, clock: Clock::monotonic(), now_ns: monotonic_ns() }
+    }
+}
+
+/// The one task that drains the ring and sweeps the table.
+pub struct Mirror {
+    shared: Arc<Shared>,
+    events: Events,
+    next_slot: u32,
+    /// Next expected event of each CPU.
+    sequences: Vec<u64>,
+    lost: bool,
+}
+
+impl Mirror {
+    /// Takes the ring.
+    pub fn new(shared: Arc<Shared>, events: Events) -> Mirror {
+        Mirror { shared, events, next_slot: 0, sequences: Vec::new(), lost: false }
+    }
+
+    /// Takes at most [`BATCH`] events. Returns how many there were.
+    pub fn drain(&mut self) -> usize {
+        let mut batch = Vec::new();
+        let count = self.events.drain(BATCH, |event| batch.push(*event));
+        for event in &batch {
+            self.note_sequence(event);
+            self.take(event);
+        }
+        lock(&self.shared.tally).delivered += count as u64;
+        if std::mem::take(&mut self.lost) {
+            lock(&self.shared.tally).resyncs += 1;
+            self.sweep(self.shared.table.capacity());
+        }
+        count
+    }
+
+    /// Looks at the next `slots` slots.
+    pub fn sweep(&mut self, slots: u32) {
+        let capacity = self.shared.table.capacity();
+        for _ in 0..slots.min(capacity) {
+            let index = self.next_slot;
+            self.next_slot = (index + 1) % capacity;
+            self.look_at(index);
+        }
+    }
+
+    fn note_sequence(&mut self, event: &Event) {
+        let cpu = event.cpu as usize;
+        if self.sequences.len() <= cpu {
+            self.sequences.resize(cpu + 1, 0);
+        }
+        self.lost |= event.sequence != self.sequences[cpu];
+        self.sequences[cpu] = event.sequence.wrapping_add(1);
+    }
+
+    fn take(&mut self, event: &Event) {
+        match event.kind {
+            event_kind::TRANSITION => {
+                if self.shared.watchers.receiver_count() > 0 {
+                    let (from, to) = (states(event.from), states(event.to));
+                    let cause = Cause::from_u8(event.cause).unwrap_or(Cause::Nothing);
+                    self.tell_transitions(&event.key, &event.flow, event.at_ns, from, to, cause);
+                }
+                if event.flags & (event_flag::OVER | event_flag::ESTABLISHED) != 0 {
+                    self.look_at(event.slot);
+                }
+            }
+            event_kind::PREVIOUS => self.take_previous(event),
+            event_kind::DEFERRED => self.apply_deferred(event),
+            _ => {}
+        }
+    }
+
+    fn take_previous(&mut self, event: &Event) {
+        let mut flow = event.flow;
+        let previous = Previous::from_u8(event.previous).unwrap_or(Previous::Over);
+        let was_over = flow.is_over();
+        let from = [flow.state(End::A), flow.state(End::B)];
+        flow.end_previous(event.at_ns, previous, &self.shared.rules);
+        if event.flags & event_flag::COUNTED == 0 && flow.was_established() {
+            lock(&self.shared.tally).count_open(&event.key, &flow);
+        }
+        if event.flags & event_flag::REPORTED == 0 {
+            if !was_over {
+                self.tell_transitions(&event.key, &flow, event.at_ns, from, [State::Closed; 2], Cause::Syn);
+            }
+            self.report(&event.key, &flow, event.hook, event.at_ns);
+        }
+    }
+
+    /// Applies a segment that found its flow's slot busy, by the function that the kernel would have used.
+    fn apply_deferred(&mut self, event: &Event) {
+        let shared = Arc::clone(&self.shared);
+        for _ in 0..OWN_TRIES {
+            let Some(mut slot) = shared.table.own(event.slot) else {
+                std::hint::spin_loop();
+                continue;
+            };
+            if slot.key != event.key {
+                return;
+            }
+            let sender = if event.sender & 1 == 0 { End::A } else { End::B };
+            let mut before = slot.flow;
+            let outcome = slot.flow.on_segment(event.at_ns, sender, &event.segment, &shared.rules);
+            let (flow, reported) = (slot.flow, slot.reported == before.incarnation);
+            drop(slot);
+            lock(&shared.tally).deferred_applied += 1;
+            self.count_outcome(&flow, &outcome);
+            if outcome.previous != Previous::None && !reported {
+                before.end_previous(event.at_ns, outcome.previous, &shared.rules);
+                self.report(&event.key, &before, event.hook, event.at_ns);
+            }
+            self.tell_transitions(&event.key, &flow, event.at_ns, outcome.from, outcome.to, outcome.cause);
+            self.look_at(event.slot);
+            return;
+        }
+    }
+
+    /// Lets the clock act on a slot, counts what has not been counted, retires what is done.
+    fn look_at(&mut self, index: u32) {
+        let shared = Arc::clone(&self.shared);
+        let Some(entry) = shared.table.read(index) else { return };
+        let now_ns = monotonic_ns();
+        let deadline = entry.flow.next_deadline_ns(&shared.rules).filter(|_| !entry.flow.is_over());
+        let due = deadline.is_some_and(|deadline| deadline <= now_ns);
+        let opened = entry.flow.was_established() && entry.counted != entry.flow.incarnation;
+        let unreported = entry.flow.is_over() && entry.reported != entry.flow.incarnation;
+        let done = entry.flow.is_over() && entry.reported == entry.flow.incarnation && rested(&entry.flow, now_ns, &shared.rules);
+        if !(due || opened || unreported || done) {
+            return;
+        }
+        // Somebody else has it: the next sweep comes.
+        let Some(mut slot) = shared.table.own(index) else { return };
+        if slot.key != entry.key || slot.flow.incarnation != entry.flow.incarnation {
+            return;
+        }
+        let outcome = slot.flow.tick(now_ns, &shared.rules);
+        let flow = slot.flow;
+        let count_open = flow.was_established() && slot.counted != flow.incarnation;
+        let report = flow.is_over() && slot.reported != flow.incarnation;
+        if count_open {
+            slot.counted = flow.incarnation;
+        }
+        if report {
+            slot.reported = flow.incarnation;
+        } else if flow.is_over() && rested(&flow, now_ns, &shared.rules) {
+            slot.retire();
+            return;
+        }
+        let hook = slot.hooks[0].hook.max(slot.hooks[1].hook);
+        drop(slot);
+        if count_open {
+            lock(&shared.tally).count_open(&entry.key, &flow);
+        }
+        if outcome.is_transition() {
+            if let Some(deadline) = deadline {
+                lock(&shared.tally).lateness.observe(now_ns.saturating_sub(deadline) as f64 / 1e9);
+            }
+            self.count_outcome(&flow, &outcome);
+            self.tell_transitions(&entry.key, &flow, now_ns, outcome.from, outcome.to, outcome.cause);
+        }
+        if report {
+            self.report(&entry.key, &flow, hook, now_ns);
+        }
+    }
+
+    fn count_outcome(&self, flow: &Flow, outcome: &Outcome) {
+        let mut tally = lock(&self.shared.tally);
+        for end in [End::A, End::B] {
+            let (from, to) = (outcome.from[end as usize], outcome.to[end as usize]);
+            tally.count_transition(flow.is_local(end), from, to);
+            let expired = from == State::TimeWait && to == State::Closed;
+            tally.time_wait_expired += u64::from(expired && outcome.cause == Cause::TimeWaitExpired);
+        }
+    }
+
+    fn report(&self, key: &FlowKey, flow: &Flow, hook: u32, at_ns: u64) {
+        lock(&self.shared.tally).count_close(flow);
+        if self.shared.watchers.receiver_count() > 0 {
+            let close = self.shared.describer().close(key, flow, self.shared.names.of_hook(hook), at_ns);
+            let _ = self.shared.watchers.send(close.into());
+        }
+    }
+
+    fn tell_transitions(
+        &self,
+        key: &FlowKey,
+        flow: &Flow,
+        at_ns: u64,
+        from: [State; 2],
+        to: [State; 2],
+        cause: Cause,
+    ) {
+        if self.shared.watchers.receiver_count() == 0 {
+            return;
+        }
+        for transition in self.shared.describer().transitions(key, flow, at_ns, from, to, cause) {
+            // Nobody listening any more is no error.
+            let _ = self.shared.watchers.send(transition.into());
+        }
+    }
+}
+
+/// R20: whether a flow that is over has been quiet long enough to be forgotten.
+fn rested(flow: &Flow, now_ns: u64, rules: &Rules) -> bool {
+    let time_wait_ns = flow.halves.iter().map(|half| half.time_wait_at_ns).max().unwrap_or(0);
+    let two_msl_ns = rules.time_wait_local_ns.max(rules.time_wait_remote_ns);
+    let over_ns = if time_wait_ns == 0 { flow.last_ns } else { time_wait_ns.saturating_add(two_msl_ns) };
+    now_ns > over_ns.max(flow.last_ns).saturating_add(QUARANTINE_NS)
+}
+
+fn states(bytes: [u8; 2]) -> [State; 2] {
+    bytes.map(|byte| match State::from_u8(byte) {
+        None | Some(State::Unknown) => State::Closed,
+        Some(state) => state,
+    })
+}
+
+/// Events taken before the sweep has its turn.
+const BATCH: usize = 4096;
+/// A kernel program holds a slot for well under a microsecond.
+const OWN_TRIES: u32 = 10_000;
+/// How long a flow that is over stays, so that late segments make no ghost.
+const QUARANTINE_NS: u64 = 10_000_000_000;

@@ -1,0 +1,187 @@
+//! What the agent answers: the query socket (HTTP over a Unix socket) and `/metrics`.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{Query, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use futures_util::stream;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use tokio::sync::broadcast::error::RecvError;
+
+use super::interfaces::Watched;
+use super::metrics::{self, Format};
+use super::mirror::Shared;
+use super::report::Stats;
+use crate::filter::Filter;
+
+/// The answer to `/status`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Status {
+    /// `finwait.status/1`.
+    pub schema: String,
+    /// Version of the agent.
+    pub version: String,
+    /// Its process.
+    pub pid: u32,
+    /// When it started.
+    pub started_at: Timestamp,
+    /// What sits where.
+    pub interfaces: Vec<Watched>,
+    /// Slots in use and slots.
+    pub table_used: u64,
+    /// Slots of the flow table.
+    pub table_capacity: u64,
+    /// Memory of the flow table, bytes.
+    pub table_bytes: u64,
+    /// Packets the programs ran for.
+    pub packets: u64,
+    /// Events the ring had no room for.
+    pub events_lost: u64,
+    /// Segments handed to the agent because their flow was busy.
+    pub deferred: u64,
+    /// Flows evicted to make room.
+    pub evicted: u64,
+    /// Instructions the verifier walked, by program.
+    pub verified_instructions: Vec<(String, u32)>,
+    /// 2MSL of this host's ends, ms.
+    pub two_msl_ms: u64,
+}
+
+/// What the handlers share.
+#[derive(Clone)]
+pub struct App {
+    /// The agent's state.
+    pub shared: Arc<Shared>,
+    /// When the agent started.
+    pub started_at: Timestamp,
+    /// What sits where, kept by the interface task.
+    pub watched: Arc<std::sync::Mutex<Vec<Watched>>>,
+}
+
+/// The query socket's routes.
+pub fn query_routes(app: App) -> Router {
+    Router::new()
+        .route("/connections", get(connections))
+        .route("/events", get(events))
+        .route("/stats", get(stats))
+        .route("/status", get(status))
+        .with_state(app)
+}
+
+/// The scraper's routes.
+pub fn metrics_routes(app: App) -> Router {
+    Router::new().route("/metrics", get(scrape)).route("/", get(async || "finwait: see /metrics\n")).with_state(app)
+}
+
+#[derive(Deserialize)]
+struct Filtered {
+    #[serde(default)]
+    filter: String,
+}
+
+/// A line a connection, as many as there are, never all in memory.
+async fn connections(State(app): State<App>, Query(query): Query<Filtered>) -> Response {
+    let filter = match Filter::parse(&query.filter) {
+        Ok(filter) => filter,
+        Err(error) => return (StatusCode::BAD_REQUEST, error.to_string()).into_response(),
+    };
+    let shown_closed = query.filter.to_ascii_lowercase().contains("closed");
+    let capacity = app.shared.table.capacity();
+    let body = stream::unfold(0u32, move |next| {
+        let (app, filter) = (app.clone(), filter.clone());
+        async move {
+            if next >= capacity {
+                return None;
+            }
+            let until = next.saturating_add(SLOTS_A_CHUNK).min(capacity);
+            let mut chunk = Vec::new();
+            let (describer, now) = (app.shared.describer(), Timestamp::now());
+            for entry in (next..until).filter_map(|index| app.shared.table.read(index)) {
+                if entry.flow.is_over() && !shown_closed {
+                    continue;
+                }
+                let interface = app.shared.names.of_hook(entry.hooks[0].hook.max(entry.hooks[1].hook));
+                let connection = describer.connection(&entry.key, &entry.flow, interface);
+                if filter.matches(&connection, now) && serde_json::to_writer(&mut chunk, &connection).is_ok() {
+                    chunk.push(b'\n');
+                }
+            }
+            Some((Ok::<_, std::convert::Infallible>(Bytes::from(chunk)), until))
+        }
+    });
+    ndjson(Body::from_stream(body))
+}
+
+/// Transitions and closes as they happen, until the client goes.
+async fn events(State(app): State<App>) -> Response {
+    let receiver = app.shared.watchers.subscribe();
+    let body = stream::unfold(receiver, |mut receiver| async move {
+        let line = match receiver.recv().await {
+            Ok(event) => serde_json::to_string(&event).unwrap_or_default(),
+            Err(RecvError::Lagged(count)) => format!(r#"{{"schema":"finwait.lost/1","events":{count}}}"#),
+            Err(RecvError::Closed) => return None,
+        };
+        Some((Ok::<_, std::convert::Infallible>(Bytes::from(line + "\n")), receiver))
+    });
+    ndjson(Body::from_stream(body))
+}
+
+async fn stats(State(app): State<App>) -> Response {
+    match app.shared.snapshot() {
+        Ok(snapshot) => axum::Json(Stats::from(&snapshot)).into_response(),
+        Err(error) => unavailable(&error),
+    }
+}
+
+async fn status(State(app): State<App>) -> Response {
+    let snapshot = match app.shared.snapshot() {
+        Ok(snapshot) => snapshot,
+        Err(error) => return unavailable(&error),
+    };
+    let kernel = super::mirror::lock(&app.shared.kernel);
+    let programs = kernel.verified_instructions().iter().map(|&(name, count)| (name.to_owned(), count)).collect();
+    drop(kernel);
+    axum::Json(Status {
+        schema: "finwait.status/1".into(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        pid: std::process::id(),
+        started_at: app.started_at,
+        interfaces: super::mirror::lock(&app.watched).clone(),
+        table_used: snapshot.table_used,
+        table_capacity: snapshot.table_capacity,
+        table_bytes: app.shared.table.bytes() as u64,
+        packets: snapshot.counters.seen,
+        events_lost: snapshot.counters.events_lost,
+        deferred: snapshot.counters.deferred,
+        evicted: snapshot.counters.evicted.iter().sum(),
+        verified_instructions: programs,
+        two_msl_ms: app.shared.rules.time_wait_local_ns / 1_000_000,
+    })
+    .into_response()
+}
+
+async fn scrape(State(app): State<App>, headers: HeaderMap) -> Response {
+    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    let format = Format::negotiate(accept);
+    let text = app.shared.snapshot().and_then(|snapshot| Ok(metrics::encode(&snapshot, format)?));
+    match text {
+        Ok(text) => ([(header::CONTENT_TYPE, format.content_type())], text).into_response(),
+        Err(error) => unavailable(&error),
+    }
+}
+
+fn unavailable(error: &anyhow::Error) -> Response {
+    (StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}\n")).into_response()
+}
+
+fn ndjson(body: Body) -> Response {
+    ([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response()
+}
+
+/// Slots described before others have their turn.
+const SLOTS_A_CHUNK: u32 = 4096;

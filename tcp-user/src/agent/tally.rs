@@ -1,0 +1,181 @@
+//! What the agent has counted, and the snapshot that the exporter and `finwait stats` read.
+
+use prometheus_client::metrics::histogram::Histogram;
+use serde::{Deserialize, Serialize};
+use tcp_common::flow::{Closer, Opener};
+use tcp_common::record::Counters;
+use tcp_common::{CloseKind, Flow, FlowKey, State};
+
+use crate::describe::handshake_ns;
+
+/// Where an end is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs, reason = "the words of the design")]
+pub enum Place {
+    Remote = 0,
+    Local = 1,
+}
+
+impl Place {
+    /// Both.
+    pub const ALL: [Place; 2] = [Place::Remote, Place::Local];
+
+    /// The label value.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Place::Remote => "remote",
+            Place::Local => "local",
+        }
+    }
+
+    fn of(local: bool) -> Place {
+        if local { Place::Local } else { Place::Remote }
+    }
+}
+
+/// Who closed first, seen from this host.
+pub const CLOSERS: [&str; 5] = ["local", "remote", "both", "none", "unknown"];
+/// Why a RST was believed, or not.
+pub const RESET_REASONS: [&str; 7] =
+    ["refused", "abort", "after_fin", "state_lost", "half_open", "time_wait_assassination", "blind"];
+/// The role of the local end in an open.
+pub const ROLES: [&str; 2] = ["client", "server"];
+/// Address families.
+pub const FAMILIES: [&str; 2] = ["ipv4", "ipv6"];
+
+/// Everything the agent counts itself: per connection, once.
+#[derive(Clone, Debug)]
+pub struct Tally {
+    /// Connections that became ESTABLISHED, by [`ROLES`] and [`FAMILIES`]. Forwarded ones count as server.
+    pub opened: [[u64; 2]; 2],
+    /// Connections that are over, by kind (in the order of `CloseKind::ALL`) and [`CLOSERS`].
+    pub closed: [[u64; 5]; 12],
+    /// Believed RSTs by [`RESET_REASONS`] and origin ([`Place`]).
+    pub resets: [[u64; 2]; 7],
+    /// TIME-WAITs that ran out.
+    pub time_wait_expired: u64,
+    /// Transitions that the agent made itself (clock, deferred segments): `[place][from][to]`.
+    pub transitions: [[[u64; State::COUNT]; State::COUNT]; 2],
+    /// Events taken from the ring.
+    pub delivered: u64,
+    /// Deferred segments applied.
+    pub deferred_applied: u64,
+    /// Times the table was reread because events were lost.
+    pub resyncs: u64,
+    /// SYN to ESTABLISHED, seconds.
+    pub handshake: Histogram,
+    /// SYN to the end of the close, TIME-WAIT left out, seconds.
+    pub connection: Histogram,
+    /// First FIN or RST to the end of the close, seconds.
+    pub close: Histogram,
+    /// How late the clock ended something, seconds.
+    pub lateness: Histogram,
+}
+
+impl Default for Tally {
+    fn default() -> Tally {
+        let seconds = |bounds: &[f64]| Histogram::new(bounds.iter().copied());
+        Tally {
+            opened: [[0; 2]; 2],
+            closed: [[0; 5]; 12],
+            resets: [[0; 2]; 7],
+            time_wait_expired: 0,
+            transitions: [[[0; State::COUNT]; State::COUNT]; 2],
+            delivered: 0,
+            deferred_applied: 0,
+            resyncs: 0,
+            handshake: seconds(&[0.0001, 0.001, 0.005, 0.02, 0.1, 0.3, 1.0, 3.0, 10.0]),
+            connection: seconds(&[0.001, 0.01, 0.1, 1.0, 10.0, 60.0, 600.0, 3600.0, 86_400.0]),
+            close: seconds(&[0.0001, 0.001, 0.01, 0.1, 1.0, 10.0, 60.0, 600.0]),
+            lateness: seconds(&[0.01, 0.1, 0.5, 1.0, 2.0, 5.0, 30.0]),
+        }
+    }
+}
+
+impl Tally {
+    /// Counts a connection that became ESTABLISHED.
+    pub fn count_open(&mut self, key: &FlowKey, flow: &Flow) {
+        let local_client = matches!(flow.opener(), Opener::One(end) if flow.is_local(end));
+        let role = usize::from(!local_client);
+        let family = usize::from(key.family != 4);
+        self.opened[role][family] += 1;
+        if let Some(ns) = handshake_ns(flow) {
+            self.handshake.observe(seconds(ns));
+        }
+    }
+
+    /// Counts an incarnation that is over.
+    pub fn count_close(&mut self, flow: &Flow) {
+        let kind = flow.close_kind();
+        let closer = match flow.closer() {
+            Closer::One(end) if flow.is_local(end) => 0,
+            Closer::One(_) => 1,
+            Closer::Both => 2,
+            Closer::None if kind == CloseKind::Timeout || kind == CloseKind::Superseded => 4,
+            Closer::None => 3,
+        };
+        self.closed[kind_index(kind)][closer] += 1;
+        if let Some(aborter) = flow.aborter() {
+            let reason = match kind {
+                CloseKind::Refused => 0,
+                CloseKind::RstAfterFin => 2,
+                CloseKind::SynAbort => 4,
+                _ => 1,
+            };
+            self.resets[reason][Place::of(flow.is_local(aborter)) as usize] += 1;
+        }
+        if flow.closing_ns != 0 {
+            let ended_ns = flow.last_ns;
+            self.close.observe(seconds(ended_ns.saturating_sub(flow.closing_ns)));
+            if flow.was_established() {
+                self.connection.observe(seconds(ended_ns.saturating_sub(flow.opened_ns)));
+            }
+        }
+    }
+
+    /// Counts a transition that the agent made.
+    pub fn count_transition(&mut self, local: bool, from: State, to: State) {
+        if from != to {
+            self.transitions[Place::of(local) as usize][from as usize][to as usize] += 1;
+        }
+    }
+}
+
+/// Index of a kind in `CloseKind::ALL`.
+pub fn kind_index(kind: CloseKind) -> usize {
+    CloseKind::ALL.iter().position(|&known| known == kind).unwrap_or(0)
+}
+
+/// Everything that can be told at one moment.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// The kernel programs' counters.
+    pub counters: Counters,
+    /// The agent's.
+    pub tally: Tally,
+    /// Ends by [`Place`] and state, connections that are over left out.
+    pub endpoints: [[u64; State::COUNT]; 2],
+    /// Slots in use.
+    pub table_used: u64,
+    /// Slots.
+    pub table_capacity: u64,
+}
+
+impl Snapshot {
+    /// Transitions of kernel and agent together.
+    pub fn transitions(&self, place: Place, from: State, to: State) -> u64 {
+        let (place, from, to) = (place as usize, from as usize, to as usize);
+        self.counters.transitions[place][from][to] + self.tally.transitions[place][from][to]
+    }
+
+    /// How often an end entered a state.
+    pub fn entered(&self, state: State) -> u64 {
+        let pairs = Place::ALL.iter().flat_map(|&place| State::ALL.iter().map(move |&from| (place, from)));
+        pairs.map(|(place, from)| self.transitions(place, from, state)).sum()
+    }
+}
+
+fn seconds(ns: u64) -> f64 {
+    ns as f64 / 1e9
+}
