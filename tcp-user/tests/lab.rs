@@ -1,15 +1,16 @@
-//! The lab against the kernel and the wire. Needs CAP_SYS_ADMIN and CAP_NET_ADMIN, and fails without them.
+//! The lab against the kernel, the wire, and the machine that reads the wire. Needs CAP_SYS_ADMIN and CAP_NET_ADMIN, and fails without them.
 
 #![expect(clippy::unwrap_used, reason = "in a test, a failure is the answer")]
 
-use std::collections::HashMap;
+use std::io::Read;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use finwait::lab::{CLIENT_INTERFACE, Family, Lab, Namespace, Played, SCENARIOS, Scenario, Side};
+use finwait::lab::{CLIENT_INTERFACE, Family, Lab, Played, SCENARIOS, Scenario, Side};
 use socket2::{Domain, Protocol, SockFilter, Socket, Type};
-use tcp_common::State;
+use tcp_common::flow::Closer;
+use tcp_common::wire::{Link, Packet, parse};
+use tcp_common::{End, Endpoint, Flags, Flow, Rules, State};
 
 #[test]
 fn every_scenario_ends_in_the_kernel_as_it_says_ipv4() {
@@ -23,11 +24,12 @@ fn every_scenario_ends_in_the_kernel_as_it_says_ipv6() {
 
 fn every_scenario_ends_in_the_kernel_as_it_says(family: Family) {
     let lab = lab();
-    let wire = Wire::tap(&lab);
+    let tap = Tap::new(&lab);
     let begun = Instant::now();
     let played = perform_all(&lab, family);
     assert!(begun.elapsed() < Duration::from_secs(6), "all at once took {:?}", begun.elapsed());
 
+    let packets = tap.packets();
     for Played { scenario, client, server, .. } in &played {
         let promised = (scenario.client, scenario.server);
         assert_eq!(lab.states(*client, *server).unwrap(), promised, "{} by lookup", scenario.name);
@@ -36,8 +38,10 @@ fn every_scenario_ends_in_the_kernel_as_it_says(family: Family) {
             listed_state(&lab, Side::Server, *server, *client),
         );
         assert_eq!(listed, promised, "{} in the list of all", scenario.name);
+        let packets = of_flow(&packets, *client, *server);
+        check_shape(scenario, &packets);
+        check_machine(scenario, &packets);
     }
-    wire.check(&played);
 }
 
 #[test]
@@ -133,18 +137,15 @@ fn the_callers_own_namespace_is_untouched() {
 }
 
 #[test]
-fn a_dropped_namespace_is_gone() {
-    let namespace = Namespace::new().unwrap();
-    let descriptor = namespace.as_fd().try_clone_to_owned().unwrap();
-    let inode = |fd: &dyn std::os::fd::AsRawFd| {
-        let link = format!("/proc/self/fd/{}", fd.as_raw_fd());
-        std::fs::read_link(link).unwrap().to_string_lossy().into_owned()
+fn a_dropped_host_takes_its_namespace_and_the_cable_away() {
+    let Lab { client, server, .. } = lab();
+    let has_cable = || {
+        let interfaces = client.run(|| std::fs::read_to_string("/proc/thread-self/net/dev").unwrap());
+        interfaces.unwrap().contains(CLIENT_INTERFACE)
     };
-    assert!(inode(&descriptor).starts_with("net:["), "held by a descriptor of nsfs");
-    let name = inode(&descriptor);
-    drop((namespace, descriptor));
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
-    assert!(!mounts.contains(&name), "{name} is mounted somewhere");
+    assert!(has_cable());
+    drop(server);
+    eventually("the cable to go with the server", || !has_cable());
 }
 
 #[test]
@@ -155,117 +156,112 @@ fn names_are_unique_and_found() {
     assert!(Scenario::named("no such thing").is_none());
 }
 
-/// Every segment that crossed the client's interface, in order.
-struct Wire {
-    tap: Socket,
-}
+/// Every frame that crosses the client's interface.
+struct Tap(Socket);
 
-impl Wire {
-    fn tap(lab: &Lab) -> Wire {
+impl Tap {
+    fn new(lab: &Lab) -> Tap {
         const ETH_P_ALL: u16 = 3;
         let protocol = Protocol::from(i32::from(ETH_P_ALL.to_be()));
         let tap = lab.client.run(|| Socket::new(Domain::PACKET, Type::RAW, Some(protocol))).unwrap().unwrap();
         tap.set_recv_buffer_size(8 << 20).unwrap();
         tap.set_nonblocking(true).unwrap();
-        Wire { tap }
+        Tap(tap)
     }
 
-    /// What each close looks like, `c` from the client, `s` from the server: the part from the first FIN or RST on,
-    /// the whole where there is none. A number is the octets of payload.
-    fn check(&self, played: &[Played]) {
-        let segments = self.segments();
-        for Played { scenario, client, server, .. } in played {
-            let lines: Vec<String> =
-                segments.iter().filter_map(|segment| segment.line(*client, *server)).collect();
-            let begin = lines.iter().position(|line| line.contains('F') || line.contains('R')).unwrap_or(0);
-            let close = lines[begin..].join(" ");
-            let expected: &[&str] = match scenario.name {
-                "fin_4seg_client" => &["cFA sA sFA cA"],
-                "fin_4seg_server" => &["sFA cA cFA sA"],
-                "fin_3seg_client" => &["cFA sFA cA"],
-                "fin_3seg_server" => &["sFA cFA sA"],
-                "data_on_fin" => &["cFA8 sA sFA cA"],
-                "half_close" => &["cFA sA8 cA sA8 cA sFA cA"],
-                "lost_last_ack" => &["cFA sA sFA cA sFA cA"],
-                "close_wait_leak" => &["cFA sA"],
-                "rst_abort" => &["cRA"],
-                "rst_unread_data" => &["cFA sA sRA", "cFA sRA"],
-                "rst_nobody_reads" => &["cFA sA sA14 cR"],
-                "refused" => &["sRA"],
-                "syn_unanswered" => &["cS", "cS cS"],
-                "syn_abort" => &["cR"],
-                "time_wait_reuse" => &["sFA cA cFA sA cS sSA cA cA8 sA sA6 cA"],
-                "live" => &["cS sSA cA cA8 sA sA6 cA"],
-                "simultaneous" => {
-                    assert!(close.starts_with("cFA sFA ") || close.starts_with("sFA cFA "), "{close}");
-                    continue;
-                }
-                other => panic!("{other}: what does it look like on the wire?"),
-            };
-            assert!(expected.contains(&close.as_str()), "{} is {close:?}", scenario.name);
+    /// The segments so far, in order.
+    fn packets(mut self) -> Vec<Packet> {
+        let mut packets = Vec::new();
+        let mut frame = vec![0; 65_536];
+        while let Ok(length) = self.0.read(&mut frame) {
+            packets.extend(parse(&frame[..length], Link::Ethernet, None));
         }
-    }
-
-    fn segments(&self) -> Vec<Segment> {
-        let mut segments = Vec::new();
-        let mut frame = vec![std::mem::MaybeUninit::uninit(); 65_536];
-        while let Ok(length) = self.tap.recv(&mut frame) {
-            let mut bytes = vec![0; length];
-            for (to, from) in bytes.iter_mut().zip(&frame) {
-                // SAFETY: `recv` has written the first `length` octets.
-                *to = unsafe { from.assume_init() };
-            }
-            segments.extend(Segment::parse(&bytes));
-        }
-        segments
+        packets
     }
 }
 
-struct Segment {
-    from: SocketAddr,
-    to: SocketAddr,
-    flags: u8,
-    payload: usize,
+/// The segments of one connection. The client has the lower address, so it is end A of the key.
+fn of_flow(packets: &[Packet], client: SocketAddr, server: SocketAddr) -> Vec<&Packet> {
+    let endpoint = |address: SocketAddr| match address.ip() {
+        IpAddr::V4(ip) => Endpoint::v4(ip.octets(), address.port()),
+        IpAddr::V6(ip) => Endpoint::v6(ip.octets(), address.port()),
+    };
+    let ends = [endpoint(client), endpoint(server)];
+    packets
+        .iter()
+        .filter(|packet| [packet.key.endpoint(End::A), packet.key.endpoint(End::B)] == ends)
+        .collect()
 }
 
-impl Segment {
-    fn parse(frame: &[u8]) -> Option<Segment> {
-        let packet = frame.get(14..)?;
-        let (from, to, tcp) = match frame.get(12..14)? {
-            [0x08, 0x00] if packet[9] == 6 => (
-                IpAddr::from(*packet[12..].first_chunk::<4>()?),
-                IpAddr::from(*packet[16..].first_chunk::<4>()?),
-                &packet[20..usize::from(u16::from_be_bytes([packet[2], packet[3]]))],
-            ),
-            [0x86, 0xdd] if packet[6] == 6 => (
-                IpAddr::from(*packet[8..].first_chunk::<16>()?),
-                IpAddr::from(*packet[24..].first_chunk::<16>()?),
-                &packet[40..],
-            ),
-            _ => return None,
-        };
-        let port = |at: usize| u16::from_be_bytes([tcp[at], tcp[at + 1]]);
-        Some(Segment {
-            from: SocketAddr::new(from, port(0)),
-            to: SocketAddr::new(to, port(2)),
-            flags: tcp[13],
-            payload: tcp.len() - usize::from(tcp[12] >> 4) * 4,
-        })
-    }
-
-    fn line(&self, client: SocketAddr, server: SocketAddr) -> Option<String> {
-        let sender = HashMap::from([((client, server), 'c'), ((server, client), 's')]);
-        let mut line = String::from(*sender.get(&(self.from, self.to))?);
-        line.extend(
-            [(1, 'F'), (2, 'S'), (4, 'R'), (16, 'A')]
-                .iter()
-                .filter_map(|(bit, letter)| (self.flags & bit != 0).then_some(*letter)),
-        );
-        if self.payload > 0 {
-            line += &self.payload.to_string();
+/// What a close looks like, `c` from the client, `s` from the server: the part from the first FIN or RST on, the whole
+/// where there is none. A number is the octets of payload.
+fn check_shape(scenario: &Scenario, packets: &[&Packet]) {
+    let segments: Vec<String> = packets.iter().map(|packet| spell(packet)).collect();
+    let begin = segments.iter().position(|segment| segment.contains(['F', 'R'])).unwrap_or(0);
+    let close = segments[begin..].join(" ");
+    let expected: &[&str] = match scenario.name {
+        "live" => &["cS sSA cA cA8 sA sA6 cA"],
+        "fin_4seg_client" => &["cFA sA sFA cA"],
+        "fin_4seg_server" => &["sFA cA cFA sA"],
+        "fin_3seg_client" => &["cFA sFA cA"],
+        "fin_3seg_server" => &["sFA cFA sA"],
+        "data_on_fin" => &["cFA8 sA sFA cA"],
+        "half_close" => &["cFA sA8 cA sA8 cA sFA cA"],
+        "simultaneous" => {
+            assert!(close.starts_with("cFA sFA ") || close.starts_with("sFA cFA "), "{close}");
+            return;
         }
-        Some(line)
+        "lost_last_ack" => &["cFA sA sFA cA sFA cA"],
+        "close_wait_leak" => &["cFA sA"],
+        "rst_abort" => &["cRA"],
+        "rst_unread_data" => &["cFA sA sRA", "cFA sRA"],
+        "rst_nobody_reads" => &["cFA sA sA14 cR"],
+        "refused" => &["sRA"],
+        "syn_unanswered" => &["cS", "cS cS"],
+        "syn_abort" => &["cR"],
+        "time_wait_reuse" => &["sFA cA cFA sA cS sSA cA cA8 sA sA6 cA"],
+        other => panic!("{other}: what does it look like on the wire?"),
+    };
+    assert!(expected.contains(&close.as_str()), "{} is {close:?}", scenario.name);
+}
+
+fn spell(packet: &Packet) -> String {
+    let mut text = String::from(if packet.sender == End::A { 'c' } else { 's' });
+    let letters = [(Flags::FIN, 'F'), (Flags::SYN, 'S'), (Flags::RST, 'R'), (Flags::ACK, 'A')];
+    text.extend(
+        letters.iter().filter(|(flag, _)| packet.segment.flags.0 & flag != 0).map(|(_, letter)| letter),
+    );
+    if packet.segment.payload_len > 0 {
+        text += &packet.segment.payload_len.to_string();
     }
+    text
+}
+
+/// The machine, fed with what was on the wire, tells the story that the scenario's row promises.
+fn check_machine(scenario: &Scenario, packets: &[&Packet]) {
+    let mut flow = Flow::EMPTY;
+    for (now_ms, packet) in (3_600_000..).zip(packets) {
+        flow.on_segment(now_ms * 1_000_000, packet.sender, &packet.segment, &Rules::RFC);
+    }
+    let side = |end| if end == End::A { Side::Client } else { Side::Server };
+    let closer = match flow.closer() {
+        Closer::None => "none",
+        Closer::One(end) => side(end).name(),
+        Closer::Both => "both",
+    };
+    assert_eq!(
+        (flow.close_kind().name(), closer, flow.aborter().map(side), flow.incarnation),
+        (scenario.kind, scenario.closer, scenario.aborter, scenario.incarnation),
+        "{}: {:?}",
+        scenario.name,
+        packets.iter().map(|packet| spell(packet)).collect::<Vec<_>>(),
+    );
+    // To the observer a server that has not answered yet may listen; its kernel has no socket for the connection.
+    let states = [End::A, End::B].map(|end| match flow.state(end) {
+        State::Listen => State::Closed,
+        state => state,
+    });
+    assert_eq!(states, [scenario.client, scenario.server], "{}", scenario.name);
 }
 
 fn lab() -> Lab {

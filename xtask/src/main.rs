@@ -1,1 +1,44 @@
-fn main() {}
+//! The project's own chores: `cargo xtask test`, `demo`, `build-ebpf`.
+
+mod build_ebpf;
+mod debian;
+mod run;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(about = "The project's own chores")]
+struct Arguments {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    /// Runs every test; as root the kernel tests too. Installs the Debian packages that the tests need.
+    Test,
+    /// Builds finwait and runs its demonstration, as root.
+    Demo {
+        /// Passed on to `finwait demo`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Builds the kernel object from `tcp-ebpf/`, installing the toolchain it needs.
+    BuildEbpf {
+        /// Only proves that the committed object is what the sources give.
+        #[arg(long)]
+        check: bool,
+    },
+    /// Prints the cost of a packet in the kernel programs (root needed).
+    Bench,
+}
+
+fn main() -> Result<()> {
+    match Arguments::parse().chore {
+        Chore::Test => run::test(),
+        Chore::Demo { arguments } => run::demo(&arguments),
+        Chore::BuildEbpf { check } => build_ebpf::build(check),
+        Chore::Bench => run::bench(),
+    }
+}

@@ -1,0 +1,114 @@
+//! The kernel object: committed, so that a user needs no BPF toolchain; rebuilt here.
+
+use std::collections::hash_map::DefaultHasher;
+use std::fs;
+use std::hash::{Hash as _, Hasher as _};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::debian;
+use crate::run::{call, exists};
+
+const OBJECT: &str = "tcp-user/bpf/finwait.bpf.o";
+const SOURCES: &str = "tcp-user/bpf/finwait.bpf.sources";
+const BUILT: &str = "tcp-ebpf/target/bpfel-unknown-none/release/finwait-ebpf";
+
+/// Builds the object, or with `check` compares a fresh build with the committed one.
+pub(crate) fn build(check: bool) -> Result<()> {
+    debian::install(&["rustc-web", "cargo-web", "rust-web-src", "llvm-22-dev", "llvm-22"])?;
+    if !exists("bpf-linker") {
+        call(
+            Command::new(env!("CARGO"))
+                .args(["install", "bpf-linker", "--version", "0.13.0", "--locked"])
+                .args(["--no-default-features", "--features", "llvm-22"])
+                .env("LLVM_PREFIX", "/usr/lib/llvm-22"),
+        )?;
+    }
+    let here = root().display().to_string();
+    let home = std::env::var("CARGO_HOME").unwrap_or_else(|_| format!("{}/.cargo", std::env::var("HOME").unwrap_or_default()));
+    let flags = [
+        "-Clink-arg=--btf",
+        "-Cdebuginfo=2",
+        "-Ctarget-cpu=v3",
+        "--cfg=bpf_target_arch=\"x86_64\"",
+        "-Clinker=bpf-linker",
+        &format!("--remap-path-prefix={here}=finwait"),
+        &format!("--remap-path-prefix={home}=cargo"),
+    ]
+    .join("\x1f");
+    call(
+        Command::new("/usr/bin/cargo")
+            .args(["build", "--release", "-Z", "build-std=core"])
+            .current_dir(root().join("tcp-ebpf"))
+            .env("RUSTC", "/usr/bin/rustc")
+            .env("RUSTC_BOOTSTRAP", "1")
+            .env("CARGO_ENCODED_RUSTFLAGS", flags)
+            .env_remove("CARGO_TARGET_DIR")
+            .env_remove("RUSTUP_TOOLCHAIN")
+            .env_remove("CARGO"),
+    )?;
+    // BTF stays: maps and line information need it. Debug sections go.
+    let stripped = root().join("tcp-ebpf/target/finwait.bpf.o");
+    call(
+        Command::new("/usr/lib/llvm-22/bin/llvm-objcopy")
+            .args(["--strip-debug"])
+            .args([root().join(BUILT), stripped.clone()]),
+    )?;
+    if check {
+        if fs::read(&stripped)? != fs::read(root().join(OBJECT))? {
+            bail!("{OBJECT} is not what the sources give: run `cargo xtask build-ebpf` and commit it");
+        }
+        println!("{OBJECT} is what the sources give, byte for byte");
+        return Ok(());
+    }
+    fs::copy(&stripped, root().join(OBJECT)).context("writing the object")?;
+    fs::write(root().join(SOURCES), sources_hash()?).context("writing the hash of the sources")?;
+    println!("wrote {OBJECT}");
+    Ok(())
+}
+
+/// Fails when the sources have changed since the object was built.
+pub(crate) fn sources_match() -> Result<()> {
+    let recorded = fs::read_to_string(root().join(SOURCES)).context("reading the hash of the sources")?;
+    if recorded != sources_hash()? {
+        bail!("the kernel sources have changed since {OBJECT} was built: run `cargo xtask build-ebpf`");
+    }
+    Ok(())
+}
+
+/// A hash of everything that goes into the object. It guards against forgetting, not against malice.
+fn sources_hash() -> Result<String> {
+    let mut files = Vec::new();
+    for folder in ["tcp-ebpf/src", "tcp-common/src"] {
+        collect(&root().join(folder), &mut files)?;
+    }
+    for file in ["tcp-ebpf/Cargo.toml", "tcp-ebpf/Cargo.lock", "tcp-ebpf/.cargo/config.toml", "tcp-common/Cargo.toml"] {
+        files.push(root().join(file));
+    }
+    files.sort();
+    let mut hasher = DefaultHasher::new();
+    for file in files {
+        let name = file.strip_prefix(root()).unwrap_or(&file).to_string_lossy().into_owned();
+        let text = fs::read(&file).with_context(|| format!("reading {name}"))?;
+        (name, text).hash(&mut hasher);
+    }
+    Ok(format!("{:016x}\n", hasher.finish()))
+}
+
+fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+    for entry in fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))? {
+        let path = entry?.path();
+        if path.is_dir() {
+            collect(&path, files)?;
+        } else {
+            files.push(path);
+        }
+    }
+    Ok(())
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
+}

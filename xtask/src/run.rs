@@ -1,0 +1,73 @@
+//! Running things: tests, the demonstration, the benchmark.
+
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{build_ebpf, debian};
+
+/// The tests that need a kernel to load programs into, and root.
+const KERNEL_TESTS: [&str; 3] = ["kernel_scenarios", "lab", "agent"];
+
+/// Every test there is.
+pub(crate) fn test() -> Result<()> {
+    build_ebpf::sources_match()?;
+    let mut arguments = vec!["test", "--workspace"];
+    if is_root() {
+        debian::install(&["iproute2", "nginx-light", "curl", "prometheus"])?;
+        arguments.extend(["--", "--test-threads", "1"]);
+    } else {
+        println!("not root: the kernel tests ({}) are left out, they load programs and make network namespaces", KERNEL_TESTS.join(", "));
+        arguments.extend(["--lib", "--test", "scenarios", "--test", "parse_cases"]);
+    }
+    cargo(&arguments)
+}
+
+/// Builds finwait and runs its demonstration.
+pub(crate) fn demo(arguments: &[String]) -> Result<()> {
+    cargo(&["build", "--quiet", "--release", "--package", "tcp-user"])?;
+    let binary = format!("{}/release/finwait", target_dir());
+    let mut command = if is_root() || !exists("sudo") {
+        Command::new(binary)
+    } else {
+        let mut sudo = Command::new("sudo");
+        sudo.arg(binary);
+        sudo
+    };
+    call(command.arg("demo").args(arguments))
+}
+
+/// Cost of a packet in the kernel programs.
+pub(crate) fn bench() -> Result<()> {
+    cargo(&["run", "--quiet", "--release", "--package", "tcp-user", "--example", "bench"])
+}
+
+/// Runs cargo in the workspace.
+pub(crate) fn cargo(arguments: &[&str]) -> Result<()> {
+    call(Command::new(env!("CARGO")).args(arguments))
+}
+
+/// Runs a command, an exit code other than 0 is an error.
+pub(crate) fn call(command: &mut Command) -> Result<()> {
+    let status = command.status().with_context(|| format!("starting {command:?}"))?;
+    if !status.success() {
+        bail!("{command:?}: {status}");
+    }
+    Ok(())
+}
+
+/// Whether this process is root.
+pub(crate) fn is_root() -> bool {
+    let id = Command::new("id").arg("-u").output();
+    id.is_ok_and(|output| output.stdout.trim_ascii() == b"0")
+}
+
+/// Whether a program is on the PATH.
+pub(crate) fn exists(program: &str) -> bool {
+    std::env::var_os("PATH")
+        .is_some_and(|path| std::env::split_paths(&path).any(|folder| folder.join(program).is_file()))
+}
+
+fn target_dir() -> String {
+    std::env::var("CARGO_TARGET_DIR").unwrap_or_else(|_| "target".into())
+}
