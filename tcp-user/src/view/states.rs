@@ -44,7 +44,9 @@ impl StateSet {
             .into_iter()
             .find(|state| squeeze(state.name()) == wanted)
             .map(|state| StateSet::of(&[state]))
-            .or_else(|| NICKNAMES.iter().find(|(nickname, _)| squeeze(nickname) == wanted).map(|(_, set)| *set))
+            .or_else(|| {
+                NICKNAMES.iter().find(|(nickname, _)| squeeze(nickname) == wanted).map(|(_, set)| *set)
+            })
             .ok_or_else(|| UnknownState(name.to_owned()))
     }
 

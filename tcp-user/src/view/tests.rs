@@ -15,7 +15,11 @@ fn connection_is_the_documented_json() {
     .unwrap();
     let connection = samples::time_wait();
     assert_eq!(serde_json::to_value(&connection).unwrap(), documented);
-    assert!(serde_json::to_string(&connection).unwrap().starts_with(r#"{"schema":"finwait.connection/1","family""#));
+    assert!(
+        serde_json::to_string(&connection)
+            .unwrap()
+            .starts_with(r#"{"schema":"finwait.connection/1","family""#)
+    );
     assert_eq!(serde_json::from_value::<Connection>(documented).unwrap(), connection);
 }
 

@@ -13,10 +13,10 @@ macro_rules! words {
 
         impl $name {
             /// Every value, in the order of declaration.
-            pub const ALL: &'static [$name] = &[$($name::$variant),+];
+            $visibility const ALL: &'static [$name] = &[$($name::$variant),+];
 
             /// The word in machine output.
-            pub const fn name(self) -> &'static str {
+            $visibility const fn name(self) -> &'static str {
                 match self {
                     $($name::$variant => $word,)+
                 }

@@ -1,0 +1,89 @@
+//! `ADDRESS[/LENGTH][:PORT]`, each part optional or `*`.
+
+use crate::view::Endpoint;
+use std::net::{IpAddr, Ipv6Addr};
+use winnow::ascii::dec_uint;
+use winnow::combinator::{alt, delimited, eof, opt, preceded, terminated};
+use winnow::prelude::*;
+use winnow::token::take_till;
+
+/// What an end's address and port must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Host {
+    network: Option<Network>,
+    port: Option<u16>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Network {
+    address: IpAddr,
+    length: u8,
+}
+
+impl Host {
+    /// Reads `10.0.0.0/8`, `10.0.0.1:80`, `[2001:db8::1]:443`, `2001:db8::/32`, `:443`, `*:443`, `*`.
+    pub(super) fn parse(text: &str) -> Option<Host> {
+        if let Ok(address) = text.parse() {
+            // Bare IPv6 first: its last group is no port.
+            return Some(Host { network: Network::new(address, None), port: None });
+        }
+        let (address, length, port) = parts.parse(text).ok()?;
+        let network = match address {
+            Some(address) => Some(Network::new(address, length)?),
+            None if length.is_some() => return None,
+            None => None,
+        };
+        Some(Host { network, port })
+    }
+
+    pub(super) fn matches(&self, end: &Endpoint) -> bool {
+        self.network.is_none_or(|network| network.contains(end.address))
+            && self.port.is_none_or(|port| port == end.port)
+    }
+}
+
+impl Network {
+    fn new(address: IpAddr, length: Option<u8>) -> Option<Network> {
+        let bits = if address.is_ipv4() { 32 } else { 128 };
+        let length = length.unwrap_or(bits);
+        (length <= bits).then_some(Network { address, length })
+    }
+
+    fn contains(&self, address: IpAddr) -> bool {
+        match (self.address, address) {
+            (IpAddr::V4(a), IpAddr::V4(b)) => {
+                let differ = a.to_bits() ^ b.to_bits();
+                differ.leading_zeros() >= u32::from(self.length)
+            }
+            (IpAddr::V6(a), IpAddr::V6(b)) => {
+                let differ = a.to_bits() ^ b.to_bits();
+                differ.leading_zeros() >= u32::from(self.length)
+            }
+            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
+        }
+    }
+}
+
+/// A port, with the colon that `ss` wants or without.
+pub(super) fn port(text: &str) -> Option<u16> {
+    let mut parser = preceded(opt(alt(("*:", ":"))), dec_uint::<_, u16, winnow::error::EmptyError>);
+    parser.parse(text).ok()
+}
+
+type Parts = (Option<IpAddr>, Option<u8>, Option<u16>);
+
+fn parts(input: &mut &str) -> winnow::Result<Parts> {
+    let port = preceded(':', alt(("*".value(None), dec_uint.map(Some))));
+    terminated((address, opt(preceded('/', dec_uint)), opt(port).map(Option::flatten)), eof).parse_next(input)
+}
+
+fn address(input: &mut &str) -> winnow::Result<Option<IpAddr>> {
+    alt((
+        "*".value(None),
+        delimited('[', take_till(1.., ']').parse_to::<Ipv6Addr>(), ']').map(|v6| Some(IpAddr::V6(v6))),
+        terminated(take_till(1.., '/').parse_to().map(Some), winnow::combinator::peek('/')),
+        take_till(1.., ':').parse_to().map(Some),
+        "".value(None),
+    ))
+    .parse_next(input)
+}

@@ -1,0 +1,115 @@
+//! What is wrong with a filter, and where.
+
+use std::fmt;
+use std::ops::Range;
+
+/// A mistake in a filter. `Display` shows the text with a caret under the place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FilterError {
+    source: String,
+    span: Range<usize>,
+    message: String,
+    suggestion: Option<String>,
+}
+
+impl FilterError {
+    /// `span` are octets of `source`, on character boundaries.
+    pub(super) fn new(source: &str, span: Range<usize>, message: impl Into<String>) -> FilterError {
+        FilterError { source: source.to_owned(), span, message: message.into(), suggestion: None }
+    }
+
+    /// Adds the known word nearest to what was written, if one is near.
+    pub(super) fn suggest<S: AsRef<str>>(mut self, known: impl IntoIterator<Item = S>) -> FilterError {
+        let found = &self.source[self.span.clone()];
+        self.suggestion = nearest(found, known);
+        self
+    }
+
+    /// Where in the text, in octets.
+    pub fn span(&self) -> Range<usize> {
+        self.span.clone()
+    }
+
+    /// What was expected there.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// The word that was probably meant.
+    pub fn suggestion(&self) -> Option<&str> {
+        self.suggestion.as_deref()
+    }
+}
+
+impl std::error::Error for FilterError {}
+
+impl fmt::Display for FilterError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let before = tail(&self.source[..self.span.start]);
+        let found = head(&self.source[self.span.clone()]);
+        let after = if found.cut { Piece::default() } else { head(&self.source[self.span.end..]) };
+        writeln!(f, "{}", self.message)?;
+        writeln!(f, "    {}{}{}", before.text, found.text, after.text)?;
+        let carets = "^".repeat(found.text.chars().count().max(1));
+        write!(f, "    {:indent$}{carets}", "", indent = before.text.chars().count())?;
+        match &self.suggestion {
+            Some(word) => write!(f, "\ndid you mean `{word}`?"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A part of the source that is short enough to show and safe on a terminal: one printable character for each of its.
+#[derive(Default)]
+struct Piece {
+    text: String,
+    cut: bool,
+}
+
+fn head(text: &str) -> Piece {
+    let mut piece: String = text.chars().take(CONTEXT).map(printable).collect();
+    let cut = text.chars().nth(CONTEXT).is_some();
+    if cut {
+        piece.push_str("...");
+    }
+    Piece { text: piece, cut }
+}
+
+fn tail(text: &str) -> Piece {
+    let mut piece: Vec<char> = text.chars().rev().take(CONTEXT).map(printable).collect();
+    let cut = text.chars().rev().nth(CONTEXT).is_some();
+    if cut {
+        piece.extend(['.'; 3]);
+    }
+    Piece { text: piece.into_iter().rev().collect(), cut }
+}
+
+fn printable(c: char) -> char {
+    if c.is_whitespace() {
+        ' '
+    } else if c.is_control() {
+        char::REPLACEMENT_CHARACTER
+    } else {
+        c
+    }
+}
+
+/// How many characters of a long filter are shown on each side of a mistake.
+const CONTEXT: usize = 60;
+
+fn nearest<S: AsRef<str>>(found: &str, known: impl IntoIterator<Item = S>) -> Option<String> {
+    // Longer than any word there is: not a slip of the finger, and the distance would cost its square.
+    if found.len() > 32 {
+        return None;
+    }
+    let found = found.to_ascii_lowercase().replace('_', "-");
+    known
+        .into_iter()
+        .map(|word| {
+            let distance = strsim::osa_distance(&found, &word.as_ref().replace('_', "-"));
+            (distance, word)
+        })
+        .filter(|(distance, word)| *distance <= word.as_ref().len() / 3)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, word)| word.as_ref().to_owned())
+}

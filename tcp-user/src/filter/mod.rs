@@ -1,0 +1,104 @@
+//! The filter language of `ls`, `watch` and `replay`: what hands know from `ss`, and the facts only finwait has.
+//!
+//! ```text
+//! filter  = ["("] test {("and" | "or" | "not") test} [")"]     && || ! too; nothing between two tests means "and"
+//! test    = state NAME | exclude NAME                          either end; time-wait, TIME_WAIT, connected, bucket ..
+//!         | (client | server | local | remote) state NAME
+//!         | (client | server | local | remote | src | dst) ADDRESS[/LENGTH][:PORT]
+//!         | (sport | dport | port) OP PORT                     OP: = == != < <= > >= eq ne lt le gt ge; :443 or 443
+//!         | (closer | aborter | opener | holder) WHO           client server both local remote none unknown
+//!         | kind KIND | confidence WORD | family ipv4|ipv6
+//!         | (age | idle) OP DURATION                           30s, 5m, 2h30m
+//!         | process NAME-or-PID | interface NAME
+//! ```
+//!
+//! `src` is the local end and `dst` the remote one, as in `ss`; where both or neither are local, the client and the
+//! server. `port` and `state` hold if either end matches. What is not known matches no test: `age > 0s` leaves out
+//! connections whose beginning nobody saw.
+//!
+//! Modules in the order a text meets them: tokens, the parser, the tree and what it matches.
+
+mod address;
+mod error;
+mod parser;
+mod test;
+mod token;
+
+pub use error::FilterError;
+
+use crate::view::Connection;
+use jiff::Timestamp;
+use std::fmt;
+use std::str::FromStr;
+use test::Test;
+
+/// Which connections are wanted.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Filter {
+    source: String,
+    tree: Expression,
+}
+
+impl Filter {
+    /// Reads a filter; an empty text wants everything.
+    pub fn parse(text: &str) -> Result<Filter, FilterError> {
+        let tokens = token::tokens(text)?;
+        let tree = parser::parse(text, &tokens)?;
+        Ok(Filter { source: text.to_owned(), tree })
+    }
+
+    /// Whether the connection is wanted; `now` is what its age is measured against.
+    pub fn matches(&self, connection: &Connection, now: Timestamp) -> bool {
+        self.tree.matches(connection, now)
+    }
+
+    /// Whether it wants everything.
+    pub fn is_empty(&self) -> bool {
+        self.tree == Expression::All(Vec::new())
+    }
+}
+
+/// Wants everything.
+impl Default for Filter {
+    fn default() -> Filter {
+        Filter { source: String::new(), tree: Expression::All(Vec::new()) }
+    }
+}
+
+impl FromStr for Filter {
+    type Err = FilterError;
+
+    fn from_str(text: &str) -> Result<Filter, FilterError> {
+        Filter::parse(text)
+    }
+}
+
+/// The text it was read from.
+impl fmt::Display for Filter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.source)
+    }
+}
+
+/// The tree of a filter. Chains are lists, so that only parentheses make it deep.
+#[derive(Clone, Debug, PartialEq)]
+enum Expression {
+    All(Vec<Expression>),
+    Any(Vec<Expression>),
+    Not(Box<Expression>),
+    Test(Test),
+}
+
+impl Expression {
+    fn matches(&self, connection: &Connection, now: Timestamp) -> bool {
+        match self {
+            Expression::All(parts) => parts.iter().all(|part| part.matches(connection, now)),
+            Expression::Any(parts) => parts.iter().any(|part| part.matches(connection, now)),
+            Expression::Not(part) => !part.matches(connection, now),
+            Expression::Test(test) => test.matches(connection, now),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

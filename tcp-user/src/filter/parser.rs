@@ -1,0 +1,270 @@
+//! Tokens to a tree.
+
+use super::address::{self, Host};
+use super::test::{Ends, Party, Role, Test};
+use super::token::{Kind, Operator, Token};
+use super::{Expression, FilterError};
+use crate::view::{CloseKind, Confidence, Family, StateSet};
+use jiff::SignedDuration;
+use std::ops::Range;
+
+/// Reads all tokens; `text` is where they come from.
+pub(super) fn parse(text: &str, tokens: &[Token<'_>]) -> Result<Expression, FilterError> {
+    let mut parser = Parser { text, tokens, next: 0, depth: 0 };
+    if tokens.is_empty() {
+        return Ok(Expression::All(Vec::new()));
+    }
+    let tree = parser.any()?;
+    match parser.peek() {
+        None => Ok(tree),
+        // `any` stops at the end or at a parenthesis that nobody opened.
+        Some(_) => Err(parser.error("no parenthesis is open here")),
+    }
+}
+
+/// How deep parentheses may nest. Far more than a person types, far less than a thread's stack.
+const MAX_DEPTH: usize = 64;
+
+struct Parser<'t, 's> {
+    text: &'s str,
+    tokens: &'t [Token<'s>],
+    next: usize,
+    depth: usize,
+}
+
+impl<'s> Parser<'_, 's> {
+    /// `all {"or" all}`
+    fn any(&mut self) -> Result<Expression, FilterError> {
+        let mut parts = vec![self.all()?];
+        while self.take(Kind::Or) {
+            parts.push(self.all()?);
+        }
+        Ok(one_or(parts, Expression::Any))
+    }
+
+    /// `not {["and"] not}`
+    fn all(&mut self) -> Result<Expression, FilterError> {
+        let mut parts = vec![self.not()?];
+        loop {
+            match self.peek() {
+                None | Some(Kind::Or | Kind::Close) => break,
+                Some(Kind::And) => self.next += 1,
+                Some(Kind::Word(_) | Kind::Quoted(_) | Kind::Open | Kind::Not | Kind::Compare(_)) => {}
+            }
+            parts.push(self.not()?);
+        }
+        Ok(one_or(parts, Expression::All))
+    }
+
+    /// `{"not"} ("(" any ")" | test)`
+    fn not(&mut self) -> Result<Expression, FilterError> {
+        let mut negated = false;
+        while self.take(Kind::Not) {
+            negated = !negated;
+        }
+        let inner = if self.take(Kind::Open) { self.parenthesised()? } else { self.test()? };
+        Ok(negate(inner, negated))
+    }
+
+    fn parenthesised(&mut self) -> Result<Expression, FilterError> {
+        let opened = self.tokens[self.next - 1].span.clone();
+        self.depth += 1;
+        if self.depth > MAX_DEPTH {
+            let message = format!("more than {MAX_DEPTH} parentheses inside each other");
+            return Err(FilterError::new(self.text, opened, message));
+        }
+        let inner = self.any()?;
+        if !self.take(Kind::Close) {
+            return Err(FilterError::new(self.text, opened, "this parenthesis is not closed"));
+        }
+        self.depth -= 1;
+        Ok(inner)
+    }
+
+    fn test(&mut self) -> Result<Expression, FilterError> {
+        let Some(Kind::Word(word)) = self.peek() else {
+            return Err(self.error("expected a test, such as `state time-wait` or `dport = :443`"));
+        };
+        let keyword = KEYWORDS.iter().find(|(name, _)| name.eq_ignore_ascii_case(word));
+        let Some((name, keyword)) = keyword else {
+            let message = "expected a test, such as `state time-wait` or `dport = :443`";
+            return Err(self.error(message).suggest(KEYWORDS.iter().map(|(name, _)| name)));
+        };
+        self.next += 1;
+        match *keyword {
+            Keyword::State => self.state(Ends::Either),
+            Keyword::Exclude => self.state(Ends::Either).map(|test| negate(test, true)),
+            Keyword::End(ends) if self.take_word("state") => self.state(ends),
+            Keyword::End(ends) => self
+                .value("an address, such as 10.0.0.0/8, 10.0.0.1:80, [2001:db8::1]:443 or :443", |text| {
+                    Host::parse(text).map(|host| Test::Host(ends, host))
+                }),
+            Keyword::Port(ends) => {
+                let operator = self.operator().unwrap_or(Operator::Equal);
+                let expected = "a port number from 0 to 65535, such as :443";
+                self.value(expected, |text| address::port(text).map(|port| Test::Port(ends, operator, port)))
+            }
+            Keyword::Role(role) => self.choice(
+                &format!("{name} is one of"),
+                role.parties().iter().copied().map(|party| (party.name(), party)),
+                |party: Party| Test::Role(role, party),
+            ),
+            Keyword::Kind => self.choice(
+                "a close kind is one of",
+                CloseKind::ALL.into_iter().map(|kind| (kind.name(), kind)),
+                Test::Kind,
+            ),
+            Keyword::Confidence => self.choice(
+                "a confidence is one of",
+                Confidence::ALL.iter().map(|confidence| (confidence.name(), *confidence)),
+                Test::Confidence,
+            ),
+            Keyword::Family => self.choice("a family is one of", FAMILIES.iter().copied(), Test::Family),
+            Keyword::Age => self.duration(Test::Age),
+            Keyword::Idle => self.duration(Test::Idle),
+            Keyword::Process => {
+                self.value("the name or number of a process", |text| Some(Test::Process(text.to_owned())))
+            }
+            Keyword::Interface => {
+                self.value("the name of an interface", |text| Some(Test::Interface(text.to_owned())))
+            }
+        }
+    }
+
+    fn state(&mut self, ends: Ends) -> Result<Expression, FilterError> {
+        self.value("a state, such as time-wait, or a group of states, such as connected", |text| {
+            StateSet::parse(text).ok().map(|states| Test::State(ends, states))
+        })
+        .map_err(|error| error.suggest(StateSet::names()))
+    }
+
+    fn duration(&mut self, test: fn(Operator, SignedDuration) -> Test) -> Result<Expression, FilterError> {
+        let Some(operator) = self.operator() else {
+            return Err(self.error("expected a comparison: < <= > >= or lt le gt ge"));
+        };
+        self.value("a duration, such as 30s, 5m or 2h30m", |text| {
+            let duration = humantime::parse_duration(text).ok()?;
+            Some(test(operator, SignedDuration::try_from(duration).ok()?))
+        })
+    }
+
+    /// One of a few words, however their parts are joined.
+    fn choice<T: Copy>(
+        &mut self,
+        expected: &str,
+        words: impl Iterator<Item = (&'static str, T)> + Clone,
+        test: impl Fn(T) -> Test,
+    ) -> Result<Expression, FilterError> {
+        let names: Vec<&str> = words.clone().map(|(name, _)| name).collect();
+        let expected = format!("{expected} {}", names.join(", "));
+        self.value(&expected, |text| {
+            let text = text.to_ascii_lowercase().replace('-', "_");
+            words.clone().find(|(name, _)| *name == text).map(|(_, value)| test(value))
+        })
+        .map_err(|error| error.suggest(names))
+    }
+
+    /// `["=" | "!="] WORD`
+    fn value(
+        &mut self,
+        expected: &str,
+        read: impl FnOnce(&str) -> Option<Test>,
+    ) -> Result<Expression, FilterError> {
+        let negated = self.take(Kind::Compare(Operator::NotEqual));
+        if !negated {
+            self.take(Kind::Compare(Operator::Equal));
+        }
+        let test = match self.peek() {
+            Some(Kind::Word(text) | Kind::Quoted(text)) => read(text),
+            _ => None,
+        };
+        let test = test.ok_or_else(|| self.error(format!("expected {expected}")))?;
+        self.next += 1;
+        Ok(negate(Expression::Test(test), negated))
+    }
+
+    fn operator(&mut self) -> Option<Operator> {
+        let Some(Kind::Compare(operator)) = self.peek() else { return None };
+        self.next += 1;
+        Some(operator)
+    }
+
+    fn take(&mut self, kind: Kind<'static>) -> bool {
+        let found = self.peek() == Some(kind);
+        self.next += usize::from(found);
+        found
+    }
+
+    fn take_word(&mut self, word: &str) -> bool {
+        let found = matches!(self.peek(), Some(Kind::Word(found)) if found.eq_ignore_ascii_case(word));
+        self.next += usize::from(found);
+        found
+    }
+
+    fn peek(&self) -> Option<Kind<'s>> {
+        self.tokens.get(self.next).map(|token| token.kind)
+    }
+
+    /// An error at the next token, or behind the last one.
+    fn error(&self, message: impl Into<String>) -> FilterError {
+        let behind: Range<usize> = self.text.len()..self.text.len();
+        let span = self.tokens.get(self.next).map_or(behind, |token| token.span.clone());
+        FilterError::new(self.text, span, message)
+    }
+}
+
+fn one_or(mut parts: Vec<Expression>, list: fn(Vec<Expression>) -> Expression) -> Expression {
+    match parts.len() {
+        1 => parts.remove(0),
+        _ => list(parts),
+    }
+}
+
+fn negate(expression: Expression, negated: bool) -> Expression {
+    if negated { Expression::Not(Box::new(expression)) } else { expression }
+}
+
+#[derive(Clone, Copy)]
+enum Keyword {
+    State,
+    Exclude,
+    End(Ends),
+    Port(Ends),
+    Role(Role),
+    Kind,
+    Confidence,
+    Family,
+    Age,
+    Idle,
+    Process,
+    Interface,
+}
+
+const KEYWORDS: &[(&str, Keyword)] = &[
+    ("state", Keyword::State),
+    ("exclude", Keyword::Exclude),
+    ("client", Keyword::End(Ends::Client)),
+    ("server", Keyword::End(Ends::Server)),
+    ("local", Keyword::End(Ends::Local)),
+    ("remote", Keyword::End(Ends::Remote)),
+    ("src", Keyword::End(Ends::Source)),
+    ("dst", Keyword::End(Ends::Destination)),
+    ("sport", Keyword::Port(Ends::Source)),
+    ("dport", Keyword::Port(Ends::Destination)),
+    ("port", Keyword::Port(Ends::Either)),
+    ("closer", Keyword::Role(Role::Closer)),
+    ("aborter", Keyword::Role(Role::Aborter)),
+    ("opener", Keyword::Role(Role::Opener)),
+    ("holder", Keyword::Role(Role::Holder)),
+    ("kind", Keyword::Kind),
+    ("confidence", Keyword::Confidence),
+    ("family", Keyword::Family),
+    ("age", Keyword::Age),
+    ("idle", Keyword::Idle),
+    ("process", Keyword::Process),
+    ("interface", Keyword::Interface),
+    ("dev", Keyword::Interface),
+];
+
+const FAMILIES: &[(&str, Family)] =
+    &[("ipv4", Family::Ipv4), ("ipv6", Family::Ipv6), ("inet", Family::Ipv4), ("inet6", Family::Ipv6)];
