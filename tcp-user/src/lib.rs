@@ -1,6 +1,15 @@
 //! The agent, the CLI and the exporter of finwait.
+//!
+//! Modules from the kernel to the person: `kernel` is the one that names aya, `agent` mirrors and serves, `describe` and
+//! `view` put flow records into the users' words, `filter` chooses among them, `commands` is the CLI. `lab` makes real
+//! connections for `demo` and for the tests.
 
+pub mod agent;
+pub mod client;
+pub mod commands;
+pub mod demo;
 pub mod describe;
+pub mod filter;
 pub mod kernel;
 pub mod lab;
 pub mod view;

@@ -103,6 +103,11 @@ impl Mirror {
         }
     }
 
+    /// Looks at one of `parts` parts of the table, the next one each time.
+    pub fn sweep_part(&mut self, parts: u32) {
+        self.sweep(self.shared.table.capacity().div_ceil(parts));
+    }
+
     fn note_sequence(&mut self, event: &Event) {
         let cpu = event.cpu as usize;
         if self.sequences.len() <= cpu {
@@ -276,7 +281,7 @@ fn states(bytes: [u8; 2]) -> [State; 2] {
 }
 
 /// Events taken before the sweep has its turn.
-const BATCH: usize = 4096;
+pub const BATCH: usize = 4096;
 /// A kernel program holds a slot for well under a microsecond.
 const OWN_TRIES: u32 = 10_000;
 /// How long a flow that is over stays, so that late segments make no ghost.
