@@ -91,7 +91,12 @@ impl Bytes for SkbPacket<'_> {
         let spare = SPARE.get_ptr_mut(0)?;
         // SAFETY: the helper writes N octets into this CPU's spare ones, or fails.
         unsafe {
-            let error = bpf_skb_load_bytes(self.ctx.as_ptr().cast(), (offset & MAX_OFFSET) as u32, spare.cast(), N as u32);
+            let error = bpf_skb_load_bytes(
+                self.ctx.as_ptr().cast(),
+                (offset & MAX_OFFSET) as u32,
+                spare.cast(),
+                N as u32,
+            );
             (error == 0).then(|| *spare.cast::<[u8; N]>())
         }
     }

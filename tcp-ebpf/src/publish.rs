@@ -29,7 +29,9 @@ pub fn count_segment(work: &Work, counters: &mut Counters) {
         Kind::Ack | Kind::Bad if segment.payload_len != 0 => segment_kind::DATA,
         Kind::Ack | Kind::Bad => segment_kind::ACK,
     };
-    if let Some(count) = counters.segments.get_mut(number(&work.direction)).and_then(|kinds| kinds.get_mut(kind)) {
+    if let Some(count) =
+        counters.segments.get_mut(number(&work.direction)).and_then(|kinds| kinds.get_mut(kind))
+    {
         *count += segment.wire_segments as u64;
     }
 }

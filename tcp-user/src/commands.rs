@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use comfy_table::{ContentArrangement, Table};
+use comfy_table::{ContentArrangement, Table, presets};
 use jiff::Timestamp;
 use tcp_common::{Rules, State};
 
@@ -219,7 +219,8 @@ pub fn exit_code(error: &anyhow::Error) -> ExitCode {
 
 async fn ls(query: &QueryArgs, all: bool, filter: &str) -> Result<ExitCode> {
     let filter = Filter::from_str(filter)?;
-    let mut answer = client::get(&query.socket, if all { "/connections?all=true" } else { "/connections" }).await?;
+    let mut answer =
+        client::get(&query.socket, if all { "/connections?all=true" } else { "/connections" }).await?;
     let (now, mut found) = (Timestamp::now(), 0u64);
     let mut table = new_table(["CLIENT", "STATE", "SERVER", "STATE", "CLOSE", "CLOSER", "TIMER"]);
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
@@ -259,8 +260,12 @@ async fn ls(query: &QueryArgs, all: bool, filter: &str) -> Result<ExitCode> {
 
 /// A state that the end's own segments do not prove yet carries a `?`; the ends of this host carry a `*`.
 fn row(connection: &Connection) -> [String; 7] {
-    let address = |end: &crate::view::Endpoint| format!("{}{}", end.socket_address(), if end.local { " *" } else { "" });
-    let state = |end: &crate::view::Endpoint| format!("{}{}", end.state.rfc_name(), if end.confirmed { "" } else { "?" });
+    let address = |end: &crate::view::Endpoint| {
+        format!("{}{}", end.socket_address(), if end.local { " *" } else { "" })
+    };
+    let state = |end: &crate::view::Endpoint| {
+        format!("{}{}", end.state.rfc_name(), if end.confirmed { "" } else { "?" })
+    };
     let close = connection.close.as_ref();
     [
         address(&connection.client),
@@ -269,7 +274,10 @@ fn row(connection: &Connection) -> [String; 7] {
         state(&connection.server),
         close.map_or("-".into(), |close| close.kind.name().into()),
         close.and_then(|close| close.closer).map_or("-".into(), |closer| closer.to_string()),
-        connection.time_wait.as_ref().map_or("-".into(), |wait| format!("{:.1}s", wait.expires_in_ms as f64 / 1e3)),
+        connection
+            .time_wait
+            .as_ref()
+            .map_or("-".into(), |wait| format!("{:.1}s", wait.expires_in_ms as f64 / 1e3)),
     ]
 }
 
@@ -321,7 +329,13 @@ fn print(query: &QueryArgs, body: &[u8], text: impl FnOnce() -> String) -> Resul
 
 fn stats_text(stats: &Stats) -> String {
     let mut table = new_table(["WHAT", "WHICH", "COUNT"]);
-    let groups = [("ends", &stats.endpoints), ("opened", &stats.opened), ("closed", &stats.closed), ("resets", &stats.resets), ("segments", &stats.segments)];
+    let groups = [
+        ("ends", &stats.endpoints),
+        ("opened", &stats.opened),
+        ("closed", &stats.closed),
+        ("resets", &stats.resets),
+        ("segments", &stats.segments),
+    ];
     for (what, group) in groups {
         for (first, counts) in group {
             for (second, count) in counts.iter().filter(|(_, count)| **count > 0) {
@@ -329,7 +343,9 @@ fn stats_text(stats: &Stats) -> String {
             }
         }
     }
-    for (what, counts) in [("time-wait", &stats.time_wait), ("unmoved", &stats.unmoved), ("ignored", &stats.packets_ignored)] {
+    for (what, counts) in
+        [("time-wait", &stats.time_wait), ("unmoved", &stats.unmoved), ("ignored", &stats.packets_ignored)]
+    {
         for (which, count) in counts.iter().filter(|(_, count)| **count > 0) {
             table.add_row([what.to_owned(), which.clone(), count.to_string()]);
         }
@@ -344,7 +360,12 @@ fn status_text(status: &Status) -> String {
     let mut table = new_table(["INTERFACE", "INGRESS", "EGRESS", "TROUBLE"]);
     for watched in &status.interfaces {
         let or_dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".into());
-        table.add_row([watched.interface.clone(), or_dash(&watched.ingress), or_dash(&watched.egress), or_dash(&watched.error)]);
+        table.add_row([
+            watched.interface.clone(),
+            or_dash(&watched.ingress),
+            or_dash(&watched.egress),
+            or_dash(&watched.error),
+        ]);
     }
     format!(
         "finwait {} (pid {}) since {:.0}\nflow table: {} of {} slots, {:.1} MiB\npackets: {}, events lost: {}, deferred: {}, evicted: {}\n\n{table}",
@@ -363,7 +384,10 @@ fn status_text(status: &Status) -> String {
 
 fn new_table<const N: usize>(header: [&str; N]) -> Table {
     let mut table = Table::new();
-    table.set_content_arrangement(ContentArrangement::Disabled).set_header(header);
+    table
+        .load_style(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Disabled)
+        .set_header(header);
     table
 }
 

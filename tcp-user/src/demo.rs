@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use comfy_table::{ContentArrangement, Table as TextTable};
+use comfy_table::{ContentArrangement, Table as TextTable, presets};
 use tcp_common::flow::Closer;
 use tcp_common::{CloseKind, End, Endpoint, Flow, FlowKey, State};
 
@@ -70,7 +70,11 @@ pub fn run(ingress: Ingress) -> Result<bool> {
         say("");
         disagreements += rows.iter().filter(|row| !row.agrees()).count();
         let name = if family == Family::Ipv4 { "IPv4" } else { "IPv6" };
-        writeln!(out, "{name}, seen at {} ({} on ingress, {} on egress)\n", interface, attachment.ingress, attachment.egress)?;
+        writeln!(
+            out,
+            "{name}, seen at {} ({} on ingress, {} on egress)\n",
+            interface, attachment.ingress, attachment.egress
+        )?;
         writeln!(out, "{}\n", table(&rows))?;
     }
     let counters = kernel.counters()?;
@@ -82,7 +86,11 @@ pub fn run(ingress: Ingress) -> Result<bool> {
         counters.tracked,
         ignored,
         started.elapsed().as_secs_f32(),
-        if disagreements == 0 { "both ends agree with their kernels everywhere".to_owned() } else { format!("{disagreements} DISAGREE") }
+        if disagreements == 0 {
+            "both ends agree with their kernels everywhere".to_owned()
+        } else {
+            format!("{disagreements} DISAGREE")
+        }
     )?;
     Ok(disagreements == 0)
 }
@@ -140,8 +148,17 @@ fn socket_state(state: State) -> State {
 
 fn table(rows: &[Row]) -> TextTable {
     let mut table = TextTable::new();
-    table.set_content_arrangement(ContentArrangement::Disabled);
-    table.set_header(["", "CLOSE", "CLOSER", "CLIENT", "ITS KERNEL", "SERVER", "ITS KERNEL", "WHAT HAPPENED"]);
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header([
+        "",
+        "CLOSE",
+        "CLOSER",
+        "CLIENT",
+        "ITS KERNEL",
+        "SERVER",
+        "ITS KERNEL",
+        "WHAT HAPPENED",
+    ]);
     for row in rows {
         let mark = if row.agrees() { "ok" } else { "NO" };
         let (client, server, kind, closer) = match &row.ours {

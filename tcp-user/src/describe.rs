@@ -7,8 +7,8 @@ use tcp_common::flow::{Closer, Confidence as FlowConfidence, Opener as FlowOpene
 use tcp_common::{Cause, CloseKind, End, Flow, FlowKey, Rules, State};
 
 use crate::view::{
-    Close, CloseInfo, Confidence, Connection, Durations, Endpoint, Family, Fins, Opener, Peer, Side, TimeWait, Transition,
-    Who,
+    Close, CloseInfo, Confidence, Connection, Durations, Endpoint, Family, Fins, Opener, Peer, Side,
+    TimeWait, Transition, Who,
 };
 
 /// How the flow records' clock relates to wall time.

@@ -49,7 +49,8 @@ impl InKernel<'_> {
 impl Tracker for InKernel<'_> {
     fn segment(&mut self, now_ns: u64, sender: End, segment: &Segment) -> Flow {
         self.kernel.set_clock_ns(now_ns).expect("setting the clock");
-        let verdict = self.kernel.test_run(self.program, &frames::frame(sender, segment), 1).expect("running").0;
+        let verdict =
+            self.kernel.test_run(self.program, &frames::frame(sender, segment), 1).expect("running").0;
         let expected = if self.program == ProgramName::Xdp { 2 } else { u32::MAX };
         assert_eq!(verdict, expected, "the verdict is constant");
         let rules = self.rules;
@@ -57,7 +58,11 @@ impl Tracker for InKernel<'_> {
         self.events.borrow_mut().drain(usize::MAX, |event| {
             if event.kind == event_kind::PREVIOUS {
                 let mut flow = event.flow;
-                flow.end_previous(event.at_ns, Previous::from_u8(event.previous).expect("a Previous"), &rules);
+                flow.end_previous(
+                    event.at_ns,
+                    Previous::from_u8(event.previous).expect("a Previous"),
+                    &rules,
+                );
                 earlier.push(flow);
             }
         });
@@ -107,14 +112,20 @@ fn run_all(program: ProgramName) {
                 if let Err(message) = result {
                     failures.push(format!("{} {variant:?}: {message}", scenario.id));
                 }
-                failures.extend(tracker.differences.drain(..).map(|d| format!("{} {variant:?} {d}", scenario.id)));
+                failures.extend(
+                    tracker.differences.drain(..).map(|d| format!("{} {variant:?} {d}", scenario.id)),
+                );
             }
         }
     }
     let counters = kernel.counters().expect("counters");
     assert!(runs > 2_000, "only {runs} runs");
     assert!(failures.is_empty(), "{} failures in {runs} runs, the first:\n{}", failures.len(), failures[0]);
-    assert_eq!(counters.seen, counters.tracked + counters.ignored.iter().sum::<u64>(), "every packet in one counter");
+    assert_eq!(
+        counters.seen,
+        counters.tracked + counters.ignored.iter().sum::<u64>(),
+        "every packet in one counter"
+    );
     assert_eq!(counters.events_lost, 0);
     assert_eq!(counters.ignored[Ignored::Malformed as usize], 0);
     println!("{}: {runs} runs, {} packets", program.name(), counters.seen);

@@ -40,7 +40,8 @@ impl Flow {
     /// When TIME-WAIT of this end is over, on the caller's clock in ns; `None` in any other state.
     pub fn time_wait_deadline_ns(&self, end: End, rules: &Rules) -> Option<u64> {
         let half = self.half(end);
-        (half.state == State::TimeWait as u8).then(|| half.time_wait_at_ns.saturating_add(self.two_msl_ns(end, rules)))
+        (half.state == State::TimeWait as u8)
+            .then(|| half.time_wait_at_ns.saturating_add(self.two_msl_ns(end, rules)))
     }
 
     /// When the clock will next change something if no segment comes; `None` if it never will.

@@ -1,7 +1,7 @@
 //! ACK, payload and FIN: the established connection and its close (R2..R11, R17..R24).
 
-use super::facts::half_fact::*;
 use super::facts::flow_fact;
+use super::facts::half_fact::*;
 use super::open::pending_bit;
 use super::{Cause, Flow, Half, Outcome, Previous, Step, sides};
 use crate::segment::{Flags, Kind, Segment};
@@ -23,7 +23,8 @@ impl Flow {
         let Step { now_ns, rules, .. } = *step;
         let sender = step.sender();
         let holder = sender.peer();
-        let any_ack = if self.is_local(holder) { rules.linux_restart_local } else { rules.linux_restart_remote } != 0;
+        let any_ack =
+            if self.is_local(holder) { rules.linux_restart_local } else { rules.linux_restart_remote } != 0;
         let fin_again = cause as u8 == Cause::FinAgain as u8;
         let half = &mut self.halves[holder as usize & 1];
         if half.state == State::TimeWait as u8 && (fin_again || any_ack) && !half.has(GONE) {
@@ -67,10 +68,7 @@ impl Flow {
                 if y.has(FIN) && self.closing_ns == 0 {
                     self.closing_ns = now_ns;
                 }
-            } else if x.has(SEEN)
-                && y.has(SEEN)
-                && before(y.high.wrapping_add(sender_window), segment.ack)
-            {
+            } else if x.has(SEEN) && y.has(SEEN) && before(y.high.wrapping_add(sender_window), segment.ack) {
                 return Cause::AckUnsent;
             } else if y.has(FIN) {
                 // R17: the receiver acknowledges other octets where the FIN was.
@@ -278,7 +276,9 @@ fn prove(x: &Half, y: &Half, segment: &Segment, covers: bool, fresh: bool) -> St
     }
     match proved {
         State::Unknown | State::SynSent if before(y.isn, segment.ack) => State::Established,
-        State::SynReceived if before(y.first, segment.ack) || (fresh && x.has(SYN_ACKED)) => State::Established,
+        State::SynReceived if before(y.first, segment.ack) || (fresh && x.has(SYN_ACKED)) => {
+            State::Established
+        }
         State::Unknown
         | State::SynSent
         | State::SynReceived

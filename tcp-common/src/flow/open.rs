@@ -1,7 +1,7 @@
 //! SYN and SYN-ACK: the handshake, simultaneous and split opens, the next incarnation (R14..R16, R22).
 
-use super::facts::half_fact::*;
 use super::facts::flow_fact;
+use super::facts::half_fact::*;
 use super::{Cause, Flow, Half, Outcome, Previous, Step, sides};
 use crate::segment::Segment;
 use crate::seq::{Seq, at_or_before, before};
@@ -72,7 +72,14 @@ impl Flow {
             }
             // R22: the SYN was missed; who is answered has opened.
             let previous = if empty { Previous::None } else { Previous::Over };
-            self.begin_unseen(now_ns, sender.peer(), segment.ack.wrapping_sub(1), segment.ack, previous, outcome);
+            self.begin_unseen(
+                now_ns,
+                sender.peer(),
+                segment.ack.wrapping_sub(1),
+                segment.ack,
+                previous,
+                outcome,
+            );
         } else if pending {
             let complete = self.complete();
             let previous = if complete { Previous::Over } else { Previous::Superseded };
@@ -121,7 +128,14 @@ impl Flow {
 
     /// Starts the next incarnation with a SYN of `opener`.
     #[inline(always)]
-    fn begin(&mut self, now_ns: u64, opener: End, segment: &Segment, previous: Previous, outcome: &mut Outcome) {
+    fn begin(
+        &mut self,
+        now_ns: u64,
+        opener: End,
+        segment: &Segment,
+        previous: Previous,
+        outcome: &mut Outcome,
+    ) {
         self.reset_for_next(now_ns, previous, outcome);
         self.facts |= opener_bit(opener);
         let (x, _) = sides(&mut self.halves, opener);
@@ -131,7 +145,13 @@ impl Flow {
 
     /// Starts the next incarnation with the SYN that was pending.
     #[inline(always)]
-    pub(super) fn begin_pending(&mut self, now_ns: u64, opener: End, previous: Previous, outcome: &mut Outcome) {
+    pub(super) fn begin_pending(
+        &mut self,
+        now_ns: u64,
+        opener: End,
+        previous: Previous,
+        outcome: &mut Outcome,
+    ) {
         let (isn, first, tsval) = (self.pending_isn, self.pending_first, self.pending_tsval);
         self.begin_unseen(now_ns, opener, isn, first, previous, outcome);
         let (x, _) = sides(&mut self.halves, opener);

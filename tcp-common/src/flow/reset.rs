@@ -1,7 +1,7 @@
 //! RST: believed only where a host would believe it (RFC 5961 3.2, rules R12 and R13).
 
-use super::facts::half_fact::*;
 use super::facts::flow_fact;
+use super::facts::half_fact::*;
 use super::open::pending_bit;
 use super::{Cause, Flow, Half, Outcome, Previous, Step, sides};
 use crate::segment::{Flags, Segment};

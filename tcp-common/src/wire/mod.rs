@@ -127,7 +127,11 @@ impl Packet {
 }
 
 /// Reads the headers of one packet. `stripped_vlan` is the id of a tag that the NIC took out of the frame.
-pub fn parse<B: Bytes + ?Sized>(bytes: &B, link: Link, stripped_vlan: Option<u16>) -> Result<Packet, Ignored> {
+pub fn parse<B: Bytes + ?Sized>(
+    bytes: &B,
+    link: Link,
+    stripped_vlan: Option<u16>,
+) -> Result<Packet, Ignored> {
     let mut packet = Packet::EMPTY;
     parse_into(bytes, link, stripped_vlan, &mut packet)?;
     Ok(packet)

@@ -268,7 +268,8 @@ pub fn check(scenario: &Scenario, variant: Variant, tracker: &mut impl Tracker) 
         } else {
             continue;
         }
-        check_step(step, variant, &flow, &rules).map_err(|e| format!("step {index} at {} ms: {e}", step.at_ms))?;
+        check_step(step, variant, &flow, &rules)
+            .map_err(|e| format!("step {index} at {} ms: {e}", step.at_ms))?;
     }
     assert!(any, "{}: no segment at all", scenario.id);
     let mut records = tracker.earlier();
@@ -300,7 +301,8 @@ fn check_step(step: &Step, variant: Variant, flow: &Flow, rules: &Rules) -> Resu
             }
         }
         let deadline = flow.time_wait_deadline_ns(end, rules).map(|ns| (ns - START_NS) / MS);
-        let wanted = step.tw_deadline_ms.as_ref().and_then(|pair| if name == "a" { pair.a } else { pair.b }).flatten();
+        let wanted =
+            step.tw_deadline_ms.as_ref().and_then(|pair| if name == "a" { pair.a } else { pair.b }).flatten();
         if deadline != wanted {
             return Err(format!("{name}'s TIME-WAIT ends at {deadline:?}, expected {wanted:?}"));
         }
@@ -328,7 +330,11 @@ fn check_close(flow: &Flow, expected: &Close, variant: Variant) -> Result<(), St
             fins.push_str(name);
         }
     }
-    let got = format!("{} opener {opener} closer {closer} aborter {aborter} fins {fins} {}", kind.name(), flow.complete());
+    let got = format!(
+        "{} opener {opener} closer {closer} aborter {aborter} fins {fins} {}",
+        kind.name(),
+        flow.complete()
+    );
     let right = expected.kind.iter().any(|k| k == kind.name())
         && expected.opener == opener
         && expected.closer.iter().any(|c| c == closer)
@@ -340,7 +346,12 @@ fn check_close(flow: &Flow, expected: &Close, variant: Variant) -> Result<(), St
     } else {
         Err(format!(
             "{got}, expected {:?} opener {} closer {:?} aborter {} fins {} {}",
-            expected.kind, expected.opener, expected.closer, expected.aborter, expected.fins, expected.complete
+            expected.kind,
+            expected.opener,
+            expected.closer,
+            expected.aborter,
+            expected.fins,
+            expected.complete
         ))
     }
 }

@@ -34,7 +34,10 @@ pub async fn list(handle: &rtnetlink::Handle) -> Result<Vec<Interface>, rtnetlin
             index: message.header.index,
             name: String::new(),
             up: message.header.flags.contains(LinkFlags::Up),
-            ethernet: matches!(message.header.link_layer_type, LinkLayerType::Ether | LinkLayerType::Loopback),
+            ethernet: matches!(
+                message.header.link_layer_type,
+                LinkLayerType::Ether | LinkLayerType::Loopback
+            ),
             physical: message.header.link_layer_type == LinkLayerType::Ether,
         };
         for attribute in message.attributes {
@@ -119,7 +122,13 @@ impl Keeper {
             }
             let xdp_fits = self.ingress != Ingress::Xdp || interface.physical || !self.wanted.is_empty();
             let ingress = if xdp_fits { self.ingress } else { Ingress::Tc };
-            match kernel.attach(&interface.name, interface.index, interface.ethernet, ingress, interface.physical) {
+            match kernel.attach(
+                &interface.name,
+                interface.index,
+                interface.ethernet,
+                ingress,
+                interface.physical,
+            ) {
                 Ok(attachment) => {
                     self.attached.insert(interface.index, Ok(attachment));
                 }
@@ -147,7 +156,9 @@ impl Keeper {
                         egress: Some(attachment.egress.to_string()),
                         error: None,
                     },
-                    Err(error) => Watched { interface: name, ingress: None, egress: None, error: Some(error.clone()) },
+                    Err(error) => {
+                        Watched { interface: name, ingress: None, egress: None, error: Some(error.clone()) }
+                    }
                 }
             })
             .collect()

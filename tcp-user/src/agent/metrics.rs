@@ -29,7 +29,9 @@ impl Format {
     /// text, otherwise plain text.
     pub fn negotiate(accept_header: Option<&str>) -> Format {
         let ranges = || accept_header.unwrap_or_default().split(',').filter_map(MediaRange::parse);
-        let weight = |name: &str| ranges().filter(|range| range.name == name).map(|range| range.weight).reduce(f32::max);
+        let weight = |name: &str| {
+            ranges().filter(|range| range.name == name).map(|range| range.weight).reduce(f32::max)
+        };
         let open_metrics = weight("application/openmetrics-text").unwrap_or(0.0);
         // The most specific range that covers plain text decides.
         let plain = ["text/plain", "text/*", "*/*"].into_iter().find_map(weight).unwrap_or(0.0);
@@ -62,7 +64,9 @@ impl MediaRange {
             match key.trim().to_ascii_lowercase().as_str() {
                 "q" => weight = value.parse().ok().filter(|weight| (0.0..=1.0).contains(weight))?,
                 // 0.0.1 is the draft that the same text satisfies.
-                "version" if name.ends_with("/openmetrics-text") && !matches!(value, "1.0.0" | "0.0.1") => return None,
+                "version" if name.ends_with("/openmetrics-text") && !matches!(value, "1.0.0" | "0.0.1") => {
+                    return None;
+                }
                 _ => {}
             }
         }
@@ -365,12 +369,19 @@ impl Family {
                 return registry.register(format!("{}_seconds", self.name), self.help, of(snapshot).clone());
             }
             Data::Seconds(of) => {
-                return registry.register_with_unit(self.name, self.help, Unit::Seconds, of(snapshot).clone());
+                return registry.register_with_unit(
+                    self.name,
+                    self.help,
+                    Unit::Seconds,
+                    of(snapshot).clone(),
+                );
             }
             Data::Counter(of) if plain => ("_total", MetricType::Counter, Style::Bare, of(snapshot)),
             Data::Counter(of) => ("", MetricType::Counter, Style::Total, of(snapshot)),
             Data::Gauge(of) => ("", MetricType::Gauge, Style::Bare, of(snapshot)),
-            Data::Info(values) if plain => ("_info", MetricType::Gauge, Style::Bare, vec![(values.to_vec(), 1)]),
+            Data::Info(values) if plain => {
+                ("_info", MetricType::Gauge, Style::Bare, vec![(values.to_vec(), 1)])
+            }
             Data::Info(values) => ("", MetricType::Info, Style::Info, vec![(values.to_vec(), 1)]),
         };
         let series = Series { labels: self.labels, kind, style, samples };
@@ -444,7 +455,9 @@ fn table<const N: usize, const M: usize>(
     columns: [&'static str; M],
     counts: &[[u64; M]; N],
 ) -> Samples {
-    let row = |(name, counts)| list(columns, counts).into_iter().map(move |(column, count)| ([vec![name], column].concat(), count));
+    let row = |(name, counts)| {
+        list(columns, counts).into_iter().map(move |(column, count)| ([vec![name], column].concat(), count))
+    };
     rows.into_iter().zip(counts).flat_map(row).collect()
 }
 

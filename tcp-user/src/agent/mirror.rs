@@ -189,7 +189,9 @@ impl Mirror {
         let due = deadline.is_some_and(|deadline| deadline <= now_ns);
         let opened = entry.flow.was_established() && entry.counted != entry.flow.incarnation;
         let unreported = entry.flow.is_over() && entry.reported != entry.flow.incarnation;
-        let done = entry.flow.is_over() && entry.reported == entry.flow.incarnation && rested(&entry.flow, now_ns, &shared.rules);
+        let done = entry.flow.is_over()
+            && entry.reported == entry.flow.incarnation
+            && rested(&entry.flow, now_ns, &shared.rules);
         if !(due || opened || unreported || done) {
             return;
         }

@@ -59,15 +59,20 @@ pub async fn run(options: Options) -> Result<()> {
     }
     if options.dry_run {
         for interface in present.iter().filter(|interface| keeper.wants(interface)) {
-            let xdp = options.ingress == Ingress::Xdp || (options.ingress == Ingress::Auto && interface.physical);
-            println!("would watch {} (ingress {}, egress tcx)", interface.name, if xdp { "xdp-native" } else { "tcx" });
+            let xdp =
+                options.ingress == Ingress::Xdp || (options.ingress == Ingress::Auto && interface.physical);
+            println!(
+                "would watch {} (ingress {}, egress tcx)",
+                interface.name,
+                if xdp { "xdp-native" } else { "tcx" }
+            );
         }
         return Ok(());
     }
     // What can be taken by others is asked for before anything is attached.
-    let metrics = TcpListener::bind(options.listen)
-        .await
-        .with_context(|| format!("listening on {}: choose another address with --listen, port 0 takes any", options.listen))?;
+    let metrics = TcpListener::bind(options.listen).await.with_context(|| {
+        format!("listening on {}: choose another address with --listen, port 0 takes any", options.listen)
+    })?;
     let query = bind_socket(&options.socket).await?;
 
     let load = LoadOptions { rules: options.rules, max_flows: options.max_flows, ..LoadOptions::default() };
@@ -94,7 +99,8 @@ pub async fn run(options: Options) -> Result<()> {
         watchers: broadcast::Sender::new(65_536),
     });
     let watched = Arc::new(Mutex::new(keeper.watched(&names)));
-    let app = App { shared: Arc::clone(&shared), started_at: Timestamp::now(), watched: Arc::clone(&watched) };
+    let app =
+        App { shared: Arc::clone(&shared), started_at: Timestamp::now(), watched: Arc::clone(&watched) };
     let address = metrics.local_addr()?;
     tracing::info!(
         "watching {} interfaces; metrics on http://{address}/metrics, queries on {}",
@@ -175,7 +181,8 @@ async fn bind_socket(path: &Path) -> Result<UnixListener> {
         if tokio::net::UnixStream::connect(path).await.is_ok() {
             bail!("another agent answers on {}: stop it first, or choose another --socket", path.display());
         }
-        std::fs::remove_file(path).with_context(|| format!("removing the stale socket {}", path.display()))?;
+        std::fs::remove_file(path)
+            .with_context(|| format!("removing the stale socket {}", path.display()))?;
     }
     let listener = UnixListener::bind(path)
         .with_context(|| format!("binding {}: choose another place with --socket", path.display()))?;

@@ -51,7 +51,8 @@ impl From<&Snapshot> for Stats {
         Stats {
             schema: "finwait.stats/1".into(),
             endpoints: nested(Place::ALL.map(Place::name), |place| {
-                let count = |state: &State| (state.name().to_owned(), snapshot.endpoints[place][*state as usize]);
+                let count =
+                    |state: &State| (state.name().to_owned(), snapshot.endpoints[place][*state as usize]);
                 State::ALL.iter().map(count).collect()
             }),
             opened: nested(ROLES, |role| named(FAMILIES, &tally.opened[role])),

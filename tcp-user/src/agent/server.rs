@@ -17,7 +17,6 @@ use super::interfaces::Watched;
 use super::metrics::{self, Format};
 use super::mirror::Shared;
 use super::report::Stats;
-use crate::filter::Filter;
 
 /// The answer to `/status`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -75,39 +74,38 @@ pub fn query_routes(app: App) -> Router {
 
 /// The scraper's routes.
 pub fn metrics_routes(app: App) -> Router {
-    Router::new().route("/metrics", get(scrape)).route("/", get(async || "finwait: see /metrics\n")).with_state(app)
+    Router::new()
+        .route("/metrics", get(scrape))
+        .route("/", get(async || "finwait: see /metrics\n"))
+        .with_state(app)
 }
 
 #[derive(Deserialize)]
-struct Filtered {
+struct Which {
+    /// Those too that are over and only remembered for late segments.
     #[serde(default)]
-    filter: String,
+    all: bool,
 }
 
 /// A line a connection, as many as there are, never all in memory.
-async fn connections(State(app): State<App>, Query(query): Query<Filtered>) -> Response {
-    let filter = match Filter::parse(&query.filter) {
-        Ok(filter) => filter,
-        Err(error) => return (StatusCode::BAD_REQUEST, error.to_string()).into_response(),
-    };
-    let shown_closed = query.filter.to_ascii_lowercase().contains("closed");
+async fn connections(State(app): State<App>, Query(which): Query<Which>) -> Response {
     let capacity = app.shared.table.capacity();
     let body = stream::unfold(0u32, move |next| {
-        let (app, filter) = (app.clone(), filter.clone());
+        let app = app.clone();
         async move {
             if next >= capacity {
                 return None;
             }
             let until = next.saturating_add(SLOTS_A_CHUNK).min(capacity);
             let mut chunk = Vec::new();
-            let (describer, now) = (app.shared.describer(), Timestamp::now());
+            let describer = app.shared.describer();
             for entry in (next..until).filter_map(|index| app.shared.table.read(index)) {
-                if entry.flow.is_over() && !shown_closed {
+                if entry.flow.is_over() && !which.all {
                     continue;
                 }
                 let interface = app.shared.names.of_hook(entry.hooks[0].hook.max(entry.hooks[1].hook));
                 let connection = describer.connection(&entry.key, &entry.flow, interface);
-                if filter.matches(&connection, now) && serde_json::to_writer(&mut chunk, &connection).is_ok() {
+                if serde_json::to_writer(&mut chunk, &connection).is_ok() {
                     chunk.push(b'\n');
                 }
             }
@@ -144,7 +142,8 @@ async fn status(State(app): State<App>) -> Response {
         Err(error) => return unavailable(&error),
     };
     let kernel = super::mirror::lock(&app.shared.kernel);
-    let programs = kernel.verified_instructions().iter().map(|&(name, count)| (name.to_owned(), count)).collect();
+    let programs =
+        kernel.verified_instructions().iter().map(|&(name, count)| (name.to_owned(), count)).collect();
     drop(kernel);
     axum::Json(Status {
         schema: "finwait.status/1".into(),

@@ -183,7 +183,8 @@ impl Kernel {
             Err(error) if matches!(errno(&error), Some(libc::EINVAL | libc::EOPNOTSUPP)) => {
                 // An existing clsact is fine; any other trouble shows when the filter is added.
                 let _ = tc::qdisc_add_clsact(interface);
-                let options = NlOptions { priority: PRIORITY, handle: TcHandle::new(0, HANDLE), classid: None };
+                let options =
+                    NlOptions { priority: PRIORITY, handle: TcHandle::new(0, HANDLE), classid: None };
                 let id = program
                     .attach_with_options(interface, kind, TcAttachOptions::Netlink(options))
                     .map_err(failed)?;

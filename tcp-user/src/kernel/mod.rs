@@ -6,7 +6,7 @@ mod attach;
 mod events;
 mod table;
 
-pub use attach::{Attachment, AttachError, Hook, Ingress, Mode};
+pub use attach::{AttachError, Attachment, Hook, Ingress, Mode};
 pub use events::Events;
 pub use table::{Entry, Owned, Table};
 
@@ -62,7 +62,9 @@ pub enum KernelError {
     )]
     NotPermitted(String),
     /// The kernel has no BPF or refuses it.
-    #[error("this kernel cannot run the programs: {0}. finwait needs Linux 6.1 or newer with BPF, BTF and ring buffers")]
+    #[error(
+        "this kernel cannot run the programs: {0}. finwait needs Linux 6.1 or newer with BPF, BTF and ring buffers"
+    )]
     NotSupported(String),
     /// The verifier refused a program.
     #[error("the kernel's verifier refused program {program}: {reason}\n{log}")]
@@ -84,7 +86,9 @@ pub enum KernelError {
     },
 }
 
-fn other<E: Into<Box<dyn std::error::Error + Send + Sync>>>(what: &'static str) -> impl FnOnce(E) -> KernelError {
+fn other<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
+    what: &'static str,
+) -> impl FnOnce(E) -> KernelError {
     move |source| KernelError::Other { what, source: source.into() }
 }
 
@@ -144,10 +148,18 @@ impl Kernel {
             instructions.push((program.name(), load_program(&mut ebpf, program)?));
         }
         let table = Arc::new(Table::map(take(&mut ebpf, "FLOWS")?, slots)?);
-        let settings = Array::try_from(take(&mut ebpf, "SETTINGS")?).map_err(other("opening the settings"))?;
-        let counters = PerCpuArray::try_from(take(&mut ebpf, "COUNTERS")?).map_err(other("opening the counters"))?;
+        let settings =
+            Array::try_from(take(&mut ebpf, "SETTINGS")?).map_err(other("opening the settings"))?;
+        let counters =
+            PerCpuArray::try_from(take(&mut ebpf, "COUNTERS")?).map_err(other("opening the counters"))?;
         let ring = RingBuf::try_from(take(&mut ebpf, "EVENTS")?).map_err(other("opening the ring"))?;
-        let current = Settings { rules: options.rules, seed: random_seed(), clock_ns: 0, mask: slots - 1, layout: LAYOUT };
+        let current = Settings {
+            rules: options.rules,
+            seed: random_seed(),
+            clock_ns: 0,
+            mask: slots - 1,
+            layout: LAYOUT,
+        };
         let mut kernel = Kernel { ebpf, table, settings, current, counters, ring: Some(ring), instructions };
         kernel.apply_settings()?;
         Ok(kernel)

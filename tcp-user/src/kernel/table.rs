@@ -59,7 +59,10 @@ impl Table {
             return Err(KernelError::NotSupported("the flow table is no array".into()));
         };
         let len = slots as usize * size_of::<Slot>();
-        let memory = MmapOptions::new().len(len).map_raw(&map.fd().as_fd()).map_err(other("mapping the flow table"))?;
+        let memory = MmapOptions::new()
+            .len(len)
+            .map_raw(&map.fd().as_fd())
+            .map_err(other("mapping the flow table"))?;
         Ok(Table { memory, slots, _map: map })
     }
 
@@ -110,8 +113,12 @@ impl Table {
     pub fn own(&self, index: u32) -> Option<Owned<'_>> {
         let tag = self.load(index);
         let busy = tag.next(Tag::BUSY);
-        (tag.phase() == Tag::LIVE && self.swap(index, tag, busy))
-            .then_some(Owned { table: self, index, tag: busy, release_to: Tag::LIVE })
+        (tag.phase() == Tag::LIVE && self.swap(index, tag, busy)).then_some(Owned {
+            table: self,
+            index,
+            tag: busy,
+            release_to: Tag::LIVE,
+        })
     }
 
     /// Frees every slot; for tests, when no program runs.
