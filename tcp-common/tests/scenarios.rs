@@ -46,3 +46,26 @@ fn a_broken_expectation_is_noticed() {
     scenario.close[0].kind = vec!["simultaneous".into()];
     assert!(run(&scenario, Variant { isn: (1000, 5000), swapped: false, doubled: false }).is_err());
 }
+
+#[test]
+fn the_ack_of_a_fin_may_be_seen_before_the_fin() {
+    use tcp_common::{CloseKind, End, Flags, Flow, Rules, Segment, State};
+    let mut flow = Flow::EMPTY;
+    let mut at_ns = 1;
+    let mut see = |sender, flags, seq, ack| {
+        at_ns += 1;
+        let segment =
+            Segment { seq, ack, window: 65_535, flags: Flags(flags), wire_segments: 1, ..Segment::default() };
+        flow.on_segment(at_ns, sender, &segment, &Rules::RFC);
+        (flow.state(End::A), flow.state(End::B), flow.close_kind())
+    };
+    see(End::A, Flags::SYN, 10, 0);
+    see(End::B, Flags::SYN | Flags::ACK, 50, 11);
+    see(End::A, Flags::ACK, 11, 51);
+    see(End::A, Flags::ACK, 11, 52);
+    let (a, b, _) = see(End::B, Flags::FIN | Flags::ACK, 51, 11);
+    assert_eq!((a, b), (State::CloseWait, State::FinWait2));
+    see(End::A, Flags::FIN | Flags::ACK, 11, 52);
+    let over = see(End::B, Flags::ACK, 52, 12);
+    assert_eq!(over, (State::Closed, State::TimeWait, CloseKind::Fin4Seg));
+}

@@ -84,9 +84,14 @@ impl Flow {
         let (x, y) = sides(&mut self.halves, sender);
         let covers = take_ack(x, y, segment);
         let fresh = take_payload(x, segment, &mut cause);
-        let first_fin = take_fin(x, segment, &mut cause);
+        let gap = self.facts & flow_fact::GAP != 0;
+        let first_fin = take_fin(x, y.ack, gap, segment, &mut cause);
         if first_fin && self.closing_ns == 0 {
             self.closing_ns = now_ns;
+        }
+        if first_fin && x.has(FIN_ACKED) && !y.has(FIN) {
+            // That earlier ACK was a segment of its own (R7).
+            y.set(EMPTY_COVER);
         }
         if x.has(FIN)
             && x.contig == x.fin_end
@@ -197,9 +202,9 @@ fn take_payload(x: &mut Half, segment: &Segment, cause: &mut Cause) -> bool {
     fresh
 }
 
-/// Takes the FIN. Returns whether it is the first copy.
+/// Takes the FIN of `x`, whose peer acknowledged up to `peer_ack`. Returns whether it is the first copy.
 #[inline(always)]
-fn take_fin(x: &mut Half, segment: &Segment, cause: &mut Cause) -> bool {
+fn take_fin(x: &mut Half, peer_ack: Seq, gap: bool, segment: &Segment, cause: &mut Cause) -> bool {
     if !segment.flags.has(Flags::FIN) {
         return false;
     }
@@ -217,10 +222,16 @@ fn take_fin(x: &mut Half, segment: &Segment, cause: &mut Cause) -> bool {
         }
         return false;
     }
-    if before(end, x.contig) || end == x.contig {
+    // The peer's ACK of this FIN may have been seen first, on another CPU, and taken for a gap of one octet (R11).
+    let acked_before = gap && end == x.contig && end == x.high && end == peer_ack;
+    if before(end, x.contig) || (end == x.contig && !acked_before) {
         // Octets where the FIN would be were already acknowledged: an old duplicate.
         *cause = Cause::OldDupSeq;
         return false;
+    }
+    if acked_before {
+        x.bytes = x.bytes.wrapping_sub(1);
+        x.set(FIN_DELIVERED | FIN_ACKED);
     }
     x.fin_end = end;
     x.fin_ack = segment.ack;
