@@ -2,7 +2,7 @@
 //!
 //! A label value is a `&'static str`, so it can only be a name out of this program's own tables: no address, no port, no
 //! word of a peer's ever becomes a series. The number of series is therefore bounded whatever happens on the wire, and
-//! every series but those of [`other transitions`](transitions) is there from the first scrape, at 0.
+//! every series but those of transitions that the RFC does not know is there from the first scrape, at 0.
 
 use std::fmt;
 
