@@ -12,4 +12,5 @@ pub mod describe;
 pub mod filter;
 pub mod kernel;
 pub mod lab;
+pub mod replay;
 pub mod view;

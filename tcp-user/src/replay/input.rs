@@ -1,0 +1,73 @@
+//! Where a capture comes from: a file or standard input, plain or compressed.
+
+use std::fs::File;
+use std::io::{self, BufReader, Cursor, IsTerminal, Read};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::error::Fault;
+
+/// An input whose first octets were looked at.
+pub struct Input {
+    /// What it says after decompression.
+    pub(super) reader: Box<dyn Read>,
+    /// Whether it was compressed.
+    pub(super) compressed: bool,
+    /// Octets read so far, before decompression.
+    pub(super) read: Arc<AtomicU64>,
+    /// Octets there are, before decompression, where that is known.
+    pub(super) size: Option<u64>,
+}
+
+impl Input {
+    /// Opens a file; `-` is standard input.
+    pub fn open(path: &Path) -> Result<Input, Fault> {
+        if path == Path::new("-") {
+            let stdin = io::stdin();
+            return if stdin.is_terminal() { Err(Fault::Terminal) } else { Input::new(stdin) };
+        }
+        let file = File::open(path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => Fault::Missing,
+            _ => Fault::Open(error),
+        })?;
+        let metadata = file.metadata().map_err(Fault::Open)?;
+        if metadata.is_dir() {
+            return Err(Fault::Directory);
+        }
+        let input = Input::new(file)?;
+        Ok(Input { size: metadata.is_file().then_some(metadata.len()), ..input })
+    }
+
+    /// Takes any source of octets.
+    pub fn new(source: impl Read + 'static) -> Result<Input, Fault> {
+        let read = Arc::new(AtomicU64::new(0));
+        let mut source = Counted { source, read: Arc::clone(&read) };
+        let mut magic = Vec::with_capacity(4);
+        source.by_ref().take(4).read_to_end(&mut magic).map_err(Fault::Open)?;
+        if magic.is_empty() {
+            return Err(Fault::Empty);
+        }
+        let start: [u8; 4] = std::array::from_fn(|i| magic.get(i).copied().unwrap_or(0));
+        let whole = Cursor::new(magic).chain(source);
+        let (reader, compressed): (Box<dyn Read>, bool) = match start {
+            [0x1f, 0x8b, ..] => (Box::new(flate2::bufread::MultiGzDecoder::new(BufReader::new(whole))), true),
+            [0x28, 0xb5, 0x2f, 0xfd] => (Box::new(zstd::Decoder::new(whole).map_err(Fault::Open)?), true),
+            _ => (Box::new(whole), false),
+        };
+        Ok(Input { reader, compressed, read, size: None })
+    }
+}
+
+struct Counted<R> {
+    source: R,
+    read: Arc<AtomicU64>,
+}
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.source.read(buffer)?;
+        self.read.fetch_add(count as u64, Ordering::Relaxed);
+        Ok(count)
+    }
+}

@@ -1,0 +1,41 @@
+//! How many frames there were, and what became of them.
+
+use std::fmt;
+
+use tcp_common::Ignored;
+
+/// Counts of one replay: `frames` equals `tracked` plus all that was ignored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Statistics {
+    /// Frames in the capture.
+    pub frames: u64,
+    /// Frames whose segment was given to a flow.
+    pub tracked: u64,
+    /// Frames without a flow, by [`Ignored`].
+    pub ignored_by: [u64; Ignored::COUNT],
+    /// Frames of an interface whose link type is not read.
+    pub foreign_link: u64,
+    /// Frames whose time lay before that of a frame already seen; they count as of that frame's time.
+    pub out_of_order: u64,
+    /// Incarnations that began.
+    pub connections: u64,
+}
+
+impl Statistics {
+    /// The reasons for which frames were ignored, those that did not occur left out.
+    pub fn ignored(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let reasons = Ignored::ALL.iter().map(|reason| (reason.name(), self.ignored_by[*reason as usize]));
+        reasons.chain([("foreign_link", self.foreign_link)]).filter(|(_, count)| *count != 0)
+    }
+}
+
+/// One line for people: `1204 frames: 1200 tracked, 4 not tcp`.
+impl fmt::Display for Statistics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} frames: {} tracked", self.frames, self.tracked)?;
+        for (reason, count) in self.ignored() {
+            write!(f, ", {count} {}", reason.replace('_', " "))?;
+        }
+        Ok(())
+    }
+}
