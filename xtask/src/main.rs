@@ -1,7 +1,8 @@
-//! The project's own chores: `cargo xtask test`, `demo`, `build-ebpf`.
+//! The project's own chores: `cargo xtask test`, `demo`, `build-ebpf`, `package`.
 
 mod build_ebpf;
 mod debian;
+mod package;
 mod run;
 
 use anyhow::Result;
@@ -32,6 +33,8 @@ enum Chore {
     },
     /// Prints the cost of a packet in the kernel programs (root needed).
     Bench,
+    /// Builds the Debian package and starts the program in it.
+    Package,
 }
 
 fn main() -> Result<()> {
@@ -40,5 +43,6 @@ fn main() -> Result<()> {
         Chore::Demo { arguments } => run::demo(&arguments),
         Chore::BuildEbpf { check } => build_ebpf::build(check),
         Chore::Bench => run::bench(),
+        Chore::Package => package::package(),
     }
 }
