@@ -1,0 +1,136 @@
+//! Facts as text for people. No cell holds a space, so that `awk` can count columns; an empty one is `-`.
+
+use super::palette;
+use crate::view::{CloseInfo, CloseKind, Endpoint, Process, State, TimeWait};
+use anstyle::Style;
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+
+/// A text and how it looks where there are colours.
+pub(super) struct Cell {
+    pub(super) text: String,
+    pub(super) style: Style,
+}
+
+impl From<String> for Cell {
+    fn from(text: String) -> Cell {
+        Cell { text, style: Style::new() }
+    }
+}
+
+/// The mark of the end on this host.
+const LOCAL_MARK: char = '*';
+/// The mark of a state that the end's own segments do not prove.
+const UNCONFIRMED_MARK: char = '?';
+
+pub(super) fn none() -> Cell {
+    Cell::from(NOTHING.to_owned())
+}
+
+const NOTHING: &str = "-";
+
+pub(super) fn address(address: SocketAddr, local: bool) -> Cell {
+    match local {
+        true => Cell { text: format!("{address}{LOCAL_MARK}"), style: palette::LOCAL },
+        false => Cell::from(address.to_string()),
+    }
+}
+
+pub(super) fn end(end: &Endpoint) -> Cell {
+    address(end.socket_address(), end.local)
+}
+
+pub(super) fn state(state: State, confirmed: bool) -> Cell {
+    let mut text = state.rfc_name().to_owned();
+    if !confirmed && state != State::Unknown {
+        text.push(UNCONFIRMED_MARK);
+    }
+    Cell { text, style: palette::state_style(state, confirmed) }
+}
+
+pub(super) fn timer(time_wait: &TimeWait) -> Cell {
+    let mut text = format!("2msl:{}", duration(time_wait.expires_in_ms as f64));
+    if time_wait.restarts > 0 {
+        let _infallible = write!(text, ",restarts={}", time_wait.restarts);
+    }
+    Cell::from(text)
+}
+
+pub(super) fn close(close: &CloseInfo) -> Cell {
+    let mut text = match close.kind {
+        // Begun, and nobody knows yet in which form it will end.
+        CloseKind::Open => "closing".to_owned(),
+        kind => kind.name().to_owned(),
+    };
+    if let Some(closer) = close.closer {
+        let _infallible = write!(text, ",closer={closer}");
+    }
+    let Some(aborter) = close.aborter else { return Cell::from(text) };
+    let _infallible = write!(text, ",rst={aborter}");
+    Cell { text, style: palette::ABORTED }
+}
+
+pub(super) fn process(process: &Process) -> Cell {
+    Cell::from(format!("{}/{}", escape_word(&process.comm), process.pid))
+}
+
+/// A duration as short as a person wants it: `310us`, `9.9ms`, `59.2s`, `5m12s`, `3h20m`, `5d4h`.
+pub fn duration(ms: f64) -> String {
+    if !ms.is_finite() || ms < 0.0 {
+        return NOTHING.to_owned();
+    }
+    let seconds = (ms / 1000.0).round() as u64;
+    match () {
+        () if ms < 0.9995 => format!("{:.0}us", ms * 1000.0),
+        () if ms < 99.95 => format!("{}ms", short(ms)),
+        () if ms < 999.5 => format!("{ms:.0}ms"),
+        () if ms < 59_950.0 => format!("{}s", short(ms / 1000.0)),
+        () if seconds < HOUR => two(seconds, MINUTE, "m", 1, "s"),
+        () if seconds < DAY => two(seconds, HOUR, "h", MINUTE, "m"),
+        () => two(seconds, DAY, "d", HOUR, "h"),
+    }
+}
+
+const MINUTE: u64 = 60;
+const HOUR: u64 = 60 * MINUTE;
+const DAY: u64 = 24 * HOUR;
+
+fn short(value: f64) -> String {
+    let text = format!("{value:.1}");
+    text.strip_suffix(".0").map(str::to_owned).unwrap_or(text)
+}
+
+fn two(seconds: u64, big: u64, big_unit: &str, small: u64, small_unit: &str) -> String {
+    match (seconds / big, seconds % big / small) {
+        (whole, 0) => format!("{whole}{big_unit}"),
+        (whole, rest) => format!("{whole}{big_unit}{rest}{small_unit}"),
+    }
+}
+
+/// Text from outside (interface and command names) without what could steer a terminal: control characters and those
+/// that change the direction of writing are shown as `\u{1b}`.
+pub fn escape(text: &str) -> String {
+    escape_if(text, |c| c.is_control() || is_bidi(c))
+}
+
+/// The same without white space, for a column.
+pub(super) fn escape_word(text: &str) -> String {
+    if text.is_empty() {
+        NOTHING.to_owned()
+    } else {
+        escape_if(text, |c| c.is_control() || c.is_whitespace() || is_bidi(c))
+    }
+}
+
+fn escape_if(text: &str, bad: impl Fn(char) -> bool) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for c in text.chars() {
+        if bad(c) { safe.extend(c.escape_unicode()) } else { safe.push(c) }
+    }
+    safe
+}
+
+/// Unicode's explicit directional formatting (UAX 9).
+fn is_bidi(c: char) -> bool {
+    matches!(c, '\u{200e}' | '\u{200f}' | '\u{061c}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}

@@ -1,0 +1,128 @@
+//! Records as comma-separated values: the machine's words, an empty field where nothing is known.
+
+use super::cell::escape;
+use crate::view::{Close, CloseInfo, Connection, Durations, Endpoint, Event, Side, TimeWait, Transition};
+use jiff::Timestamp;
+use std::io::{self, Write};
+
+/// Writes lines with as much quoting as they need.
+#[derive(Default)]
+pub(super) struct Lines {
+    buffer: Vec<u8>,
+}
+
+impl Lines {
+    pub(super) fn write<F: AsRef<[u8]>>(
+        &mut self,
+        out: &mut impl Write,
+        fields: impl Iterator<Item = F>,
+    ) -> io::Result<()> {
+        self.buffer.clear();
+        let mut line = ::csv::Writer::from_writer(std::mem::take(&mut self.buffer));
+        line.write_record(fields)?;
+        self.buffer = line.into_inner().map_err(|error| error.into_error())?;
+        out.write_all(&self.buffer)
+    }
+}
+
+type Field<T> = (&'static str, fn(&T) -> String);
+
+/// Names and values of a connection's line.
+pub(super) const CONNECTION: &[Field<Connection>] = &[
+    ("family", |c| c.family.to_string()),
+    ("interface", |c| c.interface.as_deref().map(escape).unwrap_or_default()),
+    ("incarnation", |c| c.incarnation.to_string()),
+    ("client_address", |c| c.client.address.to_string()),
+    ("client_port", |c| c.client.port.to_string()),
+    ("client_state", |c| state(&c.client)),
+    ("client_confirmed", |c| c.client.confirmed.to_string()),
+    ("client_local", |c| c.client.local.to_string()),
+    ("client_segments", |c| c.client.segments.to_string()),
+    ("client_bytes", |c| c.client.bytes.to_string()),
+    ("server_address", |c| c.server.address.to_string()),
+    ("server_port", |c| c.server.port.to_string()),
+    ("server_state", |c| state(&c.server)),
+    ("server_confirmed", |c| c.server.confirmed.to_string()),
+    ("server_local", |c| c.server.local.to_string()),
+    ("server_segments", |c| c.server.segments.to_string()),
+    ("server_bytes", |c| c.server.bytes.to_string()),
+    ("opener", |c| c.opener.to_string()),
+    ("confidence", |c| c.confidence.to_string()),
+    ("opened_at", |c| time(c.opened_at)),
+    ("last_seen_at", |c| time(Some(c.last_seen_at))),
+    ("handshake_ms", |c| text(c.handshake_ms)),
+    ("close_kind", |c| of(c, |close| Some(close.kind.name()))),
+    ("closer", |c| of(c, |close| close.closer)),
+    ("aborter", |c| of(c, |close| close.aborter)),
+    ("fins", |c| of(c, |close| Some(close.fins))),
+    ("complete", |c| of(c, |close| Some(close.complete))),
+    ("close_started_at", |c| time(c.close.as_ref().and_then(|close| close.started_at))),
+    ("time_wait_holder", |c| text(waiting(c).map(|time_wait| time_wait.holder))),
+    ("time_wait_expires_in_ms", |c| text(waiting(c).map(|time_wait| time_wait.expires_in_ms))),
+    ("time_wait_restarts", |c| text(waiting(c).map(|time_wait| time_wait.restarts))),
+    ("pid", |c| text(c.process.as_ref().map(|process| process.pid))),
+    ("comm", |c| c.process.as_ref().map(|process| escape(&process.comm)).unwrap_or_default()),
+    ("unit", |c| {
+        let unit = c.process.as_ref().and_then(|process| process.unit.as_deref());
+        unit.map(escape).unwrap_or_default()
+    }),
+];
+
+/// Names and values of an event's line; a transition and a close each leave the other's fields empty.
+pub(super) const EVENT: &[Field<Event>] = &[
+    ("event", |e| either(e, |_| "transition", |_| "close").to_owned()),
+    ("at", |e| time(either(e, |t| Some(t.at), |c| c.closed_at))),
+    ("client_address", |e| either(e, |t| t.client.address, |c| c.connection.client.address).to_string()),
+    ("client_port", |e| either(e, |t| t.client.port, |c| c.connection.client.port).to_string()),
+    ("server_address", |e| either(e, |t| t.server.address, |c| c.connection.server.address).to_string()),
+    ("server_port", |e| either(e, |t| t.server.port, |c| c.connection.server.port).to_string()),
+    ("incarnation", |e| either(e, |t| t.incarnation, |c| c.connection.incarnation).to_string()),
+    ("side", |e| text(either(e, |t| Some(t.side), |_| None::<Side>))),
+    ("from", |e| text(either(e, |t| Some(t.from.name()), |_| None))),
+    ("to", |e| text(either(e, |t| Some(t.to.name()), |_| None))),
+    ("cause", |e| either(e, |t| escape(&t.cause), |_| String::new())),
+    ("close_kind", |e| of_close(e, |c| of(&c.connection, |close| Some(close.kind.name())))),
+    ("closer", |e| of_close(e, |c| of(&c.connection, |close| close.closer))),
+    ("aborter", |e| of_close(e, |c| of(&c.connection, |close| close.aborter))),
+    ("fins", |e| of_close(e, |c| of(&c.connection, |close| Some(close.fins)))),
+    ("complete", |e| of_close(e, |c| of(&c.connection, |close| Some(close.complete)))),
+    ("handshake_ms", |e| lasted(e, |d| d.handshake)),
+    ("established_ms", |e| lasted(e, |d| d.established)),
+    ("closing_ms", |e| lasted(e, |d| d.closing)),
+    ("time_wait_ms", |e| lasted(e, |d| d.time_wait)),
+];
+
+fn state(end: &Endpoint) -> String {
+    end.state.name().to_owned()
+}
+
+fn waiting(connection: &Connection) -> Option<&TimeWait> {
+    connection.time_wait.as_ref()
+}
+
+fn of<T: ToString>(connection: &Connection, fact: impl Fn(&CloseInfo) -> Option<T>) -> String {
+    text(connection.close.as_ref().and_then(fact))
+}
+
+fn either<T>(event: &Event, transition: impl Fn(&Transition) -> T, close: impl Fn(&Close) -> T) -> T {
+    match event {
+        Event::Transition(record) => transition(record),
+        Event::Close(record) => close(record),
+    }
+}
+
+fn of_close(event: &Event, fact: impl Fn(&Close) -> String) -> String {
+    either(event, |_| String::new(), fact)
+}
+
+fn lasted(event: &Event, part: impl Fn(&Durations) -> Option<f64>) -> String {
+    of_close(event, |close| text(part(&close.durations_ms)))
+}
+
+fn time(at: Option<Timestamp>) -> String {
+    at.map(|at| format!("{at:.6}")).unwrap_or_default()
+}
+
+fn text(value: Option<impl ToString>) -> String {
+    value.map(|value| value.to_string()).unwrap_or_default()
+}

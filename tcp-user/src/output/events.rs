@@ -1,0 +1,125 @@
+//! Streams of transitions and closes.
+
+use super::cell::{self, duration, escape_word};
+use super::palette::Palette;
+use super::{Format, JsonDocument, csv, json_line};
+use crate::view::{Close, Event, State, Transition, schema};
+use std::fmt::Write as _;
+use std::io::{self, Write};
+
+/// Writes events in one of the formats, one line each, as they come.
+pub struct EventWriter<W> {
+    out: W,
+    layout: Layout,
+    palette: Palette,
+    count: usize,
+}
+
+enum Layout {
+    Lines { wide: bool },
+    Json(JsonDocument),
+    Ndjson,
+    Csv(csv::Lines),
+}
+
+impl<W: Write> EventWriter<W> {
+    /// Begins a stream.
+    pub fn new(mut out: W, format: Format, palette: Palette) -> io::Result<EventWriter<W>> {
+        let layout = match format {
+            Format::Table => Layout::Lines { wide: false },
+            Format::Wide => Layout::Lines { wide: true },
+            Format::Json => Layout::Json(JsonDocument::new(schema::EVENTS, "events")),
+            Format::Ndjson => Layout::Ndjson,
+            Format::Csv => {
+                let mut lines = csv::Lines::default();
+                lines.write(&mut out, csv::EVENT.iter().map(|(name, _)| *name))?;
+                Layout::Csv(lines)
+            }
+        };
+        Ok(EventWriter { out, layout, palette, count: 0 })
+    }
+
+    /// Writes one event.
+    pub fn push(&mut self, event: &Event) -> io::Result<()> {
+        self.count += 1;
+        match &mut self.layout {
+            Layout::Lines { wide } => {
+                let line = match event {
+                    Event::Transition(transition) => transition_line(transition, self.palette),
+                    Event::Close(close) => close_line(close, *wide, self.palette),
+                };
+                writeln!(self.out, "{line}")
+            }
+            Layout::Json(document) => document.push(&mut self.out, event),
+            Layout::Ndjson => json_line(&mut self.out, event),
+            Layout::Csv(lines) => {
+                lines.write(&mut self.out, csv::EVENT.iter().map(|(_, field)| field(event)))
+            }
+        }
+    }
+
+    /// Lets everything out; for a live stream, whenever it pauses.
+    pub fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+
+    /// Ends the stream, flushes, and says how many events it had.
+    pub fn finish(mut self) -> io::Result<usize> {
+        if let Layout::Json(document) = &mut self.layout {
+            document.finish(&mut self.out)?;
+        }
+        self.out.flush()?;
+        Ok(self.count)
+    }
+}
+
+fn transition_line(transition: &Transition, palette: Palette) -> String {
+    let Transition { at, client, server, incarnation, side, from, to, cause } = transition;
+    let state = |state: State| palette.paint(cell::state(state, true));
+    format!(
+        "{at:.6} {} -> {} #{incarnation} {side} {} -> {} {}",
+        palette.paint(cell::address(client.socket_address(), client.local)),
+        palette.paint(cell::address(server.socket_address(), server.local)),
+        state(*from),
+        state(*to),
+        escape_word(cause),
+    )
+}
+
+fn close_line(close: &Close, wide: bool, palette: Palette) -> String {
+    let connection = &close.connection;
+    let mut line = format!(
+        "{:.6} {} -> {} #{} over {}",
+        close.closed_at.unwrap_or(connection.last_seen_at),
+        palette.paint(cell::end(&connection.client)),
+        palette.paint(cell::end(&connection.server)),
+        connection.incarnation,
+        palette.paint(connection.close.as_ref().map_or_else(cell::none, cell::close)),
+    );
+    let durations = &close.durations_ms;
+    for (name, part) in [
+        ("handshake", durations.handshake),
+        ("established", durations.established),
+        ("closing", durations.closing),
+        ("time_wait", durations.time_wait),
+    ] {
+        if let Some(ms) = part {
+            let _infallible = write!(line, " {name}={}", duration(ms));
+        }
+    }
+    if wide {
+        let (client, server) = (&connection.client, &connection.server);
+        let _infallible = write!(
+            line,
+            " segments={}/{} bytes={}/{} confidence={}",
+            client.segments, server.segments, client.bytes, server.bytes, connection.confidence
+        );
+        if let Some(interface) = &connection.interface {
+            let _infallible = write!(line, " interface={}", escape_word(interface));
+        }
+        if let Some(process) = &connection.process {
+            let _infallible = write!(line, " process={}", cell::process(process).text);
+        }
+    }
+    line
+}

@@ -1,0 +1,63 @@
+//! Which colours, if any.
+
+use super::cell::Cell;
+use crate::view::State;
+use anstyle::{AnsiColor, Style};
+use std::io::{self, Write};
+
+/// Whether text is coloured.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Palette {
+    coloured: bool,
+}
+
+impl Palette {
+    /// No escape sequences.
+    pub const PLAIN: Palette = Palette { coloured: false };
+    /// ANSI colours.
+    pub const COLOURED: Palette = Palette { coloured: true };
+
+    /// Colours if standard output is a terminal that has them and neither `NO_COLOR` nor `TERM=dumb` forbids.
+    pub fn for_stdout() -> Palette {
+        let choice = anstream::AutoStream::choice(&std::io::stdout());
+        Palette { coloured: choice != anstream::ColorChoice::Never }
+    }
+
+    /// Writes a text as it is to look.
+    pub(super) fn write(self, out: &mut impl Write, style: Style, text: &str) -> io::Result<()> {
+        if self.coloured && style != Style::new() {
+            write!(out, "{style}{text}{style:#}")
+        } else {
+            out.write_all(text.as_bytes())
+        }
+    }
+
+    /// A text as it is to look.
+    pub(super) fn paint(self, cell: Cell) -> String {
+        if self.coloured && cell.style != Style::new() {
+            format!("{style}{}{style:#}", cell.text, style = cell.style)
+        } else {
+            cell.text
+        }
+    }
+}
+
+/// Column titles.
+pub(super) const TITLE: Style = Style::new().bold();
+/// The end on this host.
+pub(super) const LOCAL: Style = Style::new().bold();
+/// A reset.
+pub(super) const ABORTED: Style = AnsiColor::Red.on_default();
+
+/// Green works, yellow closes, red waits for a program that does not close, cyan waits for the clock.
+pub(super) const fn state_style(state: State, confirmed: bool) -> Style {
+    let style = match state {
+        State::Established => AnsiColor::Green.on_default(),
+        State::SynSent | State::SynReceived => AnsiColor::Blue.on_default(),
+        State::FinWait1 | State::FinWait2 | State::Closing | State::LastAck => AnsiColor::Yellow.on_default(),
+        State::CloseWait => AnsiColor::Red.on_default(),
+        State::TimeWait => AnsiColor::Cyan.on_default(),
+        State::Unknown | State::Closed | State::Listen => Style::new(),
+    };
+    if confirmed { style } else { style.dimmed() }
+}
