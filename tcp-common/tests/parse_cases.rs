@@ -160,6 +160,16 @@ mod ipv4 {
     }
 
     #[test]
+    fn padding_does_not_complete_a_tiny_first_fragment() {
+        for junk in [0x00, 0x50, 0xf0] {
+            let mut datagram = v4(0x2000, &segment(ACK, &[], 0));
+            datagram[2..4].copy_from_slice(&28u16.to_be_bytes());
+            datagram[28..].fill(junk);
+            assert_eq!(ip(&datagram), Err(Ignored::Truncated));
+        }
+    }
+
+    #[test]
     fn a_later_fragment_of_another_protocol_is_not_tcp() {
         let mut datagram = v4(0x00b9, &segment(ACK, &[], 0));
         assert_eq!(ip(&datagram), Err(Ignored::FragmentLater));
@@ -209,6 +219,9 @@ mod ipv6 {
         let chain = |n| v6(&vec![(DESTINATION, vec![0; 8]); n], &segment(ACK, &[], 0));
         tcp(&chain(6));
         assert_eq!(ip(&chain(10)), Err(Ignored::Unsupported));
+        let mut udp = chain(6);
+        udp[40 + 5 * 8] = 17;
+        assert_eq!(ip(&udp), Err(Ignored::NotTcp));
     }
 
     #[test]
@@ -246,9 +259,16 @@ mod ipv6 {
         assert_eq!(ip(&fragment(1)), Err(Ignored::FragmentFirst));
         assert_eq!(ip(&fragment(8)), Err(Ignored::FragmentLater));
         assert_eq!(ip(&fragment(9)), Err(Ignored::FragmentLater));
-        let mut of_udp = fragment(8);
-        of_udp[40] = 17;
-        assert_eq!(ip(&of_udp), Err(Ignored::NotTcp));
+        let of = |next| {
+            let mut datagram = fragment(8);
+            datagram[40] = next;
+            ip(&datagram)
+        };
+        assert_eq!(of(17), Err(Ignored::NotTcp));
+        assert_eq!(of(DESTINATION), Err(Ignored::FragmentLater));
+        let atomic = (FRAGMENT, vec![0; 8]);
+        let nested = v6(&[(FRAGMENT, vec![0, 0, 0, 1, 0, 0, 0, 1]), atomic], &segment(ACK, &[], 4));
+        assert_eq!(ip(&nested), Err(Ignored::FragmentFirst));
     }
 }
 

@@ -36,7 +36,10 @@ fn main() -> Result<()> {
         }
         let other = median(&mut kernel, program, &udp)?;
         let established = median(&mut kernel, program, &ack)?;
-        println!("{:<12} not TCP {other:>4} ns, established ACK {established:>4} ns a packet", program.name());
+        println!(
+            "{:<12} not TCP {other:>4} ns, established ACK {established:>4} ns a packet",
+            program.name()
+        );
     }
     Ok(())
 }

@@ -82,9 +82,14 @@ fn parse_v6<B: Bytes + ?Sized>(bytes: &B, offset: usize, out: &mut Datagram) -> 
                 let f = bytes.read::<4>(at).ok_or(Ignored::Truncated)?;
                 let field = be16([f[2], f[3]]);
                 if field & 0xfff8 != 0 {
-                    return Err(if f[0] == TCP { Ignored::FragmentLater } else { Ignored::NotTcp });
+                    // What is said to follow begins in the first fragment (RFC 8200 4.5), maybe with more headers.
+                    return Err(if f[0] == TCP || is_extension(f[0]) {
+                        Ignored::FragmentLater
+                    } else {
+                        Ignored::NotTcp
+                    });
                 }
-                first_fragment = field & 1 != 0;
+                first_fragment |= field & 1 != 0;
                 next = f[0];
                 8
             }
@@ -96,7 +101,7 @@ fn parse_v6<B: Bytes + ?Sized>(bytes: &B, offset: usize, out: &mut Datagram) -> 
         }
     }
     if next != TCP {
-        return Err(Ignored::Unsupported);
+        return Err(if is_extension(next) { Ignored::Unsupported } else { Ignored::NotTcp });
     }
     if payload_end < at {
         return Err(Ignored::Malformed);
@@ -106,6 +111,12 @@ fn parse_v6<B: Bytes + ?Sized>(bytes: &B, offset: usize, out: &mut Datagram) -> 
     out.tcp_len = (payload_end - at) as u32;
     out.first_fragment = first_fragment;
     Ok(())
+}
+
+/// The headers that [`parse_v6`] steps over.
+#[inline(always)]
+const fn is_extension(header: u8) -> bool {
+    matches!(header, HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION | MOBILITY)
 }
 
 const TCP: u8 = 6;

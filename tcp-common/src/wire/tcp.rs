@@ -10,10 +10,18 @@ use crate::segment::{Flags, Segment};
 #[inline(never)]
 pub(super) fn parse<B: Bytes + ?Sized>(bytes: &B, packet: &mut Packet) -> Result<(), Ignored> {
     let (offset, len) = (packet.datagram.tcp_offset as usize, packet.datagram.tcp_len as usize);
+    // What a first fragment lacks is in a later one, and padding does not make up for it.
+    let too_short = if packet.datagram.first_fragment { Ignored::Truncated } else { Ignored::Malformed };
     let h = bytes.read::<20>(offset).ok_or(Ignored::Truncated)?;
+    if len < 20 {
+        return Err(too_short);
+    }
     let header_len = ((h[12] >> 4) as usize) << 2;
-    if header_len < 20 || header_len > len {
+    if header_len < 20 {
         return Err(Ignored::Malformed);
+    }
+    if header_len > len {
+        return Err(too_short);
     }
     packet.segment = Segment {
         seq: u32::from_be_bytes([h[4], h[5], h[6], h[7]]),
