@@ -12,5 +12,6 @@ pub mod describe;
 pub mod filter;
 pub mod kernel;
 pub mod lab;
+pub mod output;
 pub mod replay;
 pub mod view;
