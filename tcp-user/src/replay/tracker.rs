@@ -133,7 +133,7 @@ impl Replay {
 
     /// Moves the clock, never backwards, and lets it end what is due on the way.
     fn advance(&mut self, to_ns: Option<u64>) {
-        let to_ns = to_ns.unwrap_or(self.now_ns);
+        let to_ns = to_ns.unwrap_or(self.now_ns).min(END_OF_TIME_NS);
         if to_ns < self.now_ns {
             self.statistics.out_of_order += u64::from(self.statistics.frames > 1);
             return;
@@ -161,8 +161,7 @@ impl Replay {
             let outcome = followed.flow.tick(now_ns, &rules);
             followed.touched_ns = now_ns;
             tell(outbox, &followed.subject(key), now_ns, &outcome);
-            // A limit that the clock has used up without an end must not come up for ever.
-            due_ns = followed.due_ns(&rules).map(|due_ns| due_ns.max(now_ns.saturating_add(SECOND_NS)));
+            due_ns = followed.due_after_tick(now_ns, &rules);
         }
         deadlines.at_most(&mut followed.place, key, due_ns);
     }
@@ -238,6 +237,16 @@ impl Followed {
         self.flow.next_deadline_ns(rules)
     }
 
+    /// The same, when the clock has just acted. Silence that left an end in TIME-WAIT must not come up again.
+    fn due_after_tick(&self, now_ns: u64, rules: &Rules) -> Option<u64> {
+        let later = |due_ns: &u64| *due_ns > now_ns;
+        let time_wait = || {
+            let ends = [End::A, End::B].into_iter();
+            ends.filter_map(|end| self.flow.time_wait_deadline_ns(end, rules)).filter(later).min()
+        };
+        self.due_ns(rules).filter(later).or_else(time_wait)
+    }
+
     /// A direction belongs to the point that saw it first, until that point falls silent. Returns whether the segment
     /// counts; at another point it is a copy.
     fn claim(&mut self, sender: End, place: (u32, u64), now_ns: u64) -> bool {
@@ -272,6 +281,8 @@ fn end_previous(outbox: &mut Outbox, key: &FlowKey, mut ended: Followed, now_ns:
 }
 
 const SECOND_NS: u64 = 1_000_000_000;
+/// No stamp is taken for later, so that every deadline lies in a future that exists: the year 2262.
+const END_OF_TIME_NS: u64 = i64::MAX as u64;
 /// How long a flow that is over stays.
 const QUARANTINE_NS: u64 = 60 * SECOND_NS;
 /// As in the kernel programs.
