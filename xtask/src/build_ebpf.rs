@@ -8,12 +8,13 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::debian;
 use crate::run::{call, exists};
+use crate::{debian, same_names};
 
 const OBJECT: &str = "tcp-user/bpf/finwait.bpf.o";
 const SOURCES: &str = "tcp-user/bpf/finwait.bpf.sources";
-const BUILT: &str = "tcp-ebpf/target/bpfel-unknown-none/release/finwait-ebpf";
+const TARGET: &str = "tcp-ebpf/target/object";
+const BUILT: &str = "tcp-ebpf/target/object/bpfel-unknown-none/release/finwait-ebpf";
 
 /// Builds the object, or with `check` compares a fresh build with the committed one.
 pub(crate) fn build(check: bool) -> Result<()> {
@@ -27,25 +28,33 @@ pub(crate) fn build(check: bool) -> Result<()> {
         )?;
     }
     let here = root().display().to_string();
-    let home = std::env::var("CARGO_HOME").unwrap_or_else(|_| format!("{}/.cargo", std::env::var("HOME").unwrap_or_default()));
-    let flags = [
+    let home = std::env::var("CARGO_HOME")
+        .unwrap_or_else(|_| format!("{}/.cargo", std::env::var("HOME").unwrap_or_default()));
+    // A registry's folder is named after the way cargo reaches it, so it must not show; it exists once fetched.
+    call(Command::new(env!("CARGO")).args(["fetch", "--locked"]).current_dir(root().join("tcp-ebpf")))?;
+    let registries =
+        fs::read_dir(Path::new(&home).join("registry/src")).context("reading cargo's registry")?;
+    let registries =
+        registries.map(|entry| Ok(format!("--remap-path-prefix={}=registry", entry?.path().display())));
+    let mut flags = [
         "-Clink-arg=--btf",
         "-Cdebuginfo=2",
         "-Ctarget-cpu=v3",
         "--cfg=bpf_target_arch=\"x86_64\"",
         "-Clinker=bpf-linker",
         &format!("--remap-path-prefix={here}=finwait"),
-        &format!("--remap-path-prefix={home}=cargo"),
     ]
-    .join("\x1f");
+    .map(str::to_owned)
+    .to_vec();
+    flags.extend(registries.collect::<Result<Vec<_>>>()?);
     call(
-        Command::new("/usr/bin/cargo")
+        same_names::ask_for(&mut Command::new("/usr/bin/cargo"))?
             .args(["build", "--release", "-Z", "build-std=core"])
             .current_dir(root().join("tcp-ebpf"))
             .env("RUSTC", "/usr/bin/rustc")
             .env("RUSTC_BOOTSTRAP", "1")
-            .env("CARGO_ENCODED_RUSTFLAGS", flags)
-            .env_remove("CARGO_TARGET_DIR")
+            .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
+            .env("CARGO_TARGET_DIR", root().join(TARGET))
             .env_remove("RUSTUP_TOOLCHAIN")
             .env_remove("CARGO"),
     )?;
@@ -84,7 +93,9 @@ fn sources_hash() -> Result<String> {
     for folder in ["tcp-ebpf/src", "tcp-common/src"] {
         collect(&root().join(folder), &mut files)?;
     }
-    for file in ["tcp-ebpf/Cargo.toml", "tcp-ebpf/Cargo.lock", "tcp-ebpf/.cargo/config.toml", "tcp-common/Cargo.toml"] {
+    for file in
+        ["tcp-ebpf/Cargo.toml", "tcp-ebpf/Cargo.lock", "tcp-ebpf/.cargo/config.toml", "tcp-common/Cargo.toml"]
+    {
         files.push(root().join(file));
     }
     files.sort();

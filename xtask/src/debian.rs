@@ -27,6 +27,9 @@ pub(crate) fn install(packages: &[&str]) -> Result<()> {
 }
 
 fn is_installed(package: &str) -> bool {
-    let query = Command::new("dpkg-query").args(["-W", "-f", "${db:Status-Status}", package]).stderr(Stdio::null()).output();
+    let query = Command::new("dpkg-query")
+        .args(["-W", "-f", "${db:Status-Status}", package])
+        .stderr(Stdio::null())
+        .output();
     query.is_ok_and(|output| output.stdout == b"installed")
 }

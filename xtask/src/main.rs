@@ -4,6 +4,7 @@ mod build_ebpf;
 mod debian;
 mod package;
 mod run;
+mod same_names;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -38,6 +39,9 @@ enum Chore {
 }
 
 fn main() -> Result<()> {
+    if same_names::called_as_rustc() {
+        return same_names::be_rustc();
+    }
     match Arguments::parse().chore {
         Chore::Test => run::test(),
         Chore::Demo { arguments } => run::demo(&arguments),

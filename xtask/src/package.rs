@@ -19,7 +19,9 @@ pub(crate) fn package() -> Result<()> {
     let package = target.join("finwait.deb");
     let unpacked = target.join("finwait.deb.unpacked");
     cargo(&["build", "--release", "--package", "tcp-user"])?;
-    call(Command::new("cargo-deb").args(["-p", "tcp-user", "--no-build", "--strip", "--output"]).arg(&package))?;
+    call(
+        Command::new("cargo-deb").args(["-p", "tcp-user", "--no-build", "--strip", "--output"]).arg(&package),
+    )?;
     call(Command::new("dpkg-deb").arg("--contents").arg(&package))?;
     remove(&unpacked)?;
     call(Command::new("dpkg-deb").arg("--extract").args([&package, &unpacked]))?;

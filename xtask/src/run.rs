@@ -17,7 +17,10 @@ pub(crate) fn test() -> Result<()> {
         debian::install(&["iproute2", "nginx-light", "curl", "prometheus"])?;
         arguments.extend(["--", "--test-threads", "1"]);
     } else {
-        println!("not root: the kernel tests ({}) are left out, they load programs and make network namespaces", KERNEL_TESTS.join(", "));
+        println!(
+            "not root: the kernel tests ({}) are left out, they load programs and make network namespaces",
+            KERNEL_TESTS.join(", ")
+        );
         arguments.extend(["--lib", "--test", "scenarios", "--test", "parse_cases"]);
     }
     cargo(&arguments)

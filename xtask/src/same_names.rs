@@ -1,0 +1,57 @@
+//! The same symbol names wherever the project lies. Cargo derives a crate's identity, which its symbols carry, from the
+//! absolute path of a path dependency; here it is derived from the crate's name. For that, cargo is told to call this
+//! program in place of rustc.
+
+use std::env;
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+const MARK: &str = "XTASK_AS_RUSTC";
+
+/// Makes cargo call this program in place of rustc.
+pub(crate) fn ask_for(cargo: &mut Command) -> Result<&mut Command> {
+    let itself = env::current_exe().context("where is xtask itself?")?;
+    Ok(cargo.env("RUSTC_WRAPPER", itself).env(MARK, "1"))
+}
+
+/// Whether cargo called this program in place of rustc.
+pub(crate) fn called_as_rustc() -> bool {
+    env::var_os(MARK).is_some()
+}
+
+/// Becomes the rustc that cargo meant.
+pub(crate) fn be_rustc() -> Result<()> {
+    let mut words = env::args_os().skip(1);
+    let rustc = words.next().context("cargo names the compiler first")?;
+    let words = with_identity(words.collect(), &env::var("CARGO_PKG_NAME").unwrap_or_default());
+    Err(Command::new(rustc).args(words).exec()).context("calling rustc")
+}
+
+/// Only what is built for the kernel: build scripts and macros leave nothing of theirs in the object.
+fn with_identity(mut words: Vec<OsString>, package: &str) -> Vec<OsString> {
+    if words.iter().any(|word| word == "--target") {
+        for word in
+            words.iter_mut().filter(|word| word.to_str().is_some_and(|word| word.starts_with("metadata=")))
+        {
+            *word = format!("metadata={package}").into();
+        }
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_crates_for_the_kernel_get_another_identity() {
+        let host: Vec<OsString> = ["-C", "metadata=17"].map(OsString::from).to_vec();
+        assert_eq!(with_identity(host.clone(), "syn"), host);
+        let mut kernel = host;
+        kernel.extend(["--target", "bpfel-unknown-none"].map(OsString::from));
+        assert_eq!(with_identity(kernel, "tcp-common")[1], "metadata=tcp-common");
+    }
+}
