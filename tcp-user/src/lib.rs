@@ -5,6 +5,7 @@
 //! connections for `demo` and for the tests.
 
 pub mod agent;
+pub mod cli;
 pub mod client;
 pub mod commands;
 pub mod demo;

@@ -200,7 +200,7 @@ fn logic() {
                     (format!("{a} {b} || {c}"), (x && y) || z),
                     (format!("({a} or {b}) && {c}"), (x || y) && z),
                     (format!("not {a} {b} & not not {c}"), !x && y && z),
-                    (format!("!({a}|{b})AND!{c}"), !(x || y) && !z),
+                    (format!("!({a}|{b})AND!{c}"), !(x || y || z)),
                 ] {
                     assert_eq!(wants(&text, &connection), value, "{text}");
                 }

@@ -1,0 +1,79 @@
+//! The options of the agent.
+
+use super::{MachineArgs, word_parser, words};
+use clap::Args;
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+
+/// What was typed or set in the environment; `None` and empty where neither.
+#[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
+pub struct RunArgs {
+    /// Watch this interface; repeatable [default: every one that is up]
+    #[arg(short, long, value_name = "IFACE", env = "FINWAIT_INTERFACE", value_delimiter = ',')]
+    pub interface: Vec<String>,
+
+    /// Serve metrics on this address; port 0 takes any that is free [default: 127.0.0.1:9817]
+    #[arg(long, value_name = "ADDR:PORT", env = "FINWAIT_LISTEN")]
+    pub listen: Option<SocketAddr>,
+
+    /// Serve queries on this socket [default: /run/finwait/finwait.sock]
+    #[arg(long, value_name = "PATH", env = "FINWAIT_SOCKET")]
+    pub socket: Option<PathBuf>,
+
+    /// Which program sees incoming packets [default: auto]
+    ///
+    /// auto takes native XDP where the driver has it and nobody else sits, TC elsewhere.
+    #[arg(long, value_name = "HOOK", env = "FINWAIT_INGRESS", value_parser = word_parser::<Ingress>())]
+    pub ingress: Option<Ingress>,
+
+    /// Places in the flow table, rounded up to a power of two; each takes 320 octets [default: 262144]
+    #[arg(long, value_name = "N", env = "FINWAIT_MAX_FLOWS", value_parser = max_flows_parser())]
+    pub max_flows: Option<u32>,
+
+    /// The rules of the state machine.
+    #[command(flatten)]
+    pub machine: MachineArgs,
+
+    /// Read options from this TOML file.
+    #[arg(short, long, value_name = "FILE", env = "FINWAIT_CONFIG")]
+    pub config: Option<PathBuf>,
+
+    /// Say what would be attached where, and change nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+words! {
+    /// Which kind of program sees incoming packets.
+    pub enum Ingress ("hook") {
+        /// Native XDP on network cards that have it, TC elsewhere.
+        Auto = "auto",
+        /// XDP.
+        Xdp = "xdp",
+        /// TC.
+        Tc = "tc",
+    }
+}
+
+/// From a table that is of use in a test to 20 GiB.
+pub(super) const MAX_FLOWS: RangeInclusive<u32> = 64..=67_108_864;
+
+fn max_flows_parser() -> clap::builder::RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(i64::from(*MAX_FLOWS.start())..=i64::from(*MAX_FLOWS.end()))
+}
+
+pub(super) const EXAMPLES: &str = "\
+Examples:
+  finwait run
+  finwait run -i eth0 -i eth1 --listen 0.0.0.0:9817
+  finwait run --timeout close_wait=2h --timeout fin_wait=never
+  finwait run --ingress tc --dry-run
+
+A configuration file:
+  interface = [\"eth0\", \"eth1\"]
+  listen = \"127.0.0.1:9817\"
+  max-flows = 1048576
+  msl = \"30s\"
+  [timeout]
+  close_wait = \"2h\"";
