@@ -13,17 +13,39 @@ const KERNEL_TESTS: [&str; 4] = ["kernel_parse", "kernel_scenarios", "lab", "age
 pub(crate) fn test() -> Result<()> {
     build_ebpf::sources_match()?;
     let mut arguments = vec!["test", "--workspace"];
+    let others = tests_without_root()?;
     if is_root() {
-        debian::install(&["iproute2", "nginx-light", "curl", "prometheus"])?;
+        // For its `promtool`.
+        debian::install(&["prometheus"])?;
         arguments.extend(["--", "--test-threads", "1"]);
     } else {
         println!(
             "not root: the kernel tests ({}) are left out, they load programs and make network namespaces",
             KERNEL_TESTS.join(", ")
         );
-        arguments.extend(["--lib", "--test", "scenarios", "--test", "parse_cases"]);
+        arguments.extend(["--lib", "--bins"]);
+        arguments.extend(others.iter().flat_map(|name| ["--test", name.as_str()]));
     }
     cargo(&arguments)
+}
+
+/// Every test file but the [`KERNEL_TESTS`]: a new one is run unless it is named there.
+fn tests_without_root() -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for folder in ["tcp-common/tests", "tcp-user/tests"] {
+        for entry in
+            build_ebpf::root().join(folder).read_dir().with_context(|| format!("reading {folder}"))?
+        {
+            let path = entry?.path();
+            let name = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+            let is_test = path.extension().is_some_and(|extension| extension == "rs");
+            if is_test && !KERNEL_TESTS.contains(&name) {
+                names.push(name.to_owned());
+            }
+        }
+    }
+    names.sort();
+    Ok(names)
 }
 
 /// Builds finwait and runs its demonstration.
@@ -73,4 +95,21 @@ pub(crate) fn exists(program: &str) -> bool {
 
 fn target_dir() -> String {
     std::env::var("CARGO_TARGET_DIR").unwrap_or_else(|_| "target".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_root_only_the_kernel_tests_are_left_out() {
+        let names = tests_without_root().expect("the test folders");
+        assert_eq!(names, ["metrics", "parse_cases", "replay", "scenarios"]);
+        for name in KERNEL_TESTS {
+            assert!(
+                build_ebpf::root().join(format!("tcp-user/tests/{name}.rs")).is_file(),
+                "{name} is a test"
+            );
+        }
+    }
 }
