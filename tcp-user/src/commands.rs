@@ -1,202 +1,54 @@
-//! The commands of `finwait`: the one module that names clap.
+//! What the commands do: ask the agent, or be it, and write the answer.
 
-use std::io::Write as _;
-use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::io::{self, BufWriter, Write as _};
 use std::process::ExitCode;
-use std::str::FromStr;
 
 use anyhow::{Context as _, Result};
-use clap::{Args, Parser, Subcommand, ValueEnum};
 use comfy_table::{ContentArrangement, Table, presets};
 use jiff::Timestamp;
-use tcp_common::{Rules, State};
 
 use crate::agent::report::Stats;
 use crate::agent::server::Status;
+use crate::cli::{
+    self, Command, ConfigError, LsArgs, ReplayArgs, Report, ReportArgs, RunArgs, RunOptions, WatchArgs,
+};
 use crate::client::{self, NotReachable};
-use crate::filter::{Filter, FilterError};
+use crate::filter::FilterError;
 use crate::kernel::{AttachError, Ingress, KernelError};
 use crate::lab::LabError;
+use crate::output::{EventWriter, ListWriter, Palette};
 use crate::view::{Connection, Event};
-use crate::{agent, demo};
-
-/// Follows both ends of every TCP connection of this host, above all the close.
-#[derive(Parser)]
-#[command(name = "finwait", version, about)]
-pub struct Cli {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    /// Watch this host: attach, track, serve metrics and queries (needs root).
-    Run(RunArgs),
-    /// List connections with the states of both ends.
-    #[command(after_help = "Example: finwait ls 'state time-wait and dport = :443'")]
-    Ls {
-        #[command(flatten)]
-        query: QueryArgs,
-        /// Show too what is over and only remembered for late segments.
-        #[arg(long)]
-        all: bool,
-        /// Which ones, close to the words of `ss`.
-        filter: Vec<String>,
-    },
-    /// Show transitions and closes as they happen.
-    Watch {
-        #[command(flatten)]
-        query: QueryArgs,
-    },
-    /// Totals: states, opens, closes, resets, losses.
-    Stats {
-        #[command(flatten)]
-        query: QueryArgs,
-    },
-    /// Is the agent well: what sits where, table fill, losses.
-    Status {
-        #[command(flatten)]
-        query: QueryArgs,
-    },
-    /// Prove it: real connections closed in many ways, our states beside the kernel's (needs root).
-    Demo {
-        /// How to watch ingress.
-        #[arg(long, value_enum, default_value_t = IngressArg::Xdp)]
-        ingress: IngressArg,
-    },
-}
-
-#[derive(Args)]
-struct RunArgs {
-    /// Interface to watch, repeatable; every one that is up if none is given.
-    #[arg(short, long = "interface", value_name = "IFACE")]
-    interfaces: Vec<String>,
-    /// Where Prometheus scrapes; port 0 takes any.
-    #[arg(long, env = "FINWAIT_LISTEN", default_value = "127.0.0.1:9817", value_name = "ADDR:PORT")]
-    listen: SocketAddr,
-    /// The query socket.
-    #[arg(long, env = "FINWAIT_SOCKET", default_value = SOCKET, value_name = "PATH")]
-    socket: PathBuf,
-    /// How to watch ingress.
-    #[arg(long, value_enum, default_value_t = IngressArg::Auto)]
-    ingress: IngressArg,
-    /// Places in the flow table, 320 bytes each; rounded up to a power of two.
-    #[arg(long, default_value_t = 262_144, value_parser = clap::value_parser!(u32).range(64..=67_108_864))]
-    max_flows: u32,
-    /// Maximum segment lifetime; TIME-WAIT lasts twice as long.
-    #[arg(long, default_value = "30s", value_parser = humantime::parse_duration)]
-    msl: std::time::Duration,
-    /// Do not believe RST in TIME-WAIT (RFC 1337).
-    #[arg(long)]
-    rfc1337: bool,
-    /// What restarts TIME-WAIT: the peer's FIN only, or as on Linux any segment with an ACK.
-    #[arg(long, value_enum, default_value_t = Restart::Fin)]
-    tw_restart: Restart,
-    /// Limit of silence of a state, repeatable, at least 1s: `established=12h`.
-    #[arg(long = "timeout", value_name = "STATE=DURATION", value_parser = parse_timeout)]
-    timeouts: Vec<(State, std::time::Duration)>,
-    /// Only say what would happen.
-    #[arg(long)]
-    dry_run: bool,
-}
-
-#[derive(Args)]
-struct QueryArgs {
-    /// The agent's query socket.
-    #[arg(long, env = "FINWAIT_SOCKET", default_value = SOCKET, value_name = "PATH")]
-    socket: PathBuf,
-    /// Form of the output.
-    #[arg(short, long, value_enum, default_value_t = Output::Table)]
-    output: Output,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Output {
-    Table,
-    Json,
-    Ndjson,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum IngressArg {
-    Auto,
-    Xdp,
-    Tc,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Restart {
-    Fin,
-    Linux,
-}
-
-impl From<IngressArg> for Ingress {
-    fn from(arg: IngressArg) -> Ingress {
-        match arg {
-            IngressArg::Auto => Ingress::Auto,
-            IngressArg::Xdp => Ingress::Xdp,
-            IngressArg::Tc => Ingress::Tc,
-        }
-    }
-}
-
-impl RunArgs {
-    fn options(self) -> agent::Options {
-        let mut rules = Rules::AGENT;
-        rules.time_wait_local_ns = 2 * self.msl.as_nanos() as u64;
-        rules.time_wait_remote_ns = rules.time_wait_local_ns;
-        rules.rfc1337 = u32::from(self.rfc1337);
-        rules.linux_restart_local = u32::from(self.tw_restart == Restart::Linux);
-        for (state, limit) in self.timeouts {
-            rules.silence_ns[state as usize] = limit.as_nanos() as u64;
-        }
-        agent::Options {
-            interfaces: self.interfaces,
-            ingress: self.ingress.into(),
-            listen: self.listen,
-            socket: self.socket,
-            max_flows: self.max_flows,
-            rules,
-            dry_run: self.dry_run,
-        }
-    }
-}
-
-fn parse_timeout(text: &str) -> Result<(State, std::time::Duration), String> {
-    let (name, limit) = text.split_once('=').ok_or("expected STATE=DURATION, as in close_wait=2h")?;
-    let wanted = name.trim().to_ascii_lowercase().replace('-', "_");
-    let state = State::ALL.into_iter().find(|state| state.name() == wanted).ok_or_else(|| {
-        let known: Vec<_> = State::ALL.iter().map(|state| state.name()).collect();
-        format!("{name:?} is no state; the states are {}", known.join(", "))
-    })?;
-    let limit = humantime::parse_duration(limit).map_err(|error| error.to_string())?;
-    if limit < std::time::Duration::from_secs(1) {
-        return Err("a limit of silence is at least 1s".into());
-    }
-    Ok((state, limit))
-}
+use crate::{agent, demo, replay};
 
 /// Runs the command. The exit code is the design's: 0 fine, 1 nothing found or a difference, 2 usage, 3 agent not
 /// reachable, 4 not permitted or not supported here.
-pub async fn execute(cli: Cli) -> Result<ExitCode> {
-    match cli.command {
-        Command::Run(arguments) => agent::run(arguments.options()).await.map(|()| ExitCode::SUCCESS),
-        Command::Ls { query, all, filter } => ls(&query, all, &filter.join(" ")).await,
-        Command::Watch { query } => watch(&query).await,
-        Command::Stats { query } => {
-            let body = client::get(&query.socket, "/stats").await?.whole().await?;
+pub async fn execute(command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Run(args) => agent::run(run_options(&args)?).await.map(|()| ExitCode::SUCCESS),
+        Command::Ls(args) => ls(&args).await,
+        Command::Watch(args) => watch(&args).await,
+        Command::Stats(args) => {
+            let body = client::get(args.socket.path(), "/stats").await?.whole().await?;
             let stats: Stats = serde_json::from_slice(&body).context("reading the agent's answer")?;
-            print(&query, &body, || stats_text(&stats))
+            print(&args, &body, || stats_text(&stats))
         }
-        Command::Status { query } => {
-            let body = client::get(&query.socket, "/status").await?.whole().await?;
+        Command::Status(args) => {
+            let body = client::get(args.socket.path(), "/status").await?.whole().await?;
             let status: Status = serde_json::from_slice(&body).context("reading the agent's answer")?;
-            print(&query, &body, || status_text(&status))
+            print(&args, &body, || status_text(&status))
         }
-        Command::Demo { ingress } => {
-            let agreed = tokio::task::spawn_blocking(move || demo::run(ingress.into())).await??;
-            Ok(if agreed { ExitCode::SUCCESS } else { ExitCode::from(1) })
+        Command::Replay(args) => tokio::task::spawn_blocking(move || replay_file(&args)).await?,
+        Command::Demo(args) => {
+            let agreed = tokio::task::spawn_blocking(move || demo::run(args.ingress.into())).await??;
+            Ok(found(agreed))
+        }
+        Command::Completions { shell } => {
+            cli::completions(shell, &mut io::stdout().lock())?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Man { command } => {
+            cli::man(command.as_deref(), &mut io::stdout().lock())?;
+            Ok(ExitCode::SUCCESS)
         }
     }
 }
@@ -207,7 +59,7 @@ pub fn exit_code(error: &anyhow::Error) -> ExitCode {
         if cause.is::<NotReachable>() {
             return ExitCode::from(3);
         }
-        if cause.is::<FilterError>() {
+        if cause.is::<FilterError>() || cause.is::<ConfigError>() {
             return ExitCode::from(2);
         }
         if cause.is::<KernelError>() || cause.is::<AttachError>() || cause.is::<LabError>() {
@@ -217,112 +69,110 @@ pub fn exit_code(error: &anyhow::Error) -> ExitCode {
     ExitCode::from(1)
 }
 
-async fn ls(query: &QueryArgs, all: bool, filter: &str) -> Result<ExitCode> {
-    let filter = Filter::from_str(filter)?;
-    let mut answer =
-        client::get(&query.socket, if all { "/connections?all=true" } else { "/connections" }).await?;
-    let (now, mut found) = (Timestamp::now(), 0u64);
-    let mut table = new_table(["CLIENT", "STATE", "SERVER", "STATE", "CLOSE", "CLOSER", "TIMER"]);
-    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
-    if query.output == Output::Json {
-        write!(out, r#"{{"schema":"finwait.connections/1","connections":["#)?;
-    }
+fn run_options(args: &RunArgs) -> Result<agent::Options> {
+    let file = match &args.config {
+        Some(path) => {
+            Some(std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?)
+        }
+        None => None,
+    };
+    let RunOptions { interfaces, listen, socket, ingress, max_flows, rules, dry_run } =
+        RunOptions::resolve(args, file.as_deref())?;
+    Ok(agent::Options { interfaces, ingress: ingress.into(), listen, socket, max_flows, rules, dry_run })
+}
+
+async fn ls(args: &LsArgs) -> Result<ExitCode> {
+    let filter = args.filter.filter()?;
+    let path = if args.all { "/connections?all=true" } else { "/connections" };
+    let mut answer = client::get(args.socket.path(), path).await?;
+    let now = Timestamp::now();
+    let out = BufWriter::new(io::stdout().lock());
+    let mut list = ListWriter::new(out, args.output, Palette::for_stdout(), now)?;
     while let Some(line) = answer.line().await? {
         let connection: Connection = serde_json::from_slice(&line).context("reading the agent's answer")?;
-        if !filter.matches(&connection, now) {
-            continue;
+        if filter.matches(&connection, now) {
+            list.push(&connection)?;
         }
-        match query.output {
-            Output::Table => {
-                table.add_row(row(&connection));
-            }
-            Output::Json => {
-                if found > 0 {
-                    out.write_all(b",")?;
-                }
-                out.write_all(&line)?;
-            }
-            Output::Ndjson => {
-                out.write_all(&line)?;
-                out.write_all(b"\n")?;
-            }
-        }
-        found += 1;
     }
-    match query.output {
-        Output::Table if found > 0 => writeln!(out, "{table}")?,
-        Output::Table | Output::Ndjson => {}
-        Output::Json => writeln!(out, "]}}")?,
-    }
-    out.flush()?;
-    Ok(if found > 0 { ExitCode::SUCCESS } else { ExitCode::from(1) })
+    Ok(found(list.finish()? > 0))
 }
 
-/// A state that the end's own segments do not prove yet carries a `?`; the ends of this host carry a `*`.
-fn row(connection: &Connection) -> [String; 7] {
-    let address = |end: &crate::view::Endpoint| {
-        format!("{}{}", end.socket_address(), if end.local { " *" } else { "" })
-    };
-    let state = |end: &crate::view::Endpoint| {
-        format!("{}{}", end.state.rfc_name(), if end.confirmed { "" } else { "?" })
-    };
-    let close = connection.close.as_ref();
-    [
-        address(&connection.client),
-        state(&connection.client),
-        address(&connection.server),
-        state(&connection.server),
-        close.map_or("-".into(), |close| close.kind.name().into()),
-        close.and_then(|close| close.closer).map_or("-".into(), |closer| closer.to_string()),
-        connection
-            .time_wait
-            .as_ref()
-            .map_or("-".into(), |wait| format!("{:.1}s", wait.expires_in_ms as f64 / 1e3)),
-    ]
-}
-
-async fn watch(query: &QueryArgs) -> Result<ExitCode> {
-    let mut answer = client::get(&query.socket, "/events").await?;
-    while let Some(line) = answer.line().await? {
-        let mut out = std::io::stdout().lock();
-        if query.output != Output::Table {
-            out.write_all(&line)?;
-            out.write_all(b"\n")?;
-            continue;
-        }
+/// Until the agent stops or somebody has seen enough.
+async fn watch(args: &WatchArgs) -> Result<ExitCode> {
+    // Checked here, where the message can point at the place; applied there, where the whole connection is known.
+    let filter = args.filter.filter()?.to_string();
+    let query: String =
+        form_urlencoded::Serializer::new(String::new()).append_pair("filter", &filter).finish();
+    let mut answer = client::get(args.socket.path(), &format!("/events?{query}")).await?;
+    let mut events = EventWriter::new(io::stdout(), args.output, Palette::for_stdout())?;
+    loop {
+        let line = tokio::select! {
+            line = answer.line() => line?,
+            interrupted = tokio::signal::ctrl_c() => {
+                interrupted?;
+                None
+            }
+        };
+        let Some(line) = line else { break };
         match serde_json::from_slice::<Event>(&line) {
-            Ok(Event::Transition(t)) => writeln!(
-                out,
-                "{:.6} {} -> {} {} {} -> {} ({})",
-                t.at,
-                t.client.socket_address(),
-                t.server.socket_address(),
-                t.side,
-                t.from.rfc_name(),
-                t.to.rfc_name(),
-                t.cause
-            )?,
-            Ok(Event::Close(close)) => writeln!(
-                out,
-                "{:.6} {} -> {} over: {}",
-                close.closed_at.unwrap_or_default(),
-                close.connection.client.socket_address(),
-                close.connection.server.socket_address(),
-                close.connection.close_kind().name()
-            )?,
-            Err(_) => writeln!(out, "{}", String::from_utf8_lossy(&line))?,
+            Ok(event) => {
+                events.push(&event)?;
+                events.flush()?;
+            }
+            Err(_) => eprintln!("finwait: {}", String::from_utf8_lossy(&line)),
         }
     }
+    events.finish()?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn print(query: &QueryArgs, body: &[u8], text: impl FnOnce() -> String) -> Result<ExitCode> {
-    let mut out = std::io::stdout().lock();
-    if query.output == Output::Table {
-        writeln!(out, "{}", text())?;
+/// Prints what a capture holds; what was read before a fault is printed before the fault is told.
+fn replay_file(args: &ReplayArgs) -> Result<ExitCode> {
+    let options =
+        replay::Options { rules: args.machine.rules(), filter: args.filter.filter()?, events: args.events };
+    let out = BufWriter::new(io::stdout().lock());
+    let (report, count) = if args.events {
+        let mut events = EventWriter::new(out, args.output, Palette::for_stdout())?;
+        let report = replay::run(&args.file, &options, &mut |event| events.push(&event))?;
+        (report, events.finish()?)
     } else {
-        out.write_all(body)?;
-        out.write_all(b"\n")?;
+        let report = replay::run(&args.file, &options, &mut |_| Ok(()))?;
+        let mut list = ListWriter::new(out, args.output, Palette::for_stdout(), report.ended_at)?;
+        for connection in &report.connections {
+            list.push(connection)?;
+        }
+        (report, list.finish()?)
+    };
+    match report.fault {
+        Some(fault) => Err(fault.into()),
+        None => Ok(found(count > 0)),
+    }
+}
+
+fn found(any: bool) -> ExitCode {
+    if any { ExitCode::SUCCESS } else { ExitCode::from(1) }
+}
+
+impl From<cli::Ingress> for Ingress {
+    fn from(ingress: cli::Ingress) -> Ingress {
+        match ingress {
+            cli::Ingress::Auto => Ingress::Auto,
+            cli::Ingress::Xdp => Ingress::Xdp,
+            cli::Ingress::Tc => Ingress::Tc,
+        }
+    }
+}
+fn print(args: &ReportArgs, body: &[u8], text: impl FnOnce() -> String) -> Result<ExitCode> {
+    let mut out = io::stdout().lock();
+    match args.output {
+        Report::Table => writeln!(out, "{}", text())?,
+        Report::Json => {
+            out.write_all(body)?;
+            out.write_all(
+                b"
+",
+            )?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -390,5 +240,3 @@ fn new_table<const N: usize>(header: [&str; N]) -> Table {
         .set_header(header);
     table
 }
-
-const SOCKET: &str = "/run/finwait/finwait.sock";

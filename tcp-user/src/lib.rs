@@ -1,8 +1,8 @@
 //! The agent, the CLI and the exporter of finwait.
 //!
 //! Modules from the kernel to the person: `kernel` is the one that names aya, `agent` mirrors and serves, `describe` and
-//! `view` put flow records into the users' words, `filter` chooses among them, `commands` is the CLI. `lab` makes real
-//! connections for `demo` and for the tests.
+//! `view` put flow records into the users' words, `filter` chooses among them and `output` writes them, `cli` is what can be
+//! typed and `commands` what it does. `replay` needs no kernel. `lab` makes real connections for `demo` and the tests.
 
 pub mod agent;
 pub mod cli;

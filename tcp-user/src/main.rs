@@ -3,13 +3,20 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use finwait::commands::{Cli, execute, exit_code};
+use finwait::cli::Cli;
+use finwait::commands::{execute, exit_code};
+use tracing::level_filters::LevelFilter;
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let cli = Cli::parse();
-    tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false).init();
-    match execute(cli).await {
+    let level = match cli.verbose {
+        0 => LevelFilter::INFO,
+        1 => LevelFilter::DEBUG,
+        _ => LevelFilter::TRACE,
+    };
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false).with_max_level(level).init();
+    match execute(cli.command).await {
         Ok(code) => code,
         // `finwait ls | head` has read enough.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,

@@ -77,6 +77,13 @@ fn every_close(ingress: &str) {
     let interface = lab.server.interface;
     let mut agent =
         Agent::start(&lab, ingress, &["--ingress", ingress, "-i", interface, "--max-flows", "4096"]);
+    let seen = format!("{}/{ingress}.watch", env!("CARGO_TARGET_TMPDIR"));
+    let mut watch = Command::new(FINWAIT)
+        .args(["watch", "-o", "ndjson", "--socket", &agent.socket, "kind", "rst_abort"])
+        .stdout(std::fs::File::create(&seen).expect("a file"))
+        .spawn()
+        .expect("starting watch");
+    std::thread::sleep(Duration::from_millis(300));
     for family in Family::ALL {
         if !lab.supports(family) {
             continue;
@@ -112,6 +119,16 @@ fn every_close(ingress: &str) {
             std::thread::sleep(Duration::from_millis(50));
         }
     }
+    let closes = || {
+        let text = std::fs::read_to_string(&seen).expect("what watch wrote");
+        text.lines().filter(|line| line.contains("finwait.close/1")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    agent.until("watch tells the abort", || !closes().is_empty());
+    for line in closes() {
+        assert!(line.contains(r#""kind":"rst_abort""#), "the filter holds: {line}");
+    }
+    watch.kill().expect("stopping watch");
+    watch.wait().expect("waiting for watch");
     let page = agent.scrape();
     assert!(page.contains("finwait_endpoints{side=\"local\",state=\"time_wait\"}"), "{page}");
     for kind in ["fin_4seg", "rst_abort", "refused"] {

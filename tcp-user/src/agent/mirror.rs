@@ -28,7 +28,16 @@ pub struct Shared {
     /// Names of interfaces by index.
     pub names: Names,
     /// Who watches.
-    pub watchers: broadcast::Sender<view::Event>,
+    pub watchers: broadcast::Sender<Told>,
+}
+
+/// What happened, and to which connection: a watcher may want only some.
+#[derive(Clone)]
+pub struct Told {
+    /// The connection after it.
+    pub connection: Arc<view::Connection>,
+    /// What happened.
+    pub event: view::Event,
 }
 
 /// A lock that a panic elsewhere does not take away: what it guards is counters.
@@ -123,7 +132,7 @@ impl Mirror {
                 if self.shared.watchers.receiver_count() > 0 {
                     let (from, to) = (states(event.from), states(event.to));
                     let cause = Cause::from_u8(event.cause).unwrap_or(Cause::Nothing);
-                    self.tell_transitions(&event.key, &event.flow, event.at_ns, from, to, cause);
+                    self.tell_transitions(&event.key, &event.flow, event.hook, event.at_ns, from, to, cause);
                 }
                 if event.flags & (event_flag::OVER | event_flag::ESTABLISHED) != 0 {
                     self.look_at(event.slot);
@@ -146,7 +155,15 @@ impl Mirror {
         }
         if event.flags & event_flag::REPORTED == 0 {
             if !was_over {
-                self.tell_transitions(&event.key, &flow, event.at_ns, from, [State::Closed; 2], Cause::Syn);
+                self.tell_transitions(
+                    &event.key,
+                    &flow,
+                    event.hook,
+                    event.at_ns,
+                    from,
+                    [State::Closed; 2],
+                    Cause::Syn,
+                );
             }
             self.report(&event.key, &flow, event.hook, event.at_ns);
         }
@@ -174,7 +191,15 @@ impl Mirror {
                 before.end_previous(event.at_ns, outcome.previous, &shared.rules);
                 self.report(&event.key, &before, event.hook, event.at_ns);
             }
-            self.tell_transitions(&event.key, &flow, event.at_ns, outcome.from, outcome.to, outcome.cause);
+            self.tell_transitions(
+                &event.key,
+                &flow,
+                event.hook,
+                event.at_ns,
+                outcome.from,
+                outcome.to,
+                outcome.cause,
+            );
             self.look_at(event.slot);
             return;
         }
@@ -223,7 +248,7 @@ impl Mirror {
                 lock(&shared.tally).lateness.observe(now_ns.saturating_sub(deadline) as f64 / 1e9);
             }
             self.count_outcome(&flow, &outcome);
-            self.tell_transitions(&entry.key, &flow, now_ns, outcome.from, outcome.to, outcome.cause);
+            self.tell_transitions(&entry.key, &flow, hook, now_ns, outcome.from, outcome.to, outcome.cause);
         }
         if report {
             self.report(&entry.key, &flow, hook, now_ns);
@@ -244,14 +269,17 @@ impl Mirror {
         lock(&self.shared.tally).count_close(flow);
         if self.shared.watchers.receiver_count() > 0 {
             let close = self.shared.describer().close(key, flow, self.shared.names.of_hook(hook), at_ns);
-            let _ = self.shared.watchers.send(close.into());
+            let connection = Arc::new(close.connection.clone());
+            let _ = self.shared.watchers.send(Told { connection, event: close.into() });
         }
     }
 
+    #[expect(clippy::too_many_arguments, reason = "the fields of one event, of which there are two kinds")]
     fn tell_transitions(
         &self,
         key: &FlowKey,
         flow: &Flow,
+        hook: u32,
         at_ns: u64,
         from: [State; 2],
         to: [State; 2],
@@ -260,9 +288,18 @@ impl Mirror {
         if self.shared.watchers.receiver_count() == 0 {
             return;
         }
-        for transition in self.shared.describer().transitions(key, flow, at_ns, from, to, cause) {
+        let describer = self.shared.describer();
+        let transitions = describer.transitions(key, flow, at_ns, from, to, cause);
+        if transitions.is_empty() {
+            return;
+        }
+        let connection = Arc::new(describer.connection(key, flow, self.shared.names.of_hook(hook)));
+        for transition in transitions {
             // Nobody listening any more is no error.
-            let _ = self.shared.watchers.send(transition.into());
+            let _ = self
+                .shared
+                .watchers
+                .send(Told { connection: Arc::clone(&connection), event: transition.into() });
         }
     }
 }

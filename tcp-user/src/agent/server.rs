@@ -17,6 +17,7 @@ use super::interfaces::Watched;
 use super::metrics::{self, Format};
 use super::mirror::Shared;
 use super::report::Stats;
+use crate::filter::Filter;
 
 /// The answer to `/status`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -115,16 +116,31 @@ async fn connections(State(app): State<App>, Query(which): Query<Which>) -> Resp
     ndjson(Body::from_stream(body))
 }
 
+#[derive(Deserialize)]
+struct Wanted {
+    #[serde(default)]
+    filter: String,
+}
+
 /// Transitions and closes as they happen, until the client goes.
-async fn events(State(app): State<App>) -> Response {
+async fn events(State(app): State<App>, Query(wanted): Query<Wanted>) -> Response {
+    let filter = match Filter::parse(&wanted.filter) {
+        Ok(filter) => filter,
+        Err(error) => return (StatusCode::BAD_REQUEST, error.to_string()).into_response(),
+    };
     let receiver = app.shared.watchers.subscribe();
-    let body = stream::unfold(receiver, |mut receiver| async move {
-        let line = match receiver.recv().await {
-            Ok(event) => serde_json::to_string(&event).unwrap_or_default(),
-            Err(RecvError::Lagged(count)) => format!(r#"{{"schema":"finwait.lost/1","events":{count}}}"#),
-            Err(RecvError::Closed) => return None,
+    let body = stream::unfold((receiver, filter), |(mut receiver, filter)| async move {
+        let line = loop {
+            match receiver.recv().await {
+                Ok(told) if !filter.matches(&told.connection, Timestamp::now()) => {}
+                Ok(told) => break serde_json::to_string(&told.event).unwrap_or_default(),
+                Err(RecvError::Lagged(count)) => {
+                    break format!(r#"{{"schema":"finwait.lost/1","events":{count}}}"#);
+                }
+                Err(RecvError::Closed) => return None,
+            }
         };
-        Some((Ok::<_, std::convert::Infallible>(Bytes::from(line + "\n")), receiver))
+        Some((Ok::<_, std::convert::Infallible>(Bytes::from(line + "\n")), (receiver, filter)))
     });
     ndjson(Body::from_stream(body))
 }

@@ -73,7 +73,7 @@ pub enum Command {
     /// Prove it here and now: real connections, closed in many ways, our states beside the kernel's.
     ///
     /// Works in network namespaces of its own and touches nothing else. Where the machine allows no BPF or no
-    /// namespaces, it says which permission is missing and shows a recording instead.
+    /// namespaces, it says which permission is missing.
     Demo(DemoArgs),
 
     /// Print the completions for a shell.
