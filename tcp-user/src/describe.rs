@@ -21,7 +21,7 @@ pub struct Clock {
 impl Clock {
     /// Relates CLOCK_MONOTONIC, which the kernel programs use, to wall time as it is now.
     pub fn monotonic() -> Clock {
-        Clock { epoch_ns: i128::from(Timestamp::now().as_nanosecond()) - i128::from(monotonic_ns()) }
+        Clock { epoch_ns: Timestamp::now().as_nanosecond() - i128::from(monotonic_ns()) }
     }
 
     /// Wall time of a moment on the records' clock.

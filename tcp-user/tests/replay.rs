@@ -5,7 +5,6 @@
 
 mod captures;
 #[path = "../../tcp-common/tests/common/mod.rs"]
-#[expect(dead_code, reason = "the scenarios are run by the replay here")]
 mod common;
 mod frames;
 

@@ -214,7 +214,7 @@ impl Flow {
             || b.state == State::SynSent as u8;
         if self.flow_has(flow_fact::MIDSTREAM) {
             Confidence::Midstream
-        } else if !unanswered && !(a.has(SEEN) && b.has(SEEN)) {
+        } else if !unanswered && (!a.has(SEEN) || !b.has(SEEN)) {
             Confidence::OneWay
         } else if self.flow_has(flow_fact::GAP) {
             Confidence::Gap

@@ -1,5 +1,7 @@
 //! Reads `conformance/scenarios.toml` and runs one scenario through the pure machine.
 
+#![allow(dead_code, unreachable_pub, reason = "several test programs include this file, each uses a part")]
+
 use serde::Deserialize;
 use tcp_common::flow::{Closer, Opener};
 use tcp_common::{CloseKind, End, Flags, Flow, Outcome, Rules, Segment, State, flow::Previous};

@@ -1,5 +1,7 @@
 //! Frames for `BPF_PROG_TEST_RUN`.
 
+#![allow(unreachable_pub, reason = "several test programs include this file")]
+
 use tcp_common::{End, Segment};
 
 /// Ethernet, IPv4 and TCP headers of a segment between two fixed endpoints. The payload's length is in the IP header; its
