@@ -9,9 +9,11 @@ use crate::{build_ebpf, debian};
 /// The tests that need a kernel to load programs into, and root.
 const KERNEL_TESTS: [&str; 4] = ["kernel_parse", "kernel_scenarios", "lab", "agent"];
 
-/// Every test there is.
+/// Format, lints, and every test there is.
 pub(crate) fn test() -> Result<()> {
     build_ebpf::sources_match()?;
+    cargo(&["fmt", "--all", "--check"])?;
+    cargo(&["clippy", "--quiet", "--workspace", "--all-targets", "--", "--deny", "warnings"])?;
     let mut arguments = vec!["test", "--workspace"];
     let others = tests_without_root()?;
     if is_root() {
