@@ -1,76 +1,14 @@
 //! The agent as a user runs it: the binary in one host of the lab, real connections, the CLI and a scraper asking.
 
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
-use std::process::{Child, Command, Output, Stdio};
+mod common;
+
+use std::io::Write as _;
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use common::{Agent, FINWAIT, until};
 use finwait::lab::{Family, Lab, Scenario};
-use finwait::view::Connection;
 use tcp_common::State;
-
-const FINWAIT: &str = env!("CARGO_BIN_EXE_finwait");
-
-struct Agent<'a> {
-    lab: &'a Lab,
-    process: Child,
-    socket: String,
-}
-
-impl<'a> Agent<'a> {
-    fn start(lab: &'a Lab, name: &str, arguments: &[&str]) -> Agent<'a> {
-        let socket = format!("{}/{name}.sock", env!("CARGO_TARGET_TMPDIR"));
-        let mut command = Command::new(FINWAIT);
-        command.args(["run", "--socket", &socket]).args(arguments).stderr(Stdio::inherit());
-        let process =
-            lab.server.run(|| command.spawn()).expect("entering the namespace").expect("starting the agent");
-        let agent = Agent { lab, process, socket };
-        agent.until("it answers", || agent.cli(&["status"]).status.success());
-        agent
-    }
-
-    fn cli(&self, arguments: &[&str]) -> Output {
-        Command::new(FINWAIT)
-            .args(arguments)
-            .args(["--socket", &self.socket])
-            .output()
-            .expect("running the CLI")
-    }
-
-    fn connections(&self) -> Vec<Connection> {
-        let output = self.cli(&["ls", "--all", "-o", "ndjson"]);
-        let lines = String::from_utf8(output.stdout).expect("text");
-        lines.lines().map(|line| serde_json::from_str(line).expect("a connection")).collect()
-    }
-
-    fn scrape(&self) -> String {
-        self.lab
-            .server
-            .run(|| {
-                let mut stream = TcpStream::connect("127.0.0.1:9817").expect("connecting to the exporter");
-                stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").expect("asking");
-                let mut page = String::new();
-                stream.read_to_string(&mut page).expect("reading");
-                page.split_once("\r\n\r\n").expect("a header and a body").1.to_owned()
-            })
-            .expect("entering the namespace")
-    }
-
-    fn until(&self, what: &str, condition: impl Fn() -> bool) {
-        let deadline = Instant::now() + Duration::from_secs(20);
-        while !condition() {
-            assert!(Instant::now() < deadline, "waited in vain until {what}");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-}
-
-impl Drop for Agent<'_> {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
 
 fn every_close(ingress: &str) {
     let lab = Lab::new().expect("making namespaces (root needed)");
@@ -123,7 +61,7 @@ fn every_close(ingress: &str) {
         let text = std::fs::read_to_string(&seen).expect("what watch wrote");
         text.lines().filter(|line| line.contains("finwait.close/1")).map(str::to_owned).collect::<Vec<_>>()
     };
-    agent.until("watch tells the abort", || !closes().is_empty());
+    until("watch tells the abort", || !closes().is_empty());
     for line in closes() {
         assert!(line.contains(r#""kind":"rst_abort""#), "the filter holds: {line}");
     }
@@ -140,16 +78,10 @@ fn every_close(ingress: &str) {
         assert!(closed || kind == "fin_4seg", "{kind} is counted: {page}");
     }
     promtool(&page);
-    let stats: serde_json::Value =
-        serde_json::from_slice(&agent.cli(&["stats", "-o", "json"]).stdout).expect("statistics");
-    let ignored: u64 = stats["packets_ignored"]
-        .as_object()
-        .expect("reasons")
-        .values()
-        .filter_map(|count| count.as_u64())
-        .sum();
-    assert!(stats["packets_seen"].as_u64() >= Some(ignored));
-    assert_eq!(stats["events_lost"], 0);
+    let stats = agent.stats();
+    let ignored: u64 = stats.packets_ignored.values().sum();
+    assert_eq!(stats.packets_seen, stats.packets_tracked + ignored);
+    assert_eq!(stats.events_lost, 0);
 
     let typo = agent.cli(&["ls", "stat time-wait"]);
     assert_eq!(typo.status.code(), Some(2), "a typo in a filter is a usage error");
