@@ -6,7 +6,9 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use comfy_table::{ContentArrangement, Table, presets};
 use jiff::Timestamp;
+use tokio::runtime::Runtime;
 
+use crate::agent::privileges::PrivilegeError;
 use crate::agent::report::Stats;
 use crate::agent::server::Status;
 use crate::cli::{
@@ -22,26 +24,16 @@ use crate::{agent, demo, replay};
 
 /// Runs the command. The exit code is the design's: 0 fine, 1 nothing found or a difference, 2 usage, 3 agent not
 /// reachable, 4 not permitted or not supported here.
-pub async fn execute(command: Command) -> Result<ExitCode> {
+pub fn execute(command: Command) -> Result<ExitCode> {
     match command {
-        Command::Run(args) => agent::run(run_options(&args)?).await.map(|()| ExitCode::SUCCESS),
-        Command::Ls(args) => ls(&args).await,
-        Command::Watch(args) => watch(&args).await,
-        Command::Stats(args) => {
-            let body = client::get(args.socket.path(), "/stats").await?.whole().await?;
-            let stats: Stats = serde_json::from_slice(&body).context("reading the agent's answer")?;
-            print(&args, &body, || stats_text(&stats))
-        }
-        Command::Status(args) => {
-            let body = client::get(args.socket.path(), "/status").await?.whole().await?;
-            let status: Status = serde_json::from_slice(&body).context("reading the agent's answer")?;
-            print(&args, &body, || status_text(&status))
-        }
-        Command::Replay(args) => tokio::task::spawn_blocking(move || replay_file(&args)).await?,
-        Command::Demo(args) => {
-            let agreed = tokio::task::spawn_blocking(move || demo::run(args.ingress.into())).await??;
-            Ok(found(agreed))
-        }
+        // Called while there is one thread: see there.
+        Command::Run(args) => agent::run(&run_options(&args)?).map(|()| ExitCode::SUCCESS),
+        Command::Ls(args) => wait_for(ls(&args)),
+        Command::Watch(args) => wait_for(watch(&args)),
+        Command::Stats(args) => wait_for(stats(&args)),
+        Command::Status(args) => wait_for(status(&args)),
+        Command::Replay(args) => replay_file(&args),
+        Command::Demo(args) => demo::run(args.ingress.into()).map(found),
         Command::Completions { shell } => {
             cli::completions(shell, &mut io::stdout().lock())?;
             Ok(ExitCode::SUCCESS)
@@ -53,6 +45,22 @@ pub async fn execute(command: Command) -> Result<ExitCode> {
     }
 }
 
+fn wait_for(answer: impl Future<Output = Result<ExitCode>>) -> Result<ExitCode> {
+    Runtime::new()?.block_on(answer)
+}
+
+async fn stats(args: &ReportArgs) -> Result<ExitCode> {
+    let body = client::get(args.socket.path(), "/stats").await?.whole().await?;
+    let stats: Stats = serde_json::from_slice(&body).context("reading the agent's answer")?;
+    print(args, &body, || stats_text(&stats))
+}
+
+async fn status(args: &ReportArgs) -> Result<ExitCode> {
+    let body = client::get(args.socket.path(), "/status").await?.whole().await?;
+    let status: Status = serde_json::from_slice(&body).context("reading the agent's answer")?;
+    print(args, &body, || status_text(&status))
+}
+
 /// The exit code that an error stands for.
 pub fn exit_code(error: &anyhow::Error) -> ExitCode {
     for cause in error.chain() {
@@ -62,7 +70,13 @@ pub fn exit_code(error: &anyhow::Error) -> ExitCode {
         if cause.is::<FilterError>() || cause.is::<ConfigError>() {
             return ExitCode::from(2);
         }
-        if cause.is::<KernelError>() || cause.is::<AttachError>() || cause.is::<LabError>() {
+        let denied = |io: &io::Error| io.kind() == io::ErrorKind::PermissionDenied;
+        if cause.is::<KernelError>()
+            || cause.is::<AttachError>()
+            || cause.is::<LabError>()
+            || cause.is::<PrivilegeError>()
+            || cause.downcast_ref().is_some_and(denied)
+        {
             return ExitCode::from(4);
         }
     }
@@ -76,9 +90,18 @@ fn run_options(args: &RunArgs) -> Result<agent::Options> {
         }
         None => None,
     };
-    let RunOptions { interfaces, listen, socket, ingress, max_flows, rules, dry_run } =
+    let RunOptions { interfaces, listen, socket, ingress, max_flows, user, rules, dry_run } =
         RunOptions::resolve(args, file.as_deref())?;
-    Ok(agent::Options { interfaces, ingress: ingress.into(), listen, socket, max_flows, rules, dry_run })
+    Ok(agent::Options {
+        interfaces,
+        ingress: ingress.into(),
+        listen,
+        socket,
+        max_flows,
+        user,
+        rules,
+        dry_run,
+    })
 }
 
 async fn ls(args: &LsArgs) -> Result<ExitCode> {

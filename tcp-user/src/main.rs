@@ -7,8 +7,7 @@ use finwait::cli::Cli;
 use finwait::commands::{execute, exit_code};
 use tracing::level_filters::LevelFilter;
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     let cli = Cli::parse();
     let level = match cli.verbose {
         0 => LevelFilter::INFO,
@@ -16,7 +15,7 @@ async fn main() -> ExitCode {
         _ => LevelFilter::TRACE,
     };
     tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false).with_max_level(level).init();
-    match execute(cli.command).await {
+    match execute(cli.command) {
         Ok(code) => code,
         // `finwait ls | head` has read enough.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,

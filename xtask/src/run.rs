@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::{build_ebpf, debian};
 
 /// The tests that need a kernel to load programs into, and root.
-const KERNEL_TESTS: [&str; 4] = ["kernel_parse", "kernel_scenarios", "lab", "agent"];
+const KERNEL_TESTS: &[&str] = &["kernel_parse", "kernel_scenarios", "lab", "agent", "privileges"];
 
 /// Format, lints, and every test there is.
 pub(crate) fn test() -> Result<()> {

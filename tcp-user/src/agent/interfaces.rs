@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
+use anyhow::{Context as _, Result};
 use futures_util::TryStreamExt as _;
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkInfo, LinkLayerType};
 use serde::{Deserialize, Serialize};
@@ -23,6 +24,13 @@ pub struct Interface {
     pub ethernet: bool,
     /// Whether it is real hardware, as far as the kernel tells: Ethernet, and of no virtual kind.
     pub physical: bool,
+}
+
+/// A way to ask the kernel, served by a task of the runtime it is opened in.
+pub fn netlink() -> Result<rtnetlink::Handle> {
+    let (connection, handle, _) = rtnetlink::new_connection().context("opening a netlink socket")?;
+    tokio::spawn(connection);
+    Ok(handle)
 }
 
 /// Every interface of this namespace.

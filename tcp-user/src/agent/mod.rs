@@ -1,31 +1,36 @@
 //! The agent: `finwait run`.
 //!
-//! Modules in the order of the data: `interfaces` puts programs on hooks, `mirror` takes what they tell and keeps the
-//! clock, `tally` is what was counted, `report` and `metrics` say it, `server` answers those who ask.
+//! Modules in the order of the data: `interfaces` puts programs on hooks, `privileges` gives away what that took, `mirror`
+//! takes what they tell and keeps the clock, `tally` is what was counted, `report` and `metrics` say it, `server` answers
+//! those who ask on the socket of `query`.
 
 pub mod interfaces;
 pub mod metrics;
 pub mod mirror;
+pub mod privileges;
+pub mod query;
 pub mod report;
 pub mod server;
 pub mod tally;
 
-use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use jiff::Timestamp;
+use sd_notify::NotifyState;
 use tcp_common::Rules;
-use tokio::net::{TcpListener, UnixListener};
+use tokio::runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::broadcast;
 
-use crate::kernel::{Ingress, Kernel, LoadOptions};
-use interfaces::{Keeper, Names};
+use crate::kernel::{Events, Ingress, Kernel, KernelError, LoadOptions};
+use interfaces::{Interface, Keeper, Names};
 use mirror::{Mirror, Shared, lock};
+use privileges::Account;
+use query::Query;
 use server::App;
 
 /// How the agent is to run.
@@ -41,6 +46,8 @@ pub struct Options {
     pub socket: PathBuf,
     /// Places in the flow table.
     pub max_flows: u32,
+    /// Whom to become when everything is attached.
+    pub user: Option<String>,
     /// Rules of the state machine.
     pub rules: Rules,
     /// Only say what would happen.
@@ -48,39 +55,48 @@ pub struct Options {
 }
 
 /// Runs until SIGTERM or SIGINT. Detaches what is its own when it returns, whatever the reason.
-pub async fn run(options: Options) -> Result<()> {
-    let (connection, netlink, _) = rtnetlink::new_connection().context("opening a netlink socket")?;
-    tokio::spawn(connection);
-    let present = interfaces::list(&netlink).await.context("listing the interfaces")?;
-    let mut keeper = Keeper::new(options.interfaces.clone(), options.ingress);
+///
+/// To be called while the process has one thread: the agent gives its privileges away before it makes others.
+pub fn run(options: &Options) -> Result<()> {
+    let alone = runtime::Builder::new_current_thread().enable_all().build()?;
+    let present = alone.block_on(present_interfaces())?;
+    drop(alone);
+    let keeper = Keeper::new(options.interfaces.clone(), options.ingress);
     if let Some(missing) = keeper.missing(&present).first() {
         let names: Vec<_> = present.iter().map(|interface| interface.name.as_str()).collect();
         bail!("no interface is named {missing:?} here; there are: {}", names.join(", "));
     }
     if options.dry_run {
-        for interface in present.iter().filter(|interface| keeper.wants(interface)) {
-            let xdp =
-                options.ingress == Ingress::Xdp || (options.ingress == Ingress::Auto && interface.physical);
-            println!(
-                "would watch {} (ingress {}, egress tcx)",
-                interface.name,
-                if xdp { "xdp-native" } else { "tcx" }
-            );
-        }
+        dry_run(options, &keeper, &present);
         return Ok(());
     }
+    let ready = prepare(options, keeper, &present)?;
+    runtime::Runtime::new()?.block_on(ready.serve())
+}
+
+/// What an agent has when it needs no more privileges than to follow interfaces.
+struct Ready {
+    metrics: TcpListener,
+    query: Query,
+    keeper: Keeper,
+    shared: Arc<Shared>,
+    events: Events,
+}
+
+/// Binds, loads, attaches, and gives away the privileges that this took.
+fn prepare(options: &Options, mut keeper: Keeper, present: &[Interface]) -> Result<Ready> {
+    let account = options.user.as_deref().map(Account::named).transpose()?;
     // What can be taken by others is asked for before anything is attached.
-    let metrics = TcpListener::bind(options.listen).await.with_context(|| {
+    let metrics = TcpListener::bind(options.listen).with_context(|| {
         format!("listening on {}: choose another address with --listen, port 0 takes any", options.listen)
     })?;
-    let query = bind_socket(&options.socket).await?;
-
+    let query = Query::bind(&options.socket, account.as_ref())?;
     let load = LoadOptions { rules: options.rules, max_flows: options.max_flows, ..LoadOptions::default() };
-    let mut kernel = Kernel::load(&load)?;
+    let mut kernel = load_programs(&load)?;
     let events = kernel.take_events().context("the event ring is taken")?;
     let names = Names::default();
-    names.learn(&present);
-    let failures = keeper.follow(&mut kernel, &present);
+    names.learn(present);
+    let failures = keeper.follow(&mut kernel, present);
     for failure in &failures {
         tracing::warn!("{failure}");
     }
@@ -90,72 +106,115 @@ pub async fn run(options: Options) -> Result<()> {
             None => bail!("no interface is up: nothing to watch"),
         }
     }
+    privileges::give_away(account.as_ref())?;
     let shared = Arc::new(Shared {
         table: Arc::clone(kernel.table()),
         kernel: Mutex::new(kernel),
         rules: options.rules,
         tally: Mutex::default(),
-        names: names.clone(),
+        names,
         watchers: broadcast::Sender::new(65_536),
     });
-    let watched = Arc::new(Mutex::new(keeper.watched(&names)));
-    let app =
-        App { shared: Arc::clone(&shared), started_at: Timestamp::now(), watched: Arc::clone(&watched) };
-    let address = metrics.local_addr()?;
-    tracing::info!(
-        "watching {} interfaces; metrics on http://{address}/metrics, queries on {}",
-        keeper.count(),
-        options.socket.display()
-    );
+    Ok(Ready { metrics, query, keeper, shared, events })
+}
 
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let stopped = async {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+/// Loads the programs; where that is refused, says which capability is missing.
+fn load_programs(options: &LoadOptions) -> Result<Kernel, KernelError> {
+    Kernel::load(options).map_err(|error| {
+        let missing = privileges::missing();
+        match error {
+            KernelError::NotPermitted(_) | KernelError::Refused { .. } if !missing.is_empty() => {
+                KernelError::NotPermitted(format!("{} missing", missing.join(", ")))
+            }
+            error => error,
         }
-    };
-    // Without systemd there is nobody to notify.
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-    let result = tokio::select! {
-        () = stopped => Ok(()),
-        result = axum::serve(metrics, server::metrics_routes(app.clone())) => result.context("serving metrics"),
-        result = axum::serve(query, server::query_routes(app)) => result.context("serving queries"),
-        () = mirror_forever(Mirror::new(Arc::clone(&shared), events)) => Ok(()),
-        () = follow_forever(netlink, keeper, Arc::clone(&shared), watched) => Ok(()),
-    };
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
-    let _ = std::fs::remove_file(&options.socket);
-    result
+    })
+}
+
+impl Ready {
+    async fn serve(self) -> Result<()> {
+        let Ready { metrics, query, keeper, shared, events } = self;
+        let watched = Arc::new(Mutex::new(keeper.watched(&shared.names)));
+        let app =
+            App { shared: Arc::clone(&shared), started_at: Timestamp::now(), watched: Arc::clone(&watched) };
+        tracing::info!(
+            "watching {} interfaces; metrics on http://{}/metrics, queries on {}",
+            keeper.count(),
+            metrics.local_addr()?,
+            query.path().display()
+        );
+        metrics.set_nonblocking(true)?;
+        let metrics = tokio::net::TcpListener::from_std(metrics)?;
+        let queries = query.listener()?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let stopped = async {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        };
+        notify(NotifyState::Ready);
+        let result = tokio::select! {
+            () = stopped => Ok(()),
+            result = axum::serve(metrics, server::metrics_routes(app.clone())) => result.context("serving metrics"),
+            result = axum::serve(queries, server::query_routes(app)) => result.context("serving queries"),
+            () = mirror_forever(Mirror::new(Arc::clone(&shared), events)) => Ok(()),
+            result = follow_forever(keeper, shared, watched) => result,
+        };
+        notify(NotifyState::Stopping);
+        result
+    }
+}
+
+/// Tells systemd; without it there is nobody to tell.
+fn notify(state: NotifyState<'_>) {
+    let _ = sd_notify::notify(&[state]);
 }
 
 /// Drains the ring every few milliseconds, sweeps the whole table once a second.
 async fn mirror_forever(mut mirror: Mirror) {
     let mut interval = tokio::time::interval(DRAIN_INTERVAL);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let (mut turns, mut last_watchdog) = (0u32, 0u32);
+    let mut watchdog = Watchdog::new();
     loop {
         interval.tick().await;
         while mirror.drain() == mirror::BATCH {
             tokio::task::yield_now().await;
         }
         mirror.sweep_part(TURNS_A_SWEEP);
-        turns = turns.wrapping_add(1);
-        if turns.wrapping_sub(last_watchdog) > TURNS_A_SWEEP {
-            last_watchdog = turns;
-            let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
+        watchdog.progressed();
+    }
+}
+
+/// Tells systemd that the mirror, on which all the rest depends, gets on: with a ring that is never empty, a table that
+/// is never swept, or a lock that never comes free, it falls silent.
+struct Watchdog {
+    /// How long systemd waits; `None` where it does not.
+    patience: Option<Duration>,
+    told_at: Instant,
+}
+
+impl Watchdog {
+    fn new() -> Watchdog {
+        Watchdog { patience: sd_notify::watchdog_enabled(), told_at: Instant::now() }
+    }
+
+    fn progressed(&mut self) {
+        if self.patience.is_some_and(|patience| self.told_at.elapsed() >= patience / 4) {
+            notify(NotifyState::Watchdog);
+            self.told_at = Instant::now();
         }
     }
 }
 
 /// Looks for interfaces that came or went.
 async fn follow_forever(
-    netlink: rtnetlink::Handle,
     mut keeper: Keeper,
     shared: Arc<Shared>,
     watched: Arc<Mutex<Vec<interfaces::Watched>>>,
-) {
+) -> Result<()> {
+    let netlink = interfaces::netlink()?;
     loop {
         tokio::time::sleep(FOLLOW_INTERVAL).await;
         match interfaces::list(&netlink).await {
@@ -171,24 +230,19 @@ async fn follow_forever(
     }
 }
 
-/// Binds the query socket: in place of a stale file, never of a living agent's.
-async fn bind_socket(path: &Path) -> Result<UnixListener> {
-    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        std::fs::create_dir_all(folder)
-            .with_context(|| format!("making {}: choose another place with --socket", folder.display()))?;
+async fn present_interfaces() -> Result<Vec<Interface>> {
+    interfaces::list(&interfaces::netlink()?).await.context("listing the interfaces")
+}
+
+fn dry_run(options: &Options, keeper: &Keeper, present: &[Interface]) {
+    for interface in present.iter().filter(|interface| keeper.wants(interface)) {
+        let xdp = options.ingress == Ingress::Xdp || (options.ingress == Ingress::Auto && interface.physical);
+        println!(
+            "would watch {} (ingress {}, egress tcx)",
+            interface.name,
+            if xdp { "xdp-native" } else { "tcx" }
+        );
     }
-    if path.exists() {
-        if tokio::net::UnixStream::connect(path).await.is_ok() {
-            bail!("another agent answers on {}: stop it first, or choose another --socket", path.display());
-        }
-        std::fs::remove_file(path)
-            .with_context(|| format!("removing the stale socket {}", path.display()))?;
-    }
-    let listener = UnixListener::bind(path)
-        .with_context(|| format!("binding {}: choose another place with --socket", path.display()))?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))
-        .with_context(|| format!("setting the mode of {}", path.display()))?;
-    Ok(listener)
 }
 
 const DRAIN_INTERVAL: Duration = Duration::from_millis(5);

@@ -23,6 +23,7 @@ pub(super) fn parse(text: &str) -> Result<RunArgs, ConfigError> {
         socket: file.socket,
         ingress: file.ingress,
         max_flows: file.max_flows,
+        user: file.user,
         machine: MachineArgs {
             msl: file.msl,
             rfc1337: file.rfc1337,
@@ -44,6 +45,7 @@ struct File {
     ingress: Option<super::Ingress>,
     #[serde(default, deserialize_with = "max_flows")]
     max_flows: Option<u32>,
+    user: Option<String>,
     #[serde(default, deserialize_with = "duration")]
     msl: Option<Duration>,
     rfc1337: Option<bool>,

@@ -21,6 +21,8 @@ pub struct RunOptions {
     pub ingress: Ingress,
     /// How many flows there is room for.
     pub max_flows: u32,
+    /// Whom to become once everything is attached.
+    pub user: Option<String>,
     /// The rules of the state machine.
     pub rules: Rules,
     /// Only say what would be done.
@@ -37,6 +39,7 @@ impl RunOptions {
             socket: args.socket.clone().or(file.socket).unwrap_or_else(|| DEFAULT_SOCKET.into()),
             ingress: args.ingress.or(file.ingress).unwrap_or(Ingress::Auto),
             max_flows: args.max_flows.or(file.max_flows).unwrap_or(DEFAULT_MAX_FLOWS),
+            user: args.user.clone().or(file.user),
             rules: machine(&args.machine, file.machine).rules(),
             dry_run: args.dry_run,
         })

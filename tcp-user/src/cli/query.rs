@@ -6,7 +6,7 @@ use clap::Args;
 use std::path::{Path, PathBuf};
 
 /// Where the agent listens unless told otherwise.
-pub(super) const DEFAULT_SOCKET: &str = "/run/finwait/finwait.sock";
+pub const DEFAULT_SOCKET: &str = "/run/finwait/finwait.sock";
 
 /// Which agent.
 #[derive(Args, Clone, Debug, PartialEq, Eq)]

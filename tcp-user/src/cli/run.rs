@@ -31,6 +31,12 @@ pub struct RunArgs {
     #[arg(long, value_name = "N", env = "FINWAIT_MAX_FLOWS", value_parser = max_flows_parser())]
     pub max_flows: Option<u32>,
 
+    /// Become this user once everything is loaded and attached [default: stay who started it]
+    ///
+    /// The user's group may ask the query socket. What later interfaces need is kept, whoever it is.
+    #[arg(long, value_name = "NAME", env = "FINWAIT_USER")]
+    pub user: Option<String>,
+
     /// The rules of the state machine.
     #[command(flatten)]
     pub machine: MachineArgs,

@@ -6,12 +6,16 @@
     reason = "several test programs include this file, each uses what it needs"
 )]
 
+use std::fs::Permissions;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::process::{Child, Command, Output, Stdio};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use finwait::agent::report::Stats;
+use finwait::agent::server::Status;
 use finwait::lab::{Host, Lab};
 use finwait::view::Connection;
 
@@ -30,10 +34,34 @@ impl<'a> Agent<'a> {
     pub fn start(lab: &'a Lab, name: &str, arguments: &[&str]) -> Agent<'a> {
         let socket = format!("{}/{name}.sock", env!("CARGO_TARGET_TMPDIR"));
         let mut command = Command::new(FINWAIT);
-        command.args(["run", "--socket", &socket]).args(arguments).stderr(Stdio::inherit());
-        let agent = Agent { process: spawn(&lab.server, &mut command), socket, lab };
-        until("the agent answers", || agent.cli(&["status"]).status.success());
+        command.args(["run", "--socket", &socket]).args(arguments);
+        Agent::start_by(lab, &socket, &mut command)
+    }
+
+    /// The same by any command that becomes an agent which answers on `socket`.
+    pub fn start_by(lab: &'a Lab, socket: &str, command: &mut Command) -> Agent<'a> {
+        command.stderr(Stdio::inherit());
+        let mut agent = Agent { process: spawn(&lab.server, command), socket: socket.into(), lab };
+        // The verifier takes its time on a busy machine.
+        until_within(Duration::from_secs(120), "the agent answers", || {
+            assert_eq!(agent.process.try_wait().expect("looking at the agent"), None, "the agent ended");
+            agent.cli(&["status"]).status.success()
+        });
         agent
+    }
+
+    /// Sends it a signal, TERM or INT or KILL, and waits for its end.
+    pub fn stop(mut self, signal: &str) -> ExitStatus {
+        let pid = self.process.id().to_string();
+        let sent = Command::new("kill").args(["-s", signal, &pid]).status().expect("kill");
+        assert!(sent.success(), "sending {signal}");
+        self.process.wait().expect("waiting for the agent")
+    }
+
+    /// How it is.
+    pub fn status(&self) -> Status {
+        let output = self.cli(&["status", "-o", "json"]);
+        serde_json::from_slice(&output.stdout).expect("a status")
     }
 
     /// Runs another command of the binary against this agent.
@@ -77,6 +105,24 @@ pub fn spawn(host: &Host, command: &mut Command) -> Child {
     host.run(|| command.spawn())
         .expect("entering the namespace")
         .unwrap_or_else(|error| panic!("starting {name}: {error}"))
+}
+
+/// Runs a program in a host of the lab; it must succeed. Returns what it printed.
+pub fn call(host: &Host, program: &str, arguments: &[&str]) -> String {
+    let mut command = Command::new(program);
+    command.args(arguments);
+    let output = host.run(|| command.output()).expect("entering the namespace").expect(program);
+    assert!(output.status.success(), "{program} {arguments:?}: {output:?}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// An empty folder of a test's own, where every user may look; the target folder may be closed to them.
+pub fn public_folder(name: &str) -> PathBuf {
+    let folder = std::env::temp_dir().join(format!("finwait-{name}-{}", std::process::id()));
+    let _ = std::fs::remove_dir_all(&folder);
+    std::fs::create_dir(&folder).expect("making a folder");
+    std::fs::set_permissions(&folder, Permissions::from_mode(0o755)).expect("its mode");
+    folder
 }
 
 /// The body that a server in a host of the lab answers with.

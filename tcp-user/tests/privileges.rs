@@ -1,0 +1,158 @@
+//! What a running agent may still do: follow interfaces, and nothing else.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::process::Command;
+
+use common::{Agent, FINWAIT, call, public_folder, until};
+use finwait::lab::Lab;
+
+/// `finwait run` on this socket, metrics on any free port.
+fn run(socket: &str) -> Command {
+    let mut command = Command::new(FINWAIT);
+    command.args(["run", "--listen", "127.0.0.1:0", "--max-flows", "1024", "--socket", socket]);
+    command
+}
+
+/// CAP_NET_ADMIN, by its number in `linux/capability.h`.
+const NET_ADMIN: u64 = 1 << 12;
+
+/// The lines of `/proc/PID/task/TID/status` of every thread.
+fn threads(pid: u32) -> Vec<BTreeMap<String, String>> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("the agent's threads");
+    let status = |task: fs::DirEntry| fs::read_to_string(task.path().join("status")).expect("its status");
+    tasks
+        .map(|task| {
+            let text = status(task.expect("a thread"));
+            text.lines()
+                .filter_map(|line| line.split_once(':'))
+                .map(|(key, value)| (key.to_owned(), value.trim().to_owned()))
+                .collect()
+        })
+        .collect()
+}
+
+fn assert_poor(pid: u32, uid: &str, bounding: u64) {
+    let threads = threads(pid);
+    assert!(threads.len() > 1, "the runtime has threads: each has privileges of its own");
+    for thread in threads {
+        let set = |name: &str| u64::from_str_radix(&thread[name], 16).expect("a set");
+        for name in ["CapEff", "CapPrm"] {
+            assert_eq!(set(name), NET_ADMIN, "{name} {thread:?}");
+        }
+        for name in ["CapInh", "CapAmb"] {
+            assert_eq!(set(name), 0, "{name} {thread:?}");
+        }
+        assert_eq!(set("CapBnd"), bounding, "{thread:?}");
+        assert_eq!(thread["NoNewPrivs"], "1");
+        assert_eq!(thread["Uid"], [uid; 4].join("\t"));
+        if uid != "0" {
+            assert_eq!(thread["Groups"], "", "no group of root's");
+        }
+    }
+}
+
+/// Makes a connection over `lo` of the server, through an interface that came later: the agent must see both.
+fn follows_a_new_interface(lab: &Lab, agent: &Agent) {
+    call(&lab.server, "ip", &["link", "add", "late0", "type", "veth", "peer", "name", "late1"]);
+    call(&lab.server, "ip", &["link", "set", "late0", "up"]);
+    until("the new interface is watched", || {
+        let interfaces = agent.status().interfaces;
+        interfaces.iter().any(|one| one.interface == "late0" && one.ingress.as_deref() == Some("tcx"))
+    });
+    lab.server
+        .run(|| {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("listening");
+            let client =
+                std::net::TcpStream::connect(listener.local_addr().expect("its port")).expect("connecting");
+            drop((listener.accept().expect("accepting"), client));
+        })
+        .expect("entering the namespace");
+    until("the connection is listed", || agent.stats().packets_tracked > 0);
+}
+
+#[test]
+fn root_keeps_only_what_later_interfaces_need() {
+    let lab = Lab::new().expect("making namespaces (root needed)");
+    let folder = public_folder("root");
+    let socket = format!("{}/own/finwait.sock", folder.display());
+    let agent = Agent::start_by(&lab, &socket, &mut run(&socket));
+    assert_poor(agent.process.id(), "0", NET_ADMIN);
+    follows_a_new_interface(&lab, &agent);
+    assert_eq!(mode(&folder.join("own")), 0o750);
+    assert_eq!(mode(Path::new(&socket)), 0o660);
+    assert!(agent.stop("TERM").success());
+    assert!(!Path::new(&socket).exists(), "the socket is gone");
+}
+
+#[test]
+fn another_user_is_become() {
+    let lab = Lab::new().expect("making namespaces (root needed)");
+    let folder = public_folder("user");
+    let socket = format!("{}/own/finwait.sock", folder.display());
+    let agent = Agent::start_by(&lab, &socket, run(&socket).args(["--user", "nobody"]));
+    let nobody = id("nobody");
+    assert_poor(agent.process.id(), &nobody, NET_ADMIN);
+    follows_a_new_interface(&lab, &agent);
+    let owner = |path: &Path| fs::metadata(path).expect("its metadata").uid().to_string();
+    assert_eq!((owner(Path::new(&socket)), owner(&folder.join("own"))), (nobody.clone(), nobody.clone()));
+    // The user asks without being root.
+    let asked = Command::new("setpriv")
+        .args(["--reuid", &nobody, "--clear-groups", FINWAIT, "status", "--socket"])
+        .arg(&socket)
+        .output()
+        .expect("setpriv");
+    assert!(asked.status.success(), "{asked:?}");
+    assert!(agent.stop("INT").success());
+    assert!(!Path::new(&socket).exists(), "the socket is gone, though root made it");
+}
+
+#[test]
+fn an_unprivileged_user_with_three_capabilities_is_enough() {
+    let lab = Lab::new().expect("making namespaces (root needed)");
+    let folder = public_folder("three");
+    let nobody = id("nobody");
+    std::os::unix::fs::chown(&folder, Some(nobody.parse().expect("a number")), None).expect("its owner");
+    let socket = format!("{}/finwait.sock", folder.display());
+    let start = |capabilities: &str| {
+        let capabilities = capabilities.replace(' ', ",+");
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", &nobody, "--clear-groups"]);
+        for set in ["--inh-caps", "--ambient-caps", "--bounding-set"] {
+            command.arg(format!("{set}=-all,+{capabilities}"));
+        }
+        let inner = run(&socket);
+        command.arg(inner.get_program()).args(inner.get_args());
+        command
+    };
+    for (two, missing) in [
+        ("net_admin perfmon", "CAP_BPF missing"),
+        ("bpf perfmon", "CAP_NET_ADMIN missing"),
+        ("bpf net_admin", "CAP_PERFMON missing"),
+    ] {
+        let output =
+            lab.server.run(|| start(two).output()).expect("entering the namespace").expect("setpriv");
+        let message = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(4), "{two}: {message}");
+        assert!(message.contains(missing) && message.lines().count() == 1, "{two}: {message}");
+        assert!(!Path::new(&socket).exists(), "nothing is left");
+    }
+    let agent = Agent::start_by(&lab, &socket, &mut start("bpf net_admin perfmon"));
+    // Only root can narrow the bounding set; no_new_privs bars the way there.
+    assert_poor(agent.process.id(), &nobody, NET_ADMIN | 1 << 39 | 1 << 38);
+    follows_a_new_interface(&lab, &agent);
+    assert!(agent.stop("TERM").success());
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).expect("its metadata").mode() & 0o777
+}
+
+fn id(user: &str) -> String {
+    let output = Command::new("id").args(["-u", user]).output().expect("id");
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
