@@ -1,5 +1,7 @@
 //! What the commands do: ask the agent, or be it, and write the answer.
 
+mod audit;
+
 use std::io::{self, BufWriter, Write as _};
 use std::process::ExitCode;
 
@@ -19,6 +21,7 @@ use crate::filter::FilterError;
 use crate::kernel::{AttachError, Ingress, KernelError};
 use crate::lab::LabError;
 use crate::output::{EventWriter, ListWriter, Palette};
+use crate::sockets::SocketsError;
 use crate::view::{Connection, Event};
 use crate::{agent, demo, replay};
 
@@ -32,6 +35,7 @@ pub fn execute(command: Command) -> Result<ExitCode> {
         Command::Watch(args) => wait_for(watch(&args)),
         Command::Stats(args) => wait_for(stats(&args)),
         Command::Status(args) => wait_for(status(&args)),
+        Command::Audit(args) => wait_for(audit::run(&args)),
         Command::Replay(args) => replay_file(&args),
         Command::Demo(args) => demo::run(args.ingress.into()).map(found),
         Command::Completions { shell } => {
@@ -74,6 +78,8 @@ pub fn exit_code(error: &anyhow::Error) -> ExitCode {
         if cause.is::<KernelError>()
             || cause.is::<AttachError>()
             || cause.is::<LabError>()
+            || cause.is::<SocketsError>()
+            || cause.is::<audit::OtherNamespace>()
             || cause.is::<PrivilegeError>()
             || cause.downcast_ref().is_some_and(denied)
         {

@@ -2,9 +2,10 @@
 //!
 //! Modules from the kernel to the person: `kernel` is the one that names aya, `agent` mirrors and serves, `describe` and
 //! `view` put flow records into the users' words, `filter` chooses among them and `output` writes them, `cli` is what can be
-//! typed and `commands` what it does. `replay` needs no kernel. `lab` makes real connections for `demo` and the tests.
+//! typed and `commands` what it does. `replay` needs no kernel. `sockets` is the kernel's own view, `audit` compares. `lab` makes real connections for `demo` and the tests.
 
 pub mod agent;
+pub mod audit;
 pub mod cli;
 pub mod client;
 pub mod commands;
@@ -13,6 +14,8 @@ pub mod describe;
 pub mod filter;
 pub mod kernel;
 pub mod lab;
+mod netlink;
 pub mod output;
 pub mod replay;
+pub mod sockets;
 pub mod view;

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::{build_ebpf, debian};
 
 /// The tests that need a kernel to load programs into, and root.
-const KERNEL_TESTS: &[&str] = &["kernel_parse", "kernel_scenarios", "lab", "agent", "privileges"];
+const KERNEL_TESTS: &[&str] = &["kernel_parse", "kernel_scenarios", "lab", "agent", "privileges", "audit"];
 
 /// Format, lints, and every test there is.
 pub(crate) fn test() -> Result<()> {
@@ -17,8 +17,8 @@ pub(crate) fn test() -> Result<()> {
     let mut arguments = vec!["test", "--workspace"];
     let others = tests_without_root()?;
     if is_root() {
-        // For its `promtool`.
-        debian::install(&["prometheus"])?;
+        // For `promtool`, `ip` and `ss`.
+        debian::install(&["prometheus", "iproute2"])?;
         arguments.extend(["--", "--test-threads", "1"]);
     } else {
         println!(

@@ -28,6 +28,9 @@ pub struct Status {
     pub version: String,
     /// Its process.
     pub pid: u32,
+    /// Inode of its network namespace; `null` where /proc does not tell.
+    #[serde(default)]
+    pub namespace: Option<u64>,
     /// When it started.
     pub started_at: Timestamp,
     /// What sits where.
@@ -165,6 +168,7 @@ async fn status(State(app): State<App>) -> Response {
         schema: "finwait.status/1".into(),
         version: env!("CARGO_PKG_VERSION").into(),
         pid: std::process::id(),
+        namespace: crate::audit::namespace(),
         started_at: app.started_at,
         interfaces: super::mirror::lock(&app.watched).clone(),
         table_used: snapshot.table_used,

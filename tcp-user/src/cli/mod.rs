@@ -22,6 +22,7 @@ use crate::view::words;
 use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use clap::{ArgAction, Args, Parser, Subcommand};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Watch the TCP connections of this host, the state of BOTH ends of each, above all while they close.
 ///
@@ -65,6 +66,13 @@ pub enum Command {
 
     /// Say how the agent is: attached where and how, table fill, losses, versions.
     Status(ReportArgs),
+
+    /// Compare the agent's states with the kernel's own sockets; exit 1 on a difference.
+    ///
+    /// Reads every TCP socket of this network namespace twice, a moment apart, and reports only what differs in the same
+    /// way both times. What both know to be CLOSED, or not there, agrees.
+    #[command(after_long_help = query::AUDIT_LONG)]
+    Audit(AuditArgs),
 
     /// Follow the connections of a capture file; no root needed.
     #[command(after_help = query::REPLAY_EXAMPLES, after_long_help = query::REPLAY_LONG)]
@@ -130,6 +138,26 @@ pub struct ReportArgs {
     /// How it is written.
     #[arg(short, long, value_name = "FORMAT", default_value = "table", value_parser = word_parser::<Report>())]
     pub output: Report,
+}
+
+/// `finwait audit`.
+#[derive(Args, Debug)]
+pub struct AuditArgs {
+    /// The agent.
+    #[command(flatten)]
+    pub socket: SocketArgs,
+    /// How it is written.
+    #[arg(short, long, value_name = "FORMAT", default_value = "table", value_parser = word_parser::<Report>())]
+    pub output: Report,
+    /// List also what agrees.
+    #[arg(short, long)]
+    pub all: bool,
+    /// Between the two samples.
+    #[arg(long, value_name = "DURATION", default_value = "200ms", value_parser = query::interval)]
+    pub interval: Duration,
+    /// Which connections.
+    #[command(flatten)]
+    pub filter: FilterArgs,
 }
 
 /// `finwait replay`.

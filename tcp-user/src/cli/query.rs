@@ -4,6 +4,7 @@ use super::words;
 use crate::filter::{Filter, FilterError};
 use clap::Args;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Where the agent listens unless told otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/finwait/finwait.sock";
@@ -45,6 +46,15 @@ impl FilterArgs {
     /// The words as a filter.
     pub fn filter(&self) -> Result<Filter, FilterError> {
         Filter::parse(&self.filter.join(" "))
+    }
+}
+
+/// A duration between two samples.
+pub(super) fn interval(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(interval) if interval <= Duration::from_secs(60) => Ok(interval),
+        Ok(_) => Err("expected at most 60s".to_owned()),
+        Err(error) => Err(format!("{error}; expected a duration such as 200ms or 1s")),
     }
 }
 
@@ -105,9 +115,19 @@ Examples:
     };
 }
 
+macro_rules! audit_examples {
+    () => {
+        "\
+Examples:
+  finwait audit
+  finwait audit local state fin-wait -o json"
+    };
+}
+
 pub(super) const LS_EXAMPLES: &str = ls_examples!();
 pub(super) const LS_LONG: &str = concat!(filter_help!(), "\n\n", ls_examples!());
 pub(super) const WATCH_EXAMPLES: &str = watch_examples!();
 pub(super) const WATCH_LONG: &str = concat!(filter_help!(), "\n\n", watch_examples!());
+pub(super) const AUDIT_LONG: &str = concat!(filter_help!(), "\n\n", audit_examples!());
 pub(super) const REPLAY_EXAMPLES: &str = replay_examples!();
 pub(super) const REPLAY_LONG: &str = concat!(filter_help!(), "\n\n", replay_examples!());

@@ -178,7 +178,7 @@ fn replay_and_demo() {
 
 #[test]
 fn examples_of_the_help_are_valid() {
-    for text in [query::LS_LONG, query::WATCH_LONG, query::REPLAY_LONG, run::EXAMPLES] {
+    for text in [query::LS_LONG, query::WATCH_LONG, query::AUDIT_LONG, query::REPLAY_LONG, run::EXAMPLES] {
         let examples = text.lines().filter_map(|line| line.trim().strip_prefix("finwait "));
         let mut count = 0;
         for example in examples {
@@ -189,6 +189,7 @@ fn examples_of_the_help_are_valid() {
             let filter = match cli.command {
                 Command::Ls(args) => args.filter,
                 Command::Watch(args) => args.filter,
+                Command::Audit(args) => args.filter,
                 Command::Replay(args) => args.filter,
                 _ => FilterArgs::default(),
             };

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use crate::sockets::SocketsError;
 use nix::libc::{EACCES, EAFNOSUPPORT, EINVAL, EOPNOTSUPP, EPERM};
 
 /// Why the lab could not be built, or why a scenario did not end as it should.
@@ -24,6 +25,9 @@ pub enum LabError {
         /// What is missing.
         needs: &'static str,
     },
+    /// The kernel does not show its sockets.
+    #[error(transparent)]
+    Sockets(#[from] SocketsError),
     /// A system call failed for another reason.
     #[error("cannot {action}")]
     System {
@@ -47,7 +51,11 @@ pub enum LabError {
 impl LabError {
     /// Whether a person with more rights, or another kernel, would succeed: not a defect of the lab.
     pub fn is_refusal(&self) -> bool {
-        matches!(self, LabError::NotPermitted { .. } | LabError::NotSupported { .. })
+        match self {
+            LabError::NotPermitted { .. } | LabError::NotSupported { .. } => true,
+            LabError::Sockets(error) => !matches!(error, SocketsError::System { .. }),
+            LabError::System { .. } | LabError::Timeout { .. } => false,
+        }
     }
 
     /// For a call that is refused without `capability`, and fails with "unknown" where the kernel lacks `needs`.

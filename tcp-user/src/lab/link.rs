@@ -13,8 +13,8 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
 
 use super::deadline::wait_until;
-use super::netlink::Channel;
 use super::{LabError, Namespace};
+use crate::netlink::Channel;
 
 /// Interfaces and addresses of the namespace in which it was opened.
 pub(super) struct Links(Channel);

@@ -16,17 +16,16 @@ use tcp_common::State;
 
 pub mod closes;
 mod deadline;
-pub mod diag;
 mod error;
 mod link;
-mod netlink;
 pub mod netns;
 mod stage;
 
 pub use closes::{Played, SCENARIOS, Scenario};
-pub use diag::{Diag, KernelSocket};
 pub use error::LabError;
 pub use netns::Namespace;
+
+pub use crate::sockets::{Diag, KernelSocket};
 
 use link::Links;
 
@@ -128,17 +127,17 @@ impl Host {
 
     /// Every TCP socket its kernel has.
     pub fn sockets(&self) -> Result<Vec<KernelSocket>, LabError> {
-        self.diag(Diag::sockets)
+        Ok(self.diag(Diag::sockets)?)
     }
 
     /// Its socket with these ends.
     pub fn socket(&self, local: SocketAddr, remote: SocketAddr) -> Result<Option<KernelSocket>, LabError> {
-        self.diag(|diag| diag.find(local, remote))
+        Ok(self.diag(|diag| diag.find(local, remote))?)
     }
 
     /// The state of its socket with these ends; CLOSED if there is none.
     pub fn state(&self, local: SocketAddr, remote: SocketAddr) -> Result<State, LabError> {
-        self.diag(|diag| diag.state(local, remote))
+        Ok(self.diag(|diag| diag.state(local, remote))?)
     }
 
     fn diag<T>(&self, ask: impl FnOnce(&mut Diag) -> T) -> T {

@@ -13,6 +13,7 @@ mod words;
 
 pub use connection::{CloseInfo, Connection, Endpoint, Process, TimeWait};
 pub use event::{Close, Durations, Event, Peer, Transition};
+pub(crate) use serial::{by_name, micros};
 pub use states::{StateSet, UnknownState};
 pub use tcp_common::{CloseKind, State};
 pub(crate) use words::words;

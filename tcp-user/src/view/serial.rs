@@ -41,19 +41,14 @@ impl Named for CloseKind {
 }
 
 /// `serde(with)`: a [`Named`] value by its name.
-pub(super) mod by_name {
+pub(crate) mod by_name {
     use super::*;
 
-    pub(in crate::view) fn serialize<T: Named, S: Serializer>(
-        value: &T,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<T: Named, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(value.word())
     }
 
-    pub(in crate::view) fn deserialize<'de, T: Named, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<T, D::Error> {
+    pub(crate) fn deserialize<'de, T: Named, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
         let word = Cow::<str>::deserialize(deserializer)?;
         T::all()
             .find(|value| value.word() == word)
@@ -62,38 +57,33 @@ pub(super) mod by_name {
 }
 
 /// `serde(with)`: a moment as RFC 3339 in UTC, always with six digits of a second.
-pub(super) mod micros {
+pub(crate) mod micros {
     use super::*;
     use jiff::Timestamp;
 
-    pub(in crate::view) fn serialize<S: Serializer>(
-        at: &Timestamp,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(at: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(&format_args!("{at:.6}"))
     }
 
-    pub(in crate::view) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Timestamp, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timestamp, D::Error> {
         Timestamp::deserialize(deserializer)
     }
 
     /// The same where the moment may be unknown.
-    pub(in crate::view) mod option {
+    pub(crate) mod option {
         use super::*;
 
         #[derive(Serialize)]
         struct Micros<'a>(#[serde(with = "super")] &'a Timestamp);
 
-        pub(in crate::view) fn serialize<S: Serializer>(
+        pub(crate) fn serialize<S: Serializer>(
             at: &Option<Timestamp>,
             serializer: S,
         ) -> Result<S::Ok, S::Error> {
             at.as_ref().map(Micros).serialize(serializer)
         }
 
-        pub(in crate::view) fn deserialize<'de, D: Deserializer<'de>>(
+        pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
             deserializer: D,
         ) -> Result<Option<Timestamp>, D::Error> {
             Option::deserialize(deserializer)

@@ -1,4 +1,4 @@
-//! The kernel's own TCP sockets through sock_diag: the oracle against which a watcher can be checked.
+//! The kernel's own TCP sockets through sock_diag.
 //!
 //! A socket that is not listed is CLOSED: the kernel keeps none for that state. TIME-WAIT (and FIN-WAIT-2 after the
 //! process has gone) are minisockets without inode; SYN-RECEIVED are request sockets.
@@ -9,13 +9,14 @@ use std::net::{IpAddr, SocketAddr};
 use netlink_packet_sock_diag::SockDiagMessage;
 use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, IPPROTO_TCP};
 use netlink_packet_sock_diag::inet::nlas::Nla;
-use netlink_packet_sock_diag::inet::{ExtensionFlags, InetRequest, InetResponse, SocketId, StateFlags};
+use netlink_packet_sock_diag::inet::{self, ExtensionFlags, InetRequest, InetResponse, SocketId, StateFlags};
 use netlink_sys::protocols::NETLINK_SOCK_DIAG;
-use nix::libc::ENOENT;
+use nix::libc::{ENOENT, EOPNOTSUPP, EPROTONOSUPPORT};
 use tcp_common::State;
 
-use super::LabError;
-use super::netlink::Channel;
+use super::SocketsError;
+use crate::netlink::Channel;
+use crate::view::words;
 
 /// One TCP socket as the kernel has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,8 +33,13 @@ pub struct KernelSocket {
     pub uid: u32,
     /// Socket cookie, as `bpf_get_socket_cookie` gives it.
     pub cookie: u64,
-    /// What is left of the running timer (retransmission, keepalive, TIME-WAIT, probe), in milliseconds.
+    /// Which timer runs.
+    pub timer: Option<Timer>,
+    /// What is left of it, in milliseconds.
     pub expires_ms: Option<u32>,
+    /// How long ago the last segment went out or came in, in milliseconds, as far as the kernel keeps it (`tcp_info`);
+    /// unknown for minisockets, and for sockets that [`Diag::find`] found.
+    pub silent_ms: Option<u32>,
     /// Segments thrown away before TCP saw them: socket filter, full queues. 0 for minisockets.
     pub drops: u32,
 }
@@ -46,28 +52,34 @@ pub struct Diag {
 
 impl Diag {
     /// Opens a view on the calling thread's namespace, and checks that the kernel answers.
-    pub fn open() -> Result<Diag, LabError> {
-        let channel = Channel::open(NETLINK_SOCK_DIAG).map_err(LabError::system(ACTION))?;
-        let mut diag = Diag { channel };
-        diag.dump(AF_INET, StateFlags::LISTEN, |_| {}).map_err(|source| match source.raw_os_error() {
-            Some(ENOENT) => LabError::NotSupported { action: ACTION, needs: "it has no inet_diag, tcp_diag" },
-            _ => LabError::System { action: ACTION, source },
-        })?;
+    pub fn open() -> Result<Diag, SocketsError> {
+        let mut diag = Diag { channel: Channel::open(NETLINK_SOCK_DIAG).map_err(refused)? };
+        diag.dump(AF_INET, StateFlags::LISTEN, ExtensionFlags::empty(), |_| {}).map_err(refused)?;
         Ok(diag)
     }
 
     /// Every TCP socket in every state, IPv4 first.
-    pub fn sockets(&mut self) -> Result<Vec<KernelSocket>, LabError> {
+    pub fn sockets(&mut self) -> Result<Vec<KernelSocket>, SocketsError> {
         let mut sockets = Vec::new();
-        for family in [AF_INET, AF_INET6] {
-            self.dump(family, StateFlags::all(), |socket| sockets.push(socket))
-                .map_err(LabError::system(ACTION))?;
-        }
+        self.for_each(|socket| sockets.push(socket))?;
         Ok(sockets)
     }
 
+    /// The same, one at a time: a host may have a million.
+    pub fn for_each(&mut self, mut take: impl FnMut(KernelSocket)) -> Result<(), SocketsError> {
+        let extensions = ExtensionFlags::SKMEMINFO | ExtensionFlags::INFO;
+        for family in [AF_INET, AF_INET6] {
+            self.dump(family, StateFlags::all(), extensions.clone(), &mut take).map_err(refused)?;
+        }
+        Ok(())
+    }
+
     /// The socket with exactly these ends: one hash lookup in the kernel, however many sockets there are.
-    pub fn find(&mut self, local: SocketAddr, remote: SocketAddr) -> Result<Option<KernelSocket>, LabError> {
+    pub fn find(
+        &mut self,
+        local: SocketAddr,
+        remote: SocketAddr,
+    ) -> Result<Option<KernelSocket>, SocketsError> {
         let request = InetRequest {
             family: if local.is_ipv4() { AF_INET } else { AF_INET6 },
             protocol: IPPROTO_TCP,
@@ -90,20 +102,26 @@ impl Diag {
             // For want of a connection the kernel answers with the listener of the port.
             Ok(()) => Ok(found.filter(|socket| socket.remote.port() == remote.port())),
             Err(error) if error.raw_os_error() == Some(ENOENT) => Ok(None),
-            Err(error) => Err(LabError::system(ACTION)(error)),
+            Err(error) => Err(refused(error)),
         }
     }
 
     /// The state of the socket with these ends; CLOSED if there is none.
-    pub fn state(&mut self, local: SocketAddr, remote: SocketAddr) -> Result<State, LabError> {
+    pub fn state(&mut self, local: SocketAddr, remote: SocketAddr) -> Result<State, SocketsError> {
         Ok(self.find(local, remote)?.map_or(State::Closed, |socket| socket.state))
     }
 
-    fn dump(&mut self, family: u8, states: StateFlags, mut each: impl FnMut(KernelSocket)) -> io::Result<()> {
+    fn dump(
+        &mut self,
+        family: u8,
+        states: StateFlags,
+        extensions: ExtensionFlags,
+        mut each: impl FnMut(KernelSocket),
+    ) -> io::Result<()> {
         let request = InetRequest {
             family,
             protocol: IPPROTO_TCP,
-            extensions: ExtensionFlags::SKMEMINFO,
+            extensions,
             states,
             socket_id: if family == AF_INET { SocketId::new_v4() } else { SocketId::new_v6() },
         };
@@ -126,9 +144,38 @@ impl KernelSocket {
             inode: header.inode,
             uid: header.uid,
             cookie: u64::from_ne_bytes(id.cookie),
+            timer: header.timer.as_ref().map(Timer::from),
             expires_ms: header.timer.and(expires_ms(bytes)),
+            silent_ms: nlas
+                .iter()
+                .find_map(|nla| if let Nla::TcpInfo(info) = nla { silent_ms(info) } else { None }),
             drops: nlas.iter().map(|nla| if let Nla::MemInfo(memory) = nla { memory.drops } else { 0 }).sum(),
         })
+    }
+}
+
+words! {
+    /// Timers of a TCP socket, in the words of `ss`.
+    pub enum Timer ("timer") {
+        /// Something is to be sent again.
+        Retransmit = "retransmit",
+        /// The peer is to be asked whether it is there.
+        Keepalive = "keepalive",
+        /// TIME-WAIT, or what is left of an orphan's FIN-WAIT-2.
+        TimeWait = "time_wait",
+        /// A window that is closed is to be probed.
+        Probe = "probe",
+    }
+}
+
+impl From<&inet::Timer> for Timer {
+    fn from(timer: &inet::Timer) -> Timer {
+        match timer {
+            inet::Timer::Retransmit(..) => Timer::Retransmit,
+            inet::Timer::KeepAlive(_) => Timer::Keepalive,
+            inet::Timer::TimeWait => Timer::TimeWait,
+            inet::Timer::Probe(_) => Timer::Probe,
+        }
     }
 }
 
@@ -166,6 +213,20 @@ fn expires_ms(message: &[u8]) -> Option<u32> {
     const IDIAG_EXPIRES: usize = 4 + 48;
     let field = message.get(NLMSGHDR + IDIAG_EXPIRES..)?.first_chunk()?;
     Some(u32::from_ne_bytes(*field))
+}
+
+/// The youngest of `tcpi_last_data_sent`, `tcpi_last_data_recv` and `tcpi_last_ack_recv`.
+fn silent_ms(tcp_info: &[u8]) -> Option<u32> {
+    const AGES: [usize; 3] = [44, 52, 56];
+    let age = |offset: usize| tcp_info.get(offset..)?.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes));
+    AGES.into_iter().filter_map(age).min()
+}
+
+fn refused(error: io::Error) -> SocketsError {
+    let missing = [ENOENT, EOPNOTSUPP, EPROTONOSUPPORT];
+    SocketsError::of(ACTION, "the right to open a netlink socket", "it has no inet_diag, tcp_diag", &missing)(
+        error,
+    )
 }
 
 const ACTION: &str = "ask the kernel for its sockets (sock_diag)";

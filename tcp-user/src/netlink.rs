@@ -10,14 +10,14 @@ use netlink_sys::{Socket, SocketAddr};
 
 /// A netlink socket of the namespace in which it was opened; usable from any thread afterwards.
 #[derive(Debug)]
-pub(super) struct Channel {
+pub(crate) struct Channel {
     socket: Socket,
     sequence: u32,
 }
 
 impl Channel {
     /// `protocol` is one of [`netlink_sys::protocols`].
-    pub(super) fn open(protocol: isize) -> io::Result<Channel> {
+    pub(crate) fn open(protocol: isize) -> io::Result<Channel> {
         let mut socket = Socket::new(protocol)?;
         socket.bind_auto()?;
         socket.connect(&SocketAddr::new(0, 0))?;
@@ -25,7 +25,7 @@ impl Channel {
     }
 
     /// Asks the kernel to do or to show one thing. `on_reply` gets each message with its bytes, netlink header first.
-    pub(super) fn request<M>(
+    pub(crate) fn request<M>(
         &mut self,
         message: M,
         flags: u16,
@@ -38,7 +38,7 @@ impl Channel {
     }
 
     /// Asks the kernel for a whole table.
-    pub(super) fn dump<M>(&mut self, message: M, on_reply: impl FnMut(M, &[u8])) -> io::Result<()>
+    pub(crate) fn dump<M>(&mut self, message: M, on_reply: impl FnMut(M, &[u8])) -> io::Result<()>
     where
         M: NetlinkSerializable + NetlinkDeserializable,
     {

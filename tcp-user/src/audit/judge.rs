@@ -1,0 +1,274 @@
+//! Compares the two views end by end, and keeps what two samples say alike.
+
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Result;
+use jiff::Timestamp;
+use tcp_common::State;
+
+use super::ground::{Ground, Leftovers};
+use super::sample::{Ends, Sample, ends};
+use super::{Counts, Finding, Ours, Reason, Report, SCHEMA, Socket, Verdict};
+use crate::agent::server::Status;
+use crate::filter::Filter;
+use crate::sockets::KernelSocket;
+use crate::view::{Confidence, Connection, Endpoint, Family, Opener, Side};
+
+/// Takes two samples, `interval` apart, and reports what both say; one is enough where all agrees.
+pub async fn audit(
+    agent: &Path,
+    status: &Status,
+    filter: &Filter,
+    interval: Duration,
+    all: bool,
+) -> Result<Report> {
+    let ground = Ground::of(status);
+    let first = judge(&Sample::take(agent).await?, &ground, Timestamp::now());
+    let second = if first.findings.iter().all(|finding| finding.verdict == Verdict::Agree) {
+        first.clone()
+    } else {
+        tokio::time::sleep(interval).await;
+        judge(&Sample::take(agent).await?, &ground, Timestamp::now())
+    };
+    Ok(settle(&first, second, filter, interval, all))
+}
+
+/// One sample's verdicts.
+#[derive(Clone)]
+pub(super) struct Judged {
+    pub(super) findings: Vec<Finding>,
+    pub(super) listening: u64,
+    pub(super) at: Timestamp,
+}
+
+/// A verdict for every end of this host, and for every connection without one.
+pub(super) fn judge(sample: &Sample, ground: &Ground, now: Timestamp) -> Judged {
+    let mut findings = Vec::new();
+    let mut known = HashSet::new();
+    for connection in &sample.connections {
+        let locals = Side::ALL.iter().copied().filter(|&side| connection.end(side).local);
+        let mut forwarded = true;
+        for side in locals {
+            forwarded = false;
+            let sockets = sample.sockets.get(&ends(connection, side)).map_or(&[][..], Vec::as_slice);
+            known.insert(ends(connection, side));
+            findings.push(compare(connection, side, sockets, ground));
+        }
+        if forwarded {
+            findings.push(forwarded_finding(connection));
+        }
+    }
+    let unknown = sample.sockets.iter().filter(|(ends, _)| !known.contains(*ends));
+    findings.extend(unknown.flat_map(|(_, sockets)| sockets).map(|socket| Finding {
+        verdict: Verdict::OnlyKernel,
+        reason: Some(ground.why_unknown(socket, now)),
+        local: socket.local.into(),
+        remote: socket.remote.into(),
+        ours: None,
+        kernel: Some(socket.into()),
+    }));
+    recognise_nat(&mut findings, sample);
+    Judged { findings, listening: sample.listening.values().sum(), at: now }
+}
+
+fn compare(connection: &Connection, side: Side, sockets: &[KernelSocket], ground: &Ground) -> Finding {
+    let ours = connection.end(side);
+    let (local, remote) = ends(connection, side);
+    let agreeing = sockets.iter().find(|socket| agree(connection, ours.state, Some(socket)));
+    let socket = agreeing.or(sockets.first());
+    let (verdict, reason) = match (agree(connection, ours.state, socket), socket) {
+        (true, _) => (Verdict::Agree, None),
+        (false, Some(_)) => (Verdict::Differ, None),
+        (false, None) => match ground.why_no_socket((local, remote)) {
+            Reason::Forgotten => (Verdict::Differ, Some(Reason::Forgotten)),
+            reason => (Verdict::OnlyOurs, Some(reason)),
+        },
+    };
+    Finding {
+        verdict,
+        reason,
+        local: local.into(),
+        remote: remote.into(),
+        ours: Some(ours_of(connection, side)),
+        kernel: socket.map(Socket::from),
+    }
+}
+
+/// Whether the kernel's socket, or its absence, is what our state says. A listener's part in an open that nobody has
+/// answered is no socket, and a timer that is due ends its state on one side a little sooner than on the other.
+fn agree(connection: &Connection, ours: State, socket: Option<&KernelSocket>) -> bool {
+    let ours = match ours {
+        State::Listen | State::Unknown => State::Closed,
+        state => state,
+    };
+    let kernel = socket.map_or(State::Closed, |socket| socket.state);
+    let our_timer_due = || {
+        connection.time_wait.as_ref().is_some_and(|time_wait| time_wait.expires_in_ms <= u64::from(DUE_MS))
+    };
+    let their_timer_due =
+        || socket.is_some_and(|socket| socket.inode == 0 && socket.expires_ms.is_some_and(|ms| ms <= DUE_MS));
+    match (ours, kernel) {
+        (State::TimeWait, State::Closed) => our_timer_due(),
+        (State::Closed, State::TimeWait) => their_timer_due(),
+        (ours, kernel) => ours == kernel,
+    }
+}
+
+fn forwarded_finding(connection: &Connection) -> Finding {
+    let (client, server) = ends(connection, Side::Client);
+    Finding {
+        verdict: Verdict::OnlyOurs,
+        reason: Some(Reason::Forwarded),
+        local: client.into(),
+        remote: server.into(),
+        ours: Some(ours_of(connection, Side::Client)),
+        kernel: None,
+    }
+}
+
+fn ours_of(connection: &Connection, side: Side) -> Ours {
+    let end = connection.end(side);
+    Ours {
+        state: end.state,
+        confirmed: end.confirmed,
+        peer_state: connection.end(side.peer()).state,
+        connection: connection.clone(),
+    }
+}
+
+/// What is left over on both sides and shares an end is one connection before and after a translation.
+fn recognise_nat(findings: &mut [Finding], sample: &Sample) {
+    let (mut forgotten, mut missed) = (Leftovers::default(), Leftovers::default());
+    for finding in findings.iter() {
+        let ends = ends_of(finding);
+        let listens = sample.listening.contains_key(&ends.0.port());
+        match finding.reason {
+            Some(Reason::Forgotten) => forgotten.add(ends, listens),
+            Some(Reason::Missed) => missed.add(ends, listens),
+            _ => {}
+        }
+    }
+    for finding in findings {
+        let ends = ends_of(finding);
+        if finding.reason == Some(Reason::Forgotten) && missed.share_an_end(ends) {
+            (finding.verdict, finding.reason) = (Verdict::OnlyOurs, Some(Reason::Translated));
+        } else if finding.reason == Some(Reason::Missed) && forgotten.share_an_end(ends) {
+            finding.reason = Some(Reason::Translated);
+        }
+    }
+}
+
+/// Keeps the second sample's findings that the first has too.
+pub(super) fn settle(
+    first: &Judged,
+    second: Judged,
+    filter: &Filter,
+    interval: Duration,
+    all: bool,
+) -> Report {
+    let before: HashMap<_, _> = first.findings.iter().map(|finding| (place(finding), finding)).collect();
+    let mut counts = Counts { listening: second.listening, ..Counts::default() };
+    let mut findings = Vec::new();
+    for finding in second.findings {
+        if !wanted(&finding, filter, second.at) {
+            continue;
+        }
+        let settled = finding.verdict == Verdict::Agree
+            || before.get(&place(&finding)).is_some_and(|earlier| alike(earlier, &finding));
+        if !settled {
+            counts.unsettled += 1;
+            continue;
+        }
+        *match finding.verdict {
+            Verdict::Agree => &mut counts.agree,
+            Verdict::Differ => &mut counts.differ,
+            Verdict::OnlyOurs => &mut counts.only_ours,
+            Verdict::OnlyKernel => &mut counts.only_kernel,
+        } += 1;
+        counts.missed += u64::from(finding.reason == Some(Reason::Missed));
+        if all || finding.verdict != Verdict::Agree {
+            findings.push(finding);
+        }
+    }
+    findings
+        .sort_by_key(|finding| (finding.verdict != Verdict::Differ, finding.reason != Some(Reason::Missed)));
+    Report {
+        schema: SCHEMA.into(),
+        at: second.at,
+        interval_ms: u64::try_from(interval.as_millis()).unwrap_or(u64::MAX),
+        counts,
+        findings,
+    }
+}
+
+fn ends_of(finding: &Finding) -> Ends {
+    (finding.local.into(), finding.remote.into())
+}
+
+/// Two VLANs may carry the same ends: the incarnation and its begin tell them apart.
+fn place(finding: &Finding) -> (Ends, Option<(u32, Option<Timestamp>)>) {
+    let incarnation = finding.ours.as_ref().map(|ours| {
+        let Connection { incarnation, opened_at, .. } = ours.connection;
+        (incarnation, opened_at.map(rounded))
+    });
+    (ends_of(finding), incarnation)
+}
+
+/// The agent relates its clock to wall time anew for each answer, a few microseconds apart.
+fn rounded(at: Timestamp) -> Timestamp {
+    at.round(jiff::Unit::Second).unwrap_or(at)
+}
+
+fn alike(first: &Finding, second: &Finding) -> bool {
+    let states = |finding: &Finding| {
+        (finding.ours.as_ref().map(|ours| ours.state), finding.kernel.as_ref().map(|kernel| kernel.state))
+    };
+    first.verdict == second.verdict && first.reason == second.reason && states(first) == states(second)
+}
+
+fn wanted(finding: &Finding, filter: &Filter, now: Timestamp) -> bool {
+    if filter.is_empty() {
+        return true;
+    }
+    match &finding.ours {
+        Some(ours) => filter.matches(&ours.connection, now),
+        None => filter.matches(&as_connection(finding, now), now),
+    }
+}
+
+/// What a filter can know of a socket that only the kernel has.
+fn as_connection(finding: &Finding, now: Timestamp) -> Connection {
+    let state = finding.kernel.as_ref().map_or(State::Closed, |socket| socket.state);
+    let end = |address: super::Address, state, local| Endpoint {
+        address: address.address,
+        port: address.port,
+        state,
+        confirmed: false,
+        local,
+        segments: 0,
+        bytes: 0,
+    };
+    let local = end(finding.local, state, true);
+    let remote = end(finding.remote, State::Unknown, false);
+    let (client, server) = if local.port >= remote.port { (local, remote) } else { (remote, local) };
+    Connection {
+        family: if client.address.is_ipv4() { Family::Ipv4 } else { Family::Ipv6 },
+        interface: None,
+        incarnation: 1,
+        client,
+        server,
+        opener: Opener::Unknown,
+        confidence: Confidence::Midstream,
+        opened_at: None,
+        last_seen_at: now,
+        handshake_ms: None,
+        close: None,
+        time_wait: None,
+        process: None,
+    }
+}
+
+/// A due timer may be late by the agent's sweep, which takes a second, and by the kernel's timer wheel.
+const DUE_MS: u32 = 1_000;

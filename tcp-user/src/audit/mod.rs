@@ -1,0 +1,203 @@
+//! `finwait audit`: what the agent says of this host's ends beside the kernel's own sockets.
+//!
+//! Files in the order of the work: `sample` takes both views at nearly one moment, `judge` compares them end by end and
+//! keeps what two samples say alike, `ground` knows why one view may lack what the other has, `table` prints for people.
+//! The records are here.
+
+mod ground;
+mod judge;
+mod sample;
+mod table;
+
+pub use ground::namespace;
+pub use judge::audit;
+pub use table::write as write_table;
+
+use std::net::{IpAddr, SocketAddr};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use tcp_common::State;
+
+use crate::sockets::{KernelSocket, Timer};
+use crate::view::{Connection, by_name, micros, words};
+
+/// The name of the document's shape.
+pub const SCHEMA: &str = "finwait.audit/1";
+
+words! {
+    /// What came of comparing one end.
+    pub enum Verdict ("verdict") {
+        /// Both say the same; CLOSED is the same as no socket.
+        Agree = "agree",
+        /// They do not, and nothing explains it.
+        Differ = "differ",
+        /// The kernel has no such socket, and need not.
+        OnlyOurs = "only_ours",
+        /// The agent does not know this socket.
+        OnlyKernel = "only_kernel",
+    }
+}
+
+words! {
+    /// Why one side may lack what the other has.
+    pub enum Reason ("reason") {
+        /// Neither end is on this host.
+        Forwarded = "forwarded",
+        /// The end is no address of this network namespace.
+        OtherNamespace = "other_namespace",
+        /// The kernel has a socket that shares one end: NAT.
+        Translated = "translated",
+        /// The kernel ended it without a segment.
+        Forgotten = "forgotten",
+        /// Nothing of it passed since the agent started.
+        Early = "early",
+        /// Its packets pass an interface that is not watched.
+        Unwatched = "unwatched",
+        /// Its segments passed, and the agent did not see them.
+        Missed = "missed",
+        /// A socket that is connected to itself is not followed.
+        SelfConnect = "self_connect",
+    }
+}
+
+impl Reason {
+    /// For people.
+    pub const fn explain(self) -> &'static str {
+        match self {
+            Reason::Forwarded => "forwarded: neither end is on this host",
+            Reason::OtherNamespace => "no address of this namespace: forwarded, or a container's",
+            Reason::Translated => "NAT: the kernel's socket has another address or port",
+            Reason::Forgotten => "no socket: orphan timed out, TIME-WAIT table full, ss -K, or SYN cookie",
+            Reason::Early => "silent since before the agent started",
+            Reason::Unwatched => "its interface is not watched",
+            Reason::Missed => {
+                "segments passed unseen: table full, encrypted below TCP, or a hook that missed them"
+            }
+            Reason::SelfConnect => "connected to itself: not followed",
+        }
+    }
+}
+
+/// The whole answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// [`SCHEMA`].
+    pub schema: String,
+    /// When the second sample was taken.
+    #[serde(with = "micros")]
+    pub at: Timestamp,
+    /// Between the samples.
+    pub interval_ms: u64,
+    /// How many ends.
+    pub counts: Counts,
+    /// Every end that does not agree; with `--all` the others too.
+    pub findings: Vec<Finding>,
+}
+
+impl Report {
+    /// Whether nothing is left unexplained.
+    pub fn agrees(&self) -> bool {
+        self.counts.differ == 0 && self.counts.missed == 0
+    }
+}
+
+/// How many ends came to which verdict.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    /// The same state on both sides.
+    pub agree: u64,
+    /// Different states.
+    pub differ: u64,
+    /// Known to the agent alone, explained.
+    pub only_ours: u64,
+    /// Known to the kernel alone, `missed` ones included.
+    pub only_kernel: u64,
+    /// Of these, the unexplained.
+    pub missed: u64,
+    /// Not alike in the two samples: in motion.
+    pub unsettled: u64,
+    /// Listening sockets, which are no connections.
+    pub listening: u64,
+}
+
+/// One end of a connection, seen from this host.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Finding {
+    /// What came of it.
+    pub verdict: Verdict,
+    /// Why, where something explains it.
+    pub reason: Option<Reason>,
+    /// The end on this host; the client of a forwarded connection.
+    pub local: Address,
+    /// The other end.
+    pub remote: Address,
+    /// What the agent says; `None` where it knows nothing.
+    pub ours: Option<Ours>,
+    /// The kernel's socket; `None` where there is none, that is CLOSED.
+    pub kernel: Option<Socket>,
+}
+
+/// An IP address and a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Address {
+    /// IPv4 on an IPv6 socket is IPv4.
+    pub address: IpAddr,
+    /// TCP port.
+    pub port: u16,
+}
+
+impl From<SocketAddr> for Address {
+    fn from(address: SocketAddr) -> Address {
+        Address { address: address.ip(), port: address.port() }
+    }
+}
+
+impl From<Address> for SocketAddr {
+    fn from(address: Address) -> SocketAddr {
+        SocketAddr::new(address.address, address.port)
+    }
+}
+
+/// The agent's side of a finding.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Ours {
+    /// State of the local end.
+    #[serde(with = "by_name")]
+    pub state: State,
+    /// Whether the end's own segments prove it.
+    pub confirmed: bool,
+    /// State of the other end.
+    #[serde(with = "by_name")]
+    pub peer_state: State,
+    /// Everything known of the connection.
+    pub connection: Connection,
+}
+
+/// The kernel's side of a finding.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Socket {
+    /// Its state.
+    #[serde(with = "by_name")]
+    pub state: State,
+    /// Which timer runs.
+    pub timer: Option<Timer>,
+    /// What is left of it, ms.
+    pub expires_ms: Option<u32>,
+    /// Since its last segment, ms; unknown for minisockets.
+    pub silent_ms: Option<u32>,
+    /// Inode of the socket; 0 when no process has it.
+    pub inode: u32,
+    /// Its owner.
+    pub uid: u32,
+}
+
+impl From<&KernelSocket> for Socket {
+    fn from(socket: &KernelSocket) -> Socket {
+        let KernelSocket { state, timer, expires_ms, silent_ms, inode, uid, .. } = *socket;
+        Socket { state, timer, expires_ms, silent_ms, inode, uid }
+    }
+}
+
+#[cfg(test)]
+mod tests;

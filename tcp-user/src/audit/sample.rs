@@ -1,0 +1,57 @@
+//! Both views at nearly one moment.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use tcp_common::State;
+
+use crate::client;
+use crate::sockets::{Diag, KernelSocket};
+use crate::view::{Connection, Side};
+
+/// Local end, remote end.
+pub(super) type Ends = (SocketAddr, SocketAddr);
+
+/// What agent and kernel said.
+#[derive(Default)]
+pub(super) struct Sample {
+    /// The agent's connections.
+    pub(super) connections: Vec<Connection>,
+    /// The kernel's sockets that have a peer. Usually one; two devices bound apart may have the same ends.
+    pub(super) sockets: HashMap<Ends, Vec<KernelSocket>>,
+    /// Ports on which it listens, and on how many sockets.
+    pub(super) listening: HashMap<u16, u64>,
+}
+
+impl Sample {
+    /// Asks both.
+    pub(super) async fn take(agent: &Path) -> Result<Sample> {
+        let mut sample = Sample::default();
+        // What is over is asked for too: a socket that the agent takes for closed is a difference.
+        let mut answer = client::get(agent, "/connections?all=true").await?;
+        while let Some(line) = answer.line().await? {
+            sample.connections.push(serde_json::from_slice(&line).context("reading the agent's answer")?);
+        }
+        tokio::task::spawn_blocking(move || {
+            Diag::open()?.for_each(|socket| sample.add(socket))?;
+            Ok(sample)
+        })
+        .await?
+    }
+
+    pub(super) fn add(&mut self, socket: KernelSocket) {
+        match socket.state {
+            State::Listen => *self.listening.entry(socket.local.port()).or_default() += 1,
+            // Bound, or not even that: no connection.
+            _ if socket.remote.port() == 0 => {}
+            _ => self.sockets.entry((socket.local, socket.remote)).or_default().push(socket),
+        }
+    }
+}
+
+/// The ends of a connection seen from one of them.
+pub(super) fn ends(connection: &Connection, side: Side) -> Ends {
+    (connection.end(side).socket_address(), connection.end(side.peer()).socket_address())
+}

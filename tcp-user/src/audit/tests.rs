@@ -1,0 +1,175 @@
+//! The judge without a kernel: what the lab cannot bring about at will.
+
+use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tcp_common::State;
+
+use super::ground::Ground;
+use super::judge::{judge, settle};
+use super::sample::Sample;
+use super::{Counts, Reason, Report, Verdict};
+use crate::filter::Filter;
+use crate::sockets::{KernelSocket, Timer};
+use crate::view::{Connection, samples};
+
+const LOCAL: &str = "10.9.0.1:43210";
+const REMOTE: &str = "10.9.0.2:80";
+
+fn ground() -> Ground {
+    let addresses = HashMap::from([("10.9.0.1".parse().expect("an address"), "eth0".to_owned())]);
+    Ground::new(addresses, HashSet::from(["eth0".to_owned()]), samples::at(40, 0.0), 60_000)
+}
+
+fn socket(local: &str, remote: &str, state: State) -> KernelSocket {
+    let address = |text: &str| text.parse::<SocketAddr>().expect("an address");
+    KernelSocket {
+        local: address(local),
+        remote: address(remote),
+        state,
+        inode: 7,
+        uid: 0,
+        cookie: 1,
+        timer: None,
+        expires_ms: None,
+        silent_ms: Some(10),
+        drops: 0,
+    }
+}
+
+fn time_wait(expires_ms: u32) -> KernelSocket {
+    KernelSocket {
+        inode: 0,
+        silent_ms: None,
+        timer: Some(Timer::TimeWait),
+        expires_ms: Some(expires_ms),
+        ..socket(LOCAL, REMOTE, State::TimeWait)
+    }
+}
+
+fn sample(connections: &[Connection], sockets: &[KernelSocket]) -> Sample {
+    let mut sample = Sample { connections: connections.to_vec(), ..Sample::default() };
+    sockets.iter().cloned().for_each(|socket| sample.add(socket));
+    sample
+}
+
+fn judged(connections: &[Connection], sockets: &[KernelSocket]) -> Vec<(Verdict, Option<Reason>)> {
+    let judged = judge(&sample(connections, sockets), &ground(), samples::at(50, 0.0));
+    judged.findings.iter().map(|finding| (finding.verdict, finding.reason)).collect()
+}
+
+fn audited(first: &Sample, second: &Sample, filter: &str) -> Report {
+    let (ground, at) = (ground(), samples::at(50, 0.0));
+    let filter = Filter::parse(filter).expect("a filter");
+    settle(&judge(first, &ground, at), judge(second, &ground, at), &filter, Duration::ZERO, false)
+}
+
+fn closed() -> Connection {
+    let mut connection = samples::time_wait();
+    connection.client.state = State::Closed;
+    connection.time_wait = None;
+    connection
+}
+
+#[test]
+fn the_same_state_agrees_and_another_differs() {
+    assert_eq!(judged(&[samples::time_wait()], &[time_wait(59_000)]), [(Verdict::Agree, None)]);
+    let established = socket(LOCAL, REMOTE, State::Established);
+    assert_eq!(judged(&[samples::time_wait()], &[established]), [(Verdict::Differ, None)]);
+    assert_eq!(judged(&[samples::time_wait()], &[]), [(Verdict::Differ, Some(Reason::Forgotten))]);
+    assert_eq!(judged(&[closed()], &[]), [(Verdict::Agree, None)]);
+    assert_eq!(judged(&[closed()], &[time_wait(30_000)]), [(Verdict::Differ, None)]);
+}
+
+#[test]
+fn a_timer_that_is_due_may_end_a_little_sooner_on_either_side() {
+    assert_eq!(judged(&[closed()], &[time_wait(0)]), [(Verdict::Agree, None)]);
+    let mut due = samples::time_wait();
+    due.time_wait.as_mut().expect("TIME-WAIT").expires_in_ms = 5;
+    assert_eq!(judged(&[due], &[]), [(Verdict::Agree, None)]);
+}
+
+#[test]
+fn of_two_sockets_with_the_same_ends_one_that_agrees_is_enough() {
+    let sockets = [socket(LOCAL, REMOTE, State::Established), time_wait(1_000)];
+    assert_eq!(judged(&[samples::time_wait()], &sockets), [(Verdict::Agree, None)]);
+}
+
+#[test]
+fn another_namespace_and_a_forwarder_need_no_socket() {
+    let mut container = samples::time_wait();
+    container.client.address = "10.88.0.5".parse().expect("an address");
+    assert_eq!(judged(&[container.clone()], &[]), [(Verdict::OnlyOurs, Some(Reason::OtherNamespace))]);
+    container.client.local = false;
+    assert_eq!(judged(&[container], &[]), [(Verdict::OnlyOurs, Some(Reason::Forwarded))]);
+}
+
+#[test]
+fn both_ends_here_are_two_sockets() {
+    let mut both = samples::time_wait();
+    both.server.local = true;
+    both.server.address = both.client.address;
+    both.server.state = State::CloseWait;
+    let sockets = [time_wait(9_000), socket("10.9.0.1:80", LOCAL, State::CloseWait)];
+    let verdicts = judged(&[both], &sockets[1..]);
+    // The client's end is nowhere; the server's agrees.
+    assert_eq!(verdicts, [(Verdict::Differ, Some(Reason::Forgotten)), (Verdict::Agree, None)]);
+}
+
+#[test]
+fn nat_leaves_one_over_on_each_side() {
+    // The process talks to a service address; on the wire is what stands behind it.
+    let service = socket(LOCAL, "10.96.0.1:443", State::Established);
+    let mut wire = samples::established();
+    wire.client = samples::time_wait().client;
+    wire.client.state = State::Established;
+    wire.server.local = false;
+    let expected =
+        [(Verdict::OnlyOurs, Some(Reason::Translated)), (Verdict::OnlyKernel, Some(Reason::Translated))];
+    assert_eq!(judged(&[wire.clone()], &[service]), expected);
+    // Two who share nothing are two.
+    let stranger = socket("10.9.0.1:999", "10.9.0.9:999", State::Established);
+    let expected = [(Verdict::Differ, Some(Reason::Forgotten)), (Verdict::OnlyKernel, Some(Reason::Missed))];
+    assert_eq!(judged(&[wire], &[stranger]), expected);
+}
+
+#[test]
+fn what_only_the_kernel_has_is_explained() {
+    let only = |socket: KernelSocket| judged(&[], &[socket])[0].1.expect("a reason");
+    let idle = |silent_ms| KernelSocket { silent_ms, ..socket(LOCAL, REMOTE, State::Established) };
+    // The agent has been up for ten minutes.
+    assert_eq!(only(idle(Some(599_000))), Reason::Missed);
+    assert_eq!(only(idle(Some(601_000))), Reason::Early);
+    assert_eq!(only(idle(None)), Reason::Early);
+    assert_eq!(only(time_wait(1_000)), Reason::Missed);
+    assert_eq!(only(socket("127.0.0.1:1", "127.0.0.1:2", State::Established)), Reason::Unwatched);
+    assert_eq!(only(socket("10.9.0.1:1", "10.9.0.1:1", State::Established)), Reason::SelfConnect);
+    assert!(judged(&[], &[socket("0.0.0.0:80", "0.0.0.0:0", State::Listen)]).is_empty());
+    assert!(judged(&[], &[socket("0.0.0.0:80", "0.0.0.0:0", State::Closed)]).is_empty());
+}
+
+#[test]
+fn only_what_both_samples_say_alike_counts() {
+    let differs = sample(&[samples::time_wait()], &[]);
+    let elsewise = sample(&[samples::time_wait()], &[socket(LOCAL, REMOTE, State::FinWait2)]);
+    let counts = |first, second| audited(first, second, "").counts;
+    assert_eq!(counts(&differs, &differs), Counts { differ: 1, ..Counts::default() });
+    assert_eq!(counts(&elsewise, &differs), Counts { unsettled: 1, ..Counts::default() });
+    let next_life = {
+        let mut next = samples::time_wait();
+        next.incarnation += 1;
+        sample(&[next], &[])
+    };
+    assert_eq!(counts(&differs, &next_life), Counts { unsettled: 1, ..Counts::default() });
+    assert!(!audited(&differs, &differs, "").agrees());
+    assert!(audited(&elsewise, &differs, "").agrees());
+}
+
+#[test]
+fn a_filter_chooses_among_sockets_that_only_the_kernel_has_too() {
+    let unknown = sample(&[], &[socket(LOCAL, REMOTE, State::CloseWait)]);
+    for (filter, count) in [("", 1), ("dport = :80", 1), ("local state close-wait", 1), ("port = :81", 0)] {
+        assert_eq!(audited(&unknown, &unknown, filter).counts.missed, count, "{filter}");
+    }
+}

@@ -1,0 +1,42 @@
+//! `finwait audit`.
+
+use std::io::{self, BufWriter, Write as _};
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+
+use super::found;
+use crate::agent::server::Status;
+use crate::audit;
+use crate::cli::{AuditArgs, Report};
+use crate::client;
+
+/// Our states beside the kernel's: only a process in the agent's namespace sees the sockets that the agent's flows have.
+pub(super) async fn run(args: &AuditArgs) -> Result<ExitCode> {
+    let filter = args.filter.filter()?;
+    let body = client::get(args.socket.path(), "/status").await?.whole().await?;
+    let status: Status = serde_json::from_slice(&body).context("reading the agent's answer")?;
+    if status.namespace.is_some() && status.namespace != audit::namespace() {
+        return Err(OtherNamespace { pid: status.pid }.into());
+    }
+    let report = audit::audit(args.socket.path(), &status, &filter, args.interval, args.all).await?;
+    let mut out = BufWriter::new(io::stdout().lock());
+    match args.output {
+        Report::Table => audit::write_table(&report, &mut out)?,
+        Report::Json => {
+            serde_json::to_writer(&mut out, &report)?;
+            writeln!(out)?;
+        }
+    }
+    out.flush()?;
+    Ok(found(report.agrees()))
+}
+
+/// Exit code 4: the sockets of this namespace say nothing of that agent's connections.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the agent (pid {pid}) runs in another network namespace, whose sockets cannot be seen from here: try `nsenter --net=/proc/{pid}/ns/net finwait audit`"
+)]
+pub(super) struct OtherNamespace {
+    pid: u32,
+}

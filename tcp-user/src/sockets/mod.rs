@@ -1,0 +1,8 @@
+//! The kernel's own view of TCP, against which a watcher can be checked: sockets (`diag`), who owns them (`owner`) and
+//! what nf_conntrack makes of the packets (`conntrack`). All of it is of one network namespace.
+
+mod diag;
+mod error;
+
+pub use diag::{Diag, KernelSocket, Timer, state_from_linux};
+pub use error::SocketsError;
