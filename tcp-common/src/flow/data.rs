@@ -45,6 +45,11 @@ impl Flow {
             return Cause::Late;
         }
         let (x, y) = sides(&mut self.halves, sender);
+        let opening = (y.state == State::SynSent as u8 && !x.has(SYN)) || y.state == State::SynReceived as u8;
+        if opening && !before(y.isn, segment.ack) {
+            // The receiver answers with a RST and waits on: the sender speaks of an earlier incarnation.
+            return Cause::AckUnsent;
+        }
         // R19, and R21: off until both directions were seen.
         let window = y.window.max(MIN_WINDOW);
         if x.has(SEQ) && x.has(SEEN) && y.has(SEEN) {
@@ -82,7 +87,9 @@ impl Flow {
         }
         self.facts &= !pending_bit(sender);
         let (x, y) = sides(&mut self.halves, sender);
-        let covers = take_ack(x, y, segment);
+        // R24: a keepalive lies below what the receiver has acknowledged, it drops it with its ACK (`tcp_sequence`).
+        let dropped = y.has(ACK) && before(segment.end(), y.ack);
+        let covers = take_ack(x, y, segment, dropped);
         let fresh = take_payload(x, segment, &mut cause);
         let gap = self.facts & flow_fact::GAP != 0;
         let first_fin = take_fin(x, y.ack, gap, segment, &mut cause);
@@ -101,7 +108,13 @@ impl Flow {
             x.set(FIN_DELIVERED);
         }
         if covers {
+            // Its TIME-WAIT began later than assumed, if it was taken to be over.
+            x.clear(GONE);
             note_cover(x, segment, fresh);
+            if x.has(FIN) && !segment.flags.has(Flags::FIN) && y.closed_knowing(x) {
+                // It has the FIN that acknowledged its own.
+                x.set(FIN_ACKED);
+            }
         }
         x.proved = prove(x, y, segment, covers, fresh) as u8;
         x.set(SEEN);
@@ -120,6 +133,7 @@ impl Flow {
         segment.kind() as u8 == Kind::Fin as u8
             && x.has(FIN)
             && segment.end() == x.fin_end
+            && at_or_before(x.ack, segment.ack)
             && self.facts & (flow_fact::ABORTER_A | flow_fact::ABORTER_B) == 0
             && !x.has(GONE)
     }
@@ -135,9 +149,10 @@ impl Flow {
     }
 }
 
-/// Takes what the ACK of `x` says of `y`. Returns whether it covers `y`'s FIN.
+/// Takes what the ACK of `x` says of `y`, which learns it unless it has `dropped` the segment. Returns whether it covers
+/// `y`'s FIN.
 #[inline(always)]
-fn take_ack(x: &mut Half, y: &mut Half, segment: &Segment) -> bool {
+fn take_ack(x: &mut Half, y: &mut Half, segment: &Segment, dropped: bool) -> bool {
     let ack = segment.ack;
     if !y.has(SEQ) {
         // `y` has not been seen: the ACK tells where its stream is.
@@ -149,7 +164,15 @@ fn take_ack(x: &mut Half, y: &mut Half, segment: &Segment) -> bool {
     }
     let handshake = before(y.isn, ack);
     if handshake {
-        y.set(SYN_ACKED);
+        if y.state == State::SynSent as u8 && !x.has(BARE_SYN | SYN_ACK) {
+            // It answers a SYN, so it has sent a SYN-ACK: where that did not pass the tap, the opener has to show it (R22).
+            if !x.has(SYN) {
+                x.isn = segment.seq.wrapping_sub(1);
+                x.set(SYN);
+            }
+        } else if !dropped {
+            y.set(SYN_ACKED);
+        }
         if x.proved == State::SynSent as u8 {
             x.set(SYN_ACKED);
         }
@@ -160,7 +183,7 @@ fn take_ack(x: &mut Half, y: &mut Half, segment: &Segment) -> bool {
     if covers {
         advance(y, y.fin_end.wrapping_sub(1));
         y.contig = later(y.contig, y.fin_end);
-        y.set(FIN_DELIVERED | FIN_ACKED);
+        y.set(if dropped { FIN_DELIVERED } else { FIN_DELIVERED | FIN_ACKED });
     } else if before(y.contig, ack) {
         advance(y, ack);
         merge_blocks(y);
@@ -214,8 +237,10 @@ fn take_fin(x: &mut Half, peer_ack: Seq, gap: bool, segment: &Segment, cause: &m
             *cause = Cause::DataAfterFin;
             return false;
         }
-        // The same FIN again (R3): its sender has no ACK of it yet.
-        x.clear(FIN_ACKED | GONE);
+        // The same FIN again (R3): its sender has no ACK of it yet. An ACK lower than the sender's last one: an old copy.
+        if segment.ack == x.ack {
+            x.clear(FIN_ACKED | GONE);
+        }
         *cause = Cause::FinAgain;
         if x.contig == end.wrapping_sub(1) {
             x.contig = end;

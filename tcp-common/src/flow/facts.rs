@@ -1,7 +1,7 @@
 //! Facts, and the states they make.
 
 use super::{Flow, Half, Outcome};
-use crate::seq::at_or_before;
+use crate::seq::{at_or_before, before};
 use crate::state::State;
 
 /// Facts about one end, bits of `Half::facts`.
@@ -98,6 +98,12 @@ impl Half {
     #[inline(always)]
     pub(super) fn clear(&mut self, fact: u32) {
         self.facts &= !fact;
+    }
+
+    /// Whether this number acknowledges the SYN of an end that has sent nothing else.
+    #[inline(always)]
+    pub(super) fn syn_acknowledged_by(&self, ack: u32) -> bool {
+        before(self.isn, ack) && at_or_before(ack, self.first)
     }
 
     /// Whether this number acknowledges the end's FIN (R4: by number, never by "an ACK after a FIN").

@@ -4,7 +4,7 @@ use super::facts::flow_fact;
 use super::facts::half_fact::*;
 use super::{Cause, Flow, Half, Outcome, Previous, Step, sides};
 use crate::segment::Segment;
-use crate::seq::{Seq, at_or_before, before};
+use crate::seq::{Seq, before};
 use crate::state::{End, State};
 
 impl Flow {
@@ -84,9 +84,11 @@ impl Flow {
             let complete = self.complete();
             let previous = if complete { Previous::Over } else { Previous::Superseded };
             self.begin_pending(now_ns, sender.peer(), previous, outcome);
+        } else if y.has(SYN) && !y.syn_acknowledged_by(segment.ack) {
+            return Cause::BadSynAck;
         } else if same_isn {
             let again = x.has(SYN_ACK);
-            if x.proved > State::SynReceived as u8 {
+            if x.proved > State::SynReceived as u8 && y.has(SYN_ACKED) {
                 return Cause::DupSynAck;
             }
             if again {
@@ -96,9 +98,7 @@ impl Flow {
                 y.set(SYN_ACKED);
                 return Cause::SynAckAgain;
             }
-        } else if !(y.has(SYN) && before(y.isn, segment.ack) && at_or_before(segment.ack, y.first))
-            || y.proved > State::SynSent as u8
-        {
+        } else if !y.has(SYN) || y.proved > State::SynSent as u8 {
             return Cause::BadSynAck;
         }
         let opener_too = self.facts & opener_bit(sender) != 0;

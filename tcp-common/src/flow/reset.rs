@@ -5,7 +5,6 @@ use super::facts::half_fact::*;
 use super::open::pending_bit;
 use super::{Cause, Flow, Half, Outcome, Previous, Step, sides};
 use crate::segment::{Flags, Segment};
-use crate::seq::{at_or_before, before};
 use crate::state::{End, State};
 
 impl Flow {
@@ -23,9 +22,7 @@ impl Flow {
         let (x, y) = sides(&mut self.halves, sender);
         let answers_syn = y.state == State::SynSent as u8;
         if answers_syn {
-            let fits = segment.flags.has(Flags::ACK)
-                && before(y.isn, segment.ack)
-                && at_or_before(segment.ack, y.first);
+            let fits = segment.flags.has(Flags::ACK) && y.syn_acknowledged_by(segment.ack);
             if !fits {
                 return Cause::RstSynSent;
             }

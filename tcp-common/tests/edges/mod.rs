@@ -1,0 +1,94 @@
+//! The edges along which the assumed state of an end may move.
+
+use tcp_common::Kind::{self, Ack, Fin, Rst, Syn, SynAck};
+use tcp_common::State::{self, *};
+
+/// RFC 9293, figure 5 and 3.10.7. Besides these every state may become CLOSED: by RST, by 2MSL, by silence.
+const RFC: &[(State, State)] = &[
+    (Closed, Listen),
+    (Closed, SynSent),
+    (Listen, SynSent),
+    (Listen, SynReceived),
+    (SynSent, SynReceived),
+    (SynSent, Established),
+    (SynReceived, Listen),
+    (SynReceived, Established),
+    (SynReceived, FinWait1),
+    (SynReceived, CloseWait),
+    (Established, FinWait1),
+    (Established, CloseWait),
+    (FinWait1, FinWait2),
+    (FinWait1, Closing),
+    (FinWait1, TimeWait),
+    (FinWait2, TimeWait),
+    (CloseWait, LastAck),
+    (Closing, TimeWait),
+];
+
+/// Edges by which evidence corrects an assumption, and the kinds of segment that may be that evidence. The table of
+/// docs/STATE_MACHINE.md says the same in words.
+const HEALING: &[(State, &[State], &[Kind])] = &[
+    // R21, R22: the beginning was not seen.
+    (Closed, &[SynReceived, Established], &[SynAck]),
+    (Closed, &[Established, CloseWait, FinWait1], &[Ack, Fin]),
+    (Listen, &[Established], &[Ack, Fin, Syn]),
+    // Its SYN or SYN-ACK again: the peer's answer was lost.
+    (Established, &[SynSent], &[Syn]),
+    (CloseWait, &[SynSent], &[Syn]),
+    (Established, &[SynReceived], &[SynAck]),
+    (CloseWait, &[SynReceived], &[SynAck]),
+    // Its FIN again: the peer's ACK was lost. R9: also where it was taken to be over.
+    (FinWait2, &[FinWait1], &[Fin]),
+    (TimeWait, &[Closing, FinWait1], &[Fin]),
+    (Closed, &[LastAck, Closing], &[Fin]),
+    // Its FIN does not know of the peer's: they crossed.
+    (CloseWait, &[Closing, FinWait1], &[Fin]),
+    // It acknowledges the peer's FIN: its 2MSL began later than assumed.
+    (Closed, &[TimeWait], &[Ack, Fin]),
+    // R17: the peer acknowledges other octets where its FIN was.
+    (FinWait1, &[SynSent, SynReceived, Established], &[Ack, Fin]),
+    (FinWait2, &[SynSent, SynReceived, Established], &[Ack, Fin]),
+    (Closing, &[SynSent, SynReceived, CloseWait], &[Ack, Fin]),
+    (LastAck, &[SynReceived, CloseWait], &[Ack, Fin]),
+    (TimeWait, &[SynReceived, CloseWait], &[Ack, Fin]),
+    // R17 seen from the other end.
+    (CloseWait, &[Established], &[Ack, Fin]),
+    (Closing, &[FinWait1], &[Ack, Fin]),
+    (LastAck, &[FinWait1], &[Ack, Fin]),
+    (TimeWait, &[FinWait2, FinWait1], &[Ack, Fin]),
+];
+
+/// Whether the standard has this edge.
+pub(crate) fn is_rfc(from: State, to: State) -> bool {
+    from == to || to == Closed || RFC.contains(&(from, to))
+}
+
+/// Whether a segment of this kind may correct `from` to `to`.
+pub(crate) fn heals(from: State, to: State, kind: Kind) -> bool {
+    HEALING.iter().any(|(f, t, kinds)| *f == from && t.contains(&to) && kinds.contains(&kind))
+}
+
+/// Whether edges of the standard lead there, at most one healing edge among them.
+pub(crate) fn is_path(from: State, to: State, kind: Kind) -> bool {
+    if kind == Rst {
+        return is_rfc(from, to);
+    }
+    let ahead = ahead_of(from);
+    ahead.contains(&to)
+        || to == Closed
+        || ahead.iter().any(|&mid| {
+            State::ALL.into_iter().any(|next| heals(mid, next, kind) && ahead_of(next).contains(&to))
+        })
+}
+
+fn ahead_of(from: State) -> Vec<State> {
+    let mut reached = vec![from];
+    let mut at = 0;
+    while at < reached.len() {
+        let next = RFC.iter().filter(|edge| edge.0 == reached[at]).map(|edge| edge.1);
+        let new: Vec<_> = next.filter(|state| !reached.contains(state)).collect();
+        reached.extend(new);
+        at += 1;
+    }
+    reached
+}

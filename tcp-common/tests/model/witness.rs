@@ -1,0 +1,73 @@
+//! What a perfect witness says of a close: from what the endpoints did, and of the remote end what the tap was shown.
+
+use tcp_common::flow::Closer;
+use tcp_common::{CloseKind, End, Flags, Kind};
+
+use super::{Seen, World};
+
+/// Watches one incarnation.
+#[derive(Default)]
+pub struct Witness {
+    /// A RST was on the wire, or the wire misled about B: nothing exact can be said of this close.
+    spoiled: bool,
+    fin_end: [Option<u32>; 2],
+    seen: Vec<Seen>,
+}
+
+impl Witness {
+    /// Takes what the tap saw in one step of the world.
+    pub fn watch(&mut self, world: &World, seen: &Seen) {
+        let sender = seen.sender;
+        match seen.segment.kind() {
+            Kind::Syn => *self = Witness::default(),
+            Kind::Rst => self.spoiled = true,
+            Kind::Fin if self.fin_end[sender as usize].is_none() => {
+                self.fin_end[sender as usize] = Some(seen.segment.end());
+                // Its first copy was lost on the way to the tap, and this one says more than that one did.
+                self.spoiled |= world.ends[sender as usize].first_fin_ack != Some(seen.segment.ack);
+            }
+            _ => {}
+        }
+        self.seen.push(*seen);
+    }
+
+    /// Whether B's FIN said to the tap what it said when B closed, and no RST came between.
+    pub fn is_exact(&self) -> bool {
+        !self.spoiled
+    }
+
+    /// Who closed first, if both did.
+    pub fn closer(&self, world: &World) -> Option<Closer> {
+        let [Some(_), Some(_)] = self.fin_end else { return None };
+        Some(match (world.ends[0].closed_knowing, world.ends[1].closed_knowing) {
+            (false, true) => Closer::One(End::A),
+            (true, false) => Closer::One(End::B),
+            _ => Closer::Both,
+        })
+    }
+
+    /// The kinds that are right for this close, if both ends closed. More than one where octets sent again are the only
+    /// payload that covers the FIN: whether the tap had them before is another question than whether they were written
+    /// after it.
+    pub fn kinds(&self, world: &World) -> Option<Vec<CloseKind>> {
+        let Closer::One(closer) = self.closer(world)? else { return Some(vec![CloseKind::Simultaneous]) };
+        let passive = closer.peer();
+        let (first_fin, own_fin) = (self.fin_end[closer as usize]?, self.fin_end[passive as usize]?);
+        let covering = self
+            .seen
+            .iter()
+            .filter(|s| s.sender == passive && s.segment.flags.has(Flags::ACK) && s.segment.ack == first_fin);
+        let (mut empty, mut payload) = (false, false);
+        for Seen { segment, .. } in covering {
+            let before_own_fin = (segment.seq.wrapping_sub(own_fin) as i32) < 0;
+            empty |= segment.payload_len == 0 && !segment.flags.has(Flags::FIN) && before_own_fin;
+            payload |= segment.payload_len > 0;
+        }
+        let without_payload = if empty { CloseKind::Fin4Seg } else { CloseKind::Fin3Seg };
+        Some(match (payload, world.ends[passive as usize].wrote_knowing) {
+            (false, _) => vec![without_payload],
+            (true, true) => vec![CloseKind::HalfClose],
+            (true, false) => vec![CloseKind::HalfClose, without_payload],
+        })
+    }
+}

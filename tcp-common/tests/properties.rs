@@ -1,0 +1,272 @@
+//! What holds for every stream of segments, not only for those somebody thought of.
+//!
+//! Deterministic: a fixed seed, and the cases that failed once (`properties.regressions`) first.
+
+mod edges;
+mod model;
+
+use std::fmt::Write as _;
+
+use model::{Hostile, Script, Seen, Witness, World};
+use proptest::prelude::*;
+use proptest::test_runner::{Config, FileFailurePersistence, RngSeed, TestCaseResult};
+use tcp_common::flow::{Closer, flow_fact};
+use tcp_common::{CloseKind, End, Flags, Flow, Outcome, Previous, Rules, Segment, State};
+
+fn config(cases: u32) -> Config {
+    let regressions = FileFailurePersistence::Direct("tests/properties.regressions");
+    Config {
+        cases,
+        rng_seed: RngSeed::Fixed(9_293),
+        failure_persistence: Some(Box::new(regressions)),
+        max_shrink_iters: 20_000,
+        ..Config::default()
+    }
+}
+
+fn script(longest: usize) -> impl Strategy<Value = Vec<u8>> {
+    prop::collection::vec(any::<u8>(), 0..longest)
+}
+
+proptest! {
+    #![proptest_config(config(6_000))]
+
+    /// The local end at every step, the remote one at rest, and the close as the endpoints made it.
+    #[test]
+    fn two_endpoints_are_followed(bytes in script(700)) {
+        follow(&bytes)?;
+    }
+
+    #[test]
+    fn hostile_segments_are_symmetric_in_the_ends(bytes in script(900)) {
+        let mut script = Script::new(&bytes);
+        let mut hostile = Hostile::new(&mut script);
+        let (mut flow, mut mirror) = (Flow::EMPTY, Flow::EMPTY);
+        while !script.is_over() {
+            let (sender, segment) = hostile.next(&mut script);
+            let outcome = flow.on_segment(hostile.now_ns, sender, &segment, &Rules::AGENT);
+            let mirrored = mirror.on_segment(hostile.now_ns, sender.peer(), &segment, &Rules::AGENT);
+            prop_assert_eq!(mirror_flow(flow), mirror);
+            prop_assert_eq!(mirror_outcome(outcome), mirrored);
+            prop_assert_eq!(flow.close_kind(), mirror.close_kind());
+            prop_assert_eq!(mirror_closer(flow.closer()), mirror.closer());
+            prop_assert_eq!(flow.aborter().map(End::peer), mirror.aborter());
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(config(3_000))]
+
+    /// Nothing is for ever: with the agent's limits every flow ends, at the deadlines it names and not before.
+    #[test]
+    fn the_clock_ends_every_flow(bytes in script(300)) {
+        let (mut flow, mut now_ns) = after_hostile(&bytes, |_, _, _| {});
+        flow.tick(now_ns, &Rules::AGENT);
+        for _ in 0..6 {
+            let Some(deadline_ns) = flow.next_deadline_ns(&Rules::AGENT) else { break };
+            let before = flow;
+            flow.tick(deadline_ns.saturating_sub(1).max(now_ns), &Rules::AGENT);
+            prop_assert_eq!(before, flow, "nothing is due before the deadline");
+            now_ns = now_ns.max(deadline_ns);
+            let outcome = flow.tick(now_ns, &Rules::AGENT);
+            prop_assert!(outcome.is_transition(), "something is due at {deadline_ns}: {flow:?}");
+        }
+        prop_assert!(flow.is_empty() || flow.is_over(), "{flow:?}");
+    }
+
+    /// A RST where the next octet would go ends the incarnation, whatever came before (R12, R13).
+    #[test]
+    fn an_exact_reset_ends_every_flow(bytes in script(300), from_b in any::<bool>()) {
+        let (mut flow, now_ns) = after_hostile(&bytes, |_, _, _| {});
+        let sender = if from_b { End::B } else { End::A };
+        let (own, peer) = (*flow.half(sender), *flow.half(sender.peer()));
+        if flow.is_empty() || flow.is_over() || (own.contig == 0 && own.segments == 0) {
+            return Ok(());
+        }
+        let ack = if flow.state(sender.peer()) == State::SynSent { peer.first } else { peer.contig };
+        let flags = Flags(Flags::RST | Flags::ACK);
+        let reset = Segment { seq: own.contig, ack, flags, wire_segments: 1, ..Segment::default() };
+        let incarnation = flow.incarnation;
+        flow.on_segment(now_ns, sender, &reset, &Rules::RFC);
+        prop_assert!(flow.is_over() || flow.incarnation != incarnation, "{flow:?}");
+    }
+
+    /// A segment that comes twice in a row moves nothing the second time.
+    #[test]
+    fn a_duplicate_changes_no_state(bytes in script(600)) {
+        let mut script = Script::new(&bytes);
+        let mut world = World::new(&mut script);
+        let mut flow = Flow::EMPTY;
+        while !script.is_over() {
+            for Seen { at_ns, sender, segment } in world.step(&mut script) {
+                flow.on_segment(at_ns, sender, &segment, &Rules::RFC);
+                let before = flow;
+                let outcome = flow.on_segment(at_ns, sender, &segment, &Rules::RFC);
+                prop_assert!(!outcome.is_transition(), "{segment:?} {outcome:?}");
+                prop_assert_eq!(facts_of_close(&before), facts_of_close(&flow));
+            }
+        }
+    }
+
+    #[test]
+    fn real_endpoints_move_along_edges_of_the_rfc_or_single_healing_edges(bytes in script(600)) {
+        let mut script = Script::new(&bytes);
+        let mut world = World::new(&mut script);
+        let mut flow = Flow::EMPTY;
+        while !script.is_over() {
+            for Seen { at_ns, sender, segment } in world.step(&mut script) {
+                let outcome = flow.on_segment(at_ns, sender, &segment, &Rules::RFC);
+                for (from, to) in outcome.from.into_iter().zip(outcome.to) {
+                    let fine = edges::is_rfc(from, to) || edges::heals(from, to, segment.kind());
+                    prop_assert!(fine, "{from:?} -> {to:?} by {:?} of {segment:?}", outcome.cause);
+                }
+            }
+        }
+    }
+
+    /// Segments were missed, and one took several steps at once: but no step back without its evidence.
+    #[test]
+    fn hostile_segments_move_states_along_the_same_edges(bytes in script(500)) {
+        let mut wrong = Ok(());
+        after_hostile(&bytes, |_, outcome, segment| {
+            for (from, to) in outcome.from.into_iter().zip(outcome.to) {
+                if wrong.is_ok() && !edges::is_path(from, to, segment.kind()) {
+                    let cause = outcome.cause;
+                    wrong = Err(TestCaseError::fail(format!("{from:?} -> {to:?} by {cause:?} of {segment:?}")));
+                }
+            }
+        });
+        wrong?;
+    }
+}
+
+/// One run of the model with the machine beside it.
+fn follow(bytes: &[u8]) -> TestCaseResult {
+    let mut script = Script::new(bytes);
+    let mut world = World::new(&mut script);
+    let mut follower =
+        Follower { flow: Flow::EMPTY, witness: Witness::default(), log: String::new(), wrong: Ok(()) };
+    while !script.is_over() {
+        let seen = world.step(&mut script);
+        follower.look(&world, &seen);
+    }
+    let at_rest = world.come_to_rest(|world, seen| follower.look(world, &seen));
+    prop_assert!(at_rest, "the model does not come to rest\n{}", follower.log);
+    follower.wrong.clone()?;
+    follower.check_remote(&world)?;
+    follower.check_close(&world)
+}
+
+struct Follower {
+    flow: Flow,
+    witness: Witness,
+    log: String,
+    wrong: TestCaseResult,
+}
+
+impl Follower {
+    fn look(&mut self, world: &World, seen: &[Seen]) {
+        for seen @ Seen { at_ns, sender, segment } in seen {
+            self.witness.watch(world, seen);
+            let Outcome { cause, to, .. } = self.flow.on_segment(*at_ns, *sender, segment, &Rules::RFC);
+            let Segment { seq, ack, payload_len, .. } = segment;
+            let kind = segment.kind();
+            let truth = [world.state(End::A), world.state(End::B)];
+            _ = writeln!(
+                self.log,
+                "{sender:?} {kind:?} {seq} ack {ack} len {payload_len}: {cause:?} {to:?}, truly {truth:?}"
+            );
+        }
+        self.flow.tick(world.now_ns, &Rules::RFC);
+        if self.wrong.is_ok() {
+            self.wrong = self.check_local(world);
+        }
+    }
+
+    fn check_local(&self, world: &World) -> TestCaseResult {
+        let (said, truth) = (self.flow.state(End::A), world.state(End::A));
+        prop_assert_eq!(plain(said), plain(truth), "the local end\n{}", self.log);
+        let deadline_ns = self.flow.time_wait_deadline_ns(End::A, &Rules::RFC);
+        let expected_ns = (truth == State::TimeWait)
+            .then_some(world.ends[0].time_wait_at_ns + Rules::RFC.time_wait_remote_ns);
+        prop_assert_eq!(deadline_ns, expected_ns, "TIME-WAIT of the local end\n{}", self.log);
+        Ok(())
+    }
+
+    /// What no segment told cannot be known: a crash, a RST lost on its way to a TIME-WAIT, a lost first copy of a FIN.
+    fn check_remote(&self, world: &World) -> TestCaseResult {
+        let (said, truth) = (self.flow.state(End::B), world.state(End::B));
+        let in_time_wait_unknowingly =
+            truth == State::TimeWait && (world.lost_reset || !self.witness.is_exact());
+        if !world.ends[1].crashed && !in_time_wait_unknowingly {
+            prop_assert_eq!(plain(said), plain(truth), "the remote end at rest\n{}", self.log);
+        }
+        Ok(())
+    }
+
+    fn check_close(&self, world: &World) -> TestCaseResult {
+        if !self.witness.is_exact() || world.ends[1].crashed {
+            return Ok(());
+        }
+        if let (Some(closer), Some(kinds)) = (self.witness.closer(world), self.witness.kinds(world)) {
+            prop_assert_eq!(self.flow.closer(), closer, "the closer\n{}", self.log);
+            let kind = self.flow.close_kind();
+            prop_assert!(kinds.contains(&kind), "{kind:?} is none of {kinds:?}\n{}", self.log);
+        }
+        Ok(())
+    }
+}
+
+/// LISTEN and CLOSED are one to an observer: both are an end without a connection.
+fn plain(state: State) -> State {
+    if state == State::Listen { State::Closed } else { state }
+}
+
+fn after_hostile(bytes: &[u8], mut look: impl FnMut(&Flow, &Outcome, &Segment)) -> (Flow, u64) {
+    let mut script = Script::new(bytes);
+    let mut hostile = Hostile::new(&mut script);
+    let mut flow = Flow::EMPTY;
+    while !script.is_over() {
+        let (sender, segment) = hostile.next(&mut script);
+        let outcome = flow.on_segment(hostile.now_ns, sender, &segment, &Rules::RFC);
+        look(&flow, &outcome, &segment);
+    }
+    (flow, hostile.now_ns)
+}
+
+fn facts_of_close(flow: &Flow) -> (CloseKind, Closer, bool, u32) {
+    (flow.close_kind(), flow.closer(), flow.complete(), flow.incarnation)
+}
+
+fn mirror_flow(mut flow: Flow) -> Flow {
+    flow.halves.swap(0, 1);
+    for (a, b) in [
+        (flow_fact::OPENER_A, flow_fact::OPENER_B),
+        (flow_fact::ABORTER_A, flow_fact::ABORTER_B),
+        (flow_fact::PENDING_A, flow_fact::PENDING_B),
+        (flow_fact::LOCAL_A, flow_fact::LOCAL_B),
+    ] {
+        let (has_a, has_b) = (flow.facts & a != 0, flow.facts & b != 0);
+        flow.facts = flow.facts & !(a | b) | if has_a { b } else { 0 } | if has_b { a } else { 0 };
+    }
+    flow
+}
+
+fn mirror_outcome(mut outcome: Outcome) -> Outcome {
+    outcome.from.swap(0, 1);
+    outcome.to.swap(0, 1);
+    outcome.previous = match outcome.previous {
+        Previous::AbortedByA => Previous::AbortedByB,
+        Previous::AbortedByB => Previous::AbortedByA,
+        other => other,
+    };
+    outcome
+}
+
+fn mirror_closer(closer: Closer) -> Closer {
+    match closer {
+        Closer::One(end) => Closer::One(end.peer()),
+        other => other,
+    }
+}
