@@ -7,7 +7,11 @@ use anyhow::{Context as _, Result, bail};
 use crate::{build_ebpf, debian};
 
 /// The tests that need a kernel to load programs into, and root.
-const KERNEL_TESTS: &[&str] = &["kernel_parse", "kernel_scenarios", "lab", "agent", "privileges", "audit"];
+const KERNEL_TESTS: &[&str] =
+    &["kernel_parse", "kernel_scenarios", "lab", "agent", "privileges", "audit", "traffic", "prometheus"];
+
+/// The Debian packages whose programs those tests run.
+const KERNEL_TEST_PACKAGES: &[&str] = &["curl", "iproute2", "nginx", "prometheus", "wrk"];
 
 /// Format, lints, and every test there is.
 pub(crate) fn test() -> Result<()> {
@@ -17,8 +21,7 @@ pub(crate) fn test() -> Result<()> {
     let mut arguments = vec!["test", "--workspace"];
     let others = tests_without_root()?;
     if is_root() {
-        // For `promtool`, `ip` and `ss`.
-        debian::install(&["prometheus", "iproute2"])?;
+        debian::install(KERNEL_TEST_PACKAGES)?;
         arguments.extend(["--", "--test-threads", "1"]);
     } else {
         println!(

@@ -6,11 +6,14 @@
     reason = "several test programs include this file, each uses what it needs"
 )]
 
-use std::fs::Permissions;
+pub mod nginx;
+pub mod oracle;
+
+use std::fs::{self, Permissions};
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -18,6 +21,8 @@ use finwait::agent::report::Stats;
 use finwait::agent::server::Status;
 use finwait::lab::{Host, Lab};
 use finwait::view::Connection;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 /// The binary under test.
 pub const FINWAIT: &str = env!("CARGO_BIN_EXE_finwait");
@@ -76,6 +81,7 @@ impl<'a> Agent<'a> {
     /// Every connection in the table, those too that are over.
     pub fn connections(&self) -> Vec<Connection> {
         let output = self.cli(&["ls", "--all", "-o", "ndjson"]);
+        assert!(matches!(output.status.code(), Some(0 | 1)), "ls: {}", output.status);
         let lines = String::from_utf8(output.stdout).expect("text");
         lines.lines().map(|line| serde_json::from_str(line).expect("a connection")).collect()
     }
@@ -107,6 +113,24 @@ pub fn spawn(host: &Host, command: &mut Command) -> Child {
         .unwrap_or_else(|error| panic!("starting {name}: {error}"))
 }
 
+/// A program that runs until it is told to stop, at the latest when dropped.
+pub struct Daemon(pub Child);
+
+impl Daemon {
+    /// Starts it in a host of the lab.
+    pub fn start(host: &Host, command: &mut Command) -> Daemon {
+        Daemon(spawn(host, command))
+    }
+}
+
+impl Drop for Daemon {
+    /// By SIGTERM, so that it takes its own children along.
+    fn drop(&mut self) {
+        let _ = kill(Pid::from_raw(self.0.id() as i32), Signal::SIGTERM);
+        let _ = self.0.wait();
+    }
+}
+
 /// Runs a program in a host of the lab; it must succeed. Returns what it printed.
 pub fn call(host: &Host, program: &str, arguments: &[&str]) -> String {
     let mut command = Command::new(program);
@@ -119,9 +143,17 @@ pub fn call(host: &Host, program: &str, arguments: &[&str]) -> String {
 /// An empty folder of a test's own, where every user may look; the target folder may be closed to them.
 pub fn public_folder(name: &str) -> PathBuf {
     let folder = std::env::temp_dir().join(format!("finwait-{name}-{}", std::process::id()));
-    let _ = std::fs::remove_dir_all(&folder);
-    std::fs::create_dir(&folder).expect("making a folder");
-    std::fs::set_permissions(&folder, Permissions::from_mode(0o755)).expect("its mode");
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir(&folder).expect("making a folder");
+    fs::set_permissions(&folder, Permissions::from_mode(0o755)).expect("its mode");
+    folder
+}
+
+/// An empty folder of this name, in the target folder.
+pub fn fresh_folder(name: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&folder).expect("making a folder");
     folder
 }
 
@@ -137,9 +169,9 @@ pub fn http_get(host: &Host, server: &str, path: &str) -> String {
     .expect("entering the namespace")
 }
 
-/// Waits for a condition, 20 s at most.
+/// Waits for a condition, [`LIMIT`] at most.
 pub fn until(what: &str, condition: impl FnMut() -> bool) {
-    until_within(Duration::from_secs(20), what, condition);
+    until_within(LIMIT, what, condition);
 }
 
 /// Waits for a condition.
@@ -147,6 +179,9 @@ pub fn until_within(limit: Duration, what: &str, mut condition: impl FnMut() -> 
     let deadline = Instant::now() + limit;
     while !condition() {
         assert!(Instant::now() < deadline, "waited in vain until {what}");
-        std::thread::sleep(Duration::from_millis(20));
+        std::thread::sleep(Duration::from_millis(50));
     }
 }
+
+/// More than anything here takes on a machine that has much else to do.
+const LIMIT: Duration = Duration::from_secs(60);

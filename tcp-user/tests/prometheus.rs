@@ -1,0 +1,95 @@
+//! A real Prometheus scrapes the agent, and answers queries with what finwait says.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::process::Command;
+
+use common::{Agent, Daemon, fresh_folder, http_get, oracle, until};
+use finwait::lab::{Family, Lab, Scenario};
+use serde::Deserialize;
+
+#[test]
+fn prometheus_has_what_finwait_says() {
+    let lab = Lab::new().expect("making namespaces (root needed)");
+    let agent = Agent::start(&lab, "prometheus", &["-i", lab.server.interface]);
+    // Their sockets stay open, and with them the states.
+    let played: Vec<_> = Scenario::perform_all(&lab, Family::Ipv4)
+        .into_iter()
+        .map(|result| result.expect("a scenario"))
+        .collect();
+    let _prometheus = start(&lab);
+
+    until("Prometheus has scraped the agent", || {
+        query(&lab, "up").iter().any(|series| series.value() == 1.0)
+    });
+    until("Prometheus has the ends that finwait has", || {
+        let told = agent.stats().endpoints;
+        assert!(told["local"]["time_wait"] > 0 && told["remote"]["established"] > 0, "{told:?}");
+        let mut scraped: BTreeMap<String, BTreeMap<String, u64>> = BTreeMap::new();
+        for series in query(&lab, "finwait_endpoints") {
+            let [side, state] = ["side", "state"].map(|label| series.metric[label].clone());
+            scraped.entry(side).or_default().insert(state, series.value() as u64);
+        }
+        scraped == told
+    });
+    until("Prometheus has the opens that finwait has", || {
+        let opened: u64 = agent.stats().opened.values().flat_map(|families| families.values()).sum();
+        assert!(opened > 0 && opened <= played.len() as u64, "{opened} of {}", played.len());
+        let scraped = query(&lab, "sum(finwait_connections_opened_total)");
+        scraped.iter().any(|series| series.value() == opened as f64)
+    });
+}
+
+/// One scrape a second; everything it keeps is in a temporary folder.
+fn start(lab: &Lab) -> Daemon {
+    let folder = fresh_folder("prometheus");
+    let configuration = folder.join("prometheus.yml");
+    std::fs::write(&configuration, CONFIGURATION).expect("writing Prometheus' configuration");
+    let mut command = Command::new("prometheus");
+    command.args(["--web.listen-address", ADDRESS, "--log.level", "warn"]);
+    command.arg("--config.file").arg(&configuration).arg("--storage.tsdb.path").arg(folder.join("data"));
+    let prometheus = Daemon::start(&lab.server, &mut command);
+    until("Prometheus listens", || oracle::listeners(&lab.server, 9090) == 1);
+    prometheus
+}
+
+/// An instant query: <https://prometheus.io/docs/prometheus/latest/querying/api/#instant-queries>.
+fn query(lab: &Lab, expression: &str) -> Vec<Series> {
+    let body = http_get(&lab.server, ADDRESS, &format!("/api/v1/query?query={expression}"));
+    let answer: Answer = serde_json::from_str(&body).unwrap_or_else(|error| panic!("{error}: {body}"));
+    answer.data.result
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    data: Data,
+}
+
+#[derive(Deserialize)]
+struct Data {
+    result: Vec<Series>,
+}
+
+#[derive(Deserialize)]
+struct Series {
+    metric: BTreeMap<String, String>,
+    /// When, seconds since the epoch; and the sample as text.
+    value: (f64, String),
+}
+
+impl Series {
+    fn value(&self) -> f64 {
+        self.value.1.parse().expect("a number")
+    }
+}
+
+const ADDRESS: &str = "127.0.0.1:9090";
+const CONFIGURATION: &str = "\
+global:
+  scrape_interval: 1s
+scrape_configs:
+  - job_name: finwait
+    static_configs:
+      - targets: ['127.0.0.1:9817']
+";
