@@ -1,28 +1,25 @@
 //! What the commands do: ask the agent, or be it, and write the answer.
 
 mod audit;
+mod live;
 
 use std::io::{self, BufWriter, Write as _};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use comfy_table::{ContentArrangement, Table, presets};
-use jiff::Timestamp;
 use tokio::runtime::Runtime;
 
 use crate::agent::privileges::PrivilegeError;
 use crate::agent::report::Stats;
 use crate::agent::server::Status;
-use crate::cli::{
-    self, Command, ConfigError, LsArgs, ReplayArgs, Report, ReportArgs, RunArgs, RunOptions, WatchArgs,
-};
+use crate::cli::{self, Command, ConfigError, ReplayArgs, Report, ReportArgs, RunArgs, RunOptions};
 use crate::client::{self, NotReachable};
 use crate::filter::FilterError;
 use crate::kernel::{AttachError, Ingress, KernelError};
 use crate::lab::LabError;
 use crate::output::{EventWriter, ListWriter, Palette};
 use crate::sockets::SocketsError;
-use crate::view::{Connection, Event};
 use crate::{agent, demo, replay};
 
 /// Runs the command. The exit code is the design's: 0 fine, 1 nothing found or a difference, 2 usage, 3 agent not
@@ -31,8 +28,8 @@ pub fn execute(command: Command) -> Result<ExitCode> {
     match command {
         // Called while there is one thread: see there.
         Command::Run(args) => agent::run(&run_options(&args)?).map(|()| ExitCode::SUCCESS),
-        Command::Ls(args) => wait_for(ls(&args)),
-        Command::Watch(args) => wait_for(watch(&args)),
+        Command::Ls(args) => wait_for(live::ls(&args)),
+        Command::Watch(args) => wait_for(live::watch(&args)),
         Command::Stats(args) => wait_for(stats(&args)),
         Command::Status(args) => wait_for(status(&args)),
         Command::Audit(args) => wait_for(audit::run(&args)),
@@ -96,7 +93,7 @@ fn run_options(args: &RunArgs) -> Result<agent::Options> {
         }
         None => None,
     };
-    let RunOptions { interfaces, listen, socket, ingress, max_flows, user, rules, dry_run } =
+    let RunOptions { interfaces, listen, socket, ingress, max_flows, user, audit_interval, rules, dry_run } =
         RunOptions::resolve(args, file.as_deref())?;
     Ok(agent::Options {
         interfaces,
@@ -105,54 +102,10 @@ fn run_options(args: &RunArgs) -> Result<agent::Options> {
         socket,
         max_flows,
         user,
+        audit_interval,
         rules,
         dry_run,
     })
-}
-
-async fn ls(args: &LsArgs) -> Result<ExitCode> {
-    let filter = args.filter.filter()?;
-    let path = if args.all { "/connections?all=true" } else { "/connections" };
-    let mut answer = client::get(args.socket.path(), path).await?;
-    let now = Timestamp::now();
-    let out = BufWriter::new(io::stdout().lock());
-    let mut list = ListWriter::new(out, args.output, Palette::for_stdout(), now)?;
-    while let Some(line) = answer.line().await? {
-        let connection: Connection = serde_json::from_slice(&line).context("reading the agent's answer")?;
-        if filter.matches(&connection, now) {
-            list.push(&connection)?;
-        }
-    }
-    Ok(found(list.finish()? > 0))
-}
-
-/// Until the agent stops or somebody has seen enough.
-async fn watch(args: &WatchArgs) -> Result<ExitCode> {
-    // Checked here, where the message can point at the place; applied there, where the whole connection is known.
-    let filter = args.filter.filter()?.to_string();
-    let query: String =
-        form_urlencoded::Serializer::new(String::new()).append_pair("filter", &filter).finish();
-    let mut answer = client::get(args.socket.path(), &format!("/events?{query}")).await?;
-    let mut events = EventWriter::new(io::stdout(), args.output, Palette::for_stdout())?;
-    loop {
-        let line = tokio::select! {
-            line = answer.line() => line?,
-            interrupted = tokio::signal::ctrl_c() => {
-                interrupted?;
-                None
-            }
-        };
-        let Some(line) = line else { break };
-        match serde_json::from_slice::<Event>(&line) {
-            Ok(event) => {
-                events.push(&event)?;
-                events.flush()?;
-            }
-            Err(_) => eprintln!("finwait: {}", String::from_utf8_lossy(&line)),
-        }
-    }
-    events.finish()?;
-    Ok(ExitCode::SUCCESS)
 }
 
 /// Prints what a capture holds; what was read before a fault is printed before the fault is told.

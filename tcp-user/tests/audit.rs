@@ -10,6 +10,7 @@ use std::time::Duration;
 use common::{Agent, FINWAIT, spawn, until};
 use finwait::audit::{Finding, Reason, Report, Verdict};
 use finwait::lab::{Family, Host, Lab, Namespace, Scenario};
+use socket2::{Domain, SockRef, Socket, Type};
 use tcp_common::State;
 
 const LONG_AGO: Duration = Duration::from_millis(300);
@@ -51,6 +52,22 @@ impl Pair {
         let mut pair = Pair { client, server };
         pair.client.write_all(b"question").expect("asking");
         pair.server.read_exact(&mut [0; 8]).expect("reading");
+        pair
+    }
+
+    /// The server's socket is bound to its interface: a look-up by addresses alone does not find it.
+    fn bound_to_device(lab: &Lab, address: IpAddr) -> Pair {
+        let listener = lab.server.run(|| {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+            socket.bind_device(Some(lab.server.interface.as_bytes()))?;
+            socket.bind(&SocketAddr::new(address, 0).into())?;
+            socket.listen(8)?;
+            std::io::Result::Ok(TcpListener::from(socket))
+        });
+        let listener = listener.expect("namespace").expect("listening");
+        let address = listener.local_addr().expect("its address");
+        let pair = Pair::open_to(&lab.client, &listener, address);
+        assert_eq!(lab.server.socket(pair.ends().0, pair.ends().1).expect("asking"), None);
         pair
     }
 
@@ -143,6 +160,90 @@ fn a_full_time_wait_table_is_a_difference() {
     drop(live);
 }
 
+/// What `watch` has told of one kind of record so far.
+struct Watch {
+    process: Child,
+    file: String,
+}
+
+impl Watch {
+    fn start(agent: &Agent<'_>, name: &str) -> Watch {
+        let file = format!("{}/{name}.watch", env!("CARGO_TARGET_TMPDIR"));
+        let process = Command::new(FINWAIT)
+            .args(["watch", "-o", "ndjson", "--socket", &agent.socket])
+            .stdout(std::fs::File::create(&file).expect("a file"))
+            .spawn()
+            .expect("starting watch");
+        Watch { process, file }
+    }
+
+    fn has(&self, words: &[&str]) -> bool {
+        let text = std::fs::read_to_string(&self.file).expect("what watch wrote");
+        text.lines().any(|line| words.iter().all(|word| line.contains(word)))
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+#[test]
+fn what_the_kernel_forgets_the_agent_ends() {
+    let lab = lab();
+    sysctl(&lab.server, "tcp_fin_timeout", "1");
+    let arguments = ["-i", lab.server.interface, "--audit-interval", "500ms"];
+    let agent = Agent::start(&lab, "audit-repair", &arguments);
+    let watch = Watch::start(&agent, "audit-repair");
+    let address = lab.server.address(Family::Ipv4);
+    // Kept: nobody may end these.
+    let live = Pair::open(&lab.client, &lab.server, address);
+    let bound = Pair::bound_to_device(&lab, address);
+    // An orphan in FIN-WAIT-2: the server's process has gone, the client's goes on.
+    let Pair { client: _leak, server } = Pair::open(&lab.client, &lab.server, address);
+    let orphan = (server.local_addr().expect("an end"), server.peer_addr().expect("an end"));
+    drop(server);
+    // A TIME-WAIT that `ss -K` takes away.
+    let killed = Pair::open(&lab.client, &lab.server, address);
+    let port = killed.ends().1.port();
+    killed.close_server_first();
+    run(&lab.server, &format!("ss -K state time-wait dport = :{port}"));
+
+    let repaired = || {
+        let repairs = agent.stats().audit_repairs;
+        (repairs["fin_wait_2"], repairs["time_wait"])
+    };
+    until("both are ended", || repaired() == (1, 1));
+    let orphan_port = format!("\"port\":{}", orphan.1.port());
+    until("watch tells", || {
+        watch.has(&["finwait.close/1", &orphan_port, "\"kind\":\"timeout\""])
+            && watch.has(&["finwait.transition/1", &orphan_port, "\"cause\":\"silence\""])
+    });
+    let (code, report) = report(&lab, &agent, &["--all"]);
+    assert_eq!(code, 0, "{report:#?}");
+    for pair in [&live, &bound] {
+        let finding = of(&report, pair.ends()).expect("a connection that is open");
+        assert_eq!(finding.verdict, Verdict::Agree);
+        assert_eq!(finding.ours.as_ref().map(|ours| ours.state), Some(State::Established));
+    }
+    let page = agent.scrape();
+    assert!(page.contains("finwait_audit_repairs_total{what=\"fin_wait_2\"} 1"), "{page}");
+}
+
+#[test]
+fn without_the_look_it_stays_a_difference() {
+    let lab = lab();
+    sysctl(&lab.server, "tcp_fin_timeout", "1");
+    let agent = Agent::start(&lab, "audit-off", &["-i", lab.server.interface, "--audit-interval", "0"]);
+    let Pair { client: _leak, server } =
+        Pair::open(&lab.client, &lab.server, lab.server.address(Family::Ipv4));
+    drop(server);
+    until("the kernel forgets it", || report(&lab, &agent, &["state", "fin-wait-2"]).0 == 1);
+    assert_eq!((agent.stats().audit_looks, report(&lab, &agent, &[]).1.counts.differ), (0, 1));
+}
+
 #[test]
 fn older_and_unwatched_sockets_are_only_the_kernels() {
     let lab = lab();
@@ -187,6 +288,44 @@ fn elsewhere_it_says_so() {
     assert_eq!(output.status.code(), Some(3));
     let output = agent.cli(&["audit", "--interval", "2h"]);
     assert_eq!(output.status.code(), Some(2));
+}
+
+#[test]
+fn the_owner_of_a_socket_is_named_and_found() {
+    let lab = lab();
+    let agent = Agent::start(&lab, "audit-owner", &["-i", lab.server.interface]);
+    let ask = |arguments: &[&str]| {
+        let mut command = Command::new(FINWAIT);
+        command.args(arguments).args(["--socket", &agent.socket]);
+        let output = lab.server.run(|| command.output()).expect("namespace").expect("running the CLI");
+        String::from_utf8(output.stdout).expect("text")
+    };
+    let pair = Pair::open(&lab.client, &lab.server, lab.server.address(Family::Ipv4));
+    let pid = std::process::id();
+    let mine = ask(&["ls", "-o", "ndjson", &format!("process {pid}")]);
+    assert!(mine.contains(&format!("\"process\":{{\"pid\":{pid},\"comm\":")), "{mine}");
+    assert_eq!(ask(&["ls", &format!("not process {pid}")]).lines().count(), 1, "only the titles");
+    assert!(ask(&["ls", "-o", "wide"]).contains(&format!("/{pid} ")));
+
+    // Elsewhere nobody is named, and whoever asks for an owner is told why.
+    let elsewhere = agent.cli(&["ls", "-o", "ndjson"]);
+    assert!(String::from_utf8_lossy(&elsewhere.stdout).contains("\"process\":null"));
+    assert_eq!(agent.cli(&["ls", &format!("process {pid}")]).status.code(), Some(4));
+
+    let file = format!("{}/audit-owner.watch", env!("CARGO_TARGET_TMPDIR"));
+    let mut command = Command::new(FINWAIT);
+    command.args(["watch", "-o", "ndjson", "--socket", &agent.socket, &format!("process {pid}")]);
+    command.stdout(std::fs::File::create(&file).expect("a file"));
+    let watch = Watch { process: spawn(&lab.server, &mut command), file };
+    std::thread::sleep(LONG_AGO);
+    let Pair { client, server } = pair;
+    // An abort: close() sends a RST.
+    SockRef::from(&client).set_linger(Some(Duration::ZERO)).expect("SO_LINGER");
+    drop(client);
+    until("watch tells whose connection was aborted", || {
+        watch.has(&["finwait.close/1", "rst_abort", &format!("\"pid\":{pid}")])
+    });
+    drop(server);
 }
 
 /// A third host, which the server's routes to.

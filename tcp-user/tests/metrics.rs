@@ -82,6 +82,8 @@ fn snapshot(mut next: impl FnMut() -> u64) -> Snapshot {
             delivered: next(),
             deferred_applied: next(),
             resyncs: next(),
+            audit_looks: next(),
+            audit_repairs: row(next),
             ..Tally::default()
         },
         endpoints: rows(next),

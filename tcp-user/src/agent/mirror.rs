@@ -68,6 +68,45 @@ impl Shared {
     pub fn describer(&self) -> Describer<'_> {
         Describer { rules: &self.rules, clock: Clock::monotonic(), now_ns: monotonic_ns() }
     }
+
+    /// Counts what the agent made of a flow.
+    pub(super) fn count_outcome(&self, flow: &Flow, outcome: &Outcome) {
+        let mut tally = lock(&self.tally);
+        for end in [End::A, End::B] {
+            let (from, to) = (outcome.from[end as usize], outcome.to[end as usize]);
+            tally.count_transition(flow.is_local(end), from, to);
+            let expired = from == State::TimeWait && to == State::Closed;
+            tally.time_wait_expired += u64::from(expired && outcome.cause == Cause::TimeWaitExpired);
+        }
+    }
+
+    /// Tells those who watch.
+    #[expect(clippy::too_many_arguments, reason = "the fields of one event, of which there are two kinds")]
+    pub(super) fn tell_transitions(
+        &self,
+        key: &FlowKey,
+        flow: &Flow,
+        hook: u32,
+        at_ns: u64,
+        from: [State; 2],
+        to: [State; 2],
+        cause: Cause,
+    ) {
+        if self.watchers.receiver_count() == 0 {
+            return;
+        }
+        let describer = self.describer();
+        let transitions = describer.transitions(key, flow, at_ns, from, to, cause);
+        if transitions.is_empty() {
+            return;
+        }
+        let connection = Arc::new(describer.connection(key, flow, self.names.of_hook(hook)));
+        for transition in transitions {
+            // Nobody listening any more is no error.
+            let _ =
+                self.watchers.send(Told { connection: Arc::clone(&connection), event: transition.into() });
+        }
+    }
 }
 
 /// The one task that drains the ring and sweeps the table.
@@ -132,7 +171,15 @@ impl Mirror {
                 if self.shared.watchers.receiver_count() > 0 {
                     let (from, to) = (states(event.from), states(event.to));
                     let cause = Cause::from_u8(event.cause).unwrap_or(Cause::Nothing);
-                    self.tell_transitions(&event.key, &event.flow, event.hook, event.at_ns, from, to, cause);
+                    self.shared.tell_transitions(
+                        &event.key,
+                        &event.flow,
+                        event.hook,
+                        event.at_ns,
+                        from,
+                        to,
+                        cause,
+                    );
                 }
                 if event.flags & (event_flag::OVER | event_flag::ESTABLISHED) != 0 {
                     self.look_at(event.slot);
@@ -155,7 +202,7 @@ impl Mirror {
         }
         if event.flags & event_flag::REPORTED == 0 {
             if !was_over {
-                self.tell_transitions(
+                self.shared.tell_transitions(
                     &event.key,
                     &flow,
                     event.hook,
@@ -186,12 +233,12 @@ impl Mirror {
             let (flow, reported) = (slot.flow, slot.reported == before.incarnation);
             drop(slot);
             lock(&shared.tally).deferred_applied += 1;
-            self.count_outcome(&flow, &outcome);
+            self.shared.count_outcome(&flow, &outcome);
             if outcome.previous != Previous::None && !reported {
                 before.end_previous(event.at_ns, outcome.previous, &shared.rules);
                 self.report(&event.key, &before, event.hook, event.at_ns);
             }
-            self.tell_transitions(
+            self.shared.tell_transitions(
                 &event.key,
                 &flow,
                 event.hook,
@@ -247,21 +294,19 @@ impl Mirror {
             if let Some(deadline) = deadline {
                 lock(&shared.tally).lateness.observe(now_ns.saturating_sub(deadline) as f64 / 1e9);
             }
-            self.count_outcome(&flow, &outcome);
-            self.tell_transitions(&entry.key, &flow, hook, now_ns, outcome.from, outcome.to, outcome.cause);
+            self.shared.count_outcome(&flow, &outcome);
+            self.shared.tell_transitions(
+                &entry.key,
+                &flow,
+                hook,
+                now_ns,
+                outcome.from,
+                outcome.to,
+                outcome.cause,
+            );
         }
         if report {
             self.report(&entry.key, &flow, hook, now_ns);
-        }
-    }
-
-    fn count_outcome(&self, flow: &Flow, outcome: &Outcome) {
-        let mut tally = lock(&self.shared.tally);
-        for end in [End::A, End::B] {
-            let (from, to) = (outcome.from[end as usize], outcome.to[end as usize]);
-            tally.count_transition(flow.is_local(end), from, to);
-            let expired = from == State::TimeWait && to == State::Closed;
-            tally.time_wait_expired += u64::from(expired && outcome.cause == Cause::TimeWaitExpired);
         }
     }
 
@@ -271,35 +316,6 @@ impl Mirror {
             let close = self.shared.describer().close(key, flow, self.shared.names.of_hook(hook), at_ns);
             let connection = Arc::new(close.connection.clone());
             let _ = self.shared.watchers.send(Told { connection, event: close.into() });
-        }
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "the fields of one event, of which there are two kinds")]
-    fn tell_transitions(
-        &self,
-        key: &FlowKey,
-        flow: &Flow,
-        hook: u32,
-        at_ns: u64,
-        from: [State; 2],
-        to: [State; 2],
-        cause: Cause,
-    ) {
-        if self.shared.watchers.receiver_count() == 0 {
-            return;
-        }
-        let describer = self.shared.describer();
-        let transitions = describer.transitions(key, flow, at_ns, from, to, cause);
-        if transitions.is_empty() {
-            return;
-        }
-        let connection = Arc::new(describer.connection(key, flow, self.shared.names.of_hook(hook)));
-        for transition in transitions {
-            // Nobody listening any more is no error.
-            let _ = self
-                .shared
-                .watchers
-                .send(Told { connection: Arc::clone(&connection), event: transition.into() });
         }
     }
 }

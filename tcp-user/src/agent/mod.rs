@@ -2,9 +2,10 @@
 //!
 //! Modules in the order of the data: `interfaces` puts programs on hooks, `privileges` gives away what that took, `mirror`
 //! takes what they tell and keeps the clock, `tally` is what was counted, `report` and `metrics` say it, `server` answers
-//! those who ask on the socket of `query`.
+//! those who ask on the socket of `query`. `look` checks against the kernel's sockets.
 
 pub mod interfaces;
+mod look;
 pub mod metrics;
 pub mod mirror;
 pub mod privileges;
@@ -48,6 +49,8 @@ pub struct Options {
     pub max_flows: u32,
     /// Whom to become when everything is attached.
     pub user: Option<String>,
+    /// How often to look at the kernel's sockets; `None`: never.
+    pub audit_interval: Option<Duration>,
     /// Rules of the state machine.
     pub rules: Rules,
     /// Only say what would happen.
@@ -81,6 +84,7 @@ struct Ready {
     keeper: Keeper,
     shared: Arc<Shared>,
     events: Events,
+    audit_interval: Option<Duration>,
 }
 
 /// Binds, loads, attaches, and gives away the privileges that this took.
@@ -115,7 +119,7 @@ fn prepare(options: &Options, mut keeper: Keeper, present: &[Interface]) -> Resu
         names,
         watchers: broadcast::Sender::new(65_536),
     });
-    Ok(Ready { metrics, query, keeper, shared, events })
+    Ok(Ready { metrics, query, keeper, shared, events, audit_interval: options.audit_interval })
 }
 
 /// Loads the programs; where that is refused, says which capability is missing.
@@ -133,7 +137,7 @@ fn load_programs(options: &LoadOptions) -> Result<Kernel, KernelError> {
 
 impl Ready {
     async fn serve(self) -> Result<()> {
-        let Ready { metrics, query, keeper, shared, events } = self;
+        let Ready { metrics, query, keeper, shared, events, audit_interval } = self;
         let watched = Arc::new(Mutex::new(keeper.watched(&shared.names)));
         let app =
             App { shared: Arc::clone(&shared), started_at: Timestamp::now(), watched: Arc::clone(&watched) };
@@ -160,6 +164,7 @@ impl Ready {
             result = axum::serve(metrics, server::metrics_routes(app.clone())) => result.context("serving metrics"),
             result = axum::serve(queries, server::query_routes(app)) => result.context("serving queries"),
             () = mirror_forever(Mirror::new(Arc::clone(&shared), events)) => Ok(()),
+            () = look_forever(Arc::clone(&shared), audit_interval) => Ok(()),
             result = follow_forever(keeper, shared, watched) => result,
         };
         notify(NotifyState::Stopping);
@@ -205,6 +210,14 @@ impl Watchdog {
             notify(NotifyState::Watchdog);
             self.told_at = Instant::now();
         }
+    }
+}
+
+/// Compares the table with the kernel's sockets from time to time, if that is wanted.
+async fn look_forever(shared: Arc<Shared>, interval: Option<Duration>) {
+    match interval {
+        Some(interval) => look::look_forever(shared, interval).await,
+        None => std::future::pending().await,
     }
 }
 

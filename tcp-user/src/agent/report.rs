@@ -43,6 +43,10 @@ pub struct Stats {
     pub resyncs: u64,
     /// Segments that the agent applied because their flow was busy.
     pub deferred: u64,
+    /// Looks at the kernel's sockets.
+    pub audit_looks: u64,
+    /// Ends whose socket was gone without a segment, by the state they were in.
+    pub audit_repairs: Counts,
 }
 
 impl From<&Snapshot> for Stats {
@@ -83,6 +87,10 @@ impl From<&Snapshot> for Stats {
             events_lost: counters.events_lost,
             resyncs: tally.resyncs,
             deferred: counters.deferred,
+            audit_looks: tally.audit_looks,
+            audit_repairs: State::ALL
+                .map(|state| (state.name().to_owned(), tally.audit_repairs[state as usize]))
+                .into(),
         }
     }
 }

@@ -15,7 +15,7 @@ use tokio::sync::broadcast::error::RecvError;
 
 use super::interfaces::Watched;
 use super::metrics::{self, Format};
-use super::mirror::Shared;
+use super::mirror::{Shared, Told};
 use super::report::Stats;
 use crate::filter::Filter;
 
@@ -123,6 +123,18 @@ async fn connections(State(app): State<App>, Query(which): Query<Which>) -> Resp
 struct Wanted {
     #[serde(default)]
     filter: String,
+    /// Each event with its connection, for those who know more about that than the agent.
+    #[serde(default)]
+    connections: bool,
+}
+
+/// A line of `/events?connections=true`.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Observed<C, E> {
+    /// The connection after the event.
+    pub connection: C,
+    /// What happened.
+    pub event: E,
 }
 
 /// Transitions and closes as they happen, until the client goes.
@@ -132,10 +144,15 @@ async fn events(State(app): State<App>, Query(wanted): Query<Wanted>) -> Respons
         Err(error) => return (StatusCode::BAD_REQUEST, error.to_string()).into_response(),
     };
     let receiver = app.shared.watchers.subscribe();
-    let body = stream::unfold((receiver, filter), |(mut receiver, filter)| async move {
+    let connections = wanted.connections;
+    let body = stream::unfold((receiver, filter), move |(mut receiver, filter)| async move {
         let line = loop {
             match receiver.recv().await {
                 Ok(told) if !filter.matches(&told.connection, Timestamp::now()) => {}
+                Ok(Told { connection, event }) if connections => {
+                    let observed = Observed { connection: &*connection, event: &event };
+                    break serde_json::to_string(&observed).unwrap_or_default();
+                }
                 Ok(told) => break serde_json::to_string(&told.event).unwrap_or_default(),
                 Err(RecvError::Lagged(count)) => {
                     break format!(r#"{{"schema":"finwait.lost/1","events":{count}}}"#);

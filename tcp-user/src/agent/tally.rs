@@ -63,6 +63,10 @@ pub struct Tally {
     pub deferred_applied: u64,
     /// Times the table was reread because events were lost.
     pub resyncs: u64,
+    /// Looks at the kernel's sockets.
+    pub audit_looks: u64,
+    /// Ends whose socket was gone without a segment, by the state they were in.
+    pub audit_repairs: [u64; State::COUNT],
     /// SYN to ESTABLISHED, seconds.
     pub handshake: Histogram,
     /// SYN to the end of the close, TIME-WAIT left out, seconds.
@@ -85,6 +89,8 @@ impl Default for Tally {
             delivered: 0,
             deferred_applied: 0,
             resyncs: 0,
+            audit_looks: 0,
+            audit_repairs: [0; State::COUNT],
             handshake: seconds(&[0.0001, 0.001, 0.005, 0.02, 0.1, 0.3, 1.0, 3.0, 10.0]),
             connection: seconds(&[0.001, 0.01, 0.1, 1.0, 10.0, 60.0, 600.0, 3600.0, 86_400.0]),
             close: seconds(&[0.0001, 0.001, 0.01, 0.1, 1.0, 10.0, 60.0, 600.0]),

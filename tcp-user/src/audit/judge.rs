@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use tcp_common::State;
 
 use super::ground::{Ground, Leftovers};
-use super::sample::{Ends, Sample, ends};
+use super::sample::{Ends, Sample};
 use super::{Counts, Finding, Ours, Reason, Report, SCHEMA, Socket, Verdict};
 use crate::agent::server::Status;
 use crate::filter::Filter;
@@ -52,8 +52,8 @@ pub(super) fn judge(sample: &Sample, ground: &Ground, now: Timestamp) -> Judged 
         let mut forwarded = true;
         for side in locals {
             forwarded = false;
-            let sockets = sample.sockets.get(&ends(connection, side)).map_or(&[][..], Vec::as_slice);
-            known.insert(ends(connection, side));
+            let sockets = sample.sockets.get(&connection.ends_from(side)).map_or(&[][..], Vec::as_slice);
+            known.insert(connection.ends_from(side));
             findings.push(compare(connection, side, sockets, ground));
         }
         if forwarded {
@@ -75,7 +75,7 @@ pub(super) fn judge(sample: &Sample, ground: &Ground, now: Timestamp) -> Judged 
 
 fn compare(connection: &Connection, side: Side, sockets: &[KernelSocket], ground: &Ground) -> Finding {
     let ours = connection.end(side);
-    let (local, remote) = ends(connection, side);
+    let (local, remote) = connection.ends_from(side);
     let agreeing = sockets.iter().find(|socket| agree(connection, ours.state, Some(socket)));
     let socket = agreeing.or(sockets.first());
     let (verdict, reason) = match (agree(connection, ours.state, socket), socket) {
@@ -117,7 +117,7 @@ fn agree(connection: &Connection, ours: State, socket: Option<&KernelSocket>) ->
 }
 
 fn forwarded_finding(connection: &Connection) -> Finding {
-    let (client, server) = ends(connection, Side::Client);
+    let (client, server) = connection.ends_from(Side::Client);
     Finding {
         verdict: Verdict::OnlyOurs,
         reason: Some(Reason::Forwarded),

@@ -10,6 +10,7 @@ mod sample;
 mod table;
 
 pub use ground::namespace;
+pub(crate) use ground::{Leftovers, addresses, is_here};
 pub use judge::audit;
 pub use table::write as write_table;
 

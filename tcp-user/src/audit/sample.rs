@@ -9,7 +9,7 @@ use tcp_common::State;
 
 use crate::client;
 use crate::sockets::{Diag, KernelSocket};
-use crate::view::{Connection, Side};
+use crate::view::Connection;
 
 /// Local end, remote end.
 pub(super) type Ends = (SocketAddr, SocketAddr);
@@ -49,9 +49,4 @@ impl Sample {
             _ => self.sockets.entry((socket.local, socket.remote)).or_default().push(socket),
         }
     }
-}
-
-/// The ends of a connection seen from one of them.
-pub(super) fn ends(connection: &Connection, side: Side) -> Ends {
-    (connection.end(side).socket_address(), connection.end(side.peer()).socket_address())
 }

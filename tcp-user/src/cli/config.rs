@@ -24,6 +24,7 @@ pub(super) fn parse(text: &str) -> Result<RunArgs, ConfigError> {
         ingress: file.ingress,
         max_flows: file.max_flows,
         user: file.user,
+        audit_interval: file.audit_interval,
         machine: MachineArgs {
             msl: file.msl,
             rfc1337: file.rfc1337,
@@ -46,6 +47,8 @@ struct File {
     #[serde(default, deserialize_with = "max_flows")]
     max_flows: Option<u32>,
     user: Option<String>,
+    #[serde(default, deserialize_with = "audit_interval")]
+    audit_interval: Option<Duration>,
     #[serde(default, deserialize_with = "duration")]
     msl: Option<Duration>,
     rfc1337: Option<bool>,
@@ -80,6 +83,11 @@ fn max_flows<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, 
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
     let text = String::deserialize(deserializer)?;
     machine::limit(&text).map(Some).map_err(de::Error::custom)
+}
+
+fn audit_interval<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    super::run::audit_interval(&text).map(Some).map_err(de::Error::custom)
 }
 
 fn timeouts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Timeout>, D::Error> {

@@ -6,6 +6,7 @@ use super::run::{Ingress, RunArgs};
 use super::{MachineArgs, Timeout};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 use tcp_common::Rules;
 
 /// How the agent is to run.
@@ -23,6 +24,8 @@ pub struct RunOptions {
     pub max_flows: u32,
     /// Whom to become once everything is attached.
     pub user: Option<String>,
+    /// How often the agent looks at the kernel's sockets; `None`: never.
+    pub audit_interval: Option<Duration>,
     /// The rules of the state machine.
     pub rules: Rules,
     /// Only say what would be done.
@@ -40,6 +43,10 @@ impl RunOptions {
             ingress: args.ingress.or(file.ingress).unwrap_or(Ingress::Auto),
             max_flows: args.max_flows.or(file.max_flows).unwrap_or(DEFAULT_MAX_FLOWS),
             user: args.user.clone().or(file.user),
+            audit_interval: Some(
+                args.audit_interval.or(file.audit_interval).unwrap_or(DEFAULT_AUDIT_INTERVAL),
+            )
+            .filter(|interval| !interval.is_zero()),
             rules: machine(&args.machine, file.machine).rules(),
             dry_run: args.dry_run,
         })
@@ -59,6 +66,9 @@ fn machine(args: &MachineArgs, file: MachineArgs) -> MachineArgs {
 
 /// Loopback only: metrics tell who talks to whom.
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9817);
+
+/// An orphan in FIN-WAIT-2 is kept by Linux for 60 s.
+const DEFAULT_AUDIT_INTERVAL: Duration = Duration::from_secs(30);
 
 /// 80 MiB of flow table.
 const DEFAULT_MAX_FLOWS: u32 = 262_144;

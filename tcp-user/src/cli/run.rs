@@ -5,6 +5,7 @@ use clap::Args;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// What was typed or set in the environment; `None` and empty where neither.
 #[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
@@ -37,6 +38,11 @@ pub struct RunArgs {
     #[arg(long, value_name = "NAME", env = "FINWAIT_USER")]
     pub user: Option<String>,
 
+    /// Compare with the kernel's sockets this often, and end what it has forgotten without a segment; 0: never [default:
+    /// 30s]
+    #[arg(long, value_name = "DURATION", env = "FINWAIT_AUDIT_INTERVAL", value_parser = audit_interval)]
+    pub audit_interval: Option<Duration>,
+
     /// The rules of the state machine.
     #[command(flatten)]
     pub machine: MachineArgs,
@@ -68,6 +74,21 @@ pub(super) const MAX_FLOWS: RangeInclusive<u32> = 64..=67_108_864;
 fn max_flows_parser() -> clap::builder::RangedI64ValueParser<u32> {
     clap::value_parser!(u32).range(i64::from(*MAX_FLOWS.start())..=i64::from(*MAX_FLOWS.end()))
 }
+
+/// A duration, or `0` or `off` for never.
+pub(super) fn audit_interval(text: &str) -> Result<Duration, String> {
+    if text == "0" || text.eq_ignore_ascii_case("off") {
+        return Ok(Duration::ZERO);
+    }
+    match humantime::parse_duration(text) {
+        Ok(interval) if interval.is_zero() || interval >= SHORTEST_AUDIT_INTERVAL => Ok(interval),
+        Ok(_) => Err("expected at least 100ms, or 0 for never".to_owned()),
+        Err(error) => Err(format!("{error}; expected a duration such as 30s or 5m, or 0 for never")),
+    }
+}
+
+/// More often would be work without end.
+const SHORTEST_AUDIT_INTERVAL: Duration = Duration::from_millis(100);
 
 pub(super) const EXAMPLES: &str = "\
 Examples:

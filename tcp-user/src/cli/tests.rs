@@ -38,6 +38,7 @@ listen = "0.0.0.0:1"
 socket = "/tmp/file"
 ingress = "tc"
 max-flows = 1000
+audit-interval = "5m"
 msl = "10s"
 rfc1337 = true
 tw-restart = "fin"
@@ -59,6 +60,7 @@ fn defaults() {
     assert_eq!(options.socket, Path::new("/run/finwait/finwait.sock"));
     assert_eq!((options.ingress, options.max_flows, options.dry_run), (Ingress::Auto, 262_144, false));
     assert!(options.interfaces.is_empty());
+    assert_eq!(options.audit_interval, Some(Duration::from_secs(30)));
     assert_eq!(options.rules, Rules { linux_restart_local: 1, ..Rules::AGENT });
 }
 
@@ -69,6 +71,7 @@ fn file_over_default() {
     assert_eq!(options.listen.to_string(), "0.0.0.0:1");
     assert_eq!(options.socket, Path::new("/tmp/file"));
     assert_eq!((options.ingress, options.max_flows), (Ingress::Tc, 1000));
+    assert_eq!(options.audit_interval, Some(Duration::from_secs(300)));
     assert_eq!(options.rules.time_wait_remote_ns, 20_000_000_000);
     assert_eq!(options.rules.time_wait_local_ns, Rules::AGENT.time_wait_local_ns);
     assert_eq!((options.rules.rfc1337, options.rules.linux_restart_local), (1, 0));
@@ -109,6 +112,17 @@ fn environment_has_every_option_under_its_name() {
         let variable = format!("FINWAIT_{}", name.to_uppercase().replace('-', "_"));
         assert_eq!(option.get_env(), Some(variable.as_ref()), "{name}");
     }
+}
+
+#[test]
+fn the_agents_look_can_be_switched_off() {
+    for line in ["finwait run --audit-interval 0", "finwait run --audit-interval off"] {
+        assert_eq!(run(line, Some(FILE)).audit_interval, None, "{line}");
+    }
+    assert_eq!(run("finwait run", Some("audit-interval = \"0\"")).audit_interval, None);
+    assert_eq!(run("finwait run --audit-interval 1m", None).audit_interval, Some(Duration::from_secs(60)));
+    assert!(refused("finwait run --audit-interval 1ms").contains("at least 100ms"));
+    assert!(refused("finwait run --audit-interval 3").contains("duration such as"));
 }
 
 #[test]

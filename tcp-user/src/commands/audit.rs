@@ -35,8 +35,8 @@ pub(super) async fn run(args: &AuditArgs) -> Result<ExitCode> {
 /// Exit code 4: the sockets of this namespace say nothing of that agent's connections.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "the agent (pid {pid}) runs in another network namespace, whose sockets cannot be seen from here: try `nsenter --net=/proc/{pid}/ns/net finwait audit`"
+    "the agent (pid {pid}) runs in another network namespace, whose sockets cannot be seen from here: put `nsenter --net=/proc/{pid}/ns/net` before the command"
 )]
 pub(super) struct OtherNamespace {
-    pid: u32,
+    pub(super) pid: u32,
 }

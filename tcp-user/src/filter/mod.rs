@@ -52,6 +52,11 @@ impl Filter {
         self.tree.matches(connection, now)
     }
 
+    /// Whether it asks for the owner of a socket, who is not on the wire.
+    pub fn asks_for_process(&self) -> bool {
+        self.tree.asks_for_process()
+    }
+
     /// Whether it wants everything.
     pub fn is_empty(&self) -> bool {
         self.tree == Expression::All(Vec::new())
@@ -90,6 +95,14 @@ enum Expression {
 }
 
 impl Expression {
+    fn asks_for_process(&self) -> bool {
+        match self {
+            Expression::All(parts) | Expression::Any(parts) => parts.iter().any(Expression::asks_for_process),
+            Expression::Not(part) => part.asks_for_process(),
+            Expression::Test(test) => matches!(test, Test::Process(_)),
+        }
+    }
+
     fn matches(&self, connection: &Connection, now: Timestamp) -> bool {
         match self {
             Expression::All(parts) => parts.iter().all(|part| part.matches(connection, now)),

@@ -299,3 +299,12 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_filter_knows_whether_it_asks_for_the_owner() {
+    for (text, asks) in
+        [("", false), ("port = :80", false), ("process nginx", true), ("kind open or not (process 7)", true)]
+    {
+        assert_eq!(Filter::parse(text).unwrap().asks_for_process(), asks, "{text}");
+    }
+}

@@ -25,7 +25,7 @@ pub(super) const COLUMNS: &[Column] = &[
     text("State", |c, _| cell::state(c.server.state, c.server.confirmed)),
     text("Timer", |c, _| c.time_wait.as_ref().map_or_else(none, cell::timer)),
     text("Close", |c, _| c.close.as_ref().map_or_else(none, cell::close)),
-    text("Process", |c, _| c.process.as_ref().map_or_else(none, cell::process)),
+    wide("Process", |c, _| c.process.as_ref().map_or_else(none, cell::process)),
     wide("Unit", |c, _| word(c.process.as_ref().and_then(|process| process.unit.as_deref()))),
     wide("Interface", |c, _| word(c.interface.as_deref())),
     number("Incarnation", |c, _| c.incarnation.to_string().into()),

@@ -118,6 +118,11 @@ impl Connection {
         [&self.client, &self.server]
     }
 
+    /// Both addresses, that of one end first.
+    pub fn ends_from(&self, side: Side) -> (SocketAddr, SocketAddr) {
+        (self.end(side).socket_address(), self.end(side.peer()).socket_address())
+    }
+
     /// The kind of its close, `open` while nobody has begun.
     pub fn close_kind(&self) -> CloseKind {
         self.close.as_ref().map_or(CloseKind::Open, |close| close.kind)

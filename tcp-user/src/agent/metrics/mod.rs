@@ -166,6 +166,20 @@ const TABLE: &[Family] = &[
         data: Data::Counter(|snapshot| one(snapshot.tally.resyncs)),
     },
     Family {
+        name: "audit_looks",
+        help: "Times the agent compared its connections with the kernel's sockets",
+        labels: &[],
+        data: Data::Counter(|snapshot| one(snapshot.tally.audit_looks)),
+    },
+    Family {
+        name: "audit_repairs",
+        help: "Local ends that had no socket any more though no segment told, by the state they were taken for",
+        labels: &["what"],
+        data: Data::Counter(|snapshot| {
+            State::ALL.map(|state| (vec![state.name()], snapshot.tally.audit_repairs[state as usize])).into()
+        }),
+    },
+    Family {
         name: "deferred_segments",
         help: "Segments handed to the agent because their connection was busy on another CPU",
         labels: &[],

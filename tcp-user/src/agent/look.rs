@@ -1,0 +1,311 @@
+//! The agent's own look at the kernel's sockets: ends what this host has forgotten without a segment on the wire.
+//!
+//! Four things end so: an orphan in FIN-WAIT-2 after `tcp_fin_timeout`, a TIME-WAIT for which `tcp_max_tw_buckets` leaves
+//! no room, a socket that `ss -K` took away where no RST is due, and a connect() given up before the answer. The watcher
+//! would keep them until their limit of silence.
+//!
+//! A look asks for one socket at a time, which is one hash lookup in the kernel, and for no more than [`LOOKUPS`]. What
+//! was absent in two looks with no segment between is compared with the list of all sockets, once a look at most: one
+//! that is bound to a device is found there only, and one under NAT has other ends than its packets.
+
+use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tcp_common::flow::half_fact;
+use tcp_common::{Cause, End, Flow, FlowKey, Outcome, Previous, Rules, State};
+
+use super::mirror::{Shared, lock};
+use crate::audit::{Leftovers, addresses, is_here};
+use crate::describe::{address, monotonic_ns};
+use crate::kernel::Entry;
+use crate::sockets::{Diag, KernelSocket, SocketsError};
+
+/// Local end, remote end.
+type Ends = (SocketAddr, SocketAddr);
+
+/// Looks for ever, `interval` apart. A look that fails is told, and the next one comes all the same.
+pub(super) async fn look_forever(shared: Arc<Shared>, interval: Duration) {
+    let mut looker = Looker::new(shared, interval);
+    loop {
+        tokio::time::sleep(interval).await;
+        let look = tokio::task::spawn_blocking(move || {
+            let outcome = looker.look();
+            (looker, outcome)
+        });
+        let Ok((again, outcome)) = look.await else { return };
+        looker = again;
+        if let Err(error) = outcome {
+            tracing::warn!("looking at the kernel's sockets: {error}");
+        }
+    }
+}
+
+struct Looker {
+    shared: Arc<Shared>,
+    interval: Duration,
+    started_at: Instant,
+    next_slot: u32,
+    /// By slot, what an earlier look did not find.
+    absent: HashMap<u32, Absent>,
+}
+
+/// Ends of a flow that have no socket.
+#[derive(Clone, Copy, Debug)]
+struct Absent {
+    index: u32,
+    key: FlowKey,
+    incarnation: u32,
+    last_ns: u64,
+    gone: [bool; 2],
+    /// When it was absent first.
+    since: Instant,
+}
+
+impl Looker {
+    fn new(shared: Arc<Shared>, interval: Duration) -> Looker {
+        Looker { shared, interval, started_at: Instant::now(), next_slot: 0, absent: HashMap::new() }
+    }
+
+    fn look(&mut self) -> Result<(), SocketsError> {
+        let mut diag = Diag::open()?;
+        let mut confirmed = self.absent_twice(&mut diag)?;
+        if !confirmed.is_empty() {
+            self.keep_those_nowhere(&mut diag, &mut confirmed)?;
+        }
+        for absent in &confirmed {
+            self.absent.remove(&absent.index);
+            self.end(absent);
+        }
+        lock(&self.shared.tally).audit_looks += 1;
+        Ok(())
+    }
+
+    /// Asks for the sockets of flows that have been silent, on from where the last look stopped.
+    fn absent_twice(&mut self, diag: &mut Diag) -> Result<Vec<Absent>, SocketsError> {
+        let capacity = self.shared.table.capacity();
+        let (now_ns, mut lookups, mut confirmed) = (monotonic_ns(), 0, Vec::new());
+        for _ in 0..capacity {
+            let index = self.next_slot;
+            self.next_slot = (index + 1) % capacity;
+            let before = self.absent.remove(&index);
+            let Some(entry) = self.shared.table.read(index).filter(|entry| self.is_silent(entry, now_ns))
+            else {
+                continue;
+            };
+            let gone = [self.is_gone(&entry, End::A, diag)?, self.is_gone(&entry, End::B, diag)?];
+            lookups += [End::A, End::B].iter().filter(|&&end| needs_socket(&entry.flow, end)).count();
+            if gone.contains(&true) {
+                let absent = Absent::new(&entry, gone);
+                let before = before.filter(|before| before.is_same(&absent));
+                if before.is_some_and(|before| before.since.elapsed() >= self.interval / 2) {
+                    confirmed.push(absent);
+                }
+                self.absent.insert(index, before.unwrap_or(absent));
+            }
+            if lookups >= LOOKUPS {
+                break;
+            }
+        }
+        Ok(confirmed)
+    }
+
+    fn is_silent(&self, entry: &Entry, now_ns: u64) -> bool {
+        let silence_ns = now_ns.saturating_sub(entry.flow.last_ns);
+        !entry.flow.is_over() && u128::from(silence_ns) >= self.interval.as_nanos() / 2
+    }
+
+    fn is_gone(&self, entry: &Entry, end: End, diag: &mut Diag) -> Result<bool, SocketsError> {
+        let (local, remote) = ends(&entry.key, end);
+        Ok(needs_socket(&entry.flow, end) && diag.find(local, remote)?.is_none())
+    }
+
+    /// Leaves those whose end belongs to this namespace, and that no socket can be: neither by the list of all nor under
+    /// another name.
+    fn keep_those_nowhere(&self, diag: &mut Diag, confirmed: &mut Vec<Absent>) -> Result<(), SocketsError> {
+        let here = addresses();
+        confirmed.retain(|absent| absent.ends().all(|(local, _)| is_here(&here, local.ip())));
+        let mut wanted = Leftovers::default();
+        confirmed.iter().flat_map(Absent::ends).for_each(|ends| wanted.add(ends, false));
+        let (mut similar, mut listening) = (HashSet::new(), HashSet::new());
+        let up_ms = self.started_at.elapsed().as_millis();
+        diag.for_each(|socket| {
+            let KernelSocket { local, remote, state, silent_ms, .. } = socket;
+            if state == State::Listen {
+                listening.insert(local.port());
+            } else if wanted.share_an_end((local, remote)) && u128::from(silent_ms.unwrap_or(0)) < up_ms {
+                similar.insert((local, remote));
+            }
+        })?;
+        confirmed.retain(|absent| !absent.ends().any(|ends| similar.contains(&ends)));
+        for entry in self.shared.table.entries() {
+            similar.remove(&ends(&entry.key, End::A));
+            similar.remove(&ends(&entry.key, End::B));
+        }
+        let mut strangers = Leftovers::default();
+        similar.into_iter().for_each(|ends| strangers.add(ends, listening.contains(&ends.0.port())));
+        confirmed.retain(|absent| !absent.ends().any(|ends| strangers.share_an_end(ends)));
+        Ok(())
+    }
+
+    /// Ends it in the table, unless a segment has come. The sweep counts and reports the close, as it does every other.
+    fn end(&self, absent: &Absent) {
+        // Somebody else has it: a segment is being applied, so it is not silent.
+        let Some(mut slot) = self.shared.table.own(absent.index) else { return };
+        if !absent.is_same(&Absent { key: slot.key, ..Absent::of(absent.index, &slot.flow, absent.gone) }) {
+            return;
+        }
+        let now_ns = monotonic_ns();
+        let outcome = forget(&mut slot.flow, absent.gone, now_ns);
+        let (flow, hook) = (slot.flow, slot.hooks[0].hook.max(slot.hooks[1].hook));
+        drop(slot);
+        let mut tally = lock(&self.shared.tally);
+        for end in [End::A, End::B].into_iter().filter(|&end| absent.gone[end as usize]) {
+            tally.audit_repairs[outcome.from[end as usize] as usize] += 1;
+        }
+        drop(tally);
+        tracing::debug!("no socket any more: {:?}", absent.ends().collect::<Vec<_>>());
+        self.shared.count_outcome(&flow, &outcome);
+        self.shared.tell_transitions(
+            &absent.key,
+            &flow,
+            hook,
+            now_ns,
+            outcome.from,
+            outcome.to,
+            Cause::Silence,
+        );
+    }
+}
+
+impl Absent {
+    fn new(entry: &Entry, gone: [bool; 2]) -> Absent {
+        Absent { key: entry.key, ..Absent::of(entry.index, &entry.flow, gone) }
+    }
+
+    fn of(index: u32, flow: &Flow, gone: [bool; 2]) -> Absent {
+        let Flow { incarnation, last_ns, .. } = *flow;
+        Absent { index, key: FlowKey::default(), incarnation, last_ns, gone, since: Instant::now() }
+    }
+
+    /// The same ends of the same incarnation, and no segment between.
+    fn is_same(&self, other: &Absent) -> bool {
+        let identity = |absent: &Absent| (absent.key, absent.incarnation, absent.last_ns, absent.gone);
+        identity(self) == identity(other)
+    }
+
+    fn ends(&self) -> impl Iterator<Item = Ends> {
+        let gone = [End::A, End::B].into_iter().filter(|&end| self.gone[end as usize]);
+        gone.map(|end| ends(&self.key, end))
+    }
+}
+
+fn ends(key: &FlowKey, local: End) -> Ends {
+    let end = |end: End| SocketAddr::new(address(key, end), key.endpoint(end).port);
+    (end(local), end(local.peer()))
+}
+
+/// Whether the kernel must have a socket for this end. It has none for a SYN that it answered with a cookie, and
+/// SYN-RECEIVED ends soon anyway.
+fn needs_socket(flow: &Flow, end: End) -> bool {
+    let exempt = [State::Closed, State::Listen, State::Unknown, State::SynReceived];
+    flow.is_local(end) && !exempt.contains(&flow.state(end))
+}
+
+/// Ends what has no socket; the whole flow if then no end of this host is left to hear of the rest.
+fn forget(flow: &mut Flow, gone: [bool; 2], now_ns: u64) -> Outcome {
+    let alive = |end: End| needs_socket(flow, end) && !gone[end as usize];
+    if !alive(End::A) && !alive(End::B) {
+        return flow.tick(now_ns, &AT_ONCE);
+    }
+    let states = |flow: &Flow| [End::A, End::B].map(|end| flow.state(end));
+    let from = states(flow);
+    for (half, _) in flow.halves.iter_mut().zip(gone).filter(|(_, gone)| *gone) {
+        half.facts |= half_fact::GONE;
+        half.state = State::Closed as u8;
+    }
+    Outcome {
+        from,
+        to: states(flow),
+        cause: Cause::Silence,
+        previous: Previous::None,
+        over: false,
+        established: false,
+        restarted: false,
+    }
+}
+
+/// Every timer is due.
+const AT_ONCE: Rules =
+    Rules { time_wait_local_ns: 0, time_wait_remote_ns: 0, silence_ns: [1; State::COUNT], ..Rules::RFC };
+
+/// Sockets asked for in one look: about 5 us each.
+const LOOKUPS: usize = 8_192;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tcp_common::{CloseKind, Endpoint, Flags, Segment};
+
+    /// Established, then closed by A; B has acknowledged and goes on.
+    fn half_closed(local: [bool; 2]) -> Flow {
+        let mut flow = Flow::EMPTY;
+        let mut send = |sender, flags, seq, ack| {
+            let segment = Segment { flags: Flags(flags), seq, ack, window: 1000, ..Segment::default() };
+            flow.on_segment(1_000, sender, &segment, &Rules::RFC);
+        };
+        send(End::A, Flags::SYN, 100, 0);
+        send(End::B, Flags::SYN | Flags::ACK, 900, 101);
+        send(End::A, Flags::ACK, 101, 901);
+        send(End::A, Flags::FIN | Flags::ACK, 101, 901);
+        send(End::B, Flags::ACK, 901, 102);
+        flow.set_local(End::A, local[0]);
+        flow.set_local(End::B, local[1]);
+        assert_eq!([End::A, End::B].map(|end| flow.state(end)), [State::FinWait2, State::CloseWait]);
+        flow
+    }
+
+    #[test]
+    fn the_flow_is_over_when_the_only_end_of_this_host_is_gone() {
+        let mut flow = half_closed([true, false]);
+        let outcome = forget(&mut flow, [true, false], 2_000);
+        assert!(outcome.over && flow.is_over());
+        assert_eq!(flow.close_kind(), CloseKind::Timeout);
+    }
+
+    #[test]
+    fn an_end_of_this_host_that_still_has_its_socket_lives_on() {
+        let mut flow = half_closed([true, true]);
+        let outcome = forget(&mut flow, [true, false], 2_000);
+        assert_eq!(outcome.to, [State::Closed, State::CloseWait]);
+        assert!(!flow.is_over() && outcome.is_transition());
+        // Its FIN finds nobody, and the RST that answers ends it too.
+        let fin = Segment { flags: Flags(Flags::FIN | Flags::ACK), seq: 901, ack: 102, ..Segment::default() };
+        flow.on_segment(3_000, End::B, &fin, &Rules::RFC);
+        assert_eq!(flow.state(End::A), State::Closed);
+        let rst = Segment { flags: Flags(Flags::RST), seq: 102, ..Segment::default() };
+        flow.on_segment(3_001, End::A, &rst, &Rules::RFC);
+        assert!(flow.is_over());
+    }
+
+    #[test]
+    fn only_ends_of_this_host_that_are_not_closed_need_a_socket() {
+        let flow = half_closed([true, false]);
+        assert!(needs_socket(&flow, End::A) && !needs_socket(&flow, End::B));
+        assert!(!needs_socket(&Flow::EMPTY, End::A));
+    }
+
+    #[test]
+    fn a_segment_between_two_looks_is_noticed() {
+        let flow = half_closed([true, false]);
+        let first = Absent::of(3, &flow, [true, false]);
+        let mut later = flow;
+        later.last_ns += 1;
+        assert!(first.is_same(&Absent::of(3, &flow, [true, false])));
+        assert!(!first.is_same(&Absent::of(3, &later, [true, false])));
+        assert!(!first.is_same(&Absent::of(3, &flow, [true, true])));
+        let key = FlowKey::new(Endpoint::v4([10, 9, 0, 1], 1), Endpoint::v4([10, 9, 0, 2], 2), 0, 4).0;
+        assert!(!first.is_same(&Absent { key, ..first }));
+    }
+}
