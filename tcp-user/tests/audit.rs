@@ -10,6 +10,7 @@ use std::time::Duration;
 use common::{Agent, FINWAIT, spawn, until};
 use finwait::audit::{Finding, Reason, Report, Verdict};
 use finwait::lab::{Family, Host, Lab, Namespace, Scenario};
+use finwait::sockets::TrackedState;
 use socket2::{Domain, SockRef, Socket, Type};
 use tcp_common::State;
 
@@ -100,6 +101,14 @@ fn run(host: &Host, line: &str) {
     let words: Vec<&str> = line.split(' ').collect();
     let mut child = spawn(host, Command::new(words[0]).args(&words[1..]));
     assert!(child.wait().expect("waiting").success(), "{line}");
+}
+
+/// Rules in a table of its own, which is there already or is made.
+fn nft(host: &Host, lines: &[&str]) {
+    for line in ["add table ip t"].iter().chain(lines) {
+        let mut child = spawn(host, Command::new("nft").arg(line));
+        assert!(child.wait().expect("waiting").success(), "nft (Debian: nftables) {line}");
+    }
 }
 
 #[test]
@@ -274,6 +283,78 @@ fn a_forwarded_connection_is_only_ours() {
     let (server, client) = pair.ends();
     let finding = of(&report, (client, server)).expect("the forwarded connection");
     assert_eq!((finding.verdict, finding.reason), (Verdict::OnlyOurs, Some(Reason::Forwarded)));
+}
+
+#[test]
+fn a_translated_connection_is_one_and_not_ended() {
+    let lab = lab();
+    nft(&lab.server, &["add chain ip t nat { type nat hook prerouting priority -100 ; }"]);
+    nft(&lab.server, &["add rule ip t nat tcp dport 7 redirect to :9007"]);
+    let arguments = ["-i", lab.server.interface, "--audit-interval", "200ms"];
+    let agent = Agent::start(&lab, "audit-nat", &arguments);
+    let listener =
+        lab.server.run(|| TcpListener::bind("10.9.0.2:9007")).expect("namespace").expect("listening");
+    let pair = Pair::open_to(&lab.client, &listener, SocketAddr::from(([10, 9, 0, 2], 7)));
+    let looks = agent.stats().audit_looks;
+    until("the agent has looked again and again", || agent.stats().audit_looks > looks + 5);
+    assert_eq!(agent.stats().audit_repairs.values().sum::<u64>(), 0);
+    let (code, report) = report(&lab, &agent, &["--conntrack"]);
+    assert_eq!(code, 0, "{report:#?}");
+    let (socket, remote) = pair.ends();
+    let on_the_wire = (SocketAddr::from(([10, 9, 0, 2], 7)), remote);
+    for (ends, verdict) in [(on_the_wire, Verdict::OnlyOurs), ((socket, remote), Verdict::OnlyKernel)] {
+        let finding = of(&report, ends).expect("one half");
+        assert_eq!((finding.verdict, finding.reason), (verdict, Some(Reason::Translated)));
+        let conntrack = finding.conntrack.expect("conntrack knows both names");
+        assert_eq!(conntrack.state, TrackedState::Established);
+    }
+}
+
+#[test]
+fn conntrack_is_shown_beside_the_two() {
+    let lab = lab();
+    nft(
+        &lab.server,
+        &[
+            "add chain ip t in { type filter hook input priority 0 ; }",
+            "add rule ip t in ct state new accept",
+        ],
+    );
+    let agent = Agent::start(&lab, "audit-conntrack", &["-i", lab.server.interface]);
+    let played = Scenario::perform_all(&lab, Family::Ipv4);
+    let played: Vec<_> = played.into_iter().map(|play| play.expect("a scenario")).collect();
+    let (code, report) = report(&lab, &agent, &["--conntrack", "--all"]);
+    assert_eq!(code, 0, "{report:#?}");
+    let counts = report.conntrack.expect("asked for");
+    // A refused SYN leaves no entry, and one of CLOSE is kept for 10 s only.
+    assert!(counts.entries > 0 && counts.fits > 0, "{counts:?}");
+    let state = |name: &str| {
+        let play = played.iter().find(|play| play.scenario.name == name).expect("a scenario");
+        let finding = of(&report, (play.server, play.client)).expect(name);
+        let conntrack = finding.conntrack.expect("tracked");
+        (conntrack.state, conntrack.differs())
+    };
+    assert_eq!(state("live"), (TrackedState::Established, false));
+    assert_eq!(state("close_wait_leak"), (TrackedState::CloseWait, false));
+    assert_eq!(state("fin_4seg_client"), (TrackedState::TimeWait, false));
+    let text = String::from_utf8(audit(&lab, &agent, &["--conntrack", "--all"]).stdout).expect("text");
+    assert!(text.contains("CONNTRACK") && text.contains("conntrack follows"), "{text}");
+}
+
+#[test]
+fn without_conntrack_it_says_what_is_missing() {
+    let lab = lab();
+    let agent = Agent::start(&lab, "audit-no-conntrack", &["-i", lab.server.interface]);
+    let idle = audit(&lab, &agent, &["--conntrack"]);
+    assert!(String::from_utf8_lossy(&idle.stdout).contains("no rule of this namespace needs it"));
+    // What the kernel says to somebody without rights.
+    let mut command = Command::new("setpriv");
+    command.args(["--bounding-set", "-all", "--inh-caps", "-all", "--reuid", "0", "--clear-groups", FINWAIT]);
+    command.args(["audit", "--conntrack", "--socket", &agent.socket]);
+    let refused = lab.server.run(|| command.output()).expect("namespace").expect("running setpriv");
+    let text = String::from_utf8_lossy(&refused.stderr);
+    assert!(text.contains("CAP_NET_ADMIN"), "{text}");
+    assert_eq!(refused.status.code(), Some(4));
 }
 
 #[test]

@@ -11,7 +11,7 @@ const KERNEL_TESTS: &[&str] =
     &["kernel_parse", "kernel_scenarios", "lab", "agent", "privileges", "audit", "traffic", "prometheus"];
 
 /// The Debian packages whose programs those tests run.
-const KERNEL_TEST_PACKAGES: &[&str] = &["curl", "iproute2", "nginx", "prometheus", "wrk"];
+const KERNEL_TEST_PACKAGES: &[&str] = &["curl", "iproute2", "nftables", "nginx", "prometheus", "wrk"];
 
 /// Format, lints, and every test there is.
 pub(crate) fn test() -> Result<()> {

@@ -10,29 +10,36 @@ use tcp_common::State;
 
 use super::ground::{Ground, Leftovers};
 use super::sample::{Ends, Sample};
-use super::{Counts, Finding, Ours, Reason, Report, SCHEMA, Socket, Verdict};
+use super::{ConntrackCounts, Counts, Finding, Ours, Reason, Report, SCHEMA, Socket, Verdict};
 use crate::agent::server::Status;
 use crate::filter::Filter;
 use crate::sockets::KernelSocket;
 use crate::view::{Confidence, Connection, Endpoint, Family, Opener, Side};
 
-/// Takes two samples, `interval` apart, and reports what both say; one is enough where all agrees.
-pub async fn audit(
-    agent: &Path,
-    status: &Status,
-    filter: &Filter,
-    interval: Duration,
-    all: bool,
-) -> Result<Report> {
+/// How to compare.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Which connections.
+    pub filter: Filter,
+    /// Between the two samples.
+    pub interval: Duration,
+    /// Report also what agrees.
+    pub all: bool,
+    /// Ask nf_conntrack too.
+    pub conntrack: bool,
+}
+
+/// Takes two samples and reports what both say; one is enough where all agrees.
+pub async fn audit(agent: &Path, status: &Status, options: &Options) -> Result<Report> {
     let ground = Ground::of(status);
-    let first = judge(&Sample::take(agent).await?, &ground, Timestamp::now());
-    let second = if first.findings.iter().all(|finding| finding.verdict == Verdict::Agree) {
+    let first = judge(&Sample::take(agent, options.conntrack).await?, &ground, Timestamp::now());
+    let second = if first.findings.iter().all(is_fine) {
         first.clone()
     } else {
-        tokio::time::sleep(interval).await;
-        judge(&Sample::take(agent).await?, &ground, Timestamp::now())
+        tokio::time::sleep(options.interval).await;
+        judge(&Sample::take(agent, options.conntrack).await?, &ground, Timestamp::now())
     };
-    Ok(settle(&first, second, filter, interval, all))
+    Ok(settle(&first, second, options))
 }
 
 /// One sample's verdicts.
@@ -40,6 +47,8 @@ pub async fn audit(
 pub(super) struct Judged {
     pub(super) findings: Vec<Finding>,
     pub(super) listening: u64,
+    /// How many connections conntrack follows, if it was asked.
+    pub(super) tracked: Option<u64>,
     pub(super) at: Timestamp,
 }
 
@@ -68,9 +77,14 @@ pub(super) fn judge(sample: &Sample, ground: &Ground, now: Timestamp) -> Judged 
         remote: socket.remote.into(),
         ours: None,
         kernel: Some(socket.into()),
+        conntrack: None,
     }));
     recognise_nat(&mut findings, sample);
-    Judged { findings, listening: sample.listening.values().sum(), at: now }
+    if let Some(entries) = &sample.conntrack {
+        findings.iter_mut().for_each(|finding| finding.conntrack = entries.of(finding));
+    }
+    let tracked = sample.conntrack.as_ref().map(|entries| entries.count);
+    Judged { findings, listening: sample.listening.values().sum(), tracked, at: now }
 }
 
 fn compare(connection: &Connection, side: Side, sockets: &[KernelSocket], ground: &Ground) -> Finding {
@@ -93,6 +107,7 @@ fn compare(connection: &Connection, side: Side, sockets: &[KernelSocket], ground
         remote: remote.into(),
         ours: Some(ours_of(connection, side)),
         kernel: socket.map(Socket::from),
+        conntrack: None,
     }
 }
 
@@ -125,6 +140,7 @@ fn forwarded_finding(connection: &Connection) -> Finding {
         remote: server.into(),
         ours: Some(ours_of(connection, Side::Client)),
         kernel: None,
+        conntrack: None,
     }
 }
 
@@ -161,22 +177,18 @@ fn recognise_nat(findings: &mut [Finding], sample: &Sample) {
 }
 
 /// Keeps the second sample's findings that the first has too.
-pub(super) fn settle(
-    first: &Judged,
-    second: Judged,
-    filter: &Filter,
-    interval: Duration,
-    all: bool,
-) -> Report {
+pub(super) fn settle(first: &Judged, second: Judged, options: &Options) -> Report {
     let before: HashMap<_, _> = first.findings.iter().map(|finding| (place(finding), finding)).collect();
     let mut counts = Counts { listening: second.listening, ..Counts::default() };
+    let mut conntrack =
+        second.tracked.map(|entries| ConntrackCounts { entries, ..ConntrackCounts::default() });
     let mut findings = Vec::new();
     for finding in second.findings {
-        if !wanted(&finding, filter, second.at) {
+        if !wanted(&finding, &options.filter, second.at) {
             continue;
         }
-        let settled = finding.verdict == Verdict::Agree
-            || before.get(&place(&finding)).is_some_and(|earlier| alike(earlier, &finding));
+        let settled =
+            is_fine(&finding) || before.get(&place(&finding)).is_some_and(|earlier| alike(earlier, &finding));
         if !settled {
             counts.unsettled += 1;
             continue;
@@ -188,7 +200,10 @@ pub(super) fn settle(
             Verdict::OnlyKernel => &mut counts.only_kernel,
         } += 1;
         counts.missed += u64::from(finding.reason == Some(Reason::Missed));
-        if all || finding.verdict != Verdict::Agree {
+        if let Some(conntrack) = &mut conntrack {
+            conntrack.count(finding.conntrack.as_ref());
+        }
+        if options.all || !is_fine(&finding) {
             findings.push(finding);
         }
     }
@@ -197,10 +212,16 @@ pub(super) fn settle(
     Report {
         schema: SCHEMA.into(),
         at: second.at,
-        interval_ms: u64::try_from(interval.as_millis()).unwrap_or(u64::MAX),
+        interval_ms: u64::try_from(options.interval.as_millis()).unwrap_or(u64::MAX),
         counts,
+        conntrack,
         findings,
     }
+}
+
+/// Whether all who were asked agree.
+fn is_fine(finding: &Finding) -> bool {
+    finding.verdict == Verdict::Agree && finding.conntrack.is_none_or(|conntrack| !conntrack.differs())
 }
 
 fn ends_of(finding: &Finding) -> Ends {
@@ -225,7 +246,8 @@ fn alike(first: &Finding, second: &Finding) -> bool {
     let states = |finding: &Finding| {
         (finding.ours.as_ref().map(|ours| ours.state), finding.kernel.as_ref().map(|kernel| kernel.state))
     };
-    first.verdict == second.verdict && first.reason == second.reason && states(first) == states(second)
+    let verdict = |finding: &Finding| (finding.verdict, finding.reason, finding.conntrack);
+    verdict(first) == verdict(second) && states(first) == states(second)
 }
 
 fn wanted(finding: &Finding, filter: &Filter, now: Timestamp) -> bool {

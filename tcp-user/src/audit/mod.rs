@@ -1,17 +1,19 @@
 //! `finwait audit`: what the agent says of this host's ends beside the kernel's own sockets.
 //!
 //! Files in the order of the work: `sample` takes both views at nearly one moment, `judge` compares them end by end and
-//! keeps what two samples say alike, `ground` knows why one view may lack what the other has, `table` prints for people.
+//! keeps what two samples say alike, `ground` knows why one view may lack what the other has, `conntrack` puts nf_conntrack's beside them, `table` prints for people.
 //! The records are here.
 
+mod conntrack;
 mod ground;
 mod judge;
 mod sample;
 mod table;
 
+pub use conntrack::{Conntrack, ConntrackCounts};
 pub use ground::namespace;
 pub(crate) use ground::{Leftovers, addresses, is_here};
-pub use judge::audit;
+pub use judge::{Options, audit};
 pub use table::write as write_table;
 
 use std::net::{IpAddr, SocketAddr};
@@ -92,7 +94,9 @@ pub struct Report {
     pub interval_ms: u64,
     /// How many ends.
     pub counts: Counts,
-    /// Every end that does not agree; with `--all` the others too.
+    /// How often nf_conntrack's state fits; `None` where it was not asked for.
+    pub conntrack: Option<ConntrackCounts>,
+    /// Every end that does not agree, or that conntrack does not fit; with `--all` the others too.
     pub findings: Vec<Finding>,
 }
 
@@ -137,6 +141,8 @@ pub struct Finding {
     pub ours: Option<Ours>,
     /// The kernel's socket; `None` where there is none, that is CLOSED.
     pub kernel: Option<Socket>,
+    /// What nf_conntrack says; `None` where it does not know it or was not asked.
+    pub conntrack: Option<Conntrack>,
 }
 
 /// An IP address and a port.
@@ -173,6 +179,13 @@ pub struct Ours {
     pub peer_state: State,
     /// Everything known of the connection.
     pub connection: Connection,
+}
+
+impl Ours {
+    /// Whether an end of the connection is on this host.
+    pub fn is_here(&self) -> bool {
+        self.connection.ends().iter().any(|end| end.local)
+    }
 }
 
 /// The kernel's side of a finding.

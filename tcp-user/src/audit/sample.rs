@@ -7,8 +7,9 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use tcp_common::State;
 
+use super::conntrack::Entries;
 use crate::client;
-use crate::sockets::{Diag, KernelSocket};
+use crate::sockets::{Diag, KernelSocket, tracked};
 use crate::view::Connection;
 
 /// Local end, remote end.
@@ -23,11 +24,13 @@ pub(super) struct Sample {
     pub(super) sockets: HashMap<Ends, Vec<KernelSocket>>,
     /// Ports on which it listens, and on how many sockets.
     pub(super) listening: HashMap<u16, u64>,
+    /// What conntrack follows, if that was asked for.
+    pub(super) conntrack: Option<Entries>,
 }
 
 impl Sample {
-    /// Asks both.
-    pub(super) async fn take(agent: &Path) -> Result<Sample> {
+    /// Asks both, and conntrack if it is to be asked.
+    pub(super) async fn take(agent: &Path, conntrack: bool) -> Result<Sample> {
         let mut sample = Sample::default();
         // What is over is asked for too: a socket that the agent takes for closed is a difference.
         let mut answer = client::get(agent, "/connections?all=true").await?;
@@ -36,6 +39,9 @@ impl Sample {
         }
         tokio::task::spawn_blocking(move || {
             Diag::open()?.for_each(|socket| sample.add(socket))?;
+            if conntrack {
+                sample.conntrack = Some(tracked()?.into_iter().collect());
+            }
             Ok(sample)
         })
         .await?

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use comfy_table::{ContentArrangement, Table, presets};
 
-use super::{Finding, Ours, Reason, Report, Socket, Verdict};
+use super::{ConntrackCounts, Finding, Ours, Reason, Report, Socket, Verdict};
 use crate::output::duration;
 
 /// Writes the findings and one line of totals.
@@ -12,16 +12,22 @@ pub fn write(report: &Report, out: &mut impl Write) -> io::Result<()> {
     if !report.findings.is_empty() {
         let mut table = Table::new();
         table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
-        table.set_header(["", "LOCAL", "REMOTE", "OURS", "KERNEL", "PEER", "CLOSE", "IDLE", "TIMER", "WHY"]);
+        let asked = report.conntrack.is_some();
+        let titles =
+            ["", "LOCAL", "REMOTE", "OURS", "KERNEL", "PEER", "CONNTRACK", "CLOSE", "IDLE", "TIMER", "WHY"];
+        let shown =
+            |row: [String; 11]| row.into_iter().enumerate().filter(move |&(column, _)| asked || column != 6);
+        table.set_header(shown(titles.map(str::to_owned)).map(|(_, title)| title));
         for finding in &report.findings {
-            table.add_row(row(finding, report));
+            table.add_row(shown(row(finding, report)).map(|(_, cell)| cell));
         }
         writeln!(out, "{table}\n")?;
     }
-    writeln!(out, "{}", summary(report))
+    writeln!(out, "{}", summary(report))?;
+    report.conntrack.as_ref().map_or(Ok(()), |counts| writeln!(out, "{}", conntrack_summary(counts)))
 }
 
-fn row(finding: &Finding, report: &Report) -> [String; 10] {
+fn row(finding: &Finding, report: &Report) -> [String; 11] {
     let address = |address: super::Address| std::net::SocketAddr::from(address).to_string();
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".into());
     let ours = finding.ours.as_ref();
@@ -37,6 +43,9 @@ fn row(finding: &Finding, report: &Report) -> [String; 10] {
         ),
         finding.kernel.as_ref().map_or("no socket", |socket| socket.state.rfc_name()).to_owned(),
         or_dash(ours.map(|ours| ours.peer_state.rfc_name().to_owned())),
+        or_dash(finding.conntrack.map(|conntrack| {
+            format!("{}{}", conntrack.state, if conntrack.differs() { " (differs)" } else { "" })
+        })),
         or_dash(ours.map(|ours| ours.connection.close_kind().name().to_owned())),
         or_dash(ours.map(idle).or_else(|| {
             let silent_ms = finding.kernel.as_ref()?.silent_ms?;
@@ -73,5 +82,21 @@ fn summary(report: &Report) -> String {
         counts.missed,
         counts.unsettled,
         counts.listening
+    )
+}
+
+fn conntrack_summary(counts: &ConntrackCounts) -> String {
+    if counts.entries == 0 {
+        return "conntrack follows nothing here: no rule of this namespace needs it".to_owned();
+    }
+    format!(
+        "conntrack follows {}: its state fits {} ends, differs from ours alone at {}, from the kernel's alone at {}, from \
+         both at {}; {} it does not know",
+        counts.entries,
+        counts.fits,
+        counts.differs_from_ours,
+        counts.differs_from_kernel,
+        counts.differs_from_both,
+        counts.untracked
     )
 }

@@ -7,11 +7,11 @@ use std::time::Duration;
 use tcp_common::State;
 
 use super::ground::Ground;
-use super::judge::{judge, settle};
+use super::judge::{Options, judge, settle};
 use super::sample::Sample;
-use super::{Counts, Reason, Report, Verdict};
+use super::{ConntrackCounts, Counts, Reason, Report, Verdict};
 use crate::filter::Filter;
-use crate::sockets::{KernelSocket, Timer};
+use crate::sockets::{KernelSocket, Timer, Tracked, TrackedState};
 use crate::view::{Connection, samples};
 
 const LOCAL: &str = "10.9.0.1:43210";
@@ -62,7 +62,9 @@ fn judged(connections: &[Connection], sockets: &[KernelSocket]) -> Vec<(Verdict,
 fn audited(first: &Sample, second: &Sample, filter: &str) -> Report {
     let (ground, at) = (ground(), samples::at(50, 0.0));
     let filter = Filter::parse(filter).expect("a filter");
-    settle(&judge(first, &ground, at), judge(second, &ground, at), &filter, Duration::ZERO, false)
+    let options =
+        Options { filter, interval: Duration::ZERO, all: false, conntrack: first.conntrack.is_some() };
+    settle(&judge(first, &ground, at), judge(second, &ground, at), &options)
 }
 
 fn closed() -> Connection {
@@ -172,4 +174,30 @@ fn a_filter_chooses_among_sockets_that_only_the_kernel_has_too() {
     for (filter, count) in [("", 1), ("dport = :80", 1), ("local state close-wait", 1), ("port = :81", 0)] {
         assert_eq!(audited(&unknown, &unknown, filter).counts.missed, count, "{filter}");
     }
+}
+
+#[test]
+fn conntracks_one_state_is_held_against_both() {
+    let asked = |state, sockets: &[KernelSocket]| {
+        let (local, remote) = (LOCAL.parse().expect("an address"), REMOTE.parse().expect("an address"));
+        let tracked = Tracked { original: (local, remote), reply: (remote, local), state };
+        let mut sample = sample(&[samples::time_wait()], sockets);
+        sample.conntrack = Some([tracked].into_iter().collect());
+        sample
+    };
+    let counts = |first: &Sample, second: &Sample| audited(first, second, "").conntrack.expect("asked for");
+    let one = ConntrackCounts { entries: 1, ..ConntrackCounts::default() };
+    let fits = asked(TrackedState::TimeWait, &[time_wait(9_000)]);
+    assert_eq!(counts(&fits, &fits), ConntrackCounts { fits: 1, ..one });
+    let lags = asked(TrackedState::LastAck, &[time_wait(9_000)]);
+    assert_eq!(counts(&lags, &lags), ConntrackCounts { differs_from_ours: 1, ..one });
+    let wrong = asked(TrackedState::Established, &[time_wait(9_000)]);
+    assert_eq!(counts(&wrong, &wrong), ConntrackCounts { differs_from_both: 1, ..one });
+    // In motion: listed with neither.
+    assert_eq!(counts(&lags, &wrong), one);
+    let report = audited(&wrong, &wrong, "");
+    assert_eq!((report.findings.len(), report.agrees()), (1, true), "conntrack's errors are not ours");
+    let elsewhere = sample(&[samples::time_wait()], &[time_wait(9_000)]);
+    let elsewhere = Sample { conntrack: Some(Default::default()), ..elsewhere };
+    assert_eq!(counts(&elsewhere, &elsewhere), ConntrackCounts { untracked: 1, ..Default::default() });
 }

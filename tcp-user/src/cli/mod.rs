@@ -152,6 +152,10 @@ pub struct AuditArgs {
     /// List also what agrees.
     #[arg(short, long)]
     pub all: bool,
+    /// Show nf_conntrack's state beside the two, and where it can stand for neither; needs CAP_NET_ADMIN. Its differences
+    /// leave the exit status alone.
+    #[arg(long)]
+    pub conntrack: bool,
     /// Between the two samples.
     #[arg(long, value_name = "DURATION", default_value = "200ms", value_parser = query::interval)]
     pub interval: Duration,

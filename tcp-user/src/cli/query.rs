@@ -120,7 +120,8 @@ macro_rules! audit_examples {
         "\
 Examples:
   finwait audit
-  finwait audit local state fin-wait -o json"
+  finwait audit local state fin-wait -o json
+  finwait audit --conntrack"
     };
 }
 

@@ -19,7 +19,9 @@ pub(super) async fn run(args: &AuditArgs) -> Result<ExitCode> {
     if status.namespace.is_some() && status.namespace != audit::namespace() {
         return Err(OtherNamespace { pid: status.pid }.into());
     }
-    let report = audit::audit(args.socket.path(), &status, &filter, args.interval, args.all).await?;
+    let options =
+        audit::Options { filter, interval: args.interval, all: args.all, conntrack: args.conntrack };
+    let report = audit::audit(args.socket.path(), &status, &options).await?;
     let mut out = BufWriter::new(io::stdout().lock());
     match args.output {
         Report::Table => audit::write_table(&report, &mut out)?,

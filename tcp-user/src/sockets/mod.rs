@@ -1,10 +1,12 @@
-//! The kernel's own view of TCP, against which a watcher can be checked: sockets (`diag`) and who
-//! owns them (`owner`). All of it is of one network namespace.
+//! The kernel's own view of TCP, against which a watcher can be checked: sockets (`diag`), who
+//! owns them (`owner`), and what nf_conntrack makes of the packets (`conntrack`). All of it is of one network namespace.
 
+mod conntrack;
 mod diag;
 mod error;
 mod owner;
 
+pub use conntrack::{Tracked, TrackedState, tracked};
 pub use diag::{Diag, KernelSocket, Timer, state_from_linux};
 pub use error::SocketsError;
 pub use owner::Owners;
