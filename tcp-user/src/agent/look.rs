@@ -240,7 +240,7 @@ fn forget(flow: &mut Flow, gone: [bool; 2], now_ns: u64) -> Outcome {
 const AT_ONCE: Rules =
     Rules { time_wait_local_ns: 0, time_wait_remote_ns: 0, silence_ns: [1; State::COUNT], ..Rules::RFC };
 
-/// Sockets asked for in one look: about 5 us each.
+/// Sockets asked for in one look: 4 us for one that is absent, 18 us for one that is there, in a debug build.
 const LOOKUPS: usize = 8_192;
 
 #[cfg(test)]
