@@ -2,8 +2,9 @@
 
 mod audit;
 mod live;
+mod replay;
 
-use std::io::{self, BufWriter, Write as _};
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
@@ -13,14 +14,14 @@ use tokio::runtime::Runtime;
 use crate::agent::privileges::PrivilegeError;
 use crate::agent::report::Stats;
 use crate::agent::server::Status;
-use crate::cli::{self, Command, ConfigError, ReplayArgs, Report, ReportArgs, RunArgs, RunOptions};
+use crate::cli::{self, Command, ConfigError, Report, ReportArgs, RunArgs, RunOptions, UsageError};
 use crate::client::{self, NotReachable};
 use crate::filter::FilterError;
 use crate::kernel::{AttachError, Ingress, KernelError};
 use crate::lab::LabError;
-use crate::output::{EventWriter, ListWriter, Palette};
+use crate::replay::ReplayError;
 use crate::sockets::SocketsError;
-use crate::{agent, demo, replay};
+use crate::{agent, demo};
 
 /// Runs the command. The exit code is the design's: 0 fine, 1 nothing found or a difference, 2 usage, 3 agent not
 /// reachable, 4 not permitted or not supported here.
@@ -33,7 +34,7 @@ pub fn execute(command: Command) -> Result<ExitCode> {
         Command::Stats(args) => wait_for(stats(&args)),
         Command::Status(args) => wait_for(status(&args)),
         Command::Audit(args) => wait_for(audit::run(&args)),
-        Command::Replay(args) => replay_file(&args),
+        Command::Replay(args) => replay::run(&args),
         Command::Demo(args) => demo::run(args.ingress.into()).map(found),
         Command::Completions { shell } => {
             cli::completions(shell, &mut io::stdout().lock())?;
@@ -68,7 +69,7 @@ pub fn exit_code(error: &anyhow::Error) -> ExitCode {
         if cause.is::<NotReachable>() {
             return ExitCode::from(3);
         }
-        if cause.is::<FilterError>() || cause.is::<ConfigError>() {
+        if cause.is::<FilterError>() || cause.is::<ConfigError>() || cause.is::<UsageError>() {
             return ExitCode::from(2);
         }
         let denied = |io: &io::Error| io.kind() == io::ErrorKind::PermissionDenied;
@@ -79,6 +80,7 @@ pub fn exit_code(error: &anyhow::Error) -> ExitCode {
             || cause.is::<audit::OtherNamespace>()
             || cause.is::<PrivilegeError>()
             || cause.downcast_ref().is_some_and(denied)
+            || cause.downcast_ref().is_some_and(ReplayError::is_denied)
         {
             return ExitCode::from(4);
         }
@@ -106,29 +108,6 @@ fn run_options(args: &RunArgs) -> Result<agent::Options> {
         rules,
         dry_run,
     })
-}
-
-/// Prints what a capture holds; what was read before a fault is printed before the fault is told.
-fn replay_file(args: &ReplayArgs) -> Result<ExitCode> {
-    let options =
-        replay::Options { rules: args.machine.rules(), filter: args.filter.filter()?, events: args.events };
-    let out = BufWriter::new(io::stdout().lock());
-    let (report, count) = if args.events {
-        let mut events = EventWriter::new(out, args.output, Palette::for_stdout())?;
-        let report = replay::run(&args.file, &options, &mut |event| events.push(&event))?;
-        (report, events.finish()?)
-    } else {
-        let report = replay::run(&args.file, &options, &mut |_| Ok(()))?;
-        let mut list = ListWriter::new(out, args.output, Palette::for_stdout(), report.ended_at)?;
-        for connection in &report.connections {
-            list.push(connection)?;
-        }
-        (report, list.finish()?)
-    };
-    match report.fault {
-        Some(fault) => Err(fault.into()),
-        None => Ok(found(count > 0)),
-    }
 }
 
 fn found(any: bool) -> ExitCode {

@@ -16,7 +16,7 @@ use captures::{Captured, Interface, Order, Unit, add_simple_packet, arp, pcap, p
 use common::{Close, ISN_PAIRS, Scenario, Variant, at_ns, end_of, load, rules, segment};
 use finwait::filter::Filter;
 use finwait::replay::{
-    Fault, Frame, Input, LinkType, Options, Output, Replay, Report, Wanted, run, run_input,
+    Fault, Frame, Input, LinkType, Listed, Options, Output, Replay, Report, Wanted, run, run_input,
 };
 use finwait::view::{Connection, Event, Opener, Side, Who};
 use serde::Deserialize;
@@ -30,22 +30,56 @@ fn options(rules: Rules) -> Options {
     Options { rules, ..Options::default() }
 }
 
-fn replay(file: Vec<u8>, rules: Rules) -> Report {
-    let input = Input::new(Cursor::new(file)).expect("the input can be opened");
-    let report =
-        run_input(input, &options(rules), &mut |_| panic!("no events were wanted")).expect("a capture");
-    if let Some(fault) = report.fault {
+/// A report and the connections that were told.
+struct Replayed {
+    connections: Vec<Connection>,
+    report: Report,
+}
+
+impl std::ops::Deref for Replayed {
+    type Target = Report;
+
+    fn deref(&self) -> &Report {
+        &self.report
+    }
+}
+
+fn replay(file: Vec<u8>, rules: Rules) -> Replayed {
+    let replayed = replay_broken(file, &options(rules));
+    if let Some(fault) = replayed.report.fault {
         panic!("{fault}");
     }
-    report
+    replayed
+}
+
+/// The same of a capture that may have a fault.
+fn replay_broken(file: Vec<u8>, options: &Options) -> Replayed {
+    let (listed, report) = list(file, options);
+    Replayed { connections: listed.into_iter().map(|listed| listed.connection).collect(), report }
+}
+
+fn list(file: Vec<u8>, options: &Options) -> (Vec<Listed>, Report) {
+    let input = Input::new(Cursor::new(file)).expect("the input can be opened");
+    let mut listed = Vec::new();
+    let report = run_input(input, options, &mut |output| {
+        match output {
+            Output::Connection(connection) => listed.push(*connection),
+            Output::Event(event) => panic!("no events were wanted: {event:?}"),
+        }
+        Ok(())
+    });
+    (listed, report.expect("a capture"))
 }
 
 fn events(file: Vec<u8>, options: Options) -> Vec<Event> {
     let input = Input::new(Cursor::new(file)).expect("the input can be opened");
     let mut events = Vec::new();
     let options = Options { events: true, ..options };
-    let report = run_input(input, &options, &mut |event| {
-        events.push(event);
+    let report = run_input(input, &options, &mut |output| {
+        match output {
+            Output::Event(event) => events.push(event),
+            Output::Connection(listed) => panic!("no connections were wanted: {listed:?}"),
+        }
         Ok(())
     });
     assert!(report.expect("a capture").fault.is_none());
@@ -299,8 +333,8 @@ fn scenario(id: &str) -> Scenario {
 }
 
 /// What a report says, without the interface, which not every format tells.
-fn told(report: Report) -> String {
-    let mut connections = report.connections;
+fn told(replayed: Replayed) -> String {
+    let mut connections = replayed.connections;
     connections.iter_mut().for_each(|connection| connection.interface = None);
     format!("{connections:?}")
 }
@@ -346,7 +380,7 @@ fn every_link_type() {
     let scenario = scenario("S001");
     let (frames, rules) = (all_steps(&scenario), rules(&scenario.cfg));
     let wanted = told(replay(pcap(Order::Little, Unit::Micro, 1, &frames), rules));
-    for link in [0, 12, 14, 101, 108, 113, 228, 229, 276] {
+    for link in [0, 9, 12, 14, 50, 101, 108, 113, 228, 229, 276] {
         let frames: Vec<_> =
             frames.iter().map(|c| Captured { at_ns: c.at_ns, frame: relink(&c.frame, link) }).collect();
         let report = replay(pcap(Order::Little, Unit::Micro, link, &frames), rules);
@@ -641,14 +675,43 @@ fn forgotten_connections_are_listed_in_the_order_of_opening() {
     assert_eq!(report.statistics.connections, 3);
 }
 
+/// More connections than may wait to be listed: all are, once each, and those of the end come last.
+#[test]
+fn the_list_needs_no_memory_for_what_is_over() {
+    let mut replay = Replay::new(Rules::AGENT, Wanted { connections: true, ..Wanted::default() });
+    let (mut listed, mut ages, mut most) = (Vec::new(), Vec::new(), 0);
+    let mut take = |replay: &mut Replay| {
+        while let Some(output) = replay.poll() {
+            let Output::Connection(connection) = output else { panic!("no events were wanted") };
+            ages.push(connection.as_of - connection.connection.opened_at.expect("opened"));
+            listed.push(connection.connection.client.port);
+        }
+    };
+    let count = 70_000_u64;
+    for number in 0..count {
+        for Captured { at_ns, frame } in connection_of((number % 60_000) as u16 + 1_000, number * SECOND_NS) {
+            replay.push(&Frame::new(&frame, LinkType::Ethernet, at_ns));
+        }
+        take(&mut replay);
+        most = most.max(replay.flows());
+    }
+    let early = count - 122 - (1 << 16);
+    replay.finish();
+    take(&mut replay);
+    assert!(most <= 122, "{most} flows at once");
+    let wanted: Vec<u16> = (0..count).map(|number| (number % 60_000) as u16 + 1_000).collect();
+    assert!(listed == wanted, "every connection, in the order of opening");
+    // The first ones could not wait for the end, the others' ages are as of the end.
+    let as_of_end = |number: u64| ages[number as usize].get_seconds() as u64 == count - 1 - number;
+    assert!(!as_of_end(early - 1) && as_of_end(early + 1), "{early}");
+}
+
 #[test]
 fn a_filter_chooses_connections_and_events() {
     let frames: Vec<_> = (0..3).flat_map(|i| connection_of(41_000 + i, u64::from(i) * SECOND_NS)).collect();
     let file = pcap(Order::Little, Unit::Nano, 1, &frames);
     let chosen = Options { filter: Filter::parse("port = :41001").expect("a filter"), ..Options::default() };
-    let input = Input::new(Cursor::new(file.clone())).expect("opens");
-    let report = run_input(input, &chosen, &mut |_| Ok(())).expect("a capture");
-    assert_eq!(report.connections.len(), 1);
+    assert_eq!(replay_broken(file.clone(), &chosen).connections.len(), 1);
     let events = events(file, chosen);
     assert!(!events.is_empty());
     for event in events {

@@ -109,7 +109,10 @@ mod tests {
     #[test]
     fn without_root_only_the_kernel_tests_are_left_out() {
         let names = tests_without_root().expect("the test folders");
-        assert_eq!(names, ["metrics", "parse_cases", "properties", "replay", "scenarios"]);
+        assert_eq!(
+            names,
+            ["metrics", "parse_cases", "properties", "replay", "replay_checksum", "replay_zeek", "scenarios"]
+        );
         for name in KERNEL_TESTS {
             assert!(
                 build_ebpf::root().join(format!("tcp-user/tests/{name}.rs")).is_file(),

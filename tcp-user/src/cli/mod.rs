@@ -174,15 +174,71 @@ pub struct ReplayArgs {
     /// end.
     #[arg(short, long)]
     pub events: bool,
-    /// How it is written.
-    #[arg(short, long, value_name = "FORMAT", default_value = "table", value_parser = word_parser::<Format>())]
-    pub output: Format,
+    /// How it is written; zeek: a line of conn.log in JSON for each connection.
+    #[arg(
+        short, long, value_name = "FORMAT", default_value = "table", value_parser = word_parser::<ReplayFormat>()
+    )]
+    pub output: ReplayFormat,
+    /// Drop segments whose TCP checksum is wrong, as their receiver does. Without it they are believed: where the sender
+    /// captures, the NIC has not filled the checksum in yet.
+    #[arg(long)]
+    pub verify_checksums: bool,
     /// The rules.
     #[command(flatten)]
     pub machine: MachineArgs,
     /// Which connections.
     #[command(flatten)]
     pub filter: FilterArgs,
+}
+
+words! {
+    /// How the records of a replay are written.
+    pub enum ReplayFormat ("output format") {
+        /// Aligned columns, as `ss` prints.
+        Table = "table",
+        /// The same with more columns.
+        Wide = "wide",
+        /// One JSON document.
+        Json = "json",
+        /// One JSON object a line.
+        Ndjson = "ndjson",
+        /// Comma-separated values (RFC 4180) under a line of names.
+        Csv = "csv",
+        /// Lines of Zeek's conn.log, in JSON.
+        Zeek = "zeek",
+    }
+}
+
+impl ReplayFormat {
+    /// The format that other commands have, too; `None` for Zeek's.
+    pub fn as_format(self) -> Option<Format> {
+        Some(match self {
+            ReplayFormat::Table => Format::Table,
+            ReplayFormat::Wide => Format::Wide,
+            ReplayFormat::Json => Format::Json,
+            ReplayFormat::Ndjson => Format::Ndjson,
+            ReplayFormat::Csv => Format::Csv,
+            ReplayFormat::Zeek => return None,
+        })
+    }
+}
+
+/// Options that do not go together.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct UsageError(pub &'static str);
+
+impl ReplayArgs {
+    /// Whether the options go together.
+    pub fn check(&self) -> Result<(), UsageError> {
+        match (self.output, self.events) {
+            (ReplayFormat::Zeek, true) => Err(UsageError(
+                "--events and -o zeek do not go together: conn.log has one line for a whole connection. Leave one of them \
+                 out",
+            )),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// `finwait demo`.
@@ -218,7 +274,7 @@ macro_rules! word {
         })+
     };
 }
-word!(Format, Report, Ingress, TwRestart);
+word!(Format, ReplayFormat, Report, Ingress, TwRestart);
 
 /// Takes one of the words; help and completions list them.
 pub(crate) fn word_parser<T: Word>() -> impl clap::builder::TypedValueParser<Value = T> {

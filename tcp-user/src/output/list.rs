@@ -41,13 +41,18 @@ impl<W: Write> ListWriter<W> {
         Ok(ListWriter { out, layout, palette, now, count: 0 })
     }
 
+    /// Ages of those that follow are as of another moment.
+    pub fn set_now(&mut self, now: Timestamp) {
+        self.now = now;
+    }
+
     /// Adds one connection.
     pub fn push(&mut self, connection: &Connection) -> io::Result<()> {
         self.count += 1;
         match &mut self.layout {
             Layout::Table(table) => {
                 table.push(connection, self.now);
-                Ok(())
+                if table.rows() < ROWS { Ok(()) } else { table.write(&mut self.out, self.palette) }
             }
             Layout::Json(document) => document.push(&mut self.out, connection),
             Layout::Ndjson => json_line(&mut self.out, connection),
@@ -79,3 +84,6 @@ impl<W: Write> ListWriter<W> {
         self.finish()
     }
 }
+
+/// So many rows of a table share their widths; then they leave, so that a list of any length needs no more memory.
+const ROWS: usize = 1 << 14;

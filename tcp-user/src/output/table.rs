@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use std::io::{self, Write};
 use unicode_width::UnicodeWidthStr as _;
 
-/// A table that is written when all of it is known.
+/// A table whose rows are written when all of them are known.
 pub(super) struct Table {
     columns: Vec<&'static Column>,
     widths: Vec<usize>,
@@ -55,8 +55,13 @@ impl Table {
         self.looks.push(Look { octets: cell.text.len(), width, style: cell.style });
     }
 
-    /// Writes titles and rows.
-    pub(super) fn write(&self, out: &mut impl Write, palette: Palette) -> io::Result<()> {
+    /// How many rows wait, the titles among them.
+    pub(super) fn rows(&self) -> usize {
+        self.looks.len() / self.columns.len()
+    }
+
+    /// Writes the rows that wait and forgets them, but for the widths: what follows is at least as wide.
+    pub(super) fn write(&mut self, out: &mut impl Write, palette: Palette) -> io::Result<()> {
         let mut rest = self.texts.as_str();
         for row in self.looks.chunks_exact(self.columns.len()) {
             // What is behind a text waits for the next one: a line ends with its last text.
@@ -72,6 +77,8 @@ impl Table {
             }
             out.write_all(b"\n")?;
         }
+        self.texts.clear();
+        self.looks.clear();
         Ok(())
     }
 }

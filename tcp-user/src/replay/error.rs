@@ -17,6 +17,11 @@ impl ReplayError {
     pub fn is_broken_pipe(&self) -> bool {
         matches!(&self.fault, Fault::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
     }
+
+    /// Whether it is another user's to read.
+    pub fn is_denied(&self) -> bool {
+        matches!(&self.fault, Fault::Open(error) if error.kind() == io::ErrorKind::PermissionDenied)
+    }
 }
 
 /// The ways in which an input can be wrong. The texts go on after the input's name.
@@ -51,7 +56,8 @@ pub enum Fault {
     /// The frames are of a kind nobody here can read.
     #[error(
         "has frames of link type {0}, which finwait does not read. It reads Ethernet (1), raw IP (101, 228, 229), Linux \
-         cooked (113, 276) and BSD loopback (0, 108): capture again on such an interface, or with `tcpdump -i any`."
+         cooked (113, 276), BSD loopback (0, 108) and PPP (9, 50): capture again on such an interface, or with \
+         `tcpdump -i any`."
     )]
     LinkType(u16),
     /// It ends too early.

@@ -16,6 +16,8 @@ pub enum LinkType {
     LinuxCooked,
     /// LINKTYPE_LINUX_SLL2: what it writes now.
     LinuxCooked2,
+    /// LINKTYPE_PPP and LINKTYPE_PPP_HDLC: PPP, with its HDLC-like framing or without (RFC 1661, RFC 1662).
+    Ppp,
 }
 
 impl LinkType {
@@ -24,6 +26,7 @@ impl LinkType {
         Some(match number {
             0 | 108 => LinkType::Loopback,
             1 => LinkType::Ethernet,
+            9 | 50 => LinkType::Ppp,
             // 12 and 14 are what BSDs call raw IP.
             12 | 14 | 101 | 228 | 229 => LinkType::Ip,
             113 => LinkType::LinuxCooked,
@@ -33,44 +36,62 @@ impl LinkType {
     }
 }
 
-/// A frame's segment, and at which place of the host it was seen: 0 where the link layer does not say. The same packet
-/// passes several places of one host (bridge and port, in and out), and `tcpdump -i any` captures all of them.
-pub(super) fn parse(link: LinkType, frame: Captured<'_>) -> Result<(Packet, u64), Ignored> {
-    let (offset, place) = match link {
-        LinkType::Ethernet => return Ok((wire::parse(&frame, Link::Ethernet, None)?, 0)),
-        LinkType::Ip => return Ok((wire::parse(&frame, Link::Ip, None)?, 0)),
+/// A frame without the header that only its link type has: what the one parser takes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bare<'a> {
+    /// From the Ethernet or the IP header on.
+    pub(super) packet: Captured<'a>,
+    pub(super) link: Link,
+    /// Id of a VLAN tag that stood before.
+    pub(super) vlan: Option<u16>,
+    /// At which place of the host it was seen: 0 where the link layer does not say. The same packet passes several places
+    /// of one host (bridge and port, in and out), and `tcpdump -i any` captures all of them.
+    pub(super) place: u64,
+}
+
+impl Bare<'_> {
+    /// The segment.
+    pub(super) fn parse(&self) -> Result<Packet, Ignored> {
+        wire::parse(&self.packet, self.link, self.vlan)
+    }
+}
+
+/// Takes off what is before the Ethernet or IP header.
+pub(super) fn strip(link: LinkType, frame: Captured<'_>) -> Result<Bare<'_>, Ignored> {
+    let bytes = frame.bytes;
+    match link {
+        LinkType::Ethernet => Ok(Bare { packet: frame, link: Link::Ethernet, vlan: None, place: 0 }),
+        LinkType::Ip => Ok(ip(frame, 0)),
         LinkType::Loopback => {
-            let family = *frame.bytes.first_chunk::<4>().ok_or(Ignored::Truncated)?;
-            if !is_ip_family(u32::from_le_bytes(family)) && !is_ip_family(u32::from_be_bytes(family)) {
-                return Err(Ignored::NotTcp);
-            }
-            return Ok((wire::parse(&behind(frame, 4), Link::Ip, None)?, 0));
+            let family = *bytes.first_chunk::<4>().ok_or(Ignored::Truncated)?;
+            let known = is_ip_family(u32::from_le_bytes(family)) || is_ip_family(u32::from_be_bytes(family));
+            if known { Ok(ip(frame, 4)) } else { Err(Ignored::NotTcp) }
         }
         LinkType::LinuxCooked => {
-            let header = frame.bytes.first_chunk::<16>().ok_or(Ignored::Truncated)?;
-            (14, 1 + u64::from(header[1]))
+            let header = bytes.first_chunk::<16>().ok_or(Ignored::Truncated)?;
+            cooked(frame, [header[14], header[15]], 16, 1 + u64::from(header[1]))
         }
         LinkType::LinuxCooked2 => {
-            let header = frame.bytes.first_chunk::<20>().ok_or(Ignored::Truncated)?;
+            let header = bytes.first_chunk::<20>().ok_or(Ignored::Truncated)?;
             let interface = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
-            return cooked(
-                frame,
-                [header[0], header[1]],
-                20,
-                u64::from(interface) << 8 | (1 + u64::from(header[10])),
-            );
+            let place = u64::from(interface) << 8 | (1 + u64::from(header[10]));
+            cooked(frame, [header[0], header[1]], 20, place)
         }
-    };
-    cooked(frame, [frame.bytes[offset], frame.bytes[offset + 1]], offset + 2, place)
+        LinkType::Ppp => {
+            // Address and control may be left out, and so may the first octet of the protocol, which is even, if it is 0.
+            let offset = if bytes.starts_with(&[0xff, 0x03]) { 2 } else { 0 };
+            match bytes.get(offset..).unwrap_or_default() {
+                [PPP_IPV4 | PPP_IPV6, ..] => Ok(ip(frame, offset + 1)),
+                [0, PPP_IPV4 | PPP_IPV6, ..] => Ok(ip(frame, offset + 2)),
+                [] | [0] => Err(Ignored::Truncated),
+                _ => Err(Ignored::NotTcp),
+            }
+        }
+    }
 }
 
 /// What follows a cooked header: VLAN tags, if any, and the IP header.
-fn cooked(
-    frame: Captured<'_>,
-    protocol: [u8; 2],
-    offset: usize,
-    place: u64,
-) -> Result<(Packet, u64), Ignored> {
+fn cooked(frame: Captured<'_>, protocol: [u8; 2], offset: usize, place: u64) -> Result<Bare<'_>, Ignored> {
     let (mut protocol, mut offset, mut vlan) = (u16::from_be_bytes(protocol), offset, None);
     let mut tags = 0;
     while matches!(protocol, 0x8100 | 0x88a8 | 0x9100) {
@@ -87,14 +108,15 @@ fn cooked(
     if !matches!(protocol, 0x0800 | 0x86dd) {
         return Err(Ignored::NotTcp);
     }
-    Ok((wire::parse(&behind(frame, offset), Link::Ip, vlan)?, place))
+    Ok(Bare { vlan, place, ..ip(frame, offset) })
 }
 
-fn behind(frame: Captured<'_>, offset: usize) -> Captured<'_> {
-    Captured {
+fn ip(frame: Captured<'_>, offset: usize) -> Bare<'_> {
+    let packet = Captured {
         bytes: frame.bytes.get(offset..).unwrap_or_default(),
         wire_len: frame.wire_len.saturating_sub(offset),
-    }
+    };
+    Bare { packet, link: Link::Ip, vlan: None, place: 0 }
 }
 
 /// AF_INET, and AF_INET6 of Linux, NetBSD and OpenBSD, FreeBSD, macOS.
@@ -104,3 +126,6 @@ const fn is_ip_family(family: u32) -> bool {
 
 /// As many as the parser follows on Ethernet.
 const MAX_TAGS: u32 = 2;
+/// Protocol numbers of PPP: IPv4 (RFC 1332) and IPv6 (RFC 5072), their second octets.
+const PPP_IPV4: u8 = 0x21;
+const PPP_IPV6: u8 = 0x57;

@@ -5,6 +5,7 @@
 //! (`deadlines` is what time will end), `outbox` says what is told. [`run`] puts them together.
 
 mod capture;
+mod checksum;
 mod deadlines;
 mod error;
 mod input;
@@ -13,12 +14,13 @@ mod outbox;
 mod progress;
 mod statistics;
 mod tracker;
+pub mod zeek;
 
 pub use capture::Capture;
 pub use error::{Fault, Offset, ReplayError};
 pub use input::Input;
 pub use link::LinkType;
-pub use outbox::{Output, Wanted};
+pub use outbox::{Listed, Output, Wanted};
 pub use statistics::Statistics;
 pub use tracker::{Frame, Replay};
 
@@ -29,7 +31,6 @@ use jiff::Timestamp;
 use tcp_common::Rules;
 
 use crate::filter::Filter;
-use crate::view::{Connection, Event};
 use progress::Progress;
 
 /// How to replay.
@@ -39,41 +40,48 @@ pub struct Options {
     pub rules: Rules,
     /// Which connections are wanted.
     pub filter: Filter,
-    /// Whether transitions and closes are wanted as they happen, and not the connections at the end.
+    /// Whether transitions and closes are wanted as they happen, and not the connections.
     pub events: bool,
+    /// Whether connections are wanted in Zeek's words, too.
+    pub zeek: bool,
+    /// Whether segments with a wrong TCP checksum are dropped.
+    pub verify_checksums: bool,
 }
 
 /// Everything wanted, by the agent's rules.
 impl Default for Options {
     fn default() -> Options {
-        Options { rules: Rules::AGENT, filter: Filter::default(), events: false }
+        Options {
+            rules: Rules::AGENT,
+            filter: Filter::default(),
+            events: false,
+            zeek: false,
+            verify_checksums: false,
+        }
     }
 }
 
 /// What came of a replay.
 #[derive(Debug)]
 pub struct Report {
-    /// The connections that were wanted as they stand at the end, those over included, in the order of opening; none
-    /// where events were wanted.
-    pub connections: Vec<Connection>,
     /// The capture's time at its end.
     pub ended_at: Timestamp,
     /// How many frames there were, and what became of them.
     pub statistics: Statistics,
-    /// What stopped the replay before the end of the capture. What is reported is right up to there.
+    /// What stopped the replay before the end of the capture. What was told is right up to there.
     pub fault: Option<ReplayError>,
 }
 
-/// Replays a file, `-` for standard input. Gives transitions and closes to `on_event` as they happen, if they are wanted.
-/// An input that holds no frame that can be read is an error; one that breaks off is a report with its fault.
-pub fn run(
-    path: &Path,
-    options: &Options,
-    on_event: &mut dyn FnMut(Event) -> io::Result<()>,
-) -> Result<Report, ReplayError> {
+/// Where records go.
+pub type Tell<'a> = &'a mut dyn FnMut(Output) -> io::Result<()>;
+
+/// Replays a file, `-` for standard input. Tells events as they happen, if they are wanted; else the connections, those that
+/// are over included, as soon as their order is known, and those that are left at the end. An input that holds no frame
+/// that can be read is an error; one that breaks off is a report with its fault.
+pub fn run(path: &Path, options: &Options, tell: Tell<'_>) -> Result<Report, ReplayError> {
     let named = |fault| ReplayError { name: name_of(path), fault };
     let input = Input::open(path).map_err(named)?;
-    let mut report = run_input(input, options, on_event).map_err(named)?;
+    let mut report = run_input(input, options, tell).map_err(named)?;
     if let Some(error) = &mut report.fault {
         error.name = name_of(path);
     }
@@ -81,17 +89,16 @@ pub fn run(
 }
 
 /// [`run`] on an input that is open.
-pub fn run_input(
-    input: Input,
-    options: &Options,
-    on_event: &mut dyn FnMut(Event) -> io::Result<()>,
-) -> Result<Report, Fault> {
+pub fn run_input(input: Input, options: &Options, tell: Tell<'_>) -> Result<Report, Fault> {
     let mut progress = Progress::new(&input, options.events);
     let mut capture = Capture::new(input)?;
-    let wanted =
-        Wanted { events: options.events, connections: !options.events, filter: options.filter.clone() };
-    let mut replay = Replay::new(options.rules, wanted);
-    let mut connections = Vec::new();
+    let wanted = Wanted {
+        events: options.events,
+        connections: !options.events,
+        zeek: options.zeek,
+        filter: options.filter.clone(),
+    };
+    let mut replay = Replay::new(options.rules, wanted).verify_checksums(options.verify_checksums);
     let fault = loop {
         match capture.next_frame() {
             Ok(Some(frame)) => replay.push(&frame),
@@ -100,34 +107,20 @@ pub fn run_input(
             Err(fault) => break Some(fault),
         }
         progress.frame();
-        deliver(&mut replay, &mut connections, on_event)?;
+        deliver(&mut replay, tell)?;
     };
     replay.finish();
-    deliver(&mut replay, &mut connections, on_event)?;
-    connections.sort_unstable_by_key(|(order, _)| *order);
-    let ended_at = replay.now();
+    deliver(&mut replay, tell)?;
     Ok(Report {
-        connections: connections
-            .into_iter()
-            .map(|(_, connection)| *connection)
-            .filter(|connection| options.filter.matches(connection, ended_at))
-            .collect(),
-        ended_at,
+        ended_at: replay.now(),
         statistics: *replay.statistics(),
         fault: fault.map(|fault| ReplayError { name: "the capture".to_owned(), fault }),
     })
 }
 
-fn deliver(
-    replay: &mut Replay,
-    connections: &mut Vec<(u64, Box<Connection>)>,
-    on_event: &mut dyn FnMut(Event) -> io::Result<()>,
-) -> Result<(), Fault> {
+fn deliver(replay: &mut Replay, tell: Tell<'_>) -> Result<(), Fault> {
     while let Some(output) = replay.poll() {
-        match output {
-            Output::Event(event) => on_event(event).map_err(Fault::Output)?,
-            Output::Connection { order, connection } => connections.push((order, connection)),
-        }
+        tell(output).map_err(Fault::Output)?;
     }
     Ok(())
 }

@@ -1,11 +1,13 @@
-//! What a replay has to tell, in the order of capture time.
+//! What a replay has to tell: events in the order of capture time, connections in the order of opening.
 
-use std::collections::VecDeque;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use tcp_common::{Cause, Flow, FlowKey, Rules, State};
 
+use super::zeek::{self, Trace};
 use crate::describe::{Clock, Describer};
 use crate::filter::Filter;
 use crate::view::{Connection, Event};
@@ -15,14 +17,20 @@ use crate::view::{Connection, Event};
 pub enum Output {
     /// A transition or a close.
     Event(Event),
-    /// A connection that is no longer followed: replaced by its next incarnation, over and forgotten, or followed until
-    /// the end of the capture.
-    Connection {
-        /// Its place in the order of opening.
-        order: u64,
-        /// As it stood then.
-        connection: Box<Connection>,
-    },
+    /// A connection: replaced by its next incarnation, over and forgotten, or followed until the end of the capture.
+    Connection(Box<Listed>),
+}
+
+/// A connection for the list.
+#[derive(Clone, Debug)]
+pub struct Listed {
+    /// As it stood last.
+    pub connection: Connection,
+    /// The moment that ages are to be counted to: the end of the capture, or, where so many connections were over that
+    /// they were told before, the capture's time then.
+    pub as_of: Timestamp,
+    /// The same in Zeek's words, if they are wanted.
+    pub zeek: Option<zeek::Conn>,
 }
 
 /// What is wanted of a replay.
@@ -32,7 +40,9 @@ pub struct Wanted {
     pub events: bool,
     /// Connections.
     pub connections: bool,
-    /// Which connections' events; connections themselves are all told, for their age is known at the end only.
+    /// Connections in Zeek's words, too.
+    pub zeek: bool,
+    /// Which connections.
     pub filter: Filter,
 }
 
@@ -41,6 +51,9 @@ pub(super) struct Outbox {
     pub(super) rules: Rules,
     pub(super) wanted: Wanted,
     pub(super) outputs: VecDeque<Output>,
+    /// Connections that are followed no more, the first opened on top. At most [`KEPT`] wait here for one that was opened
+    /// before them, so that a capture of any length needs no more memory than its flows alive.
+    ended: BinaryHeap<Reverse<Ended>>,
 }
 
 /// A flow with what is needed to name it.
@@ -48,9 +61,23 @@ pub(super) struct Subject<'a> {
     pub(super) key: &'a FlowKey,
     pub(super) flow: &'a Flow,
     pub(super) interface: Option<&'a Arc<str>>,
+    pub(super) trace: Option<&'a Trace>,
+}
+
+/// A connection as it stood when it was followed no more.
+pub(super) struct Ended {
+    key: FlowKey,
+    flow: Flow,
+    interface: Option<Arc<str>>,
+    trace: Option<Trace>,
+    at_ns: u64,
 }
 
 impl Outbox {
+    pub(super) fn new(rules: Rules, wanted: Wanted) -> Outbox {
+        Outbox { rules, wanted, outputs: VecDeque::new(), ended: BinaryHeap::new() }
+    }
+
     pub(super) fn transitions(
         &mut self,
         subject: &Subject<'_>,
@@ -83,11 +110,50 @@ impl Outbox {
         }
     }
 
-    pub(super) fn connection(&mut self, subject: &Subject<'_>, now_ns: u64, order: u64) {
-        if self.wanted.connections {
-            let connection =
-                self.describer(now_ns).connection(subject.key, subject.flow, subject.interface_name());
-            self.outputs.push_back(Output::Connection { order, connection: Box::new(connection) });
+    /// Takes a connection that is followed no more.
+    pub(super) fn ended(&mut self, subject: &Subject<'_>, now_ns: u64) {
+        if !self.wanted.connections {
+            return;
+        }
+        self.ended.push(Reverse(subject.ended(now_ns)));
+        if self.ended.len() > KEPT
+            && let Some(Reverse(first)) = self.ended.pop()
+        {
+            self.list(&first, now_ns);
+        }
+    }
+
+    /// Lists one of those that were followed to the end of the capture: they come in the order of opening, and before it
+    /// all that ended and was opened earlier.
+    pub(super) fn remaining(&mut self, subject: &Subject<'_>, now_ns: u64) {
+        if !self.wanted.connections {
+            return;
+        }
+        let remaining = subject.ended(now_ns);
+        while self.ended.peek().is_some_and(|Reverse(first)| *first < remaining) {
+            self.rest(now_ns);
+        }
+        self.list(&remaining, now_ns);
+    }
+
+    /// Lists the first of those that ended. Returns whether there was one.
+    pub(super) fn rest(&mut self, now_ns: u64) -> bool {
+        let Some(Reverse(first)) = self.ended.pop() else { return false };
+        self.list(&first, now_ns);
+        true
+    }
+
+    fn list(&mut self, ended: &Ended, now_ns: u64) {
+        let Ended { key, flow, interface, trace, at_ns } = ended;
+        let interface = interface.as_ref().map(|name| name.to_string());
+        let connection = self.describer(*at_ns).connection(key, flow, interface);
+        if self.wanted.filter.matches(&connection, wall(now_ns)) {
+            let zeek = trace.as_ref().map(|trace| zeek::Conn::new(key, flow, trace));
+            self.outputs.push_back(Output::Connection(Box::new(Listed {
+                connection,
+                as_of: wall(now_ns),
+                zeek,
+            })));
         }
     }
 
@@ -100,7 +166,44 @@ impl Subject<'_> {
     fn interface_name(&self) -> Option<String> {
         self.interface.map(|name| name.to_string())
     }
+
+    fn ended(&self, at_ns: u64) -> Ended {
+        Ended {
+            key: *self.key,
+            flow: *self.flow,
+            interface: self.interface.cloned(),
+            trace: self.trace.cloned(),
+            at_ns,
+        }
+    }
 }
+
+impl Ended {
+    /// By opening; those of one moment by their keys, so that every replay lists them alike.
+    fn place(&self) -> (u64, [u64; 5], u32) {
+        (self.flow.opened_ns, self.key.words(), self.flow.incarnation)
+    }
+}
+
+impl Ord for Ended {
+    fn cmp(&self, other: &Ended) -> std::cmp::Ordering {
+        self.place().cmp(&other.place())
+    }
+}
+
+impl PartialOrd for Ended {
+    fn partial_cmp(&self, other: &Ended) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Ended {
+    fn eq(&self, other: &Ended) -> bool {
+        self.place() == other.place()
+    }
+}
+
+impl Eq for Ended {}
 
 /// Wall time of a moment on the replay's clock.
 pub(super) fn wall(ns: u64) -> Timestamp {
@@ -109,3 +212,5 @@ pub(super) fn wall(ns: u64) -> Timestamp {
 
 /// A replay's clock is the capture's: ns since the epoch.
 const CLOCK: Clock = Clock { epoch_ns: 0 };
+/// Some 25 MiB.
+pub(super) const KEPT: usize = 1 << 16;

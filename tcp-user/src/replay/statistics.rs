@@ -15,6 +15,12 @@ pub struct Statistics {
     pub ignored_by: [u64; Ignored::COUNT],
     /// Frames of an interface whose link type is not read.
     pub foreign_link: u64,
+    /// Frames whose segment was dropped for its wrong checksum.
+    pub bad_checksum: u64,
+    /// Segments whose TCP checksum was wrong, believed or not; only of those captured whole.
+    pub checksum_wrong: u64,
+    /// Segments that were captured before the NIC filled in the checksum; they are believed always.
+    pub checksum_offloaded: u64,
     /// Frames whose time lay before that of a frame already seen; they count as of that frame's time.
     pub out_of_order: u64,
     /// Incarnations that began.
@@ -25,7 +31,9 @@ impl Statistics {
     /// The reasons for which frames were ignored, those that did not occur left out.
     pub fn ignored(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let reasons = Ignored::ALL.iter().map(|reason| (reason.name(), self.ignored_by[*reason as usize]));
-        reasons.chain([("foreign_link", self.foreign_link)]).filter(|(_, count)| *count != 0)
+        reasons
+            .chain([("foreign_link", self.foreign_link), ("bad_checksum", self.bad_checksum)])
+            .filter(|(_, count)| *count != 0)
     }
 }
 

@@ -1,18 +1,21 @@
 //! The flows of a capture: frames in, [`Output`]s out. No file, no clock, no terminal.
 
-use std::collections::hash_map::Entry;
-use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
+use hashbrown::HashMap;
+use hashbrown::hash_map::Entry;
 use jiff::Timestamp;
 use tcp_common::flow::flow_fact;
-use tcp_common::wire::Captured;
+use tcp_common::wire::{Captured, Packet};
 use tcp_common::{End, Flow, FlowKey, Ignored, Kind, Outcome, Previous, Rules, State};
 
+use super::checksum::{self, Checksum};
 use super::deadlines::{Deadlines, Place};
 use super::link::{self, LinkType};
 use super::outbox::{Outbox, Output, Subject, Wanted, wall};
 use super::statistics::Statistics;
+use super::zeek::{Seen, Trace};
+use crate::describe::client_end;
 
 /// One frame of a capture.
 #[derive(Clone, Copy, Debug)]
@@ -54,19 +57,23 @@ pub struct Replay {
     outbox: Outbox,
     statistics: Statistics,
     tickets: u64,
+    verify_checksums: bool,
+    /// The flows that are left at the end of the capture, in the order of opening.
+    remaining: std::vec::IntoIter<FlowKey>,
+    finished: bool,
 }
 
 /// A flow in the table.
 struct Followed {
     flow: Flow,
     place: Place,
-    /// Place of its incarnation in the order of opening.
-    order: u64,
     /// When its last segment came, whether it belonged or not, or when the clock changed it.
     touched_ns: u64,
     interface: Option<Arc<str>>,
     /// Where each end's segments are seen.
     points: [Point; 2],
+    /// If Zeek's words are wanted.
+    trace: Option<Box<Trace>>,
 }
 
 /// The observation point that a direction belongs to.
@@ -84,10 +91,19 @@ impl Replay {
             now_ns: 1,
             flows: HashMap::new(),
             deadlines: Deadlines::default(),
-            outbox: Outbox { rules, wanted, outputs: VecDeque::new() },
+            outbox: Outbox::new(rules, wanted),
             statistics: Statistics::default(),
             tickets: 0,
+            verify_checksums: false,
+            remaining: Vec::new().into_iter(),
+            finished: false,
         }
+    }
+
+    /// Whether segments whose TCP checksum is wrong are dropped, as their receiver does it. They are counted in any case.
+    pub fn verify_checksums(mut self, verify: bool) -> Replay {
+        self.verify_checksums = verify;
+        self
     }
 
     /// Takes the next frame.
@@ -96,24 +112,37 @@ impl Replay {
         self.advance(frame.at_ns);
         match self.follow(frame) {
             Ok(()) => self.statistics.tracked += 1,
-            Err(Some(reason)) => self.statistics.ignored_by[reason as usize] += 1,
-            Err(None) => self.statistics.foreign_link += 1,
+            Err(Unused::Ignored(reason)) => self.statistics.ignored_by[reason as usize] += 1,
+            Err(Unused::ForeignLink) => self.statistics.foreign_link += 1,
+            Err(Unused::Checksum) => self.statistics.bad_checksum += 1,
         }
     }
 
     /// The next thing to tell.
     pub fn poll(&mut self) -> Option<Output> {
+        while self.outbox.outputs.is_empty() && self.tell_remaining() {}
         self.outbox.outputs.pop_front()
     }
 
     /// Ends the capture: tells the connections that are still followed, as they stand.
     pub fn finish(&mut self) {
-        let mut flows: Vec<_> = self.flows.drain().collect();
-        flows.sort_unstable_by_key(|(_, followed)| followed.order);
         self.deadlines = Deadlines::default();
-        for (key, followed) in &flows {
-            self.outbox.connection(&followed.subject(key), self.now_ns, followed.order);
+        let mut remaining: Vec<_> =
+            self.flows.iter().map(|(key, followed)| (followed.flow.opened_ns, key.words(), *key)).collect();
+        remaining.sort_unstable_by_key(|(opened_ns, words, _)| (*opened_ns, *words));
+        self.remaining = remaining.into_iter().map(|(_, _, key)| key).collect::<Vec<_>>().into_iter();
+        self.finished = true;
+    }
+
+    fn tell_remaining(&mut self) -> bool {
+        if !self.finished {
+            return false;
         }
+        let Some(key) = self.remaining.next() else { return self.outbox.rest(self.now_ns) };
+        if let Some(followed) = self.flows.remove(&key) {
+            self.outbox.remaining(&followed.subject(&key), self.now_ns);
+        }
+        true
     }
 
     /// What was counted so far.
@@ -154,7 +183,7 @@ impl Replay {
         let mut due_ns = followed.due_ns(&rules);
         if due_ns.is_some_and(|due_ns| due_ns <= now_ns) {
             if followed.flow.is_over() {
-                outbox.connection(&followed.subject(key), now_ns, followed.order);
+                outbox.ended(&followed.subject(key), now_ns);
                 flows.remove(key);
                 return;
             }
@@ -167,65 +196,105 @@ impl Replay {
     }
 
     /// Gives the frame's segment to its flow.
-    fn follow(&mut self, frame: &Frame<'_>) -> Result<(), Option<Ignored>> {
-        let link = frame.link.ok_or(None)?;
-        let (packet, place) =
-            link::parse(link, Captured { bytes: frame.bytes, wire_len: frame.wire_len }).map_err(Some)?;
+    fn follow(&mut self, frame: &Frame<'_>) -> Result<(), Unused> {
+        let link = frame.link.ok_or(Unused::ForeignLink)?;
+        let bare = link::strip(link, Captured { bytes: frame.bytes, wire_len: frame.wire_len })?;
+        let packet = bare.parse()?;
+        let checksum_wrong = self.check(checksum::verify(bare.packet.bytes, &packet));
+        if checksum_wrong && self.verify_checksums {
+            self.trace_ignored(&packet, true);
+            return Err(Unused::Checksum);
+        }
         let (key, sender, segment) = (&packet.key, packet.sender, &packet.segment);
         let kind = segment.kind();
         if key.is_self_connect() {
-            return Err(Some(Ignored::SelfConnect));
+            return Err(Ignored::SelfConnect.into());
         }
         if kind == Kind::Bad {
-            return Err(Some(Ignored::BadFlags));
+            self.trace_ignored(&packet, false);
+            return Err(Ignored::BadFlags.into());
         }
-        let Replay { now_ns, flows, deadlines, outbox, statistics, tickets } = self;
+        let Replay { now_ns, flows, deadlines, outbox, statistics, tickets, .. } = self;
         let (now_ns, rules) = (*now_ns, outbox.rules);
         let followed = match flows.entry(*key) {
             Entry::Occupied(entry) => entry.into_mut(),
             // Every other segment begins an incarnation.
-            Entry::Vacant(_) if kind == Kind::Rst => return Err(Some(Ignored::NoFlow)),
+            Entry::Vacant(_) if kind == Kind::Rst => return Err(Ignored::NoFlow.into()),
             Entry::Vacant(entry) => {
                 *tickets += 1;
-                entry.insert(Followed::new(*tickets, frame.interface))
+                entry.insert(Followed::new(*tickets, frame.interface, outbox.wanted.zeek))
             }
         };
-        if !followed.claim(sender, (frame.point, place), now_ns) {
-            return Err(Some(Ignored::Duplicate));
+        if !followed.claim(sender, (frame.point, bare.place), now_ns) {
+            return Err(Ignored::Duplicate.into());
         }
         let before = followed.flow;
         let outcome = followed.flow.on_segment(now_ns, sender, segment, &rules);
         followed.touched_ns = now_ns;
         if outcome.previous != Previous::None {
-            let ended = Followed { flow: before, interface: followed.interface.clone(), ..*followed };
+            let trace = followed.trace.as_mut().map(std::mem::take);
+            let ended = Followed { flow: before, trace, interface: followed.interface.clone(), ..*followed };
             end_previous(outbox, key, ended, now_ns, &outcome);
             followed.interface = frame.interface.cloned();
         }
         if before.is_empty() || outcome.previous != Previous::None {
             statistics.connections += 1;
-            followed.order = statistics.connections;
+        }
+        if let Some(trace) = &mut followed.trace {
+            let (after, orig) = (&followed.flow, client_end(key, &followed.flow));
+            let (at_ns, before, cause) = (now_ns, &before, outcome.cause);
+            trace.take(&Seen { at_ns, sender, segment, before, after, cause, orig, checksum_wrong });
         }
         tell(outbox, &followed.subject(key), now_ns, &outcome);
         let due_ns = followed.due_ns(&rules);
         deadlines.at_most(&mut followed.place, key, due_ns);
         Ok(())
     }
+
+    /// Counts what the checksum says. Returns whether it is wrong.
+    fn check(&mut self, checksum: Checksum) -> bool {
+        self.statistics.checksum_wrong += u64::from(checksum == Checksum::Wrong);
+        self.statistics.checksum_offloaded += u64::from(checksum == Checksum::Offloaded);
+        checksum == Checksum::Wrong
+    }
+
+    fn trace_ignored(&mut self, packet: &Packet, checksum_wrong: bool) {
+        if self.outbox.wanted.zeek
+            && let Some(trace) = self.flows.get_mut(&packet.key).and_then(|followed| followed.trace.as_mut())
+        {
+            trace.take_ignored(packet.sender, &packet.segment, checksum_wrong);
+        }
+    }
+}
+
+/// Why a frame was given to no flow.
+enum Unused {
+    Ignored(Ignored),
+    ForeignLink,
+    Checksum,
+}
+
+impl From<Ignored> for Unused {
+    fn from(reason: Ignored) -> Unused {
+        Unused::Ignored(reason)
+    }
 }
 
 impl Followed {
-    fn new(ticket: u64, interface: Option<&Arc<str>>) -> Followed {
+    fn new(ticket: u64, interface: Option<&Arc<str>>, traced: bool) -> Followed {
         Followed {
             flow: Flow::EMPTY,
             place: Place::new(ticket),
-            order: 0,
             touched_ns: 0,
             interface: interface.cloned(),
             points: [Point::default(); 2],
+            trace: traced.then(Box::default),
         }
     }
 
     fn subject<'a>(&'a self, key: &'a FlowKey) -> Subject<'a> {
-        Subject { key, flow: &self.flow, interface: self.interface.as_ref() }
+        let trace = self.trace.as_deref();
+        Subject { key, flow: &self.flow, interface: self.interface.as_ref(), trace }
     }
 
     /// When the clock will change it; R20: a flow that is over stays until it has been quiet for a while, so that late
@@ -272,12 +341,20 @@ fn end_previous(outbox: &mut Outbox, key: &FlowKey, mut ended: Followed, now_ns:
     let told = ended.flow.facts & flow_fact::OVER != 0;
     let from = [ended.flow.state(End::A), ended.flow.state(End::B)];
     ended.flow.end_previous(now_ns, outcome.previous, &outbox.rules);
+    let aborter = match outcome.previous {
+        Previous::AbortedByA => Some(End::A),
+        Previous::AbortedByB => Some(End::B),
+        Previous::None | Previous::Over | Previous::Superseded => None,
+    };
+    if let (Some(trace), Some(aborter)) = (&mut ended.trace, aborter) {
+        trace.aborted(aborter);
+    }
     let subject = ended.subject(key);
     outbox.transitions(&subject, now_ns, from, [State::Closed; 2], outcome.cause);
     if !told {
         outbox.close(&subject, now_ns);
     }
-    outbox.connection(&subject, now_ns, ended.order);
+    outbox.ended(&subject, now_ns);
 }
 
 const SECOND_NS: u64 = 1_000_000_000;

@@ -191,6 +191,9 @@ pub fn relink(frame: &[u8], link: u32) -> Vec<u8> {
             header.extend([0, 0, 0, 0, 0, 2, 0, 1, 0, 6, 2, 0, 0, 0, 0, 1, 0, 0]);
             header
         }
+        // The shortest form, and all of it.
+        9 => vec![if ip { 0x21 } else { 0x29 }],
+        50 => vec![0xff, 0x03, 0, if ip { 0x21 } else { 0x29 }],
         12 | 14 | 101 | 228 | 229 => Vec::new(),
         1 => return frame.to_vec(),
         other => panic!("no link type {other} here"),

@@ -1,0 +1,104 @@
+//! `finwait replay`.
+
+use std::io::{self, BufWriter, StdoutLock, Write as _};
+use std::process::ExitCode;
+
+use anyhow::Result;
+use jiff::Timestamp;
+
+use super::found;
+use crate::cli::{ReplayArgs, ReplayFormat};
+use crate::output::{EventWriter, Format, ListWriter, Palette};
+use crate::replay::{self, Output, Statistics};
+
+/// Prints what a capture holds; what was read before a fault is printed before the fault is told.
+pub(super) fn run(args: &ReplayArgs) -> Result<ExitCode> {
+    args.check()?;
+    let options = replay::Options {
+        rules: args.machine.rules(),
+        filter: args.filter.filter()?,
+        events: args.events,
+        zeek: args.output == ReplayFormat::Zeek,
+        verify_checksums: args.verify_checksums,
+    };
+    let mut writer = Writer::new(args)?;
+    let report = match replay::run(&args.file, &options, &mut |output| writer.push(&output)) {
+        Err(error) if error.is_broken_pipe() => return Ok(ExitCode::SUCCESS),
+        other => other?,
+    };
+    let count = writer.finish()?;
+    eprintln!("finwait: {}", summary(&report.statistics, args.verify_checksums));
+    match report.fault {
+        Some(fault) => Err(fault.into()),
+        None => Ok(found(count > 0)),
+    }
+}
+
+/// Where the records go.
+enum Writer {
+    Events(EventWriter<Stdout>),
+    List(ListWriter<Stdout>),
+    Zeek(Stdout, usize),
+}
+
+type Stdout = BufWriter<StdoutLock<'static>>;
+
+impl Writer {
+    fn new(args: &ReplayArgs) -> io::Result<Writer> {
+        let out = BufWriter::new(io::stdout().lock());
+        Ok(match args.output.as_format() {
+            None => Writer::Zeek(out, 0),
+            Some(format) if args.events => {
+                Writer::Events(EventWriter::new(out, format, Palette::for_stdout())?)
+            }
+            Some(format) => Writer::List(list(out, format)?),
+        })
+    }
+
+    fn push(&mut self, output: &Output) -> io::Result<()> {
+        match (self, output) {
+            (Writer::Events(events), Output::Event(event)) => events.push(event),
+            (Writer::List(list), Output::Connection(listed)) => {
+                list.set_now(listed.as_of);
+                list.push(&listed.connection)
+            }
+            (Writer::Zeek(out, count), Output::Connection(listed)) => {
+                *count += 1;
+                serde_json::to_writer(&mut *out, &listed.zeek)?;
+                out.write_all(b"\n")
+            }
+            (_, Output::Event(_) | Output::Connection(_)) => Ok(()),
+        }
+    }
+
+    /// Says how many records there were.
+    fn finish(self) -> io::Result<usize> {
+        match self {
+            Writer::Events(events) => events.finish(),
+            Writer::List(list) => list.finish(),
+            Writer::Zeek(mut out, count) => out.flush().map(|()| count),
+        }
+    }
+}
+
+fn list(out: Stdout, format: Format) -> io::Result<ListWriter<Stdout>> {
+    // Every connection comes with the moment that its age is counted to.
+    ListWriter::new(out, format, Palette::for_stdout(), Timestamp::UNIX_EPOCH)
+}
+
+/// What became of the frames, for people.
+fn summary(statistics: &Statistics, verified: bool) -> String {
+    let mut text = statistics.to_string();
+    let wrong = statistics.checksum_wrong;
+    if wrong != 0 && verified {
+        text += &format!(
+            ". {wrong} segments with a wrong TCP checksum were dropped, as their receiver drops them"
+        );
+    } else if wrong != 0 {
+        text += &format!(
+            ". {wrong} segments have a wrong TCP checksum and were believed: offloading makes them common where the \
+             sender captures. --verify-checksums drops them"
+        );
+    }
+    text
+}

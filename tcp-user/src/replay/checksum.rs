@@ -1,0 +1,72 @@
+//! The TCP checksum (RFC 9293 3.1) of a captured segment.
+
+use tcp_common::wire::Packet;
+
+/// What the checksum of a segment says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Checksum {
+    /// It is right.
+    Right,
+    /// It is wrong.
+    Wrong,
+    /// The sum of the pseudo header alone: captured at the sender, before the NIC filled it in, or after the receiver's
+    /// stack merged several segments (Linux: CHECKSUM_PARTIAL).
+    Offloaded,
+    /// It cannot be computed: the segment was not captured whole, or its headers hide the address that was summed.
+    Unknown,
+}
+
+/// Looks at the checksum of a packet whose octets these are.
+pub(super) fn verify(bytes: &[u8], packet: &Packet) -> Checksum {
+    let (start, len) = (packet.datagram.tcp_offset as usize, packet.datagram.tcp_len as usize);
+    let Some(segment) = bytes.get(start..).and_then(|rest| rest.get(..len)) else {
+        return Checksum::Unknown;
+    };
+    let pseudo = pseudo_header(packet);
+    if fold(pseudo + sum(segment)) == 0xffff {
+        return Checksum::Right;
+    }
+    let field = u16::from_ne_bytes([segment[16], segment[17]]);
+    if field == fold(pseudo) {
+        return Checksum::Offloaded;
+    }
+    if packet.key.family == 6 && !is_plain_ipv6(&bytes[..start]) {
+        return Checksum::Unknown;
+    }
+    Checksum::Wrong
+}
+
+/// The sum of addresses, protocol and length (RFC 9293 3.1, RFC 8200 8.1). An IPv4 address is mapped into IPv6 by a prefix
+/// that adds nothing but one 0xffff, which is zero in ones' complement.
+fn pseudo_header(packet: &Packet) -> u64 {
+    let len = u64::from(packet.datagram.tcp_len);
+    // In the order of the segment's octets, as `sum` has it.
+    let folded = u16::from_ne_bytes(fold(len + u64::from(PROTOCOL)).to_be_bytes());
+    sum(&packet.key.address_a) + sum(&packet.key.address_b) + u64::from(folded)
+}
+
+/// Whether the IPv6 header stands right before the segment: behind a routing header the address that was summed is not the
+/// one in the header.
+fn is_plain_ipv6(before: &[u8]) -> bool {
+    before.last_chunk::<40>().is_some_and(|header| header[0] >> 4 == 6 && header[6] == PROTOCOL)
+}
+
+/// Sum of 16-bit words in the octets' own order: the checksum does not care about byte order (RFC 1071 2 (B)), and 32-bit
+/// words sum to the same (2 (C)).
+fn sum(bytes: &[u8]) -> u64 {
+    let (words, rest) = bytes.as_chunks::<4>();
+    let mut last = [0; 4];
+    last[..rest.len()].copy_from_slice(rest);
+    words.iter().map(|word| u64::from(u32::from_ne_bytes(*word))).sum::<u64>()
+        + u64::from(u32::from_ne_bytes(last))
+}
+
+/// Ones' complement sum in 16 bits.
+fn fold(mut sum: u64) -> u16 {
+    while sum >> 16 != 0 {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    sum as u16
+}
+
+const PROTOCOL: u8 = 6;

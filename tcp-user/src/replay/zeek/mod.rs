@@ -1,0 +1,114 @@
+//! Connections in the words of Zeek's `conn.log`. `docs/ZEEK.md` has the mapping and where it differs on purpose.
+
+mod endpoint;
+mod trace;
+
+pub(super) use trace::{Seen, Trace};
+
+use serde::Serialize;
+use std::net::IpAddr;
+use tcp_common::{Flow, FlowKey};
+
+use crate::describe::{address, client_end};
+use endpoint::Endpoint;
+
+/// One line of `conn.log`, as Zeek's JSON writer names its fields.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Conn {
+    /// When the first segment was seen, s since the epoch.
+    pub ts: f64,
+    /// Address of the originator.
+    #[serde(rename = "id.orig_h")]
+    pub orig_h: IpAddr,
+    /// Its port.
+    #[serde(rename = "id.orig_p")]
+    pub orig_p: u16,
+    /// Address of the responder.
+    #[serde(rename = "id.resp_h")]
+    pub resp_h: IpAddr,
+    /// Its port.
+    #[serde(rename = "id.resp_p")]
+    pub resp_p: u16,
+    /// Always `tcp`.
+    pub proto: &'static str,
+    /// From the first segment to the last one before both ends had closed, s.
+    pub duration: f64,
+    /// Payload octets of the originator's stream.
+    pub orig_bytes: u64,
+    /// Payload octets of the responder's stream.
+    pub resp_bytes: u64,
+    /// How it went.
+    pub conn_state: &'static str,
+    /// Octets that were acknowledged and never seen.
+    pub missed_bytes: u64,
+    /// What was seen, a letter each; upper case is the originator's.
+    pub history: String,
+    /// Segments of the originator.
+    pub orig_pkts: u64,
+    /// Segments of the responder.
+    pub resp_pkts: u64,
+}
+
+impl Conn {
+    /// The line of a connection as it stands.
+    pub(super) fn new(key: &FlowKey, flow: &Flow, trace: &Trace) -> Conn {
+        let (orig, resp) = (client_end(key, flow), client_end(key, flow).peer());
+        let history = trace.history(orig);
+        Conn {
+            ts: seconds(flow.opened_ns),
+            orig_h: address(key, orig),
+            orig_p: key.endpoint(orig).port,
+            resp_h: address(key, resp),
+            resp_p: key.endpoint(resp).port,
+            proto: "tcp",
+            duration: seconds(trace.last_ns.saturating_sub(flow.opened_ns)),
+            orig_bytes: flow.half(orig).bytes,
+            resp_bytes: flow.half(resp).bytes,
+            conn_state: conn_state(trace.endpoint(orig), trace.endpoint(resp), flow, &history),
+            missed_bytes: trace.missed_bytes,
+            history,
+            orig_pkts: u64::from(flow.half(orig).segments),
+            resp_pkts: u64::from(flow.half(resp).segments),
+        }
+    }
+}
+
+/// Zeek's summary (`conn_state` in `scripts/base/protocols/conn/main.zeek`).
+fn conn_state(orig: Endpoint, resp: Endpoint, flow: &Flow, history: &str) -> &'static str {
+    use Endpoint::{Closed, Established, Inactive, Reset, SynAckSent, SynSent};
+    let nothing_sent = flow.halves.iter().all(|half| half.bytes == 0);
+    match (orig, resp) {
+        (SynSent | SynAckSent, Reset) => "REJ",
+        (Reset, Reset) if nothing_sent => "REJ",
+        (orig, Reset) if orig.is_inactive() => "RSTRH",
+        (_, Reset) => "RSTR",
+        (Reset, resp) if resp.is_inactive() => match only_syn_and_rst(history) {
+            true => "RSTOS0",
+            false => "OTH",
+        },
+        (Reset, _) => "RSTO",
+        (Closed, Closed) => "SF",
+        (Closed, resp) if resp.is_inactive() => "SH",
+        (Closed, _) => "S2",
+        (orig, Closed) if orig.is_inactive() => "SHR",
+        (_, Closed) => "S3",
+        (SynSent, Inactive) => "S0",
+        (Established, Established) => "S1",
+        _ => "OTH",
+    }
+}
+
+/// Whether the originator sent a SYN and then, before anything of note, a RST.
+fn only_syn_and_rst(history: &str) -> bool {
+    let history = history.strip_prefix('^').unwrap_or(history);
+    let rest = history.strip_prefix('S');
+    rest.and_then(|rest| rest.split_once('R')).is_some_and(|(between, _)| !between.contains(NOTED))
+}
+
+/// Letters of the originator that make more of a connection than an attempt.
+const NOTED: [char; 6] = ['H', 'A', 'F', 'G', 'I', 'Q'];
+
+/// Exact to the microsecond, as Zeek's times are.
+fn seconds(ns: u64) -> f64 {
+    (ns / 1_000) as f64 / 1e6
+}

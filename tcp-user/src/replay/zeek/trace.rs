@@ -1,0 +1,291 @@
+//! What must be remembered of the segments of an incarnation for Zeek's summary of it.
+
+use tcp_common::flow::half_fact;
+use tcp_common::seq::{Seq, at_or_before, before as is_before, later};
+use tcp_common::{Cause, End, Flags, Flow, Segment};
+
+use super::endpoint::{self, Endpoint};
+
+/// The memory of one incarnation.
+#[derive(Clone, Debug, Default)]
+pub(in crate::replay) struct Trace {
+    ends: [Side; 2],
+    /// Letters of end A in upper case, of end B in lower case.
+    letters: Vec<u8>,
+    /// Who was heard first.
+    first: Option<End>,
+    /// When the last segment came before both ends had closed.
+    pub(super) last_ns: u64,
+    pub(super) missed_bytes: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Side {
+    endpoint: Endpoint,
+    /// Where it was before its FIN was believed.
+    before_fin: Endpoint,
+    fin: bool,
+    closed: bool,
+    /// Highest sequence number, plus one.
+    high: Option<Seq>,
+    /// Letters that are told once.
+    told: u32,
+    /// Numbers of the last SYN, FIN and RST: these are told again when they differ.
+    numbers: [Option<Seq>; 3],
+    /// Retransmissions, zero windows, gaps and wrong checksums: told at the first, 10th, 100th ...
+    counts: [u32; 4],
+}
+
+/// One segment, and what came of it.
+pub(in crate::replay) struct Seen<'a> {
+    pub(in crate::replay) at_ns: u64,
+    pub(in crate::replay) sender: End,
+    pub(in crate::replay) segment: &'a Segment,
+    /// The flow before it; another incarnation's if it began one.
+    pub(in crate::replay) before: &'a Flow,
+    pub(in crate::replay) after: &'a Flow,
+    pub(in crate::replay) cause: Cause,
+    /// Which end is the originator.
+    pub(in crate::replay) orig: End,
+    pub(in crate::replay) checksum_wrong: bool,
+}
+
+impl Trace {
+    /// Takes the next segment.
+    pub(in crate::replay) fn take(&mut self, seen: &Seen<'_>) {
+        let Seen { sender, segment, .. } = *seen;
+        if self.first.is_none() {
+            self.begin(seen);
+        }
+        if !self.ends.iter().all(|side| side.closed) {
+            self.last_ns = seen.at_ns;
+        }
+        if segment.flags.has(Flags::RST) && seen.after.incarnation != seen.before.incarnation {
+            // It ended the incarnation before.
+            return;
+        }
+        self.note_flags(sender, segment);
+        if seen.checksum_wrong {
+            self.counted(sender, 'C', CHECKSUM);
+        }
+        self.note_window(sender, segment);
+        self.note_again(sender, segment);
+        let (own, peer) = sides(&mut self.ends, sender);
+        endpoint::opens(&mut own.endpoint, &mut peer.endpoint, sender == seen.orig, segment);
+        self.believe(seen.after);
+        if segment.flags.has(Flags::RST) && matches!(seen.cause, Cause::Rst | Cause::Refused) {
+            self.reset(sender);
+        }
+        self.note_gap(seen);
+    }
+
+    /// Takes a segment that no flow takes but that is worth a letter: a wrong checksum, flags that contradict each other.
+    pub(in crate::replay) fn take_ignored(&mut self, sender: End, segment: &Segment, checksum_wrong: bool) {
+        if checksum_wrong {
+            self.counted(sender, 'C', CHECKSUM);
+        } else {
+            self.note_flags(sender, segment);
+        }
+    }
+
+    /// A RST ended it that already belongs to the next incarnation.
+    pub(in crate::replay) fn aborted(&mut self, aborter: End) {
+        if self.side(aborter).endpoint != Endpoint::Reset {
+            self.letter(aborter, 'R');
+            self.reset(aborter);
+        }
+    }
+
+    pub(super) fn endpoint(&self, end: End) -> Endpoint {
+        self.ends[end as usize].endpoint
+    }
+
+    /// The letters, in upper case for the originator; a `^` before them if the other end was heard first.
+    pub(super) fn history(&self, orig: End) -> String {
+        let flipped = self.first.is_some_and(|first| first != orig);
+        let swap = |letter: &u8| match (orig, letter.is_ascii_uppercase()) {
+            (End::A, _) => *letter,
+            (End::B, true) => letter.to_ascii_lowercase(),
+            (End::B, false) => letter.to_ascii_uppercase(),
+        };
+        let letters = self.letters.iter().map(swap).map(char::from);
+        flipped.then_some('^').into_iter().chain(letters).collect()
+    }
+
+    /// A SYN that waited for its answer in the incarnation before is the first segment of this one (R14).
+    fn begin(&mut self, seen: &Seen<'_>) {
+        self.first = Some(seen.sender);
+        if seen.segment.flags.has(Flags::SYN) && !seen.segment.flags.has(Flags::ACK) {
+            return;
+        }
+        if seen.after.half(seen.orig).facts & half_fact::BARE_SYN != 0 {
+            self.first = Some(seen.orig);
+            self.letter(seen.orig, 'S');
+            let (own, _) = sides(&mut self.ends, seen.orig);
+            own.told |= SYN;
+            own.numbers[0] = Some(seen.after.half(seen.orig).isn);
+            own.endpoint = Endpoint::SynSent;
+        }
+    }
+
+    fn note_flags(&mut self, sender: End, segment: &Segment) {
+        let flags = segment.flags;
+        let (syn, fin, rst) = (flags.has(Flags::SYN), flags.has(Flags::FIN), flags.has(Flags::RST));
+        let (index, bit, letter, number) = match (syn, fin, rst) {
+            (_, true, true) => return self.once(sender, 'I', CONTRADICTION),
+            (true, true, false) | (true, false, true) => return self.once(sender, 'Q', SEVERAL),
+            (true, false, false) if flags.has(Flags::ACK) => (0, SYN, 'H', segment.seq),
+            (true, false, false) => (0, SYN, 'S', segment.seq),
+            (false, true, false) => (1, FIN, 'F', segment.seq.wrapping_add(segment.payload_len)),
+            (false, false, true) => (2, RST, 'R', segment.seq),
+            (false, false, false) if segment.payload_len != 0 => return self.once(sender, 'D', DATA),
+            (false, false, false) if flags.has(Flags::ACK) => return self.once(sender, 'A', ACK),
+            (false, false, false) => return,
+        };
+        let side = &mut self.ends[sender as usize];
+        let differs = side.told & bit == 0 || side.numbers[index] != Some(number);
+        side.told |= bit;
+        side.numbers[index] = Some(number);
+        if differs {
+            self.letter(sender, letter);
+        }
+    }
+
+    fn note_window(&mut self, sender: End, segment: &Segment) {
+        let (own, peer) = sides(&mut self.ends, sender);
+        let matters = peer.endpoint != Endpoint::Closed && own.endpoint != Endpoint::Reset;
+        if segment.window == 0 && !segment.flags.has(Flags::RST) && matters {
+            self.counted(sender, 'W', ZERO_WINDOW);
+        }
+    }
+
+    /// Payload that does not go beyond what was sent before.
+    fn note_again(&mut self, sender: End, segment: &Segment) {
+        if segment.flags.has(Flags::RST) {
+            return;
+        }
+        let side = &mut self.ends[sender as usize];
+        let end = segment.end();
+        let again = segment.payload_len != 0 && side.high.is_some_and(|high| at_or_before(end, high));
+        side.high = Some(side.high.map_or(end, |high| later(high, end)));
+        if again {
+            self.counted(sender, 'T', AGAIN);
+        }
+    }
+
+    /// Octets of the peer that this segment acknowledges and nobody has seen.
+    fn note_gap(&mut self, seen: &Seen<'_>) {
+        let Seen { sender, segment, before, after, cause, .. } = *seen;
+        let belongs =
+            (cause as u8) < Cause::BadFlags as u8 && cause != Cause::FinVoided && cause != Cause::Resync;
+        if before.incarnation == after.incarnation && belongs && segment.flags.has(Flags::ACK) {
+            let missed = missed(before, sender.peer(), segment.ack);
+            if missed != 0 {
+                self.missed_bytes += u64::from(missed);
+                self.counted(sender.peer(), 'G', GAP);
+            }
+        }
+    }
+
+    /// Takes over which FINs the machine believes: one may be believed late, or taken back.
+    fn believe(&mut self, after: &Flow) {
+        for end in [End::A, End::B] {
+            let fin = after.sent_fin(end);
+            let (own, peer) = sides(&mut self.ends, end);
+            if fin && !own.fin {
+                own.before_fin = own.endpoint;
+                endpoint::closes(&mut own.endpoint, &mut peer.endpoint, peer.fin);
+            } else if !fin && own.fin {
+                own.endpoint = own.before_fin;
+            }
+            own.fin = fin;
+            own.closed |= fin;
+        }
+    }
+
+    fn reset(&mut self, sender: End) {
+        let (own, peer) = sides(&mut self.ends, sender);
+        endpoint::resets(&mut own.endpoint, peer.endpoint);
+        own.closed = true;
+    }
+
+    fn side(&self, end: End) -> &Side {
+        &self.ends[end as usize]
+    }
+
+    fn once(&mut self, end: End, letter: char, bit: u32) {
+        let side = &mut self.ends[end as usize];
+        if side.told & bit == 0 {
+            side.told |= bit;
+            self.letter(end, letter);
+        }
+    }
+
+    fn counted(&mut self, end: End, letter: char, index: usize) {
+        let count = &mut self.ends[end as usize].counts[index];
+        *count = count.saturating_add(1);
+        if is_power_of_ten(*count) {
+            self.letter(end, letter);
+        }
+    }
+
+    fn letter(&mut self, end: End, letter: char) {
+        if self.letters.len() < MAX_LETTERS {
+            self.letters.push(match end {
+                End::A => letter as u8,
+                End::B => letter.to_ascii_lowercase() as u8,
+            });
+        }
+    }
+}
+
+/// How many of the octets before `ack` were never seen of `end`. A FIN that was not seen either counts as one (R11).
+fn missed(before: &Flow, end: End, ack: Seq) -> u32 {
+    let half = before.half(end);
+    let known = half_fact::SEQ | half_fact::SEEN;
+    if half.facts & known != known || !is_before(half.contig, ack) {
+        return 0;
+    }
+    let within = |start: Seq, stop: Seq| {
+        let (start, stop) = (later(start, half.contig), if is_before(stop, ack) { stop } else { ack });
+        if is_before(start, stop) { stop.wrapping_sub(start) } else { 0 }
+    };
+    let mut seen = 0;
+    for (bit, index) in [(half_fact::BLOCK_0, 0), (half_fact::BLOCK_1, 2)] {
+        if half.facts & bit != 0 {
+            seen += within(half.blocks[index], half.blocks[index + 1]);
+        }
+    }
+    if half.facts & half_fact::FIN != 0 {
+        seen += within(half.fin_end.wrapping_sub(1), half.fin_end);
+    }
+    ack.wrapping_sub(half.contig).saturating_sub(seen)
+}
+
+fn sides(ends: &mut [Side; 2], sender: End) -> (&mut Side, &mut Side) {
+    let [a, b] = ends;
+    match sender {
+        End::A => (a, b),
+        End::B => (b, a),
+    }
+}
+
+fn is_power_of_ten(count: u32) -> bool {
+    count != 0 && 10_u32.pow(count.ilog10()) == count
+}
+
+const SYN: u32 = 1 << 0;
+const FIN: u32 = 1 << 1;
+const RST: u32 = 1 << 2;
+const DATA: u32 = 1 << 3;
+const ACK: u32 = 1 << 4;
+const CONTRADICTION: u32 = 1 << 5;
+const SEVERAL: u32 = 1 << 6;
+
+const AGAIN: usize = 0;
+const ZERO_WINDOW: usize = 1;
+const GAP: usize = 2;
+const CHECKSUM: usize = 3;
+
+/// A flood of SYNs, each with a number of its own, makes no endless line.
+const MAX_LETTERS: usize = 128;
