@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use finwait::agent::report::Stats;
 use finwait::agent::server::Status;
 use finwait::lab::{Host, Lab};
-use finwait::view::Connection;
+use finwait::view::{Connection, State};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -155,6 +155,17 @@ pub fn fresh_folder(name: &str) -> PathBuf {
     let _ = fs::remove_dir_all(&folder);
     fs::create_dir_all(&folder).expect("making a folder");
     folder
+}
+
+/// How often, by a page of metrics, an end on this side went from one state, or any, to another.
+pub fn transitions(page: &str, side: &str, from: Option<State>, to: State) -> u64 {
+    let labelled = |line: &str, label: &str, value: &str| line.contains(&format!("{label}=\"{value}\""));
+    page.lines()
+        .filter(|line| line.starts_with("finwait_transitions_total{"))
+        .filter(|line| labelled(line, "side", side) && labelled(line, "to", to.name()))
+        .filter(|line| from.is_none_or(|from| labelled(line, "from", from.name())))
+        .map(|line| line.rsplit(' ').next().and_then(|count| count.parse::<u64>().ok()).expect("a count"))
+        .sum()
 }
 
 /// The body that a server in a host of the lab answers with.
