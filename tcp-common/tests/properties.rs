@@ -19,7 +19,6 @@ fn config(cases: u32) -> Config {
         cases,
         rng_seed: RngSeed::Fixed(9_293),
         failure_persistence: Some(Box::new(regressions)),
-        max_shrink_iters: 20_000,
         ..Config::default()
     }
 }

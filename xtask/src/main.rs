@@ -2,6 +2,8 @@
 
 mod build_ebpf;
 mod debian;
+mod fuzz;
+mod mutants;
 mod package;
 mod run;
 mod same_names;
@@ -34,6 +36,19 @@ enum Chore {
     },
     /// Prints the cost of a packet in the kernel programs (root needed).
     Bench,
+    /// Puts deliberate faults into the rules, one at a time, and demands that the tests notice each (minutes).
+    Mutants {
+        /// Only those whose id begins so, such as `R12`.
+        only: Option<String>,
+    },
+    /// Fuzzes one target with libFuzzer: parser, machine, endpoints, capture, filter or config.
+    Fuzz {
+        /// Which.
+        target: String,
+        /// How long.
+        #[arg(default_value_t = 60)]
+        seconds: u64,
+    },
     /// Builds the Debian package and starts the program in it.
     Package,
 }
@@ -47,6 +62,8 @@ fn main() -> Result<()> {
         Chore::Demo { arguments } => run::demo(&arguments),
         Chore::BuildEbpf { check } => build_ebpf::build(check),
         Chore::Bench => run::bench(),
+        Chore::Mutants { only } => mutants::run(only.as_deref()),
+        Chore::Fuzz { target, seconds } => fuzz::fuzz(&target, seconds),
         Chore::Package => package::package(),
     }
 }

@@ -1,0 +1,122 @@
+//! The targets: functions that take any bytes and panic only if something is wrong.
+//!
+//! `cargo xtask fuzz TARGET SECONDS` drives one with libFuzzer; `tests/corpus.rs` runs all of them over the kept corpus and
+//! over mutations of it.
+
+use std::io::Cursor;
+
+use finwait::cli::{RunArgs, RunOptions};
+use finwait::filter::Filter;
+use finwait::replay::{Input, Options, run_input};
+use tcp_common::flow::Closer;
+use tcp_common::wire::{self, Link};
+use tcp_common::{End, Flow, FlowKey, Outcome, Rules, Segment, State};
+
+#[path = "../../tcp-common/tests/model/mod.rs"]
+mod model;
+
+use model::{Hostile, Script, World};
+
+/// A function that stands any bytes.
+pub type Target = fn(&[u8]);
+
+/// Every target by its name, which is the name of its folder in `corpus`.
+pub const TARGETS: [(&str, Target); 6] = [
+    ("parser", parser),
+    ("machine", machine),
+    ("endpoints", endpoints),
+    ("capture", capture),
+    ("filter", filter),
+    ("config", config),
+];
+
+/// Frames, with and without an Ethernet header: what is read is in the frame, both directions make one key.
+fn parser(bytes: &[u8]) {
+    for link in [Link::Ethernet, Link::Ip] {
+        let Ok(packet) = wire::parse(bytes, link, None) else { continue };
+        let FlowKey { address_a, address_b, port_a, port_b, .. } = packet.key;
+        assert!((address_a, port_a) <= (address_b, port_b), "the lower end comes first");
+        assert!(packet.segment.wscale <= 14, "RFC 7323 2.3");
+        assert!(packet.segment.wire_segments >= 1);
+    }
+}
+
+/// Hostile segments and the clock: never a panic, symmetric, and the clock ends it.
+fn machine(bytes: &[u8]) {
+    let mut script = Script::new(bytes);
+    let mut hostile = Hostile::new(&mut script);
+    let (mut flow, mut mirror) = (Flow::EMPTY, Flow::EMPTY);
+    while !script.is_over() {
+        let (sender, segment) = hostile.next(&mut script);
+        let outcome = see(&mut flow, hostile.now_ns, sender, &segment);
+        let mirrored = see(&mut mirror, hostile.now_ns, sender.peer(), &segment);
+        assert_eq!(outcome.cause, mirrored.cause);
+        assert_eq!([outcome.to[1], outcome.to[0]], mirrored.to);
+        assert_eq!(flow.close_kind(), mirror.close_kind());
+        let closers = (flow.closer(), mirror.closer());
+        assert!(
+            match closers {
+                (Closer::One(end), Closer::One(mirrored)) => end == mirrored.peer(),
+                (one, other) => one == other,
+            },
+            "{closers:?}"
+        );
+    }
+    let mut now_ns = hostile.now_ns;
+    for _ in 0..6 {
+        now_ns = flow.next_deadline_ns(&Rules::AGENT).map_or(now_ns, |deadline_ns| deadline_ns.max(now_ns));
+        flow.tick(now_ns, &Rules::AGENT);
+    }
+    assert!(flow.is_empty() || flow.is_over(), "for ever: {flow:?}");
+}
+
+fn see(flow: &mut Flow, now_ns: u64, sender: End, segment: &Segment) -> Outcome {
+    flow.on_segment(now_ns, sender, segment, &Rules::AGENT)
+}
+
+/// Two endpoints over a bad network: the assumed state of the tap's own host is its state.
+fn endpoints(bytes: &[u8]) {
+    let plain = |state| if state == State::Listen { State::Closed } else { state };
+    let mut script = Script::new(bytes);
+    let mut world = World::new(&mut script);
+    let mut flow = Flow::EMPTY;
+    while !script.is_over() {
+        for seen in world.step(&mut script) {
+            flow.on_segment(seen.at_ns, seen.sender, &seen.segment, &Rules::RFC);
+        }
+        flow.tick(world.now_ns, &Rules::RFC);
+        assert_eq!(plain(flow.state(End::A)), plain(world.state(End::A)));
+    }
+}
+
+/// Captures of both formats, cut and damaged. Compressed ones are left to the libraries that read them.
+fn capture(bytes: &[u8]) {
+    if bytes.starts_with(&[0x1f, 0x8b]) || bytes.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
+        return;
+    }
+    for (zeek, verify_checksums) in [(false, false), (true, true)] {
+        let Ok(input) = Input::new(Cursor::new(bytes.to_vec())) else { return };
+        let options = Options { zeek, verify_checksums, ..Options::default() };
+        let Ok(report) = run_input(input, &options, &mut |_| Ok(())) else { return };
+        let statistics = report.statistics;
+        let ignored: u64 = statistics.ignored().map(|(_, count)| count).sum();
+        assert_eq!(statistics.frames, statistics.tracked + ignored, "each frame in one count");
+    }
+}
+
+/// The filter language: what is understood is understood again, and an error has something to say.
+fn filter(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    match Filter::parse(text) {
+        Ok(filter) => assert_eq!(Filter::parse(&filter.to_string()).as_ref(), Ok(&filter)),
+        Err(error) => assert!(!error.to_string().is_empty()),
+    }
+}
+
+/// The configuration file.
+fn config(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    if let Err(error) = RunOptions::resolve(&RunArgs::default(), Some(text)) {
+        assert!(!error.to_string().is_empty());
+    }
+}

@@ -1,0 +1,259 @@
+//! A million random segments through the loaded kernel programs and through the pure machine: the same flow records byte
+//! for byte, and the same counters.
+//!
+//! The segments are those of two model endpoints over a bad network, some of them bent, and streams of hostile ones; four
+//! flows of both families at a time, so that flows share the table and the clock.
+
+#[path = "../../tcp-common/tests/model/mod.rs"]
+mod model;
+
+use std::collections::BTreeMap;
+
+use finwait::kernel::{Kernel, LoadOptions, ProgramName};
+use model::{Hostile, Script, Seen, World, random_bytes};
+use tcp_common::flow::flow_fact::{LOCAL_A, LOCAL_B};
+use tcp_common::record::{Counters, segment_kind};
+use tcp_common::{Cause, End, Flags, Flow, Ignored, Kind, Rules, Segment};
+
+const SEGMENTS_EACH: u64 = 520_000;
+const FLOWS: u16 = 4;
+
+#[test]
+fn through_xdp() {
+    differ(ProgramName::Xdp, 1);
+}
+
+#[test]
+fn through_tc() {
+    differ(ProgramName::In, 1 << 32);
+}
+
+fn differ(program: ProgramName, first_seed: u64) {
+    let options = LoadOptions { rules: Rules::AGENT, max_flows: 64, ring_bytes: 1 << 20 };
+    let mut kernel = Kernel::load(&options).expect("loading the kernel programs (root needed)");
+    let mut events = kernel.take_events().expect("the ring is ours");
+    let mut expected = Expected::default();
+    let (mut sent, mut round) = (0, 0);
+    while sent < SEGMENTS_EACH {
+        kernel.table().clear();
+        let seed = first_seed + round * u64::from(FLOWS);
+        let mut flows: Vec<_> = (0..FLOWS).map(|place| Observed { place, ..Observed::default() }).collect();
+        let mut clock_ns = 0;
+        for (place, Seen { at_ns, sender, segment }) in conversations(seed) {
+            if at_ns != clock_ns {
+                clock_ns = at_ns;
+                kernel.set_clock_ns(at_ns).expect("setting the clock");
+            }
+            kernel.test_run(program, &frame(place, sender, &segment), 1).expect("running");
+            flows[usize::from(place)].see(at_ns, sender, &segment, &mut expected);
+            sent += 1;
+        }
+        compare(&kernel, &flows, seed);
+        events.drain(usize::MAX, |_| {});
+        round += 1;
+    }
+    let counters = kernel.counters().expect("counters");
+    expected.compare(&counters);
+    println!("{}: {sent} segments in {round} rounds of {FLOWS} flows", program.name());
+}
+
+/// The streams of one round, in the order of time.
+fn conversations(seed: u64) -> Vec<(u16, Seen)> {
+    let mut all = Vec::new();
+    for place in 0..FLOWS {
+        let seed = seed + u64::from(place);
+        let bytes = random_bytes(seed, 100 + (seed % 11) as usize * 70);
+        let stream = if seed % 5 == 4 { hostile(&bytes) } else { modelled(&bytes, seed % 5 > 1) };
+        all.extend(stream.into_iter().map(|seen| (place, seen)));
+    }
+    all.sort_by_key(|(_, seen)| seen.at_ns);
+    all
+}
+
+fn hostile(bytes: &[u8]) -> Vec<Seen> {
+    let mut script = Script::new(bytes);
+    let mut hostile = Hostile::new(&mut script);
+    let mut stream = Vec::new();
+    while !script.is_over() {
+        let (sender, segment) = hostile.next(&mut script);
+        stream.push(Seen { at_ns: hostile.now_ns, sender, segment });
+    }
+    stream
+}
+
+/// With `bent` some segments come with other flags or numbers than they were sent with.
+fn modelled(bytes: &[u8], bent: bool) -> Vec<Seen> {
+    let mut script = Script::new(bytes);
+    let mut world = World::new(&mut script);
+    let mut stream = Vec::new();
+    while !script.is_over() {
+        for mut seen in world.step(&mut script) {
+            if bent && script.one_in(12) {
+                bend(&mut seen.segment, &mut script);
+            }
+            stream.push(seen);
+        }
+    }
+    stream
+}
+
+fn bend(segment: &mut Segment, script: &mut Script) {
+    let offset = [1, u32::MAX, 100, 70_000, 1 << 31][script.below(5)];
+    match script.below(4) {
+        0 => segment.seq = segment.seq.wrapping_add(offset),
+        1 => segment.ack = segment.ack.wrapping_add(offset),
+        2 => segment.flags.0 ^= [Flags::FIN, Flags::SYN, Flags::RST, Flags::ACK][script.below(4)],
+        _ => segment.payload_len = [0, 1, 1_460][script.below(3)],
+    }
+}
+
+/// A flow as the pure machine sees it.
+#[derive(Default)]
+struct Observed {
+    place: u16,
+    flow: Flow,
+    /// It has a slot in the kernel's table.
+    has_slot: bool,
+}
+
+impl Observed {
+    fn see(&mut self, at_ns: u64, sender: End, segment: &Segment, expected: &mut Expected) {
+        let kind = segment.kind();
+        if kind == Kind::Bad {
+            return expected.ignore(Ignored::BadFlags);
+        }
+        if kind == Kind::Rst && !self.has_slot {
+            return expected.ignore(Ignored::NoFlow);
+        }
+        self.has_slot = true;
+        let outcome = self.flow.on_segment(at_ns, sender, segment, &Rules::AGENT);
+        let kind = match kind {
+            Kind::Syn => segment_kind::SYN,
+            Kind::SynAck => segment_kind::SYN_ACK,
+            Kind::Fin => segment_kind::FIN,
+            Kind::Rst => segment_kind::RST,
+            Kind::Ack if segment.payload_len != 0 => segment_kind::DATA,
+            Kind::Ack | Kind::Bad => segment_kind::ACK,
+        };
+        expected.segments[kind] += 1;
+        *expected.causes.entry(outcome.cause as usize).or_default() += 1;
+        expected.restarted += u64::from(outcome.restarted);
+        for (from, to) in outcome.from.into_iter().zip(outcome.to) {
+            if from != to {
+                *expected.transitions.entry((from as usize, to as usize)).or_default() += 1;
+            }
+        }
+    }
+}
+
+/// Every flow of the table beside the pure one. The seed in the message makes the round again.
+fn compare(kernel: &Kernel, flows: &[Observed], seed: u64) {
+    let entries: Vec<_> = kernel.table().entries().collect();
+    let with_slot = flows.iter().filter(|flow| flow.has_slot);
+    assert_eq!(entries.len(), with_slot.clone().count(), "round of seed {seed}: flows in the table");
+    for observed in with_slot {
+        let entry = entries
+            .iter()
+            .find(|entry| entry.key.port_a == port_a(observed.place))
+            .unwrap_or_else(|| panic!("round of seed {seed}: flow {} is not there", observed.place));
+        let mut flow = entry.flow;
+        // Which end is local is decided by the hook, not by the machine.
+        flow.facts &= !(LOCAL_A | LOCAL_B);
+        assert_eq!(
+            flow, observed.flow,
+            "round of seed {seed}, flow {}: kernel, pure machine",
+            observed.place
+        );
+    }
+}
+
+/// What the counters have to say.
+#[derive(Default)]
+struct Expected {
+    ignored: BTreeMap<usize, u64>,
+    segments: [u64; segment_kind::COUNT],
+    causes: BTreeMap<usize, u64>,
+    transitions: BTreeMap<(usize, usize), u64>,
+    restarted: u64,
+}
+
+impl Expected {
+    fn ignore(&mut self, reason: Ignored) {
+        *self.ignored.entry(reason as usize).or_default() += 1;
+    }
+
+    fn compare(&self, counters: &Counters) {
+        for (reason, count) in counters.ignored.iter().enumerate() {
+            assert_eq!(*count, self.ignored.get(&reason).copied().unwrap_or(0), "ignored, reason {reason}");
+        }
+        for (kind, expected) in self.segments.iter().enumerate() {
+            let count: u64 = counters.segments.iter().map(|direction| direction[kind]).sum();
+            assert_eq!(count, *expected, "segments of kind {}", segment_kind::NAMES[kind]);
+        }
+        for (cause, count) in counters.causes.iter().enumerate() {
+            let expected = self.causes.get(&cause).copied().unwrap_or(0);
+            assert_eq!(*count, expected, "cause {:?}", Cause::from_u8(cause as u8));
+        }
+        for (from, row) in counters.transitions[0].iter().enumerate() {
+            for (to, remote) in row.iter().enumerate() {
+                let count = remote + counters.transitions[1][from][to];
+                let expected = self.transitions.get(&(from, to)).copied().unwrap_or(0);
+                assert_eq!(count, expected, "transitions from state {from} to {to}");
+            }
+        }
+        assert_eq!(counters.time_wait_restarted, self.restarted, "restarts of 2MSL");
+        assert_eq!(counters.deferred, 0);
+    }
+}
+
+fn port_a(place: u16) -> u16 {
+    40_000 + place
+}
+
+/// The frame of a segment of flow `place`: IPv4 where that is even, else IPv6.
+fn frame(place: u16, sender: End, segment: &Segment) -> Vec<u8> {
+    let tcp = tcp_header(place, sender, segment);
+    let last = |end| if end == End::A { 1 } else { 2 };
+    let (source, destination) = (last(sender), last(sender.peer()));
+    let len = (tcp.len() + segment.payload_len as usize) as u16;
+    let mut frame = vec![2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1];
+    if place.is_multiple_of(2) {
+        frame.extend([8, 0, 0x45, 0]);
+        frame.extend((len + 20).to_be_bytes());
+        frame.extend([0, 0, 0x40, 0, 64, 6, 0, 0, 10, 9, 0, source, 10, 9, 0, destination]);
+    } else {
+        frame.extend([0x86, 0xdd, 0x60, 0, 0, 0]);
+        frame.extend(len.to_be_bytes());
+        frame.extend([6, 64]);
+        for end in [source, destination] {
+            frame.extend([0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, end]);
+        }
+    }
+    frame.extend(tcp);
+    frame.resize(frame.len().max(60), 0);
+    frame
+}
+
+/// The payload's octets, which no program reads, are left out.
+fn tcp_header(place: u16, sender: End, segment: &Segment) -> Vec<u8> {
+    let ports = [port_a(place), 80];
+    let mut options = Vec::new();
+    if segment.has(Segment::HAS_WSCALE) {
+        options.extend([3, 3, segment.wscale, 1]);
+    }
+    if segment.has(Segment::HAS_TIMESTAMP) {
+        options.extend([1, 1, 8, 10]);
+        options.extend(segment.tsval.to_be_bytes());
+        options.extend(segment.tsecr.to_be_bytes());
+    }
+    let mut header = Vec::new();
+    header.extend(ports[sender as usize].to_be_bytes());
+    header.extend(ports[sender.peer() as usize].to_be_bytes());
+    header.extend(segment.seq.to_be_bytes());
+    header.extend(segment.ack.to_be_bytes());
+    header.extend([((20 + options.len() as u8) / 4) << 4, segment.flags.0]);
+    header.extend(segment.window.to_be_bytes());
+    header.extend([0, 0, 0, 0]);
+    header.extend(options);
+    header
+}
