@@ -11,6 +11,7 @@ const KERNEL_TESTS: &[&str] = &[
     "kernel_parse",
     "kernel_scenarios",
     "kernel_differential",
+    "query",
     "lab",
     "agent",
     "privileges",
