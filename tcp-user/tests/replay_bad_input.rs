@@ -1,0 +1,308 @@
+//! Captures that lie, break off or are none: what was read before is told, the fault is named, and nothing is allocated
+//! that did not come. The program itself is run, as a person would.
+
+#![allow(unreachable_pub, reason = "modules that several tests share")]
+
+#[allow(dead_code, reason = "one of several users")]
+mod captures;
+mod frames;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::fs;
+use std::io::{Cursor, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use captures::{Captured, Interface, Order, Unit, pcap, pcapng};
+use finwait::replay::{Fault, Input, Options, Report, run_input};
+use tcp_common::{End, Flags, Segment};
+
+/// The system's allocator, with the size of the largest block that was asked for.
+struct Watched;
+
+static LARGEST: AtomicUsize = AtomicUsize::new(0);
+
+#[global_allocator]
+static ALLOCATOR: Watched = Watched;
+
+// SAFETY: hands everything on to the system's allocator.
+unsafe impl GlobalAlloc for Watched {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        LARGEST.fetch_max(layout.size(), Ordering::Relaxed);
+        // SAFETY: as the caller promises.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        // SAFETY: as the caller promises.
+        unsafe { System.dealloc(block, layout) }
+    }
+}
+
+/// What any reading may take at once.
+const FAIR: usize = 4 << 20;
+
+/// SYNs of so many connections, a millisecond between them.
+fn syns(count: u16) -> Vec<Captured> {
+    let segment = Segment { seq: 1_000, window: 65_535, flags: Flags(Flags::SYN), ..Segment::default() };
+    let syn = |number: u16| {
+        let mut frame = frames::frame(End::A, &segment);
+        frame[34..36].copy_from_slice(&(40_000 + number).to_be_bytes());
+        Captured { at_ns: 1 + u64::from(number) * 1_000_000, frame }
+    };
+    (0..count).map(syn).collect()
+}
+
+fn numbered(frames: &[Captured]) -> Vec<(usize, Captured)> {
+    frames.iter().cloned().map(|frame| (0, frame)).collect()
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    encoder.write_all(bytes).expect("into memory");
+    encoder.finish().expect("into memory")
+}
+
+/// A file that is gone after the test.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str, bytes: &[u8]) -> Scratch {
+        let scratch = Scratch::path(name);
+        fs::write(&scratch.0, bytes).expect("a temporary file");
+        scratch
+    }
+
+    fn path(name: &str) -> Scratch {
+        Scratch(std::env::temp_dir().join(format!("finwait-{}-{name}", std::process::id())))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _gone_already = fs::remove_file(&self.0);
+    }
+}
+
+/// What the program made of an input.
+#[derive(Debug)]
+struct Ran {
+    lines: usize,
+    code: Option<i32>,
+    message: String,
+}
+
+fn finwait(path: &Path, stdin: &[u8]) -> Ran {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_finwait"))
+        .args(["replay", "-o", "ndjson"])
+        .arg(path)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    // It may not want all of it.
+    let _refused = child.stdin.take().expect("piped").write_all(stdin);
+    let output = child.wait_with_output().expect("it ends");
+    let message = String::from_utf8(output.stderr).expect("UTF-8");
+    assert!(!message.contains("panicked"), "{message}");
+    let lines = output.stdout.iter().filter(|octet| **octet == b'\n').count();
+    Ran { lines, code: output.status.code(), message }
+}
+
+fn read(file: &[u8]) -> Result<Report, Fault> {
+    let input = Input::new(Cursor::new(file.to_vec()))?;
+    run_input(input, &Options::default(), &mut |_| Ok(()))
+}
+
+/// Where each record of a file ends; the header's end is the first.
+fn ends(file: &[u8], is_pcapng: bool) -> Vec<usize> {
+    let word = |at: usize| u32::from_le_bytes(file[at..at + 4].try_into().expect("four")) as usize;
+    let mut at = if is_pcapng { 0 } else { 24 };
+    let mut ends = vec![at];
+    while at < file.len() {
+        at += if is_pcapng { word(at + 4) } else { 16 + word(at + 8) };
+        ends.push(at);
+    }
+    ends
+}
+
+#[test]
+fn a_cut_at_any_octet_costs_the_record_it_is_in_and_no_other() {
+    let frames = syns(5);
+    let files = [
+        (pcap(Order::Little, Unit::Micro, 1, &frames), false),
+        (pcapng(Order::Little, &[Interface::ETHERNET], &numbered(&frames)), true),
+    ];
+    for (file, is_pcapng) in &files {
+        let ends = ends(file, *is_pcapng);
+        let packets: Vec<usize> =
+            ends.windows(2).filter(|at| !is_pcapng || file[at[0]] == 6).map(|at| at[1]).collect();
+        assert_eq!(packets.len(), 5);
+        for len in 0..=file.len() {
+            let whole = packets.iter().filter(|end| **end <= len).count() as u64;
+            match read(&file[..len]) {
+                Ok(report) => {
+                    assert_eq!(report.statistics.frames, whole, "cut at {len}");
+                    let cut = report.fault.map(|error| error.fault);
+                    match ends.contains(&len) {
+                        true => assert!(cut.is_none(), "cut at {len}: {cut:?}"),
+                        false => {
+                            let begin = *ends.iter().rfind(|end| **end < len).expect("a record");
+                            assert!(
+                                matches!(&cut, Some(Fault::Truncated(at)) if at.bytes == begin as u64),
+                                "cut at {len}: {cut:?}"
+                            );
+                        }
+                    }
+                }
+                Err(Fault::Empty) => assert_eq!(len, 0),
+                Err(Fault::NotACapture(_)) => assert!(len < 4, "cut at {len}"),
+                Err(Fault::Truncated(_)) => assert!(len < 24 && !is_pcapng, "cut at {len}"),
+                Err(other) => panic!("cut at {len}: {other}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn a_cut_in_a_compressed_file_costs_what_is_behind_it() {
+    let file = pcap(Order::Little, Unit::Micro, 1, &syns(200));
+    let zstd = zstd::encode_all(&file[..], 3).expect("into memory");
+    for (packed, name) in [(gzip(&file), "gzip"), (zstd, "zstd")] {
+        let mut last = 0;
+        for len in 0..packed.len() {
+            match read(&packed[..len]) {
+                Ok(report) => {
+                    assert!(report.statistics.frames >= last, "{name} cut at {len}");
+                    last = report.statistics.frames;
+                    let fault = report.fault.map(|error| error.fault);
+                    // Everything may be there but the check sum at the end.
+                    let whole = last == 200 && fault.is_none();
+                    assert!(whole || matches!(fault, Some(Fault::Truncated(_))), "{name} {len}: {fault:?}");
+                }
+                Err(Fault::Empty | Fault::NotACapture(_) | Fault::Truncated(_)) => {
+                    assert_eq!(last, 0, "{name} cut at {len}")
+                }
+                Err(other) => panic!("{name} cut at {len}: {other}"),
+            }
+        }
+        assert_eq!(read(&packed).expect("whole").statistics.frames, 200, "{name}");
+    }
+}
+
+#[test]
+fn a_length_that_lies_allocates_nothing() {
+    for claimed in [66_000_u32, 1 << 20, 15 << 20, 17 << 20, 1 << 31, u32::MAX] {
+        let mut file = pcap(Order::Little, Unit::Micro, 1, &syns(3));
+        let at = ends(&file, false)[2];
+        file[at + 8..at + 12].copy_from_slice(&claimed.to_le_bytes());
+        let mut blocks = pcapng(Order::Little, &[Interface::ETHERNET], &numbered(&syns(3)));
+        let packet = |blocks: &[u8], wanted: usize| {
+            let ends = ends(blocks, true);
+            ends.into_iter().filter(|at| blocks.get(*at) == Some(&6)).nth(wanted).expect("a packet")
+        };
+        let at = packet(&blocks, 2);
+        blocks[at + 4..at + 8].copy_from_slice(&claimed.to_le_bytes());
+        for (file, kind) in [(file, "pcap"), (blocks, "pcapng")] {
+            LARGEST.store(0, Ordering::Relaxed);
+            let report = read(&file).expect("two records are fine");
+            let largest = LARGEST.load(Ordering::Relaxed);
+            assert!(largest < FAIR, "{kind} {claimed}: {largest} octets at once");
+            assert_eq!(report.statistics.frames, 2, "{kind} {claimed}");
+            let fault = report.fault.expect("a fault").fault;
+            let lie = matches!(fault, Fault::Truncated(_) | Fault::Damaged(..));
+            assert!(lie, "{kind} {claimed}: {fault}");
+        }
+    }
+    // A packet longer than its block; a block shorter than a block can be; two lengths that differ.
+    let good = pcapng(Order::Little, &[Interface::ETHERNET], &numbered(&syns(1)));
+    let at = ends(&good, true).into_iter().find(|at| good.get(*at) == Some(&6)).expect("a packet");
+    for (offset, value) in [(20, u32::MAX), (20, 5_000), (4, 0), (4, 8), (4, 13)] {
+        let mut file = good.clone();
+        file[at + offset..at + offset + 4].copy_from_slice(&value.to_le_bytes());
+        let fault = read(&file).expect("a header").fault.expect("a fault").fault;
+        assert!(matches!(fault, Fault::Damaged(..)), "{offset} {value}: {fault}");
+    }
+}
+
+#[test]
+fn what_was_read_is_printed_before_the_fault_is_told() {
+    let file = pcap(Order::Little, Unit::Micro, 1, &syns(3));
+    let cut = Scratch::new("cut.pcap", &file[..file.len() - 1]);
+    let from_stdin = finwait(Path::new("-"), &file[..file.len() - 1]);
+    for ran in [finwait(&cut.0, b""), from_stdin] {
+        assert_eq!((ran.lines, ran.code), (2, Some(1)), "{ran:?}");
+        assert!(ran.message.contains("ends in the middle of a record that begins at byte 176"), "{ran:?}");
+    }
+    let garbage = Scratch::new("garbage.pcap", &[&file[..], &[0xff; 64]].concat());
+    let ran = finwait(&garbage.0, b"");
+    assert_eq!((ran.lines, ran.code), (3, Some(1)), "{ran:?}");
+    assert!(ran.message.contains("is damaged at byte 252"), "{ran:?}");
+}
+
+#[test]
+fn what_is_no_capture_is_one_paragraph_with_the_next_step() {
+    let cases: [(&str, &[u8], &str); 5] = [
+        ("empty", b"", "is empty"),
+        ("text", b"hello, world\n", "is no capture: it begins with 68 65 6c 6c"),
+        ("three octets", &[0xd4, 0xc3, 0xb2], "is no capture"),
+        ("a gzip of nothing", &gzip(b""), "is empty"),
+        ("a zstd of text", &zstd::encode_all(&b"hello"[..], 1).expect("into memory"), "is no capture"),
+    ];
+    for (name, bytes, message) in cases {
+        let file = Scratch::new(&name.replace(' ', "-"), bytes);
+        for ran in [finwait(&file.0, b""), finwait(Path::new("-"), bytes)] {
+            assert_eq!((ran.lines, ran.code), (0, Some(1)), "{name}: {ran:?}");
+            assert!(ran.message.contains(message), "{name}: {ran:?}");
+            assert_eq!(ran.message.lines().count(), 1, "{name}: {ran:?}");
+        }
+    }
+    let ran = finwait(&std::env::temp_dir(), b"");
+    assert!(ran.code == Some(1) && ran.message.contains("is a directory"), "{ran:?}");
+    let ran = finwait(Path::new("/no/such/capture.pcap"), b"");
+    assert!(ran.code == Some(1) && ran.message.contains("does not exist"), "{ran:?}");
+}
+
+#[test]
+fn a_fifo_that_ends_is_a_capture_that_ends() {
+    let file = pcap(Order::Little, Unit::Micro, 1, &syns(3));
+    for (kept, lines, code) in [(file.len(), 3, 0), (file.len() - 5, 2, 1), (24, 0, 1), (0, 0, 1)] {
+        let fifo = Scratch::path(&format!("fifo-{kept}"));
+        let made = Command::new("mkfifo").arg(&fifo.0).status().expect("mkfifo");
+        assert!(made.success());
+        let (path, bytes) = (fifo.0.clone(), file[..kept].to_vec());
+        // Opening waits for the reader.
+        let writer = std::thread::spawn(move || fs::write(path, bytes));
+        let ran = finwait(&fifo.0, b"");
+        writer.join().expect("no panic").expect("written");
+        assert_eq!((ran.lines, ran.code), (lines, Some(code)), "{kept} octets: {ran:?}");
+    }
+}
+
+/// In a thread that is nobody's as far as files are concerned (root may read everything).
+#[test]
+fn a_file_of_another_user() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let file = Scratch::new("secret.pcap", &pcap(Order::Little, Unit::Micro, 1, &syns(1)));
+    fs::set_permissions(&file.0, fs::Permissions::from_mode(0o000)).expect("it is ours");
+    let path = file.0.clone();
+    let denied = std::thread::spawn(move || {
+        // SAFETY: changes the user of this thread's file accesses only (setfsuid(2)); takes and returns numbers.
+        unsafe { libc::setfsuid(65_534) };
+        Input::open(&path).err()
+    });
+    let fault = denied.join().expect("no panic").expect("not permitted");
+    assert!(matches!(&fault, Fault::Open(error) if error.kind() == std::io::ErrorKind::PermissionDenied));
+    assert!(fault.to_string().contains("sudo cat FILE | finwait replay -"), "{fault}");
+}
+
+#[test]
+fn zeek_and_events_do_not_go_together() {
+    let output = Command::new(env!("CARGO_BIN_EXE_finwait"))
+        .args(["replay", "-o", "zeek", "--events", "/dev/null"])
+        .output()
+        .expect("the program starts");
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+}
