@@ -115,12 +115,10 @@ impl Outbox {
         if !self.wanted.connections {
             return;
         }
-        self.ended.push(Reverse(subject.ended(now_ns)));
-        if self.ended.len() > KEPT
-            && let Some(Reverse(first)) = self.ended.pop()
-        {
-            self.list(&first, now_ns);
+        if self.ended.len() == KEPT {
+            self.rest(now_ns);
         }
+        self.ended.push(Reverse(subject.ended(now_ns)));
     }
 
     /// Lists one of those that were followed to the end of the capture: they come in the order of opening, and before it
