@@ -100,7 +100,9 @@ impl Flow {
             // That earlier ACK was a segment of its own (R7).
             y.set(EMPTY_COVER);
         }
+        // SYN-SENT takes nothing before the SYN.
         if x.has(FIN)
+            && y.state != State::SynSent as u8
             && x.contig == x.fin_end
             && !x.has(FIN_DELIVERED)
             && (segment.flags.has(Flags::FIN) || fresh)
@@ -245,6 +247,7 @@ fn take_fin(x: &mut Half, peer_ack: Seq, gap: bool, segment: &Segment, cause: &m
         if x.contig == end.wrapping_sub(1) {
             x.contig = end;
         }
+        x.high = later(x.high, end);
         return false;
     }
     // The peer's ACK of this FIN may have been seen first, on another CPU, and taken for a gap of one octet (R11).
