@@ -49,6 +49,12 @@ enum Chore {
         #[arg(default_value_t = 60)]
         seconds: u64,
     },
+    /// Makes 100,000 real connections over a bad cable and compares both ends with both kernels (root needed).
+    Storm {
+        /// `--connections N`, `--seed S`, `--loss PERCENT`, `--duplicates PERCENT`, `--reorder PERCENT`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Builds the Debian package and starts the program in it.
     Package,
 }
@@ -64,6 +70,7 @@ fn main() -> Result<()> {
         Chore::Bench => run::bench(),
         Chore::Mutants { only } => mutants::run(only.as_deref()),
         Chore::Fuzz { target, seconds } => fuzz::fuzz(&target, seconds),
+        Chore::Storm { arguments } => run::storm(&arguments),
         Chore::Package => package::package(),
     }
 }

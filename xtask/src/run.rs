@@ -18,6 +18,7 @@ const KERNEL_TESTS: &[&str] = &[
     "audit",
     "traffic",
     "prometheus",
+    "storm",
 ];
 
 /// The Debian packages whose programs those tests run.
@@ -80,6 +81,22 @@ pub(crate) fn demo(arguments: &[String]) -> Result<()> {
 /// Cost of a packet in the kernel programs.
 pub(crate) fn bench() -> Result<()> {
     cargo(&["run", "--quiet", "--release", "--package", "tcp-user", "--example", "bench"])
+}
+
+/// The socket storm, with what `arguments` say of it.
+pub(crate) fn storm(arguments: &[String]) -> Result<()> {
+    cargo(&[
+        "build",
+        "--quiet",
+        "--release",
+        "--package",
+        "tcp-user",
+        "--bin",
+        "finwait",
+        "--example",
+        "storm",
+    ])?;
+    call(Command::new(format!("{}/release/examples/storm", target_dir())).args(arguments))
 }
 
 /// Runs cargo in the workspace.

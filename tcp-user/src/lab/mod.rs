@@ -20,10 +20,12 @@ mod error;
 mod link;
 pub mod netns;
 mod stage;
+mod tap;
 
 pub use closes::{Played, SCENARIOS, Scenario};
 pub use error::LabError;
 pub use netns::Namespace;
+pub use tap::Tap;
 
 pub use crate::sockets::{Diag, KernelSocket};
 
@@ -50,14 +52,30 @@ impl Lab {
         let client = Namespace::new()?;
         let server = Namespace::new()?;
         client.run(|| Links::open()?.create_veth(CLIENT_INTERFACE, SERVER_INTERFACE, &server))??;
-        let client = Host::new(client, Side::Client)?;
-        let server = Host::new(server, Side::Server)?;
-        let ipv6 = client.has_ipv6 && server.has_ipv6;
-        let lab = Lab { client, server, ipv6 };
+        let lab = Lab::of(
+            Host::new(client, Side::Client, CLIENT_INTERFACE)?,
+            Host::new(server, Side::Server, SERVER_INTERFACE)?,
+        );
         for host in [&lab.client, &lab.server] {
             host.run(|| Links::open()?.wait_for_carrier(host.interface))??;
         }
         Ok(lab)
+    }
+
+    /// Builds both hosts without a cable: whoever has the two ends (the client's, the server's) carries the frames.
+    pub fn uncabled() -> Result<(Lab, [Tap; 2]), LabError> {
+        let (client, server) = (Namespace::new()?, Namespace::new()?);
+        let taps = [client.run(|| Tap::create(TAP_INTERFACE))??, server.run(|| Tap::create(TAP_INTERFACE))??];
+        let lab = Lab::of(
+            Host::new(client, Side::Client, TAP_INTERFACE)?,
+            Host::new(server, Side::Server, TAP_INTERFACE)?,
+        );
+        Ok((lab, taps))
+    }
+
+    fn of(client: Host, server: Host) -> Lab {
+        let ipv6 = client.has_ipv6 && server.has_ipv6;
+        Lab { client, server, ipv6 }
     }
 
     /// The host on this side.
@@ -91,11 +109,7 @@ pub struct Host {
 }
 
 impl Host {
-    fn new(namespace: Namespace, side: Side) -> Result<Host, LabError> {
-        let interface = match side {
-            Side::Client => CLIENT_INTERFACE,
-            Side::Server => SERVER_INTERFACE,
-        };
+    fn new(namespace: Namespace, side: Side, interface: &'static str) -> Result<Host, LabError> {
         let (has_ipv6, diag) = namespace.run(|| {
             let mut links = Links::open()?;
             links.add_address(interface, Family::Ipv4.address(side), 24)?;
@@ -205,3 +219,5 @@ impl Family {
 }
 
 const LOOPBACK: &str = "lo";
+/// The interface of either host where there is no cable.
+const TAP_INTERFACE: &str = "tap0";

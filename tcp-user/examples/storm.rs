@@ -1,0 +1,50 @@
+//! The socket storm at full length: `cargo xtask storm`.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result};
+use clap::Parser;
+use finwait::storm::{self, Options, Weather};
+
+/// Makes very many real connections over a bad cable and compares both ends with both kernels. Needs root.
+#[derive(Parser)]
+#[command(name = "cargo xtask storm")]
+struct Arguments {
+    /// How many connections.
+    #[arg(long, default_value_t = 100_000)]
+    connections: u64,
+    /// Draws the plans and the losses; a random one if not given.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// TCP segments lost, in percent.
+    #[arg(long, default_value_t = 1.0, value_name = "PERCENT")]
+    loss: f64,
+    /// TCP segments delivered twice, in percent.
+    #[arg(long, default_value_t = 1.0, value_name = "PERCENT")]
+    duplicates: f64,
+    /// TCP segments held back so that others overtake them, in percent.
+    #[arg(long, default_value_t = 1.0, value_name = "PERCENT")]
+    reorder: f64,
+    /// Where the capture, the close records and the agents' logs go.
+    #[arg(long, default_value = "target/storm")]
+    folder: PathBuf,
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    let seed = arguments.seed.unwrap_or_else(|| fastrand::u64(..));
+    println!("seed {seed}; the server host's capture is {}", arguments.folder.join("server.pcap").display());
+    let Arguments { connections, loss, duplicates, reorder, folder, .. } = arguments;
+    let program = std::env::current_exe()?;
+    // target/release/examples/storm -> target/release/finwait
+    let finwait = program.ancestors().nth(2).context("the build folder")?.join("finwait");
+    let options =
+        Options { connections, weather: Weather { seed, loss, duplicates, reorder }, finwait, folder };
+    let report = storm::run(&options, |text| {
+        eprintln!("{text}");
+        let _ = std::io::stderr().flush();
+    })?;
+    print!("{report}");
+    std::process::exit(i32::from(report.unexplained() > 0));
+}

@@ -1,0 +1,130 @@
+//! The close records beside what the program did.
+
+use std::collections::HashMap;
+
+use jiff::Timestamp;
+use tcp_common::{CloseKind, FlowKey};
+
+use super::compare::describe;
+use super::plan::{Ending, Plan};
+use super::report::Tally;
+use super::trail::{Trails, key};
+use crate::lab::{Lab, Side};
+use crate::view::{self, Connection, Who};
+
+/// The latest that an agent has said of each incarnation. An agent forgets what is over for a while, and counts the
+/// incarnations of the flow from 1 again: when it was opened tells them apart.
+#[derive(Default)]
+pub(super) struct Records(HashMap<FlowKey, Vec<Connection>>);
+
+/// A connection that the program made, and what became of the plan.
+pub(super) struct Made {
+    pub(super) plan: Plan,
+    pub(super) outcome: Result<(), String>,
+}
+
+impl Records {
+    /// Takes what the agent says now.
+    pub(super) fn note(&mut self, connection: Connection) {
+        let flow = key(connection.client.socket_address(), connection.server.socket_address());
+        let records = self.0.entry(flow).or_default();
+        match records.iter_mut().find(|known| is_same(known, &connection)) {
+            Some(known) => *known = connection,
+            None => records.push(connection),
+        }
+    }
+
+    /// Compares with what was done.
+    pub(super) fn compare(
+        &mut self,
+        lab: &Lab,
+        made: &HashMap<FlowKey, Vec<Made>>,
+        trails: &Trails,
+        tally: &mut Tally,
+    ) {
+        for (flow, made) in made {
+            let mut records = self.0.remove(flow).unwrap_or_default();
+            records.sort_by_key(|record| record.opened_at);
+            let (client, server) = made[0].plan.addresses(lab);
+            let ways = trails.ways(client, server);
+            let history =
+                || format!("from the client host {:?}, from the server host {:?}", ways[0], ways[1]);
+            if made.iter().any(|made| made.outcome.is_err()) {
+                tally.explain(
+                    "the program could not do as planned: a RST or every copy of a segment was lost",
+                );
+                continue;
+            }
+            if ways.iter().any(|way| way.lost_resets > 0) {
+                tally.explain("a RST was lost: what the program did is not what the wire shows");
+                continue;
+            }
+            let late_copies = ways.iter().any(|way| way.doubled + way.delayed > 0);
+            if records.len() > made.len() && late_copies {
+                let all = records.len();
+                records.retain(|record| !is_ghost(record));
+                (records.len()..all).for_each(|_| tally.explain(GHOST));
+            }
+            let sent = made.iter().filter(|made| made.plan.ending != Ending::GivenUp).count();
+            if !(sent..=made.len()).contains(&records.len()) {
+                let what = format!("{} connections, {} incarnations", made.len(), records.len());
+                let said: Vec<_> = records.iter().map(describe).collect();
+                tally.differ(what, || format!("{:?}, {said:?}, {}", made[0].plan, history()));
+                continue;
+            }
+            if records.len() < made.len() {
+                tally.explain("given up before a SYN was sent: nothing to be seen");
+                continue;
+            }
+            for (record, made) in records.iter().zip(made) {
+                compare_one(lab, record, &made.plan, tally, &history);
+            }
+        }
+    }
+}
+
+/// An open that came to nothing.
+fn is_ghost(record: &Connection) -> bool {
+    matches!(record.close_kind(), CloseKind::SynAbort | CloseKind::SynTimeout | CloseKind::Refused)
+}
+
+/// Wall time is computed anew for each answer, from a clock that never jumps.
+fn is_same(one: &Connection, other: &Connection) -> bool {
+    let apart = |(one, other): (Timestamp, Timestamp)| (one.as_millisecond() - other.as_millisecond()).abs();
+    one.incarnation == other.incarnation
+        && one.opened_at.zip(other.opened_at).is_none_or(|times| apart(times) < 500)
+}
+
+fn compare_one(lab: &Lab, record: &Connection, plan: &Plan, tally: &mut Tally, history: &dyn Fn() -> String) {
+    let Some(expected) = plan.expected() else { return };
+    let said = record.close.as_ref();
+    let host = |side: view::Side| {
+        if record.end(side).address == lab.client.address(plan.family) { Side::Client } else { Side::Server }
+    };
+    let closer = match said.and_then(|close| close.closer) {
+        None => Ok(None),
+        Some(Who::Client) => Ok(Some(host(view::Side::Client))),
+        Some(Who::Server) => Ok(Some(host(view::Side::Server))),
+        Some(Who::Both) => Err("both"),
+    };
+    let aborter = said.and_then(|close| close.aborter).map(host);
+    let kind = record.close_kind();
+    let opener = host(view::Side::Client);
+    if expected.kinds.contains(&kind)
+        && closer == Ok(expected.closer)
+        && aborter == expected.aborter
+        && opener == plan.opener
+    {
+        tally.agree();
+    } else {
+        let what = format!(
+            "{}: {} by {closer:?}, aborter {aborter:?}, expected {expected:?}, first {:?}",
+            plan.ending.name(),
+            kind.name(),
+            plan.first
+        );
+        tally.differ(what, || format!("{} {plan:?} {}", describe(record), history()));
+    }
+}
+
+const GHOST: &str = "a late copy of a SYN came when the connection was over, and was answered";

@@ -1,0 +1,166 @@
+//! What a connection of the storm is to do, drawn by lot, and what must be said of it afterwards.
+
+use tcp_common::CloseKind;
+
+use super::sockets::{DOORS, NO_DOOR};
+use crate::lab::{Family, Side};
+
+/// One connection to be made.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Plan {
+    pub(super) family: Family,
+    /// Which host opens.
+    pub(super) opener: Side,
+    /// The opener's port and the other host's.
+    pub(super) ports: (u16, u16),
+    pub(super) ending: Ending,
+    /// Which host begins to close.
+    pub(super) first: Side,
+    /// Whether that host closes its socket at once, and does not only shut down its half.
+    pub(super) whole: bool,
+    /// Octets that the opener sends, and that come back.
+    pub(super) request: usize,
+    pub(super) answer: usize,
+    pub(super) hold: Hold,
+    pub(super) fast_open: bool,
+    pub(super) keep_alive: bool,
+    /// Whether hosts answer SYNs with cookies only meanwhile, and so remember nothing.
+    pub(super) cookies: bool,
+}
+
+/// How it ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Ending {
+    /// The second host has read everything before it closes.
+    Fins,
+    /// After the first FIN the second host sends so much more, then closes.
+    HalfClose { more: usize },
+    /// Both shut down at once.
+    AtOnce,
+    /// The first host closes with SO_LINGER 0.
+    Abort,
+    /// The first host closes, the second one with SO_LINGER 0.
+    AbortAfterFin,
+    /// The first host closes without having read what has come.
+    Unread,
+    /// The first host shuts down, the second one closes without having read what has come.
+    UnreadAfterFin,
+    /// The first host closes, the second one goes on sending.
+    NobodyReads,
+    /// Nobody listens.
+    Refused,
+    /// The opener closes at once.
+    GivenUp,
+}
+
+/// Where it stands still until the next comparison is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hold {
+    Nowhere,
+    Open,
+    HalfClosed,
+}
+
+/// What must be said of a connection in the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Expected {
+    /// One of these.
+    pub(super) kinds: &'static [CloseKind],
+    pub(super) closer: Option<Side>,
+    pub(super) aborter: Option<Side>,
+}
+
+impl Ending {
+    /// Its name, without numbers.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Ending::Fins => "fins",
+            Ending::HalfClose { .. } => "half-close",
+            Ending::AtOnce => "at once",
+            Ending::Abort => "abort",
+            Ending::AbortAfterFin => "abort after FIN",
+            Ending::Unread => "unread",
+            Ending::UnreadAfterFin => "unread after FIN",
+            Ending::NobodyReads => "nobody reads",
+            Ending::Refused => "refused",
+            Ending::GivenUp => "given up",
+        }
+    }
+}
+
+impl Plan {
+    /// Draws the plan with this number. `both_families`: IPv6 too.
+    pub(super) fn draw(seed: u64, number: u64, both_families: bool) -> Plan {
+        let mut dice = fastrand::Rng::with_seed(seed ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let side = |dice: &mut fastrand::Rng| if dice.bool() { Side::Client } else { Side::Server };
+        let ending = match dice.u8(0..100) {
+            0..38 => Ending::Fins,
+            38..50 => Ending::HalfClose { more: size(&mut dice).max(1) },
+            50..60 => Ending::AtOnce,
+            60..68 => Ending::Abort,
+            68..74 => Ending::AbortAfterFin,
+            74..80 => Ending::Unread,
+            80..86 => Ending::UnreadAfterFin,
+            86..93 => Ending::NobodyReads,
+            93..97 => Ending::Refused,
+            _ => Ending::GivenUp,
+        };
+        let door = if ending == Ending::Refused {
+            NO_DOOR
+        } else {
+            DOORS.start + (number / u64::from(OWN_PORTS)) as u16 % DOORS.len() as u16
+        };
+        Plan {
+            family: if both_families && dice.bool() { Family::Ipv6 } else { Family::Ipv4 },
+            opener: side(&mut dice),
+            ports: (FIRST_OWN_PORT + (number % u64::from(OWN_PORTS)) as u16, door),
+            ending,
+            first: side(&mut dice),
+            whole: dice.bool(),
+            request: size(&mut dice),
+            answer: size(&mut dice),
+            hold: match dice.u8(0..20) {
+                0 => Hold::Open,
+                1 => Hold::HalfClosed,
+                _ => Hold::Nowhere,
+            },
+            fast_open: dice.u8(0..10) == 0,
+            keep_alive: dice.u8(0..10) == 0,
+            cookies: false,
+        }
+    }
+
+    /// What is certain of its end if everything went as planned and no RST was lost; `None` where the timing decides.
+    pub(super) fn expected(&self) -> Option<Expected> {
+        use CloseKind::*;
+        let (first, second) = (Some(self.first), Some(self.first.peer()));
+        let (kinds, closer, aborter): (&[_], _, _) = match self.ending {
+            Ending::Fins => (&[Fin4Seg, Fin3Seg], first, None),
+            Ending::HalfClose { .. } => (&[HalfClose], first, None),
+            // With Fast Open the data, and the RST, may be there before the handshake's last ACK.
+            Ending::Abort | Ending::Unread if self.fast_open => (&[RstAbort, SynAbort], None, first),
+            Ending::Abort | Ending::Unread => (&[RstAbort], None, first),
+            Ending::AbortAfterFin | Ending::UnreadAfterFin => (&[RstAfterFin], first, second),
+            Ending::NobodyReads => (&[RstAfterFin], first, first),
+            Ending::Refused => (&[Refused], None, Some(self.opener.peer())),
+            Ending::AtOnce | Ending::GivenUp => return None,
+        };
+        Some(Expected { kinds, closer, aborter })
+    }
+
+    /// Octets that lie unread at the first host.
+    pub(super) const UNREAD: usize = 100;
+}
+
+/// Mostly small, sometimes many segments.
+fn size(dice: &mut fastrand::Rng) -> usize {
+    match dice.u8(0..20) {
+        0 => 0,
+        1 => dice.usize(1..60_000),
+        2..6 => dice.usize(1..6_000),
+        _ => dice.usize(1..600),
+    }
+}
+
+const FIRST_OWN_PORT: u16 = 10_000;
+const OWN_PORTS: u16 = 50_000;

@@ -1,0 +1,119 @@
+//! What came of a storm.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// What came of a storm.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// Connections that were begun.
+    pub connections: u64,
+    /// Connections that went as planned; under loss some do not.
+    pub as_planned: u64,
+    /// Why the others did not.
+    pub otherwise: BTreeMap<String, u64>,
+    /// TCP frames that the hosts sent, and how many of them were lost, doubled and delayed on the way.
+    pub frames: [u64; 4],
+    /// How often everything was compared.
+    pub comparisons: u64,
+    /// The state of the watched host's own ends against its kernel's sockets.
+    pub local: Tally,
+    /// The state of the other ends against the other kernel's sockets.
+    pub remote: Tally,
+    /// What is left of the own ends' TIME-WAIT against the kernel's timer.
+    pub timers: Tally,
+    /// The close records against what the program did.
+    pub closes: Tally,
+    /// `nf_conntrack`'s state against the same sockets of the watched host, where it was asked for.
+    pub conntrack: Option<Tally>,
+}
+
+/// Checks of one sort.
+#[derive(Clone, Debug, Default)]
+pub struct Tally {
+    /// How many.
+    pub checks: u64,
+    /// Where both said the same.
+    pub agreed: u64,
+    /// Differences that cannot be otherwise, by reason.
+    pub explained: BTreeMap<&'static str, u64>,
+    /// All others, by what was said and what is true: how many, and the first of them in full.
+    pub differences: BTreeMap<String, (u64, Vec<String>)>,
+}
+
+impl Report {
+    /// How many differences have no explanation.
+    pub fn unexplained(&self) -> u64 {
+        [&self.local, &self.remote, &self.timers, &self.closes].iter().map(|tally| tally.unexplained()).sum()
+    }
+}
+
+impl Tally {
+    /// How many differences have no explanation.
+    pub fn unexplained(&self) -> u64 {
+        self.differences.values().map(|(count, _)| count).sum()
+    }
+
+    pub(super) fn agree(&mut self) {
+        self.checks += 1;
+        self.agreed += 1;
+    }
+
+    pub(super) fn explain(&mut self, why: &'static str) {
+        self.checks += 1;
+        *self.explained.entry(why).or_default() += 1;
+    }
+
+    pub(super) fn differ(&mut self, what: String, example: impl FnOnce() -> String) {
+        self.checks += 1;
+        let (count, examples) = self.differences.entry(what).or_default();
+        *count += 1;
+        if examples.len() < EXAMPLES {
+            examples.push(example());
+        }
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [sent, lost, doubled, delayed] = self.frames;
+        writeln!(
+            f,
+            "{} connections, {} as planned; {sent} segments, {lost} lost, {doubled} doubled, {delayed} delayed; \
+             {} comparisons",
+            self.connections, self.as_planned, self.comparisons
+        )?;
+        for (why, count) in &self.otherwise {
+            writeln!(f, "    {count:>7} not as planned: {why}")?;
+        }
+        let tallies = [
+            ("own ends' states", Some(&self.local)),
+            ("other ends' states", Some(&self.remote)),
+            ("own TIME-WAIT timers", Some(&self.timers)),
+            ("closes", Some(&self.closes)),
+            ("nf_conntrack", self.conntrack.as_ref()),
+        ];
+        for (name, tally) in tallies.into_iter().filter_map(|(name, tally)| Some((name, tally?))) {
+            writeln!(
+                f,
+                "{name:<21}{:>9} checks,{:>9} agree,{:>7} explained,{:>6} unexplained",
+                tally.checks,
+                tally.agreed,
+                tally.explained.values().sum::<u64>(),
+                tally.unexplained()
+            )?;
+            for (why, count) in &tally.explained {
+                writeln!(f, "    {count:>7} explained: {why}")?;
+            }
+            for (what, (count, examples)) in &tally.differences {
+                writeln!(f, "    {count:>7} UNEXPLAINED: {what}")?;
+                for example in examples {
+                    writeln!(f, "            {example}")?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+const EXAMPLES: usize = 3;

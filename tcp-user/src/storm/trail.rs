@@ -1,0 +1,170 @@
+//! What the network knows of a flow: how far each host has sent, and how far of that has come to the other one.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+
+use tcp_common::seq::{Seq, before, later};
+use tcp_common::wire::Packet;
+use tcp_common::{Endpoint, Flags, FlowKey, Kind};
+
+use crate::lab::Side;
+
+/// Both ways of every flow.
+#[derive(Debug, Default)]
+pub(super) struct Trails(HashMap<FlowKey, [Way; 2]>);
+
+/// What one host has sent in a flow.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Way {
+    /// Frames sent so far.
+    pub(super) frames: u64,
+    /// Of these, how many were lost; and of these, how many RSTs.
+    pub(super) lost: u64,
+    pub(super) lost_resets: u64,
+    /// Copies made, and frames that others may have overtaken.
+    pub(super) doubled: u64,
+    pub(super) delayed: u64,
+    /// SYNs with an ISN of their own.
+    pub(super) opens: u32,
+    /// Whether it has sent FINs at two places of its stream.
+    pub(super) two_fins: bool,
+    /// Where the latest FIN ended, if one was sent.
+    pub(super) fin_end: Option<Seq>,
+    isn: Option<Seq>,
+    sent: Extent,
+    arrived: Extent,
+    /// Frames that are neither lost nor delivered yet.
+    under_way: u64,
+    /// The furthest octet of this stream that was in a lost frame.
+    lost_end: Option<Seq>,
+}
+
+/// How far a stream has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Extent {
+    end: Option<Seq>,
+    ack: Option<Seq>,
+    /// Number of the latest RST, from 1.
+    reset: u32,
+}
+
+/// A frame on its way: whose it is, and what it says.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Step {
+    pub(super) key: FlowKey,
+    pub(super) sender: Side,
+    /// Which frame of its sender in this flow it is, from 0.
+    pub(super) number: u64,
+    opens: u32,
+    said: Extent,
+    is_reset: bool,
+    /// Whether it takes room in the sequence of octets: payload, SYN or FIN.
+    occupies: bool,
+}
+
+impl Trails {
+    /// Notes a frame that `sender` has sent.
+    pub(super) fn sent(&mut self, sender: Side, packet: &Packet) -> Step {
+        let segment = &packet.segment;
+        let way = &mut self.0.entry(packet.key).or_default()[sender as usize];
+        let opens = matches!(segment.kind(), Kind::Syn | Kind::SynAck);
+        if opens && way.isn != Some(segment.seq) {
+            way.isn = Some(segment.seq);
+            way.opens += 1;
+            (way.sent, way.arrived, way.lost_end, way.fin_end) =
+                (Extent::default(), Extent::default(), None, None);
+        }
+        if segment.kind() == Kind::Fin {
+            way.two_fins |= way.fin_end.is_some_and(|end| end != segment.end());
+            way.fin_end = Some(segment.end());
+        }
+        let is_reset = segment.kind() == Kind::Rst;
+        let said = Extent {
+            end: (!is_reset).then(|| segment.end()),
+            ack: (!is_reset && segment.flags.has(Flags::ACK)).then_some(segment.ack),
+            reset: if is_reset { way.sent.reset + 1 } else { 0 },
+        };
+        way.sent.extend(said);
+        let number = way.frames;
+        way.frames += 1;
+        way.under_way += 1;
+        Step {
+            key: packet.key,
+            sender,
+            number,
+            opens: way.opens,
+            said,
+            is_reset,
+            occupies: !is_reset && segment.end() != segment.seq,
+        }
+    }
+
+    /// Notes that the frame is with the other host for the first time.
+    pub(super) fn arrived(&mut self, step: &Step) {
+        let way = self.way_mut(step);
+        way.under_way = way.under_way.saturating_sub(1);
+        if way.opens == step.opens {
+            way.arrived.extend(step.said);
+        }
+    }
+
+    /// Notes that the frame will never be there.
+    pub(super) fn lost(&mut self, step: &Step) {
+        let way = self.way_mut(step);
+        way.under_way = way.under_way.saturating_sub(1);
+        way.lost += 1;
+        way.lost_resets += u64::from(step.is_reset);
+        if way.opens == step.opens && step.occupies {
+            way.lost_end = Extent::furthest(way.lost_end, step.said.end);
+        }
+    }
+
+    /// The way of a frame.
+    pub(super) fn way_mut(&mut self, step: &Step) -> &mut Way {
+        &mut self.0.entry(step.key).or_default()[step.sender as usize]
+    }
+
+    /// Frames sent, lost, doubled, delayed, of all flows.
+    pub(super) fn totals(&self) -> [u64; 4] {
+        self.0.values().flatten().fold([0; 4], |[sent, lost, doubled, delayed], way| {
+            [sent + way.frames, lost + way.lost, doubled + way.doubled, delayed + way.delayed]
+        })
+    }
+
+    /// Both ways of a flow: the client host's, the server host's.
+    pub(super) fn ways(&self, one: SocketAddr, other: SocketAddr) -> [Way; 2] {
+        self.0.get(&key(one, other)).copied().unwrap_or_default()
+    }
+}
+
+/// Whether the host on `side` has sent something that the other one lacks: octets, an acknowledgment or a RST that were
+/// lost or are still under way.
+pub(super) fn is_behind(ways: &[Way; 2], side: Side) -> bool {
+    let (way, back) = (&ways[side as usize], &ways[side.peer() as usize]);
+    let hole = way.lost_end.is_some_and(|end| back.sent.ack.is_none_or(|ack| before(ack, end)));
+    way.under_way > 0 || way.sent != way.arrived || hole
+}
+
+impl Extent {
+    fn extend(&mut self, said: Extent) {
+        self.end = Extent::furthest(self.end, said.end);
+        self.ack = Extent::furthest(self.ack, said.ack);
+        self.reset = self.reset.max(said.reset);
+    }
+
+    fn furthest(known: Option<Seq>, new: Option<Seq>) -> Option<Seq> {
+        match (known, new) {
+            (Some(known), Some(new)) => Some(later(known, new)),
+            (known, new) => known.or(new),
+        }
+    }
+}
+
+/// The key under which finwait has the flow.
+pub(super) fn key(one: SocketAddr, other: SocketAddr) -> FlowKey {
+    let endpoint = |address: SocketAddr| match address.ip() {
+        IpAddr::V4(ip) => Endpoint::v4(ip.octets(), address.port()),
+        IpAddr::V6(ip) => Endpoint::v6(ip.octets(), address.port()),
+    };
+    FlowKey::new(endpoint(one), endpoint(other), 0, if one.is_ipv4() { 4 } else { 6 }).0
+}

@@ -1,0 +1,26 @@
+//! A short socket storm: some thousand real connections over a bad cable, both ends compared with both kernels. The long
+//! one is `cargo xtask storm`.
+
+use std::path::{Path, PathBuf};
+
+use finwait::storm::{self, Options, Weather};
+
+#[test]
+fn every_difference_is_explained() {
+    let seed = fastrand::u64(..);
+    let options = Options {
+        connections: 4_000,
+        weather: Weather { seed, loss: 1.0, duplicates: 1.0, reorder: 1.0 },
+        finwait: PathBuf::from(env!("CARGO_BIN_EXE_finwait")),
+        folder: Path::new(env!("CARGO_TARGET_TMPDIR")).join("storm"),
+    };
+    let report = storm::run(&options, |_| {}).expect("a storm (root needed)");
+    println!("seed {seed}\n{report}");
+    assert_eq!(report.unexplained(), 0, "seed {seed}, capture in {}:\n{report}", options.folder.display());
+    // A check that hardly ran proves nothing.
+    assert!(report.as_planned * 10 > report.connections * 9, "{report}");
+    assert!(
+        report.local.agreed > report.connections && report.closes.agreed > report.connections,
+        "{report}"
+    );
+}
