@@ -2,16 +2,25 @@
 
 use crate::state::End;
 
+/// An address as a number, high half first; IPv4 as `::ffff:a.b.c.d` (RFC 4291 2.5.5.2).
+pub type Address = [u64; 2];
+
+/// The address of an IPv4 host, given as a number.
+#[inline(always)]
+pub(crate) const fn v4_mapped(address: u32) -> Address {
+    [0, 0xffff_0000_0000 | address as u64]
+}
+
 /// Addresses, ports and VLAN of a flow, the lower (address, port) first, so that both directions make the same key.
 ///
-/// Fixed layout without padding: it crosses the kernel boundary and is compared as five 64-bit words.
-#[repr(C, align(8))]
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Hash)]
+/// Fixed layout without padding: it crosses the kernel boundary, and is the key of the IPv6 table.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Hash)]
 pub struct FlowKey {
-    /// Address of end A in network byte order; IPv4 as `::ffff:a.b.c.d` (RFC 4291 2.5.5.2).
-    pub address_a: [u8; 16],
-    /// Address of end B, as above.
-    pub address_b: [u8; 16],
+    /// Address of end A.
+    pub address_a: Address,
+    /// Address of end B.
+    pub address_b: Address,
     /// Port of end A, host byte order.
     pub port_a: u16,
     /// Port of end B, host byte order.
@@ -22,12 +31,44 @@ pub struct FlowKey {
     pub family: u16,
 }
 
-const _: () = assert!(size_of::<FlowKey>() == 40);
+/// [`FlowKey`] of an IPv4 flow in less space: the key of the IPv4 table.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct FlowKey4 {
+    /// Address of end A in the high half, of end B in the low one.
+    pub addresses: u64,
+    /// Port of end A, host byte order.
+    pub port_a: u16,
+    /// Port of end B, host byte order.
+    pub port_b: u16,
+    /// As in [`FlowKey`].
+    pub vlan: u16,
+    /// 4.
+    pub family: u16,
+}
+
+const _: () = assert!(size_of::<FlowKey>() == 40 && size_of::<FlowKey4>() == 16);
+
+/// What the flows of one table are found by.
+pub trait TableKey: Copy + PartialEq {
+    /// The key in the table's own form; meaningless for a flow of the other family.
+    fn of(key: &FlowKey) -> Self;
+    /// The key in the form that all of the agent knows.
+    fn flow_key(&self) -> FlowKey;
+    /// Keyed with a secret seed, so that nobody outside can aim at one place of the table.
+    fn hash(&self, seed: u64) -> u64;
+    /// Whether both ends are the same endpoint (a socket connected to itself): direction cannot be told.
+    fn is_self_connect(&self) -> bool;
+}
 
 impl FlowKey {
+    /// The key of nothing.
+    pub const EMPTY: FlowKey =
+        FlowKey { address_a: [0; 2], address_b: [0; 2], port_a: 0, port_b: 0, vlan: 0, family: 0 };
+
     /// The key, and which end the sender is.
     pub fn new(source: Endpoint, destination: Endpoint, vlan: u16, family: u16) -> (FlowKey, End) {
-        let mut key = FlowKey { vlan, ..FlowKey::default() };
+        let mut key = FlowKey { vlan, ..FlowKey::EMPTY };
         let sender = key.set(&source, &destination, family);
         (key, sender)
     }
@@ -56,66 +97,109 @@ impl FlowKey {
             End::B => Endpoint { address: self.address_b, port: self.port_b },
         }
     }
+}
 
-    /// Whether both ends are the same endpoint (a socket connected to itself): direction cannot be told.
+impl TableKey for FlowKey {
     #[inline(always)]
-    pub fn is_self_connect(&self) -> bool {
-        self.port_a == self.port_b && self.address_a == self.address_b
+    fn of(key: &FlowKey) -> FlowKey {
+        *key
     }
 
-    /// The key as five words, for hashing and comparing without a loop over bytes.
+    fn flow_key(&self) -> FlowKey {
+        *self
+    }
+
     #[inline(always)]
-    pub const fn words(&self) -> [u64; 5] {
-        let (a, b) = (halves(&self.address_a), halves(&self.address_b));
-        let last = (self.port_a as u64)
-            | (self.port_b as u64) << 16
-            | (self.vlan as u64) << 32
-            | (self.family as u64) << 48;
-        [a.0, a.1, b.0, b.1, last]
+    fn hash(&self, seed: u64) -> u64 {
+        let [a, b] = self.address_a;
+        let [c, d] = self.address_b;
+        let first = mix(seed ^ a ^ c.rotate_left(29));
+        let second = mix(first ^ b ^ d.rotate_left(31));
+        mix(second ^ ports(self.port_a, self.port_b, self.vlan) ^ d)
+    }
+
+    #[inline(always)]
+    fn is_self_connect(&self) -> bool {
+        self.port_a == self.port_b && self.address_a == self.address_b
     }
 }
 
-/// Address (IPv4 mapped into IPv6) and port of one end.
+impl TableKey for FlowKey4 {
+    #[inline(always)]
+    fn of(key: &FlowKey) -> FlowKey4 {
+        let FlowKey { address_a: [_, a], address_b: [_, b], port_a, port_b, vlan, family } = *key;
+        FlowKey4 { addresses: a << 32 | b & 0xffff_ffff, port_a, port_b, vlan, family }
+    }
+
+    fn flow_key(&self) -> FlowKey {
+        let FlowKey4 { addresses, port_a, port_b, vlan, family } = *self;
+        let (a, b) = ((addresses >> 32) as u32, addresses as u32);
+        FlowKey { address_a: v4_mapped(a), address_b: v4_mapped(b), port_a, port_b, vlan, family }
+    }
+
+    #[inline(always)]
+    fn hash(&self, seed: u64) -> u64 {
+        mix(mix(seed ^ self.addresses) ^ ports(self.port_a, self.port_b, self.vlan))
+    }
+
+    #[inline(always)]
+    fn is_self_connect(&self) -> bool {
+        self.port_a == self.port_b && (self.addresses >> 32) as u32 == self.addresses as u32
+    }
+}
+
+#[inline(always)]
+const fn ports(a: u16, b: u16, vlan: u16) -> u64 {
+    (a as u64) | (b as u64) << 16 | (vlan as u64) << 32
+}
+
+/// The MurmurHash3 finalizer.
+#[inline(always)]
+const fn mix(mut h: u64) -> u64 {
+    h ^= h >> 33;
+    h = h.wrapping_mul(0xff51_afd7_ed55_8ccd);
+    h ^= h >> 33;
+    h = h.wrapping_mul(0xc4ce_b9fe_1a85_ec53);
+    h ^ (h >> 33)
+}
+
+/// Address and port of one end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Hash)]
 pub struct Endpoint {
-    /// Network byte order.
-    pub address: [u8; 16],
+    /// The address.
+    pub address: Address,
     /// Host byte order.
     pub port: u16,
 }
 
 impl Endpoint {
-    /// An IPv4 endpoint, mapped.
-    #[inline(always)]
-    pub const fn v4(a: [u8; 4], port: u16) -> Endpoint {
-        Endpoint { address: [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a[0], a[1], a[2], a[3]], port }
+    /// An IPv4 endpoint.
+    pub const fn v4(octets: [u8; 4], port: u16) -> Endpoint {
+        Endpoint { address: v4_mapped(u32::from_be_bytes(octets)), port }
     }
 
     /// An IPv6 endpoint.
-    #[inline(always)]
-    pub const fn v6(address: [u8; 16], port: u16) -> Endpoint {
-        Endpoint { address, port }
+    pub const fn v6(octets: [u8; 16], port: u16) -> Endpoint {
+        let number = u128::from_be_bytes(octets);
+        Endpoint { address: [(number >> 64) as u64, number as u64], port }
+    }
+
+    /// The address in network byte order.
+    pub const fn octets(&self) -> [u8; 16] {
+        ((self.address[0] as u128) << 64 | self.address[1] as u128).to_be_bytes()
     }
 
     #[inline(always)]
     fn is_before(&self, other: &Endpoint) -> bool {
-        let (s, o) = (halves(&self.address), halves(&other.address));
-        if s.0 != o.0 {
-            return s.0 < o.0;
+        let ([high, low], [other_high, other_low]) = (self.address, other.address);
+        if high != other_high {
+            return high < other_high;
         }
-        if s.1 != o.1 {
-            return s.1 < o.1;
+        if low != other_low {
+            return low < other_low;
         }
         self.port < other.port
     }
-}
-
-#[inline(always)]
-const fn halves(a: &[u8; 16]) -> (u64, u64) {
-    (
-        u64::from_be_bytes([a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7]]),
-        u64::from_be_bytes([a[8], a[9], a[10], a[11], a[12], a[13], a[14], a[15]]),
-    )
 }
 
 #[cfg(test)]
@@ -126,11 +210,12 @@ mod tests {
     fn both_directions_make_the_same_key() {
         let client = Endpoint::v4([192, 0, 2, 1], 40000);
         let server = Endpoint::v4([198, 51, 100, 7], 443);
-        let (there, from_client) = FlowKey::new(client, server, 0, 4);
-        let (back, from_server) = FlowKey::new(server, client, 0, 4);
+        let (there, from_client) = FlowKey::new(client, server, 7, 4);
+        let (back, from_server) = FlowKey::new(server, client, 7, 4);
         assert_eq!(there, back);
         assert_eq!(from_client, from_server.peer());
         assert_eq!(there.endpoint(from_client), client);
+        assert_eq!(FlowKey4::of(&there).flow_key(), there);
     }
 
     #[test]
@@ -138,5 +223,30 @@ mod tests {
         let low = Endpoint::v4([127, 0, 0, 1], 80);
         let high = Endpoint::v4([127, 0, 0, 1], 40000);
         assert_eq!(FlowKey::new(high, low, 0, 4), (FlowKey::new(low, high, 0, 4).0, End::B));
+    }
+
+    #[test]
+    fn an_address_keeps_its_octets() {
+        let octets = [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 9, 8, 7, 6, 5, 4, 3, 2];
+        assert_eq!(Endpoint::v6(octets, 1).octets(), octets);
+    }
+
+    #[test]
+    fn every_part_of_a_key_and_the_seed_change_the_hash() {
+        let of = |a: [u8; 4], b: [u8; 4], ports: (u16, u16), vlan: u16, seed: u64| {
+            let (key, _) = FlowKey::new(Endpoint::v4(a, ports.0), Endpoint::v4(b, ports.1), vlan, 4);
+            (FlowKey4::of(&key).hash(seed), key.hash(seed))
+        };
+        let base = of([10, 0, 0, 1], [10, 0, 0, 2], (1, 2), 0, 1);
+        for other in [
+            of([10, 0, 0, 0], [10, 0, 0, 2], (1, 2), 0, 1),
+            of([10, 0, 0, 1], [10, 0, 0, 3], (1, 2), 0, 1),
+            of([10, 0, 0, 1], [10, 0, 0, 2], (3, 2), 0, 1),
+            of([10, 0, 0, 1], [10, 0, 0, 2], (1, 3), 0, 1),
+            of([10, 0, 0, 1], [10, 0, 0, 2], (1, 2), 1, 1),
+            of([10, 0, 0, 1], [10, 0, 0, 2], (1, 2), 0, 2),
+        ] {
+            assert!(base.0 != other.0 && base.1 != other.1);
+        }
     }
 }

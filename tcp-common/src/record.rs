@@ -10,17 +10,22 @@
 //! * `FREE -> CLAIM`: one CPU claims the slot for a flow, writes the key, then looks through the window again.
 //! * `CLAIM -> BUSY`: no other slot of the window has the flow; the claimer goes on as its owner.
 //! * `CLAIM -> FREE`: another slot has it: the claimer gives way, or was made to by a claimer at a lower index.
-//! * `LIVE -> BUSY`: a packet, or the agent, takes the flow to apply a segment or the clock.
-//! * `BUSY -> LIVE`: done; the version in the tag is the next one, so that a reader who copied the flow meanwhile notices.
+//! * `LIVE` or `STEADY -> BUSY`: a packet, or the agent, takes the flow to apply a segment or the clock.
+//! * `BUSY -> LIVE` or `STEADY`: done; the version in the tag is the next one, so that a reader who copied the flow
+//!   meanwhile notices.
 //! * `BUSY -> FREE`: the agent, or a claimer short of space, retires a flow.
 //!
 //! Two CPUs that claim the same flow at two places of the window: both write their claim before they look, so at least
-//! one sees the other. Against a LIVE or BUSY slot the claimer gives way; between two claims the lower index wins and
-//! takes the other's claim away, which the loser notices when its own step to BUSY fails.
+//! one sees the other. Against a LIVE, STEADY or BUSY slot the claimer gives way; between two claims the lower index wins
+//! and takes the other's claim away, which the loser notices when its own step to BUSY fails.
+//!
+//! STEADY is LIVE with a [`Prediction`]: what the first cache line says is newer than the flow, until
+//! [`Prediction::settle`] writes it back, which is the first thing to do with a STEADY slot that is not for a predicted
+//! segment. Whoever releases a slot decides anew which of the two it is ([`Slot::rest`]).
 
-use crate::flow::Flow;
+use crate::flow::{Flow, Prediction};
 use crate::ignored::Ignored;
-use crate::key::FlowKey;
+use crate::key::{FlowKey, FlowKey4, TableKey};
 use crate::segment::Segment;
 use crate::state::State;
 
@@ -28,36 +33,63 @@ use crate::state::State;
 pub const WINDOW: u32 = 8;
 
 /// Version of every layout in this module; the agent refuses maps of another one.
-pub const LAYOUT: u32 = 1;
+pub const LAYOUT: u32 = 2;
 
-/// One place of the flow table.
+/// One place of a flow table. Its first cache line finds the flow and takes what was predicted.
 #[repr(C, align(64))]
 #[derive(Clone, Copy, Debug)]
-pub struct Slot {
+pub struct Slot<K> {
     /// See [`Tag`].
     pub tag: u64,
-    /// Which flow is here; meaningful in LIVE and BUSY.
-    pub key: FlowKey,
-    /// Where each direction was first seen: from end A, from end B.
-    pub hooks: [HookSeen; 2],
-    /// The flow.
+    /// Which flow is here; meaningful from LIVE on.
+    pub key: K,
+    /// What is expected of the next segments, and where each direction is seen.
+    pub prediction: Prediction,
+    /// Where each direction was first seen, from end A, from end B: interface index shifted by one, bit 0 set on
+    /// egress; 0 = nowhere yet.
+    pub hooks: [u32; 2],
+    /// The flow; behind the prediction in STEADY.
     pub flow: Flow,
-    /// Incarnation whose close the agent has counted. The agent's own; kernel programs clear it with a claim.
-    pub reported: u32,
-    /// Incarnation whose open the agent has counted, as above.
-    pub counted: u32,
 }
 
-const _: () = assert!(size_of::<Slot>() == 320);
+/// A place of the IPv4 table.
+pub type Slot4 = Slot<FlowKey4>;
+/// A place of the IPv6 table.
+pub type Slot6 = Slot<FlowKey>;
 
-/// The observation point that a direction of a flow belongs to.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct HookSeen {
-    /// Interface index shifted by one, bit 0 set on egress; 0 = none yet.
-    pub hook: u32,
-    /// When it last saw a segment, in units of 2^20 ns (about a millisecond), wrapping.
-    pub at: u32,
+const _: () = assert!(size_of::<Slot4>() == 320 && size_of::<Slot6>() == 384);
+const _: () = assert!(core::mem::offset_of!(Slot4, hooks) == 64);
+
+/// Marks of the agent in [`Flow::marks`].
+pub mod mark {
+    /// The open of this incarnation has been counted.
+    pub const OPEN_COUNTED: u32 = 1;
+    /// Its close has been counted and reported.
+    pub const CLOSE_REPORTED: u32 = 2;
+}
+
+impl<K: TableKey> Slot<K> {
+    /// Makes a slot that has just been claimed an empty one.
+    #[inline(always)]
+    pub fn begin(&mut self) {
+        self.prediction = Prediction::EMPTY;
+        self.hooks = [0; 2];
+        self.flow = Flow::EMPTY;
+    }
+
+    /// The phase in which to release it, with a new prediction where there can be one.
+    #[inline(always)]
+    pub fn rest(&mut self) -> u64 {
+        if self.prediction.renew(&self.flow) { Tag::STEADY } else { Tag::LIVE }
+    }
+}
+
+/// A hook in the short form of [`crate::flow::Lane`]. Two hooks may share it: then copies of a packet at both are not told
+/// apart, with a chance of 1 in 65535.
+#[inline(always)]
+pub const fn short_hook(hook: u32) -> u16 {
+    let folded = (hook.wrapping_mul(0x9e37_79b1) >> 16) as u16;
+    if folded == 0 { 1 } else { folded }
 }
 
 /// The parts of a slot's tag: phase in bits 0..8, fingerprint in bits 8..32, version in bits 32..64.
@@ -71,10 +103,18 @@ impl Tag {
     pub const CLAIM: u64 = 1;
     /// Holds a flow.
     pub const LIVE: u64 = 2;
+    /// Holds a flow whose next segments are predicted.
+    pub const STEADY: u64 = 3;
     /// Holds a flow that somebody is changing.
-    pub const BUSY: u64 = 3;
+    pub const BUSY: u64 = 4;
 
-    /// Which of the four.
+    /// Whether it holds a flow that nobody is changing.
+    #[inline(always)]
+    pub const fn at_rest(self) -> bool {
+        self.phase() == Tag::LIVE || self.phase() == Tag::STEADY
+    }
+
+    /// Which of the five.
     #[inline(always)]
     pub const fn phase(self) -> u64 {
         self.0 & 0xff
@@ -104,16 +144,10 @@ impl Tag {
 pub struct Hash(pub u64);
 
 impl Hash {
-    /// Keyed with a secret seed, so that nobody outside can aim at one window.
+    /// The hash of a key; `seed` is the secret of [`Settings`].
     #[inline(always)]
-    pub const fn of(key: &FlowKey, seed: u64) -> Hash {
-        let [a, b, c, d, e] = key.words();
-        let mut hash = seed ^ 0x9e37_79b9_7f4a_7c15;
-        hash = mix(hash ^ a);
-        hash = mix(hash ^ b.rotate_left(17));
-        hash = mix(hash ^ c.rotate_left(31));
-        hash = mix(hash ^ d.rotate_left(47));
-        Hash(mix(hash ^ e))
+    pub fn of<K: TableKey>(key: &K, seed: u64) -> Hash {
+        Hash(key.hash(seed))
     }
 
     /// First slot of the window, for a table of `mask + 1` slots.
@@ -129,16 +163,6 @@ impl Hash {
     }
 }
 
-/// One round of the MurmurHash3 finalizer.
-#[inline(always)]
-const fn mix(mut h: u64) -> u64 {
-    h ^= h >> 33;
-    h = h.wrapping_mul(0xff51_afd7_ed55_8ccd);
-    h ^= h >> 33;
-    h = h.wrapping_mul(0xc4ce_b9fe_1a85_ec53);
-    h ^ (h >> 33)
-}
-
 /// What the kernel tells the agent at once. The table stays the truth.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -147,11 +171,11 @@ pub struct Event {
     pub at_ns: u64,
     /// Count of events of this CPU, lost ones included: a gap is a loss.
     pub sequence: u64,
-    /// Slot of the flow.
+    /// Slot of the flow, in the table of its family; `u32::MAX` in a deferred one whose flow was just being claimed.
     pub slot: u32,
     /// CPU that saw the segment.
     pub cpu: u32,
-    /// Interface and direction, as in [`HookSeen::hook`].
+    /// Interface and direction, as in [`Slot::hooks`].
     pub hook: u32,
     /// One of [`event_kind`].
     pub kind: u8,
@@ -197,19 +221,17 @@ pub mod event_flag {
     pub const ESTABLISHED: u32 = 2;
     /// TIME-WAIT was restarted.
     pub const RESTARTED: u32 = 4;
-    /// In a `PREVIOUS`: the agent had counted the close.
-    pub const REPORTED: u32 = 8;
-    /// In a `PREVIOUS`: the agent had counted the open.
-    pub const COUNTED: u32 = 16;
 }
 
 /// Counters of one CPU.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Counters {
-    /// Packets that a program ran for; equals `tracked` plus the sum of `ignored`.
+    /// Packets whose segment was what its flow predicted: empty ACKs, and those with payload.
+    pub predicted: [u64; 2],
+    /// All other packets that a program ran for; equals `tracked` plus the sum of `ignored`.
     pub seen: u64,
-    /// Packets whose segment was given to a flow.
+    /// Of those, packets whose segment was given to a flow.
     pub tracked: u64,
     /// Packets without a flow, by [`Ignored`].
     pub ignored: [u64; Ignored::COUNT],
@@ -227,7 +249,7 @@ pub struct Counters {
     pub evicted: [u64; 3],
     /// Claims given up in favour of another CPU's.
     pub claims_yielded: u64,
-    /// Segments given to a flow, by `Cause`: what they did, or why they moved nothing.
+    /// Segments given to a flow, predicted ones aside, by `Cause`: what they did, or why they moved nothing.
     pub causes: [u64; 64],
     /// Restarts of TIME-WAIT: the peer's FIN came again.
     pub time_wait_restarted: u64,
@@ -263,10 +285,30 @@ pub struct Settings {
     pub seed: u64,
     /// Time to use instead of the kernel's clock, ns; 0 = the kernel's clock. For tests.
     pub clock_ns: u64,
-    /// Number of slots minus one; a power of two minus one.
-    pub mask: u32,
+    /// Silence after which an ESTABLISHED end is given up, ns; `u64::MAX` = never.
+    pub steady_silence_ns: u64,
+    /// Length of a jiffy, ns; 0 = unknown: the exact clock for every packet.
+    pub jiffy_ns: u64,
+    /// The kernel's clock at jiffy 0, ns, wrapping.
+    pub jiffies_at_ns: u64,
+    /// Number of slots of the IPv4 table minus one; a power of two minus one.
+    pub mask_v4: u32,
+    /// The same of the IPv6 table.
+    pub mask_v6: u32,
     /// [`LAYOUT`].
     pub layout: u32,
+    /// Padding, always 0.
+    pub reserved: u32,
 }
 
-const _: () = assert!(size_of::<Settings>() == 152);
+/// The two clocks of the kernel at one moment.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Clocks {
+    /// `bpf_jiffies64`.
+    pub jiffies: u64,
+    /// `bpf_ktime_get_ns`, ns.
+    pub monotonic_ns: u64,
+}
+
+const _: () = assert!(size_of::<Settings>() == 184);

@@ -419,7 +419,10 @@ fn check_invariants<B: Bytes + ?Sized>(
 ) -> Result<(), TestCaseError> {
     let Ok(packet) = result else { return Ok(()) };
     let datagram = packet.datagram;
-    prop_assert!(bytes.read::<20>(datagram.tcp_offset as usize).is_some(), "a TCP header that is not there");
+    prop_assert!(
+        bytes.header::<20>(datagram.tcp_offset as usize).is_some(),
+        "a TCP header that is not there"
+    );
     prop_assert!(packet.segment.payload_len + 20 <= datagram.tcp_len);
     prop_assert!(packet.segment.payload_len + 60 >= datagram.tcp_len);
     prop_assert!(packet.segment.wscale <= 14);
@@ -503,7 +506,7 @@ fn flag_letters(flags: u8) -> BTreeSet<char> {
 }
 
 fn address(endpoint: Endpoint) -> IpAddr {
-    Ipv6Addr::from(endpoint.address).to_canonical()
+    Ipv6Addr::from(endpoint.octets()).to_canonical()
 }
 
 fn cases() -> Vec<Case> {

@@ -1,7 +1,8 @@
 //! The kernel programs: read the packet, find the flow, call tcp-common, publish. Nothing here knows a TCP state by name.
 //!
-//! A packet's way: one of the entry points below, `packet` (how its bytes are read), `observe` (the whole way as one
-//! sentence), `table` (find, claim, take and release the flow's slot), `publish` (counters and events).
+//! A packet's way: one of the entry points below; `predicted` (the next segment of an established connection ends there);
+//! for all others a tail call to the machine's program: `observe` (the whole way as one sentence), `packet` (how bytes are
+//! read), `table` (find, claim, take and release the flow's slot), `publish` (counters and events).
 //!
 //! The verdict is constant: XDP passes every packet, TC leaves it to the next program (`TC_ACT_UNSPEC`).
 
@@ -10,9 +11,11 @@
 #![feature(asm_experimental_arch, core_intrinsics)]
 #![allow(internal_features, reason = "atomic read-modify-write is an intrinsic on this target")]
 
+mod clock;
 mod maps;
 mod observe;
 mod packet;
+mod predicted;
 mod publish;
 mod table;
 
@@ -27,34 +30,77 @@ use crate::packet::{Direction, SkbPacket, XdpPacket};
 
 #[xdp(frags)]
 pub fn finwait_xdp(ctx: XdpContext) -> u32 {
+    if !predicted::take(&XdpPacket::new(&ctx), Link::Ethernet, Direction::Ingress) {
+        // SAFETY: the context is this program's own. Comes back only if there is no such program.
+        unsafe { maps::MACHINE_XDP.tail_call(&ctx, 0) };
+        observe::nowhere_to_go();
+    }
+    XDP_PASS
+}
+
+/// Behind `finwait_xdp`.
+#[xdp(frags)]
+pub fn finwait_machine_xdp(ctx: XdpContext) -> u32 {
     observe::observe(&XdpPacket::new(&ctx), Link::Ethernet, Direction::Ingress);
     XDP_PASS
 }
 
 #[classifier]
 pub fn finwait_in(ctx: TcContext) -> i32 {
-    observe::observe(&SkbPacket::new(&ctx), Link::Ethernet, Direction::Ingress);
-    TC_ACT_UNSPEC
+    classify(&ctx, Link::Ethernet, Direction::Ingress)
 }
 
 #[classifier]
 pub fn finwait_out(ctx: TcContext) -> i32 {
-    observe::observe(&SkbPacket::new(&ctx), Link::Ethernet, Direction::Egress);
-    TC_ACT_UNSPEC
+    classify(&ctx, Link::Ethernet, Direction::Egress)
 }
 
 /// For interfaces without a link-layer header (tun, WireGuard).
 #[classifier]
 pub fn finwait_in_ip(ctx: TcContext) -> i32 {
-    observe::observe(&SkbPacket::new(&ctx), Link::Ip, Direction::Ingress);
-    TC_ACT_UNSPEC
+    classify(&ctx, Link::Ip, Direction::Ingress)
 }
 
 /// As above.
 #[classifier]
 pub fn finwait_out_ip(ctx: TcContext) -> i32 {
-    observe::observe(&SkbPacket::new(&ctx), Link::Ip, Direction::Egress);
+    classify(&ctx, Link::Ip, Direction::Egress)
+}
+
+#[inline(always)]
+fn classify(ctx: &TcContext, link: Link, direction: Direction) -> i32 {
+    if !predicted::take(&SkbPacket::new(ctx), link, direction) {
+        observe::hand_on(link, direction);
+        // SAFETY: as in `finwait_xdp`.
+        unsafe { maps::MACHINE_TC.tail_call(ctx, 0) };
+        observe::nowhere_to_go();
+    }
     TC_ACT_UNSPEC
+}
+
+/// Behind the four above, which have said in this CPU's `Work` who they were.
+#[classifier]
+pub fn finwait_machine_tc(ctx: TcContext) -> i32 {
+    if !observe::observe_linear(&SkbPacket::new(&ctx)) {
+        // SAFETY: as in `finwait_xdp`.
+        unsafe { maps::MACHINE_TC.tail_call(&ctx, 1) };
+        observe::nowhere_to_go();
+    }
+    TC_ACT_UNSPEC
+}
+
+/// Behind `finwait_machine_tc`, for a packet whose headers are not all in its linear part.
+#[classifier]
+pub fn finwait_copied_tc(ctx: TcContext) -> i32 {
+    observe::observe_copied(&SkbPacket::new(&ctx));
+    TC_ACT_UNSPEC
+}
+
+/// Reads both clocks for the agent. Never attached.
+#[xdp]
+pub fn finwait_clocks(_ctx: XdpContext) -> u32 {
+    clock::read_both();
+    XDP_PASS
 }
 
 #[cfg(not(test))]

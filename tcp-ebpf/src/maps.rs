@@ -2,27 +2,26 @@
 
 use aya_ebpf::{
     macros::map,
-    maps::{Array, PerCpuArray, RingBuf},
+    maps::{Array, PerCpuArray, ProgramArray, RingBuf},
 };
-use tcp_common::record::{Counters, Settings, Slot};
+use tcp_common::record::{Clocks, Counters, Settings, Slot4, Slot6};
 
 use crate::observe::Work;
 
-/// `BPF_F_MMAPABLE`: the agent reads, expires and lists the table without system calls.
+/// `BPF_F_MMAPABLE`: the agent reads, expires and lists the tables without system calls.
 const MMAPABLE: u32 = 1 << 10;
 
 #[map]
-pub static FLOWS: Array<Slot> = Array::with_max_entries(1024, MMAPABLE);
+pub static FLOWS_V4: Array<Slot4> = Array::with_max_entries(1024, MMAPABLE);
+
+#[map]
+pub static FLOWS_V6: Array<Slot6> = Array::with_max_entries(1024, MMAPABLE);
 
 #[map]
 pub static SETTINGS: Array<Settings> = Array::with_max_entries(1, MMAPABLE);
 
 #[map]
 pub static COUNTERS: PerCpuArray<Counters> = PerCpuArray::with_max_entries(1, 0);
-
-/// A copy of the flow as it was before a segment that may begin the next incarnation.
-#[map]
-pub static BEFORE: PerCpuArray<tcp_common::Flow> = PerCpuArray::with_max_entries(1, 0);
 
 #[map]
 pub static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
@@ -31,6 +30,18 @@ pub static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
 #[map]
 pub static WORK: PerCpuArray<Work> = PerCpuArray::with_max_entries(1, 0);
 
-/// Octets of a packet that are not in its linear part.
+/// The beginning of a packet whose headers are not in its linear part.
 #[map]
-pub static SPARE: PerCpuArray<[u8; 32]> = PerCpuArray::with_max_entries(1, 0);
+pub static HEADERS: PerCpuArray<[u8; crate::packet::COPIED]> = PerCpuArray::with_max_entries(1, 0);
+
+/// The program behind the XDP program: the whole machine.
+#[map]
+pub static MACHINE_XDP: ProgramArray = ProgramArray::with_max_entries(1, 0);
+
+/// The programs behind the TC programs: the machine, and the machine on a copy of the headers.
+#[map]
+pub static MACHINE_TC: ProgramArray = ProgramArray::with_max_entries(2, 0);
+
+/// What `finwait_clocks` has read.
+#[map]
+pub static CLOCKS: Array<Clocks> = Array::with_max_entries(1, MMAPABLE);

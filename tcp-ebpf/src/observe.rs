@@ -1,18 +1,20 @@
-//! A packet's way through the kernel programs, top to bottom.
+//! A packet's way through the machine's program, top to bottom.
 //!
 //! Each stage is a function of its own for the verifier: its stack is free again when the next one begins, and what the
-//! stages hand on is in [`Work`].
+//! stages hand on is in [`Work`]. The machine works on a copy of the flow there, so that there is one call of it for
+//! both tables.
 
-use aya_ebpf::helpers::bpf_ktime_get_ns;
 use tcp_common::{
-    Cause, End, Flow, Ignored, Kind, Outcome, Previous,
-    record::{Counters, HookSeen, Settings, Slot},
-    wire::{self, Link},
+    Cause, End, Flow, FlowKey, FlowKey4, Ignored, Kind, Outcome, Previous,
+    flow::{AT_SHIFT, Prediction},
+    record::{Counters, Settings, short_hook},
+    wire::{self, Bytes, Link},
 };
 
 use crate::{
-    maps::{BEFORE, COUNTERS, SETTINGS, WORK},
-    packet::{Direction, Packet},
+    clock,
+    maps::{COUNTERS, SETTINGS, WORK},
+    packet::{Direction, Packet, SkbPacket},
     publish,
     table::{self, Taken},
 };
@@ -25,9 +27,41 @@ pub struct Work {
     pub hook: u32,
     pub at_ns: u64,
     pub direction: Direction,
+    pub link: Link,
+    /// Slot of the flow, in the table of its family.
+    pub slot: u32,
+    /// What came of asking for it.
+    pub taken: Taken,
     pub outcome: Outcome,
     /// Flags of the event being written.
     pub flags: u32,
+    /// The flow, taken out of its slot.
+    pub flow: Flow,
+    pub prediction: Prediction,
+    pub hooks: [u32; 2],
+}
+
+/// For the program behind a tail call: what this one is.
+#[inline(always)]
+pub fn hand_on(link: Link, direction: Direction) {
+    if let Some(work) = WORK.get_ptr_mut(0) {
+        // SAFETY: a per-CPU value; programs of one CPU do not interrupt each other while they run.
+        unsafe {
+            (*work).link = link;
+            (*work).direction = direction;
+        }
+    }
+}
+
+/// The agent attaches nothing before the program behind the tail call is in place; even so the packet is counted.
+#[inline(always)]
+pub fn nowhere_to_go() {
+    if let Some(counters) = COUNTERS.get_ptr_mut(0) {
+        // SAFETY: as in `hand_on`.
+        let counters = unsafe { &mut *counters };
+        counters.seen += 1;
+        publish::ignored(counters, Ignored::Contended);
+    }
 }
 
 /// Follows one packet. Every way out increments exactly one of `tracked` and `ignored`.
@@ -35,10 +69,48 @@ pub struct Work {
 pub fn observe<P: Packet>(packet: &P, link: Link, direction: Direction) {
     let (Some(counters), Some(work)) = (COUNTERS.get_ptr_mut(0), WORK.get_ptr_mut(0)) else { return };
     let Some(settings) = SETTINGS.get(0) else { return };
-    // SAFETY: per-CPU values; programs of one CPU do not interrupt each other while they run.
+    // SAFETY: as in `hand_on`.
     let (counters, work) = unsafe { (&mut *counters, &mut *work) };
+    let read = read(packet, packet, link, direction, work);
+    finish(read, work, settings, counters);
+}
+
+/// The same behind a TC program, which has said in `Work` what it is. Returns false, and has done nothing, where the
+/// headers are not all in the packet's linear part.
+#[inline(always)]
+pub fn observe_linear(packet: &SkbPacket<'_>) -> bool {
+    let (Some(counters), Some(work)) = (COUNTERS.get_ptr_mut(0), WORK.get_ptr_mut(0)) else { return true };
+    let Some(settings) = SETTINGS.get(0) else { return true };
+    // SAFETY: as in `hand_on`.
+    let (counters, work) = unsafe { (&mut *counters, &mut *work) };
+    let (link, direction) = (work.link, work.direction);
+    let read = read(packet, packet, link, direction, work);
+    if matches!(read, Err(Ignored::Truncated)) {
+        return false;
+    }
+    finish(read, work, settings, counters);
+    true
+}
+
+/// What [`observe_linear`] has left.
+#[inline(always)]
+pub fn observe_copied(packet: &SkbPacket<'_>) {
+    let (Some(counters), Some(work)) = (COUNTERS.get_ptr_mut(0), WORK.get_ptr_mut(0)) else { return };
+    let Some(settings) = SETTINGS.get(0) else { return };
+    // SAFETY: as in `hand_on`.
+    let (counters, work) = unsafe { (&mut *counters, &mut *work) };
+    let (link, direction) = (work.link, work.direction);
+    let read = match packet.copied() {
+        Some(copied) => read(&copied, packet, link, direction, work),
+        None => Err(Ignored::Truncated),
+    };
+    finish(read, work, settings, counters);
+}
+
+#[inline(always)]
+fn finish(read: Result<(), Ignored>, work: &mut Work, settings: &Settings, counters: &mut Counters) {
     counters.seen += 1;
-    let mut verdict = read(packet, link, direction, work);
+    let mut verdict = read;
     if verdict.is_ok() {
         verdict = follow(work, settings, counters);
     }
@@ -50,96 +122,100 @@ pub fn observe<P: Packet>(packet: &P, link: Link, direction: Direction) {
 
 /// Stage 1: bytes to key and segment.
 #[inline(always)]
-fn read<P: Packet>(packet: &P, link: Link, direction: Direction, work: &mut Work) -> Result<(), Ignored> {
-    wire::parse_into(packet, link, packet.stripped_vlan(), &mut work.packet)?;
+fn read<B: Bytes, P: Packet>(
+    bytes: &B,
+    packet: &P,
+    link: Link,
+    direction: Direction,
+    work: &mut Work,
+) -> Result<(), Ignored> {
+    wire::parse_into(bytes, link, packet.stripped_vlan(), &mut work.packet)?;
     work.packet.segment.wire_segments = packet.wire_segments().clamp(1, 255) as u8;
-    work.direction = direction;
     work.hook = packet.interface_index() << 1 | direction as u32;
+    work.direction = direction;
     Ok(())
 }
 
-/// Stage 2: find the flow and take it; stage 3: apply the segment.
+/// Stage 2: find the flow and take it out of its slot; stage 3: apply the segment; stage 4: put the flow back.
 #[inline(never)]
 fn follow(work: &mut Work, settings: &Settings, counters: &mut Counters) -> Result<(), Ignored> {
-    let kind = work.packet.segment.kind();
-    if work.packet.key.is_self_connect() {
-        return Err(Ignored::SelfConnect);
-    }
-    if matches!(kind, Kind::Bad) {
+    if matches!(work.packet.segment.kind(), Kind::Bad) {
         return Err(Ignored::BadFlags);
     }
-    work.at_ns = now_ns(settings);
-    match table::take(work, settings, counters)? {
-        Taken::Owned { index, fresh } => {
-            let result = apply(index, fresh, work, settings, counters);
-            table::release(index);
-            result
-        }
-        Taken::Busy { index } => publish::deferred(work, index, counters),
+    work.at_ns = clock::now_ns(settings);
+    let is_v4 = work.packet.key.family == 4;
+    if is_v4 {
+        table::take::<FlowKey4>(work, settings, counters);
+    } else {
+        table::take::<FlowKey>(work, settings, counters);
+    }
+    match work.taken {
+        Taken::Owned => {}
+        Taken::Busy => return publish::deferred(work, counters),
+        Taken::Nothing(reason) => return Err(reason),
+    }
+    if !claim_direction(work) {
+        give_back(work);
+        return Err(Ignored::Duplicate);
+    }
+    apply(work, settings, counters);
+    give_back(work);
+    Ok(())
+}
+
+#[inline(always)]
+fn give_back(work: &mut Work) {
+    if work.packet.key.family == 4 {
+        table::give_back::<FlowKey4>(work);
+    } else {
+        table::give_back::<FlowKey>(work);
     }
 }
 
-/// Applies the segment to the flow in the slot that this CPU owns, and tells of it.
+/// Applies the segment to the flow, and tells of it.
 #[inline(never)]
-fn apply(
-    index: u32,
-    fresh: bool,
-    work: &mut Work,
-    settings: &Settings,
-    counters: &mut Counters,
-) -> Result<(), Ignored> {
-    let Some(slot) = table::slot(index) else { return Err(Ignored::TableFull) };
-    // SAFETY: the slot's tag says BUSY, and this CPU made it so.
-    let slot = unsafe { &mut *slot };
-    if fresh {
-        slot.flow = Flow::EMPTY;
-        slot.hooks = [HookSeen { hook: 0, at: 0 }; 2];
-        slot.reported = 0;
-        slot.counted = 0;
-    }
-    let sender = if publish::number(&work.packet.sender) & 1 == 0 { End::A } else { End::B };
-    if !claim_direction(slot, sender, work) {
-        return Err(Ignored::Duplicate);
-    }
+fn apply(work: &mut Work, settings: &Settings, counters: &mut Counters) {
     publish::count_segment(work, counters);
-    let may_begin = !matches!(work.packet.segment.kind(), Kind::Ack | Kind::Fin)
-        || work.at_ns.wrapping_sub(slot.flow.last_ns) > LONG_SILENCE_NS;
-    if may_begin && let Some(before) = BEFORE.get_ptr_mut(0) {
-        // SAFETY: a per-CPU value of this CPU.
-        unsafe { *before = slot.flow };
-    }
-    work.outcome = slot.flow.on_segment(work.at_ns, sender, &work.packet.segment, &settings.rules);
-    publish::count_outcome(work, &slot.flow, counters);
+    let sender = sender(work);
+    work.outcome = work.flow.on_segment(work.at_ns, sender, &work.packet.segment, &settings.rules);
+    publish::count_outcome(work, counters);
     if work.outcome.is_transition() {
         if !matches!(work.outcome.previous, Previous::None) {
-            publish::previous(work, index, slot, counters);
+            publish::previous(work, counters);
         }
         if !is_unanswered_syn(&work.outcome) {
-            publish::transition(work, index, &slot.flow, counters);
+            publish::transition(work, counters);
         }
     }
-    Ok(())
+}
+
+#[inline(always)]
+fn sender(work: &Work) -> End {
+    if publish::number(&work.packet.sender) & 1 == 0 { End::A } else { End::B }
 }
 
 /// A direction belongs to the hook that saw it first, until that hook falls silent. Returns whether this packet counts.
 #[inline(always)]
-fn claim_direction(slot: &mut Slot, sender: End, work: &Work) -> bool {
-    let at = (work.at_ns >> 20) as u32;
-    let [a, b] = &mut slot.hooks;
-    let (own, peer) = match sender {
-        End::A => (a, b),
-        End::B => (b, a),
+fn claim_direction(work: &mut Work) -> bool {
+    let at = (work.at_ns >> AT_SHIFT) as u16;
+    let sender = sender(work);
+    let [lane_a, lane_b] = &mut work.prediction.lanes;
+    let [hook_a, hook_b] = &mut work.hooks;
+    let (own, own_hook, peer_hook) = match sender {
+        End::A => (lane_a, hook_a, hook_b),
+        End::B => (lane_b, hook_b, hook_a),
     };
-    if own.hook != work.hook {
-        if own.hook != 0 && at.wrapping_sub(own.at) < HOOK_SILENCE {
+    if *own_hook != work.hook {
+        if *own_hook != 0 && at.wrapping_sub(own.at) < HOOK_SILENCE {
             return false;
         }
-        own.hook = work.hook;
+        *own_hook = work.hook;
+        own.hook = short_hook(work.hook);
         let leaves = matches!(work.direction, Direction::Egress);
-        let peer_unknown = peer.hook == 0;
-        slot.flow.set_local(sender, leaves);
+        let peer_unknown = *peer_hook == 0;
+        work.flow.set_local(sender, leaves);
         if peer_unknown {
-            slot.flow.set_local(sender.peer(), !leaves);
+            work.flow.set_local(sender.peer(), !leaves);
         }
     }
     own.at = at;
@@ -152,16 +228,5 @@ fn is_unanswered_syn(outcome: &Outcome) -> bool {
     matches!(outcome.cause, Cause::Syn) && matches!(outcome.previous, Previous::None | Previous::Over)
 }
 
-#[inline(always)]
-fn now_ns(settings: &Settings) -> u64 {
-    if settings.clock_ns != 0 {
-        return settings.clock_ns;
-    }
-    // SAFETY: takes nothing, returns a number.
-    unsafe { bpf_ktime_get_ns() }
-}
-
-/// About a second, in units of 2^20 ns.
-const HOOK_SILENCE: u32 = 1_000;
-/// Silence limits are never shorter.
-const LONG_SILENCE_NS: u64 = 1_000_000_000;
+/// A second, in units of 2^26 ns.
+const HOOK_SILENCE: u16 = 15;

@@ -1,18 +1,23 @@
 //! How the bytes of a packet are read, at each kind of hook.
 
 use core::arch::asm;
+use core::ffi::c_void;
+use core::mem::offset_of;
+use core::ptr::read_volatile;
 
 use aya_ebpf::{
     EbpfContext as _,
+    bindings::{__sk_buff, xdp_md},
     helpers::{bpf_skb_load_bytes, bpf_xdp_get_buff_len},
     programs::{TcContext, XdpContext},
 };
-use tcp_common::wire::Bytes;
+use tcp_common::wire::{Bytes, Header};
 
-use crate::maps::SPARE;
+use crate::maps::HEADERS;
 
 /// Which way a packet goes at the interface.
 #[derive(Clone, Copy)]
+#[repr(u8)]
 pub enum Direction {
     Ingress = 0,
     Egress = 1,
@@ -36,13 +41,28 @@ impl<'a> XdpPacket<'a> {
     pub fn new(ctx: &'a XdpContext) -> Self {
         XdpPacket { ctx }
     }
+
+    #[inline(always)]
+    fn start(&self) -> usize {
+        packet_pointer::<{ offset_of!(xdp_md, data) }>(self.ctx.as_ptr())
+    }
+
+    #[inline(always)]
+    fn end(&self) -> usize {
+        packet_pointer::<{ offset_of!(xdp_md, data_end) }>(self.ctx.as_ptr())
+    }
 }
 
 impl Bytes for XdpPacket<'_> {
+    type Header<'b>
+        = At
+    where
+        Self: 'b;
+
     #[inline(always)]
-    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+    fn header<const N: usize>(&self, offset: usize) -> Option<At> {
         // The first buffer of a multi-buffer packet holds the headers.
-        direct(self.ctx.data(), self.ctx.data_end(), offset)
+        direct::<N>(self.start(), self.end(), offset)
     }
 
     #[inline(always)]
@@ -79,26 +99,43 @@ impl<'a> SkbPacket<'a> {
     pub fn new(ctx: &'a TcContext) -> Self {
         SkbPacket { ctx }
     }
+
+    #[inline(always)]
+    fn start(&self) -> usize {
+        packet_pointer::<{ offset_of!(__sk_buff, data) }>(self.ctx.as_ptr())
+    }
+
+    #[inline(always)]
+    fn end(&self) -> usize {
+        packet_pointer::<{ offset_of!(__sk_buff, data_end) }>(self.ctx.as_ptr())
+    }
+}
+
+impl SkbPacket<'_> {
+    /// The beginning of a packet whose headers are not all in the linear part: never pulled there, that would change the
+    /// packet.
+    #[inline(always)]
+    pub fn copied(&self) -> Option<Copied> {
+        let len = (self.ctx.len() as usize).min(COPIED);
+        let memory = HEADERS.get_ptr_mut(0)?.cast::<u8>();
+        if len == 0 {
+            return None;
+        }
+        // SAFETY: the helper writes `len` octets, no more than this CPU's `HEADERS` holds, or fails.
+        let error = unsafe { bpf_skb_load_bytes(self.ctx.as_ptr().cast(), 0, memory.cast(), len as u32) };
+        (error == 0).then_some(Copied { memory, len, wire_len: self.ctx.len() as usize })
+    }
 }
 
 impl Bytes for SkbPacket<'_> {
+    type Header<'b>
+        = At
+    where
+        Self: 'b;
+
     #[inline(always)]
-    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-        if let Some(bytes) = direct(self.ctx.data(), self.ctx.data_end(), offset) {
-            return Some(bytes);
-        }
-        // Beyond the linear part: never pull, that would change the packet.
-        let spare = SPARE.get_ptr_mut(0)?;
-        // SAFETY: the helper writes N octets into this CPU's spare ones, or fails.
-        unsafe {
-            let error = bpf_skb_load_bytes(
-                self.ctx.as_ptr().cast(),
-                (offset & MAX_OFFSET) as u32,
-                spare.cast(),
-                N as u32,
-            );
-            (error == 0).then(|| *spare.cast::<[u8; N]>())
-        }
+    fn header<const N: usize>(&self, offset: usize) -> Option<At> {
+        direct::<N>(self.start(), self.end(), offset)
     }
 
     #[inline(always)]
@@ -128,19 +165,97 @@ impl Packet for SkbPacket<'_> {
     }
 }
 
+/// The beginning of a packet, copied to this CPU's `HEADERS`.
+pub struct Copied {
+    memory: *const u8,
+    len: usize,
+    wire_len: usize,
+}
+
+impl Bytes for Copied {
+    type Header<'b> = At;
+
+    #[inline(always)]
+    fn header<const N: usize>(&self, offset: usize) -> Option<At> {
+        let offset = offset & MAX_OFFSET;
+        if offset > COPIED - N || offset + N > self.len {
+            return None;
+        }
+        // SAFETY: inside `HEADERS`, as just checked.
+        Some(At(unsafe { self.memory.add(offset) } as usize))
+    }
+
+    #[inline(always)]
+    fn wire_len(&self) -> usize {
+        self.wire_len
+    }
+}
+
+/// Octets whose presence has been checked, by their address.
+#[derive(Clone, Copy)]
+pub struct At(usize);
+
+impl At {
+    /// A number of the packet, wherever it lies: machines that run these programs load from any address, and the verifier
+    /// refuses the program on one that does not.
+    #[inline(always)]
+    fn load<T>(self, at: usize) -> T {
+        // SAFETY: inside what `Bytes::header` has checked, which the verifier checks again.
+        unsafe { read_volatile((self.0 + at) as *const T) }
+    }
+}
+
+impl Header for At {
+    #[inline(always)]
+    fn u8(self, at: usize) -> u8 {
+        self.load(at)
+    }
+
+    #[inline(always)]
+    fn be16(self, at: usize) -> u16 {
+        u16::from_be(self.load(at))
+    }
+
+    #[inline(always)]
+    fn be32(self, at: usize) -> u32 {
+        u32::from_be(self.load(at))
+    }
+
+    #[inline(always)]
+    fn be64(self, at: usize) -> u64 {
+        u64::from_be(self.load(at))
+    }
+}
+
+/// One of a context's pointers into the packet. The field has 32 bits and the verifier makes a pointer of what is loaded,
+/// so the compiler must not know that half a register would do to copy it.
+#[inline(always)]
+fn packet_pointer<const FIELD: usize>(ctx: *mut c_void) -> usize {
+    let pointer: usize;
+    // SAFETY: loads a field of the context.
+    unsafe {
+        asm!(
+            "{pointer} = *(u32 *)({ctx} + {field})",
+            pointer = out(reg) pointer,
+            ctx = in(reg) ctx,
+            field = const FIELD,
+            options(pure, readonly, nostack, preserves_flags)
+        );
+    }
+    pointer
+}
+
 /// `N` octets of the linear part.
 #[inline(always)]
-fn direct<const N: usize>(start: usize, end: usize, offset: usize) -> Option<[u8; N]> {
+fn direct<const N: usize>(start: usize, end: usize, offset: usize) -> Option<At> {
     let mut first = start + (offset & MAX_OFFSET);
     // SAFETY: moves a register to itself. It keeps the compiler from computing the address twice: the verifier knows only
     // the register that was compared.
     unsafe { asm!("{0} = {0}", inout(reg) first, options(nomem, nostack, preserves_flags)) };
-    if first + N <= end {
-        // SAFETY: the comparison with the packet's end is what the verifier asks for; bytes have no alignment.
-        return Some(unsafe { *(first as *const [u8; N]) });
-    }
-    None
+    if first + N <= end { Some(At(first)) } else { None }
 }
 
 /// No header begins beyond; the verifier wants the bound of an offset next to its use.
 const MAX_OFFSET: usize = 0x7ff;
+/// The parser reads nothing beyond: headers before TCP end at 1024, the TCP header has 60 octets at most.
+pub const COPIED: usize = 1088;

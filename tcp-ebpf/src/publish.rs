@@ -2,14 +2,11 @@
 
 use aya_ebpf::helpers::bpf_get_smp_processor_id;
 use tcp_common::{
-    End, Flow, Ignored, Kind, State,
-    record::{Counters, Event, Slot, event_flag, event_kind, segment_kind},
+    End, Flow, FlowKey, FlowKey4, Ignored, Kind, State,
+    record::{Counters, Event, event_flag, event_kind, segment_kind},
 };
 
-use crate::{
-    maps::{BEFORE, EVENTS},
-    observe::Work,
-};
+use crate::{maps::EVENTS, observe::Work, table::Table as _};
 
 #[inline(always)]
 pub fn ignored(counters: &mut Counters, reason: Ignored) {
@@ -37,10 +34,10 @@ pub fn count_segment(work: &Work, counters: &mut Counters) {
 }
 
 #[inline(always)]
-pub fn count_outcome(work: &Work, flow: &Flow, counters: &mut Counters) {
+pub fn count_outcome(work: &Work, counters: &mut Counters) {
     let outcome = &work.outcome;
-    count_transition(counters, flow.is_local(End::A), &outcome.from[0], &outcome.to[0]);
-    count_transition(counters, flow.is_local(End::B), &outcome.from[1], &outcome.to[1]);
+    count_transition(counters, work.flow.is_local(End::A), &outcome.from[0], &outcome.to[0]);
+    count_transition(counters, work.flow.is_local(End::B), &outcome.from[1], &outcome.to[1]);
     if let Some(count) = counters.causes.get_mut(number(&outcome.cause)) {
         *count += 1;
     }
@@ -70,30 +67,31 @@ pub fn number<T>(value: &T) -> usize {
 
 /// A state changed.
 #[inline(always)]
-pub fn transition(work: &mut Work, slot: u32, flow: &Flow, counters: &mut Counters) {
+pub fn transition(work: &mut Work, counters: &mut Counters) {
     let outcome = &work.outcome;
     work.flags = (outcome.over as u32 * event_flag::OVER)
         | (outcome.established as u32 * event_flag::ESTABLISHED)
         | (outcome.restarted as u32 * event_flag::RESTARTED);
-    emit(event_kind::TRANSITION, work, slot, flow, counters);
+    emit(event_kind::TRANSITION, work, &work.flow, counters);
 }
 
-/// The incarnation before ended because this segment began the next one.
+/// The incarnation before ended because this segment began the next one; the slot still holds it.
 #[inline(always)]
-pub fn previous(work: &mut Work, index: u32, slot: &Slot, counters: &mut Counters) {
-    if let Some(before) = BEFORE.get(0) {
-        let reported = (slot.reported == before.incarnation) as u32 * event_flag::REPORTED;
-        let counted = (slot.counted == before.incarnation) as u32 * event_flag::COUNTED;
-        work.flags = reported | counted;
-        emit(event_kind::PREVIOUS, work, index, before, counters);
+pub fn previous(work: &mut Work, counters: &mut Counters) {
+    work.flags = 0;
+    if work.packet.key.family == 4 {
+        if let Some(held) = FlowKey4::held(work.slot) {
+            emit(event_kind::PREVIOUS, work, &held.flow, counters);
+        }
+    } else if let Some(held) = FlowKey::held(work.slot) {
+        emit(event_kind::PREVIOUS, work, &held.flow, counters);
     }
 }
 
 /// The slot was busy: the agent applies the segment.
 #[inline(always)]
-pub fn deferred(work: &Work, slot: u32, counters: &mut Counters) -> Result<(), Ignored> {
-    let Some(unused) = BEFORE.get(0) else { return Err(Ignored::Contended) };
-    if emit(event_kind::DEFERRED, work, slot, unused, counters) {
+pub fn deferred(work: &Work, counters: &mut Counters) -> Result<(), Ignored> {
+    if emit(event_kind::DEFERRED, work, &work.flow, counters) {
         counters.deferred += 1;
         Ok(())
     } else {
@@ -103,7 +101,7 @@ pub fn deferred(work: &Work, slot: u32, counters: &mut Counters) -> Result<(), I
 
 /// Writes an event, or counts it as lost.
 #[inline(never)]
-fn emit(kind: u8, work: &Work, slot: u32, flow: &Flow, counters: &mut Counters) -> bool {
+fn emit(kind: u8, work: &Work, flow: &Flow, counters: &mut Counters) -> bool {
     let sequence = counters.events.wrapping_add(counters.events_lost);
     let Some(mut entry) = EVENTS.reserve::<Event>(0) else {
         counters.events_lost += 1;
@@ -115,7 +113,7 @@ fn emit(kind: u8, work: &Work, slot: u32, flow: &Flow, counters: &mut Counters) 
     unsafe {
         (*event).at_ns = work.at_ns;
         (*event).sequence = sequence;
-        (*event).slot = slot;
+        (*event).slot = work.slot;
         (*event).cpu = bpf_get_smp_processor_id() as u32;
         (*event).hook = work.hook;
         (*event).kind = kind;

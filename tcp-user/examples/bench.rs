@@ -25,8 +25,10 @@ fn main() -> Result<()> {
         (End::A, segment(Flags::SYN, 1000, 0, 0)),
         (End::B, segment(Flags::SYN | Flags::ACK, 5000, 1001, 0)),
         (End::A, segment(Flags::ACK, 1001, 5001, 0)),
+        (End::A, segment(Flags::ACK, 1001, 5001, 100)),
+        (End::B, segment(Flags::ACK, 5001, 1101, 0)),
     ];
-    let ack = frames::frame(End::A, &segment(Flags::ACK, 1001, 5001, 0));
+    let ack = frames::frame(End::A, &segment(Flags::ACK, 1101, 5001, 0));
     let mut udp = ack.clone();
     udp[23] = 17;
     for program in [ProgramName::Xdp, ProgramName::In] {

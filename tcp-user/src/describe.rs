@@ -65,7 +65,7 @@ pub fn client_end(key: &FlowKey, flow: &Flow) -> End {
 
 /// Address of an end, IPv4 unmapped.
 pub fn address(key: &FlowKey, end: End) -> IpAddr {
-    let address = Ipv6Addr::from(key.endpoint(end).address);
+    let address = Ipv6Addr::from(key.endpoint(end).octets());
     match (key.family, address.to_ipv4_mapped()) {
         (4, Some(v4)) => IpAddr::V4(v4),
         _ => IpAddr::V6(address),

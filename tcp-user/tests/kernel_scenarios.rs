@@ -74,7 +74,7 @@ impl Tracker for InKernel<'_> {
     fn tick(&mut self, now_ns: u64) -> Flow {
         let index = self.kernel.table().entries().next().map(|entry| entry.index);
         if let Some(mut slot) = index.and_then(|index| self.kernel.table().own(index)) {
-            slot.flow.tick(now_ns, &self.rules);
+            slot.tick(now_ns, &self.rules);
         }
         self.pure.tick(now_ns, &self.rules);
         self.compare("a tick");
@@ -87,7 +87,7 @@ impl Tracker for InKernel<'_> {
 }
 
 fn run_all(program: ProgramName) {
-    let options = LoadOptions { rules: Rules::RFC, max_flows: 64, ring_bytes: 1 << 20 };
+    let options = LoadOptions { rules: Rules::RFC, max_flows: 64, max_flows_v6: 64, ring_bytes: 1 << 20 };
     let mut kernel = Kernel::load(&options).expect("loading the kernel programs (root needed)");
     let events = RefCell::new(kernel.take_events().expect("the ring is ours"));
     let (mut runs, mut failures) = (0, Vec::new());

@@ -12,6 +12,7 @@ const KERNEL_TESTS: &[&str] = &[
     "kernel_scenarios",
     "kernel_differential",
     "query",
+    "kernel_two_cpus",
     "lab",
     "agent",
     "privileges",

@@ -121,7 +121,8 @@ impl Flow {
         x.proved = prove(x, y, segment, covers, fresh) as u8;
         x.set(SEEN);
         x.window = scaled_window(x, y, segment);
-        if segment.has(Segment::HAS_TIMESTAMP) {
+        // R15 asks for it in TIME-WAIT only: a segment of the open connection need not write it.
+        if segment.has(Segment::HAS_TIMESTAMP) && (x.has(FIN) || y.has(FIN)) {
             x.tsval = segment.tsval;
             x.set(TIMESTAMP);
         }

@@ -9,7 +9,7 @@
 //!
 //! Files in the order of a segment's way: [`mod@self`] dispatches, `open` handles SYN and SYN-ACK, `data` ACK, payload
 //! and FIN, `reset` RST, `facts` derives the states, `clock` ends what time ends, `answer` is
-//! what the caller learns, `close` tells how it was closed.
+//! what the caller learns, `close` tells how it was closed. `prediction` spares the established connection all of it.
 
 mod answer;
 mod clock;
@@ -17,12 +17,14 @@ mod close;
 mod data;
 mod facts;
 mod open;
+mod prediction;
 mod reset;
 mod rules;
 
 pub use answer::{Cause, Outcome, Previous};
 pub use close::{CloseKind, Closer, Confidence, Opener};
 pub use facts::{flow_fact, half_fact};
+pub use prediction::{AT_SHIFT, Lane, Prediction};
 pub use rules::Rules;
 
 use crate::segment::{Kind, Segment};
@@ -99,8 +101,8 @@ pub struct Flow {
     pub facts: u32,
     /// Timestamp of the pending SYN.
     pub pending_tsval: u32,
-    /// Padding, always 0.
-    pub reserved: u32,
+    /// The owner's own marks on this incarnation; the machine only clears them when the next one begins.
+    pub marks: u32,
 }
 
 const _: () = assert!(size_of::<Half>() == 96 && size_of::<Flow>() == 248);
@@ -141,7 +143,7 @@ impl Flow {
             pending_first: 0,
             facts: 0,
             pending_tsval: 0,
-            reserved: 0,
+            marks: 0,
         }
     };
 

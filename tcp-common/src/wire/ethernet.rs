@@ -1,6 +1,6 @@
 //! Ethernet with up to two VLAN tags (IEEE 802.1Q, 802.1ad, and the older 0x9100).
 
-use super::{Bytes, be16};
+use super::{Bytes, Header as _};
 use crate::ignored::Ignored;
 
 /// What the link layer said.
@@ -20,18 +20,18 @@ impl Frame {
 
 #[inline(always)]
 pub(super) fn parse<B: Bytes + ?Sized>(bytes: &B) -> Result<Frame, Ignored> {
-    let mut ether_type = be16(bytes.read(12).ok_or(Ignored::Truncated)?);
+    let mut ether_type = bytes.header::<2>(12).ok_or(Ignored::Truncated)?.be16(0);
     let mut frame = Frame { ip_offset: 14, ..Frame::WITHOUT_LINK };
     if is_tag(ether_type) {
-        let [a, b, c, d] = bytes.read::<4>(14).ok_or(Ignored::Truncated)?;
-        frame.vlans[0] = be16([a, b]) & VLAN_ID;
-        ether_type = be16([c, d]);
+        let tag = bytes.header::<4>(14).ok_or(Ignored::Truncated)?;
+        frame.vlans[0] = tag.be16(0) & VLAN_ID;
+        ether_type = tag.be16(2);
         frame.vlan_count = 1;
         frame.ip_offset = 18;
         if is_tag(ether_type) {
-            let [a, b, c, d] = bytes.read::<4>(18).ok_or(Ignored::Truncated)?;
-            frame.vlans[1] = be16([a, b]) & VLAN_ID;
-            ether_type = be16([c, d]);
+            let tag = bytes.header::<4>(18).ok_or(Ignored::Truncated)?;
+            frame.vlans[1] = tag.be16(0) & VLAN_ID;
+            ether_type = tag.be16(2);
             frame.vlan_count = 2;
             frame.ip_offset = 22;
         }
@@ -46,10 +46,10 @@ pub(super) fn parse<B: Bytes + ?Sized>(bytes: &B) -> Result<Frame, Ignored> {
 }
 
 #[inline(always)]
-fn is_tag(ether_type: u16) -> bool {
+pub(super) fn is_tag(ether_type: u16) -> bool {
     matches!(ether_type, 0x8100 | 0x88a8 | 0x9100)
 }
 
-const VLAN_ID: u16 = 0x0fff;
-const IPV4: u16 = 0x0800;
-const IPV6: u16 = 0x86dd;
+pub(super) const VLAN_ID: u16 = 0x0fff;
+pub(super) const IPV4: u16 = 0x0800;
+pub(super) const IPV6: u16 = 0x86dd;

@@ -1,13 +1,12 @@
 //! IPv4 (RFC 791) with options and fragments, IPv6 (RFC 8200) with extension headers.
 
-use super::{Bytes, Datagram, be16, ethernet::Frame};
+use super::{Bytes, Datagram, Header as _, ethernet::Frame};
 use crate::ignored::Ignored;
-use crate::key::Endpoint;
+use crate::key::v4_mapped;
 
 #[inline(always)]
 pub(super) fn parse<B: Bytes + ?Sized>(bytes: &B, frame: &Frame, out: &mut Datagram) -> Result<(), Ignored> {
-    let [first] = bytes.read::<1>(frame.ip_offset).ok_or(Ignored::Truncated)?;
-    let version = first >> 4;
+    let version = bytes.header::<1>(frame.ip_offset).ok_or(Ignored::Truncated)?.u8(0) >> 4;
     if frame.version != 0 && frame.version != version {
         return Err(Ignored::Malformed);
     }
@@ -20,16 +19,16 @@ pub(super) fn parse<B: Bytes + ?Sized>(bytes: &B, frame: &Frame, out: &mut Datag
 
 #[inline(never)]
 fn parse_v4<B: Bytes + ?Sized>(bytes: &B, offset: usize, out: &mut Datagram) -> Result<(), Ignored> {
-    let h = bytes.read::<20>(offset).ok_or(Ignored::Truncated)?;
-    let header_len = ((h[0] & 0x0f) as usize) << 2;
-    let fragment = be16([h[6], h[7]]);
+    let h = bytes.header::<20>(offset).ok_or(Ignored::Truncated)?;
+    let header_len = ((h.u8(0) & 0x0f) as usize) << 2;
+    let fragment = h.be16(6);
     if header_len < 20 {
         return Err(Ignored::Malformed);
     }
-    if h[9] != TCP {
+    if h.u8(9) != TCP {
         return Err(Ignored::NotTcp);
     }
-    let total_len = match be16([h[2], h[3]]) as usize {
+    let total_len = match h.be16(2) as usize {
         // BIG TCP: the length does not fit, the packet's own counts.
         0 => bytes.wire_len().saturating_sub(offset),
         total_len => total_len,
@@ -41,8 +40,8 @@ fn parse_v4<B: Bytes + ?Sized>(bytes: &B, offset: usize, out: &mut Datagram) -> 
         return Err(Ignored::FragmentLater);
     }
     out.family = 4;
-    out.source = Endpoint::v4([h[12], h[13], h[14], h[15]], 0).address;
-    out.destination = Endpoint::v4([h[16], h[17], h[18], h[19]], 0).address;
+    out.source = v4_mapped(h.be32(12));
+    out.destination = v4_mapped(h.be32(16));
     out.tcp_offset = (offset + header_len) as u32;
     out.tcp_len = (total_len - header_len) as u32;
     out.first_fragment = fragment & 0x2000 != 0;
@@ -51,16 +50,16 @@ fn parse_v4<B: Bytes + ?Sized>(bytes: &B, offset: usize, out: &mut Datagram) -> 
 
 #[inline(never)]
 fn parse_v6<B: Bytes + ?Sized>(bytes: &B, offset: usize, out: &mut Datagram) -> Result<(), Ignored> {
-    let h = bytes.read::<8>(offset).ok_or(Ignored::Truncated)?;
-    out.source = bytes.read::<16>(offset + 8).ok_or(Ignored::Truncated)?;
-    out.destination = bytes.read::<16>(offset + 24).ok_or(Ignored::Truncated)?;
+    let h = bytes.header::<40>(offset).ok_or(Ignored::Truncated)?;
+    out.source = [h.be64(8), h.be64(16)];
+    out.destination = [h.be64(24), h.be64(32)];
     let mut at = offset + 40;
-    let payload_end = match be16([h[4], h[5]]) as usize {
+    let payload_end = match h.be16(4) as usize {
         // BIG TCP, or a jumbogram (RFC 2675).
         0 => bytes.wire_len(),
         payload_len => at + payload_len,
     };
-    let mut next = h[6];
+    let mut next = h.u8(6);
     let mut first_fragment = false;
     for _ in 0..MAX_EXTENSIONS {
         if next == TCP {
@@ -68,29 +67,29 @@ fn parse_v6<B: Bytes + ?Sized>(bytes: &B, offset: usize, out: &mut Datagram) -> 
         }
         let units = match next {
             HOP_BY_HOP | ROUTING | DESTINATION | MOBILITY => {
-                let [following, len] = bytes.read::<2>(at).ok_or(Ignored::Truncated)?;
-                next = following;
-                (len as usize + 1) << 3
+                let extension = bytes.header::<2>(at).ok_or(Ignored::Truncated)?;
+                next = extension.u8(0);
+                (extension.u8(1) as usize + 1) << 3
             }
             AUTHENTICATION => {
                 // RFC 4302 2.2: length in 32-bit words, minus two.
-                let [following, len] = bytes.read::<2>(at).ok_or(Ignored::Truncated)?;
-                next = following;
-                (len as usize + 2) << 2
+                let extension = bytes.header::<2>(at).ok_or(Ignored::Truncated)?;
+                next = extension.u8(0);
+                (extension.u8(1) as usize + 2) << 2
             }
             FRAGMENT => {
-                let f = bytes.read::<4>(at).ok_or(Ignored::Truncated)?;
-                let field = be16([f[2], f[3]]);
+                let fragment = bytes.header::<4>(at).ok_or(Ignored::Truncated)?;
+                let field = fragment.be16(2);
+                next = fragment.u8(0);
                 if field & 0xfff8 != 0 {
                     // What is said to follow begins in the first fragment (RFC 8200 4.5), maybe with more headers.
-                    return Err(if f[0] == TCP || is_extension(f[0]) {
+                    return Err(if next == TCP || is_extension(next) {
                         Ignored::FragmentLater
                     } else {
                         Ignored::NotTcp
                     });
                 }
                 first_fragment |= field & 1 != 0;
-                next = f[0];
                 8
             }
             _ => return Err(Ignored::NotTcp),
@@ -119,7 +118,7 @@ const fn is_extension(header: u8) -> bool {
     matches!(header, HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION | MOBILITY)
 }
 
-const TCP: u8 = 6;
+pub(super) const TCP: u8 = 6;
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
 const FRAGMENT: u8 = 44;

@@ -1,30 +1,81 @@
-//! From bytes to a key and a segment, in the order of the headers: `ethernet`, `ip`, `tcp`.
+//! From bytes to a key and a segment, in the order of the headers: `ethernet`, `ip`, `tcp`; and [`plain`], which takes
+//! the common segment of an established connection from its fixed places and leaves every other to [`parse`].
 //!
 //! Generic over [`Bytes`], so that a kernel program, a capture and a test read the same way. No loop without a small
 //! bound, no slice with a computed index: the kernel's verifier follows every read.
 
 mod ethernet;
 mod ip;
+pub mod plain;
 mod tcp;
 
 use crate::ignored::Ignored;
-use crate::key::FlowKey;
+use crate::key::{Address, FlowKey};
 use crate::segment::Segment;
 use crate::state::End;
 
-/// A packet whose bytes can be read.
+/// A packet whose headers can be read.
 pub trait Bytes {
+    /// Octets that are there.
+    type Header<'a>: Header
+    where
+        Self: 'a;
+
     /// `N` octets at `offset`; `None` where the packet, or what was captured of it, is shorter.
-    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
+    fn header<const N: usize>(&self, offset: usize) -> Option<Self::Header<'_>>;
 
     /// Octets of the packet on the wire from the same start; a capture may hold fewer.
     fn wire_len(&self) -> usize;
 }
 
-impl Bytes for [u8] {
+/// Octets whose presence [`Bytes::header`] has checked. The numbers in them are in network byte order.
+pub trait Header: Copy {
+    /// One octet.
+    fn u8(self, at: usize) -> u8;
+    /// Two.
+    fn be16(self, at: usize) -> u16;
+    /// Four.
+    fn be32(self, at: usize) -> u32;
+    /// Eight.
+    fn be64(self, at: usize) -> u64;
+}
+
+impl Header for &[u8] {
     #[inline(always)]
-    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-        self.get(offset..)?.first_chunk::<N>().copied()
+    fn u8(self, at: usize) -> u8 {
+        u8::from_be_bytes(octets(self, at))
+    }
+
+    #[inline(always)]
+    fn be16(self, at: usize) -> u16 {
+        u16::from_be_bytes(octets(self, at))
+    }
+
+    #[inline(always)]
+    fn be32(self, at: usize) -> u32 {
+        u32::from_be_bytes(octets(self, at))
+    }
+
+    #[inline(always)]
+    fn be64(self, at: usize) -> u64 {
+        u64::from_be_bytes(octets(self, at))
+    }
+}
+
+/// Zeros where a caller asks for more than it had checked, which the tests notice.
+#[inline(always)]
+fn octets<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
+    let there = bytes.get(at..).and_then(|rest| rest.first_chunk::<N>());
+    debug_assert!(there.is_some(), "octet {at} and {N} of a header of {}", bytes.len());
+    there.copied().unwrap_or([0; N])
+}
+
+impl Bytes for [u8] {
+    type Header<'a> = &'a [u8];
+
+    #[inline(always)]
+    fn header<const N: usize>(&self, offset: usize) -> Option<&[u8]> {
+        self.get(offset..)?.get(..N)
     }
 
     #[inline(always)]
@@ -43,9 +94,14 @@ pub struct Captured<'a> {
 }
 
 impl Bytes for Captured<'_> {
+    type Header<'a>
+        = &'a [u8]
+    where
+        Self: 'a;
+
     #[inline(always)]
-    fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-        self.bytes.read(offset)
+    fn header<const N: usize>(&self, offset: usize) -> Option<&[u8]> {
+        self.bytes.header::<N>(offset)
     }
 
     #[inline(always)]
@@ -56,6 +112,7 @@ impl Bytes for Captured<'_> {
 
 /// What a packet begins with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
 pub enum Link {
     /// An Ethernet header.
     Ethernet,
@@ -85,8 +142,8 @@ pub struct Packet {
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Datagram {
-    source: [u8; 16],
-    destination: [u8; 16],
+    source: Address,
+    destination: Address,
     family: u16,
     first_fragment: bool,
     /// Where the TCP header begins.
@@ -98,7 +155,7 @@ pub struct Datagram {
 impl Packet {
     /// Nothing read yet.
     pub const EMPTY: Packet = Packet {
-        key: FlowKey { address_a: [0; 16], address_b: [0; 16], port_a: 0, port_b: 0, vlan: 0, family: 0 },
+        key: FlowKey::EMPTY,
         segment: Segment {
             seq: 0,
             ack: 0,
@@ -116,8 +173,8 @@ impl Packet {
         vlan_count: 0,
         vlans: [0; 2],
         datagram: Datagram {
-            source: [0; 16],
-            destination: [0; 16],
+            source: [0; 2],
+            destination: [0; 2],
             family: 0,
             first_fragment: false,
             tcp_offset: 0,
@@ -163,9 +220,4 @@ pub fn parse_into<B: Bytes + ?Sized>(
         return Err(Ignored::FragmentFirst);
     }
     Ok(())
-}
-
-#[inline(always)]
-const fn be16(bytes: [u8; 2]) -> u16 {
-    u16::from_be_bytes(bytes)
 }

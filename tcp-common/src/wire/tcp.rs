@@ -2,7 +2,7 @@
 
 use core::hint::black_box;
 
-use super::{Bytes, Packet, be16};
+use super::{Bytes, Header as _, Packet};
 use crate::ignored::Ignored;
 use crate::key::Endpoint;
 use crate::segment::{Flags, Segment};
@@ -12,11 +12,11 @@ pub(super) fn parse<B: Bytes + ?Sized>(bytes: &B, packet: &mut Packet) -> Result
     let (offset, len) = (packet.datagram.tcp_offset as usize, packet.datagram.tcp_len as usize);
     // What a first fragment lacks is in a later one, and padding does not make up for it.
     let too_short = if packet.datagram.first_fragment { Ignored::Truncated } else { Ignored::Malformed };
-    let h = bytes.read::<20>(offset).ok_or(Ignored::Truncated)?;
+    let h = bytes.header::<20>(offset).ok_or(Ignored::Truncated)?;
     if len < 20 {
         return Err(too_short);
     }
-    let header_len = ((h[12] >> 4) as usize) << 2;
+    let header_len = ((h.u8(12) >> 4) as usize) << 2;
     if header_len < 20 {
         return Err(Ignored::Malformed);
     }
@@ -24,20 +24,20 @@ pub(super) fn parse<B: Bytes + ?Sized>(bytes: &B, packet: &mut Packet) -> Result
         return Err(too_short);
     }
     packet.segment = Segment {
-        seq: u32::from_be_bytes([h[4], h[5], h[6], h[7]]),
-        ack: u32::from_be_bytes([h[8], h[9], h[10], h[11]]),
+        seq: h.be32(4),
+        ack: h.be32(8),
         payload_len: (len - header_len) as u32,
-        window: be16([h[14], h[15]]),
-        flags: Flags(h[13]),
+        window: h.be16(14),
+        flags: Flags(h.u8(13)),
         wire_segments: 1,
         ..Packet::EMPTY.segment
     };
-    let source = Endpoint { address: packet.datagram.source, port: be16([h[0], h[1]]) };
-    let destination = Endpoint { address: packet.datagram.destination, port: be16([h[2], h[3]]) };
+    let source = Endpoint { address: packet.datagram.source, port: h.be16(0) };
+    let destination = Endpoint { address: packet.datagram.destination, port: h.be16(2) };
     packet.sender = packet.key.set(&source, &destination, packet.datagram.family);
     if header_len > 20 {
         // A header cut inside its options is no header.
-        if bytes.read::<1>(offset + header_len - 1).is_none() {
+        if bytes.header::<1>(offset + header_len - 1).is_none() {
             return Err(Ignored::Truncated);
         }
         options(bytes, offset + 20, header_len - 20, &mut packet.segment);
@@ -50,11 +50,11 @@ pub(super) fn parse<B: Bytes + ?Sized>(bytes: &B, packet: &mut Packet) -> Result
 fn options<B: Bytes + ?Sized>(bytes: &B, start: usize, len: usize, segment: &mut Segment) {
     // What nearly every segment of a connection carries: NOP, NOP, timestamps.
     if len == 12
-        && let Some(o) = bytes.read::<12>(start)
-        && [o[0], o[1], o[2], o[3]] == [NOP, NOP, TIMESTAMPS, 10]
+        && let Some(o) = bytes.header::<12>(start)
+        && o.be32(0) == u32::from_be_bytes([NOP, NOP, TIMESTAMPS, 10])
     {
-        segment.tsval = u32::from_be_bytes([o[4], o[5], o[6], o[7]]);
-        segment.tsecr = u32::from_be_bytes([o[8], o[9], o[10], o[11]]);
+        segment.tsval = o.be32(4);
+        segment.tsecr = o.be32(8);
         segment.options = Segment::HAS_TIMESTAMP;
         return;
     }
@@ -66,7 +66,7 @@ fn options<B: Bytes + ?Sized>(bytes: &B, start: usize, len: usize, segment: &mut
             return;
         }
         let here = start + at as usize;
-        let Some([kind]) = bytes.read::<1>(here) else { return };
+        let Some(kind) = bytes.header::<1>(here).map(|option| option.u8(0)) else { return };
         if kind == END {
             return;
         }
@@ -74,7 +74,7 @@ fn options<B: Bytes + ?Sized>(bytes: &B, start: usize, len: usize, segment: &mut
             at += 1;
             continue;
         }
-        let Some([size]) = bytes.read::<1>(here + 1) else { return };
+        let Some(size) = bytes.header::<1>(here + 1).map(|option| option.u8(0)) else { return };
         if size < 2 || size as usize > MAX_OPTIONS as usize || (at + size) as usize > len {
             return;
         }
@@ -87,23 +87,23 @@ fn options<B: Bytes + ?Sized>(bytes: &B, start: usize, len: usize, segment: &mut
 fn take_option<B: Bytes + ?Sized>(bytes: &B, value: usize, kind: u8, size: u8, segment: &mut Segment) {
     match (kind, size) {
         (MSS, 4) => {
-            if let Some(mss) = bytes.read::<2>(value) {
-                segment.mss = be16(mss);
+            if let Some(mss) = bytes.header::<2>(value) {
+                segment.mss = mss.be16(0);
                 segment.options |= Segment::HAS_MSS;
             }
         }
         (WINDOW_SCALE, 3) => {
-            if let Some([shift]) = bytes.read::<1>(value) {
+            if let Some(shift) = bytes.header::<1>(value) {
                 // RFC 7323 2.3: a shift above 14 is taken as 14.
-                segment.wscale = shift.min(14);
+                segment.wscale = shift.u8(0).min(14);
                 segment.options |= Segment::HAS_WSCALE;
             }
         }
         (SACK_PERMITTED, 2) => segment.options |= Segment::HAS_SACK_PERMITTED,
         (TIMESTAMPS, 10) => {
-            if let Some(o) = bytes.read::<8>(value) {
-                segment.tsval = u32::from_be_bytes([o[0], o[1], o[2], o[3]]);
-                segment.tsecr = u32::from_be_bytes([o[4], o[5], o[6], o[7]]);
+            if let Some(o) = bytes.header::<8>(value) {
+                segment.tsval = o.be32(0);
+                segment.tsecr = o.be32(4);
                 segment.options |= Segment::HAS_TIMESTAMP;
             }
         }

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use tcp_common::flow::half_fact;
 use tcp_common::{Cause, End, Flow, FlowKey, Outcome, Previous, Rules, State};
 
-use super::mirror::{Shared, lock};
+use super::mirror::{Shared, hook_of, lock};
 use crate::audit::{Leftovers, addresses, is_here};
 use crate::describe::{address, monotonic_ns};
 use crate::kernel::Entry;
@@ -153,12 +153,12 @@ impl Looker {
     fn end(&self, absent: &Absent) {
         // Somebody else has it: a segment is being applied, so it is not silent.
         let Some(mut slot) = self.shared.table.own(absent.index) else { return };
-        if !absent.is_same(&Absent { key: slot.key, ..Absent::of(absent.index, &slot.flow, absent.gone) }) {
+        if !absent.is_same(&Absent { key: slot.key(), ..Absent::of(absent.index, &slot, absent.gone) }) {
             return;
         }
         let now_ns = monotonic_ns();
-        let outcome = forget(&mut slot.flow, absent.gone, now_ns);
-        let (flow, hook) = (slot.flow, slot.hooks[0].hook.max(slot.hooks[1].hook));
+        let outcome = forget(&mut slot, absent.gone, now_ns);
+        let (flow, hook) = (*slot, hook_of(slot.hooks()));
         drop(slot);
         let mut tally = lock(&self.shared.tally);
         for end in [End::A, End::B].into_iter().filter(|&end| absent.gone[end as usize]) {

@@ -5,7 +5,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tcp_common::record::{Event, event_flag, event_kind};
+use tcp_common::record::{Event, event_flag, event_kind, mark};
 use tcp_common::{Cause, End, Flow, FlowKey, Outcome, Previous, Rules, State};
 use tokio::sync::broadcast;
 
@@ -182,7 +182,7 @@ impl Mirror {
                     );
                 }
                 if event.flags & (event_flag::OVER | event_flag::ESTABLISHED) != 0 {
-                    self.look_at(event.slot);
+                    self.shared.table.index_of(event).into_iter().for_each(|index| self.look_at(index));
                 }
             }
             event_kind::PREVIOUS => self.take_previous(event),
@@ -197,10 +197,10 @@ impl Mirror {
         let was_over = flow.is_over();
         let from = [flow.state(End::A), flow.state(End::B)];
         flow.end_previous(event.at_ns, previous, &self.shared.rules);
-        if event.flags & event_flag::COUNTED == 0 && flow.was_established() {
+        if flow.marks & mark::OPEN_COUNTED == 0 && flow.was_established() {
             lock(&self.shared.tally).count_open(&event.key, &flow);
         }
-        if event.flags & event_flag::REPORTED == 0 {
+        if flow.marks & mark::CLOSE_REPORTED == 0 {
             if !was_over {
                 self.shared.tell_transitions(
                     &event.key,
@@ -219,19 +219,21 @@ impl Mirror {
     /// Applies a segment that found its flow's slot busy, by the function that the kernel would have used.
     fn apply_deferred(&mut self, event: &Event) {
         let shared = Arc::clone(&self.shared);
+        let Some(index) = shared.table.index_of(event) else { return };
         for _ in 0..OWN_TRIES {
-            let Some(mut slot) = shared.table.own(event.slot) else {
+            let Some(mut owned) = shared.table.own(index) else {
                 std::hint::spin_loop();
                 continue;
             };
-            if slot.key != event.key {
+            let sender = if event.sender & 1 == 0 { End::A } else { End::B };
+            let elsewhere = ![0, event.hook].contains(&owned.hooks()[sender as usize]);
+            if owned.key() != event.key || elsewhere {
                 return;
             }
-            let sender = if event.sender & 1 == 0 { End::A } else { End::B };
-            let mut before = slot.flow;
-            let outcome = slot.flow.on_segment(event.at_ns, sender, &event.segment, &shared.rules);
-            let (flow, reported) = (slot.flow, slot.reported == before.incarnation);
-            drop(slot);
+            let mut before = *owned;
+            let outcome = owned.on_segment(event.at_ns, sender, &event.segment, &shared.rules);
+            let (flow, reported) = (*owned, before.marks & mark::CLOSE_REPORTED != 0);
+            drop(owned);
             lock(&shared.tally).deferred_applied += 1;
             self.shared.count_outcome(&flow, &outcome);
             if outcome.previous != Previous::None && !reported {
@@ -247,7 +249,7 @@ impl Mirror {
                 outcome.to,
                 outcome.cause,
             );
-            self.look_at(event.slot);
+            self.look_at(index);
             return;
         }
     }
@@ -259,34 +261,28 @@ impl Mirror {
         let now_ns = monotonic_ns();
         let deadline = entry.flow.next_deadline_ns(&shared.rules).filter(|_| !entry.flow.is_over());
         let due = deadline.is_some_and(|deadline| deadline <= now_ns);
-        let opened = entry.flow.was_established() && entry.counted != entry.flow.incarnation;
-        let unreported = entry.flow.is_over() && entry.reported != entry.flow.incarnation;
-        let done = entry.flow.is_over()
-            && entry.reported == entry.flow.incarnation
-            && rested(&entry.flow, now_ns, &shared.rules);
-        if !(due || opened || unreported || done) {
+        let done = entry.flow.marks & mark::CLOSE_REPORTED != 0 && rested(&entry.flow, now_ns, &shared.rules);
+        if !(due || open_uncounted(&entry.flow) || close_unreported(&entry.flow) || done) {
             return;
         }
         // Somebody else has it: the next sweep comes.
-        let Some(mut slot) = shared.table.own(index) else { return };
-        if slot.key != entry.key || slot.flow.incarnation != entry.flow.incarnation {
+        let Some(mut owned) = shared.table.own(index) else { return };
+        if owned.key() != entry.key || owned.incarnation != entry.flow.incarnation {
             return;
         }
-        let outcome = slot.flow.tick(now_ns, &shared.rules);
-        let flow = slot.flow;
-        let count_open = flow.was_established() && slot.counted != flow.incarnation;
-        let report = flow.is_over() && slot.reported != flow.incarnation;
+        let outcome = owned.tick(now_ns, &shared.rules);
+        let (count_open, report) = (open_uncounted(&owned), close_unreported(&owned));
         if count_open {
-            slot.counted = flow.incarnation;
+            owned.marks |= mark::OPEN_COUNTED;
         }
         if report {
-            slot.reported = flow.incarnation;
-        } else if flow.is_over() && rested(&flow, now_ns, &shared.rules) {
-            slot.retire();
+            owned.marks |= mark::CLOSE_REPORTED;
+        } else if owned.is_over() && rested(&owned, now_ns, &shared.rules) {
+            owned.retire();
             return;
         }
-        let hook = slot.hooks[0].hook.max(slot.hooks[1].hook);
-        drop(slot);
+        let (flow, hook) = (*owned, hook_of(owned.hooks()));
+        drop(owned);
         if count_open {
             lock(&shared.tally).count_open(&entry.key, &flow);
         }
@@ -318,6 +314,19 @@ impl Mirror {
             let _ = self.shared.watchers.send(Told { connection, event: close.into() });
         }
     }
+}
+
+/// The hook that names a connection's interface: either direction's, egress before ingress of one interface.
+pub fn hook_of(hooks: [u32; 2]) -> u32 {
+    hooks[0].max(hooks[1])
+}
+
+fn open_uncounted(flow: &Flow) -> bool {
+    flow.was_established() && flow.marks & mark::OPEN_COUNTED == 0
+}
+
+fn close_unreported(flow: &Flow) -> bool {
+    flow.is_over() && flow.marks & mark::CLOSE_REPORTED == 0
 }
 
 /// R20: whether a flow that is over has been quiet long enough to be forgotten.

@@ -228,8 +228,15 @@ async fn follow_forever(
     watched: Arc<Mutex<Vec<interfaces::Watched>>>,
 ) -> Result<()> {
     let netlink = interfaces::netlink()?;
+    let mut turn = 0u64;
     loop {
+        turn += 1;
         tokio::time::sleep(FOLLOW_INTERVAL).await;
+        if turn.is_multiple_of(TURNS_A_CLOCK)
+            && let Err(error) = lock(&shared.kernel).relate_clocks()
+        {
+            tracing::warn!("relating the kernel's clocks: {error}");
+        }
         match interfaces::list(&netlink).await {
             Ok(present) => {
                 shared.names.learn(&present);
@@ -261,3 +268,5 @@ fn dry_run(options: &Options, keeper: &Keeper, present: &[Interface]) {
 const DRAIN_INTERVAL: Duration = Duration::from_millis(5);
 const TURNS_A_SWEEP: u32 = 200;
 const FOLLOW_INTERVAL: Duration = Duration::from_millis(500);
+/// Every ten seconds: the clock is steered by half a millisecond a second at most.
+const TURNS_A_CLOCK: u64 = 20;

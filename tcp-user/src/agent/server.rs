@@ -15,7 +15,7 @@ use tokio::sync::broadcast::error::RecvError;
 
 use super::interfaces::Watched;
 use super::metrics::{self, Format};
-use super::mirror::{Shared, Told};
+use super::mirror::{Shared, Told, hook_of};
 use super::report::Stats;
 use crate::filter::Filter;
 
@@ -107,7 +107,7 @@ async fn connections(State(app): State<App>, Query(which): Query<Which>) -> Resp
                 if entry.flow.is_over() && !which.all {
                     continue;
                 }
-                let interface = app.shared.names.of_hook(entry.hooks[0].hook.max(entry.hooks[1].hook));
+                let interface = app.shared.names.of_hook(hook_of(entry.hooks));
                 let connection = describer.connection(&entry.key, &entry.flow, interface);
                 if serde_json::to_writer(&mut chunk, &connection).is_ok() {
                     chunk.push(b'\n');

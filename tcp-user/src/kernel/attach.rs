@@ -145,7 +145,7 @@ impl Kernel {
 
     fn attach_xdp(&mut self, interface: &str, index: u32) -> Result<FdLink, AttachError> {
         let interface = interface.to_owned();
-        let xdp = self.xdp()?;
+        let xdp = self.xdp(ProgramName::Xdp)?;
         let id = xdp.attach_to_if_index(index, XdpMode::Driver).map_err(|error| match errno(&error) {
             Some(libc::EBUSY | libc::EEXIST) => AttachError::XdpTaken { interface: interface.clone() },
             Some(libc::ENODEV) => AttachError::Gone { interface: interface.clone() },

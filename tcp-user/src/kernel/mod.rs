@@ -1,22 +1,26 @@
 //! The kernel side as the agent sees it: the only module that names aya.
 //!
-//! `table` is the flow table in shared memory, `attach` puts programs on interfaces, `events` drains the ring.
+//! `table` is the flow tables in shared memory (one of its two `part`s a family), `attach` puts programs on interfaces,
+//! `events` drains the ring, `clock` relates the kernel's clocks.
 
 mod attach;
+mod clock;
 mod events;
+mod part;
 mod table;
 
 pub use attach::{AttachError, Attachment, Hook, Ingress, Mode};
 pub use events::Events;
-pub use table::{Entry, Owned, Table};
+pub use table::{Entry, Fill, Owned, Table};
 
 use std::sync::Arc;
 
-use aya::maps::{Array, MapData, PerCpuArray, RingBuf};
+use aya::maps::{Array, MapData, PerCpuArray, ProgramArray, RingBuf};
 use aya::programs::{Program, ProgramError, SchedClassifier, TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader, Pod, VerifierLogLevel};
 use tcp_common::Rules;
-use tcp_common::record::{Counters, LAYOUT, Settings};
+use tcp_common::State;
+use tcp_common::record::{Clocks, Counters, LAYOUT, Settings};
 
 /// The committed object, built from `tcp-ebpf/` by `cargo xtask build-ebpf`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/finwait.bpf.o");
@@ -34,12 +38,29 @@ pub enum ProgramName {
     InIp,
     /// TC egress of such an interface.
     OutIp,
+    /// The machine behind the XDP program.
+    MachineXdp,
+    /// The machine behind the TC programs.
+    MachineTc,
+    /// The same for packets whose headers are not in their linear part.
+    CopiedTc,
+    /// Reads the kernel's clocks, on request.
+    Clocks,
 }
 
 impl ProgramName {
     /// Every program.
-    pub const ALL: [ProgramName; 5] =
-        [ProgramName::Xdp, ProgramName::In, ProgramName::Out, ProgramName::InIp, ProgramName::OutIp];
+    pub const ALL: [ProgramName; 9] = [
+        ProgramName::Xdp,
+        ProgramName::In,
+        ProgramName::Out,
+        ProgramName::InIp,
+        ProgramName::OutIp,
+        ProgramName::MachineXdp,
+        ProgramName::MachineTc,
+        ProgramName::CopiedTc,
+        ProgramName::Clocks,
+    ];
 
     /// Its name in the object.
     pub const fn name(self) -> &'static str {
@@ -49,6 +70,10 @@ impl ProgramName {
             ProgramName::Out => "finwait_out",
             ProgramName::InIp => "finwait_in_ip",
             ProgramName::OutIp => "finwait_out_ip",
+            ProgramName::MachineXdp => "finwait_machine_xdp",
+            ProgramName::MachineTc => "finwait_machine_tc",
+            ProgramName::CopiedTc => "finwait_copied_tc",
+            ProgramName::Clocks => "finwait_clocks",
         }
     }
 }
@@ -97,15 +122,17 @@ fn other<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
 pub struct LoadOptions {
     /// Rules of the state machine.
     pub rules: Rules,
-    /// Places in the flow table; rounded up to a power of two.
+    /// Places in the flow table of IPv4; rounded up to a power of two.
     pub max_flows: u32,
+    /// The same of IPv6.
+    pub max_flows_v6: u32,
     /// Size of the ring in bytes; rounded up to a power of two of pages.
     pub ring_bytes: u32,
 }
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        LoadOptions { rules: Rules::AGENT, max_flows: 1 << 16, ring_bytes: 16 << 20 }
+        LoadOptions { rules: Rules::AGENT, max_flows: 1 << 16, max_flows_v6: 1 << 15, ring_bytes: 16 << 20 }
     }
 }
 
@@ -116,7 +143,10 @@ pub struct Kernel {
     settings: Array<MapData, PodSettings>,
     current: Settings,
     counters: PerCpuArray<MapData, PodCounters>,
+    clocks: Array<MapData, PodClocks>,
     ring: Option<RingBuf<MapData>>,
+    // The kernel empties a program array when its last holder is gone.
+    _machines: [ProgramArray<MapData>; 2],
     instructions: Vec<(&'static str, u32)>,
 }
 
@@ -132,13 +162,21 @@ struct PodCounters(Counters);
 // SAFETY: `#[repr(C)]`, only `u64`.
 unsafe impl Pod for PodCounters {}
 
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct PodClocks(Clocks);
+// SAFETY: `#[repr(C)]`, only `u64`.
+unsafe impl Pod for PodClocks {}
+
 impl Kernel {
     /// Loads every program. Nothing is attached yet.
     pub fn load(options: &LoadOptions) -> Result<Kernel, KernelError> {
-        let slots = options.max_flows.max(64).checked_next_power_of_two().unwrap_or(1 << 31);
+        let slots = |flows: u32| flows.max(64).checked_next_power_of_two().unwrap_or(1 << 31);
+        let (v4, v6) = (slots(options.max_flows), slots(options.max_flows_v6));
         let ring_bytes = options.ring_bytes.max(4096).checked_next_power_of_two().unwrap_or(1 << 30);
         let mut ebpf = EbpfLoader::new()
-            .map_max_entries("FLOWS", slots)
+            .map_max_entries("FLOWS_V4", v4)
+            .map_max_entries("FLOWS_V6", v6)
             .map_max_entries("EVENTS", ring_bytes)
             .verifier_log_level(VerifierLogLevel::STATS)
             .load(OBJECT)
@@ -147,21 +185,43 @@ impl Kernel {
         for program in ProgramName::ALL {
             instructions.push((program.name(), load_program(&mut ebpf, program)?));
         }
-        let table = Arc::new(Table::map(take(&mut ebpf, "FLOWS")?, slots)?);
+        let machines = [
+            chain(&mut ebpf, "MACHINE_XDP", &[ProgramName::MachineXdp])?,
+            chain(&mut ebpf, "MACHINE_TC", &[ProgramName::MachineTc, ProgramName::CopiedTc])?,
+        ];
+        let seed = random_seed();
+        let (flows_v4, flows_v6) = (take(&mut ebpf, "FLOWS_V4")?, take(&mut ebpf, "FLOWS_V6")?);
+        let table = Arc::new(Table::map((flows_v4, v4), (flows_v6, v6), seed)?);
         let settings =
             Array::try_from(take(&mut ebpf, "SETTINGS")?).map_err(other("opening the settings"))?;
+        let clocks = Array::try_from(take(&mut ebpf, "CLOCKS")?).map_err(other("opening the clocks"))?;
         let counters =
             PerCpuArray::try_from(take(&mut ebpf, "COUNTERS")?).map_err(other("opening the counters"))?;
         let ring = RingBuf::try_from(take(&mut ebpf, "EVENTS")?).map_err(other("opening the ring"))?;
         let current = Settings {
             rules: options.rules,
-            seed: random_seed(),
+            seed,
             clock_ns: 0,
-            mask: slots - 1,
+            steady_silence_ns: 0,
+            jiffy_ns: 0,
+            jiffies_at_ns: 0,
+            mask_v4: v4 - 1,
+            mask_v6: v6 - 1,
             layout: LAYOUT,
+            reserved: 0,
         };
-        let mut kernel = Kernel { ebpf, table, settings, current, counters, ring: Some(ring), instructions };
-        kernel.apply_settings()?;
+        let mut kernel = Kernel {
+            ebpf,
+            table,
+            settings,
+            current,
+            counters,
+            clocks,
+            ring: Some(ring),
+            _machines: machines,
+            instructions,
+        };
+        kernel.relate_clocks()?;
         Ok(kernel)
     }
 
@@ -188,6 +248,10 @@ impl Kernel {
     }
 
     fn apply_settings(&mut self) -> Result<(), KernelError> {
+        self.current.steady_silence_ns = match self.current.rules.silence_ns[State::Established as usize] {
+            0 => u64::MAX,
+            limit => limit,
+        };
         self.settings.set(0, PodSettings(self.current), 0).map_err(other("writing the settings"))
     }
 
@@ -210,7 +274,7 @@ impl Kernel {
     /// Runs a program over one frame (`BPF_PROG_TEST_RUN`), `repeat` times. Returns its verdict and the kernel's mean
     /// duration of a run.
     pub fn test_run(
-        &mut self,
+        &self,
         program: ProgramName,
         frame: &[u8],
         repeat: u32,
@@ -218,16 +282,17 @@ impl Kernel {
         let mut options = TestRunOptions::new();
         options.data_in = Some(frame);
         options.repeat = repeat;
-        let result = match program {
-            ProgramName::Xdp => self.xdp()?.test_run(options),
-            tc => self.classifier(tc)?.test_run(options),
+        let result = match self.ebpf.program(program.name()) {
+            Some(Program::Xdp(xdp)) => xdp.test_run(options),
+            Some(Program::SchedClassifier(tc)) => tc.test_run(options),
+            _ => return Err(KernelError::NotSupported(format!("no program {}", program.name()))),
         }
         .map_err(other("running a program on a frame"))?;
         Ok((result.return_value, result.duration))
     }
 
-    fn xdp(&mut self) -> Result<&mut Xdp, KernelError> {
-        program(&mut self.ebpf, ProgramName::Xdp)?.try_into().map_err(other("finding the XDP program"))
+    fn xdp(&mut self, name: ProgramName) -> Result<&mut Xdp, KernelError> {
+        program(&mut self.ebpf, name)?.try_into().map_err(other("finding an XDP program"))
     }
 
     fn classifier(&mut self, name: ProgramName) -> Result<&mut SchedClassifier, KernelError> {
@@ -242,6 +307,25 @@ fn program(ebpf: &mut Ebpf, name: ProgramName) -> Result<&mut Program, KernelErr
 
 fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<aya::maps::Map, KernelError> {
     ebpf.take_map(name).ok_or_else(|| KernelError::NotSupported(format!("the object has no map {name}")))
+}
+
+/// Puts programs behind the entry programs, where their tail calls look for them.
+fn chain(
+    ebpf: &mut Ebpf,
+    map: &'static str,
+    behind: &[ProgramName],
+) -> Result<ProgramArray<MapData>, KernelError> {
+    let mut programs = ProgramArray::try_from(take(ebpf, map)?).map_err(other("opening a program array"))?;
+    for (index, &name) in (0..).zip(behind) {
+        let fd = match program(ebpf, name)? {
+            Program::Xdp(xdp) => xdp.fd(),
+            Program::SchedClassifier(tc) => tc.fd(),
+            _ => return Err(KernelError::NotSupported(format!("{} is of an unknown kind", name.name()))),
+        };
+        let fd = fd.map_err(other("finding a program"))?;
+        programs.set(index, fd, 0).map_err(other("putting a program behind the others"))?;
+    }
+    Ok(programs)
 }
 
 /// Loads one program, returns the verifier's instruction count.

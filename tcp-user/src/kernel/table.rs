@@ -1,32 +1,21 @@
-//! The flow table in memory that kernel and agent share. Read, expired and listed without system calls.
-//!
-//! The protocol of a slot is told in [`tcp_common::record`].
+//! The flow tables of both families as one. Read, expired and listed without system calls.
 
 use std::ops::{Deref, DerefMut};
-use std::os::fd::AsFd as _;
 use std::ptr;
-use std::sync::atomic::{AtomicU64, Ordering, fence};
 
-use aya::maps::{Map, MapData};
-use memmap2::{MmapOptions, MmapRaw};
-use tcp_common::record::{Counters, HookSeen, Slot, Tag};
-use tcp_common::{Flow, FlowKey};
+use aya::maps::Map;
+use tcp_common::record::{Counters, Event, Slot};
+use tcp_common::{Cause, Flow, FlowKey, FlowKey4, TableKey};
 
-use super::{KernelError, other};
+use super::KernelError;
+use super::part::{Held, Part};
 
-/// The mapped table.
+/// The mapped tables: the slots of IPv4 first, then those of IPv6.
 pub struct Table {
-    memory: MmapRaw,
-    slots: u32,
-    // The map lives as long as somebody holds it.
-    _map: MapData,
+    v4: Part<FlowKey4>,
+    v6: Part<FlowKey>,
+    seed: u64,
 }
-
-// SAFETY: the memory is shared with the kernel anyway; every access goes through the tag's protocol or is a copy that
-// the tag's version validates.
-unsafe impl Sync for Table {}
-// SAFETY: as above.
-unsafe impl Send for Table {}
 
 /// A consistent copy of what a slot held.
 #[derive(Clone, Copy, Debug)]
@@ -35,152 +24,162 @@ pub struct Entry {
     pub index: u32,
     /// The flow's key.
     pub key: FlowKey,
-    /// Where each direction was seen.
-    pub hooks: [HookSeen; 2],
+    /// Where each direction was seen, from end A, from end B: interface index shifted by one, bit 0 set on egress.
+    pub hooks: [u32; 2],
     /// The flow.
     pub flow: Flow,
-    /// Incarnation whose close has been counted.
-    pub reported: u32,
-    /// Incarnation whose open has been counted.
-    pub counted: u32,
 }
 
-/// A slot that is the agent's until this is dropped.
+/// How full the table of one family is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fill {
+    /// `ipv4` or `ipv6`.
+    pub family: &'static str,
+    /// Slots in use.
+    pub used: u32,
+    /// Slots there are.
+    pub capacity: u32,
+}
+
+/// A flow that is the agent's until this is dropped.
 pub struct Owned<'a> {
-    table: &'a Table,
-    index: u32,
-    tag: Tag,
-    release_to: u64,
+    held: Either<'a>,
+    retire: bool,
+}
+
+enum Either<'a> {
+    V4(Held<'a, FlowKey4>),
+    V6(Held<'a, FlowKey>),
 }
 
 impl Table {
-    pub(super) fn map(map: Map, slots: u32) -> Result<Table, KernelError> {
-        let Map::Array(map) = map else {
-            return Err(KernelError::NotSupported("the flow table is no array".into()));
-        };
-        let len = slots as usize * size_of::<Slot>();
-        let memory = MmapOptions::new()
-            .len(len)
-            .map_raw(&map.fd().as_fd())
-            .map_err(other("mapping the flow table"))?;
-        Ok(Table { memory, slots, _map: map })
+    /// `seed`: the secret of the hash.
+    pub(super) fn map(v4: (Map, u32), v6: (Map, u32), seed: u64) -> Result<Table, KernelError> {
+        Ok(Table { v4: Part::map(v4.0, v4.1)?, v6: Part::map(v6.0, v6.1)?, seed })
     }
 
-    /// How many flows it can hold at most.
+    /// How many flows both families can have at most.
     pub fn capacity(&self) -> u32 {
-        self.slots
+        self.v4.slots() + self.v6.slots()
     }
 
     /// Bytes of memory.
     pub fn bytes(&self) -> usize {
-        self.slots as usize * size_of::<Slot>()
+        self.v4.bytes() + self.v6.bytes()
+    }
+
+    /// How full each family's is.
+    pub fn fill(&self) -> [Fill; 2] {
+        [
+            Fill { family: "ipv4", used: self.v4.used(), capacity: self.v4.slots() },
+            Fill { family: "ipv6", used: self.v6.used(), capacity: self.v6.slots() },
+        ]
+    }
+
+    /// The slot that an event names, or where its flow is by now.
+    pub fn index_of(&self, event: &Event) -> Option<u32> {
+        if event.slot == u32::MAX {
+            return self.find(&event.key);
+        }
+        Some(if event.key.family == 4 { event.slot } else { self.v4.slots() + event.slot })
+    }
+
+    /// The slot of a flow, found as the kernel programs find it.
+    pub fn find(&self, key: &FlowKey) -> Option<u32> {
+        if key.family == 4 {
+            self.v4.find(&FlowKey4::of(key), self.seed)
+        } else {
+            Some(self.v4.slots() + self.v6.find(key, self.seed)?)
+        }
     }
 
     /// Every flow, one consistent copy at a time.
     pub fn entries(&self) -> impl Iterator<Item = Entry> + '_ {
-        (0..self.slots).filter_map(|index| self.read(index))
-    }
-
-    /// How many slots are in use.
-    pub fn used(&self) -> u32 {
-        (0..self.slots).filter(|&index| self.load(index).phase() >= Tag::LIVE).count() as u32
+        (0..self.capacity()).filter_map(|index| self.read(index))
     }
 
     /// A consistent copy of a slot, or `None` where there is no flow.
     pub fn read(&self, index: u32) -> Option<Entry> {
-        for _ in 0..READ_TRIES {
-            let before = self.load(index);
-            match before.phase() {
-                Tag::LIVE => {}
-                Tag::BUSY => {
-                    std::hint::spin_loop();
-                    continue;
-                }
-                _ => return None,
-            }
-            // SAFETY: in bounds and mapped; the bytes are plain integers, and a torn copy is thrown away below.
-            let copy = unsafe { ptr::read_volatile(self.slot(index)) };
-            fence(Ordering::Acquire);
-            if self.load(index) == before {
-                let Slot { key, hooks, flow, reported, counted, .. } = copy;
-                return Some(Entry { index, key, hooks, flow, reported, counted });
-            }
+        match index.checked_sub(self.v4.slots()) {
+            None => self.v4.read(index).map(|slot| entry(index, &slot)),
+            Some(in_v6) => self.v6.read(in_v6).map(|slot| entry(index, &slot)),
         }
-        None
     }
 
     /// Takes a slot that holds a flow, unless somebody else holds it right now.
     pub fn own(&self, index: u32) -> Option<Owned<'_>> {
-        let tag = self.load(index);
-        let busy = tag.next(Tag::BUSY);
-        (tag.phase() == Tag::LIVE && self.swap(index, tag, busy)).then_some(Owned {
-            table: self,
-            index,
-            tag: busy,
-            release_to: Tag::LIVE,
-        })
+        let held = match index.checked_sub(self.v4.slots()) {
+            None => Either::V4(self.v4.own(index)?),
+            Some(in_v6) => Either::V6(self.v6.own(in_v6)?),
+        };
+        Some(Owned { held, retire: false })
     }
 
     /// Frees every slot; for tests, when no program runs.
     pub fn clear(&self) {
-        for index in 0..self.slots {
-            let tag = self.load(index);
-            if tag.phase() != Tag::FREE {
-                self.swap(index, tag, tag.next(Tag::FREE));
-            }
-        }
-    }
-
-    fn load(&self, index: u32) -> Tag {
-        Tag(self.tag(index).load(Ordering::Acquire))
-    }
-
-    fn swap(&self, index: u32, from: Tag, to: Tag) -> bool {
-        self.tag(index).compare_exchange(from.0, to.0, Ordering::SeqCst, Ordering::Relaxed).is_ok()
-    }
-
-    fn tag(&self, index: u32) -> &AtomicU64 {
-        // SAFETY: the tag is the first field, 8-byte aligned, and changed by atomic operations only, on both sides.
-        unsafe { AtomicU64::from_ptr(self.slot(index).cast::<u64>()) }
-    }
-
-    fn slot(&self, index: u32) -> *mut Slot {
-        assert!(index < self.slots, "slot {index} of {}", self.slots);
-        // SAFETY: in bounds of the mapping, as just checked.
-        unsafe { self.memory.as_mut_ptr().cast::<Slot>().add(index as usize) }
+        self.v4.clear();
+        self.v6.clear();
     }
 }
 
+fn entry<K: TableKey>(index: u32, slot: &Slot<K>) -> Entry {
+    Entry { index, key: slot.key.flow_key(), hooks: slot.hooks, flow: slot.flow }
+}
+
 impl Owned<'_> {
+    /// The flow's key.
+    pub fn key(&self) -> FlowKey {
+        match &self.held {
+            Either::V4(held) => held.slot.key.flow_key(),
+            Either::V6(held) => held.slot.key,
+        }
+    }
+
+    /// As in [`Entry::hooks`].
+    pub fn hooks(&self) -> [u32; 2] {
+        match &self.held {
+            Either::V4(held) => held.slot.hooks,
+            Either::V6(held) => held.slot.hooks,
+        }
+    }
+
     /// Gives the slot back as a free one.
     pub fn retire(mut self) {
-        self.release_to = Tag::FREE;
+        self.retire = true;
     }
 }
 
 impl Deref for Owned<'_> {
-    type Target = Slot;
+    type Target = Flow;
 
-    fn deref(&self) -> &Slot {
-        // SAFETY: the tag says BUSY and is ours: nobody else writes the slot.
-        unsafe { &*self.table.slot(self.index) }
+    fn deref(&self) -> &Flow {
+        match &self.held {
+            Either::V4(held) => &held.slot.flow,
+            Either::V6(held) => &held.slot.flow,
+        }
     }
 }
 
 impl DerefMut for Owned<'_> {
-    fn deref_mut(&mut self) -> &mut Slot {
-        // SAFETY: as above.
-        unsafe { &mut *self.table.slot(self.index) }
+    fn deref_mut(&mut self) -> &mut Flow {
+        match &mut self.held {
+            Either::V4(held) => &mut held.slot.flow,
+            Either::V6(held) => &mut held.slot.flow,
+        }
     }
 }
 
 impl Drop for Owned<'_> {
     fn drop(&mut self) {
-        self.table.swap(self.index, self.tag, self.tag.next(self.release_to));
+        match &mut self.held {
+            Either::V4(held) => held.release(self.retire),
+            Either::V6(held) => held.release(self.retire),
+        }
     }
 }
 
-/// Sums counters field by field: they are nothing but `u64`.
+/// Sums counters field by field: they are nothing but `u64`. Predicted packets are seen and tracked ones,
+/// and did what an ACK or payload does.
 pub(super) fn sum<'a>(all: impl Iterator<Item = &'a Counters>) -> Counters {
     const WORDS: usize = size_of::<Counters>() / size_of::<u64>();
     let mut total = [0u64; WORDS];
@@ -192,8 +191,11 @@ pub(super) fn sum<'a>(all: impl Iterator<Item = &'a Counters>) -> Counters {
         }
     }
     // SAFETY: as above.
-    unsafe { ptr::read(total.as_ptr().cast::<Counters>()) }
+    let mut total = unsafe { ptr::read(total.as_ptr().cast::<Counters>()) };
+    let [acks, data] = total.predicted;
+    total.seen += acks + data;
+    total.tracked += acks + data;
+    total.causes[Cause::Ack as usize] += acks;
+    total.causes[Cause::Data as usize] += data;
+    total
 }
-
-/// A kernel program holds a slot for well under a microsecond.
-const READ_TRIES: u32 = 10_000;

@@ -1,5 +1,6 @@
 //! The TCP checksum (RFC 9293 3.1) of a captured segment.
 
+use tcp_common::End;
 use tcp_common::wire::Packet;
 
 /// What the checksum of a segment says.
@@ -42,7 +43,8 @@ fn pseudo_header(packet: &Packet) -> u64 {
     let len = u64::from(packet.datagram.tcp_len);
     // In the order of the segment's octets, as `sum` has it.
     let folded = u16::from_ne_bytes(fold(len + u64::from(PROTOCOL)).to_be_bytes());
-    sum(&packet.key.address_a) + sum(&packet.key.address_b) + u64::from(folded)
+    let address = |end| sum(&packet.key.endpoint(end).octets());
+    address(End::A) + address(End::B) + u64::from(folded)
 }
 
 /// Whether the IPv6 header stands right before the segment: behind a routing header the address that was summed is not the

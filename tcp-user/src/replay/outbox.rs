@@ -178,8 +178,8 @@ impl Subject<'_> {
 
 impl Ended {
     /// By opening; those of one moment by their keys, so that every replay lists them alike.
-    fn place(&self) -> (u64, [u64; 5], u32) {
-        (self.flow.opened_ns, self.key.words(), self.flow.incarnation)
+    fn place(&self) -> (u64, FlowKey, u32) {
+        (self.flow.opened_ns, self.key, self.flow.incarnation)
     }
 }
 

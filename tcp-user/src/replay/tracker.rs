@@ -5,6 +5,7 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 use hashbrown::hash_map::Entry;
 use jiff::Timestamp;
+use tcp_common::TableKey as _;
 use tcp_common::flow::flow_fact;
 use tcp_common::wire::{Captured, Packet};
 use tcp_common::{End, Flow, FlowKey, Ignored, Kind, Outcome, Previous, Rules, State};
@@ -128,9 +129,9 @@ impl Replay {
     pub fn finish(&mut self) {
         self.deadlines = Deadlines::default();
         let mut remaining: Vec<_> =
-            self.flows.iter().map(|(key, followed)| (followed.flow.opened_ns, key.words(), *key)).collect();
-        remaining.sort_unstable_by_key(|(opened_ns, words, _)| (*opened_ns, *words));
-        self.remaining = remaining.into_iter().map(|(_, _, key)| key).collect::<Vec<_>>().into_iter();
+            self.flows.iter().map(|(key, followed)| (followed.flow.opened_ns, *key)).collect();
+        remaining.sort_unstable();
+        self.remaining = remaining.into_iter().map(|(_, key)| key).collect::<Vec<_>>().into_iter();
         self.finished = true;
     }
 

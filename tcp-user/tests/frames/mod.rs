@@ -1,13 +1,18 @@
 //! Frames for `BPF_PROG_TEST_RUN`.
 
-#![allow(unreachable_pub, reason = "several test programs include this file")]
+#![allow(unreachable_pub, dead_code, reason = "several test programs include this file")]
 
 use tcp_common::{End, Segment};
 
 /// Ethernet, IPv4 and TCP headers of a segment between two fixed endpoints. The payload's length is in the IP header; its
 /// octets, which no program reads, are left out.
 pub fn frame(sender: End, segment: &Segment) -> Vec<u8> {
-    let a = ([10, 9, 0, 1], 40_000u16);
+    frame_of(40_000, sender, segment)
+}
+
+/// The same with another port of end A.
+pub fn frame_of(port_a: u16, sender: End, segment: &Segment) -> Vec<u8> {
+    let a = ([10, 9, 0, 1], port_a);
     let b = ([10, 9, 0, 2], 80u16);
     let (source, destination) = match sender {
         End::A => (a, b),

@@ -1,0 +1,231 @@
+//! Header prediction changes nothing but the cost: a flow whose predicted segments are taken in its first cache line is,
+//! once settled, the flow that the whole machine would have made; and what the plain reader reads, the parser reads.
+
+use proptest::prelude::*;
+use tcp_common::flow::Prediction;
+use tcp_common::record::short_hook;
+use tcp_common::wire::plain::{self, Plain};
+use tcp_common::wire::{Link, parse};
+use tcp_common::{End, Flags, Flow, FlowKey, FlowKey4, Kind, Rules, Segment, TableKey as _};
+
+/// What a slot of the table is to a packet.
+struct Resting {
+    flow: Flow,
+    prediction: Prediction,
+    steady: bool,
+    predicted: usize,
+}
+
+impl Resting {
+    fn segment(&mut self, now_ns: u64, sender: End, segment: &Segment, rules: &Rules) {
+        let plain = Plain {
+            key: (),
+            sender,
+            seq: segment.seq,
+            ack: segment.ack,
+            payload_len: segment.payload_len,
+            window: segment.window,
+        };
+        let silence = rules.silence_ns[tcp_common::State::Established as usize];
+        let is_plain = segment.kind() == Kind::Ack;
+        let wire_segments = u32::from(segment.wire_segments);
+        let hook = self.prediction.lanes[sender as usize].hook;
+        if self.steady && is_plain && self.prediction.fits(&plain, wire_segments, hook, now_ns, silence) {
+            self.prediction.take(&plain, wire_segments, now_ns);
+            self.predicted += 1;
+            return;
+        }
+        if self.steady {
+            self.prediction.settle(&mut self.flow);
+        }
+        self.flow.on_segment(now_ns, sender, segment, rules);
+        self.steady = self.prediction.renew(&self.flow);
+    }
+
+    fn settled(&self) -> Flow {
+        let (mut flow, mut prediction) = (self.flow, self.prediction);
+        if self.steady {
+            prediction.settle(&mut flow);
+        }
+        flow
+    }
+}
+
+/// One step of a conversation: mostly the next segment in order, sometimes anything.
+#[derive(Clone, Debug)]
+struct Step {
+    from_b: bool,
+    len: u32,
+    flags: u8,
+    seq_off: i32,
+    ack_back: u32,
+    window: u16,
+    wire_segments: u8,
+    later_ns: u64,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let len = prop_oneof![3 => Just(0u32), 3 => 1u32..3000, 1 => Just(1 << 30)];
+    let flags = prop_oneof![
+        40 => Just(Flags::ACK),
+        8 => Just(Flags::ACK | Flags::PSH),
+        1 => Just(Flags::ACK | Flags::FIN),
+        1 => Just(Flags::SYN),
+        1 => Just(Flags::RST | Flags::ACK),
+    ];
+    let seq_off = prop_oneof![16 => Just(0i32), 1 => -3000i32..3000];
+    let ack_back = prop_oneof![8 => Just(0u32), 1 => 0u32..4000];
+    let later_ns = prop_oneof![9 => 0u64..50_000_000, 1 => 0u64..500_000_000_000_000];
+    (any::<bool>(), len, flags, seq_off, ack_back, any::<u16>(), 1u8..=64, later_ns).prop_map(
+        |(from_b, len, flags, seq_off, ack_back, window, wire_segments, later_ns)| Step {
+            from_b,
+            len,
+            flags,
+            seq_off,
+            ack_back,
+            window,
+            wire_segments,
+            later_ns,
+        },
+    )
+}
+
+fn handshake(isn: [u32; 2]) -> [(End, Segment); 4] {
+    let segment = |flags, seq: u32, ack, payload_len| Segment {
+        seq,
+        ack,
+        payload_len,
+        window: 60_000,
+        flags: Flags(flags),
+        wscale: 7,
+        options: if flags & Flags::SYN != 0 { Segment::HAS_WSCALE } else { 0 },
+        wire_segments: 1,
+        ..Segment::default()
+    };
+    let [a, b] = [isn[0].wrapping_add(1), isn[1].wrapping_add(1)];
+    [
+        (End::A, segment(Flags::SYN, isn[0], 0, 0)),
+        (End::B, segment(Flags::SYN | Flags::ACK, isn[1], a, 0)),
+        (End::A, segment(Flags::ACK, a, b, 7)),
+        (End::B, segment(Flags::ACK, b, a.wrapping_add(7), 0)),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    #[test]
+    fn a_settled_flow_is_what_the_machine_makes(
+        isn in any::<[u32; 2]>(),
+        steps in prop::collection::vec(step(), 1..120),
+    ) {
+        let rules = Rules::AGENT;
+        let mut now_ns = 1_000_000_000_000;
+        let mut pure = Flow::EMPTY;
+        let mut resting =
+            Resting { flow: Flow::EMPTY, prediction: Prediction::EMPTY, steady: false, predicted: 0 };
+        for (sender, segment) in handshake(isn) {
+            pure.on_segment(now_ns, sender, &segment, &rules);
+            resting.segment(now_ns, sender, &segment, &rules);
+        }
+        prop_assert!(resting.steady, "a connection that has spoken is steady");
+        for step in steps {
+            let sender = if step.from_b { End::B } else { End::A };
+            let (own, peer) = (pure.half(sender).high, pure.half(sender.peer()).high);
+            let segment = Segment {
+                seq: own.wrapping_add_signed(step.seq_off),
+                ack: peer.wrapping_sub(step.ack_back),
+                payload_len: step.len,
+                window: step.window,
+                flags: Flags(step.flags),
+                wire_segments: step.wire_segments,
+                ..Segment::default()
+            };
+            now_ns += step.later_ns;
+            pure.on_segment(now_ns, sender, &segment, &rules);
+            resting.segment(now_ns, sender, &segment, &rules);
+            prop_assert_eq!(resting.settled(), pure, "after {:?} {:?}", sender, segment);
+        }
+    }
+}
+
+#[test]
+fn an_open_connection_is_taken_by_prediction() {
+    let rules = Rules::AGENT;
+    let mut resting =
+        Resting { flow: Flow::EMPTY, prediction: Prediction::EMPTY, steady: false, predicted: 0 };
+    for (sender, segment) in handshake([u32::MAX, 9]) {
+        resting.segment(1_000, sender, &segment, &rules);
+    }
+    for round in 0..100u64 {
+        for sender in [End::A, End::B] {
+            let flow = resting.settled();
+            let segment = Segment {
+                seq: flow.half(sender).high,
+                ack: flow.half(sender.peer()).high,
+                payload_len: 1448,
+                flags: Flags(Flags::ACK),
+                wire_segments: 1,
+                ..Segment::default()
+            };
+            resting.segment(2_000 + round, sender, &segment, &rules);
+        }
+    }
+    assert_eq!(resting.predicted, 200, "every segment in order is");
+    assert_eq!(resting.settled().half(End::B).bytes, 100 * 1448);
+}
+
+const CASES: &str = include_str!("../../conformance/parse_cases.jsonl");
+
+#[test]
+fn what_is_plain_is_read_as_the_parser_reads_it() {
+    let mut plain_ones = 0;
+    for line in CASES.lines() {
+        let case: serde_json::Value = serde_json::from_str(line).expect("a line of JSON");
+        let digits = case["frame"].as_str().expect("a frame");
+        let frame: Vec<u8> = (0..digits.len())
+            .step_by(2)
+            .map(|at| u8::from_str_radix(&digits[at..at + 2], 16).expect("digits"))
+            .collect();
+        for len in 0..=frame.len() {
+            plain_ones += compare(&frame[..len], Link::Ethernet);
+            plain_ones += frame.get(14..len).map_or(0, |packet| compare(packet, Link::Ip));
+        }
+        for at in 0..frame.len() {
+            for bit in 0..8 {
+                let mut other = frame.clone();
+                other[at] ^= 1 << bit;
+                plain_ones += compare(&other, Link::Ethernet);
+            }
+        }
+    }
+    assert!(plain_ones > 500, "only {plain_ones} frames were plain");
+}
+
+/// Returns 1 for a plain segment.
+fn compare(bytes: &[u8], link: Link) -> usize {
+    let Some(start) = plain::start(bytes, link, None) else { return 0 };
+    let read = match start.version {
+        4 => plain::v4(bytes, start).map(|read| {
+            let Plain { key, sender, seq, ack, payload_len, window } = read;
+            Plain { key: FlowKey4::flow_key(&key), sender, seq, ack, payload_len, window }
+        }),
+        6 => plain::v6(bytes, start),
+        _ => None,
+    };
+    let Some(read): Option<Plain<FlowKey>> = read else { return 0 };
+    let parsed = parse(bytes, link, None).expect("what is plain is parsed");
+    let segment = parsed.segment;
+    assert_eq!(segment.kind(), Kind::Ack);
+    let Plain { key, sender, seq, ack, payload_len, window } = read;
+    assert_eq!(
+        (key, sender, seq, ack, payload_len, window),
+        (parsed.key, parsed.sender, segment.seq, segment.ack, segment.payload_len, segment.window)
+    );
+    1
+}
+
+#[test]
+fn no_hook_is_short_for_none() {
+    assert!((0..1_000_000u32).all(|hook| short_hook(hook) != 0));
+}

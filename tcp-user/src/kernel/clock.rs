@@ -1,0 +1,101 @@
+//! Relates the kernel's two clocks: jiffies, which every packet can afford to read, and the monotonic one.
+
+use std::time::Duration;
+
+use tcp_common::record::Clocks;
+
+use super::{Kernel, KernelError, ProgramName};
+
+/// What the programs need to make nanoseconds of jiffies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Jiffies {
+    /// Length of one, ns.
+    pub length_ns: u64,
+    /// The monotonic clock at jiffy 0, ns, wrapping; never too late, so that no packet is seen in the future.
+    pub start_ns: u64,
+}
+
+impl Kernel {
+    /// Reads both clocks several times and gives the programs what relates them. To be done again from time to time: the
+    /// monotonic clock is steered, jiffies are not.
+    pub fn relate_clocks(&mut self) -> Result<(), KernelError> {
+        let known = self.current.jiffy_ns;
+        let (count, between) = if known == 0 { FIRST_READINGS } else { LATER_READINGS };
+        let mut readings = Vec::new();
+        for _ in 0..count {
+            readings.push(self.read_clocks()?);
+            std::thread::sleep(between);
+        }
+        let related = relate(&readings, (known != 0).then_some(known));
+        // Without a relation every packet reads the exact clock.
+        let Jiffies { length_ns, start_ns } = related.unwrap_or(Jiffies { length_ns: 0, start_ns: 0 });
+        self.current.jiffy_ns = length_ns;
+        self.current.jiffies_at_ns = start_ns;
+        self.apply_settings()
+    }
+
+    fn read_clocks(&self) -> Result<Clocks, KernelError> {
+        self.test_run(ProgramName::Clocks, &[0; 64], 1)?;
+        Ok(self.clocks.get(&0, 0).map_err(super::other("reading the clocks"))?.0)
+    }
+}
+
+/// The relation that all readings agree with: a reading may lie anywhere within its jiffy.
+fn relate(readings: &[Clocks], known_ns: Option<u64>) -> Option<Jiffies> {
+    let (first, last) = (readings.first()?, readings.last()?);
+    let length_ns = match known_ns {
+        Some(known) => known,
+        None => {
+            let jiffies = last.jiffies.checked_sub(first.jiffies).filter(|&jiffies| jiffies > 0)?;
+            let measured = (last.monotonic_ns - first.monotonic_ns) / jiffies;
+            // CONFIG_HZ is one of these; a mean over few jiffies is near enough to tell which.
+            HZ.into_iter().map(|hz| 1_000_000_000 / hz).min_by_key(|length| length.abs_diff(measured))?
+        }
+    };
+    let starts =
+        readings.iter().map(|read| read.monotonic_ns.wrapping_sub(read.jiffies.wrapping_mul(length_ns)));
+    Some(Jiffies { length_ns, start_ns: starts.min_by_key(|&start| start as i64)? })
+}
+
+/// Long enough to tell 1000 Hz from 100 Hz, short enough for a start.
+const FIRST_READINGS: (usize, Duration) = (12, Duration::from_millis(5));
+/// Once the length is known they only look for the beginning of a jiffy.
+const LATER_READINGS: (usize, Duration) = (8, Duration::from_micros(100));
+const HZ: [u64; 5] = [100, 250, 300, 500, 1000];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn readings(hz: u64, boot_ns: u64) -> Vec<Clocks> {
+        let length = 1_000_000_000 / hz;
+        (0..12u64)
+            .map(|step| {
+                let monotonic_ns = boot_ns + step * 5_300_000;
+                // INITIAL_JIFFIES: the counter starts five minutes before its lower half wraps.
+                let jiffies = (u64::from(u32::MAX) - 300 * hz).wrapping_add(monotonic_ns / length);
+                Clocks { jiffies, monotonic_ns }
+            })
+            .collect()
+    }
+
+    #[test]
+    fn the_length_of_a_jiffy_is_found_and_no_time_lies_in_the_future() {
+        for hz in HZ {
+            let readings = readings(hz, 77_123_456_789);
+            let related = relate(&readings, None).unwrap();
+            assert_eq!(related.length_ns, 1_000_000_000 / hz);
+            for read in &readings {
+                let coarse = read.jiffies.wrapping_mul(related.length_ns).wrapping_add(related.start_ns);
+                assert!(coarse <= read.monotonic_ns, "{hz} Hz");
+                assert!(read.monotonic_ns - coarse < 2 * related.length_ns, "{hz} Hz");
+            }
+        }
+    }
+
+    #[test]
+    fn a_clock_that_stands_still_relates_to_nothing() {
+        let still = [Clocks { jiffies: 5, monotonic_ns: 9 }; 3];
+        assert_eq!(relate(&still, None), None);
+    }
+}

@@ -1,0 +1,171 @@
+//! Two CPUs at once on the same flows, one a direction: no segment is lost or counted twice, and the transitions that
+//! were counted are exactly the ways that the ends have gone.
+//!
+//! Each phase's segments are such that every interleaving is right, so that all counts are known beforehand.
+
+mod frames;
+
+use std::collections::BTreeMap;
+use std::sync::Barrier;
+
+use finwait::kernel::{Events, Kernel, LoadOptions, ProgramName, Table};
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
+use tcp_common::record::event_kind;
+use tcp_common::{Cause, End, Flags, Rules, Segment, State};
+
+const FLOWS: u16 = 2_000;
+const FIRST_PORT: u16 = 1_000;
+/// How often one call runs a frame in the contended phase.
+const REPEAT: u32 = 2_000;
+
+fn segment(flags: u8, seq: u32, ack: u32, payload_len: u32) -> Segment {
+    Segment {
+        seq,
+        ack,
+        payload_len,
+        window: 60_000,
+        flags: Flags(flags),
+        wire_segments: 1,
+        ..Segment::default()
+    }
+}
+
+/// What both CPUs do at the same time: a segment from each end, each given `repeat` times.
+struct Phase {
+    name: &'static str,
+    from: [Segment; 2],
+    flows: u16,
+    repeat: u32,
+}
+
+/// Ends of connections by transition, as the kernel programs count them or as a deferred segment made them.
+type Matrix = BTreeMap<(State, State), u64>;
+
+fn phases() -> [Phase; 6] {
+    const ACK: u8 = Flags::ACK;
+    let phase = |name, from_a, from_b| Phase { name, from: [from_a, from_b], flows: FLOWS, repeat: 1 };
+    [
+        // R22: either may come first, and both CPUs may claim the flow at once.
+        phase("SYN beside SYN-ACK", segment(Flags::SYN, 999, 0, 0), segment(Flags::SYN | ACK, 4999, 1000, 0)),
+        phase("data both ways", segment(ACK, 1000, 5000, 10), segment(ACK, 5000, 1000, 10)),
+        phase("its ACKs", segment(ACK, 1010, 5010, 0), segment(ACK, 5010, 1010, 0)),
+        Phase {
+            name: "a long run of ACKs on few flows",
+            from: [segment(ACK, 1010, 5010, 0), segment(ACK, 5010, 1010, 0)],
+            flows: 40,
+            repeat: REPEAT,
+        },
+        phase(
+            "FIN both ways",
+            segment(Flags::FIN | ACK, 1010, 5010, 0),
+            segment(Flags::FIN | ACK, 5010, 1010, 0),
+        ),
+        phase("the last ACKs", segment(ACK, 1011, 5011, 0), segment(ACK, 5011, 1011, 0)),
+    ]
+}
+
+#[test]
+fn no_transition_is_lost_or_doubled() {
+    let options =
+        LoadOptions { rules: Rules::RFC, max_flows: 1 << 15, max_flows_v6: 64, ring_bytes: 16 << 20 };
+    let mut kernel = Kernel::load(&options).expect("loading the kernel programs (root needed)");
+    let cpus = std::thread::available_parallelism().expect("a number of CPUs").get();
+    assert!(cpus >= 2, "this test needs two CPUs");
+    let mut events = kernel.take_events().expect("the ring is ours");
+    let mut deferred_transitions = Matrix::new();
+    let (mut sent, mut deferred) = (0u64, 0u64);
+    for phase in phases() {
+        run_both(&kernel, &phase);
+        sent += 2 * u64::from(phase.flows) * u64::from(phase.repeat);
+        deferred += apply_deferred(&mut events, kernel.table(), &mut deferred_transitions);
+        println!("{}: {deferred} segments deferred so far", phase.name);
+    }
+    let counters = kernel.counters().expect("counters");
+    assert_eq!(counters.events_lost, 0);
+    assert_eq!(counters.ignored.iter().sum::<u64>(), 0, "nothing was ignored: {:?}", counters.ignored);
+    assert_eq!(counters.tracked, sent);
+    assert_eq!(counters.deferred, deferred);
+    let predicted: u64 = counters.predicted.iter().sum();
+    assert!(predicted > sent / 4, "the fast path was in it: {predicted} of {sent}");
+
+    let entries: Vec<_> = kernel.table().entries().collect();
+    assert_eq!(entries.len(), usize::from(FLOWS), "a slot a flow");
+    let mut ends_in = BTreeMap::new();
+    for entry in &entries {
+        let flow = &entry.flow;
+        let long = if entry.key.port_a < FIRST_PORT + 40 { REPEAT } else { 0 };
+        for end in [End::A, End::B] {
+            *ends_in.entry(flow.state(end)).or_insert(0) += 1;
+            assert_eq!(flow.half(end).segments, 5 + long, "segments of {end:?} of {:?}", entry.key);
+            assert_eq!(flow.half(end).bytes, 10);
+        }
+        assert_eq!(flow.close_kind().name(), "simultaneous");
+        assert!(flow.complete());
+    }
+    assert_eq!(ends_in, BTreeMap::from([(State::TimeWait, 2 * u64::from(FLOWS))]));
+
+    // Every end began CLOSED: what has come into a state and not left it is where the ends are now.
+    let mut transitions = deferred_transitions;
+    for side in counters.transitions {
+        for (from, row) in side.iter().enumerate() {
+            for (to, &count) in row.iter().enumerate().filter(|(_, count)| **count > 0) {
+                let state = |number: usize| State::from_u8(number as u8).expect("a state");
+                *transitions.entry((state(from), state(to))).or_insert(0) += count;
+            }
+        }
+    }
+    let mut balance: BTreeMap<State, i64> = BTreeMap::from([(State::Closed, 2 * i64::from(FLOWS))]);
+    for (&(from, to), &count) in &transitions {
+        *balance.entry(from).or_insert(0) -= count as i64;
+        *balance.entry(to).or_insert(0) += count as i64;
+    }
+    balance.retain(|_, ends| *ends != 0);
+    assert_eq!(balance, BTreeMap::from([(State::TimeWait, 2 * i64::from(FLOWS))]), "{transitions:?}");
+}
+
+fn run_both(kernel: &Kernel, phase: &Phase) {
+    let start = Barrier::new(2);
+    std::thread::scope(|scope| {
+        for (cpu, sender, program) in [(0, End::A, ProgramName::Out), (1, End::B, ProgramName::In)] {
+            let start = &start;
+            scope.spawn(move || {
+                let mut only = CpuSet::new();
+                only.set(cpu).expect("a CPU number");
+                sched_setaffinity(Pid::from_raw(0), &only).expect("keeping to one CPU");
+                let segment = &phase.from[sender as usize];
+                let frames: Vec<_> = (0..phase.flows)
+                    .map(|flow| frames::frame_of(FIRST_PORT + flow, sender, segment))
+                    .collect();
+                start.wait();
+                for frame in &frames {
+                    kernel.test_run(program, frame, phase.repeat).expect("running");
+                }
+            });
+        }
+    });
+}
+
+/// What the agent does with a segment that found its flow's slot busy.
+fn apply_deferred(events: &mut Events, table: &Table, transitions: &mut Matrix) -> u64 {
+    let mut deferred = 0;
+    events.drain(usize::MAX, |event| {
+        if event.kind != event_kind::DEFERRED {
+            return;
+        }
+        deferred += 1;
+        let index = table.index_of(event).expect("the flow is there");
+        let mut owned = table.own(index).expect("nobody else has it");
+        assert_eq!(owned.key(), event.key);
+        let sender = if event.sender == 0 { End::A } else { End::B };
+        let outcome = owned.on_segment(event.at_ns, sender, &event.segment, &Rules::RFC);
+        assert_ne!(outcome.cause, Cause::BadFlags);
+        for end in [End::A, End::B] {
+            let (from, to) = (outcome.from[end as usize], outcome.to[end as usize]);
+            if from != to {
+                *transitions.entry((from, to)).or_insert(0) += 1;
+            }
+        }
+    });
+    deferred
+}
