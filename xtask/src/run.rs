@@ -11,6 +11,7 @@ const KERNEL_TESTS: &[&str] = &[
     "kernel_parse",
     "kernel_scenarios",
     "kernel_differential",
+    "kernel_replay",
     "query",
     "kernel_two_cpus",
     "lab",

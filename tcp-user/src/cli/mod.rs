@@ -183,6 +183,10 @@ pub struct ReplayArgs {
     /// captures, the NIC has not filled the checksum in yet.
     #[arg(long)]
     pub verify_checksums: bool,
+    /// Let the kernel programs follow the connections: every frame is run through the XDP program, with the capture's time
+    /// as its clock. Attaches nothing; needs root.
+    #[arg(long)]
+    pub kernel: bool,
     /// The rules.
     #[command(flatten)]
     pub machine: MachineArgs,
@@ -231,10 +235,14 @@ pub struct UsageError(pub &'static str);
 impl ReplayArgs {
     /// Whether the options go together.
     pub fn check(&self) -> Result<(), UsageError> {
-        match (self.output, self.events) {
-            (ReplayFormat::Zeek, true) => Err(UsageError(
+        match (self.output, self.events, self.kernel) {
+            (ReplayFormat::Zeek, true, _) => Err(UsageError(
                 "--events and -o zeek do not go together: conn.log has one line for a whole connection. Leave one of them \
                  out",
+            )),
+            (ReplayFormat::Zeek, _, true) => Err(UsageError(
+                "--kernel and -o zeek do not go together: the kernel programs keep no history of segments. Leave one of \
+                 them out",
             )),
             _ => Ok(()),
         }

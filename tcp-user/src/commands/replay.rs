@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use super::found;
 use crate::cli::{ReplayArgs, ReplayFormat};
 use crate::output::{EventWriter, Format, ListWriter, Palette};
-use crate::replay::{self, Output, Statistics};
+use crate::replay::{self, Output, Report};
 
 /// Prints what a capture holds; what was read before a fault is printed before the fault is told.
 pub(super) fn run(args: &ReplayArgs) -> Result<ExitCode> {
@@ -20,6 +20,7 @@ pub(super) fn run(args: &ReplayArgs) -> Result<ExitCode> {
         events: args.events,
         zeek: args.output == ReplayFormat::Zeek,
         verify_checksums: args.verify_checksums,
+        kernel: args.kernel,
     };
     let mut writer = Writer::new(args)?;
     let report = match replay::run(&args.file, &options, &mut |output| writer.push(&output)) {
@@ -27,7 +28,7 @@ pub(super) fn run(args: &ReplayArgs) -> Result<ExitCode> {
         other => other?,
     };
     let count = writer.finish()?;
-    eprintln!("finwait: {}", summary(&report.statistics, args.verify_checksums));
+    eprintln!("finwait: {}", summary(&report, args.verify_checksums));
     match report.fault {
         Some(fault) => Err(fault.into()),
         None => Ok(found(count > 0)),
@@ -87,9 +88,12 @@ fn list(out: Stdout, format: Format) -> io::Result<ListWriter<Stdout>> {
 }
 
 /// What became of the frames, for people.
-fn summary(statistics: &Statistics, verified: bool) -> String {
-    let mut text = statistics.to_string();
-    let wrong = statistics.checksum_wrong;
+fn summary(report: &Report, verified: bool) -> String {
+    let mut text = report.statistics.to_string();
+    let wrong = report.statistics.checksum_wrong;
+    if let Some(tracked) = report.kernel_tracked {
+        text += &format!(", {tracked} of them by the kernel programs");
+    }
     if wrong != 0 && verified {
         text += &format!(
             ". {wrong} segments with a wrong TCP checksum were dropped, as their receiver drops them"

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use crate::kernel::KernelError;
+
 /// What is wrong with an input.
 #[derive(Debug, thiserror::Error)]
 #[error("{name} {fault}")]
@@ -18,9 +20,13 @@ impl ReplayError {
         matches!(&self.fault, Fault::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
     }
 
-    /// Whether it is another user's to read.
+    /// Whether this user, or this kernel, may not: the file is another user's, or the programs cannot be loaded.
     pub fn is_denied(&self) -> bool {
-        matches!(&self.fault, Fault::Open(error) if error.kind() == io::ErrorKind::PermissionDenied)
+        match &self.fault {
+            Fault::Open(error) => error.kind() == io::ErrorKind::PermissionDenied,
+            Fault::Kernel(_) => true,
+            _ => false,
+        }
     }
 }
 
@@ -75,6 +81,9 @@ pub enum Fault {
     /// The disk, the pipe or the decompression failed.
     #[error("cannot be read on from {0}: {1}. Everything before it was read.")]
     Read(Offset, io::Error),
+    /// The kernel programs cannot be run over it.
+    #[error("cannot be replayed in the kernel: {0}. Without --kernel it needs no root.")]
+    Kernel(KernelError),
     /// The records cannot be written.
     #[error("was read, but its records cannot be written: {0}.")]
     Output(io::Error),

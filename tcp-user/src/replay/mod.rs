@@ -2,7 +2,8 @@
 //!
 //! Modules in the order a frame meets them: `input` opens and decompresses, `capture` makes frames of octets, `link` finds
 //! the IP header, [`Replay`] follows flows by the machine of `tcp-common` with the capture's time as its clock
-//! (`deadlines` is what time will end), `outbox` says what is told. [`run`] puts them together.
+//! (`deadlines` is what time will end, `machine` who applies the rules: this process or the kernel), `outbox` says what is
+//! told. [`run`] puts them together.
 
 mod capture;
 mod checksum;
@@ -10,6 +11,7 @@ mod deadlines;
 mod error;
 mod input;
 mod link;
+mod machine;
 mod outbox;
 mod progress;
 mod statistics;
@@ -20,6 +22,7 @@ pub use capture::Capture;
 pub use error::{Fault, Offset, ReplayError};
 pub use input::Input;
 pub use link::LinkType;
+pub use machine::InKernel;
 pub use outbox::{Listed, Output, Wanted};
 pub use statistics::Statistics;
 pub use tracker::{Frame, Replay};
@@ -46,6 +49,8 @@ pub struct Options {
     pub zeek: bool,
     /// Whether segments with a wrong TCP checksum are dropped.
     pub verify_checksums: bool,
+    /// Whether the flows are followed by the kernel programs, in their own table. Needs root.
+    pub kernel: bool,
 }
 
 /// Everything wanted, by the agent's rules.
@@ -57,6 +62,7 @@ impl Default for Options {
             events: false,
             zeek: false,
             verify_checksums: false,
+            kernel: false,
         }
     }
 }
@@ -68,6 +74,8 @@ pub struct Report {
     pub ended_at: Timestamp,
     /// How many frames there were, and what became of them.
     pub statistics: Statistics,
+    /// How many segments the kernel programs gave to a flow, if they followed the flows.
+    pub kernel_tracked: Option<u64>,
     /// What stopped the replay before the end of the capture. What was told is right up to there.
     pub fault: Option<ReplayError>,
 }
@@ -99,6 +107,9 @@ pub fn run_input(input: Input, options: &Options, tell: Tell<'_>) -> Result<Repo
         filter: options.filter.clone(),
     };
     let mut replay = Replay::new(options.rules, wanted).verify_checksums(options.verify_checksums);
+    if options.kernel {
+        replay = InKernel::load().and_then(|kernel| replay.in_kernel(kernel)).map_err(Fault::Kernel)?;
+    }
     let fault = loop {
         match capture.next_frame() {
             Ok(Some(frame)) => replay.push(&frame),
@@ -114,6 +125,7 @@ pub fn run_input(input: Input, options: &Options, tell: Tell<'_>) -> Result<Repo
     Ok(Report {
         ended_at: replay.now(),
         statistics: *replay.statistics(),
+        kernel_tracked: replay.kernel_tracked().map_err(Fault::Kernel)?,
         fault: fault.map(|fault| ReplayError { name: "the capture".to_owned(), fault }),
     })
 }

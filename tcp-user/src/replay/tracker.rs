@@ -13,10 +13,12 @@ use tcp_common::{End, Flow, FlowKey, Ignored, Kind, Outcome, Previous, Rules, St
 use super::checksum::{self, Checksum};
 use super::deadlines::{Deadlines, Place};
 use super::link::{self, LinkType};
+use super::machine::{InKernel, Machine};
 use super::outbox::{Outbox, Output, Subject, Wanted, wall};
 use super::statistics::Statistics;
 use super::zeek::{Seen, Trace};
 use crate::describe::client_end;
+use crate::kernel::KernelError;
 
 /// One frame of a capture.
 #[derive(Clone, Copy, Debug)]
@@ -53,6 +55,7 @@ impl<'a> Frame<'a> {
 /// time and in order, before the frame. Memory is bounded by the flows alive within the limits of the rules.
 pub struct Replay {
     now_ns: u64,
+    machine: Machine,
     flows: HashMap<FlowKey, Followed>,
     deadlines: Deadlines,
     outbox: Outbox,
@@ -90,6 +93,7 @@ impl Replay {
         Replay {
             // 0 is "never" in a flow.
             now_ns: 1,
+            machine: Machine::Pure,
             flows: HashMap::new(),
             deadlines: Deadlines::default(),
             outbox: Outbox::new(rules, wanted),
@@ -105,6 +109,33 @@ impl Replay {
     pub fn verify_checksums(mut self, verify: bool) -> Replay {
         self.verify_checksums = verify;
         self
+    }
+
+    /// Lets the kernel programs follow the flows, in their own table.
+    pub fn in_kernel(mut self, mut kernel: InKernel) -> Result<Replay, KernelError> {
+        kernel.begin(self.outbox.rules)?;
+        self.machine = Machine::Kernel(Box::new(kernel));
+        Ok(self)
+    }
+
+    /// Gives the kernel programs back.
+    pub fn into_kernel(self) -> Option<InKernel> {
+        match self.machine {
+            Machine::Pure => None,
+            Machine::Kernel(kernel) => Some(*kernel),
+        }
+    }
+
+    /// What kept the kernel programs from being run; `Ok` with how many segments they have given to a flow, `None` where
+    /// they do not follow the flows.
+    pub fn kernel_tracked(&mut self) -> Result<Option<u64>, KernelError> {
+        match &mut self.machine {
+            Machine::Pure => Ok(None),
+            Machine::Kernel(kernel) => match kernel.take_fault() {
+                Some(fault) => Err(fault),
+                None => kernel.tracked().map(Some),
+            },
+        }
     }
 
     /// Takes the next frame.
@@ -177,7 +208,7 @@ impl Replay {
 
     /// Lets the clock act on a flow that came up, and forgets it if it has been over for long enough.
     fn look_at(&mut self, key: &FlowKey) {
-        let Replay { now_ns, flows, deadlines, outbox, .. } = self;
+        let Replay { now_ns, machine, flows, deadlines, outbox, .. } = self;
         let (now_ns, rules) = (*now_ns, outbox.rules);
         let Some(followed) = flows.get_mut(key) else { return };
         followed.place.popped();
@@ -186,9 +217,10 @@ impl Replay {
             if followed.flow.is_over() {
                 outbox.ended(&followed.subject(key), now_ns);
                 flows.remove(key);
+                machine.forget(key);
                 return;
             }
-            let outcome = followed.flow.tick(now_ns, &rules);
+            let outcome = machine.tick(now_ns, key, &mut followed.flow, &rules);
             followed.touched_ns = now_ns;
             tell(outbox, &followed.subject(key), now_ns, &outcome);
             due_ns = followed.due_after_tick(now_ns, &rules);
@@ -215,7 +247,7 @@ impl Replay {
             self.trace_ignored(&packet, false);
             return Err(Ignored::BadFlags.into());
         }
-        let Replay { now_ns, flows, deadlines, outbox, statistics, tickets, .. } = self;
+        let Replay { now_ns, machine, flows, deadlines, outbox, statistics, tickets, .. } = self;
         let (now_ns, rules) = (*now_ns, outbox.rules);
         let followed = match flows.entry(*key) {
             Entry::Occupied(entry) => entry.into_mut(),
@@ -230,7 +262,7 @@ impl Replay {
             return Err(Ignored::Duplicate.into());
         }
         let before = followed.flow;
-        let outcome = followed.flow.on_segment(now_ns, sender, segment, &rules);
+        let outcome = machine.segment(now_ns, &bare, &packet, &mut followed.flow, &rules)?;
         followed.touched_ns = now_ns;
         if outcome.previous != Previous::None {
             let trace = followed.trace.as_mut().map(std::mem::take);

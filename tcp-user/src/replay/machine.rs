@@ -1,0 +1,213 @@
+//! What applies segments and the clock to flows: the pure machine here, or the kernel programs with their own table.
+
+use tcp_common::flow::flow_fact::{LOCAL_A, LOCAL_B, OVER};
+use tcp_common::record::event_kind;
+use tcp_common::wire::{Link, Packet};
+use tcp_common::{Cause, End, Flow, FlowKey, Ignored, Outcome, Previous, Rules, State};
+
+use super::link::Bare;
+use crate::kernel::{Events, Kernel, KernelError, LoadOptions, Owned, ProgramName};
+
+/// One of the two.
+pub(super) enum Machine {
+    /// `Flow::on_segment` in this process.
+    Pure,
+    /// `Flow::on_segment` in the XDP program, run over every frame by `BPF_PROG_TEST_RUN`.
+    Kernel(Box<InKernel>),
+}
+
+impl Machine {
+    /// Applies a segment to its flow.
+    pub(super) fn segment(
+        &mut self,
+        now_ns: u64,
+        bare: &Bare<'_>,
+        packet: &Packet,
+        flow: &mut Flow,
+        rules: &Rules,
+    ) -> Result<Outcome, Ignored> {
+        match self {
+            Machine::Pure => Ok(flow.on_segment(now_ns, packet.sender, &packet.segment, rules)),
+            Machine::Kernel(kernel) => kernel.segment(now_ns, bare, packet, flow),
+        }
+    }
+
+    /// Lets the clock act on a flow.
+    pub(super) fn tick(&mut self, now_ns: u64, key: &FlowKey, flow: &mut Flow, rules: &Rules) -> Outcome {
+        match self {
+            Machine::Pure => flow.tick(now_ns, rules),
+            Machine::Kernel(kernel) => kernel.tick(now_ns, key, flow),
+        }
+    }
+
+    /// Forgets a flow.
+    pub(super) fn forget(&mut self, key: &FlowKey) {
+        if let Machine::Kernel(kernel) = self
+            && let Some(slot) = kernel.own(key)
+        {
+            slot.retire();
+        }
+    }
+}
+
+/// The loaded programs, attached nowhere: they see what is handed to them.
+pub struct InKernel {
+    kernel: Kernel,
+    events: Events,
+    rules: Rules,
+    clock_ns: u64,
+    /// Count at the begin of the capture.
+    tracked: u64,
+    frame: Vec<u8>,
+    fault: Option<KernelError>,
+}
+
+impl InKernel {
+    /// Loads the programs, which takes seconds.
+    pub fn load() -> Result<InKernel, KernelError> {
+        let mut kernel = Kernel::load(&LoadOptions {
+            max_flows: MAX_FLOWS,
+            max_flows_v6: MAX_FLOWS,
+            ..LoadOptions::default()
+        })?;
+        let events = kernel.take_events().ok_or_else(|| {
+            KernelError::NotSupported("the ring of events was taken by somebody else".to_owned())
+        })?;
+        let rules = *kernel.rules();
+        Ok(InKernel { kernel, events, rules, clock_ns: 0, tracked: 0, frame: Vec::new(), fault: None })
+    }
+
+    /// Forgets what was followed, for a capture by these rules.
+    pub(super) fn begin(&mut self, rules: Rules) -> Result<(), KernelError> {
+        // The ends of a capture belong to nobody here, whatever the hook says.
+        self.rules = Rules {
+            time_wait_local_ns: rules.time_wait_remote_ns,
+            linux_restart_local: rules.linux_restart_remote,
+            ..rules
+        };
+        self.kernel.table().clear();
+        self.tracked = self.kernel.counters()?.tracked;
+        self.kernel.set_rules(self.rules)
+    }
+
+    /// What kept the programs from being run, once.
+    pub(super) fn take_fault(&mut self) -> Option<KernelError> {
+        self.fault.take()
+    }
+
+    /// How many packets of this capture the programs gave to a flow.
+    pub(super) fn tracked(&self) -> Result<u64, KernelError> {
+        Ok(self.kernel.counters()?.tracked - self.tracked)
+    }
+
+    fn segment(
+        &mut self,
+        now_ns: u64,
+        bare: &Bare<'_>,
+        packet: &Packet,
+        flow: &mut Flow,
+    ) -> Result<Outcome, Ignored> {
+        ethernet(bare, packet, &mut self.frame)?;
+        if let Err(error) = self.run(now_ns) {
+            self.fault.get_or_insert(error);
+        }
+        let (mut cause, mut previous) = (Cause::Nothing, Previous::None);
+        self.events.drain(usize::MAX, |event| {
+            cause = Cause::from_u8(event.cause).unwrap_or(cause);
+            if event.kind == event_kind::PREVIOUS {
+                previous = Previous::from_u8(event.previous).unwrap_or_default();
+            }
+        });
+        let before = std::mem::replace(flow, self.read(&packet.key).ok_or(Ignored::TableFull)?);
+        if cause == Cause::Nothing && states(&before) != states(flow) {
+            // A SYN that nobody has answered yet makes no event.
+            cause = Cause::Syn;
+        }
+        let begun = before.is_empty() || previous != Previous::None;
+        let from = if begun { [State::Closed; 2] } else { states(&before) };
+        Ok(outcome(&before, flow, from, cause, previous))
+    }
+
+    fn run(&mut self, now_ns: u64) -> Result<(), KernelError> {
+        if self.clock_ns != now_ns {
+            self.kernel.set_clock_ns(now_ns)?;
+            self.clock_ns = now_ns;
+        }
+        self.kernel.test_run(ProgramName::Xdp, &self.frame, 1).map(|_| ())
+    }
+
+    fn tick(&mut self, now_ns: u64, key: &FlowKey, flow: &mut Flow) -> Outcome {
+        let rules = self.rules;
+        if let Some(mut slot) = self.own(key) {
+            let outcome = slot.tick(now_ns, &rules);
+            *flow = nobodys(*slot);
+            return outcome;
+        }
+        // It made room for another one in the kernel's table.
+        flow.tick(now_ns, &rules)
+    }
+
+    fn read(&self, key: &FlowKey) -> Option<Flow> {
+        let table = self.kernel.table();
+        table.read(table.find(key)?).map(|entry| nobodys(entry.flow))
+    }
+
+    fn own(&self, key: &FlowKey) -> Option<Owned<'_>> {
+        let table = self.kernel.table();
+        table.own(table.find(key)?)
+    }
+}
+
+/// The flow without what the hook says of its ends.
+fn nobodys(mut flow: Flow) -> Flow {
+    flow.facts &= !(LOCAL_A | LOCAL_B);
+    flow
+}
+
+/// What the machine in the kernel must have answered.
+fn outcome(before: &Flow, after: &Flow, from: [State; 2], cause: Cause, previous: Previous) -> Outcome {
+    let goes_on = before.incarnation == after.incarnation;
+    Outcome {
+        from,
+        to: states(after),
+        cause,
+        previous,
+        over: after.facts & OVER != 0 && !(goes_on && before.facts & OVER != 0),
+        established: after.was_established() && !(goes_on && before.was_established()),
+        restarted: false,
+    }
+}
+
+fn states(flow: &Flow) -> [State; 2] {
+    [flow.state(End::A), flow.state(End::B)]
+}
+
+/// The packet as an Ethernet frame, as far as the programs read it.
+fn ethernet(bare: &Bare<'_>, packet: &Packet, frame: &mut Vec<u8>) -> Result<(), Ignored> {
+    frame.clear();
+    let bytes = bare.packet.bytes;
+    let ip_offset = match bare.link {
+        Link::Ethernet => 14 + 4 * usize::from(packet.vlan_count),
+        Link::Ip => {
+            frame.extend([2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1]);
+            if let Some(id) = bare.vlan {
+                frame.extend([0x81, 0x00]);
+                frame.extend(id.to_be_bytes());
+            }
+            frame.extend(if packet.key.family == 4 { [0x08, 0x00] } else { [0x86, 0xdd] });
+            0
+        }
+    };
+    let length_at = ip_offset + if packet.key.family == 4 { 2 } else { 4 };
+    if bytes.get(length_at..length_at + 2) == Some(&[0, 0]) {
+        // BIG TCP: the length of the frame itself counts, and none that long can be handed to the program.
+        return Err(Ignored::Unsupported);
+    }
+    frame.extend(&bytes[..bytes.len().min(READ)]);
+    Ok(())
+}
+
+/// So much of a packet holds all that is read of it, and fits into the one page that a test run gives to a frame.
+const READ: usize = 2_048;
+/// As many of each family as the agent follows unless told otherwise.
+const MAX_FLOWS: u32 = 262_144;
