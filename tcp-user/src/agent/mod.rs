@@ -95,7 +95,12 @@ fn prepare(options: &Options, mut keeper: Keeper, present: &[Interface]) -> Resu
         format!("listening on {}: choose another address with --listen, port 0 takes any", options.listen)
     })?;
     let query = Query::bind(&options.socket, account.as_ref())?;
-    let load = LoadOptions { rules: options.rules, max_flows: options.max_flows, ..LoadOptions::default() };
+    let load = LoadOptions {
+        rules: options.rules,
+        max_flows: options.max_flows,
+        max_flows_v6: options.max_flows / 2,
+        ..LoadOptions::default()
+    };
     let mut kernel = load_programs(&load)?;
     let events = kernel.take_events().context("the event ring is taken")?;
     let names = Names::default();

@@ -28,7 +28,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "HOOK", env = "FINWAIT_INGRESS", value_parser = word_parser::<Ingress>())]
     pub ingress: Option<Ingress>,
 
-    /// Places in the flow table, rounded up to a power of two; each takes 320 octets [default: 262144]
+    /// Places for IPv4 flows, rounded up to a power of two; each takes 320 octets. IPv6 has half as many of 384 [default: 262144]
     #[arg(long, value_name = "N", env = "FINWAIT_MAX_FLOWS", value_parser = max_flows_parser())]
     pub max_flows: Option<u32>,
 
