@@ -4,8 +4,9 @@
 //! over mutations of it.
 
 use std::io::Cursor;
+use std::path::Path;
 
-use finwait::cli::{RunArgs, RunOptions};
+use finwait::cli::parse_config;
 use finwait::filter::Filter;
 use finwait::replay::{Input, Options, run_input};
 use tcp_common::flow::Closer;
@@ -116,7 +117,7 @@ fn filter(bytes: &[u8]) {
 /// The configuration file.
 fn config(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
-    if let Err(error) = RunOptions::resolve(&RunArgs::default(), Some(text)) {
+    if let Err(error) = parse_config(Path::new("finwait.toml"), text) {
         assert!(!error.to_string().is_empty());
     }
 }

@@ -44,6 +44,10 @@ pub fn execute(command: Command) -> Result<ExitCode> {
             cli::man(command.as_deref(), &mut io::stdout().lock())?;
             Ok(ExitCode::SUCCESS)
         }
+        Command::Generate { folder } => {
+            cli::generate(&folder).with_context(|| format!("writing into {}", folder.display()))?;
+            Ok(ExitCode::SUCCESS)
+        }
     }
 }
 
@@ -69,10 +73,15 @@ pub fn exit_code(error: &anyhow::Error) -> ExitCode {
         if cause.is::<NotReachable>() {
             return ExitCode::from(3);
         }
+        let denied = |io: &io::Error| io.kind() == io::ErrorKind::PermissionDenied;
+        if let Some(ConfigError::Unreadable { source, .. }) = cause.downcast_ref()
+            && denied(source)
+        {
+            return ExitCode::from(4);
+        }
         if cause.is::<FilterError>() || cause.is::<ConfigError>() || cause.is::<UsageError>() {
             return ExitCode::from(2);
         }
-        let denied = |io: &io::Error| io.kind() == io::ErrorKind::PermissionDenied;
         if cause.is::<KernelError>()
             || cause.is::<AttachError>()
             || cause.is::<LabError>()
@@ -89,14 +98,8 @@ pub fn exit_code(error: &anyhow::Error) -> ExitCode {
 }
 
 fn run_options(args: &RunArgs) -> Result<agent::Options> {
-    let file = match &args.config {
-        Some(path) => {
-            Some(std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?)
-        }
-        None => None,
-    };
     let RunOptions { interfaces, listen, socket, ingress, max_flows, user, audit_interval, rules, dry_run } =
-        RunOptions::resolve(args, file.as_deref())?;
+        RunOptions::resolve(args)?;
     Ok(agent::Options {
         interfaces,
         ingress: ingress.into(),

@@ -1,5 +1,6 @@
 //! `finwait`: parse, run, and if it goes wrong say why.
 
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -14,7 +15,7 @@ fn main() -> ExitCode {
         1 => LevelFilter::DEBUG,
         _ => LevelFilter::TRACE,
     };
-    tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false).with_max_level(level).init();
+    log_to_stderr(level);
     match execute(cli.command) {
         Ok(code) => code,
         // `finwait ls | head` has read enough.
@@ -24,6 +25,18 @@ fn main() -> ExitCode {
             exit_code(&error)
         }
     }
+}
+
+/// Coloured for people only; without the time where a journal writes its own.
+fn log_to_stderr(level: LevelFilter) {
+    let stderr = std::io::stderr();
+    let colours = stderr.is_terminal() && std::env::var_os("NO_COLOR").is_none();
+    let log = tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .with_ansi(colours)
+        .with_max_level(level);
+    if std::env::var_os("JOURNAL_STREAM").is_some() { log.without_time().init() } else { log.init() }
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

@@ -3,7 +3,7 @@
 mod common;
 
 use std::io::Write as _;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::{Agent, FINWAIT, until};
@@ -131,32 +131,4 @@ fn every_close_by_xdp() {
 #[test]
 fn every_close_by_tc() {
     every_close("tc");
-}
-
-#[test]
-fn bad_input_is_a_clear_error() {
-    let lab = Lab::new().expect("making namespaces (root needed)");
-    let run = |arguments: &[&str]| {
-        let mut command = Command::new(FINWAIT);
-        command.args(arguments);
-        lab.server.run(|| command.output()).expect("entering the namespace").expect("running")
-    };
-    let text = |output: &Output| String::from_utf8_lossy(&output.stderr).into_owned();
-    let unknown = run(&["run", "-i", "eth77", "--socket", "/dev/null/x"]);
-    assert_eq!(unknown.status.code(), Some(1));
-    assert!(text(&unknown).contains("eth77") && text(&unknown).contains("veth-server"), "{}", text(&unknown));
-    let state = run(&["run", "--timeout", "fin_wait_9=3s"]);
-    assert_eq!(state.status.code(), Some(2));
-    assert!(text(&state).contains("fin_wait_1"), "{}", text(&state));
-    let _taken = lab
-        .server
-        .run(|| std::net::TcpListener::bind("127.0.0.1:9817"))
-        .expect("namespace")
-        .expect("binding");
-    let socket = format!("{}/bad.sock", env!("CARGO_TARGET_TMPDIR"));
-    let port = run(&["run", "--socket", &socket]);
-    assert_eq!(port.status.code(), Some(1));
-    assert!(text(&port).contains("--listen"), "{}", text(&port));
-    let dry = run(&["run", "--dry-run", "--ingress", "tc"]);
-    assert!(dry.status.success() && String::from_utf8_lossy(&dry.stdout).contains("would watch veth-server"));
 }

@@ -21,6 +21,9 @@ const KERNEL_TESTS: &[&str] = &[
     "traffic",
     "prometheus",
     "storm",
+    "bad_input",
+    "dry_run",
+    "notify",
 ];
 
 /// The Debian packages whose programs those tests run.

@@ -5,11 +5,11 @@ use std::sync::{Arc, Mutex};
 
 use anyhow::{Context as _, Result};
 use futures_util::TryStreamExt as _;
-use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkInfo, LinkLayerType};
+use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkXdp};
 use serde::{Deserialize, Serialize};
 
 use super::mirror::lock;
-use crate::kernel::{AttachError, Attachment, Ingress, Kernel};
+use crate::kernel::{AttachError, Attachment, Ingress, Kernel, describe_program};
 
 /// One interface as the kernel lists it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -24,6 +24,8 @@ pub struct Interface {
     pub ethernet: bool,
     /// Whether it is real hardware, as far as the kernel tells: Ethernet, and of no virtual kind.
     pub physical: bool,
+    /// The XDP program on it.
+    pub xdp_program: Option<u32>,
 }
 
 /// A way to ask the kernel, served by a task of the runtime it is opened in.
@@ -47,6 +49,7 @@ pub async fn list(handle: &rtnetlink::Handle) -> Result<Vec<Interface>, rtnetlin
                 LinkLayerType::Ether | LinkLayerType::Loopback
             ),
             physical: message.header.link_layer_type == LinkLayerType::Ether,
+            xdp_program: None,
         };
         for attribute in message.attributes {
             match attribute {
@@ -54,6 +57,12 @@ pub async fn list(handle: &rtnetlink::Handle) -> Result<Vec<Interface>, rtnetlin
                 LinkAttribute::LinkInfo(infos) => {
                     let virtual_kind = infos.iter().any(|info| matches!(info, LinkInfo::Kind(_)));
                     interface.physical &= !virtual_kind;
+                }
+                LinkAttribute::Xdp(xdp) => {
+                    interface.xdp_program = xdp.iter().find_map(|attribute| match attribute {
+                        LinkXdp::ProgId(id) => Some(*id),
+                        _ => None,
+                    });
                 }
                 _ => {}
             }
@@ -113,6 +122,12 @@ impl Keeper {
         if self.wanted.is_empty() { interface.up } else { self.wanted.contains(&interface.name) }
     }
 
+    /// How ingress of an interface is to be watched: XDP is asked of virtual ones only by name.
+    pub fn ingress_of(&self, interface: &Interface) -> Ingress {
+        let named = !self.wanted.is_empty();
+        if self.ingress == Ingress::Xdp && !interface.physical && !named { Ingress::Tc } else { self.ingress }
+    }
+
     /// The names asked for that do not exist.
     pub fn missing(&self, interfaces: &[Interface]) -> Vec<String> {
         let exists = |name: &&String| interfaces.iter().any(|interface| interface.name == **name);
@@ -128,13 +143,11 @@ impl Keeper {
             if !self.wants(interface) || self.attached.contains_key(&interface.index) {
                 continue;
             }
-            let xdp_fits = self.ingress != Ingress::Xdp || interface.physical || !self.wanted.is_empty();
-            let ingress = if xdp_fits { self.ingress } else { Ingress::Tc };
             match kernel.attach(
                 &interface.name,
                 interface.index,
                 interface.ethernet,
-                ingress,
+                self.ingress_of(interface),
                 interface.physical,
             ) {
                 Ok(attachment) => {
@@ -143,6 +156,12 @@ impl Keeper {
                 // It went away between the list and the attempt.
                 Err(AttachError::Gone { .. }) => {}
                 Err(error) => {
+                    let error = match (error, interface.xdp_program) {
+                        (AttachError::XdpTaken { interface, .. }, Some(id)) => {
+                            AttachError::XdpTaken { interface, owner: describe_program(id) }
+                        }
+                        (error, _) => error,
+                    };
                     self.attached.insert(interface.index, Err(error.to_string()));
                     failures.push(error);
                 }

@@ -4,10 +4,12 @@
 //! takes what they tell and keeps the clock, `tally` is what was counted, `report` and `metrics` say it, `server` answers
 //! those who ask on the socket of `query`. `look` checks against the kernel's sockets.
 
+mod dry_run;
 pub mod interfaces;
 mod look;
 pub mod metrics;
 pub mod mirror;
+mod netdev;
 pub mod privileges;
 pub mod query;
 pub mod report;
@@ -27,7 +29,7 @@ use tokio::runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::broadcast;
 
-use crate::kernel::{Events, Ingress, Kernel, KernelError, LoadOptions};
+use crate::kernel::{self, Events, Ingress, Kernel, KernelError, LoadOptions};
 use interfaces::{Interface, Keeper, Names};
 use mirror::{Mirror, Shared, lock};
 use privileges::Account;
@@ -70,8 +72,7 @@ pub fn run(options: &Options) -> Result<()> {
         bail!("no interface is named {missing:?} here; there are: {}", names.join(", "));
     }
     if options.dry_run {
-        dry_run(options, &keeper, &present);
-        return Ok(());
+        return dry_run::run(options, &keeper, &present);
     }
     let ready = prepare(options, keeper, &present)?;
     runtime::Runtime::new()?.block_on(ready.serve())
@@ -95,25 +96,20 @@ fn prepare(options: &Options, mut keeper: Keeper, present: &[Interface]) -> Resu
         format!("listening on {}: choose another address with --listen, port 0 takes any", options.listen)
     })?;
     let query = Query::bind(&options.socket, account.as_ref())?;
-    let load = LoadOptions {
-        rules: options.rules,
-        max_flows: options.max_flows,
-        max_flows_v6: options.max_flows / 2,
-        ..LoadOptions::default()
-    };
-    let mut kernel = load_programs(&load)?;
+    let mut kernel = load_programs(options)?;
     let events = kernel.take_events().context("the event ring is taken")?;
     let names = Names::default();
     names.learn(present);
+    present.iter().for_each(|interface| kernel::sweep(&interface.name));
     let failures = keeper.follow(&mut kernel, present);
-    for failure in &failures {
-        tracing::warn!("{failure}");
-    }
     if keeper.count() == 0 {
         match failures.into_iter().next() {
             Some(failure) => return Err(failure.into()),
-            None => bail!("no interface is up: nothing to watch"),
+            None => return nothing_is_up(),
         }
+    }
+    for failure in failures {
+        tracing::warn!("{failure}");
     }
     privileges::give_away(account.as_ref())?;
     let shared = Arc::new(Shared {
@@ -127,9 +123,19 @@ fn prepare(options: &Options, mut keeper: Keeper, present: &[Interface]) -> Resu
     Ok(Ready { metrics, query, keeper, shared, events, audit_interval: options.audit_interval })
 }
 
+fn nothing_is_up<T>() -> Result<T> {
+    bail!("no interface is up: nothing to watch. Bring one up (`ip link set eth0 up`), or name one with -i")
+}
+
 /// Loads the programs; where that is refused, says which capability is missing.
-fn load_programs(options: &LoadOptions) -> Result<Kernel, KernelError> {
-    Kernel::load(options).map_err(|error| {
+fn load_programs(options: &Options) -> Result<Kernel, KernelError> {
+    let load = LoadOptions {
+        rules: options.rules,
+        max_flows: options.max_flows,
+        max_flows_v6: options.max_flows / 2,
+        ..LoadOptions::default()
+    };
+    Kernel::load(&load).map_err(|error| {
         let missing = privileges::missing();
         match error {
             KernelError::NotPermitted(_) | KernelError::Refused { .. } if !missing.is_empty() => {
@@ -257,17 +263,6 @@ async fn follow_forever(
 
 async fn present_interfaces() -> Result<Vec<Interface>> {
     interfaces::list(&interfaces::netlink()?).await.context("listing the interfaces")
-}
-
-fn dry_run(options: &Options, keeper: &Keeper, present: &[Interface]) {
-    for interface in present.iter().filter(|interface| keeper.wants(interface)) {
-        let xdp = options.ingress == Ingress::Xdp || (options.ingress == Ingress::Auto && interface.physical);
-        println!(
-            "would watch {} (ingress {}, egress tcx)",
-            interface.name,
-            if xdp { "xdp-native" } else { "tcx" }
-        );
-    }
 }
 
 const DRAIN_INTERVAL: Duration = Duration::from_millis(5);

@@ -5,18 +5,58 @@ use super::run::{MAX_FLOWS, RunArgs};
 use serde::{Deserialize, Deserializer, de};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+use std::{fs, io};
 
-/// A mistake in the configuration file; names line and column.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the configuration file is not understood: {0}")]
-pub struct ConfigError(String);
+/// What is wrong with the configuration file.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// It cannot be read.
+    #[error("reading the configuration file {}: {source}. Name another one with --config", path.display())]
+    Unreadable {
+        /// Where it should be.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// There is a mistake in it.
+    #[error("{}, line {line}: {message}: `{text}`", path.display())]
+    Mistake {
+        /// Where the file is.
+        path: PathBuf,
+        /// Which line, from 1.
+        line: usize,
+        /// What is wrong with it.
+        message: String,
+        /// What it says.
+        text: String,
+    },
+}
 
-/// Reads the file's text. Its keys are the names of the options.
-pub(super) fn parse(text: &str) -> Result<RunArgs, ConfigError> {
-    let file: File =
-        toml::from_str(text).map_err(|error| ConfigError(error.to_string().trim_end().to_owned()))?;
+impl ConfigError {
+    fn at(path: &Path, text: &str, error: &toml::de::Error) -> ConfigError {
+        let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+        let index = before.matches('\n').count();
+        ConfigError::Mistake {
+            path: path.into(),
+            line: index + 1,
+            message: error.message().replace('\n', ", "),
+            text: text.lines().nth(index).unwrap_or_default().trim().to_owned(),
+        }
+    }
+}
+
+/// Reads the file. Its keys are the names of the options.
+pub(super) fn read(path: &Path) -> Result<RunArgs, ConfigError> {
+    let text =
+        fs::read_to_string(path).map_err(|source| ConfigError::Unreadable { path: path.into(), source })?;
+    parse_config(path, &text)
+}
+
+/// Reads the text of the file that lies at `path`.
+pub fn parse_config(path: &Path, text: &str) -> Result<RunArgs, ConfigError> {
+    let file: File = toml::from_str(text).map_err(|error| ConfigError::at(path, text, &error))?;
     Ok(RunArgs {
         interface: file.interface,
         listen: file.listen,

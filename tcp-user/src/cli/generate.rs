@@ -3,7 +3,19 @@
 use super::Cli;
 use clap::CommandFactory as _;
 pub(super) use clap_complete::Shell;
+use std::fs;
 use std::io::{self, Write};
+use std::path::Path;
+
+/// Writes into a folder all that a package ships: a man page a command, and completions for the shells of Debian.
+pub fn generate(folder: &Path) -> io::Result<()> {
+    fs::create_dir_all(folder)?;
+    clap_mangen::generate_to(Cli::command(), folder)?;
+    for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
+        clap_complete::generate_to(shell, &mut Cli::command(), "finwait", folder)?;
+    }
+    Ok(())
+}
 
 /// Writes the completions for a shell.
 pub fn completions(shell: Shell, out: &mut impl Write) -> io::Result<()> {

@@ -108,7 +108,10 @@ impl Timeout {
 
     /// A table of limits, as the configuration file has it.
     pub(super) fn table(table: &BTreeMap<String, String>) -> Result<Vec<Timeout>, String> {
-        table.iter().map(|(name, limit)| Timeout::new(name, limit)).collect()
+        let timeout = |(name, limit): (&String, &String)| {
+            Timeout::new(name, limit).map_err(|error| format!("{name}: {error}"))
+        };
+        table.iter().map(timeout).collect()
     }
 }
 

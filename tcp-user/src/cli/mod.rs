@@ -10,8 +10,8 @@ mod options;
 mod query;
 mod run;
 
-pub use config::ConfigError;
-pub use generate::{completions, man};
+pub use config::{ConfigError, parse_config};
+pub use generate::{completions, generate, man};
 pub use machine::{MachineArgs, Timeout, TwRestart};
 pub use options::RunOptions;
 pub use query::{DEFAULT_SOCKET, FilterArgs, Report, SocketArgs};
@@ -95,6 +95,13 @@ pub enum Command {
     Man {
         /// Of this command; of finwait itself if none is given.
         command: Option<String>,
+    },
+
+    /// Write the man pages and the completions for a package.
+    #[command(hide = true)]
+    Generate {
+        /// Into this folder.
+        folder: PathBuf,
     },
 }
 

@@ -33,10 +33,14 @@ pub struct RunOptions {
 }
 
 impl RunOptions {
-    /// Joins what was typed or set in the environment with the text of the file that `--config` names.
-    pub fn resolve(args: &RunArgs, file: Option<&str>) -> Result<RunOptions, ConfigError> {
-        let file = file.map(config::parse).transpose()?.unwrap_or_default();
-        Ok(RunOptions {
+    /// Joins what was typed or set in the environment with the file that `--config` names.
+    pub fn resolve(args: &RunArgs) -> Result<RunOptions, ConfigError> {
+        let file = args.config.as_deref().map(config::read).transpose()?;
+        Ok(RunOptions::join(args, file.unwrap_or_default()))
+    }
+
+    pub(super) fn join(args: &RunArgs, file: RunArgs) -> RunOptions {
+        RunOptions {
             interfaces: if args.interface.is_empty() { file.interface } else { args.interface.clone() },
             listen: args.listen.or(file.listen).unwrap_or(DEFAULT_LISTEN),
             socket: args.socket.clone().or(file.socket).unwrap_or_else(|| DEFAULT_SOCKET.into()),
@@ -49,7 +53,7 @@ impl RunOptions {
             .filter(|interval| !interval.is_zero()),
             rules: machine(&args.machine, file.machine).rules(),
             dry_run: args.dry_run,
-        })
+        }
     }
 }
 

@@ -21,15 +21,15 @@ fn refused(line: &str) -> String {
 #[track_caller]
 fn run(line: &str, file: Option<&str>) -> RunOptions {
     let Command::Run(args) = parsed(line) else { panic!("{line}") };
-    match RunOptions::resolve(&args, file) {
-        Ok(options) => options,
+    match file.map(|text| parse_config(Path::new("f.toml"), text)).transpose() {
+        Ok(file) => RunOptions::join(&args, file.unwrap_or_default()),
         Err(error) => panic!("{error}"),
     }
 }
 
 #[track_caller]
 fn misread(file: &str) -> String {
-    RunOptions::resolve(&RunArgs::default(), Some(file)).expect_err(file).to_string()
+    parse_config(Path::new("f.toml"), file).expect_err(file).to_string()
 }
 
 const FILE: &str = r#"
@@ -214,6 +214,33 @@ fn examples_of_the_help_are_valid() {
     }
     let (_, file) = run::EXAMPLES.split_once("A configuration file:").unwrap();
     assert_eq!(run("finwait run", Some(file)).max_flows, 1 << 20);
+}
+
+/// The file of the package: as it is shipped, and with every example in force.
+#[test]
+fn the_shipped_file_has_every_option() {
+    let shipped = include_str!("../../../packaging/finwait.toml");
+    assert_eq!(run("finwait run", Some(shipped)), run("finwait run", None));
+    let keys: String = shipped
+        .lines()
+        .filter_map(|line| line.strip_prefix('#'))
+        .filter(|line| !line.starts_with(' '))
+        .fold(String::new(), |all, line| all + line + "\n");
+    assert_eq!(run("finwait run", Some(&keys)).interfaces, ["eth0", "eth1"]);
+    let mut cli = Cli::command();
+    cli.build();
+    for option in cli.find_subcommand("run").unwrap().get_arguments().filter_map(|option| option.get_long()) {
+        let in_file = keys.contains(&format!("{option} = ")) || keys.contains(&format!("[{option}]"));
+        let only_typed = ["config", "dry-run", "verbose", "help", "version"].contains(&option);
+        assert_ne!(in_file, only_typed, "{option}");
+    }
+    // What is called the default is it.
+    let defaults: String = keys
+        .lines()
+        .take_while(|line| !line.starts_with('['))
+        .filter(|line| !["interface", "user", "tw-restart"].iter().any(|example| line.starts_with(example)))
+        .fold(String::new(), |all, line| all + line + "\n");
+    assert_eq!(run("finwait run", Some(&defaults)), run("finwait run", None));
 }
 
 #[test]

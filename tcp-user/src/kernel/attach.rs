@@ -21,6 +21,17 @@ pub enum Ingress {
     Tc,
 }
 
+impl Ingress {
+    /// Whether native XDP is tried on an interface.
+    pub fn tries_xdp(self, physical: bool) -> bool {
+        match self {
+            Ingress::Xdp => true,
+            Ingress::Auto => physical,
+            Ingress::Tc => false,
+        }
+    }
+}
+
 /// One end of an interface.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[allow(missing_docs, reason = "the two directions of DESIGN's words")]
@@ -73,10 +84,12 @@ enum IngressLink {
 #[derive(Debug, thiserror::Error)]
 pub enum AttachError {
     /// Somebody else's XDP program is there.
-    #[error("{interface}: XDP is taken by another program; finwait does not replace it. Use --ingress tc")]
+    #[error("{interface}: XDP is taken by {owner}; finwait does not replace it. Use --ingress tc")]
     XdpTaken {
         /// Where.
         interface: String,
+        /// By whom.
+        owner: String,
     },
     /// The driver has no native XDP.
     #[error("{interface}: its driver has no native XDP ({reason}). Use --ingress tc")]
@@ -117,12 +130,11 @@ impl Kernel {
         ingress: Ingress,
         physical: bool,
     ) -> Result<Attachment, AttachError> {
-        let wants_xdp = match ingress {
-            Ingress::Xdp => true,
-            Ingress::Auto => physical && ethernet,
-            Ingress::Tc => false,
+        let xdp = if ingress.tries_xdp(physical && ethernet) {
+            Some(self.attach_xdp(interface, index))
+        } else {
+            None
         };
-        let xdp = if wants_xdp { Some(self.attach_xdp(interface, index)) } else { None };
         let (inbound, ingress_mode) = match (xdp, ingress) {
             (Some(Ok(link)), _) => (IngressLink::Xdp(link), Mode::XdpNative),
             (Some(Err(error)), Ingress::Xdp) => return Err(error),
@@ -147,7 +159,9 @@ impl Kernel {
         let interface = interface.to_owned();
         let xdp = self.xdp(ProgramName::Xdp)?;
         let id = xdp.attach_to_if_index(index, XdpMode::Driver).map_err(|error| match errno(&error) {
-            Some(libc::EBUSY | libc::EEXIST) => AttachError::XdpTaken { interface: interface.clone() },
+            Some(libc::EBUSY | libc::EEXIST) => {
+                AttachError::XdpTaken { interface: interface.clone(), owner: "another program".into() }
+            }
             Some(libc::ENODEV) => AttachError::Gone { interface: interface.clone() },
             _ => AttachError::XdpUnsupported { interface: interface.clone(), reason: reason(&error) },
         })?;
@@ -197,7 +211,24 @@ impl Kernel {
     }
 }
 
-fn errno(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
+/// Takes away the filters that an agent left on clsact when it was killed; its links went with it. They are known by the
+/// names of the programs: another agent in the same namespace, on a kernel without TCX, would lose its own.
+pub fn sweep(interface: &str) {
+    let hooks = [
+        (TcAttachType::Ingress, [ProgramName::In, ProgramName::InIp]),
+        (TcAttachType::Egress, [ProgramName::Out, ProgramName::OutIp]),
+    ];
+    for (hook, programs) in hooks {
+        for program in programs {
+            // An error means that there is none.
+            if tc::qdisc_detach_program(interface, hook, program.name()).is_ok() {
+                tracing::info!("{interface}: removed {} of an agent that was killed", program.name());
+            }
+        }
+    }
+}
+
+pub(super) fn errno(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
     let mut source = Some(error);
     while let Some(cause) = source {
         if let Some(io) = cause.downcast_ref::<std::io::Error>() {

@@ -1,16 +1,18 @@
 //! The kernel side as the agent sees it: the only module that names aya.
 //!
-//! `table` is the flow tables in shared memory (one of its two `part`s a family), `attach` puts programs on interfaces,
-//! `events` drains the ring, `clock` relates the kernel's clocks.
+//! `table` is the flow tables in shared memory (one of its two `part`s a family), `attach` puts programs on interfaces, `probe`
+//! looks what is there, `events` drains the ring, `clock` relates the kernel's clocks.
 
 mod attach;
 mod clock;
 mod events;
 mod part;
+mod probe;
 mod table;
 
-pub use attach::{AttachError, Attachment, Hook, Ingress, Mode};
+pub use attach::{AttachError, Attachment, Hook, Ingress, Mode, sweep};
 pub use events::Events;
+pub use probe::{describe_program, has_tcx};
 pub use table::{Entry, Fill, Owned, Table};
 
 use std::sync::Arc;
