@@ -35,7 +35,7 @@ pub fn execute(command: Command) -> Result<ExitCode> {
         Command::Status(args) => wait_for(status(&args)),
         Command::Audit(args) => wait_for(audit::run(&args)),
         Command::Replay(args) => replay::run(&args),
-        Command::Demo(args) => demo::run(args.ingress.into()).map(found),
+        Command::Demo(args) => wait_for(demo::run(args.ingress.into())),
         Command::Completions { shell } => {
             cli::completions(shell, &mut io::stdout().lock())?;
             Ok(ExitCode::SUCCESS)

@@ -34,6 +34,8 @@ enum Chore {
         #[arg(long)]
         check: bool,
     },
+    /// Records anew the closes that `finwait demo` shows where it may not run (root needed).
+    RecordDemo,
     /// Prints the cost of a packet in the kernel programs (root needed).
     Bench,
     /// Puts deliberate faults into the rules, one at a time, and demands that the tests notice each (minutes).
@@ -67,6 +69,7 @@ fn main() -> Result<()> {
         Chore::Test => run::test(),
         Chore::Demo { arguments } => run::demo(&arguments),
         Chore::BuildEbpf { check } => build_ebpf::build(check),
+        Chore::RecordDemo => run::record_demo(),
         Chore::Bench => run::bench(),
         Chore::Mutants { only } => mutants::run(only.as_deref()),
         Chore::Fuzz { target, seconds } => fuzz::fuzz(&target, seconds),

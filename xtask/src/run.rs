@@ -24,6 +24,7 @@ const KERNEL_TESTS: &[&str] = &[
     "bad_input",
     "dry_run",
     "notify",
+    "demo",
 ];
 
 /// The Debian packages whose programs those tests run.
@@ -81,6 +82,19 @@ pub(crate) fn demo(arguments: &[String]) -> Result<()> {
         sudo
     };
     call(command.arg("demo").args(arguments))
+}
+
+/// The capture in the binary: new when the scenarios of the lab have changed.
+pub(crate) fn record_demo() -> Result<()> {
+    debian::install(&["tcpdump"])?;
+    let capture = format!("{}/recording.pcap", target_dir());
+    let _ = std::fs::remove_file(&capture);
+    cargo(&["run", "--quiet", "--package", "tcp-user", "--example", "record_demo", &capture])?;
+    call(Command::new("gzip").args(["-9", "--no-name", "--force", &capture]))?;
+    let kept = build_ebpf::root().join("tcp-user/src/demo/recording.pcap.gz");
+    std::fs::copy(format!("{capture}.gz"), &kept).context("keeping the recording")?;
+    println!("wrote {}; commit it", kept.display());
+    Ok(())
 }
 
 /// Cost of a packet in the kernel programs.

@@ -135,15 +135,7 @@ fn load_programs(options: &Options) -> Result<Kernel, KernelError> {
         max_flows_v6: options.max_flows / 2,
         ..LoadOptions::default()
     };
-    Kernel::load(&load).map_err(|error| {
-        let missing = privileges::missing();
-        match error {
-            KernelError::NotPermitted(_) | KernelError::Refused { .. } if !missing.is_empty() => {
-                KernelError::NotPermitted(format!("{} missing", missing.join(", ")))
-            }
-            error => error,
-        }
-    })
+    Kernel::load(&load).map_err(privileges::explain)
 }
 
 impl Ready {

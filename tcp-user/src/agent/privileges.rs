@@ -8,6 +8,8 @@ use caps::{CapSet, Capability, CapsHashSet};
 use nix::sys::prctl;
 use nix::unistd::{self, Gid, Uid, User};
 
+use crate::kernel::KernelError;
+
 /// What loading the programs takes. The verifier of a process without CAP_PERFMON refuses some pointer arithmetic.
 const LOADING: [Capability; 3] = [Capability::CAP_BPF, Capability::CAP_NET_ADMIN, Capability::CAP_PERFMON];
 
@@ -62,8 +64,19 @@ impl Account {
     }
 }
 
+/// A refusal to load, with what is missing if that is the reason.
+pub fn explain(error: KernelError) -> KernelError {
+    let missing = missing();
+    match error {
+        KernelError::NotPermitted(_) | KernelError::Refused { .. } if !missing.is_empty() => {
+            KernelError::NotPermitted(format!("{} missing", missing.join(", ")))
+        }
+        error => error,
+    }
+}
+
 /// The names of what loading takes and this process lacks.
-pub fn missing() -> Vec<String> {
+fn missing() -> Vec<String> {
     LOADING
         .into_iter()
         .filter(|&capability| !has(capability))

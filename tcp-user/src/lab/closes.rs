@@ -84,7 +84,7 @@ impl Scenario {
     }
 
     /// The server's port: the scenario's place in the table, so that a person finds it again.
-    fn port(&self) -> u16 {
+    pub(crate) fn port(&self) -> u16 {
         let place = SCENARIOS.iter().position(|scenario| scenario.name == self.name).unwrap_or(0);
         FIRST_PORT + place as u16
     }

@@ -50,7 +50,7 @@ pub(super) const LOCAL: Style = Style::new().bold();
 pub(super) const ABORTED: Style = AnsiColor::Red.on_default();
 
 /// Green works, yellow closes, red waits for a program that does not close, cyan waits for the clock.
-pub(super) const fn state_style(state: State, confirmed: bool) -> Style {
+pub(crate) const fn state_style(state: State, confirmed: bool) -> Style {
     let style = match state {
         State::Established => AnsiColor::Green.on_default(),
         State::SynSent | State::SynReceived => AnsiColor::Blue.on_default(),

@@ -1,0 +1,35 @@
+//! Records the closes of `finwait demo` on the cable of a lab, into the file that is named: see `cargo xtask record-demo`.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use finwait::lab::{Family, Lab, Scenario};
+
+fn main() -> Result<()> {
+    let file = PathBuf::from(std::env::args_os().nth(1).context("name a file")?);
+    let lab = Lab::new()?;
+    let mut tcpdump = Command::new("tcpdump");
+    tcpdump
+        .args(["--immediate-mode", "-U", "-Z", "root", "-i", lab.server.interface, "-w"])
+        .arg(&file)
+        .arg("tcp");
+    let mut tcpdump = lab.server.run(|| tcpdump.spawn())?.context("starting tcpdump")?;
+    // It has opened the interface when it has written the header.
+    while !file.metadata().is_ok_and(|metadata| metadata.len() > 0) {
+        ensure!(tcpdump.try_wait()?.is_none(), "tcpdump ended early");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let mut played = Vec::new();
+    for family in Family::ALL {
+        for play in Scenario::perform_all(&lab, family) {
+            played.push(play?);
+        }
+    }
+    // The last segments are on their way through tcpdump.
+    std::thread::sleep(Duration::from_secs(1));
+    ensure!(Command::new("kill").args(["-s", "INT", &tcpdump.id().to_string()]).status()?.success());
+    ensure!(tcpdump.wait()?.success(), "tcpdump failed");
+    Ok(())
+}

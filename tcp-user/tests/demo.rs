@@ -1,0 +1,77 @@
+//! `finwait demo` as a newcomer meets it: with every right, with none, and with Ctrl-C.
+
+mod common;
+mod foreign;
+
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command, Output, Stdio};
+
+use common::FINWAIT;
+
+fn demo(command: &mut Command) -> (Output, String) {
+    let output = command.output().expect("starting it");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    (output, text)
+}
+
+/// The rows of both tables: how many there are, and all of them are right.
+#[track_caller]
+fn assert_all_right(text: &str) {
+    for family in ["IPv4, ", "IPv6, "] {
+        assert!(text.contains(family), "{text}");
+    }
+    let rows = text.lines().filter(|line| line.trim_start().starts_with("ok ")).count();
+    assert_eq!(rows, 2 * finwait::lab::SCENARIOS.len(), "{text}");
+    assert!(!text.contains("NO ") && !text.contains("not seen"), "{text}");
+}
+
+#[test]
+fn root_sees_it_happen() {
+    let (output, text) = demo(Command::new(FINWAIT).arg("demo"));
+    assert!(output.status.success(), "{output:?}");
+    assert_all_right(&text);
+    assert!(text.contains("xdp-native on ingress") && !text.to_lowercase().contains("recording"), "{text}");
+}
+
+#[test]
+fn an_ordinary_user_sees_a_recording() {
+    let nobody = ["--reuid", "nobody", "--regid", "nogroup", "--clear-groups", FINWAIT, "demo"];
+    let (output, text) = demo(Command::new("setpriv").args(nobody));
+    assert_eq!(output.status.code(), Some(4), "{output:?}");
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert!(message.contains("CAP_SYS_ADMIN is missing") && message.lines().count() == 1, "{message}");
+    assert_all_right(&text);
+    assert!(text.starts_with("This is a recording.") && text.contains("sudo finwait demo"), "{text}");
+    assert_eq!(text.matches("RECORDING").count(), 2, "each table says so: {text}");
+}
+
+#[test]
+fn a_kernel_without_bpf_shows_a_recording() {
+    let mut command = Command::new(FINWAIT);
+    command.arg("demo");
+    // SAFETY: only system calls between fork and exec.
+    unsafe { command.pre_exec(|| foreign::without_bpf(libc::ENOSYS)) };
+    let (output, text) = demo(&mut command);
+    assert_eq!(output.status.code(), Some(4), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("this kernel"), "{output:?}");
+    assert_all_right(&text);
+}
+
+#[test]
+fn interrupted_it_goes_and_says_so() {
+    let mut command = Command::new(FINWAIT);
+    command.arg("demo").stdout(Stdio::null()).stderr(Stdio::piped());
+    let child = command.spawn().expect("starting it");
+    let process = format!("/proc/{}/status", child.id());
+    // It has its handler as soon as the signal is no longer left to the kernel: SIGINT is bit 1 of the caught ones.
+    common::until("it is ready for Ctrl-C", || {
+        let status = std::fs::read_to_string(&process).unwrap_or_default();
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap_or("0");
+        u64::from_str_radix(caught.trim(), 16).is_ok_and(|caught| caught & 2 != 0)
+    });
+    let sent = Command::new("kill").args(["-s", "INT", &child.id().to_string()]).status().expect("kill");
+    assert!(sent.success());
+    let output = child.wait_with_output().expect("waiting");
+    assert_eq!(output.status.code(), Some(130), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("interrupted"), "{output:?}");
+}
