@@ -57,7 +57,7 @@ enum Chore {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// Builds the Debian package and starts the program in it.
+    /// Builds the Debian package; as root also installs, uses and purges it on a copy-on-write image of this system.
     Package,
 }
 

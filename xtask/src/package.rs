@@ -1,39 +1,121 @@
-//! The Debian package, and a look at what it installs.
+//! The Debian package, and its life on a system: installed, used, purged.
 
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 
-use crate::run::{call, cargo, exists};
+use crate::build_ebpf::root;
+use crate::debian;
+use crate::run::{call, cargo, exists, is_root, target_dir};
 
-const INSTALLED: &str = "usr/sbin/finwait";
-
-/// Builds `finwait.deb` in the target folder, unpacks it beside it and starts the program in it.
+/// Builds `finwait.deb` in the target folder; as root also tries it.
 pub(crate) fn package() -> Result<()> {
     if !exists("cargo-deb") {
         cargo(&["install", "cargo-deb", "--version", "3.8.0", "--locked"])?;
     }
-    let target = std::env::var("CARGO_TARGET_DIR").unwrap_or_else(|_| "target".into());
-    let target = std::path::absolute(&target).context("the target folder")?;
+    let target = std::path::absolute(target_dir()).context("the target folder")?;
     let package = target.join("finwait.deb");
-    let unpacked = target.join("finwait.deb.unpacked");
     cargo(&["build", "--release", "--package", "tcp-user"])?;
+    let pages = target.join("release/pages");
+    remove(&pages)?;
+    call(Command::new(target.join("release/finwait")).arg("generate").arg(&pages))?;
+    call(Command::new("gzip").args(["-9", "--no-name"]).args(files_ending(&pages, ".1")?))?;
     call(
         Command::new("cargo-deb").args(["-p", "tcp-user", "--no-build", "--strip", "--output"]).arg(&package),
     )?;
     call(Command::new("dpkg-deb").arg("--contents").arg(&package))?;
-    remove(&unpacked)?;
-    call(Command::new("dpkg-deb").arg("--extract").args([&package, &unpacked]))?;
-    call(Command::new(unpacked.join(INSTALLED)).arg("--version"))?;
-    remove(&unpacked)?;
+    if is_root() {
+        try_out(&target, &package)?;
+    } else {
+        println!(
+            "not root: the package was not installed anywhere. As root it is, on a copy-on-write image of this system"
+        );
+    }
     println!("{} is ready: apt install {0}", package.display());
     Ok(())
 }
 
+fn files_ending(folder: &Path, ending: &str) -> Result<Vec<PathBuf>> {
+    let files = fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))?;
+    let paths = files.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+    Ok(paths.into_iter().filter(|path| path.to_string_lossy().ends_with(ending)).collect())
+}
+
+/// Boots a systemd on a copy-on-write image of this system and lives the package's life there.
+fn try_out(target: &Path, package: &Path) -> Result<()> {
+    debian::install(&["systemd", "adduser", "curl", "iproute2"])?;
+    let folder = target.join("package-trial");
+    remove(&folder)?;
+    fs::create_dir_all(&folder).context("making the folder of the trial")?;
+    fs::copy(package, folder.join("finwait.deb")).context("copying the package")?;
+    let scripts = root().join("packaging/trial");
+    for name in ["trial.sh", "trial.service"] {
+        fs::copy(scripts.join(name), folder.join(name)).with_context(|| format!("copying {name}"))?;
+    }
+    let group = ControlGroup::new()?;
+    let booted = Command::new("sh")
+        .args(["-c", r#"echo $$ > "$1/cgroup.procs" && shift && exec unshare "$@""#, "sh"])
+        .arg(&group.0)
+        .args(["--mount", "--pid", "--net", "--cgroup", "--ipc", "--uts", "--fork", "--kill-child", "sh"])
+        .args([&scripts.join("boot.sh"), &folder])
+        .status()
+        .context("starting unshare")?;
+    let log = fs::read_to_string(folder.join("log")).unwrap_or_default();
+    if !booted.success() {
+        bail!("the package was tried ({booted}), and this is how far it came:\n{log}");
+    }
+    println!(
+        "the package was installed, started by systemd, used, upset and purged: {}",
+        folder.join("log").display()
+    );
+    Ok(())
+}
+
+/// A control group of our own, so that the systemd inside meets none of the system's. Gone when dropped.
+struct ControlGroup(PathBuf);
+
+impl ControlGroup {
+    fn new() -> Result<ControlGroup> {
+        let mounts = fs::read_to_string("/proc/self/mounts").context("reading the mounts")?;
+        let place = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+        let place =
+            place.filter(|words| words.get(2) == Some(&"cgroup2")).find_map(|words| words.get(1).copied());
+        let place = place.context("no cgroup2 is mounted: systemd needs one")?;
+        let folder = Path::new(place).join(format!("finwait-package-{}", std::process::id()));
+        fs::create_dir(&folder).with_context(|| format!("making {}", folder.display()))?;
+        Ok(ControlGroup(folder))
+    }
+}
+
+impl Drop for ControlGroup {
+    fn drop(&mut self) {
+        // What is in it is dead or dying.
+        for _ in 0..50 {
+            remove_groups(&self.0);
+            if !self.0.exists() {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+        eprintln!("{} is left", self.0.display());
+    }
+}
+
+/// Control groups are removed leaf by leaf, and their files not at all.
+fn remove_groups(group: &Path) {
+    for entry in fs::read_dir(group).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_groups(&entry.path());
+        }
+    }
+    let _ = fs::remove_dir(group);
+}
+
 fn remove(folder: &Path) -> Result<()> {
     if folder.exists() {
-        std::fs::remove_dir_all(folder).with_context(|| format!("removing {}", folder.display()))?;
+        fs::remove_dir_all(folder).with_context(|| format!("removing {}", folder.display()))?;
     }
     Ok(())
 }

@@ -1,0 +1,87 @@
+# What an administrator does with the package, from the installation to the purge. Runs as a service of a systemd of its
+# own: see boot.sh.
+
+trap '[ $? = 0 ] || journalctl --no-pager --lines 40 --unit finwait' EXIT
+
+# Whether a command succeeds within two minutes.
+eventually() {
+    tries=0
+    until "$@"; do
+        tries=$((tries + 1))
+        [ $tries -lt 240 ]
+        sleep 0.5
+    done
+}
+# Whether a command fails, as it should. (`! command` would end nothing.)
+fails() {
+    if "$@"; then return 1; fi
+}
+# A line of the agent's /proc/PID/status.
+has() {
+    grep -q "^$1:[[:space:]]*$2\$" "/proc/$(systemctl show --property MainPID --value finwait)/status"
+}
+
+# Images for containers forbid to start what is installed; this is to be a host.
+rm -f /usr/sbin/policy-rc.d
+dpkg -i /run/trial/finwait.deb
+systemd-analyze verify finwait.service
+systemd-analyze security --no-pager --threshold=30 finwait.service | tail -1
+systemctl is-enabled finwait
+
+# The installation has started it, and it is ready: attached, answering, and poor.
+systemctl is-active finwait
+finwait status
+finwait status | grep -E '^ *lo +tcx +tcx'
+curl --silent --fail http://127.0.0.1:9817/metrics | grep '^finwait_build_info'
+has Uid "$(id -u finwait | sed 's/.*/&[[:space:]]*&[[:space:]]*&[[:space:]]*&/')"
+has CapEff 0000000000001000
+has CapPrm 0000000000001000
+has NoNewPrivs 1
+test "$(stat --format '%a %U %G' /run/finwait)" = '750 finwait finwait'
+test "$(stat --format '%a %U %G' /run/finwait/finwait.sock)" = '660 finwait finwait'
+setpriv --reuid nobody --regid finwait --clear-groups finwait status > /dev/null
+fails setpriv --reuid nobody --regid nogroup --clear-groups finwait status
+
+# What later interfaces need is there.
+ip link add late0 type veth peer name late1
+ip link set late0 up
+watched() { finwait status | grep -E '^ *late0 +tcx +tcx'; }
+eventually watched
+
+# An agent that hangs is found by the watchdog and replaced.
+mkdir -p /run/systemd/system/finwait.service.d
+printf '[Service]\nWatchdogSec=3\n' > /run/systemd/system/finwait.service.d/trial.conf
+systemctl daemon-reload
+systemctl restart finwait
+before=$(systemctl show --property MainPID --value finwait)
+sleep 6
+test "$(systemctl show --property MainPID --value finwait)" = "$before"
+kill -STOP "$before"
+replaced() {
+    systemctl is-active --quiet finwait && [ "$(systemctl show --property MainPID --value finwait)" != "$before" ]
+}
+eventually replaced
+journalctl --no-pager --unit finwait | grep -i watchdog
+finwait status > /dev/null
+
+# A mistake in the configuration file is told, and mended.
+echo 'max-flow = 3' >> /etc/finwait/finwait.toml
+systemctl stop finwait
+fails systemctl start finwait
+journalctl --no-pager --unit finwait | grep 'finwait.toml, line .*max-flow'
+sed -i '$d' /etc/finwait/finwait.toml
+systemctl reset-failed finwait
+systemctl start finwait
+
+# The pages and completions are where the shells and man look.
+for page in finwait finwait-run finwait-ls; do zcat /usr/share/man/man1/$page.1.gz | grep -q '^.TH'; done
+bash -c '. /usr/share/bash-completion/completions/finwait && complete -p finwait'
+test -s /usr/share/zsh/vendor-completions/_finwait
+test -s /usr/share/fish/vendor_completions.d/finwait.fish
+
+dpkg --purge finwait
+fails systemctl is-active finwait
+test ! -e /run/finwait
+for path in /usr/bin/finwait /etc/finwait /lib/systemd/system/finwait.service /usr/share/doc/finwait; do
+    test ! -e $path
+done
