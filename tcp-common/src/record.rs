@@ -5,7 +5,8 @@
 //!
 //! # The slot protocol
 //!
-//! A slot is owned through its 64-bit tag, and the tag changes by compare-and-swap only:
+//! A slot is owned through its 64-bit tag. Whoever wants it changes the tag by compare-and-swap; whoever has made it BUSY
+//! is alone with it and may let go by a plain store, after everything else that it wrote:
 //!
 //! * `FREE -> CLAIM`: one CPU claims the slot for a flow, writes the key, then looks through the window again.
 //! * `CLAIM -> BUSY`: no other slot of the window has the flow; the claimer goes on as its owner.

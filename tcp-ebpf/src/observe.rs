@@ -53,6 +53,15 @@ pub fn hand_on(link: Link, direction: Direction) {
     }
 }
 
+/// What this CPU works with.
+#[inline(always)]
+fn desk() -> Option<(&'static mut Work, &'static Settings, &'static mut Counters)> {
+    let (work, counters) = (WORK.get_ptr_mut(0)?, COUNTERS.get_ptr_mut(0)?);
+    let settings = SETTINGS.get(0)?;
+    // SAFETY: as in `hand_on`; called once for a packet.
+    Some(unsafe { (&mut *work, settings, &mut *counters) })
+}
+
 /// The agent attaches nothing before the program behind the tail call is in place; even so the packet is counted.
 #[inline(always)]
 pub fn nowhere_to_go() {
@@ -67,10 +76,7 @@ pub fn nowhere_to_go() {
 /// Follows one packet. Every way out increments exactly one of `tracked` and `ignored`.
 #[inline(always)]
 pub fn observe<P: Packet>(packet: &P, link: Link, direction: Direction) {
-    let (Some(counters), Some(work)) = (COUNTERS.get_ptr_mut(0), WORK.get_ptr_mut(0)) else { return };
-    let Some(settings) = SETTINGS.get(0) else { return };
-    // SAFETY: as in `hand_on`.
-    let (counters, work) = unsafe { (&mut *counters, &mut *work) };
+    let Some((work, settings, counters)) = desk() else { return };
     let read = read(packet, packet, link, direction, work);
     finish(read, work, settings, counters);
 }
@@ -79,10 +85,7 @@ pub fn observe<P: Packet>(packet: &P, link: Link, direction: Direction) {
 /// headers are not all in the packet's linear part.
 #[inline(always)]
 pub fn observe_linear(packet: &SkbPacket<'_>) -> bool {
-    let (Some(counters), Some(work)) = (COUNTERS.get_ptr_mut(0), WORK.get_ptr_mut(0)) else { return true };
-    let Some(settings) = SETTINGS.get(0) else { return true };
-    // SAFETY: as in `hand_on`.
-    let (counters, work) = unsafe { (&mut *counters, &mut *work) };
+    let Some((work, settings, counters)) = desk() else { return true };
     let (link, direction) = (work.link, work.direction);
     let read = read(packet, packet, link, direction, work);
     if matches!(read, Err(Ignored::Truncated)) {
@@ -95,10 +98,7 @@ pub fn observe_linear(packet: &SkbPacket<'_>) -> bool {
 /// What [`observe_linear`] has left.
 #[inline(always)]
 pub fn observe_copied(packet: &SkbPacket<'_>) {
-    let (Some(counters), Some(work)) = (COUNTERS.get_ptr_mut(0), WORK.get_ptr_mut(0)) else { return };
-    let Some(settings) = SETTINGS.get(0) else { return };
-    // SAFETY: as in `hand_on`.
-    let (counters, work) = unsafe { (&mut *counters, &mut *work) };
+    let Some((work, settings, counters)) = desk() else { return };
     let (link, direction) = (work.link, work.direction);
     let read = match packet.copied() {
         Some(copied) => read(&copied, packet, link, direction, work),

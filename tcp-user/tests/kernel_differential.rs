@@ -4,6 +4,7 @@
 //! The segments are those of two model endpoints over a bad network, some of them bent, and streams of hostile ones; four
 //! flows of both families at a time, so that flows share the table and the clock.
 
+mod frames;
 #[path = "../../tcp-common/tests/model/mod.rs"]
 mod model;
 
@@ -212,48 +213,9 @@ fn port_a(place: u16) -> u16 {
 
 /// The frame of a segment of flow `place`: IPv4 where that is even, else IPv6.
 fn frame(place: u16, sender: End, segment: &Segment) -> Vec<u8> {
-    let tcp = tcp_header(place, sender, segment);
-    let last = |end| if end == End::A { 1 } else { 2 };
-    let (source, destination) = (last(sender), last(sender.peer()));
-    let len = (tcp.len() + segment.payload_len as usize) as u16;
-    let mut frame = vec![2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1];
     if place.is_multiple_of(2) {
-        frame.extend([8, 0, 0x45, 0]);
-        frame.extend((len + 20).to_be_bytes());
-        frame.extend([0, 0, 0x40, 0, 64, 6, 0, 0, 10, 9, 0, source, 10, 9, 0, destination]);
+        frames::frame_of(port_a(place), sender, segment)
     } else {
-        frame.extend([0x86, 0xdd, 0x60, 0, 0, 0]);
-        frame.extend(len.to_be_bytes());
-        frame.extend([6, 64]);
-        for end in [source, destination] {
-            frame.extend([0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, end]);
-        }
+        frames::frame_v6_of(port_a(place), sender, segment)
     }
-    frame.extend(tcp);
-    frame.resize(frame.len().max(60), 0);
-    frame
-}
-
-/// The payload's octets, which no program reads, are left out.
-fn tcp_header(place: u16, sender: End, segment: &Segment) -> Vec<u8> {
-    let ports = [port_a(place), 80];
-    let mut options = Vec::new();
-    if segment.has(Segment::HAS_WSCALE) {
-        options.extend([3, 3, segment.wscale, 1]);
-    }
-    if segment.has(Segment::HAS_TIMESTAMP) {
-        options.extend([1, 1, 8, 10]);
-        options.extend(segment.tsval.to_be_bytes());
-        options.extend(segment.tsecr.to_be_bytes());
-    }
-    let mut header = Vec::new();
-    header.extend(ports[sender as usize].to_be_bytes());
-    header.extend(ports[sender.peer() as usize].to_be_bytes());
-    header.extend(segment.seq.to_be_bytes());
-    header.extend(segment.ack.to_be_bytes());
-    header.extend([((20 + options.len() as u8) / 4) << 4, segment.flags.0]);
-    header.extend(segment.window.to_be_bytes());
-    header.extend([0, 0, 0, 0]);
-    header.extend(options);
-    header
 }

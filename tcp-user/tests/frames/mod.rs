@@ -12,12 +12,48 @@ pub fn frame(sender: End, segment: &Segment) -> Vec<u8> {
 
 /// The same with another port of end A.
 pub fn frame_of(port_a: u16, sender: End, segment: &Segment) -> Vec<u8> {
-    let a = ([10, 9, 0, 1], port_a);
-    let b = ([10, 9, 0, 2], 80u16);
-    let (source, destination) = match sender {
-        End::A => (a, b),
-        End::B => (b, a),
-    };
+    let tcp = tcp_header(port_a, sender, segment);
+    let total = 20 + tcp.len() + segment.payload_len as usize;
+    let mut ip = vec![0x45, 0];
+    ip.extend(u16::try_from(total).expect("fits into IPv4").to_be_bytes());
+    ip.extend([0, 0, 0x40, 0, 64, 6, 0, 0]);
+    for end in [sender, sender.peer()] {
+        ip.extend([10, 9, 0, host(end)]);
+    }
+    ethernet([8, 0], &ip, &tcp)
+}
+
+/// The same in IPv6.
+pub fn frame_v6_of(port_a: u16, sender: End, segment: &Segment) -> Vec<u8> {
+    let tcp = tcp_header(port_a, sender, segment);
+    let len = tcp.len() + segment.payload_len as usize;
+    let mut ip = vec![0x60, 0, 0, 0];
+    ip.extend(u16::try_from(len).expect("fits into IPv6").to_be_bytes());
+    ip.extend([6, 64]);
+    for end in [sender, sender.peer()] {
+        ip.extend([0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, host(end)]);
+    }
+    ethernet([0x86, 0xdd], &ip, &tcp)
+}
+
+fn ethernet(ether_type: [u8; 2], ip: &[u8], tcp: &[u8]) -> Vec<u8> {
+    let mut frame = vec![2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1];
+    frame.extend(ether_type);
+    frame.extend(ip);
+    frame.extend(tcp);
+    frame.resize(frame.len().max(60), 0);
+    frame
+}
+
+const fn host(end: End) -> u8 {
+    match end {
+        End::A => 1,
+        End::B => 2,
+    }
+}
+
+fn tcp_header(port_a: u16, sender: End, segment: &Segment) -> Vec<u8> {
+    let ports = [port_a, 80];
     let mut options = Vec::new();
     if segment.has(Segment::HAS_WSCALE) {
         options.extend([3, 3, segment.wscale, 1]);
@@ -27,21 +63,14 @@ pub fn frame_of(port_a: u16, sender: End, segment: &Segment) -> Vec<u8> {
         options.extend(segment.tsval.to_be_bytes());
         options.extend(segment.tsecr.to_be_bytes());
     }
-    let total = 40 + options.len() + segment.payload_len as usize;
-    let mut frame = vec![2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 8, 0];
-    frame.extend([0x45, 0]);
-    frame.extend(u16::try_from(total).expect("fits into IPv4").to_be_bytes());
-    frame.extend([0, 0, 0x40, 0, 64, 6, 0, 0]);
-    frame.extend(source.0);
-    frame.extend(destination.0);
-    frame.extend(source.1.to_be_bytes());
-    frame.extend(destination.1.to_be_bytes());
-    frame.extend(segment.seq.to_be_bytes());
-    frame.extend(segment.ack.to_be_bytes());
-    frame.extend([((20 + options.len() as u8) / 4) << 4, segment.flags.0]);
-    frame.extend(segment.window.to_be_bytes());
-    frame.extend([0, 0, 0, 0]);
-    frame.extend(&options);
-    frame.resize(frame.len().max(60), 0);
-    frame
+    let mut header = Vec::new();
+    header.extend(ports[sender as usize].to_be_bytes());
+    header.extend(ports[sender.peer() as usize].to_be_bytes());
+    header.extend(segment.seq.to_be_bytes());
+    header.extend(segment.ack.to_be_bytes());
+    header.extend([((20 + options.len() as u8) / 4) << 4, segment.flags.0]);
+    header.extend(segment.window.to_be_bytes());
+    header.extend([0, 0, 0, 0]);
+    header.extend(options);
+    header
 }
