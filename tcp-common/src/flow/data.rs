@@ -366,17 +366,22 @@ fn merge_blocks(half: &mut Half) {
     }
 }
 
-/// Keeps an out-of-order block; where both places are taken by others the peer's ACK will raise the edge instead.
+/// Keeps an out-of-order block, one with those it touches; where both places are taken by others the peer's ACK will raise
+/// the edge instead.
 #[inline(always)]
-fn hold_block(half: &mut Half, start: Seq, end: Seq) {
-    let touches = |s: Seq, e: Seq| at_or_before(start, e) && at_or_before(s, end);
-    if half.has(BLOCK_0) && touches(half.blocks[0], half.blocks[1]) {
-        half.blocks[0] = if before(start, half.blocks[0]) { start } else { half.blocks[0] };
-        half.blocks[1] = later(half.blocks[1], end);
-    } else if half.has(BLOCK_1) && touches(half.blocks[2], half.blocks[3]) {
-        half.blocks[2] = if before(start, half.blocks[2]) { start } else { half.blocks[2] };
-        half.blocks[3] = later(half.blocks[3], end);
-    } else if !half.has(BLOCK_0) {
+fn hold_block(half: &mut Half, mut start: Seq, mut end: Seq) {
+    let [start_0, end_0, start_1, end_1] = half.blocks;
+    if half.has(BLOCK_0) && at_or_before(start, end_0) && at_or_before(start_0, end) {
+        start = if before(start, start_0) { start } else { start_0 };
+        end = later(end, end_0);
+        half.clear(BLOCK_0);
+    }
+    if half.has(BLOCK_1) && at_or_before(start, end_1) && at_or_before(start_1, end) {
+        start = if before(start, start_1) { start } else { start_1 };
+        end = later(end, end_1);
+        half.clear(BLOCK_1);
+    }
+    if !half.has(BLOCK_0) {
         half.blocks[0] = start;
         half.blocks[1] = end;
         half.set(BLOCK_0);

@@ -165,6 +165,19 @@ impl Endpoint {
         opening || self.ack_due || (self.is_synchronized() && self.una < self.nxt)
     }
 
+    /// How many separate blocks it holds beyond holes.
+    pub fn blocks_held(&self) -> usize {
+        let mut held = self.held.clone();
+        held.sort_unstable();
+        let mut end = 0;
+        let begins_one = |&&(start, block_end): &&(u64, u64)| {
+            let apart = start > end;
+            end = end.max(block_end);
+            apart
+        };
+        held.iter().filter(begins_one).count()
+    }
+
     /// A segment arrives (RFC 9293 3.10.7).
     pub fn receive(&mut self, segment: &Segment, now_ns: u64, out: &mut Vec<Segment>) {
         match self.state {

@@ -18,6 +18,8 @@ pub struct World {
     pub ends: [Endpoint; 2],
     /// A RST of A may never have reached B, which the tap cannot know.
     pub lost_reset: bool,
+    /// A held more than two separate blocks at some time: more than the observer keeps, until the ACK of A (R10).
+    pub many_blocks: bool,
     under_way: [Vec<Segment>; 2],
     seen: Vec<Seen>,
 }
@@ -37,6 +39,7 @@ impl World {
             now_ns: START_NS,
             ends: [Endpoint::new(a, listens[0]), Endpoint::new(b, listens[1])],
             lost_reset: false,
+            many_blocks: false,
             under_way: [Vec::new(), Vec::new()],
             seen: Vec::new(),
         }
@@ -165,6 +168,7 @@ impl World {
         }
         let mut out = Vec::new();
         self.ends[to as usize].receive(&segment, self.now_ns, &mut out);
+        self.many_blocks |= self.ends[0].blocks_held() > 2;
         self.send(to, out);
     }
 
