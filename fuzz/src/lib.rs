@@ -86,7 +86,7 @@ fn endpoints(bytes: &[u8]) {
             flow.on_segment(seen.at_ns, seen.sender, &seen.segment, &Rules::RFC);
         }
         flow.tick(world.now_ns, &Rules::RFC);
-        if world.many_blocks {
+        if world.beyond {
             return;
         }
         assert_eq!(plain(flow.state(End::A)), plain(world.state(End::A)));

@@ -178,7 +178,7 @@ impl Follower {
             );
         }
         self.flow.tick(world.now_ns, &Rules::RFC);
-        if self.wrong.is_ok() && !world.many_blocks {
+        if self.wrong.is_ok() && !world.beyond {
             self.wrong = self.check_local(world);
         }
     }
@@ -205,7 +205,7 @@ impl Follower {
     }
 
     fn check_close(&self, world: &World) -> TestCaseResult {
-        if !self.witness.is_exact() || world.ends[1].crashed || world.many_blocks {
+        if !self.witness.is_exact() || world.ends[1].crashed || world.beyond {
             return Ok(());
         }
         if let (Some(closer), Some(kinds)) = (self.witness.closer(world), self.witness.kinds(world)) {

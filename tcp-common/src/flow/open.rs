@@ -66,10 +66,7 @@ impl Flow {
         let empty = self.incarnation == 0;
         let (x, y) = sides(&mut self.halves, sender);
         let same_isn = x.has(SYN) && x.isn == segment.seq;
-        // A copy of the SYN came after its receiver had closed, and began anew there: the receiver's own word for it.
-        let anew =
-            x.state == State::Closed as u8 && !same_isn && y.has(SYN) && y.syn_acknowledged_by(segment.ack);
-        if empty || ended || anew {
+        if empty || ended {
             if same_isn && !silence {
                 return Cause::Late;
             }

@@ -165,6 +165,11 @@ impl Endpoint {
         opening || self.ack_due || (self.is_synchronized() && self.una < self.nxt)
     }
 
+    /// Whether it waits for the answer to a SYN of this number.
+    pub fn opens_with(&self, seq: u32) -> bool {
+        self.state == State::SynSent && self.iss as u32 == seq
+    }
+
     /// How many separate blocks it holds beyond holes.
     pub fn blocks_held(&self) -> usize {
         let mut held = self.held.clone();

@@ -18,8 +18,9 @@ pub struct World {
     pub ends: [Endpoint; 2],
     /// A RST of A may never have reached B, which the tap cannot know.
     pub lost_reset: bool,
-    /// A held more than two separate blocks at some time: more than the observer keeps, until the ACK of A (R10).
-    pub many_blocks: bool,
+    /// Something has happened that the observer does not follow: A held more than two separate blocks (R10), or an end that
+    /// has closed answers a copy of a SYN whose sender is in another life (R16).
+    pub beyond: bool,
     under_way: [Vec<Segment>; 2],
     seen: Vec<Seen>,
 }
@@ -39,7 +40,7 @@ impl World {
             now_ns: START_NS,
             ends: [Endpoint::new(a, listens[0]), Endpoint::new(b, listens[1])],
             lost_reset: false,
-            many_blocks: false,
+            beyond: false,
             under_way: [Vec::new(), Vec::new()],
             seen: Vec::new(),
         }
@@ -167,8 +168,12 @@ impl World {
             self.seen.push(Seen { at_ns: self.now_ns, sender: End::B, segment });
         }
         let mut out = Vec::new();
+        let begins = self.state(to) == State::Listen;
         self.ends[to as usize].receive(&segment, self.now_ns, &mut out);
-        self.many_blocks |= self.ends[0].blocks_held() > 2;
+        let old_syn = begins
+            && self.state(to) == State::SynReceived
+            && !self.ends[to.peer() as usize].opens_with(segment.seq);
+        self.beyond |= old_syn || self.ends[0].blocks_held() > 2;
         self.send(to, out);
     }
 
