@@ -19,7 +19,7 @@ impl Flow {
     /// 2MSL begins anew where the peer's FIN comes again (RFC 9293 3.10.7.4); on Linux with any segment that has an ACK
     /// (`tcp_timewait_state_process`).
     #[inline(always)]
-    fn restart_time_wait(&mut self, step: &Step, cause: Cause, outcome: &mut Outcome) {
+    pub(super) fn restart_time_wait(&mut self, step: &Step, cause: Cause, outcome: &mut Outcome) {
         let Step { now_ns, rules, .. } = *step;
         let sender = step.sender();
         let holder = sender.peer();
@@ -316,7 +316,11 @@ fn prove(x: &Half, y: &Half, segment: &Segment, covers: bool, fresh: bool) -> St
     }
     match proved {
         State::Unknown | State::SynSent if before(y.isn, segment.ack) => State::Established,
-        State::SynReceived if before(y.first, segment.ack) || (fresh && x.has(SYN_ACKED)) => {
+        // With Fast Open data go out before the handshake is over.
+        State::SynReceived
+            if before(y.first, segment.ack)
+                || (fresh && x.has(SYN_ACKED) && y.first == y.isn.wrapping_add(1)) =>
+        {
             State::Established
         }
         State::Unknown

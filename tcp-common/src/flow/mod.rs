@@ -155,7 +155,11 @@ impl Flow {
         let step = Step { now_ns, sender: sender as u32, segment, rules };
         outcome.cause = match segment.kind() {
             Kind::Syn => self.on_syn(&step, &mut outcome),
-            Kind::SynAck => self.on_syn_ack(&step, &mut outcome),
+            Kind::SynAck => {
+                let cause = self.on_syn_ack(&step, &mut outcome);
+                self.restart_time_wait(&step, cause, &mut outcome);
+                cause
+            }
             Kind::Fin | Kind::Ack => self.on_data(&step, &mut outcome),
             Kind::Rst => self.on_reset(&step, &mut outcome),
             Kind::Bad => Cause::BadFlags,
