@@ -210,9 +210,11 @@ fn a_killed_agent_is_in_nobodys_way() {
     assert!(after.len() == 1 && after[0].contains("0x7"), "the stranger: {after:?}");
     assert!(Path::new(&socket).exists(), "a stale socket");
 
-    let again = Agent::start_by(&scene.lab, &socket, &mut command());
-    assert!(again.stop("TERM").success());
-    assert!(!Path::new(&socket).exists());
+    // In place of the stale socket, and by XDP.
+    let xdp = ["--ingress", "xdp", "-i", server.interface];
+    let again = Agent::start_by(&scene.lab, &socket, command().args(xdp));
+    assert!(attached(server, server.interface).contains(&"xdp finwait_xdp".to_owned()));
+    assert_eq!(again.stop("KILL").code(), None, "killed");
     assert_eq!(attached(server, server.interface), after);
 }
 
