@@ -36,8 +36,12 @@ enum Chore {
     },
     /// Records anew the closes that `finwait demo` shows where it may not run (root needed).
     RecordDemo,
-    /// Prints the cost of a packet in the kernel programs (root needed).
-    Bench,
+    /// Measures the cost of a packet beside bare programs and nf_conntrack (root needed).
+    Bench {
+        /// Fewer and shorter rounds, fewer flows.
+        #[arg(long)]
+        quick: bool,
+    },
     /// Puts deliberate faults into the rules, one at a time, and demands that the tests notice each (minutes).
     Mutants {
         /// Only those whose id begins so, such as `R12`.
@@ -70,7 +74,7 @@ fn main() -> Result<()> {
         Chore::Demo { arguments } => run::demo(&arguments),
         Chore::BuildEbpf { check } => build_ebpf::build(check),
         Chore::RecordDemo => run::record_demo(),
-        Chore::Bench => run::bench(),
+        Chore::Bench { quick } => run::bench(quick),
         Chore::Mutants { only } => mutants::run(only.as_deref()),
         Chore::Fuzz { target, seconds } => fuzz::fuzz(&target, seconds),
         Chore::Storm { arguments } => run::storm(&arguments),

@@ -97,9 +97,14 @@ pub(crate) fn record_demo() -> Result<()> {
     Ok(())
 }
 
-/// Cost of a packet in the kernel programs.
-pub(crate) fn bench() -> Result<()> {
-    cargo(&["run", "--quiet", "--release", "--package", "tcp-user", "--example", "bench"])
+/// Cost of a packet in the kernel programs, beside bare programs and nf_conntrack.
+pub(crate) fn bench(quick: bool) -> Result<()> {
+    debian::install(&["nftables"])?;
+    let json = format!("{}/bench.json", target_dir());
+    let mut arguments =
+        vec!["run", "--quiet", "--package", "tcp-user", "--example", "bench", "--", "--json", &json];
+    arguments.extend(quick.then_some("--quick"));
+    cargo(&arguments)
 }
 
 /// The socket storm, with what `arguments` say of it.
