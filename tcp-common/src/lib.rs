@@ -5,7 +5,8 @@
 //! homes, the kernel programs, the capture replay and the tests, and whatever is proved of it in one holds in all.
 //!
 //! Modules in the order a packet meets them: [`wire`] makes bytes a [`FlowKey`] and a [`Segment`] or names the reason
-//! why it is [`Ignored`]; [`flow`] applies the segment to the two ends; [`record`] is what crosses the kernel boundary.
+//! why it is [`Ignored`]; [`flow`] applies the segment to the two ends; [`table`] is where flows are kept, [`record`] what else crosses
+//! the kernel boundary.
 
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
@@ -17,6 +18,7 @@ pub mod record;
 mod segment;
 pub mod seq;
 mod state;
+pub mod table;
 pub mod wire;
 
 pub use flow::{Cause, CloseKind, Flow, Outcome, Previous, Rules};

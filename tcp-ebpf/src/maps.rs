@@ -17,6 +17,13 @@ pub static FLOWS_V4: Array<Slot4> = Array::with_max_entries(1024, MMAPABLE);
 #[map]
 pub static FLOWS_V6: Array<Slot6> = Array::with_max_entries(1024, MMAPABLE);
 
+/// Where the flows of each home are, a word for each place of the table.
+#[map]
+pub static DIRECTORY_V4: Array<u64> = Array::with_max_entries(1024, MMAPABLE);
+
+#[map]
+pub static DIRECTORY_V6: Array<u64> = Array::with_max_entries(1024, MMAPABLE);
+
 #[map]
 pub static SETTINGS: Array<Settings> = Array::with_max_entries(1, MMAPABLE);
 

@@ -8,6 +8,7 @@ use tcp_common::{
     Cause, End, Flow, FlowKey, FlowKey4, Ignored, Kind, Outcome, Previous,
     flow::{AT_SHIFT, Prediction},
     record::{Counters, Settings, short_hook},
+    table::Victim,
     wire::{self, Bytes, Link},
 };
 
@@ -30,6 +31,8 @@ pub struct Work {
     pub link: Link,
     /// Slot of the flow, in the table of its family.
     pub slot: u32,
+    /// Who must make room for it.
+    pub victim: Victim,
     /// What came of asking for it.
     pub taken: Taken,
     pub outcome: Outcome,
@@ -155,20 +158,20 @@ fn follow(work: &mut Work, settings: &Settings, counters: &mut Counters) -> Resu
         Taken::Nothing(reason) => return Err(reason),
     }
     if !claim_direction(work) {
-        give_back(work);
+        give_back(work, settings);
         return Err(Ignored::Duplicate);
     }
     apply(work, settings, counters);
-    give_back(work);
+    give_back(work, settings);
     Ok(())
 }
 
 #[inline(always)]
-fn give_back(work: &mut Work) {
+fn give_back(work: &Work, settings: &Settings) {
     if work.packet.key.family == 4 {
-        table::give_back::<FlowKey4>(work);
+        table::give_back::<FlowKey4>(work, settings);
     } else {
-        table::give_back::<FlowKey>(work);
+        table::give_back::<FlowKey>(work, settings);
     }
 }
 

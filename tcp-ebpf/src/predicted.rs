@@ -2,7 +2,8 @@
 
 use tcp_common::{
     FlowKey, FlowKey4,
-    record::{Counters, Hash, Tag, WINDOW, segment_kind, short_hook},
+    record::{Counters, segment_kind, short_hook},
+    table::{self, Home, Memory as _, Tag},
     wire::{
         Link,
         plain::{self, Plain},
@@ -13,7 +14,7 @@ use crate::{
     clock,
     maps::{COUNTERS, SETTINGS},
     packet::{Direction, Packet},
-    table::{self, Table},
+    table::{Maps, Table},
 };
 
 /// Takes the packet if it was predicted, and says whether it did; any other is for the machine.
@@ -30,33 +31,23 @@ pub fn take<P: Packet>(packet: &P, link: Link, direction: Direction) -> bool {
 #[inline(always)]
 fn take_plain<K: Table, P: Packet>(plain: &Plain<K>, packet: &P, direction: Direction) -> bool {
     let Some(settings) = SETTINGS.get(0) else { return false };
-    let hash = Hash::of(&plain.key, settings.seed);
+    let maps = Maps::<K>::new(settings);
+    let home = Home::of(&plain.key, settings.seed, maps.places());
+    let Some((slot, tag)) = table::find_steady(maps, &plain.key, home) else { return false };
     let hook = short_hook(packet.interface_index() << 1 | direction as u32);
     let wire_segments = packet.wire_segments().clamp(1, 255);
     let now_ns = clock::coarse_ns(settings);
-    let mask = K::mask(settings);
-    for step in 0..WINDOW {
-        let Some(slot) = K::slot(hash.base(mask).wrapping_add(step) & mask) else { return false };
-        let tag = table::load(slot);
-        if tag.phase() != Tag::STEADY || tag.fingerprint() != hash.fingerprint() {
-            continue;
-        }
-        // SAFETY: a map value. What is read before the tag changes hands is valid if the tag is still the same then.
-        let (key, prediction) = unsafe { (&(*slot).key, &mut (*slot).prediction) };
-        if *key != plain.key {
-            continue;
-        }
-        if !prediction.fits(plain, wire_segments, hook, now_ns, settings.steady_silence_ns)
-            || !table::swap(slot, tag, tag.next(Tag::BUSY))
-        {
-            return false;
-        }
-        prediction.take(plain, wire_segments, now_ns);
-        table::store(slot, tag.next(Tag::BUSY).next(Tag::STEADY));
-        count(plain.payload_len, wire_segments, direction);
-        return true;
+    // SAFETY: a map value. What is read before the tag changes hands is valid if the tag is still the same then.
+    let prediction = unsafe { &mut (*slot).prediction };
+    if !prediction.fits(plain, wire_segments, hook, now_ns, settings.steady_silence_ns)
+        || !maps.swap_tag(slot, tag, tag.next(Tag::BUSY))
+    {
+        return false;
     }
-    false
+    prediction.take(plain, wire_segments, now_ns);
+    maps.store_tag(slot, tag.next(Tag::BUSY).next(Tag::STEADY));
+    count(plain.payload_len, wire_segments, direction);
+    true
 }
 
 #[inline(always)]

@@ -2,8 +2,8 @@
 
 use aya_ebpf::helpers::bpf_get_smp_processor_id;
 use tcp_common::{
-    End, Flow, FlowKey, FlowKey4, Ignored, Kind, State,
-    record::{Counters, Event, event_flag, event_kind, segment_kind},
+    End, Flow, FlowKey, FlowKey4, Ignored, Kind, State, TableKey,
+    record::{Counters, Event, Slot, event_flag, event_kind, segment_kind},
 };
 
 use crate::{maps::EVENTS, observe::Work, table::Table as _};
@@ -72,7 +72,7 @@ pub fn transition(work: &mut Work, counters: &mut Counters) {
     work.flags = (outcome.over as u32 * event_flag::OVER)
         | (outcome.established as u32 * event_flag::ESTABLISHED)
         | (outcome.restarted as u32 * event_flag::RESTARTED);
-    emit(event_kind::TRANSITION, work, &work.flow, counters);
+    emit(event_kind::TRANSITION, work, &work.packet.key, &work.flow, counters);
 }
 
 /// The incarnation before ended because this segment began the next one; the slot still holds it.
@@ -81,17 +81,23 @@ pub fn previous(work: &mut Work, counters: &mut Counters) {
     work.flags = 0;
     if work.packet.key.family == 4 {
         if let Some(held) = FlowKey4::held(work.slot) {
-            emit(event_kind::PREVIOUS, work, &held.flow, counters);
+            emit(event_kind::PREVIOUS, work, &work.packet.key, &held.flow, counters);
         }
     } else if let Some(held) = FlowKey::held(work.slot) {
-        emit(event_kind::PREVIOUS, work, &held.flow, counters);
+        emit(event_kind::PREVIOUS, work, &work.packet.key, &held.flow, counters);
     }
+}
+
+/// A flow had to make room for the one at hand, and nobody has told of its end yet.
+#[inline(always)]
+pub fn evicted<K: TableKey>(held: &Slot<K>, work: &Work, counters: &mut Counters) {
+    emit(event_kind::EVICTED, work, &held.key.flow_key(), &held.flow, counters);
 }
 
 /// The slot was busy: the agent applies the segment.
 #[inline(always)]
 pub fn deferred(work: &Work, counters: &mut Counters) -> Result<(), Ignored> {
-    if emit(event_kind::DEFERRED, work, &work.flow, counters) {
+    if emit(event_kind::DEFERRED, work, &work.packet.key, &work.flow, counters) {
         counters.deferred += 1;
         Ok(())
     } else {
@@ -101,7 +107,7 @@ pub fn deferred(work: &Work, counters: &mut Counters) -> Result<(), Ignored> {
 
 /// Writes an event, or counts it as lost.
 #[inline(never)]
-fn emit(kind: u8, work: &Work, flow: &Flow, counters: &mut Counters) -> bool {
+fn emit(kind: u8, work: &Work, key: &FlowKey, flow: &Flow, counters: &mut Counters) -> bool {
     let sequence = counters.events.wrapping_add(counters.events_lost);
     let Some(mut entry) = EVENTS.reserve::<Event>(0) else {
         counters.events_lost += 1;
@@ -125,7 +131,7 @@ fn emit(kind: u8, work: &Work, flow: &Flow, counters: &mut Counters) -> bool {
         (*event).flags = work.flags;
         (*event).segment = work.packet.segment;
         (*event).reserved = 0;
-        (*event).key = work.packet.key;
+        (*event).key = *key;
         (*event).flow = *flow;
     }
     entry.submit(RB_NO_WAKEUP);

@@ -181,18 +181,25 @@ fn status_text(status: &Status) -> String {
             or_dash(&watched.error),
         ]);
     }
+    let classes: Vec<_> = status
+        .table_classes
+        .iter()
+        .map(|(class, count)| format!("{count} {}", class.replace('_', "-")))
+        .collect();
     format!(
-        "finwait {} (pid {}) since {:.0}\nflow table: {} of {} slots, {:.1} MiB\npackets: {}, events lost: {}, deferred: {}, evicted: {}\n\n{table}",
+        "finwait {} (pid {}) since {:.0}\nflow table: {} of {} connections ({}), {:.1} MiB\npackets: {}, events lost: {}, deferred: {}, evicted: {}, refused: {}\n\n{table}",
         status.version,
         status.pid,
         status.started_at,
         status.table_used,
         status.table_capacity,
+        classes.join(", "),
         status.table_bytes as f64 / f64::from(1 << 20),
         status.packets,
         status.events_lost,
         status.deferred,
-        status.evicted
+        status.evicted,
+        status.refused
     )
 }
 

@@ -88,7 +88,7 @@ fn snapshot(mut next: impl FnMut() -> u64) -> Snapshot {
             ..Tally::default()
         },
         endpoints: rows(next),
-        table_used: next(),
+        table_classes: row(next),
         table_capacity: next(),
     }
 }

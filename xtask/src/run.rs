@@ -14,6 +14,7 @@ const KERNEL_TESTS: &[&str] = &[
     "kernel_replay",
     "query",
     "kernel_two_cpus",
+    "kernel_table",
     "lab",
     "agent",
     "privileges",

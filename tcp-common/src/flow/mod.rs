@@ -189,6 +189,20 @@ impl Flow {
         self.halves[0].state == State::Closed as u8 && self.halves[1].state == State::Closed as u8
     }
 
+    /// Whether no two ends have agreed on it: a handshake that is not done, or the middle of a connection of which one end
+    /// has shown itself a few times. Anybody can make such flows, with any addresses.
+    #[inline(always)]
+    pub fn is_half_open(&self) -> bool {
+        let [a, b] = &self.halves;
+        let opening =
+            |half: &Half| half.state == State::SynSent as u8 || half.state == State::SynReceived as u8;
+        if self.facts & flow_fact::MIDSTREAM != 0 {
+            return !(a.has(half_fact::SEEN) && b.has(half_fact::SEEN))
+                && a.segments.saturating_add(b.segments) < SPEAKS_ALONE;
+        }
+        self.facts & flow_fact::ESTABLISHED == 0 && (opening(a) || opening(b))
+    }
+
     /// Assumed state of one end: CLOSED where nothing is known.
     #[inline(always)]
     pub fn state(&self, end: End) -> State {
@@ -234,6 +248,9 @@ const fn local_bit(end: End) -> u32 {
         End::B => flow_fact::LOCAL_B,
     }
 }
+
+/// So many segments of one end alone are believed to be of a connection whose other direction takes another way.
+const SPEAKS_ALONE: u32 = 8;
 
 /// One segment on its way through the machine.
 struct Step<'a> {

@@ -84,11 +84,11 @@ impl Looker {
 
     /// Asks for the sockets of flows that have been silent, on from where the last look stopped.
     fn absent_twice(&mut self, diag: &mut Diag) -> Result<Vec<Absent>, SocketsError> {
-        let capacity = self.shared.table.capacity();
+        let places = self.shared.table.places();
         let (now_ns, mut lookups, mut confirmed) = (monotonic_ns(), 0, Vec::new());
-        for _ in 0..capacity {
+        for _ in 0..places {
             let index = self.next_slot;
-            self.next_slot = (index + 1) % capacity;
+            self.next_slot = (index + 1) % places;
             let before = self.absent.remove(&index);
             let Some(entry) = self.shared.table.read(index).filter(|entry| self.is_silent(entry, now_ns))
             else {

@@ -50,9 +50,7 @@ impl Shared {
     pub fn snapshot(&self) -> anyhow::Result<Snapshot> {
         let counters = lock(&self.kernel).counters()?;
         let mut endpoints = [[0; State::COUNT]; 2];
-        let mut used = 0;
         for entry in self.table.entries() {
-            used += 1;
             if !entry.flow.is_over() {
                 for end in [End::A, End::B] {
                     endpoints[usize::from(entry.flow.is_local(end))][entry.flow.state(end) as usize] += 1;
@@ -60,8 +58,10 @@ impl Shared {
             }
         }
         let tally = lock(&self.tally).clone();
-        let capacity = u64::from(self.table.capacity());
-        Ok(Snapshot { counters, tally, endpoints, table_used: used, table_capacity: capacity })
+        let [v4, v6] = self.table.fill().map(|fill| fill.classes().map(u64::from));
+        let table_classes = [0, 1, 2].map(|class| v4[class] + v6[class]);
+        let table_capacity = u64::from(self.table.capacity());
+        Ok(Snapshot { counters, tally, endpoints, table_classes, table_capacity })
     }
 
     /// How to describe flows now.
@@ -136,24 +136,24 @@ impl Mirror {
         lock(&self.shared.tally).delivered += count as u64;
         if std::mem::take(&mut self.lost) {
             lock(&self.shared.tally).resyncs += 1;
-            self.sweep(self.shared.table.capacity());
+            self.sweep(self.shared.table.places());
         }
         count
     }
 
     /// Looks at the next `slots` slots.
     pub fn sweep(&mut self, slots: u32) {
-        let capacity = self.shared.table.capacity();
-        for _ in 0..slots.min(capacity) {
+        let places = self.shared.table.places();
+        for _ in 0..slots.min(places) {
             let index = self.next_slot;
-            self.next_slot = (index + 1) % capacity;
+            self.next_slot = (index + 1) % places;
             self.look_at(index);
         }
     }
 
     /// Looks at one of `parts` parts of the table, the next one each time.
     pub fn sweep_part(&mut self, parts: u32) {
-        self.sweep(self.shared.table.capacity().div_ceil(parts));
+        self.sweep(self.shared.table.places().div_ceil(parts));
     }
 
     fn note_sequence(&mut self, event: &Event) {
@@ -187,6 +187,7 @@ impl Mirror {
             }
             event_kind::PREVIOUS => self.take_previous(event),
             event_kind::DEFERRED => self.apply_deferred(event),
+            event_kind::EVICTED => self.take_evicted(event),
             _ => {}
         }
     }
@@ -214,6 +215,14 @@ impl Mirror {
             }
             self.report(&event.key, &flow, event.hook, event.at_ns);
         }
+    }
+
+    /// A flow that was over, or as good as, and had to make room before the sweep came to it.
+    fn take_evicted(&self, event: &Event) {
+        if open_uncounted(&event.flow) {
+            lock(&self.shared.tally).count_open(&event.key, &event.flow);
+        }
+        self.report(&event.key, &event.flow, event.hook, event.at_ns);
     }
 
     /// Applies a segment that found its flow's slot busy, by the function that the kernel would have used.

@@ -47,7 +47,7 @@ pub struct Options {
     pub listen: SocketAddr,
     /// The query socket.
     pub socket: PathBuf,
-    /// Places in the flow table.
+    /// IPv4 connections that always find a place.
     pub max_flows: u32,
     /// Whom to become when everything is attached.
     pub user: Option<String>,

@@ -1,5 +1,6 @@
 //! What the agent answers: the query socket (HTTP over a Unix socket) and `/metrics`.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Router;
@@ -11,12 +12,14 @@ use axum::routing::get;
 use futures_util::stream;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use tcp_common::Ignored;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::interfaces::Watched;
 use super::metrics::{self, Format};
 use super::mirror::{Shared, Told, hook_of};
 use super::report::Stats;
+use super::tally::FLOW_CLASSES;
 use crate::filter::Filter;
 
 /// The answer to `/status`.
@@ -35,9 +38,12 @@ pub struct Status {
     pub started_at: Timestamp,
     /// What sits where.
     pub interfaces: Vec<Watched>,
-    /// Slots in use and slots.
+    /// Connections in the flow table.
     pub table_used: u64,
-    /// Slots of the flow table.
+    /// Of those, by what they are when space is short (`half_open`, `live`, `finished`).
+    #[serde(default)]
+    pub table_classes: BTreeMap<String, u64>,
+    /// Connections that all find a place.
     pub table_capacity: u64,
     /// Memory of the flow table, bytes.
     pub table_bytes: u64,
@@ -49,6 +55,9 @@ pub struct Status {
     pub deferred: u64,
     /// Flows evicted to make room.
     pub evicted: u64,
+    /// Packets of flows that found no place.
+    #[serde(default)]
+    pub refused: u64,
     /// Instructions the verifier walked, by program.
     pub verified_instructions: Vec<(String, u32)>,
     /// 2MSL of this host's ends, ms.
@@ -93,14 +102,14 @@ struct Which {
 
 /// A line a connection, as many as there are, never all in memory.
 async fn connections(State(app): State<App>, Query(which): Query<Which>) -> Response {
-    let capacity = app.shared.table.capacity();
+    let places = app.shared.table.places();
     let body = stream::unfold(0u32, move |next| {
         let app = app.clone();
         async move {
-            if next >= capacity {
+            if next >= places {
                 return None;
             }
-            let until = next.saturating_add(SLOTS_A_CHUNK).min(capacity);
+            let until = next.saturating_add(SLOTS_A_CHUNK).min(places);
             let mut chunk = Vec::new();
             let describer = app.shared.describer();
             for entry in (next..until).filter_map(|index| app.shared.table.read(index)) {
@@ -188,13 +197,15 @@ async fn status(State(app): State<App>) -> Response {
         namespace: crate::audit::namespace(),
         started_at: app.started_at,
         interfaces: super::mirror::lock(&app.watched).clone(),
-        table_used: snapshot.table_used,
+        table_used: snapshot.table_used(),
+        table_classes: FLOW_CLASSES.map(str::to_owned).into_iter().zip(snapshot.table_classes).collect(),
         table_capacity: snapshot.table_capacity,
         table_bytes: app.shared.table.bytes() as u64,
         packets: snapshot.counters.seen,
         events_lost: snapshot.counters.events_lost,
         deferred: snapshot.counters.deferred,
         evicted: snapshot.counters.evicted.iter().sum(),
+        refused: snapshot.counters.ignored[Ignored::TableFull as usize],
         verified_instructions: programs,
         two_msl_ms: app.shared.rules.time_wait_local_ns / 1_000_000,
     })

@@ -41,6 +41,8 @@ pub const RESET_REASONS: [&str; 7] =
     ["refused", "abort", "after_fin", "state_lost", "half_open", "time_wait_assassination", "blind"];
 /// The role of the local end in an open.
 pub const ROLES: [&str; 2] = ["client", "server"];
+/// What a flow is when space is short: the first must make room before the last, the second never.
+pub const FLOW_CLASSES: [&str; 3] = ["half_open", "live", "finished"];
 /// Address families.
 pub const FAMILIES: [&str; 2] = ["ipv4", "ipv6"];
 
@@ -162,13 +164,18 @@ pub struct Snapshot {
     pub tally: Tally,
     /// Ends by [`Place`] and state, connections that are over left out.
     pub endpoints: [[u64; State::COUNT]; 2],
-    /// Slots in use.
-    pub table_used: u64,
-    /// Slots.
+    /// Flows in the table by [`FLOW_CLASSES`].
+    pub table_classes: [u64; 3],
+    /// Flows that always find a place.
     pub table_capacity: u64,
 }
 
 impl Snapshot {
+    /// Flows in the table.
+    pub fn table_used(&self) -> u64 {
+        self.table_classes.iter().sum()
+    }
+
     /// Transitions of kernel and agent together.
     pub fn transitions(&self, place: Place, from: State, to: State) -> u64 {
         let (place, from, to) = (place as usize, from as usize, to as usize);

@@ -74,5 +74,5 @@ const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr
 /// An orphan in FIN-WAIT-2 is kept by Linux for 60 s.
 const DEFAULT_AUDIT_INTERVAL: Duration = Duration::from_secs(30);
 
-/// 80 MiB of flow table.
+/// 175 MiB of flow table.
 const DEFAULT_MAX_FLOWS: u32 = 262_144;

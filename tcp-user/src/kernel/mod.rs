@@ -23,6 +23,9 @@ use aya::{Ebpf, EbpfLoader, Pod, VerifierLogLevel};
 use tcp_common::Rules;
 use tcp_common::State;
 use tcp_common::record::{Clocks, Counters, LAYOUT, Settings};
+use tcp_common::table::places_for;
+
+use part::Part;
 
 /// The committed object, built from `tcp-ebpf/` by `cargo xtask build-ebpf`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/finwait.bpf.o");
@@ -124,7 +127,7 @@ fn other<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
 pub struct LoadOptions {
     /// Rules of the state machine.
     pub rules: Rules,
-    /// Places in the flow table of IPv4; rounded up to a power of two.
+    /// Flows of IPv4 that all find a place; the table has four places for three.
     pub max_flows: u32,
     /// The same of IPv6.
     pub max_flows_v6: u32,
@@ -173,12 +176,14 @@ unsafe impl Pod for PodClocks {}
 impl Kernel {
     /// Loads every program. Nothing is attached yet.
     pub fn load(options: &LoadOptions) -> Result<Kernel, KernelError> {
-        let slots = |flows: u32| flows.max(64).checked_next_power_of_two().unwrap_or(1 << 31);
-        let (v4, v6) = (slots(options.max_flows), slots(options.max_flows_v6));
+        let rated = [options.max_flows, options.max_flows_v6];
+        let [v4, v6] = rated.map(places_for);
         let ring_bytes = options.ring_bytes.max(4096).checked_next_power_of_two().unwrap_or(1 << 30);
         let mut ebpf = EbpfLoader::new()
             .map_max_entries("FLOWS_V4", v4)
             .map_max_entries("FLOWS_V6", v6)
+            .map_max_entries("DIRECTORY_V4", v4)
+            .map_max_entries("DIRECTORY_V6", v6)
             .map_max_entries("EVENTS", ring_bytes)
             .verifier_log_level(VerifierLogLevel::STATS)
             .load(OBJECT)
@@ -192,8 +197,9 @@ impl Kernel {
             chain(&mut ebpf, "MACHINE_TC", &[ProgramName::MachineTc, ProgramName::CopiedTc])?,
         ];
         let seed = random_seed();
-        let (flows_v4, flows_v6) = (take(&mut ebpf, "FLOWS_V4")?, take(&mut ebpf, "FLOWS_V6")?);
-        let table = Arc::new(Table::map((flows_v4, v4), (flows_v6, v6), seed)?);
+        let part_v4 = Part::map(take(&mut ebpf, "FLOWS_V4")?, take(&mut ebpf, "DIRECTORY_V4")?, v4)?;
+        let part_v6 = Part::map(take(&mut ebpf, "FLOWS_V6")?, take(&mut ebpf, "DIRECTORY_V6")?, v6)?;
+        let table = Arc::new(Table::new(part_v4, part_v6, rated, seed));
         let settings =
             Array::try_from(take(&mut ebpf, "SETTINGS")?).map_err(other("opening the settings"))?;
         let clocks = Array::try_from(take(&mut ebpf, "CLOCKS")?).map_err(other("opening the clocks"))?;
@@ -207,8 +213,8 @@ impl Kernel {
             steady_silence_ns: 0,
             jiffy_ns: 0,
             jiffies_at_ns: 0,
-            mask_v4: v4 - 1,
-            mask_v6: v6 - 1,
+            places_v4: v4,
+            places_v6: v6,
             layout: LAYOUT,
             reserved: 0,
         };

@@ -1,8 +1,7 @@
-//! One family's flow table in memory that kernel and agent share.
+//! One family's flow table in memory that kernel and agent share, as the agent sees it.
 //!
-//! The protocol of a slot is told in [`tcp_common::record`]; this is the only place where the agent follows it.
+//! The protocol is [`tcp_common::table`]'s; here is the memory that it works on.
 
-use std::marker::PhantomData;
 use std::os::fd::AsFd as _;
 use std::ptr;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
@@ -10,63 +9,52 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 use aya::maps::{Map, MapData};
 use memmap2::{MmapOptions, MmapRaw};
 use tcp_common::TableKey;
-use tcp_common::record::{Hash, Slot, Tag, WINDOW};
+use tcp_common::record::Slot;
+use tcp_common::table::{self, Home, Memory, NOWHERE, Tag, Word};
 
 use super::{KernelError, other};
 
-/// The mapped table.
+/// The mapped table and its directory.
 pub(super) struct Part<K> {
-    memory: MmapRaw,
-    slots: u32,
-    // The map lives as long as somebody holds it.
-    _map: MapData,
-    key: PhantomData<K>,
+    slots: Mapped<Slot<K>>,
+    words: Mapped<u64>,
 }
 
-// SAFETY: the memory is shared with the kernel anyway; every access goes through the tag's protocol or is a copy that
-// the tag's version validates.
-unsafe impl<K> Sync for Part<K> {}
-// SAFETY: as above.
-unsafe impl<K> Send for Part<K> {}
-
 impl<K: TableKey> Part<K> {
-    pub(super) fn map(map: Map, slots: u32) -> Result<Part<K>, KernelError> {
-        let Map::Array(map) = map else {
-            return Err(KernelError::NotSupported("a flow table is no array".into()));
-        };
-        let len = slots as usize * size_of::<Slot<K>>();
-        let memory =
-            MmapOptions::new().len(len).map_raw(&map.fd().as_fd()).map_err(other("mapping a flow table"))?;
-        Ok(Part { memory, slots, _map: map, key: PhantomData })
+    pub(super) fn map(slots: Map, words: Map, places: u32) -> Result<Part<K>, KernelError> {
+        Ok(Part { slots: Mapped::map(slots, places)?, words: Mapped::map(words, places)? })
     }
 
-    pub(super) fn slots(&self) -> u32 {
-        self.slots
+    pub(super) fn places(&self) -> u32 {
+        self.slots.len
     }
 
     pub(super) fn bytes(&self) -> usize {
-        self.slots as usize * size_of::<Slot<K>>()
+        self.slots.bytes() + self.words.bytes()
     }
 
-    /// How many slots are in use.
-    pub(super) fn used(&self) -> u32 {
-        (0..self.slots).filter(|&index| self.load(index).phase() >= Tag::LIVE).count() as u32
+    /// How many places are in each phase.
+    pub(super) fn phases(&self) -> [u32; Tag::PHASES] {
+        let mut phases = [0; Tag::PHASES];
+        for index in 0..self.places() {
+            phases[self.load(index).phase() as usize % Tag::PHASES] += 1;
+        }
+        phases
     }
 
     /// A consistent copy of a slot with its flow settled, or `None` where there is no flow.
     pub(super) fn read(&self, index: u32) -> Option<Slot<K>> {
         for _ in 0..READ_TRIES {
             let before = self.load(index);
-            match before.phase() {
-                Tag::LIVE | Tag::STEADY => {}
-                Tag::BUSY => {
-                    std::hint::spin_loop();
-                    continue;
-                }
-                _ => return None,
+            if before.phase() == Tag::FREE {
+                return None;
+            }
+            if !before.at_rest() {
+                std::hint::spin_loop();
+                continue;
             }
             // SAFETY: in bounds and mapped; the bytes are plain integers, and a torn copy is thrown away below.
-            let mut copy = unsafe { ptr::read_volatile(self.slot(index)) };
+            let mut copy = unsafe { ptr::read_volatile(self.slots.at(index)) };
             fence(Ordering::Acquire);
             if self.load(index) == before {
                 if before.phase() == Tag::STEADY {
@@ -78,58 +66,97 @@ impl<K: TableKey> Part<K> {
         None
     }
 
-    /// The slot of a flow, found as the kernel programs find it; `seed` is the secret of the hash.
+    /// The place of a flow, found as the kernel programs find it; `seed` is the secret of the hash.
     pub(super) fn find(&self, key: &K, seed: u64) -> Option<u32> {
-        let (hash, mask) = (Hash::of(key, seed), self.slots - 1);
-        let window = (0..WINDOW).map(|step| hash.base(mask).wrapping_add(step) & mask);
-        window.into_iter().find(|&index| {
-            self.load(index).fingerprint() == hash.fingerprint()
-                && self.read(index).is_some_and(|slot| slot.key == *key)
-        })
+        let home = Home::of(key, seed, self.places());
+        let index = table::find(self, key, home, &mut Word(0));
+        (index != NOWHERE).then_some(index)
     }
 
     /// Takes a slot that holds a flow, unless somebody else holds it right now.
     pub(super) fn own(&self, index: u32) -> Option<Held<'_, K>> {
-        let tag = self.load(index);
-        let busy = tag.next(Tag::BUSY);
-        if !tag.at_rest() || !self.swap(index, tag, busy) {
-            return None;
-        }
-        // SAFETY: the tag says BUSY and is ours: nobody else writes the slot until it is released.
-        let slot = unsafe { &mut *self.slot(index) };
-        if tag.phase() == Tag::STEADY {
+        let before = table::take_any(self, index, Tag::HELD)?;
+        // SAFETY: the tag says that it is ours: nobody else writes the slot until it is let go.
+        let slot = unsafe { &mut *self.slots.at(index) };
+        if before.phase() == Tag::STEADY {
             slot.prediction.settle(&mut slot.flow);
         }
-        Some(Held { part: self, index, tag: busy, slot })
+        Some(Held { part: self, index, slot })
     }
 
-    /// Frees every slot; for tests, when no program runs.
+    /// Retires every flow; for tests, when no program runs.
     pub(super) fn clear(&self) {
-        for index in 0..self.slots {
-            let tag = self.load(index);
-            if tag.phase() != Tag::FREE {
-                self.swap(index, tag, tag.next(Tag::FREE));
+        for index in 0..self.places() {
+            if table::take_any(self, index, Tag::HELD).is_some() {
+                table::retire(self, index);
             }
         }
     }
 
     fn load(&self, index: u32) -> Tag {
-        Tag(self.tag(index).load(Ordering::Acquire))
+        Memory::tag(self, index)
     }
 
-    fn swap(&self, index: u32, from: Tag, to: Tag) -> bool {
-        self.tag(index).compare_exchange(from.0, to.0, Ordering::SeqCst, Ordering::Relaxed).is_ok()
-    }
-
-    fn tag(&self, index: u32) -> &AtomicU64 {
+    fn tag_of(&self, index: u32) -> &AtomicU64 {
         // SAFETY: the tag is the first field, 8-byte aligned, and changed by whole words only, on both sides.
-        unsafe { AtomicU64::from_ptr(self.slot(index).cast::<u64>()) }
+        unsafe { AtomicU64::from_ptr(self.slots.at(index).cast::<u64>()) }
     }
 
-    fn slot(&self, index: u32) -> *mut Slot<K> {
-        assert!(index < self.slots, "slot {index} of {}", self.slots);
-        // SAFETY: in bounds of the mapping, as just checked.
-        unsafe { self.memory.as_mut_ptr().cast::<Slot<K>>().add(index as usize) }
+    fn word_of(&self, home: u32) -> &AtomicU64 {
+        // SAFETY: 8-byte aligned, and changed by whole words only, on both sides.
+        unsafe { AtomicU64::from_ptr(self.words.at(home)) }
+    }
+}
+
+impl<K: TableKey> Memory for &Part<K> {
+    type Key = K;
+    type Place = u32;
+
+    fn places(self) -> u32 {
+        self.slots.len
+    }
+
+    fn place(self, index: u32) -> Option<u32> {
+        (index < self.slots.len).then_some(index)
+    }
+
+    fn tag(self, index: u32) -> Tag {
+        Tag(self.tag_of(index).load(Ordering::Acquire))
+    }
+
+    fn swap_tag(self, index: u32, from: Tag, to: Tag) -> bool {
+        self.tag_of(index).compare_exchange(from.0, to.0, Ordering::SeqCst, Ordering::Relaxed).is_ok()
+    }
+
+    fn store_tag(self, index: u32, tag: Tag) {
+        self.tag_of(index).store(tag.0, Ordering::Release);
+    }
+
+    fn has_key(self, index: u32, key: &K) -> bool {
+        // SAFETY: in bounds and mapped; a torn key is found out by the tag.
+        unsafe { ptr::read_volatile(&raw const (*self.slots.at(index)).key) == *key }
+    }
+
+    fn set_key(self, index: u32, key: &K) {
+        // SAFETY: in bounds and mapped, and held by the caller.
+        unsafe { (&raw mut (*self.slots.at(index)).key).write(*key) };
+    }
+
+    fn last_ns(self, index: u32) -> u64 {
+        // SAFETY: as in `has_key`.
+        unsafe { ptr::read_volatile(&raw const (*self.slots.at(index)).prediction.last_ns) }
+    }
+
+    fn word(self, home: u32) -> Option<Word> {
+        (home < self.words.len).then(|| Word(self.word_of(home).load(Ordering::Acquire)))
+    }
+
+    fn swap_word(self, home: u32, from: Word, to: Word) -> bool {
+        self.word_of(home).compare_exchange(from.0, to.0, Ordering::SeqCst, Ordering::Relaxed).is_ok()
+    }
+
+    fn add_word(self, home: u32, amount: u64) {
+        self.word_of(home).fetch_add(amount, Ordering::SeqCst);
     }
 }
 
@@ -137,15 +164,56 @@ impl<K: TableKey> Part<K> {
 pub(super) struct Held<'a, K> {
     part: &'a Part<K>,
     index: u32,
-    tag: Tag,
     pub(super) slot: &'a mut Slot<K>,
 }
 
 impl<K: TableKey> Held<'_, K> {
-    /// Lets go of it, as a free one if it is to be retired.
+    /// Lets go of it, or ends its flow.
     pub(super) fn release(&mut self, retire: bool) {
-        let phase = if retire { Tag::FREE } else { self.slot.rest() };
-        self.part.swap(self.index, self.tag, self.tag.next(phase));
+        if retire {
+            table::retire(self.part, self.index);
+        } else {
+            table::let_go(self.part, self.index, self.slot.rest());
+        }
+    }
+}
+
+/// An array of the kernel's in our memory.
+struct Mapped<T> {
+    memory: MmapRaw,
+    len: u32,
+    // The map lives as long as somebody holds it.
+    _map: MapData,
+    of: std::marker::PhantomData<T>,
+}
+
+// SAFETY: the memory is shared with the kernel anyway; every access follows the protocol or is a copy that the tag's
+// version validates.
+unsafe impl<T> Sync for Mapped<T> {}
+// SAFETY: as above.
+unsafe impl<T> Send for Mapped<T> {}
+
+impl<T> Mapped<T> {
+    fn map(map: Map, len: u32) -> Result<Mapped<T>, KernelError> {
+        let Map::Array(map) = map else {
+            return Err(KernelError::NotSupported("a flow table is no array".into()));
+        };
+        let bytes = len as usize * size_of::<T>();
+        let memory = MmapOptions::new()
+            .len(bytes)
+            .map_raw(&map.fd().as_fd())
+            .map_err(other("mapping a flow table"))?;
+        Ok(Mapped { memory, len, _map: map, of: std::marker::PhantomData })
+    }
+
+    fn bytes(&self) -> usize {
+        self.len as usize * size_of::<T>()
+    }
+
+    fn at(&self, index: u32) -> *mut T {
+        assert!(index < self.len, "{index} of {}", self.len);
+        // SAFETY: in bounds of the mapping, as just checked.
+        unsafe { self.memory.as_mut_ptr().cast::<T>().add(index as usize) }
     }
 }
 

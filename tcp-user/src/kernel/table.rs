@@ -3,17 +3,18 @@
 use std::ops::{Deref, DerefMut};
 use std::ptr;
 
-use aya::maps::Map;
 use tcp_common::record::{Counters, Event, Slot};
+use tcp_common::table::{NOWHERE, Tag};
 use tcp_common::{Cause, Flow, FlowKey, FlowKey4, TableKey};
 
-use super::KernelError;
 use super::part::{Held, Part};
 
 /// The mapped tables: the slots of IPv4 first, then those of IPv6.
 pub struct Table {
     v4: Part<FlowKey4>,
     v6: Part<FlowKey>,
+    rated: [u32; 2],
+    /// The secret of the hash.
     seed: u64,
 }
 
@@ -30,15 +31,29 @@ pub struct Entry {
     pub flow: Flow,
 }
 
-/// How full the table of one family is.
+/// What is in the table of one family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fill {
     /// `ipv4` or `ipv6`.
     pub family: &'static str,
-    /// Slots in use.
-    pub used: u32,
-    /// Slots there are.
-    pub capacity: u32,
+    /// Places by [`Tag`] phase.
+    pub phases: [u32; Tag::PHASES],
+    /// So many flows at once all find a place; more are taken as long as there is one in their reach.
+    pub rated: u32,
+}
+
+impl Fill {
+    /// Places in use.
+    pub fn used(&self) -> u32 {
+        self.phases.iter().sum::<u32>() - self.phases[Tag::FREE as usize]
+    }
+
+    /// Flows that are not done with their handshake, that live, and that are finished: these may have to make room, the
+    /// first before the last, and the second never.
+    pub fn classes(&self) -> [u32; 3] {
+        let of = |phase: u64| self.phases[phase as usize];
+        [of(Tag::HALF_OPEN), of(Tag::LIVE) + of(Tag::STEADY), of(Tag::TIME_WAIT) + of(Tag::OVER)]
+    }
 }
 
 /// A flow that is the agent's until this is dropped.
@@ -53,14 +68,18 @@ enum Either<'a> {
 }
 
 impl Table {
-    /// `seed`: the secret of the hash.
-    pub(super) fn map(v4: (Map, u32), v6: (Map, u32), seed: u64) -> Result<Table, KernelError> {
-        Ok(Table { v4: Part::map(v4.0, v4.1)?, v6: Part::map(v6.0, v6.1)?, seed })
+    pub(super) fn new(v4: Part<FlowKey4>, v6: Part<FlowKey>, rated: [u32; 2], seed: u64) -> Table {
+        Table { v4, v6, rated, seed }
     }
 
-    /// How many flows both families can have at most.
+    /// How many flows of both families together always find a place.
     pub fn capacity(&self) -> u32 {
-        self.v4.slots() + self.v6.slots()
+        self.rated.iter().sum()
+    }
+
+    /// How many places there are, by which flows are numbered here.
+    pub fn places(&self) -> u32 {
+        self.v4.places() + self.v6.places()
     }
 
     /// Bytes of memory.
@@ -68,20 +87,20 @@ impl Table {
         self.v4.bytes() + self.v6.bytes()
     }
 
-    /// How full each family's is.
+    /// What is in each family's.
     pub fn fill(&self) -> [Fill; 2] {
         [
-            Fill { family: "ipv4", used: self.v4.used(), capacity: self.v4.slots() },
-            Fill { family: "ipv6", used: self.v6.used(), capacity: self.v6.slots() },
+            Fill { family: "ipv4", phases: self.v4.phases(), rated: self.rated[0] },
+            Fill { family: "ipv6", phases: self.v6.phases(), rated: self.rated[1] },
         ]
     }
 
     /// The slot that an event names, or where its flow is by now.
     pub fn index_of(&self, event: &Event) -> Option<u32> {
-        if event.slot == u32::MAX {
+        if event.slot == NOWHERE {
             return self.find(&event.key);
         }
-        Some(if event.key.family == 4 { event.slot } else { self.v4.slots() + event.slot })
+        Some(if event.key.family == 4 { event.slot } else { self.v4.places() + event.slot })
     }
 
     /// The slot of a flow, found as the kernel programs find it.
@@ -89,18 +108,18 @@ impl Table {
         if key.family == 4 {
             self.v4.find(&FlowKey4::of(key), self.seed)
         } else {
-            Some(self.v4.slots() + self.v6.find(key, self.seed)?)
+            Some(self.v4.places() + self.v6.find(key, self.seed)?)
         }
     }
 
     /// Every flow, one consistent copy at a time.
     pub fn entries(&self) -> impl Iterator<Item = Entry> + '_ {
-        (0..self.capacity()).filter_map(|index| self.read(index))
+        (0..self.places()).filter_map(|index| self.read(index))
     }
 
     /// A consistent copy of a slot, or `None` where there is no flow.
     pub fn read(&self, index: u32) -> Option<Entry> {
-        match index.checked_sub(self.v4.slots()) {
+        match index.checked_sub(self.v4.places()) {
             None => self.v4.read(index).map(|slot| entry(index, &slot)),
             Some(in_v6) => self.v6.read(in_v6).map(|slot| entry(index, &slot)),
         }
@@ -108,14 +127,14 @@ impl Table {
 
     /// Takes a slot that holds a flow, unless somebody else holds it right now.
     pub fn own(&self, index: u32) -> Option<Owned<'_>> {
-        let held = match index.checked_sub(self.v4.slots()) {
+        let held = match index.checked_sub(self.v4.places()) {
             None => Either::V4(self.v4.own(index)?),
             Some(in_v6) => Either::V6(self.v6.own(in_v6)?),
         };
         Some(Owned { held, retire: false })
     }
 
-    /// Frees every slot; for tests, when no program runs.
+    /// Retires every flow; for tests, when no program runs.
     pub fn clear(&self) {
         self.v4.clear();
         self.v6.clear();

@@ -23,6 +23,15 @@ pub fn frame_of(port_a: u16, sender: End, segment: &Segment) -> Vec<u8> {
     ethernet([8, 0], &ip, &tcp)
 }
 
+/// The same with another address and port of end A, by number.
+pub fn frame_between(number: u32, sender: End, segment: &Segment) -> Vec<u8> {
+    let [first, second, third, fourth] = number.to_be_bytes();
+    let mut frame = frame_of(u16::from_be_bytes([third, fourth]), sender, segment);
+    let address = if sender == End::A { 26 } else { 30 };
+    frame[address..address + 4].copy_from_slice(&[10, 8, first, second]);
+    frame
+}
+
 /// The same in IPv6.
 pub fn frame_v6_of(port_a: u16, sender: End, segment: &Segment) -> Vec<u8> {
     let tcp = tcp_header(port_a, sender, segment);

@@ -17,7 +17,7 @@ use prometheus_client::registry::{Registry, Unit};
 use tcp_common::record::segment_kind;
 use tcp_common::{Cause, CloseKind, Ignored, State};
 
-use super::tally::{CLOSERS, FAMILIES, Place, RESET_REASONS, ROLES, Snapshot};
+use super::tally::{CLOSERS, FAMILIES, FLOW_CLASSES, Place, RESET_REASONS, ROLES, Snapshot};
 
 /// The whole answer to a scrape.
 pub fn encode(snapshot: &Snapshot, format: Format) -> Result<String, fmt::Error> {
@@ -187,7 +187,7 @@ const TABLE: &[Family] = &[
     },
     Family {
         name: "claims_yielded",
-        help: "Slots given up because another CPU opened the same connection at the same time",
+        help: "Places given up because another CPU opened or ended a connection with the same home at the same time",
         labels: &[],
         data: Data::Counter(|snapshot| one(snapshot.counters.claims_yielded)),
     },
@@ -199,15 +199,21 @@ const TABLE: &[Family] = &[
     },
     Family {
         name: "flow_table_entries",
-        help: "Slots in use",
+        help: "Connections in the flow table",
         labels: &["table"],
-        data: Data::Gauge(|snapshot| list(TABLES, &[snapshot.table_used])),
+        data: Data::Gauge(|snapshot| list(TABLES, &[snapshot.table_used()])),
     },
     Family {
         name: "flow_table_capacity",
-        help: "Slots that there are",
+        help: "Connections that all find a place in the flow table; it takes more while there is one in reach",
         labels: &["table"],
         data: Data::Gauge(|snapshot| list(TABLES, &[snapshot.table_capacity])),
+    },
+    Family {
+        name: "flow_table_flows",
+        help: "Connections in the flow table; where space is short half-open ones make room first, live ones never",
+        labels: &["class"],
+        data: Data::Gauge(|snapshot| list(FLOW_CLASSES, &snapshot.table_classes)),
     },
     Family {
         name: "build",

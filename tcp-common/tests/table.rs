@@ -1,0 +1,181 @@
+//! The flow table in ordinary memory, by the code that the kernel programs and the agent run: as many flows as were asked
+//! for find a place, also after the table has been filled and emptied many times over.
+
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+
+use tcp_common::table::{self, Claim, Home, Memory, NOWHERE, Tag, Victim, Word, places_for};
+use tcp_common::{Endpoint, FlowKey, FlowKey4, TableKey as _};
+
+const SEED: u64 = 0x5eed_0ff1_0a7a_b1e5;
+
+struct Place {
+    tag: AtomicU64,
+    key: [AtomicU64; 2],
+}
+
+/// Tags, keys and the directory; there are no flows in it.
+struct Plain {
+    places: Vec<Place>,
+    words: Vec<AtomicU64>,
+}
+
+impl Plain {
+    fn new(places: u32) -> Plain {
+        let place = |_| Place { tag: AtomicU64::new(0), key: [AtomicU64::new(0), AtomicU64::new(0)] };
+        Plain {
+            places: (0..places).map(place).collect(),
+            words: (0..places).map(|_| AtomicU64::new(0)).collect(),
+        }
+    }
+
+    fn home(&self, number: u32) -> Home {
+        Home::of(&key(number), SEED, self.places())
+    }
+
+    fn find(&self, number: u32, seen: &mut Word) -> Option<u32> {
+        let index = table::find(self, &key(number), self.home(number), seen);
+        (index != NOWHERE).then_some(index)
+    }
+
+    /// Whether the flow found a place; nothing makes room for it.
+    fn open(&self, number: u32) -> bool {
+        let (home, mut seen) = (self.home(number), Word(0));
+        assert_eq!(self.find(number, &mut seen), None);
+        let step = table::take_free(self, home, &mut Victim::NOBODY.clone());
+        if step == NOWHERE {
+            return false;
+        }
+        assert_eq!(table::list(self, &key(number), home, step, seen), Claim::Listed);
+        table::let_go(self, home.at(step), Tag::LIVE);
+        true
+    }
+
+    fn close(&self, number: u32) {
+        let index = self.find(number, &mut Word(0)).expect("it is open");
+        assert_eq!(table::seize(self, index, &key(number), Tag::HELD).phase(), Tag::LIVE);
+        table::retire(self, index);
+    }
+}
+
+impl Memory for &Plain {
+    type Key = FlowKey4;
+    type Place = u32;
+
+    fn places(self) -> u32 {
+        self.places.len() as u32
+    }
+
+    fn place(self, index: u32) -> Option<u32> {
+        (index < self.places()).then_some(index)
+    }
+
+    fn tag(self, index: u32) -> Tag {
+        Tag(self.places[index as usize].tag.load(SeqCst))
+    }
+
+    fn swap_tag(self, index: u32, from: Tag, to: Tag) -> bool {
+        self.places[index as usize].tag.compare_exchange(from.0, to.0, SeqCst, SeqCst).is_ok()
+    }
+
+    fn store_tag(self, index: u32, tag: Tag) {
+        self.places[index as usize].tag.store(tag.0, SeqCst);
+    }
+
+    fn has_key(self, index: u32, key: &FlowKey4) -> bool {
+        let [addresses, ports] = &self.places[index as usize].key;
+        addresses.load(SeqCst) == key.addresses && ports.load(SeqCst) == key.port_a.into()
+    }
+
+    fn set_key(self, index: u32, key: &FlowKey4) {
+        let [addresses, ports] = &self.places[index as usize].key;
+        addresses.store(key.addresses, SeqCst);
+        ports.store(key.port_a.into(), SeqCst);
+    }
+
+    fn last_ns(self, _: u32) -> u64 {
+        0
+    }
+
+    fn word(self, home: u32) -> Option<Word> {
+        self.words.get(home as usize).map(|word| Word(word.load(SeqCst)))
+    }
+
+    fn swap_word(self, home: u32, from: Word, to: Word) -> bool {
+        self.words[home as usize].compare_exchange(from.0, to.0, SeqCst, SeqCst).is_ok()
+    }
+
+    fn add_word(self, home: u32, amount: u64) {
+        self.words[home as usize].fetch_add(amount, SeqCst);
+    }
+}
+
+fn key(number: u32) -> FlowKey4 {
+    let [a, b, c, d] = number.to_be_bytes();
+    let client = Endpoint::v4([10, 8, a, b], u16::from_be_bytes([c, d]));
+    FlowKey4::of(&FlowKey::new(client, Endpoint::v4([10, 9, 0, 2], 80), 0, 4).0)
+}
+
+#[test]
+fn the_rated_number_of_flows_all_find_a_place() {
+    for rated in [64, 1_000, 100_000, 500_000] {
+        let table = Plain::new(places_for(rated));
+        let refused = (0..rated).filter(|&number| !table.open(number)).count();
+        assert_eq!(refused, 0, "of {rated} flows in {} places", table.places.len());
+        assert!((0..rated).all(|number| table.find(number, &mut Word(0)).is_some()));
+    }
+}
+
+/// Only live flows, the table always as full as it may be: the places fill up behind those that come free.
+#[test]
+fn and_so_do_those_that_come_after_them() {
+    let rated = 50_000;
+    let table = Plain::new(places_for(rated));
+    (0..rated).for_each(|number| assert!(table.open(number)));
+    let mut random = SEED;
+    let mut open: Vec<u32> = (0..rated).collect();
+    for number in rated..rated * 6 {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        let chosen = (random % u64::from(rated)) as usize;
+        table.close(std::mem::replace(&mut open[chosen], number));
+        assert!(table.open(number), "flow {number}");
+    }
+    open.iter().for_each(|&number| table.close(number));
+    assert!(table.words.iter().all(|word| Word(word.load(SeqCst)).steps() == 0), "nothing is listed");
+    assert!(table.places.iter().all(|place| Tag(place.tag.load(SeqCst)).phase() == Tag::FREE));
+}
+
+/// Why there is a directory: a window of 8 neighbours, which can be looked through without one, turns about one flow in a
+/// thousand away though more than half of the table is empty.
+#[test]
+fn a_window_of_neighbours_would_not_do() {
+    let (places, flows) = (262_144, 100_000);
+    let mut taken = vec![false; places as usize];
+    let mut refused = 0;
+    for number in 0..flows {
+        let home = Home::of(&key(number), SEED, places).index;
+        match (home..home + 8).map(|index| (index % places) as usize).find(|&index| !taken[index]) {
+            Some(index) => taken[index] = true,
+            None => refused += 1,
+        }
+    }
+    assert!((60..160).contains(&refused), "{refused} refused");
+}
+
+#[test]
+fn a_place_leads_back_to_its_home() {
+    let places = places_for(1);
+    for home in [0, 1, 700, places - 1] {
+        let mut seen = vec![false; places as usize];
+        let home = (0..u32::MAX)
+            .map(|number| Home::of(&key(number), SEED, places))
+            .find(|found| found.index == home)
+            .expect("some key has it");
+        for step in 0..table::REACH {
+            let index = home.at(step);
+            assert_eq!(Home::back(index, step, places), home);
+            assert!(!std::mem::replace(&mut seen[index as usize], true), "a place twice");
+        }
+    }
+}
