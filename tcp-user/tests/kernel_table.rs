@@ -3,10 +3,11 @@
 
 mod frames;
 
-use finwait::kernel::{Kernel, LoadOptions, ProgramName};
-use tcp_common::record::Counters;
+use finwait::kernel::{Entry, Kernel, LoadOptions, ProgramName};
+use tcp_common::flow::flow_fact;
+use tcp_common::record::{Counters, event_kind};
 use tcp_common::table::places_for;
-use tcp_common::{End, Flags, Ignored, Rules, Segment};
+use tcp_common::{End, Flags, Ignored, Rules, Segment, State};
 
 fn load(max_flows: u32) -> Kernel {
     let options = LoadOptions { rules: Rules::RFC, max_flows, max_flows_v6: max_flows, ring_bytes: 64 << 20 };
@@ -23,16 +24,33 @@ fn syn() -> Segment {
     segment(Flags::SYN, 999, 0)
 }
 
+fn run(kernel: &Kernel, number: u32, sender: End, segment: &Segment) {
+    let frame = frames::frame_between(number, sender, segment);
+    kernel.test_run(ProgramName::Xdp, &frame, 1).expect("running");
+}
+
 /// A whole handshake of connection `number`.
 fn open(kernel: &Kernel, number: u32) {
-    for (sender, segment) in [
-        (End::A, syn()),
-        (End::B, segment(Flags::SYN | Flags::ACK, 4999, 1000)),
-        (End::A, segment(Flags::ACK, 1000, 5000)),
-    ] {
-        let frame = frames::frame_between(number, sender, &segment);
-        kernel.test_run(ProgramName::Xdp, &frame, 1).expect("running");
-    }
+    run(kernel, number, End::A, &syn());
+    answer(kernel, number);
+}
+
+/// What follows its SYN.
+fn answer(kernel: &Kernel, number: u32) {
+    run(kernel, number, End::B, &segment(Flags::SYN | Flags::ACK, 4999, 1000));
+    run(kernel, number, End::A, &segment(Flags::ACK, 1000, 5000));
+}
+
+/// Three segments; A closes first.
+fn close(kernel: &Kernel, number: u32) {
+    run(kernel, number, End::A, &segment(Flags::FIN | Flags::ACK, 1000, 5000));
+    run(kernel, number, End::B, &segment(Flags::FIN | Flags::ACK, 5000, 1001));
+    run(kernel, number, End::A, &segment(Flags::ACK, 1001, 5001));
+}
+
+fn find(kernel: &Kernel, number: u32) -> Option<Entry> {
+    let index = kernel.table().find(&frames::key_between(number))?;
+    kernel.table().read(index)
 }
 
 fn refused(counters: &Counters) -> u64 {
@@ -64,4 +82,100 @@ fn as_many_connections_as_were_asked_for_find_a_place_and_those_beyond_are_count
     assert!(live > RATED && live <= places_for(RATED), "{live}");
     assert_eq!(counters.evicted, [0; 3], "a live one never makes room");
     println!("{RATED} rated, {} places, {live} live at the end", places_for(RATED));
+}
+
+/// A million SYNs from a million addresses, a microsecond apart, at a table for a tenth of them: no connection that lives
+/// or is finished makes room, and handshakes that begin meanwhile, and take 20 ms, are followed to their end.
+#[test]
+fn a_flood_of_syns_pushes_out_nothing_but_its_own() {
+    const RATED: u32 = 100_000;
+    const FLOOD: u32 = 1_000_000;
+    // SYNs between two real handshakes, and how many such times one of these takes.
+    const STEP: u32 = 1_000;
+    const ROUND_TRIP: u32 = 20;
+
+    let mut kernel = load(RATED);
+    let [live, finished, real, flood] = [0, 1_000, 2_000, 1 << 20];
+    (live..finished).for_each(|number| open(&kernel, number));
+    (finished..real).for_each(|number| {
+        open(&kernel, number);
+        close(&kernel, number);
+    });
+    for turn in 0..FLOOD / STEP {
+        kernel.set_clock_ns(2_000_000_000 + u64::from(turn) * 1_000_000).expect("setting the clock");
+        run(&kernel, real + turn, End::A, &syn());
+        if let Some(begun) = turn.checked_sub(ROUND_TRIP) {
+            answer(&kernel, real + begun);
+        }
+        (0..STEP).for_each(|next| run(&kernel, flood + turn * STEP + next, End::A, &syn()));
+    }
+
+    let counters = kernel.counters().expect("counters");
+    assert_eq!(refused(&counters), 0);
+    let states = |numbers: std::ops::Range<u32>, expected: [State; 2]| {
+        let as_expected = |entry: &Entry| {
+            let flow = &entry.flow;
+            [flow.state(End::A), flow.state(End::B)] == expected && flow.facts & flow_fact::MIDSTREAM == 0
+        };
+        numbers.filter(|&number| find(&kernel, number).is_some_and(|entry| as_expected(&entry))).count()
+    };
+    let begun = real + FLOOD / STEP - ROUND_TRIP;
+    assert_eq!(states(live..finished, [State::Established; 2]), 1_000, "established before");
+    assert_eq!(states(finished..real, [State::TimeWait, State::Closed]), 1_000, "in TIME-WAIT before");
+    assert_eq!(states(real..begun, [State::Established; 2]), 980, "opened during the flood");
+    let [half_open, live, finished] = classes(&kernel);
+    assert_eq!((live, finished), (1_980, 1_000));
+    // Every flow that was ever begun is in the table or counted.
+    let [over, evicted, time_wait] = counters.evicted;
+    assert_eq!((over, time_wait), (0, 0));
+    assert_eq!(evicted + u64::from(half_open + live + finished), u64::from(FLOOD + 3_000));
+    println!("{half_open} half-open in {} places, {evicted} evicted", places_for(RATED));
+}
+
+/// Where there is nothing but TIME-WAIT and live ones, the oldest TIME-WAIT in reach makes room, and is told of.
+#[test]
+fn where_nothing_is_half_open_time_wait_makes_room() {
+    const RATED: u32 = 2_000;
+    let mut kernel = load(RATED);
+    let mut events = kernel.take_events().expect("the ring is ours");
+    (0..RATED / 2).for_each(|number| open(&kernel, number));
+    for number in RATED / 2..RATED * 4 {
+        kernel.set_clock_ns(2_000_000_000 + u64::from(number)).expect("setting the clock");
+        open(&kernel, number);
+        close(&kernel, number);
+    }
+    let counters = kernel.counters().expect("counters");
+    assert_eq!(refused(&counters), 0);
+    let [half_open, live, finished] = classes(&kernel);
+    assert_eq!((half_open, live), (0, RATED / 2));
+    let [over, evicted_half_open, time_wait] = counters.evicted;
+    assert_eq!((over, evicted_half_open), (0, 0));
+    assert_eq!(time_wait + u64::from(live + finished), u64::from(RATED * 4));
+    let mut told = 0;
+    events.drain(usize::MAX, |event| {
+        if event.kind == event_kind::EVICTED {
+            told += 1;
+            assert_eq!(event.flow.close_kind().name(), "fin_3seg");
+        }
+    });
+    assert_eq!(told, time_wait, "the agent counts their close");
+}
+
+/// A segment of a connection that nobody has seen begin makes a flow; until the other end has shown itself too, or the
+/// one has spoken for a while, it is worth no more than a SYN.
+#[test]
+fn nor_does_a_flood_of_acks() {
+    const RATED: u32 = 20_000;
+    let kernel = load(RATED);
+    let [live, one_way, flood] = [0, 1_000, 1 << 20];
+    (live..one_way).for_each(|number| open(&kernel, number));
+    let ack = |number: u32| segment(Flags::ACK, 1000 + number, 5000);
+    (0..8).for_each(|again| run(&kernel, one_way, End::A, &ack(again)));
+    (flood..flood + 100_000).for_each(|number| run(&kernel, number, End::A, &ack(number)));
+    let counters = kernel.counters().expect("counters");
+    assert_eq!(refused(&counters), 0);
+    let [half_open, live, finished] = classes(&kernel);
+    assert_eq!((live, finished), (1_001, 0));
+    assert_eq!(counters.evicted, [0, u64::from(101_001 - half_open - live), 0]);
+    assert!(find(&kernel, one_way).is_some());
 }

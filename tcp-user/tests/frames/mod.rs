@@ -2,7 +2,7 @@
 
 #![allow(unreachable_pub, dead_code, reason = "several test programs include this file")]
 
-use tcp_common::{End, Segment};
+use tcp_common::{End, Endpoint, FlowKey, Segment};
 
 /// Ethernet, IPv4 and TCP headers of a segment between two fixed endpoints. The payload's length is in the IP header; its
 /// octets, which no program reads, are left out.
@@ -30,6 +30,13 @@ pub fn frame_between(number: u32, sender: End, segment: &Segment) -> Vec<u8> {
     let address = if sender == End::A { 26 } else { 30 };
     frame[address..address + 4].copy_from_slice(&[10, 8, first, second]);
     frame
+}
+
+/// The key of those connections.
+pub fn key_between(number: u32) -> FlowKey {
+    let [first, second, third, fourth] = number.to_be_bytes();
+    let a = Endpoint::v4([10, 8, first, second], u16::from_be_bytes([third, fourth]));
+    FlowKey::new(a, Endpoint::v4([10, 9, 0, host(End::B)], 80), 0, 4).0
 }
 
 /// The same in IPv6.
