@@ -210,6 +210,11 @@ fn claim_direction(work: &mut Work) -> bool {
     };
     if *own_hook != work.hook {
         if *own_hook != 0 && at.wrapping_sub(own.at) < HOOK_SILENCE {
+            let came_in = *own_hook & 1 == 0;
+            if *peer_hook == 0 && came_in && matches!(work.direction, Direction::Egress) {
+                // What comes in and goes out again is for nobody here.
+                work.flow.set_local(sender.peer(), false);
+            }
             return false;
         }
         *own_hook = work.hook;

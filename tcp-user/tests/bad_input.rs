@@ -260,7 +260,7 @@ fn an_option_is_over_the_environment_over_the_file_over_the_default() {
     assert_eq!(status.table_capacity, 512 + 256, "the environment's, and half as many for IPv6");
     let [watched] = status.interfaces.as_slice() else { panic!("the file's: {status:?}") };
     assert_eq!((watched.interface.as_str(), watched.ingress.as_deref()), ("veth-server", Some("xdp-native")));
-    let page = http_get(&scene.lab.server, "127.0.0.1:9817", "/metrics");
+    let page = http_get(scene.lab.server.namespace(), "127.0.0.1:9817", "/metrics");
     assert!(page.contains("finwait_flow_table_capacity"), "the default's address: {page}");
     assert!(agent.stop("TERM").success());
 }

@@ -56,7 +56,7 @@ fn start(lab: &Lab) -> Daemon {
 
 /// An instant query: <https://prometheus.io/docs/prometheus/latest/querying/api/#instant-queries>.
 fn query(lab: &Lab, expression: &str) -> Vec<Series> {
-    let body = http_get(&lab.server, ADDRESS, &format!("/api/v1/query?query={expression}"));
+    let body = http_get(lab.server.namespace(), ADDRESS, &format!("/api/v1/query?query={expression}"));
     let answer: Answer = serde_json::from_str(&body).unwrap_or_else(|error| panic!("{error}: {body}"));
     answer.data.result
 }

@@ -26,6 +26,7 @@ const KERNEL_TESTS: &[&str] = &[
     "dry_run",
     "notify",
     "demo",
+    "topology",
 ];
 
 /// The Debian packages whose programs those tests run.

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use finwait::agent::report::Stats;
 use finwait::agent::server::Status;
-use finwait::lab::{Host, Lab};
+use finwait::lab::{Host, Lab, Namespace};
 use finwait::view::{Connection, State};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -31,22 +31,33 @@ pub const FINWAIT: &str = env!("CARGO_BIN_EXE_finwait");
 pub struct Agent<'a> {
     pub process: Child,
     pub socket: String,
-    lab: &'a Lab,
+    namespace: &'a Namespace,
 }
 
 impl<'a> Agent<'a> {
     /// Starts `finwait run` in the server's host and waits until it answers. `name`: of its socket.
     pub fn start(lab: &'a Lab, name: &str, arguments: &[&str]) -> Agent<'a> {
+        Agent::start_in(lab.server.namespace(), name, arguments)
+    }
+
+    /// The same in any namespace.
+    pub fn start_in(namespace: &'a Namespace, name: &str, arguments: &[&str]) -> Agent<'a> {
         let socket = format!("{}/{name}.sock", env!("CARGO_TARGET_TMPDIR"));
         let mut command = Command::new(FINWAIT);
         command.args(["run", "--socket", &socket]).args(arguments);
-        Agent::start_by(lab, &socket, &mut command)
+        Agent::wait_for(namespace, &socket, &mut command)
     }
 
     /// The same by any command that becomes an agent which answers on `socket`.
     pub fn start_by(lab: &'a Lab, socket: &str, command: &mut Command) -> Agent<'a> {
+        Agent::wait_for(lab.server.namespace(), socket, command)
+    }
+
+    fn wait_for(namespace: &'a Namespace, socket: &str, command: &mut Command) -> Agent<'a> {
         command.stderr(Stdio::inherit());
-        let mut agent = Agent { process: spawn(&lab.server, command), socket: socket.into(), lab };
+        let process = namespace.run(|| command.spawn()).expect("entering the namespace");
+        let process = process.expect("starting the agent");
+        let mut agent = Agent { process, socket: socket.into(), namespace };
         // The verifier takes its time on a busy machine.
         until_within(Duration::from_secs(120), "the agent answers", || {
             assert_eq!(agent.process.try_wait().expect("looking at the agent"), None, "the agent ended");
@@ -94,7 +105,7 @@ impl<'a> Agent<'a> {
 
     /// The page that Prometheus gets.
     pub fn scrape(&self) -> String {
-        http_get(&self.lab.server, "127.0.0.1:9817", "/metrics")
+        http_get(self.namespace, "127.0.0.1:9817", "/metrics")
     }
 }
 
@@ -168,8 +179,8 @@ pub fn transitions(page: &str, side: &str, from: Option<State>, to: State) -> u6
         .sum()
 }
 
-/// The body that a server in a host of the lab answers with.
-pub fn http_get(host: &Host, server: &str, path: &str) -> String {
+/// The body that a server in a namespace answers with.
+pub fn http_get(host: &Namespace, server: &str, path: &str) -> String {
     host.run(|| {
         let mut stream = TcpStream::connect(server).expect("connecting");
         write!(stream, "GET {path} HTTP/1.0\r\n\r\n").expect("asking");
