@@ -26,6 +26,9 @@ struct Arguments {
     /// TCP segments held back so that others overtake them, in percent.
     #[arg(long, default_value_t = 1.0, value_name = "PERCENT")]
     reorder: f64,
+    /// Look at `nf_conntrack` too (needs `nft`, Debian: nftables).
+    #[arg(long)]
+    conntrack: bool,
     /// Where the capture, the close records and the agents' logs go.
     #[arg(long, default_value = "target/storm")]
     folder: PathBuf,
@@ -35,12 +38,17 @@ fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let seed = arguments.seed.unwrap_or_else(|| fastrand::u64(..));
     println!("seed {seed}; the server host's capture is {}", arguments.folder.join("server.pcap").display());
-    let Arguments { connections, loss, duplicates, reorder, folder, .. } = arguments;
+    let Arguments { connections, loss, duplicates, reorder, conntrack, folder, .. } = arguments;
     let program = std::env::current_exe()?;
     // target/release/examples/storm -> target/release/finwait
     let finwait = program.ancestors().nth(2).context("the build folder")?.join("finwait");
-    let options =
-        Options { connections, weather: Weather { seed, loss, duplicates, reorder }, finwait, folder };
+    let options = Options {
+        connections,
+        weather: Weather { seed, loss, duplicates, reorder },
+        finwait,
+        conntrack,
+        folder,
+    };
     let report = storm::run(&options, |text| {
         eprintln!("{text}");
         let _ = std::io::stderr().flush();

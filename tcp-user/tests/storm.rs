@@ -12,6 +12,7 @@ fn every_difference_is_explained() {
         connections: 4_000,
         weather: Weather { seed, loss: 1.0, duplicates: 1.0, reorder: 1.0 },
         finwait: PathBuf::from(env!("CARGO_BIN_EXE_finwait")),
+        conntrack: true,
         folder: Path::new(env!("CARGO_TARGET_TMPDIR")).join("storm"),
     };
     let report = storm::run(&options, |_| {}).expect("a storm (root needed)");
@@ -23,4 +24,5 @@ fn every_difference_is_explained() {
         report.local.agreed > report.connections && report.closes.agreed > report.connections,
         "{report}"
     );
+    assert!(report.conntrack.as_ref().is_some_and(|tally| tally.agreed > report.connections), "{report}");
 }

@@ -57,7 +57,7 @@ enum Chore {
     },
     /// Makes 100,000 real connections over a bad cable and compares both ends with both kernels (root needed).
     Storm {
-        /// `--connections N`, `--seed S`, `--loss PERCENT`, `--duplicates PERCENT`, `--reorder PERCENT`.
+        /// `--connections N`, `--seed S`, `--loss PERCENT`, `--duplicates PERCENT`, `--reorder PERCENT`, `--conntrack`.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },

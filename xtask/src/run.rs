@@ -111,6 +111,9 @@ pub(crate) fn bench(quick: bool) -> Result<()> {
 
 /// The socket storm, with what `arguments` say of it.
 pub(crate) fn storm(arguments: &[String]) -> Result<()> {
+    if arguments.iter().any(|argument| argument == "--conntrack") {
+        debian::install(&["nftables"])?;
+    }
     cargo(&[
         "build",
         "--quiet",

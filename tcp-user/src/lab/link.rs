@@ -85,6 +85,18 @@ impl Links {
         ))
     }
 
+    /// Lets the interface hold this many frames that wait for the cable.
+    pub(super) fn set_queue_length(&mut self, name: &str, frames: u32) -> Result<(), LabError> {
+        let mut message = LinkMessage::default();
+        message.header.index = self.find(name)?.index;
+        message.attributes.push(LinkAttribute::TxQueueLen(frames));
+        self.change(RouteNetlinkMessage::SetLink(message), 0).map_err(LabError::of(
+            "set a queue's length",
+            "CAP_NET_ADMIN",
+            "the interface has no queue",
+        ))
+    }
+
     /// Waits until both ends are up and packets pass: until then the kernel throws them away.
     pub(super) fn wait_for_carrier(&mut self, name: &str) -> Result<(), LabError> {
         wait_until(|| {

@@ -70,6 +70,10 @@ impl Lab {
             Host::new(client, Side::Client, TAP_INTERFACE)?,
             Host::new(server, Side::Server, TAP_INTERFACE)?,
         );
+        for host in [&lab.client, &lab.server] {
+            // What the interface sends is not to be lost before the cable.
+            host.run(|| Links::open()?.set_queue_length(TAP_INTERFACE, TAP_QUEUE))??;
+        }
         Ok((lab, taps))
     }
 
@@ -221,3 +225,4 @@ impl Family {
 const LOOPBACK: &str = "lo";
 /// The interface of either host where there is no cable.
 const TAP_INTERFACE: &str = "tap0";
+const TAP_QUEUE: u32 = 20_000;

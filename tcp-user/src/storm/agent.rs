@@ -1,6 +1,5 @@
 //! The agent as a user runs it, one in each host: the binary itself, asked by its own CLI.
 
-use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
@@ -8,10 +7,9 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use serde_json::Value;
-use tcp_common::FlowKey;
 
-use super::trail::key;
+use crate::agent::report::Stats;
+use crate::agent::server::Status;
 use crate::lab::Host;
 use crate::view::{Close, Connection};
 
@@ -37,6 +35,8 @@ impl Agent {
             (folder.join(format!("{ingress}.sock")), folder.join(format!("closes-{ingress}.ndjson")));
         let mut run = Command::new(binary);
         run.args(["run", "--listen", "127.0.0.1:0", "--interface", host.interface, "--ingress", ingress])
+            // What the wire tells is tested, not what a look at the sockets repairs.
+            .args(["--audit-interval", "0"])
             .args(["--max-flows", &max_flows.to_string(), "--socket"])
             .arg(&socket)
             .stderr(File::create(folder.join(format!("agent-{ingress}.log")))?);
@@ -67,14 +67,27 @@ impl Agent {
         lines.map(|line| Ok(serde_json::from_slice(line)?)).collect()
     }
 
-    /// What its `status` says.
-    pub(super) fn status(&self) -> Result<Value> {
-        Ok(serde_json::from_slice(&ask(&self.binary, &self.socket, &["status", "-o", "json"])?.stdout)?)
+    /// What it has lost: events, flows evicted, segments whose flow found no place or was contended for too long.
+    pub(super) fn losses(&self) -> Result<Vec<(&'static str, u64)>> {
+        let ask = |command| Ok(ask(&self.binary, &self.socket, &[command, "-o", "json"])?.stdout);
+        let answers: Result<Vec<_>> = ["status", "stats"].into_iter().map(ask).collect();
+        let [status, stats] = &answers?[..] else { bail!("two answers") };
+        let (status, stats): (Status, Stats) =
+            (serde_json::from_slice(status)?, serde_json::from_slice(stats)?);
+        let ignored = |reason| stats.packets_ignored.get(reason).copied().unwrap_or_default();
+        let mut losses = vec![
+            ("events lost", status.events_lost),
+            ("flows evicted", status.evicted),
+            ("segments without a place", ignored("table_full")),
+            ("segments contended", ignored("contended")),
+        ];
+        losses.retain(|&(_, count)| count > 0);
+        Ok(losses)
     }
 
-    /// The close records so far, by flow and incarnation.
-    pub(super) fn closes(&self) -> Result<HashMap<(FlowKey, u32), Connection>> {
-        let mut closes = HashMap::new();
+    /// The close records so far.
+    pub(super) fn closes(&self) -> Result<Vec<Connection>> {
+        let mut closes = Vec::new();
         for line in BufReader::new(File::open(&self.closes)?).lines() {
             let line = line?;
             if !line.contains("finwait.close/1") {
@@ -82,10 +95,7 @@ impl Agent {
             }
             // The last line may be half written.
             if let Ok(close) = serde_json::from_str::<Close>(&line) {
-                let connection = close.connection;
-                let (client, server) =
-                    (connection.client.socket_address(), connection.server.socket_address());
-                closes.insert((key(client, server), connection.incarnation), connection);
+                closes.push(close.connection);
             }
         }
         Ok(closes)

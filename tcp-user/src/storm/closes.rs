@@ -8,7 +8,7 @@ use tcp_common::{CloseKind, FlowKey};
 use super::compare::describe;
 use super::plan::{Ending, Plan};
 use super::report::Tally;
-use super::trail::{Trails, key};
+use super::trail::{Trails, Way, key};
 use crate::lab::{Lab, Side};
 use crate::view::{self, Connection, Who};
 
@@ -59,11 +59,18 @@ impl Records {
                 tally.explain("a RST was lost: what the program did is not what the wire shows");
                 continue;
             }
-            let late_copies = ways.iter().any(|way| way.doubled + way.delayed > 0);
-            if records.len() > made.len() && late_copies {
-                let all = records.len();
-                records.retain(|record| !is_ghost(record));
-                (records.len()..all).for_each(|_| tally.explain(GHOST));
+            if ways.iter().any(|way| way.two_fins) {
+                tally.explain("the host sent two FINs");
+                continue;
+            }
+            if records.len() > made.len() && ways.iter().any(|way| way.copied) {
+                // The first one of its kind may be what the program made.
+                while let Some(ghost) =
+                    records.iter().rposition(is_ghost).filter(|_| records.len() > made.len())
+                {
+                    records.remove(ghost);
+                    tally.explain(GHOST);
+                }
             }
             let sent = made.iter().filter(|made| made.plan.ending != Ending::GivenUp).count();
             if !(sent..=made.len()).contains(&records.len()) {
@@ -77,7 +84,7 @@ impl Records {
                 continue;
             }
             for (record, made) in records.iter().zip(made) {
-                compare_one(lab, record, &made.plan, tally, &history);
+                compare_one(lab, record, &made.plan, &ways, tally, &history);
             }
         }
     }
@@ -95,7 +102,14 @@ fn is_same(one: &Connection, other: &Connection) -> bool {
         && one.opened_at.zip(other.opened_at).is_none_or(|times| apart(times) < 500)
 }
 
-fn compare_one(lab: &Lab, record: &Connection, plan: &Plan, tally: &mut Tally, history: &dyn Fn() -> String) {
+fn compare_one(
+    lab: &Lab,
+    record: &Connection,
+    plan: &Plan,
+    ways: &[Way; 2],
+    tally: &mut Tally,
+    history: &dyn Fn() -> String,
+) {
     let Some(expected) = plan.expected() else { return };
     let said = record.close.as_ref();
     let host = |side: view::Side| {
@@ -116,6 +130,8 @@ fn compare_one(lab: &Lab, record: &Connection, plan: &Plan, tally: &mut Tally, h
         && opener == plan.opener
     {
         tally.agree();
+    } else if plan.cookies && ways.iter().any(|way| way.doubled + way.delayed > 0) {
+        tally.explain("a late ACK with the SYN cookie made a second socket, which was closed at once");
     } else {
         let what = format!(
             "{}: {} by {closer:?}, aborter {aborter:?}, expected {expected:?}, first {:?}",

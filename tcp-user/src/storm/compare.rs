@@ -5,12 +5,15 @@
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
+use std::time::Instant;
 
 use tcp_common::{FlowKey, State};
 
-use super::plan::{Ending, Plan};
+use super::conntrack;
+use super::plan::Plan;
 use super::report::{Report, Tally};
-use super::trail::{Trails, Way, is_behind, key};
+use super::trail::{Trails, key};
+use super::why::{Case, TICKS_MS};
 use crate::lab::{KernelSocket, Side};
 use crate::view::{Connection, Endpoint};
 
@@ -21,8 +24,12 @@ pub(super) type Sockets = HashMap<(SocketAddr, SocketAddr), KernelSocket>;
 pub(super) struct Look<'a> {
     /// Each kernel's sockets before and after the agents were asked.
     pub(super) kernels: [[Sockets; 2]; 2],
+    /// When the agents were asked.
+    pub(super) asked_at: Instant,
     /// What the agent of each host says.
     pub(super) ours: [Vec<Connection>; 2],
+    /// What conntrack of the server host says, if it is asked.
+    pub(super) conntrack: Option<conntrack::States>,
     pub(super) trails: &'a Trails,
     /// What each flow was to do, the latest last.
     pub(super) plans: &'a HashMap<FlowKey, Vec<Plan>>,
@@ -55,10 +62,25 @@ impl Look<'_> {
             }
         }
         for ((local, remote), socket) in &self.kernels[watched as usize][1] {
-            if socket.state != State::Closed && !known.contains(&key(*local, *remote)) {
-                report.local.differ(format!("not seen, kernel {}", socket.state.rfc_name()), || {
+            let flow = key(*local, *remote);
+            if socket.state == State::Closed || known.contains(&flow) {
+                continue;
+            }
+            let case = Case {
+                side: watched,
+                state: State::Closed,
+                confirmed: false,
+                connection: None,
+                socket: Some(socket),
+                ways: self.trails.ways(*local, *remote),
+                plans: self.plans_of(*local, *remote),
+                asked_at: self.asked_at,
+            };
+            match case.seen_from_here() {
+                Some(why) => report.local.explain(why),
+                None => report.local.differ(format!("not seen, kernel {}", socket.state.rfc_name()), || {
                     format!("{local} {remote}, {}", self.history(*local, *remote))
-                });
+                }),
             }
         }
     }
@@ -76,12 +98,19 @@ impl Look<'_> {
         if let Some(socket) = self.steady(watched, own_address, other_address) {
             let truth = socket.map_or(State::Closed, |socket| socket.state);
             let said = socket_state(own.state);
+            let case = || self.case(watched, own, connection, socket).seen_from_here();
+            let why = if said == truth { None } else { case() };
+            if let (None, Side::Server, Some(states)) = (why, watched, &self.conntrack) {
+                // Only what the wire decides.
+                let said = states.get(&key(own_address, other_address)).copied();
+                conntrack::compare(said, truth, report.conntrack.get_or_insert_default(), example);
+            }
             if said == truth {
                 report.local.agree();
                 if truth == State::TimeWait {
                     self.compare_timer(watched, connection, own_address, other_address, &mut report.timers);
                 }
-            } else if let Some(why) = self.why_own(watched, own, connection, socket) {
+            } else if let Some(why) = why {
                 report.local.explain(why);
             } else {
                 report.local.differ(contradiction(said, truth), example);
@@ -90,10 +119,9 @@ impl Look<'_> {
         if let Some(socket) = self.steady(watched.peer(), other_address, own_address) {
             let truth = socket.map_or(State::Closed, |socket| socket.state);
             let said = socket_state(other.state);
-            let ways = self.trails.ways(own_address, other_address);
             if said == truth {
                 report.remote.agree();
-            } else if let Some(why) = self.why_other(watched, other, &ways, connection, socket) {
+            } else if let Some(why) = self.case(watched.peer(), other, connection, socket).seen_from_there() {
                 report.remote.explain(why);
             } else {
                 let mark = if other.confirmed { "" } else { "?" };
@@ -111,79 +139,24 @@ impl Look<'_> {
         (before.map(|socket| socket.state) == after.map(|socket| socket.state)).then_some(after)
     }
 
-    fn why_own(
-        &self,
+    fn case<'a>(
+        &'a self,
         side: Side,
-        own: &Endpoint,
-        connection: &Connection,
-        socket: Option<&KernelSocket>,
-    ) -> Option<&'static str> {
-        match (own.state, socket) {
-            (State::Closed, Some(socket)) if is_overdue(socket) => Some(LATE_TIMER),
-            (State::Established | State::CloseWait, Some(socket))
-                if matches!(socket.state, State::FinWait1 | State::Closing | State::LastAck)
-                    && self.ways(connection)[side as usize].fin_end.is_none() =>
-            {
-                Some("closed, but the FIN waits in the host (cwnd, window) and was not sent yet")
-            }
-            (State::TimeWait, None) if expires_now(connection) => Some(LATE_TIMER),
-            (State::Closed | State::LastAck, Some(socket))
-                if matches!(socket.state, State::TimeWait | State::Closing)
-                    && self.was_to(connection, closes_at_once) =>
-            {
-                Some(
-                    "both closed at once, and of one FIN only a copy was seen that was sent when the other was there (cwnd, loss)",
-                )
-            }
-            (State::SynReceived, None) if self.was_to(connection, |plan| plan.cookies) => {
-                Some("the host answers with a SYN cookie and remembers nothing")
-            }
-            (State::Closed, Some(socket))
-                if socket.state == State::SynReceived && self.had_late_copies(connection) =>
-            {
-                Some("a late copy of the SYN came when the connection was over, and was answered (R16)")
-            }
-            (State::Closed | State::LastAck, Some(socket))
-                if socket.state == State::FinWait1
-                    && self.ways(connection).iter().any(|way| way.two_fins) =>
-            {
-                Some(
-                    "Linux, closing while the handshake's last ACK was in work, sent a second FIN behind its first",
-                )
-            }
-            (State::TimeWait, None) if self.was_to(connection, |plan| plan.ending == Ending::GivenUp) => {
-                Some("a new socket took the tuple out of TIME-WAIT and was closed before its SYN")
-            }
-            (State::SynSent, None)
-                if self.was_to(connection, |plan| plan.ending == Ending::GivenUp || plan.fast_open) =>
-            {
-                Some("the program closed its socket in SYN-SENT; no segment tells that")
-            }
-            _ => None,
+        end: &Endpoint,
+        connection: &'a Connection,
+        socket: Option<&'a KernelSocket>,
+    ) -> Case<'a> {
+        let (client, server) = (connection.client.socket_address(), connection.server.socket_address());
+        Case {
+            side,
+            state: end.state,
+            confirmed: end.confirmed,
+            connection: Some(connection),
+            socket,
+            ways: self.trails.ways(client, server),
+            plans: self.plans_of(client, server),
+            asked_at: self.asked_at,
         }
-    }
-
-    fn why_other(
-        &self,
-        watched: Side,
-        other: &Endpoint,
-        ways: &[Way; 2],
-        connection: &Connection,
-        socket: Option<&KernelSocket>,
-    ) -> Option<&'static str> {
-        if is_behind(ways, watched.peer()) {
-            return Some("what the other end sent was lost or held before the watcher");
-        }
-        if is_behind(ways, watched) && !other.confirmed {
-            return Some("what was sent to the other end was lost or held behind the watcher; marked `?`");
-        }
-        if other.state == State::SynReceived
-            && socket.is_some_and(|socket| socket.state == State::Established)
-            && self.had_late_copies(connection)
-        {
-            return Some("a late copy of the SYN-ACK looks like one that was sent again");
-        }
-        self.why_own(watched.peer(), other, connection, socket)
     }
 
     fn compare_timer(
@@ -214,22 +187,12 @@ impl Look<'_> {
         }
     }
 
-    /// Whether a connection of this flow was to do so.
-    fn was_to(&self, connection: &Connection, what: impl Fn(&Plan) -> bool) -> bool {
-        let flow = key(connection.client.socket_address(), connection.server.socket_address());
-        self.plans.get(&flow).is_some_and(|plans| plans.iter().any(what))
-    }
-
-    fn had_late_copies(&self, connection: &Connection) -> bool {
-        self.ways(connection).iter().any(|way| way.doubled + way.delayed > 0)
-    }
-
-    fn ways(&self, connection: &Connection) -> [Way; 2] {
-        self.trails.ways(connection.client.socket_address(), connection.server.socket_address())
+    fn plans_of(&self, one: SocketAddr, other: SocketAddr) -> &[Plan] {
+        self.plans.get(&key(one, other)).map_or(&[], Vec::as_slice)
     }
 
     fn history(&self, one: SocketAddr, other: SocketAddr) -> String {
-        let plan = self.plans.get(&key(one, other)).and_then(|plans| plans.last());
+        let plan = self.plans_of(one, other).last();
         let ways = self.trails.ways(one, other);
         format!("plan {plan:?}, from the client host {:?}, from the server host {:?}", ways[0], ways[1])
     }
@@ -239,20 +202,6 @@ impl Look<'_> {
 /// the connection.
 fn socket_state(state: State) -> State {
     if state == State::Listen { State::Closed } else { state }
-}
-
-/// The kernel's timers of a minute go off up to some seconds late (`kernel/time/timer.c`: granularity).
-fn is_overdue(socket: &KernelSocket) -> bool {
-    socket.state == State::TimeWait && socket.expires_ms.is_some_and(|left| u64::from(left) <= TICKS_MS)
-}
-
-fn expires_now(connection: &Connection) -> bool {
-    connection.time_wait.as_ref().is_some_and(|time_wait| time_wait.expires_in_ms <= TICKS_MS)
-}
-
-/// Whether both hosts may close without having seen the other's FIN: nobody waits for an open that was given up.
-fn closes_at_once(plan: &Plan) -> bool {
-    matches!(plan.ending, Ending::AtOnce | Ending::GivenUp)
 }
 
 fn contradiction(said: State, truth: State) -> String {
@@ -273,7 +222,3 @@ pub(super) fn describe(connection: &Connection) -> String {
         connection.close
     )
 }
-
-const LATE_TIMER: &str = "2MSL is over, the kernel's timer has not gone off yet";
-/// The kernel counts in ticks of up to 10 ms (CONFIG_HZ), and two clocks are read one after the other.
-const TICKS_MS: u64 = 50;

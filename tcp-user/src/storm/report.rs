@@ -96,7 +96,7 @@ impl fmt::Display for Report {
         for (name, tally) in tallies.into_iter().filter_map(|(name, tally)| Some((name, tally?))) {
             writeln!(
                 f,
-                "{name:<21}{:>9} checks,{:>9} agree,{:>7} explained,{:>6} unexplained",
+                "{name:<21}{:>9} checks,{:>9} agree,{:>7} explained,{:>6} differ",
                 tally.checks,
                 tally.agreed,
                 tally.explained.values().sum::<u64>(),
@@ -106,7 +106,7 @@ impl fmt::Display for Report {
                 writeln!(f, "    {count:>7} explained: {why}")?;
             }
             for (what, (count, examples)) in &tally.differences {
-                writeln!(f, "    {count:>7} UNEXPLAINED: {what}")?;
+                writeln!(f, "    {count:>7} DIFFER: {what}")?;
                 for example in examples {
                     writeln!(f, "            {example}")?;
                 }

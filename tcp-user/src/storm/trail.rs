@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
 
-use tcp_common::seq::{Seq, before, later};
+use tcp_common::seq::{Seq, at_or_before, before, later};
 use tcp_common::wire::Packet;
 use tcp_common::{Endpoint, Flags, FlowKey, Kind};
 
@@ -26,15 +27,29 @@ pub(super) struct Way {
     pub(super) delayed: u64,
     /// SYNs with an ISN of their own.
     pub(super) opens: u32,
+    /// Whether it has sent its SYN or its FIN more than once.
+    pub(super) again: bool,
+    /// Whether a SYN, SYN-ACK or FIN of it was doubled or delayed.
+    pub(super) copied: bool,
+    /// Whether the latest that it has sent is a SYN.
+    pub(super) opens_now: bool,
+    /// Whether it has sent a keepalive probe before its first octet.
+    pub(super) probed_at_start: bool,
     /// Whether it has sent FINs at two places of its stream.
     pub(super) two_fins: bool,
-    /// Where the latest FIN ended, if one was sent.
-    pub(super) fin_end: Option<Seq>,
+    /// When its FIN was first sent.
+    pub(super) fin_at: Option<Instant>,
+    /// Whether that first FIN acknowledged the other host's; and whether it was lost.
+    pub(super) fin_knows: bool,
+    pub(super) fin_lost: bool,
+    fin_end: Option<Seq>,
     isn: Option<Seq>,
     sent: Extent,
     arrived: Extent,
     /// Frames that are neither lost nor delivered yet.
     under_way: u64,
+    /// A RST of this incarnation that never came.
+    lacks_reset: bool,
     /// The furthest octet of this stream that was in a lost frame.
     lost_end: Option<Seq>,
 }
@@ -58,6 +73,8 @@ pub(super) struct Step {
     opens: u32,
     said: Extent,
     is_reset: bool,
+    kind: Kind,
+    is_first_fin: bool,
     /// Whether it takes room in the sequence of octets: payload, SYN or FIN.
     occupies: bool,
 }
@@ -66,17 +83,30 @@ impl Trails {
     /// Notes a frame that `sender` has sent.
     pub(super) fn sent(&mut self, sender: Side, packet: &Packet) -> Step {
         let segment = &packet.segment;
-        let way = &mut self.0.entry(packet.key).or_default()[sender as usize];
+        let ways = self.0.entry(packet.key).or_default();
+        let other_fin = ways[sender.peer() as usize].fin_end;
+        let way = &mut ways[sender as usize];
         let opens = matches!(segment.kind(), Kind::Syn | Kind::SynAck);
+        way.opens_now = segment.kind() == Kind::Syn;
+        way.again |= opens && way.isn == Some(segment.seq);
         if opens && way.isn != Some(segment.seq) {
             way.isn = Some(segment.seq);
             way.opens += 1;
             (way.sent, way.arrived, way.lost_end, way.fin_end) =
                 (Extent::default(), Extent::default(), None, None);
+            (way.lacks_reset, way.again, way.fin_at) = (false, false, None);
+            (way.fin_knows, way.fin_lost) = (false, false);
         }
+        way.probed_at_start |= segment.kind() == Kind::Ack && way.isn == Some(segment.seq);
+        let is_first_fin = segment.kind() == Kind::Fin && way.fin_end.is_none();
         if segment.kind() == Kind::Fin {
+            if is_first_fin {
+                way.fin_knows = other_fin.is_some_and(|end| at_or_before(end, segment.ack));
+            }
+            way.again |= way.fin_end == Some(segment.end());
             way.two_fins |= way.fin_end.is_some_and(|end| end != segment.end());
             way.fin_end = Some(segment.end());
+            way.fin_at.get_or_insert_with(Instant::now);
         }
         let is_reset = segment.kind() == Kind::Rst;
         let said = Extent {
@@ -95,6 +125,8 @@ impl Trails {
             opens: way.opens,
             said,
             is_reset,
+            kind: segment.kind(),
+            is_first_fin,
             occupies: !is_reset && segment.end() != segment.seq,
         }
     }
@@ -114,13 +146,22 @@ impl Trails {
         way.under_way = way.under_way.saturating_sub(1);
         way.lost += 1;
         way.lost_resets += u64::from(step.is_reset);
+        way.lacks_reset |= step.is_reset && way.opens == step.opens;
+        way.fin_lost |= step.is_first_fin && way.opens == step.opens;
         if way.opens == step.opens && step.occupies {
             way.lost_end = Extent::furthest(way.lost_end, step.said.end);
         }
     }
 
-    /// The way of a frame.
-    pub(super) fn way_mut(&mut self, step: &Step) -> &mut Way {
+    /// Notes that the frame is delivered twice, or late.
+    pub(super) fn strays(&mut self, step: &Step, doubled: bool, delayed: bool) {
+        let way = self.way_mut(step);
+        way.doubled += u64::from(doubled);
+        way.delayed += u64::from(delayed);
+        way.copied |= (doubled || delayed) && matches!(step.kind, Kind::Syn | Kind::SynAck | Kind::Fin);
+    }
+
+    fn way_mut(&mut self, step: &Step) -> &mut Way {
         &mut self.0.entry(step.key).or_default()[step.sender as usize]
     }
 
@@ -137,12 +178,19 @@ impl Trails {
     }
 }
 
+impl Way {
+    /// Whether it has sent a RST in this life.
+    pub(super) fn has_reset(&self) -> bool {
+        self.sent.reset > 0
+    }
+}
+
 /// Whether the host on `side` has sent something that the other one lacks: octets, an acknowledgment or a RST that were
 /// lost or are still under way.
 pub(super) fn is_behind(ways: &[Way; 2], side: Side) -> bool {
     let (way, back) = (&ways[side as usize], &ways[side.peer() as usize]);
     let hole = way.lost_end.is_some_and(|end| back.sent.ack.is_none_or(|ack| before(ack, end)));
-    way.under_way > 0 || way.sent != way.arrived || hole
+    way.under_way > 0 || way.sent != way.arrived || hole || way.lacks_reset
 }
 
 impl Extent {

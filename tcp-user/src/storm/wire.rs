@@ -178,9 +178,7 @@ impl State {
             self.trails.lost(&step);
             return;
         }
-        let way = self.trails.way_mut(&step);
-        way.doubled += u64::from(doubled);
-        way.delayed += u64::from(delayed);
+        self.trails.strays(&step, doubled, delayed);
         // Of two copies the first may be late too.
         if doubled || delayed {
             self.waiting.push((later, step, !delayed, frame.clone()));

@@ -1,0 +1,53 @@
+//! `nf_conntrack` in the watched host, for comparison: it sees the same packets.
+
+use std::collections::HashMap;
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+use tcp_common::{FlowKey, State};
+
+use super::report::Tally;
+use super::trail::key;
+use crate::lab::Host;
+use crate::sockets::{TrackedState, tracked};
+
+/// What conntrack says of each flow.
+pub(super) type States = HashMap<FlowKey, TrackedState>;
+
+/// Switches it on: a rule that looks at a connection's state makes the kernel follow connections.
+pub(super) fn switch_on(host: &Host) -> Result<()> {
+    for line in [
+        "add table inet storm",
+        "add chain inet storm in { type filter hook input priority 0 ; }",
+        "add chain inet storm out { type filter hook output priority 0 ; }",
+        "add rule inet storm in ct state new counter accept",
+        "add rule inet storm out ct state new counter accept",
+    ] {
+        let status = host.run(|| Command::new("nft").arg(line).status())?;
+        ensure!(status.context("starting nft (Debian: nftables)")?.success(), "nft {line}");
+    }
+    Ok(())
+}
+
+/// What it says now.
+pub(super) fn states(host: &Host) -> Result<States> {
+    let tracked = host.run(tracked)??;
+    Ok(tracked.into_iter().map(|entry| (key(entry.original.0, entry.original.1), entry.state)).collect())
+}
+
+/// Whether its one state, read as its documentation says, can stand for this end. An entry that is gone says that there
+/// is no connection.
+pub(super) fn compare(
+    said: Option<TrackedState>,
+    truth: State,
+    tally: &mut Tally,
+    example: impl FnOnce() -> String,
+) {
+    let right = said.map_or(truth == State::Closed, |said| said.allows_end(truth));
+    if right {
+        tally.agree();
+    } else {
+        let said = said.map_or("no entry", TrackedState::name);
+        tally.differ(format!("{said}, kernel {}", truth.rfc_name()), example);
+    }
+}

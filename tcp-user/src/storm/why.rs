@@ -1,0 +1,142 @@
+//! Why a state may differ from its kernel's although no rule is wrong: no segment tells it. Every reason must be shown by
+//! what the cable has noted or by what the programs were to do; a difference without one is a fault.
+
+use std::time::Instant;
+
+use jiff::Timestamp;
+use tcp_common::State;
+
+use super::plan::{Ending, Plan};
+use super::trail::{Way, is_behind};
+use crate::lab::{KernelSocket, Side};
+use crate::view::Connection;
+
+/// One end whose kernel says something else.
+pub(super) struct Case<'a> {
+    /// The host of this end.
+    pub(super) side: Side,
+    /// What finwait says of it, and whether as proved.
+    pub(super) state: State,
+    pub(super) confirmed: bool,
+    /// Its connection, unless finwait knows of none.
+    pub(super) connection: Option<&'a Connection>,
+    /// The kernel's socket, unless there is none.
+    pub(super) socket: Option<&'a KernelSocket>,
+    /// What both hosts have sent in the flow.
+    pub(super) ways: [Way; 2],
+    /// What the flow was to do, the latest last.
+    pub(super) plans: &'a [Plan],
+    /// When finwait was asked.
+    pub(super) asked_at: Instant,
+}
+
+impl Case<'_> {
+    /// Why finwait on the host of this end may say so.
+    pub(super) fn seen_from_here(&self) -> Option<&'static str> {
+        use State::*;
+        let (mine, theirs) = (&self.ways[self.side as usize], &self.ways[self.side.peer() as usize]);
+        let cookies = self.was_to(|plan| plan.cookies);
+        let strays = theirs.doubled + theirs.delayed > 0;
+        Some(match (self.state, self.kernel()) {
+            _ if mine.two_fins || theirs.two_fins => {
+                "Linux, closing while the handshake's last ACK was in work, sent a second FIN behind its first"
+            }
+            _ if cookies && theirs.probed_at_start => {
+                "Linux takes a keepalive probe for the ACK with the SYN cookie: its socket is one octet behind"
+            }
+            (Closed, TimeWait) if self.is_overdue() => LATE_TIMER,
+            (TimeWait, Closed) if self.expires_now() => LATE_TIMER,
+            (Established | CloseWait, FinWait1 | Closing | LastAck)
+                if mine.fin_at.is_none_or(|at| at >= self.asked_at) =>
+            {
+                "closed, but the FIN waits in the host (cwnd, window) and was not sent yet"
+            }
+            (Closed | LastAck, TimeWait | Closing) if mine.fin_knows && self.closes_at_once() => {
+                "closed at once, but the FIN waited in the host until the other host's had come"
+            }
+            (SynReceived, Closed) if cookies => "the host answers with a SYN cookie and remembers nothing",
+            (Closed, SynReceived) if theirs.copied => {
+                "a late copy of the SYN came when the connection was over, and was answered (R16)"
+            }
+            (_, SynSent) if self.was_to(|plan| plan.fast_open) && !mine.opens_now => {
+                "with Fast Open a socket is in SYN-SENT until there are data to send with the SYN"
+            }
+            (FinWait2, Closed) if self.idle_s() >= ORPHAN_S => {
+                "a FIN-WAIT-2 that no process has ends after a minute (tcp_fin_timeout)"
+            }
+            (Closed, Established) if cookies && strays && mine.has_reset() => {
+                "a late ACK with the SYN cookie made a socket after the host's own RST"
+            }
+            (TimeWait, Closed) if self.is_given_up() => {
+                "a new socket took the tuple out of TIME-WAIT and was closed before its SYN"
+            }
+            (SynSent, Closed) if self.is_given_up() => "the program closed its socket in SYN-SENT",
+            _ => return None,
+        })
+    }
+
+    /// Why finwait on the other host may say so.
+    pub(super) fn seen_from_there(&self) -> Option<&'static str> {
+        use State::*;
+        let mine = &self.ways[self.side as usize];
+        let crosses = mine.again || mine.copied;
+        Some(match (self.state, self.kernel()) {
+            _ if is_behind(&self.ways, self.side) => {
+                "what the other end sent was lost or held before the watcher"
+            }
+            _ if is_behind(&self.ways, self.side.peer()) && !self.confirmed => {
+                "what was sent to the other end was lost or held behind the watcher; marked `?`"
+            }
+            (SynReceived, Established | CloseWait)
+            | (FinWait1 | Closing | LastAck, FinWait2 | TimeWait | Closed)
+                if crosses =>
+            {
+                "its SYN-ACK or FIN was sent again, or copied, and crossed what acknowledges it"
+            }
+            (Closed | LastAck, TimeWait | Closing) if mine.fin_lost && self.closes_at_once() => {
+                "closed at once, but of its FIN only a copy came, which was sent when the other host's was there"
+            }
+            _ => return self.seen_from_here(),
+        })
+    }
+
+    fn kernel(&self) -> State {
+        self.socket.map_or(State::Closed, |socket| socket.state)
+    }
+
+    /// Whether a connection of this flow was to do so.
+    fn was_to(&self, what: impl Fn(&Plan) -> bool) -> bool {
+        self.plans.iter().any(what)
+    }
+
+    fn is_given_up(&self) -> bool {
+        self.was_to(|plan| plan.ending == Ending::GivenUp)
+    }
+
+    /// Whether both hosts may close without having seen the other's FIN: nobody waits for an open that was given up.
+    fn closes_at_once(&self) -> bool {
+        self.was_to(|plan| matches!(plan.ending, Ending::AtOnce | Ending::GivenUp))
+    }
+
+    /// The kernel's timers of a minute go off up to some seconds late (`kernel/time/timer.c`: granularity).
+    fn is_overdue(&self) -> bool {
+        self.socket.and_then(|socket| socket.expires_ms).is_some_and(|left| u64::from(left) <= TICKS_MS)
+    }
+
+    fn expires_now(&self) -> bool {
+        let time_wait = self.connection.and_then(|connection| connection.time_wait.as_ref());
+        time_wait.is_some_and(|time_wait| time_wait.expires_in_ms <= TICKS_MS)
+    }
+
+    /// How long its flow has been silent, in seconds.
+    fn idle_s(&self) -> i64 {
+        self.connection.map_or(0, |connection| {
+            (Timestamp::now().as_millisecond() - connection.last_seen_at.as_millisecond()) / 1_000
+        })
+    }
+}
+
+const LATE_TIMER: &str = "2MSL is over, the kernel's timer has not gone off yet";
+const ORPHAN_S: i64 = 58;
+/// The kernel counts in ticks of up to 10 ms (CONFIG_HZ), and two clocks are read one after the other.
+pub(super) const TICKS_MS: u64 = 50;
