@@ -116,9 +116,11 @@ impl SkbPacket<'_> {
     /// packet.
     #[inline(always)]
     pub fn copied(&self) -> Option<Copied> {
-        let len = (self.ctx.len() as usize).min(COPIED);
         let memory = HEADERS.get_ptr_mut(0)?.cast::<u8>();
-        if len == 0 {
+        // The verifier of Linux 6.1 relates a register and its copy, of which one is compared and the other passed on, only if
+        // they are whole ones and no call lies between; and it learns nothing from `len == 0`.
+        let len = opaque(self.ctx.len() as usize).min(COPIED);
+        if len < 2 {
             return None;
         }
         // SAFETY: the helper writes `len` octets, no more than this CPU's `HEADERS` holds, or fails.
@@ -248,11 +250,17 @@ fn packet_pointer<const FIELD: usize>(ctx: *mut c_void) -> usize {
 /// `N` octets of the linear part.
 #[inline(always)]
 fn direct<const N: usize>(start: usize, end: usize, offset: usize) -> Option<At> {
-    let mut first = start + (offset & MAX_OFFSET);
-    // SAFETY: moves a register to itself. It keeps the compiler from computing the address twice: the verifier knows only
-    // the register that was compared.
-    unsafe { asm!("{0} = {0}", inout(reg) first, options(nomem, nostack, preserves_flags)) };
+    // Not computed twice: the verifier knows only the register that was compared.
+    let first = opaque(start + (offset & MAX_OFFSET));
     if first + N <= end { Some(At(first)) } else { None }
+}
+
+/// The same number in one register, of which the compiler knows nothing.
+#[inline(always)]
+fn opaque(mut number: usize) -> usize {
+    // SAFETY: moves a register to itself.
+    unsafe { asm!("{0} = {0}", inout(reg) number, options(nomem, nostack, preserves_flags)) };
+    number
 }
 
 /// No header begins beyond; the verifier wants the bound of an offset next to its use.

@@ -1,4 +1,4 @@
-//! The project's own chores: `cargo xtask test`, `demo`, `build-ebpf`, `package`.
+//! The project's own chores: `cargo xtask test`, `demo`, `build-ebpf`, `package`, `vmtest`.
 
 mod build_ebpf;
 mod debian;
@@ -7,6 +7,7 @@ mod mutants;
 mod package;
 mod run;
 mod same_names;
+mod vmtest;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -63,6 +64,14 @@ enum Chore {
     },
     /// Builds the Debian package; as root also installs, uses and purges it on a copy-on-write image of this system.
     Package,
+    /// Boots kernels of Debian 12 in qemu, without KVM, and runs finwait and its kernel tests there (no root needed).
+    Vmtest {
+        /// Which; all of them unless named.
+        kernels: Vec<vmtest::Version>,
+        /// Only what begins so in the plan, such as `kernel_scenarios` or `finwait`.
+        #[arg(long)]
+        only: Option<String>,
+    },
 }
 
 fn main() -> Result<()> {
@@ -79,5 +88,6 @@ fn main() -> Result<()> {
         Chore::Fuzz { target, seconds } => fuzz::fuzz(&target, seconds),
         Chore::Storm { arguments } => run::storm(&arguments),
         Chore::Package => package::package(),
+        Chore::Vmtest { kernels, only } => vmtest::run(&kernels, only.as_deref()),
     }
 }

@@ -16,6 +16,7 @@ const KERNEL_TESTS: &[&str] = &[
     "kernel_two_cpus",
     "kernel_table",
     "lab",
+    "chain",
     "agent",
     "privileges",
     "audit",

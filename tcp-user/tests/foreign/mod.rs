@@ -8,11 +8,15 @@
 
 use std::ffi::CString;
 use std::io;
+use std::mem::offset_of;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use aya::Ebpf;
-use aya::programs::tc::{NlOptions, TcAttachOptions, TcHandle};
+use aya::programs::links::LinkOrder;
+use aya::programs::tc::{NlOptions, TcAttachOptions, TcHandle, qdisc_add_clsact};
 use aya::programs::{SchedClassifier, TcAttachType};
+use finwait::kernel::has_tcx;
 use finwait::lab::Host;
 use nix::net::if_::if_nametoindex;
 
@@ -29,7 +33,7 @@ impl Foreign {
     pub fn attach(host: &Host) -> Foreign {
         host.run(|| {
             let index = if_nametoindex(host.interface).expect("the interface");
-            let program = load_pass().expect("loading a program");
+            let program = load(BPF_PROG_TYPE_XDP, XDP_PASS, b"foreign").expect("loading a program");
             // `struct bpf_attr`, the part of BPF_LINK_CREATE.
             let attributes: [u32; 4] = [program.as_raw_fd() as u32, index, BPF_XDP, XDP_FLAGS_DRV_MODE];
             let link = bpf(BPF_LINK_CREATE, &attributes).expect("attaching it");
@@ -39,9 +43,54 @@ impl Foreign {
     }
 }
 
-fn load_pass() -> io::Result<OwnedFd> {
-    // `r0 = XDP_PASS; exit`, as `struct bpf_insn`.
-    let instructions: [[u8; 8]; 2] = [[0xb7, 0, 0, 0, 2, 0, 0, 0], [0x95, 0, 0, 0, 0, 0, 0, 0]];
+/// A TC program that is not finwait's and drops every packet of a hook, until it is dropped itself.
+#[derive(Debug)]
+pub struct Wall<'a> {
+    host: &'a Host,
+    program: Option<SchedClassifier>,
+}
+
+impl Drop for Wall<'_> {
+    /// A filter is taken away where it is.
+    fn drop(&mut self) {
+        let program = self.program.take();
+        self.host.run(|| drop(program)).expect("entering the namespace");
+    }
+}
+
+impl Wall<'_> {
+    /// Stands behind all that is on the hook already: as a TCX program, or as a filter of clsact.
+    pub fn behind(host: &Host, hook: TcAttachType, tcx: bool) -> Wall<'_> {
+        static BUILT: AtomicU32 = AtomicU32::new(0);
+        // Tests run side by side, and the program is found by its name.
+        let name = format!("wall{}_{}", std::process::id(), BUILT.fetch_add(1, Ordering::Relaxed));
+        let loaded = load(BPF_PROG_TYPE_SCHED_CLS, TC_ACT_SHOT, name.as_bytes()).expect("loading a program");
+        let mut infos = aya::programs::loaded_programs().flatten();
+        let info = infos.find(|info| info.name_as_str() == Some(&name)).expect("the program's number");
+        let mut program = SchedClassifier::from_program_info(info, name.into()).expect("of TC");
+        drop(loaded);
+        let place = if tcx {
+            TcAttachOptions::TcxOrder(LinkOrder::last())
+        } else {
+            TcAttachOptions::Netlink(NlOptions { priority: 0xff00, ..NlOptions::default() })
+        };
+        host.run(|| {
+            if !tcx {
+                // It may be there already.
+                let _ = qdisc_add_clsact(host.interface);
+            }
+            program.attach_with_options(host.interface, hook, place)
+        })
+        .expect("entering the namespace")
+        .expect("attaching the wall");
+        Wall { host, program: Some(program) }
+    }
+}
+
+/// Loads `return verdict`.
+fn load(kind: u32, verdict: u8, name: &[u8]) -> io::Result<OwnedFd> {
+    // `r0 = verdict; exit`, as `struct bpf_insn`.
+    let instructions: [[u8; 8]; 2] = [[0xb7, 0, 0, 0, verdict, 0, 0, 0], [0x95, 0, 0, 0, 0, 0, 0, 0]];
     let license = CString::new("GPL").expect("a license");
     /// `struct bpf_attr`, the part of BPF_PROG_LOAD up to the name.
     #[repr(C)]
@@ -54,15 +103,16 @@ fn load_pass() -> io::Result<OwnedFd> {
         kernel_and_flags: [u32; 2],
         name: [u8; 16],
     }
-    let load = Load {
-        kind: BPF_PROG_TYPE_XDP,
+    let mut load = Load {
+        kind,
         count: 2,
         instructions: instructions.as_ptr() as u64,
         license: license.as_ptr() as u64,
         log: [0; 2],
         kernel_and_flags: [0; 2],
-        name: *b"foreign\0\0\0\0\0\0\0\0\0",
+        name: [0; 16],
     };
+    load.name[..name.len()].copy_from_slice(name);
     bpf(BPF_PROG_LOAD, &load)
 }
 
@@ -85,10 +135,10 @@ pub fn attached(host: &Host, interface: &str) -> Vec<String> {
         names.push(format!("xdp {}", program_name(id)));
     }
     for (hook, kind) in [("ingress", TcAttachType::Ingress), ("egress", TcAttachType::Egress)] {
-        let (_, programs) = host
-            .run(|| SchedClassifier::query_tcx(interface, kind))
+        let programs = host
+            .run(|| has_tcx(interface).then(|| SchedClassifier::query_tcx(interface, kind)))
             .expect("entering the namespace")
-            .expect("asking for TCX");
+            .map_or_else(Vec::new, |answer| answer.expect("asking for TCX").1);
         names.extend(
             programs.iter().map(|program| format!("tcx {hook} {}", program.name_as_str().unwrap_or("?"))),
         );
@@ -129,23 +179,67 @@ pub fn leave_stale_filter(host: &Host) {
 
 /// Makes every `bpf()` of this process fail with `errno`: a seccomp filter. For `pre_exec`.
 pub fn without_bpf(errno: i32) -> io::Result<()> {
-    const fn step(code: u32, k: u32, jt: u8, jf: u8) -> libc::sock_filter {
-        libc::sock_filter { code: code as u16, jt, jf, k }
+    refuse(&mut [
+        load_word(offset_of!(libc::seccomp_data, nr)),
+        skip_unless(libc::SYS_bpf as u32, 1),
+        answer(libc::SECCOMP_RET_ERRNO | errno as u32),
+        answer(libc::SECCOMP_RET_ALLOW),
+    ])
+}
+
+/// The same for what a kernel older than 6.6 answers to TCX: no such link, and nothing to ask about it. Needs a little-endian
+/// machine.
+pub fn without_tcx() -> io::Result<()> {
+    refuse(&mut [
+        load_word(offset_of!(libc::seccomp_data, nr)),
+        skip_unless(libc::SYS_bpf as u32, 4),
+        load_word(offset_of!(libc::seccomp_data, args)),
+        skip_if(BPF_LINK_CREATE as u32, 1),
+        skip_unless(BPF_PROG_QUERY as u32, 1),
+        answer(libc::SECCOMP_RET_ERRNO | libc::EINVAL as u32),
+        answer(libc::SECCOMP_RET_ALLOW),
+    ])
+}
+
+fn load_word(at: usize) -> libc::sock_filter {
+    libc::sock_filter {
+        code: (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16,
+        jt: 0,
+        jf: 0,
+        k: at as u32,
     }
-    let mut steps = [
-        step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
-        step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, libc::SYS_bpf as u32, 0, 1),
-        step(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ERRNO | errno as u32, 0, 0),
-        step(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW, 0, 0),
-    ];
-    let filter = libc::sock_fprog { len: 4, filter: steps.as_mut_ptr() };
-    // SAFETY: the kernel copies the four steps.
+}
+
+fn skip_if(word: u32, steps: u8) -> libc::sock_filter {
+    libc::sock_filter {
+        code: (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16,
+        jt: steps,
+        jf: 0,
+        k: word,
+    }
+}
+
+fn skip_unless(word: u32, steps: u8) -> libc::sock_filter {
+    libc::sock_filter { jt: 0, jf: steps, ..skip_if(word, 0) }
+}
+
+fn answer(action: u32) -> libc::sock_filter {
+    libc::sock_filter { code: (libc::BPF_RET | libc::BPF_K) as u16, jt: 0, jf: 0, k: action }
+}
+
+fn refuse(steps: &mut [libc::sock_filter]) -> io::Result<()> {
+    let filter = libc::sock_fprog { len: steps.len() as u16, filter: steps.as_mut_ptr() };
+    // SAFETY: the kernel copies the steps.
     let set = unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const filter) };
     if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 const BPF_PROG_LOAD: libc::c_int = 5;
+const BPF_PROG_QUERY: libc::c_int = 16;
 const BPF_LINK_CREATE: libc::c_int = 28;
+const BPF_PROG_TYPE_SCHED_CLS: u32 = 3;
 const BPF_PROG_TYPE_XDP: u32 = 6;
+const TC_ACT_SHOT: u8 = 2;
+const XDP_PASS: u8 = 2;
 const BPF_XDP: u32 = 37;
 const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
