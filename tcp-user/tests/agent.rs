@@ -77,6 +77,16 @@ fn every_close(ingress: &str) {
         });
         assert!(closed || kind == "fin_4seg", "{kind} is counted: {page}");
     }
+    for (side, states) in [
+        ("remote", ["syn_sent", "established", "fin_wait_1", "fin_wait_2", "close_wait", "last_ack"]),
+        ("local", ["syn_received", "established", "fin_wait_1", "fin_wait_2", "close_wait", "last_ack"]),
+    ] {
+        for state in states {
+            let count = format!("finwait_state_seconds_count{{side=\"{side}\",state=\"{state}\"}}");
+            let stays = page.lines().filter_map(|line| line.strip_prefix(&count)).collect::<Vec<_>>();
+            assert!(stays.len() == 1 && stays[0] != " 0", "times in {state}, {side}, are counted: {page}");
+        }
+    }
     promtool(&page);
     let stats = agent.stats();
     let ignored: u64 = stats.packets_ignored.values().sum();

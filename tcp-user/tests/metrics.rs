@@ -6,9 +6,11 @@ use std::array;
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use finwait::agent::metrics::{Format, encode};
 use finwait::agent::tally::{Snapshot, Tally};
+use finwait::kernel::ProgramRuns;
 use tcp_common::State;
 use tcp_common::record::Counters;
 
@@ -25,6 +27,7 @@ fn busy() -> Snapshot {
         for histogram in [&snapshot.tally.handshake, &snapshot.tally.connection, &snapshot.tally.close] {
             histogram.observe(seconds);
         }
+        snapshot.tally.count_stay(index % 2 == 0, State::CloseWait, (seconds * 1e9) as u64);
         if index < 2 {
             snapshot.tally.lateness.observe(seconds);
         }
@@ -88,8 +91,13 @@ fn snapshot(mut next: impl FnMut() -> u64) -> Snapshot {
             ..Tally::default()
         },
         endpoints: rows(next),
-        table_classes: row(next),
-        table_capacity: next(),
+        table_used: rows(next),
+        table_capacity: row(next),
+        programs: vec![ProgramRuns {
+            program: "finwait_xdp",
+            runs: next(),
+            duration: Duration::from_nanos(next()),
+        }],
     }
 }
 
@@ -132,7 +140,7 @@ fn the_number_of_series_is_bounded() {
     let transitions =
         at_most.iter().filter(|series| series.starts_with("finwait_transitions_total{")).count();
     assert_eq!(transitions, 2 * 11 * 10, "every pair of states, each side");
-    assert!(at_most.len() <= 500, "{} series", at_most.len());
+    assert!(at_most.len() <= 720, "{} series", at_most.len());
 }
 
 #[test]

@@ -179,6 +179,13 @@ impl Flow {
         }
     }
 
+    /// Whether that RST was the answer of a host that has no such connection any more: it was restarted, or a firewall or
+    /// a proxy between lost its state. What a program aborts ends with a RST that has an ACK (`tcp_send_active_reset`),
+    /// what finds no socket with one that has none (RFC 9293 3.5.2, group 1).
+    pub fn state_lost(&self) -> bool {
+        self.close_kind() == CloseKind::RstAbort && self.flow_has(flow_fact::FORGOTTEN)
+    }
+
     /// Who opened.
     pub fn opener(&self) -> Opener {
         match (self.flow_has(flow_fact::OPENER_A), self.flow_has(flow_fact::OPENER_B)) {
@@ -231,6 +238,9 @@ impl Flow {
             Previous::Superseded => self.facts |= flow_fact::SUPERSEDED,
             Previous::AbortedByA => self.abort(now_ns, End::A),
             Previous::AbortedByB => self.abort(now_ns, End::B),
+        }
+        if matches!(previous, Previous::AbortedByA | Previous::AbortedByB) {
+            self.facts |= flow_fact::FORGOTTEN;
         }
         for half in &mut self.halves {
             half.set(GONE);

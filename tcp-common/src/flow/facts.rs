@@ -80,6 +80,8 @@ pub mod flow_fact {
     pub const LOCAL_A: u32 = 1 << 13;
     /// End B does.
     pub const LOCAL_B: u32 = 1 << 14;
+    /// The RST that ended it had no ACK: so answers a host that has no such connection (RFC 9293 3.5.2, group 1).
+    pub const FORGOTTEN: u32 = 1 << 15;
 }
 
 use half_fact::*;

@@ -45,6 +45,9 @@ impl Flow {
         x.proved = State::Closed as u8;
         x.set(SEEN);
         self.abort(now_ns, sender);
+        if !segment.flags.has(Flags::ACK) {
+            self.facts |= flow_fact::FORGOTTEN;
+        }
         if answers_syn {
             self.facts |= flow_fact::REFUSED;
             return Cause::Refused;

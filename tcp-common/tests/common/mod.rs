@@ -101,6 +101,8 @@ pub struct Close {
     pub aborter: String,
     pub fins: String,
     pub complete: bool,
+    #[serde(default)]
+    pub state_lost: Option<bool>,
 }
 
 fn yes() -> bool {
@@ -342,7 +344,8 @@ fn check_close(flow: &Flow, expected: &Close, variant: Variant) -> Result<(), St
         && expected.closer.iter().any(|c| c == closer)
         && expected.aborter == aborter
         && expected.fins == fins
-        && expected.complete == flow.complete();
+        && expected.complete == flow.complete()
+        && expected.state_lost.is_none_or(|lost| lost == flow.state_lost());
     if right {
         Ok(())
     } else {

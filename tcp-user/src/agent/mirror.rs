@@ -4,12 +4,14 @@
 //! next sweep, except for an incarnation that a new one replaced, which nobody but its event remembers.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use tcp_common::record::{Event, event_flag, event_kind, mark};
 use tcp_common::{Cause, End, Flow, FlowKey, Outcome, Previous, Rules, State};
 use tokio::sync::broadcast;
 
 use super::interfaces::Names;
+use super::ledger::{Census, Ledger};
 use super::tally::{Snapshot, Tally};
 use crate::describe::{Clock, Describer, monotonic_ns};
 use crate::kernel::{Events, Kernel, Table};
@@ -25,6 +27,8 @@ pub struct Shared {
     pub rules: Rules,
     /// What was counted.
     pub tally: Mutex<Tally>,
+    /// How many ends are where, at most a second ago.
+    pub census: Mutex<Census>,
     /// Names of interfaces by index.
     pub names: Names,
     /// Who watches.
@@ -48,20 +52,13 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Shared {
     /// Everything that can be told now.
     pub fn snapshot(&self) -> anyhow::Result<Snapshot> {
-        let counters = lock(&self.kernel).counters()?;
-        let mut endpoints = [[0; State::COUNT]; 2];
-        for entry in self.table.entries() {
-            if !entry.flow.is_over() {
-                for end in [End::A, End::B] {
-                    endpoints[usize::from(entry.flow.is_local(end))][entry.flow.state(end) as usize] += 1;
-                }
-            }
-        }
+        let kernel = lock(&self.kernel);
+        let (counters, programs) = (kernel.counters()?, kernel.program_runs()?);
+        drop(kernel);
         let tally = lock(&self.tally).clone();
-        let [v4, v6] = self.table.fill().map(|fill| fill.classes().map(u64::from));
-        let table_classes = [0, 1, 2].map(|class| v4[class] + v6[class]);
-        let table_capacity = u64::from(self.table.capacity());
-        Ok(Snapshot { counters, tally, endpoints, table_classes, table_capacity })
+        let Census { endpoints, used } = lock(&self.census).clone();
+        let table_capacity = self.table.capacities().map(u64::from);
+        Ok(Snapshot { counters, tally, endpoints, table_used: used, table_capacity, programs })
     }
 
     /// How to describe flows now.
@@ -113,7 +110,10 @@ impl Shared {
 pub struct Mirror {
     shared: Arc<Shared>,
     events: Events,
+    ledger: Ledger,
     next_slot: u32,
+    /// Slots of earlier turns for which there was no time.
+    owed: u32,
     /// Next expected event of each CPU.
     sequences: Vec<u64>,
     lost: bool,
@@ -122,7 +122,8 @@ pub struct Mirror {
 impl Mirror {
     /// Takes the ring.
     pub fn new(shared: Arc<Shared>, events: Events) -> Mirror {
-        Mirror { shared, events, next_slot: 0, sequences: Vec::new(), lost: false }
+        let ledger = Ledger::new(shared.table.places());
+        Mirror { shared, events, ledger, next_slot: 0, owed: 0, sequences: Vec::new(), lost: false }
     }
 
     /// Takes at most [`BATCH`] events. Returns how many there were.
@@ -135,25 +136,35 @@ impl Mirror {
         }
         lock(&self.shared.tally).delivered += count as u64;
         if std::mem::take(&mut self.lost) {
+            // What the lost ones did to the table the next sweep finds there.
             lock(&self.shared.tally).resyncs += 1;
-            self.sweep(self.shared.table.places());
         }
         count
     }
 
-    /// Looks at the next `slots` slots.
-    pub fn sweep(&mut self, slots: u32) {
-        let places = self.shared.table.places();
-        for _ in 0..slots.min(places) {
-            let index = self.next_slot;
-            self.next_slot = (index + 1) % places;
-            self.look_at(index);
-        }
-    }
-
-    /// Looks at one of `parts` parts of the table, the next one each time.
+    /// Looks at one of `parts` parts of the table, the next one each time, and at what earlier turns left. Leaves the rest to
+    /// later turns when `TURN` is over.
     pub fn sweep_part(&mut self, parts: u32) {
-        self.sweep(self.shared.table.places().div_ceil(parts));
+        let table = Arc::clone(&self.shared.table);
+        let places = table.places();
+        self.owed = self.owed.saturating_add(places.div_ceil(parts)).min(places);
+        let (begun, mut now_ns) = (Instant::now(), monotonic_ns());
+        while self.owed > 0 {
+            let slots = self.owed.min(SLOTS_A_GLANCE);
+            self.owed -= slots;
+            for _ in 0..slots {
+                let index = self.next_slot;
+                self.next_slot = (index + 1) % places;
+                if self.ledger.glance(index, table.family(index), table.tag(index), now_ns) {
+                    self.look_at(index);
+                }
+            }
+            if begun.elapsed() >= TURN {
+                break;
+            }
+            now_ns = monotonic_ns();
+        }
+        self.ledger.census().clone_into(&mut lock(&self.shared.census));
     }
 
     fn note_sequence(&mut self, event: &Event) {
@@ -168,8 +179,11 @@ impl Mirror {
     fn take(&mut self, event: &Event) {
         match event.kind {
             event_kind::TRANSITION => {
+                let (from, to) = (states(event.from), states(event.to));
+                if let Some(index) = self.shared.table.index_of(event) {
+                    self.count_stays(index, &event.flow, from, to, event.at_ns);
+                }
                 if self.shared.watchers.receiver_count() > 0 {
-                    let (from, to) = (states(event.from), states(event.to));
                     let cause = Cause::from_u8(event.cause).unwrap_or(Cause::Nothing);
                     self.shared.tell_transitions(
                         &event.key,
@@ -189,6 +203,17 @@ impl Mirror {
             event_kind::DEFERRED => self.apply_deferred(event),
             event_kind::EVICTED => self.take_evicted(event),
             _ => {}
+        }
+    }
+
+    /// Counts how long the ends that moved had been in the states before.
+    fn count_stays(&mut self, index: u32, flow: &Flow, from: [State; 2], to: [State; 2], at_ns: u64) {
+        let stays = self.ledger.moved(index, flow, from, to, at_ns);
+        let tally = lock(&self.shared.tally);
+        for end in [End::A, End::B] {
+            if let Some(ns) = stays[end as usize] {
+                tally.count_stay(flow.is_local(end), from[end as usize], ns);
+            }
         }
     }
 
@@ -266,28 +291,32 @@ impl Mirror {
     /// Lets the clock act on a slot, counts what has not been counted, retires what is done.
     fn look_at(&mut self, index: u32) {
         let shared = Arc::clone(&self.shared);
-        let Some(entry) = shared.table.read(index) else { return };
-        let now_ns = monotonic_ns();
-        let deadline = entry.flow.next_deadline_ns(&shared.rules).filter(|_| !entry.flow.is_over());
-        let due = deadline.is_some_and(|deadline| deadline <= now_ns);
-        let done = entry.flow.marks & mark::CLOSE_REPORTED != 0 && rested(&entry.flow, now_ns, &shared.rules);
-        if !(due || open_uncounted(&entry.flow) || close_unreported(&entry.flow) || done) {
+        let (table, rules) = (&shared.table, &shared.rules);
+        // The tag first: what changes after it makes the next glance a look.
+        let tag = table.tag(index);
+        let Some(entry) = table.read(index) else { return };
+        let (now_ns, due_ns) = (monotonic_ns(), due_ns(&entry.flow, rules));
+        if tag.at_rest() {
+            self.ledger.note(index, table.family(index), tag, &entry.flow, now_ns, due_ns);
+        }
+        if now_ns < due_ns && !open_uncounted(&entry.flow) {
             return;
         }
         // Somebody else has it: the next sweep comes.
-        let Some(mut owned) = shared.table.own(index) else { return };
+        let Some(mut owned) = table.own(index) else { return };
         if owned.key() != entry.key || owned.incarnation != entry.flow.incarnation {
             return;
         }
-        let outcome = owned.tick(now_ns, &shared.rules);
+        let outcome = owned.tick(now_ns, rules);
         let (count_open, report) = (open_uncounted(&owned), close_unreported(&owned));
         if count_open {
             owned.marks |= mark::OPEN_COUNTED;
         }
         if report {
             owned.marks |= mark::CLOSE_REPORTED;
-        } else if owned.is_over() && rested(&owned, now_ns, &shared.rules) {
+        } else if owned.is_over() && now_ns >= self::due_ns(&owned, rules) {
             owned.retire();
+            self.ledger.free(index, table.family(index));
             return;
         }
         let (flow, hook) = (*owned, hook_of(owned.hooks()));
@@ -296,9 +325,8 @@ impl Mirror {
             lock(&shared.tally).count_open(&entry.key, &flow);
         }
         if outcome.is_transition() {
-            if let Some(deadline) = deadline {
-                lock(&shared.tally).lateness.observe(now_ns.saturating_sub(deadline) as f64 / 1e9);
-            }
+            lock(&shared.tally).lateness.observe(now_ns.saturating_sub(due_ns) as f64 / 1e9);
+            self.count_stays(index, &flow, outcome.from, outcome.to, now_ns);
             self.shared.count_outcome(&flow, &outcome);
             self.shared.tell_transitions(
                 &entry.key,
@@ -338,12 +366,19 @@ fn close_unreported(flow: &Flow) -> bool {
     flow.is_over() && flow.marks & mark::CLOSE_REPORTED == 0
 }
 
-/// R20: whether a flow that is over has been quiet long enough to be forgotten.
-fn rested(flow: &Flow, now_ns: u64, rules: &Rules) -> bool {
+/// When the agent has something to do with a flow, no segment coming: the clock ends a state, its close is to be
+/// reported (now), or it has been over and quiet long enough to be forgotten (R20).
+fn due_ns(flow: &Flow, rules: &Rules) -> u64 {
+    if !flow.is_over() {
+        return flow.next_deadline_ns(rules).unwrap_or(u64::MAX);
+    }
+    if close_unreported(flow) {
+        return 0;
+    }
     let time_wait_ns = flow.halves.iter().map(|half| half.time_wait_at_ns).max().unwrap_or(0);
     let two_msl_ns = rules.time_wait_local_ns.max(rules.time_wait_remote_ns);
     let over_ns = if time_wait_ns == 0 { flow.last_ns } else { time_wait_ns.saturating_add(two_msl_ns) };
-    now_ns > over_ns.max(flow.last_ns).saturating_add(QUARANTINE_NS)
+    over_ns.max(flow.last_ns).saturating_add(QUARANTINE_NS)
 }
 
 fn states(bytes: [u8; 2]) -> [State; 2] {
@@ -357,5 +392,9 @@ fn states(bytes: [u8; 2]) -> [State; 2] {
 pub const BATCH: usize = 4096;
 /// A kernel program holds a slot for well under a microsecond.
 const OWN_TRIES: u32 = 10_000;
+/// Slots glanced at between two looks at the clock.
+const SLOTS_A_GLANCE: u32 = 1024;
+/// How long a turn of the sweep may take before events have theirs: no event waits a millisecond for it.
+const TURN: Duration = Duration::from_micros(500);
 /// How long a flow that is over stays, so that late segments make no ghost.
 const QUARANTINE_NS: u64 = 10_000_000_000;

@@ -6,6 +6,7 @@
 
 mod dry_run;
 pub mod interfaces;
+pub mod ledger;
 mod look;
 pub mod metrics;
 pub mod mirror;
@@ -117,6 +118,7 @@ fn prepare(options: &Options, mut keeper: Keeper, present: &[Interface]) -> Resu
         kernel: Mutex::new(kernel),
         rules: options.rules,
         tally: Mutex::default(),
+        census: Mutex::default(),
         names,
         watchers: broadcast::Sender::new(65_536),
     });

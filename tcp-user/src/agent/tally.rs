@@ -1,5 +1,7 @@
 //! What the agent has counted, and the snapshot that the exporter and `finwait stats` read.
 
+use std::array;
+
 use prometheus_client::metrics::histogram::Histogram;
 use serde::{Deserialize, Serialize};
 use tcp_common::flow::{Closer, Opener};
@@ -7,6 +9,7 @@ use tcp_common::record::Counters;
 use tcp_common::{CloseKind, Flow, FlowKey, State};
 
 use crate::describe::handshake_ns;
+use crate::kernel::ProgramRuns;
 
 /// Where an end is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -29,7 +32,8 @@ impl Place {
         }
     }
 
-    fn of(local: bool) -> Place {
+    /// The place of an end.
+    pub(super) fn of(local: bool) -> Place {
         if local { Place::Local } else { Place::Remote }
     }
 }
@@ -75,6 +79,8 @@ pub struct Tally {
     pub connection: Histogram,
     /// First FIN or RST to the end of the close, seconds.
     pub close: Histogram,
+    /// Time in a state that was left, seconds, by [`Place`] and state.
+    pub state: [[Histogram; State::COUNT]; 2],
     /// How late the clock ended something, seconds.
     pub lateness: Histogram,
 }
@@ -96,6 +102,7 @@ impl Default for Tally {
             handshake: seconds(&[0.0001, 0.001, 0.005, 0.02, 0.1, 0.3, 1.0, 3.0, 10.0]),
             connection: seconds(&[0.001, 0.01, 0.1, 1.0, 10.0, 60.0, 600.0, 3600.0, 86_400.0]),
             close: seconds(&[0.0001, 0.001, 0.01, 0.1, 1.0, 10.0, 60.0, 600.0]),
+            state: array::from_fn(|_| array::from_fn(|_| seconds(&STAYS))),
             lateness: seconds(&[0.01, 0.1, 0.5, 1.0, 2.0, 5.0, 30.0]),
         }
     }
@@ -129,6 +136,7 @@ impl Tally {
                 CloseKind::Refused => 0,
                 CloseKind::RstAfterFin => 2,
                 CloseKind::SynAbort => 4,
+                _ if flow.state_lost() => 3,
                 _ => 1,
             };
             self.resets[reason][Place::of(flow.is_local(aborter)) as usize] += 1;
@@ -140,6 +148,11 @@ impl Tally {
                 self.connection.observe(seconds(ended_ns.saturating_sub(flow.opened_ns)));
             }
         }
+    }
+
+    /// Counts how long an end was in a state.
+    pub fn count_stay(&self, local: bool, state: State, ns: u64) {
+        self.state[Place::of(local) as usize][state as usize].observe(seconds(ns));
     }
 
     /// Counts a transition that the agent made.
@@ -164,16 +177,19 @@ pub struct Snapshot {
     pub tally: Tally,
     /// Ends by [`Place`] and state, connections that are over left out.
     pub endpoints: [[u64; State::COUNT]; 2],
-    /// Flows in the table by [`FLOW_CLASSES`].
-    pub table_classes: [u64; 3],
-    /// Flows that always find a place.
-    pub table_capacity: u64,
+    /// Flows in the table by [`FAMILIES`] and [`FLOW_CLASSES`].
+    pub table_used: [[u64; 3]; 2],
+    /// Flows that always find a place, by [`FAMILIES`].
+    pub table_capacity: [u64; 2],
+    /// What the kernel says of each program's runs.
+    pub programs: Vec<ProgramRuns>,
 }
 
 impl Snapshot {
-    /// Flows in the table.
-    pub fn table_used(&self) -> u64 {
-        self.table_classes.iter().sum()
+    /// Flows in the table by [`FLOW_CLASSES`].
+    pub fn table_classes(&self) -> [u64; 3] {
+        let [v4, v6] = self.table_used;
+        array::from_fn(|class| v4[class] + v6[class])
     }
 
     /// Transitions of kernel and agent together.
@@ -189,6 +205,10 @@ impl Snapshot {
     }
 }
 
-fn seconds(ns: u64) -> f64 {
+/// From a state that a segment ends at once to those that are left only after hours.
+const STAYS: [f64; 9] = [0.001, 0.01, 0.1, 1.0, 10.0, 59.0, 61.0, 600.0, 86_400.0];
+
+/// Nanoseconds as Prometheus wants them.
+pub(super) fn seconds(ns: u64) -> f64 {
     ns as f64 / 1e9
 }

@@ -13,9 +13,10 @@ mod table;
 pub use attach::{AttachError, Attachment, Hook, Ingress, Mode, sweep};
 pub use events::Events;
 pub use probe::{describe_program, has_tcx};
-pub use table::{Entry, Fill, Owned, Table};
+pub use table::{Entry, Fill, Owned, Table, class};
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use aya::maps::{Array, MapData, PerCpuArray, ProgramArray, RingBuf};
 use aya::programs::{Program, ProgramError, SchedClassifier, TestRun as _, TestRunOptions, Xdp};
@@ -139,6 +140,17 @@ impl Default for LoadOptions {
     fn default() -> Self {
         LoadOptions { rules: Rules::AGENT, max_flows: 1 << 16, max_flows_v6: 1 << 15, ring_bytes: 16 << 20 }
     }
+}
+
+/// How often a program ran.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ProgramRuns {
+    /// Its name.
+    pub program: &'static str,
+    /// Runs; a program that an entry program called by tail call runs as part of that one.
+    pub runs: u64,
+    /// All of them together.
+    pub duration: Duration,
 }
 
 /// The loaded programs and their maps.
@@ -279,6 +291,21 @@ impl Kernel {
         &self.instructions
     }
 
+    /// How often each program ran and how long that took: the kernel counts it while the sysctl
+    /// `kernel.bpf_stats_enabled` is 1.
+    pub fn program_runs(&self) -> Result<Vec<ProgramRuns>, KernelError> {
+        let info = |name: &ProgramName| {
+            let info = match self.ebpf.program(name.name()) {
+                Some(Program::Xdp(xdp)) => xdp.info(),
+                Some(Program::SchedClassifier(tc)) => tc.info(),
+                _ => return Err(KernelError::NotSupported(format!("no program {}", name.name()))),
+            }
+            .map_err(other("asking for a program's runs"))?;
+            Ok(ProgramRuns { program: name.name(), runs: info.run_count(), duration: info.run_time() })
+        };
+        ProgramName::ALL.iter().map(info).collect()
+    }
+
     /// Runs a program over one frame (`BPF_PROG_TEST_RUN`), `repeat` times. Returns its verdict and the kernel's mean
     /// duration of a run.
     pub fn test_run(
@@ -286,7 +313,7 @@ impl Kernel {
         program: ProgramName,
         frame: &[u8],
         repeat: u32,
-    ) -> Result<(u32, std::time::Duration), KernelError> {
+    ) -> Result<(u32, Duration), KernelError> {
         let mut options = TestRunOptions::new();
         options.data_in = Some(frame);
         options.repeat = repeat;

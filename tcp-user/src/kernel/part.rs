@@ -93,7 +93,7 @@ impl<K: TableKey> Part<K> {
         }
     }
 
-    fn load(&self, index: u32) -> Tag {
+    pub(super) fn load(&self, index: u32) -> Tag {
         Memory::tag(self, index)
     }
 

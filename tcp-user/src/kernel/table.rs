@@ -48,11 +48,24 @@ impl Fill {
         self.phases.iter().sum::<u32>() - self.phases[Tag::FREE as usize]
     }
 
-    /// Flows that are not done with their handshake, that live, and that are finished: these may have to make room, the
-    /// first before the last, and the second never.
+    /// Flows by [`class`].
     pub fn classes(&self) -> [u32; 3] {
-        let of = |phase: u64| self.phases[phase as usize];
-        [of(Tag::HALF_OPEN), of(Tag::LIVE) + of(Tag::STEADY), of(Tag::TIME_WAIT) + of(Tag::OVER)]
+        let mut classes = [0; 3];
+        for (phase, count) in (0..).zip(self.phases) {
+            class(phase).into_iter().for_each(|class| classes[class] += count);
+        }
+        classes
+    }
+}
+
+/// What a flow at rest in this phase is when space is short: 0 half open, which makes room first; 1 live, which never does;
+/// 2 finished.
+pub const fn class(phase: u64) -> Option<usize> {
+    match phase {
+        Tag::HALF_OPEN => Some(0),
+        Tag::LIVE | Tag::STEADY => Some(1),
+        Tag::TIME_WAIT | Tag::OVER => Some(2),
+        _ => None,
     }
 }
 
@@ -115,6 +128,24 @@ impl Table {
     /// Every flow, one consistent copy at a time.
     pub fn entries(&self) -> impl Iterator<Item = Entry> + '_ {
         (0..self.places()).filter_map(|index| self.read(index))
+    }
+
+    /// How many flows always find a place: IPv4, IPv6.
+    pub fn capacities(&self) -> [u32; 2] {
+        self.rated
+    }
+
+    /// 0 for a place of IPv4, 1 for one of IPv6.
+    pub fn family(&self, index: u32) -> usize {
+        usize::from(index >= self.v4.places())
+    }
+
+    /// The tag of a place: another one whenever anything but a predicted segment changes the flow there.
+    pub fn tag(&self, index: u32) -> Tag {
+        match index.checked_sub(self.v4.places()) {
+            None => self.v4.load(index),
+            Some(in_v6) => self.v6.load(in_v6),
+        }
     }
 
     /// A consistent copy of a slot, or `None` where there is no flow.

@@ -4,25 +4,23 @@
 //! word of a peer's ever becomes a series. The number of series is therefore bounded whatever happens on the wire, and
 //! every series but those of transitions that the RFC does not know is there from the first scrape, at 0.
 
+mod families;
 mod format;
 
 pub use format::Format;
 
 use std::fmt;
 
+use super::tally::{Snapshot, seconds};
 use prometheus_client::encoding::{EncodeMetric, MetricEncoder, NoLabelSet, text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
-use tcp_common::record::segment_kind;
-use tcp_common::{Cause, CloseKind, Ignored, State};
-
-use super::tally::{CLOSERS, FAMILIES, FLOW_CLASSES, Place, RESET_REASONS, ROLES, Snapshot};
 
 /// The whole answer to a scrape.
 pub fn encode(snapshot: &Snapshot, format: Format) -> Result<String, fmt::Error> {
     let mut registry = Registry::with_prefix("finwait");
-    for family in TABLE {
+    for family in families::TABLE {
         family.register(snapshot, format, &mut registry);
     }
     let mut page = String::new();
@@ -31,281 +29,6 @@ pub fn encode(snapshot: &Snapshot, format: Format) -> Result<String, fmt::Error>
         Format::OpenMetrics => text::encode(&mut page, &registry)?,
     }
     Ok(page)
-}
-
-/// Every family: the contract with dashboards and alerts.
-const TABLE: &[Family] = &[
-    Family {
-        name: "endpoints",
-        help: "Ends of connections by the side they are on and the RFC 9293 state they are in",
-        labels: &["side", "state"],
-        data: Data::Gauge(|snapshot| {
-            each(Place::ALL, State::ALL, |place, state| {
-                (vec![place.name(), state.name()], snapshot.endpoints[place as usize][state as usize])
-            })
-        }),
-    },
-    Family {
-        name: "transitions",
-        help: "Changes of an end's state; edges of the RFC 9293 diagram are present from the start, others once seen",
-        labels: &["side", "from", "to"],
-        data: Data::Counter(transitions),
-    },
-    Family {
-        name: "connections_opened",
-        help: "Connections whose two ends became ESTABLISHED, by the role of the local end",
-        labels: &["role", "family"],
-        data: Data::Counter(|snapshot| table(ROLES, FAMILIES, &snapshot.tally.opened)),
-    },
-    Family {
-        name: "connections_closed",
-        help: "Connections that are over, by how they were closed and who closed first",
-        labels: &["kind", "closer"],
-        data: Data::Counter(|snapshot| {
-            let kinds = CloseKind::ALL.map(CloseKind::name);
-            let mut samples = table(kinds, CLOSERS, &snapshot.tally.closed);
-            // What is open is not closed.
-            samples.retain(|(labels, _)| labels[0] != CloseKind::Open.name());
-            samples
-        }),
-    },
-    Family {
-        name: "resets",
-        help: "RSTs that ended something by reason and origin; blind ones were not believed, their origin counts as remote",
-        labels: &["reason", "origin"],
-        data: Data::Counter(resets),
-    },
-    Family {
-        name: "time_wait_events",
-        help: "What happened to TIME-WAITs; reuse_refused and old_duplicate count such SYNs in every state",
-        labels: &["event"],
-        data: Data::Counter(time_wait_events),
-    },
-    Family {
-        name: "handshake",
-        help: "Time from the SYN until both ends were ESTABLISHED",
-        labels: &[],
-        data: Data::Seconds(|snapshot| &snapshot.tally.handshake),
-    },
-    Family {
-        name: "connection",
-        help: "Time from the SYN to the end of the close, TIME-WAIT left out",
-        labels: &[],
-        data: Data::Seconds(|snapshot| &snapshot.tally.connection),
-    },
-    Family {
-        name: "close",
-        help: "Time from the first FIN or RST to the end of the close, TIME-WAIT left out",
-        labels: &[],
-        data: Data::Seconds(|snapshot| &snapshot.tally.close),
-    },
-    Family {
-        name: "expiry_lateness",
-        help: "How long after its deadline the agent ended what time alone ends",
-        labels: &[],
-        data: Data::Seconds(|snapshot| &snapshot.tally.lateness),
-    },
-    Family {
-        name: "segments",
-        help: "Segments given to a connection; a packet that offload made of several counts as several",
-        labels: &["direction", "kind"],
-        data: Data::Counter(|snapshot| table(DIRECTIONS, segment_kind::NAMES, &snapshot.counters.segments)),
-    },
-    Family {
-        name: "segments_unmoved",
-        help: "Segments that belong to a connection and moved nothing, by cause",
-        labels: &["cause"],
-        data: Data::Counter(|snapshot| {
-            let causes = (Cause::BadFlags as u8..=u8::MAX).filter_map(Cause::from_u8);
-            causes.map(|cause| (vec![cause.name()], count_of(snapshot, &[cause]))).collect()
-        }),
-    },
-    Family {
-        name: "retransmitted",
-        help: "Segments of handshake and close that came again",
-        labels: &["kind"],
-        data: Data::Counter(|snapshot| {
-            let kinds = [("syn", Cause::SynAgain), ("syn_ack", Cause::SynAckAgain), ("fin", Cause::FinAgain)];
-            kinds.map(|(kind, cause)| (vec![kind], count_of(snapshot, &[cause]))).into()
-        }),
-    },
-    Family {
-        name: "packets",
-        help: "Packets that the kernel programs saw: the tracked and the ignored",
-        labels: &[],
-        data: Data::Counter(|snapshot| one(snapshot.counters.seen)),
-    },
-    Family {
-        name: "packets_tracked",
-        help: "Packets whose segment was given to a connection",
-        labels: &[],
-        data: Data::Counter(|snapshot| one(snapshot.counters.tracked)),
-    },
-    Family {
-        name: "packets_ignored",
-        help: "Packets that were given to no connection, by reason",
-        labels: &["reason"],
-        data: Data::Counter(|snapshot| list(Ignored::ALL.map(Ignored::name), &snapshot.counters.ignored)),
-    },
-    Family {
-        name: "events_delivered",
-        help: "Events that the agent took from the ring",
-        labels: &[],
-        data: Data::Counter(|snapshot| one(snapshot.tally.delivered)),
-    },
-    Family {
-        name: "events_lost",
-        help: "Events that found the ring full",
-        labels: &[],
-        data: Data::Counter(|snapshot| one(snapshot.counters.events_lost)),
-    },
-    Family {
-        name: "resyncs",
-        help: "Times the agent read the whole flow table again because events were lost",
-        labels: &[],
-        data: Data::Counter(|snapshot| one(snapshot.tally.resyncs)),
-    },
-    Family {
-        name: "audit_looks",
-        help: "Times the agent compared its connections with the kernel's sockets",
-        labels: &[],
-        data: Data::Counter(|snapshot| one(snapshot.tally.audit_looks)),
-    },
-    Family {
-        name: "audit_repairs",
-        help: "Local ends that had no socket any more though no segment told, by the state they were taken for",
-        labels: &["what"],
-        data: Data::Counter(|snapshot| {
-            State::ALL.map(|state| (vec![state.name()], snapshot.tally.audit_repairs[state as usize])).into()
-        }),
-    },
-    Family {
-        name: "deferred_segments",
-        help: "Segments handed to the agent because their connection was busy on another CPU",
-        labels: &[],
-        data: Data::Counter(|snapshot| one(snapshot.counters.deferred)),
-    },
-    Family {
-        name: "claims_yielded",
-        help: "Places given up because another CPU opened or ended a connection with the same home at the same time",
-        labels: &[],
-        data: Data::Counter(|snapshot| one(snapshot.counters.claims_yielded)),
-    },
-    Family {
-        name: "flows_evicted",
-        help: "Connections forgotten to make room for others, by what they were",
-        labels: &["reason"],
-        data: Data::Counter(|snapshot| list(EVICTIONS, &snapshot.counters.evicted)),
-    },
-    Family {
-        name: "flow_table_entries",
-        help: "Connections in the flow table",
-        labels: &["table"],
-        data: Data::Gauge(|snapshot| list(TABLES, &[snapshot.table_used()])),
-    },
-    Family {
-        name: "flow_table_capacity",
-        help: "Connections that all find a place in the flow table; it takes more while there is one in reach",
-        labels: &["table"],
-        data: Data::Gauge(|snapshot| list(TABLES, &[snapshot.table_capacity])),
-    },
-    Family {
-        name: "flow_table_flows",
-        help: "Connections in the flow table; where space is short half-open ones make room first, live ones never",
-        labels: &["class"],
-        data: Data::Gauge(|snapshot| list(FLOW_CLASSES, &snapshot.table_classes)),
-    },
-    Family {
-        name: "build",
-        help: "The running agent",
-        labels: &["version"],
-        data: Data::Info(&[env!("CARGO_PKG_VERSION")]),
-    },
-];
-
-/// Directions, in the order of `Counters::segments`.
-const DIRECTIONS: [&str; 2] = ["ingress", "egress"];
-/// Reasons of eviction, in the order of `Counters::evicted`.
-const EVICTIONS: [&str; 3] = ["over", "half_open", "time_wait"];
-/// Tables of the kernel programs.
-const TABLES: [&str; 1] = ["flows"];
-
-/// The edges of RFC 9293 3.3.2, figure 5, without those to CLOSED: a RST or the clock leads there from every state.
-const EDGES: [(State, State); 17] = {
-    use State::*;
-    [
-        (Closed, Listen),
-        (Closed, SynSent),
-        (Listen, SynSent),
-        (Listen, SynReceived),
-        (SynSent, SynReceived),
-        (SynSent, Established),
-        (SynReceived, Listen),
-        (SynReceived, Established),
-        (SynReceived, FinWait1),
-        (Established, FinWait1),
-        (Established, CloseWait),
-        (FinWait1, FinWait2),
-        (FinWait1, Closing),
-        (FinWait1, TimeWait),
-        (FinWait2, TimeWait),
-        (Closing, TimeWait),
-        (CloseWait, LastAck),
-    ]
-};
-
-/// The edges of the RFC, also at 0, so that the first of them is an increase that `rate` sees. An observer that missed
-/// segments sees others too: they join once they were seen, and eleven states leave room for 110 a side at most.
-fn transitions(snapshot: &Snapshot) -> Samples {
-    let mut samples = Samples::new();
-    for place in Place::ALL {
-        for (from, to) in State::ALL.into_iter().flat_map(|from| State::ALL.map(|to| (from, to))) {
-            let count = snapshot.transitions(place, from, to);
-            let expected = to == State::Closed || EDGES.contains(&(from, to));
-            if from != to && (expected || count > 0) {
-                samples.push((vec![place.name(), from.name(), to.name()], count));
-            }
-        }
-    }
-    samples
-}
-
-/// The agent's count of closes by RST, and what only the kernel programs see.
-fn resets(snapshot: &Snapshot) -> Samples {
-    each(RESET_REASONS, Place::ALL, |reason, origin| {
-        let index = RESET_REASONS.iter().position(|&known| known == reason);
-        let closes = index.map_or(0, |index| snapshot.tally.resets[index][origin as usize]);
-        let seen_in_kernel = match (reason, origin) {
-            ("time_wait_assassination", Place::Remote) => assassinated(snapshot, Place::Local),
-            ("time_wait_assassination", Place::Local) => assassinated(snapshot, Place::Remote),
-            ("blind", Place::Remote) => count_of(
-                snapshot,
-                &[Cause::RstSynSent, Cause::RstInexact, Cause::RstOutOfWindow, Cause::RstRfc1337],
-            ),
-            _ => 0,
-        };
-        (vec![reason, origin.name()], closes + seen_in_kernel)
-    })
-}
-
-fn time_wait_events(snapshot: &Snapshot) -> Samples {
-    [
-        ("entered", snapshot.entered(State::TimeWait)),
-        ("expired", snapshot.tally.time_wait_expired),
-        ("restarted", snapshot.counters.time_wait_restarted),
-        ("reused", count_of(snapshot, &[Cause::Reuse])),
-        ("reuse_refused", count_of(snapshot, &[Cause::PendingSyn])),
-        ("old_duplicate", count_of(snapshot, &[Cause::OldDupSyn])),
-        ("assassinated", Place::ALL.iter().map(|&place| assassinated(snapshot, place)).sum()),
-    ]
-    .map(|(event, count)| (vec![event], count))
-    .into()
-}
-
-/// TIME-WAITs of this side that a segment ended. The agent's sweep ends those that run out; one whose next segment comes
-/// between its deadline and the sweep is counted here.
-fn assassinated(snapshot: &Snapshot, place: Place) -> u64 {
-    snapshot.counters.transitions[place as usize][State::TimeWait as usize][State::Closed as usize]
 }
 
 /// One row of the table.
@@ -322,11 +45,16 @@ struct Family {
 enum Data {
     Counter(fn(&Snapshot) -> Samples),
     Gauge(fn(&Snapshot) -> Samples),
-    /// A histogram of seconds.
-    Seconds(fn(&Snapshot) -> &Histogram),
+    /// A counter of seconds, given in ns.
+    Elapsed(fn(&Snapshot) -> Samples),
+    /// Histograms of seconds.
+    Seconds(fn(&Snapshot) -> Histograms<'_>),
     /// A constant, all of it in the labels.
     Info(&'static [&'static str]),
 }
+
+/// Label values and the histogram.
+type Histograms<'a> = Vec<(Vec<&'static str>, &'a Histogram)>;
 
 /// Label values and the number.
 type Samples = Vec<(Vec<&'static str>, u64)>;
@@ -334,37 +62,53 @@ type Samples = Vec<(Vec<&'static str>, u64)>;
 impl Family {
     /// OpenMetrics names a family without its suffix, plain text with it; units and infos only OpenMetrics knows.
     fn register(&self, snapshot: &Snapshot, format: Format, registry: &mut Registry) {
-        let plain = format == Format::Text;
-        let (suffix, kind, style, samples) = match self.data {
-            Data::Seconds(of) if plain => {
-                return registry.register(format!("{}_seconds", self.name), self.help, of(snapshot).clone());
+        let (plain, counter) = (format == Format::Text, if format == Format::Text { "_total" } else { "" });
+        let count = if plain { Value::Number } else { Value::Total };
+        let (suffix, unit, kind, samples) = match self.data {
+            Data::Counter(of) => (counter, None, MetricType::Counter, values(of(snapshot), count)),
+            Data::Elapsed(of) => {
+                let ns = if plain { Value::Elapsed } else { Value::ElapsedTotal };
+                (counter, Some(Unit::Seconds), MetricType::Counter, values(of(snapshot), ns))
             }
+            Data::Gauge(of) => ("", None, MetricType::Gauge, values(of(snapshot), Value::Number)),
             Data::Seconds(of) => {
-                return registry.register_with_unit(
-                    self.name,
-                    self.help,
-                    Unit::Seconds,
-                    of(snapshot).clone(),
-                );
+                let value = |histogram: &Histogram| Value::Histogram(histogram.clone());
+                let samples = of(snapshot).into_iter().map(|(labels, of)| (labels, value(of))).collect();
+                ("", Some(Unit::Seconds), MetricType::Histogram, samples)
             }
-            Data::Counter(of) if plain => ("_total", MetricType::Counter, Style::Bare, of(snapshot)),
-            Data::Counter(of) => ("", MetricType::Counter, Style::Total, of(snapshot)),
-            Data::Gauge(of) => ("", MetricType::Gauge, Style::Bare, of(snapshot)),
-            Data::Info(values) if plain => {
-                ("_info", MetricType::Gauge, Style::Bare, vec![(values.to_vec(), 1)])
+            Data::Info(labels) if plain => {
+                ("_info", None, MetricType::Gauge, vec![(labels.to_vec(), Value::Number(1))])
             }
-            Data::Info(values) => ("", MetricType::Info, Style::Info, vec![(values.to_vec(), 1)]),
+            Data::Info(labels) => ("", None, MetricType::Info, vec![(labels.to_vec(), Value::Info)]),
         };
-        let series = Series { labels: self.labels, kind, style, samples };
-        registry.register(format!("{}{suffix}", self.name), self.help, series);
+        let series = Series { labels: self.labels, kind, samples };
+        match unit {
+            None => registry.register(format!("{}{suffix}", self.name), self.help, series),
+            Some(unit) if plain => {
+                registry.register(format!("{}_{}{suffix}", self.name, unit.as_str()), self.help, series);
+            }
+            Some(unit) => registry.register_with_unit(self.name, self.help, unit, series),
+        }
     }
 }
 
-/// What is written after a family's name in a sample.
-#[derive(Clone, Copy, Debug)]
-enum Style {
-    Bare,
-    Total,
+fn values(samples: Samples, value: fn(u64) -> Value) -> Vec<(Vec<&'static str>, Value)> {
+    samples.into_iter().map(|(labels, number)| (labels, value(number))).collect()
+}
+
+/// A sample's value, and what is written after the family's name.
+#[derive(Clone, Debug)]
+enum Value {
+    /// Nothing.
+    Number(u64),
+    /// `_total`.
+    Total(u64),
+    /// Nothing; ns, written in seconds.
+    Elapsed(u64),
+    /// `_total`; ns, written in seconds.
+    ElapsedTotal(u64),
+    Histogram(Histogram),
+    /// `_info`: the labels are all there is.
     Info,
 }
 
@@ -373,21 +117,20 @@ enum Style {
 struct Series {
     labels: &'static [&'static str],
     kind: MetricType,
-    style: Style,
-    samples: Samples,
+    samples: Vec<(Vec<&'static str>, Value)>,
 }
 
 impl EncodeMetric for Series {
     fn encode(&self, mut encoder: MetricEncoder) -> fmt::Result {
-        for (values, number) in &self.samples {
+        if let ([], [(_, value)]) = (self.labels, self.samples.as_slice()) {
+            return value.encode(encoder);
+        }
+        for (values, value) in &self.samples {
             debug_assert_eq!(values.len(), self.labels.len());
             let labels: Vec<(&str, &str)> = self.labels.iter().copied().zip(values.iter().copied()).collect();
-            if let Style::Info = self.style {
-                encoder.encode_info(&labels)?;
-            } else if labels.is_empty() {
-                self.encode_number(&mut encoder, *number)?;
-            } else {
-                self.encode_number(&mut encoder.encode_family(&labels)?, *number)?;
+            match value {
+                Value::Info => encoder.encode_info(&labels)?,
+                value => value.encode(encoder.encode_family(&labels)?)?,
             }
         }
         Ok(())
@@ -398,45 +141,16 @@ impl EncodeMetric for Series {
     }
 }
 
-impl Series {
-    fn encode_number(&self, encoder: &mut MetricEncoder, number: u64) -> fmt::Result {
-        match self.style {
-            Style::Total => encoder.encode_counter::<NoLabelSet, _, u64>(&number, None),
+impl Value {
+    fn encode(&self, mut encoder: MetricEncoder) -> fmt::Result {
+        match self {
             // The library's word for "no suffix".
-            Style::Bare | Style::Info => encoder.encode_gauge(&number),
+            Value::Number(number) => encoder.encode_gauge(number),
+            Value::Elapsed(ns) => encoder.encode_gauge(&seconds(*ns)),
+            Value::Total(number) => encoder.encode_counter::<NoLabelSet, _, u64>(number, None),
+            Value::ElapsedTotal(ns) => encoder.encode_counter::<NoLabelSet, _, u64>(&seconds(*ns), None),
+            Value::Histogram(histogram) => histogram.encode(encoder),
+            Value::Info => Ok(()),
         }
     }
-}
-
-/// Sum of the kernel programs' counts of these causes.
-fn count_of(snapshot: &Snapshot, causes: &[Cause]) -> u64 {
-    causes.iter().map(|&cause| snapshot.counters.causes[cause as usize]).sum()
-}
-
-fn one(count: u64) -> Samples {
-    vec![(Vec::new(), count)]
-}
-
-fn list<const N: usize>(names: [&'static str; N], counts: &[u64; N]) -> Samples {
-    names.into_iter().zip(counts).map(|(name, &count)| (vec![name], count)).collect()
-}
-
-fn table<const N: usize, const M: usize>(
-    rows: [&'static str; N],
-    columns: [&'static str; M],
-    counts: &[[u64; M]; N],
-) -> Samples {
-    let row = |(name, counts)| {
-        list(columns, counts).into_iter().map(move |(column, count)| ([vec![name], column].concat(), count))
-    };
-    rows.into_iter().zip(counts).flat_map(row).collect()
-}
-
-fn each<A: Copy, B: Copy, const N: usize, const M: usize>(
-    rows: [A; N],
-    columns: [B; M],
-    sample: impl Fn(A, B) -> (Vec<&'static str>, u64),
-) -> Samples {
-    let pairs = rows.into_iter().flat_map(|row| columns.map(|column| (row, column)));
-    pairs.map(|(row, column)| sample(row, column)).collect()
 }
