@@ -257,7 +257,7 @@ fn direct<const N: usize>(start: usize, end: usize, offset: usize) -> Option<At>
 
 /// The same number in one register, of which the compiler knows nothing.
 #[inline(always)]
-fn opaque(mut number: usize) -> usize {
+pub fn opaque(mut number: usize) -> usize {
     // SAFETY: moves a register to itself.
     unsafe { asm!("{0} = {0}", inout(reg) number, options(nomem, nostack, preserves_flags)) };
     number
