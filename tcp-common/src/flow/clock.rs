@@ -47,10 +47,11 @@ impl Flow {
     /// When the clock will next change something if no segment comes; `None` if it never will.
     pub fn next_deadline_ns(&self, rules: &Rules) -> Option<u64> {
         let time_wait = [End::A, End::B].into_iter().filter_map(|end| self.time_wait_deadline_ns(end, rules));
-        let silence = self.halves.iter().filter_map(|half| match silence_limit_ns(half, rules) {
-            0 => None,
-            limit => Some(self.last_ns.saturating_add(limit)),
-        });
+        let silence =
+            [End::A, End::B].into_iter().filter_map(|end| match self.silence_limit_ns(end, rules) {
+                0 => None,
+                limit => Some(self.last_ns.saturating_add(limit)),
+            });
         time_wait.chain(silence).min()
     }
 
@@ -73,17 +74,21 @@ impl Flow {
     #[inline(always)]
     fn silent_too_long(&self, now_ns: u64, rules: &Rules) -> bool {
         let silence = now_ns.saturating_sub(self.last_ns);
-        let [a, b] = &self.halves;
-        let (limit_a, limit_b) = (silence_limit_ns(a, rules), silence_limit_ns(b, rules));
+        let (limit_a, limit_b) = (self.silence_limit_ns(End::A, rules), self.silence_limit_ns(End::B, rules));
         (limit_a != 0 && silence >= limit_a) || (limit_b != 0 && silence >= limit_b)
     }
-}
 
-#[inline(always)]
-fn silence_limit_ns(half: &Half, rules: &Rules) -> u64 {
-    match rules.silence_ns.get(half.state as usize) {
-        Some(&limit) => limit,
-        None => 0,
+    /// A far end is in SYN-RECEIVED again only by a SYN-ACK that may be a late copy: where its peer has answered one, the
+    /// connection is open to that peer, and stays so.
+    #[inline(always)]
+    fn silence_limit_ns(&self, end: End, rules: &Rules) -> u64 {
+        let state = self.half(end).state;
+        let answered = self.half(end.peer()).proved > State::SynReceived as u8;
+        let open = state == State::SynReceived as u8 && answered && !self.is_local(end);
+        match rules.silence_ns.get(if open { State::Established as usize } else { state as usize }) {
+            Some(&limit) => limit,
+            None => 0,
+        }
     }
 }
 

@@ -45,6 +45,7 @@ impl Flow {
             return Cause::Late;
         }
         let (x, y) = sides(&mut self.halves, sender);
+        choose_answer(y, segment.ack);
         let opening = (y.state == State::SynSent as u8 && !x.has(SYN)) || y.state == State::SynReceived as u8;
         if opening && !before(y.isn, segment.ack) {
             // The receiver answers with a RST and waits on: the sender speaks of an earlier incarnation.
@@ -57,7 +58,7 @@ impl Flow {
             let below = before(segment.seq, x.contig.wrapping_sub(window));
             if below || before(upper, segment.seq) {
                 x.stray = [segment.seq, segment.end(), segment.ack];
-                x.clear(STRAY_FIN);
+                x.clear(STRAY_FIN | OTHER_ANSWER);
                 x.set(if segment.flags.has(Flags::FIN) { STRAY | STRAY_FIN } else { STRAY });
                 return if below { Cause::OldDupSeq } else { Cause::SeqAboveWindow };
             }
@@ -92,7 +93,7 @@ impl Flow {
         let covers = take_ack(x, y, segment, dropped);
         let fresh = take_payload(x, segment, &mut cause);
         let gap = self.facts & flow_fact::GAP != 0;
-        let first_fin = take_fin(x, y.ack, gap, segment, &mut cause);
+        let first_fin = take_fin(x, y, gap, segment, &mut cause);
         if first_fin && self.closing_ns == 0 {
             self.closing_ns = now_ns;
         }
@@ -149,6 +150,18 @@ impl Flow {
         for half in &mut self.halves {
             half.set(SYN | SYN_ACKED);
         }
+    }
+}
+
+/// R22: of two answers with different numbers to copies of one SYN the peer's `ack` says which holds.
+#[inline(always)]
+fn choose_answer(y: &mut Half, ack: Seq) {
+    if y.has(OTHER_ANSWER) && y.state == State::SynReceived as u8 && ack == y.stray[0].wrapping_add(1) {
+        y.isn = y.stray[0];
+        y.first = ack;
+        y.contig = ack;
+        y.high = ack;
+        y.clear(OTHER_ANSWER);
     }
 }
 
@@ -228,9 +241,10 @@ fn take_payload(x: &mut Half, segment: &Segment, cause: &mut Cause) -> bool {
     fresh
 }
 
-/// Takes the FIN of `x`, whose peer acknowledged up to `peer_ack`. Returns whether it is the first copy.
+/// Takes the FIN of `x`. Returns whether it is the first copy.
 #[inline(always)]
-fn take_fin(x: &mut Half, peer_ack: Seq, gap: bool, segment: &Segment, cause: &mut Cause) -> bool {
+fn take_fin(x: &mut Half, y: &Half, gap: bool, segment: &Segment, cause: &mut Cause) -> bool {
+    let (peer_isn, peer_ack) = (y.isn, y.ack);
     if !segment.flags.has(Flags::FIN) {
         return false;
     }
@@ -243,6 +257,10 @@ fn take_fin(x: &mut Half, peer_ack: Seq, gap: bool, segment: &Segment, cause: &m
         // The same FIN again (R3): its sender has no ACK of it yet. An ACK lower than the sender's last one: an old copy.
         if segment.ack == x.ack {
             x.clear(FIN_ACKED | GONE);
+        }
+        // Of its copies the one with the lowest ACK was sent first, whichever came first (R6).
+        if before(segment.ack, x.fin_ack) && before(peer_isn, segment.ack) {
+            x.fin_ack = segment.ack;
         }
         *cause = Cause::FinAgain;
         if x.contig == end.wrapping_sub(1) {
@@ -306,7 +324,11 @@ fn prove(x: &Half, y: &Half, segment: &Segment, covers: bool, fresh: bool) -> St
             };
         }
         if segment.flags.has(Flags::FIN) {
-            return if x.closed_knowing(y) { State::LastAck } else { State::FinWait1 };
+            return match (x.closed_knowing(y), y.fin_covered_by(x.ack)) {
+                (true, _) => State::LastAck,
+                (false, true) => State::Closing,
+                (false, false) => State::FinWait1,
+            };
         }
         let answers_cover = y.has(COVER_MARK) && before(y.cover_mark, segment.ack);
         return if answers_cover && proved as u8 == State::FinWait1 as u8 { State::FinWait2 } else { proved };

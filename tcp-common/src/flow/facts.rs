@@ -46,6 +46,8 @@ pub mod half_fact {
     pub const WSCALE: u32 = 1 << 18;
     /// It has sent a segment that belongs here.
     pub const SEEN: u32 = 1 << 19;
+    /// `stray[0]` is the ISN of another SYN-ACK, sent before the present one (SYN cookies).
+    pub const OTHER_ANSWER: u32 = 1 << 20;
 }
 
 /// Facts about the incarnation, bits of `Flow::facts`.

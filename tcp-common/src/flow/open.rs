@@ -105,6 +105,11 @@ impl Flow {
         let (x, y) = sides(&mut self.halves, sender);
         let opened_actively = x.has(BARE_SYN);
         let acked = x.has(SYN_ACKED) && opened_actively;
+        if x.has(SYN_ACK) {
+            x.stray[0] = x.isn;
+            x.clear(STRAY | STRAY_FIN);
+            x.set(OTHER_ANSWER);
+        }
         start(x, segment, State::SynReceived);
         x.set(SYN_ACK | ACK);
         if acked {

@@ -42,13 +42,14 @@ impl Flow {
             self.begin_pending(now_ns, sender, previous, outcome);
             return Cause::Rst;
         }
+        let refuses = answers_syn && !x.has(SYN_ACK);
         x.proved = State::Closed as u8;
         x.set(SEEN);
         self.abort(now_ns, sender);
         if !segment.flags.has(Flags::ACK) {
             self.facts |= flow_fact::FORGOTTEN;
         }
-        if answers_syn {
+        if refuses {
             self.facts |= flow_fact::REFUSED;
             return Cause::Refused;
         }

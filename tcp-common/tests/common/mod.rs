@@ -57,6 +57,10 @@ pub struct Cfg {
     msl_ms: Option<u64>,
     rfc1337: Option<bool>,
     tw_restart: Option<String>,
+    /// Only for ends that are not on the observer's own host.
+    #[serde(default)]
+    #[allow(dead_code, reason = "only the kernel's hooks tell whose an end is")]
+    pub far: bool,
     #[serde(default)]
     timeouts: std::collections::BTreeMap<String, u64>,
 }

@@ -43,6 +43,8 @@ const HEALING: &[(State, &[State], &[Kind])] = &[
     (Closed, &[LastAck, Closing], &[Fin]),
     // Its FIN does not know of the peer's: they crossed.
     (CloseWait, &[Closing, FinWait1], &[Fin]),
+    // R6: an earlier copy of its FIN does not.
+    (LastAck, &[Closing], &[Fin]),
     // It acknowledges the peer's FIN: its 2MSL began later than assumed.
     (Closed, &[TimeWait], &[Ack, Fin]),
     // R17: the peer acknowledges other octets where its FIN was.
