@@ -85,6 +85,11 @@ impl Agent {
         Ok(losses)
     }
 
+    /// Whether its `watch` has told of anything yet.
+    pub(super) fn watches(&self) -> Result<bool> {
+        Ok(std::fs::metadata(&self.closes)?.len() > 0)
+    }
+
     /// The close records so far.
     pub(super) fn closes(&self) -> Result<Vec<Connection>> {
         let mut closes = Vec::new();

@@ -102,8 +102,7 @@ impl Look<'_> {
             let why = if said == truth { None } else { case() };
             if let (None, Side::Server, Some(states)) = (why, watched, &self.conntrack) {
                 // Only what the wire decides.
-                let said = states.get(&key(own_address, other_address)).copied();
-                conntrack::compare(said, truth, report.conntrack.get_or_insert_default(), example);
+                conntrack::compare(states, key(own_address, other_address), truth, report, example);
             }
             if said == truth {
                 report.local.agree();

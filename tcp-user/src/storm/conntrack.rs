@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, ensure};
 use tcp_common::{FlowKey, State};
 
-use super::report::Tally;
+use super::report::Report;
 use super::trail::key;
 use crate::lab::Host;
 use crate::sockets::{TrackedState, tracked};
@@ -35,19 +35,23 @@ pub(super) fn states(host: &Host) -> Result<States> {
     Ok(tracked.into_iter().map(|entry| (key(entry.original.0, entry.original.1), entry.state)).collect())
 }
 
-/// Whether its one state, read as its documentation says, can stand for this end. An entry that is gone says that there
-/// is no connection.
+/// Holds its one state of this flow, read as its documentation says, against one end. An entry that is gone says that
+/// there is no connection.
 pub(super) fn compare(
-    said: Option<TrackedState>,
+    states: &States,
+    flow: FlowKey,
     truth: State,
-    tally: &mut Tally,
+    report: &mut Report,
     example: impl FnOnce() -> String,
 ) {
+    let said = states.get(&flow).copied();
     let right = said.map_or(truth == State::Closed, |said| said.allows_end(truth));
+    let tally = report.conntrack.get_or_insert_default();
     if right {
         tally.agree();
     } else {
         let said = said.map_or("no entry", TrackedState::name);
         tally.differ(format!("{said}, kernel {}", truth.rfc_name()), example);
+        report.conntrack_wrong.insert(flow);
     }
 }

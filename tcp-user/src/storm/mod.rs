@@ -27,11 +27,12 @@ mod why;
 mod wire;
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tcp_common::FlowKey;
 use tokio::sync::watch;
@@ -46,7 +47,7 @@ use closes::{Made, Records};
 use compare::{Look, Sockets as KernelSockets, connected};
 use plan::Plan;
 use play::Stage;
-use sockets::Sockets;
+use sockets::{NO_DOOR, Sockets};
 use trail::key;
 use wire::Wire;
 
@@ -77,6 +78,7 @@ pub fn run(options: &Options, mut say: impl FnMut(&str)) -> Result<Report> {
         Agent::start(lab.host(side), &options.finwait, &options.folder, ingress, flows)
     };
     let agents = [start(Side::Client, "tc")?, start(Side::Server, "xdp")?];
+    knock(&lab, &agents)?;
     if options.conntrack {
         conntrack::switch_on(&lab.server)?;
     }
@@ -107,6 +109,18 @@ pub fn run(options: &Options, mut say: impl FnMut(&str)) -> Result<Report> {
             storm.rage(&mut say).await
         })
     })
+}
+
+/// Tries a door at which nobody is until both agents tell of it: from then on they miss no close.
+fn knock(lab: &Lab, agents: &[Agent; 2]) -> Result<()> {
+    let nobody = SocketAddr::new(lab.server.address(Family::Ipv4), NO_DOOR);
+    let until = Instant::now() + KNOCK_LIMIT;
+    while !(agents[0].watches()? && agents[1].watches()?) {
+        ensure!(Instant::now() < until, "the agents tell of no close");
+        // Refused, as it must be.
+        let _ = lab.client.run(|| std::net::TcpStream::connect_timeout(&nobody, KNOCK_LIMIT))?;
+    }
+    Ok(())
 }
 
 struct Storm<'a> {
@@ -314,5 +328,6 @@ const AT_ONCE: usize = 400;
 const BREATH: Duration = Duration::from_millis(20);
 /// Longer than the first retransmission timer.
 const CALM: Duration = Duration::from_millis(450);
+const KNOCK_LIMIT: Duration = Duration::from_secs(30);
 const CALM_LIMIT: Duration = Duration::from_secs(2);
 const SETTLE: Duration = Duration::from_millis(40);

@@ -159,8 +159,8 @@ impl Plan {
             let mut comparisons = stage.comparisons.clone();
             comparisons.mark_unchanged();
             stage.holding.fetch_add(1, Relaxed);
-            // Its end is the end of the storm.
-            let _ = comparisons.changed().await;
+            // Its end is the end of the storm. Linux keeps a FIN-WAIT-2 without a process a minute only.
+            let _ = timeout(PATIENCE, comparisons.changed()).await;
             stage.holding.fetch_sub(1, Relaxed);
         }
     }
@@ -248,6 +248,8 @@ impl Ends {
     }
 }
 
+/// How long one holds still at most.
+const PATIENCE: Duration = Duration::from_secs(40);
 /// Several retransmissions.
 const LONG: Duration = Duration::from_secs(30);
 /// A RST that is lost does not come again.

@@ -1,7 +1,9 @@
 //! What came of a storm.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
+
+use tcp_common::FlowKey;
 
 /// What came of a storm.
 #[derive(Clone, Debug, Default)]
@@ -26,6 +28,8 @@ pub struct Report {
     pub closes: Tally,
     /// `nf_conntrack`'s state against the same sockets of the watched host, where it was asked for.
     pub conntrack: Option<Tally>,
+    /// The tuples of which it was wrong at least once.
+    pub conntrack_wrong: HashSet<FlowKey>,
 }
 
 /// Checks of one sort.
@@ -111,6 +115,13 @@ impl fmt::Display for Report {
                     writeln!(f, "            {example}")?;
                 }
             }
+        }
+        if self.conntrack.is_some() {
+            writeln!(
+                f,
+                "    {:>7} tuples of which nf_conntrack differed at least once",
+                self.conntrack_wrong.len()
+            )?;
         }
         Ok(())
     }

@@ -1,9 +1,8 @@
 //! Why a state may differ from its kernel's although no rule is wrong: no segment tells it. Every reason must be shown by
 //! what the cable has noted or by what the programs were to do; a difference without one is a fault.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
 use tcp_common::State;
 
 use super::plan::{Ending, Plan};
@@ -61,7 +60,7 @@ impl Case<'_> {
             (_, SynSent) if self.was_to(|plan| plan.fast_open) && !mine.opens_now => {
                 "with Fast Open a socket is in SYN-SENT until there are data to send with the SYN"
             }
-            (FinWait2, Closed) if self.idle_s() >= ORPHAN_S => {
+            (FinWait2, Closed) if mine.fin_at.is_some_and(|at| at.elapsed() >= ORPHAN) => {
                 "a FIN-WAIT-2 that no process has ends after a minute (tcp_fin_timeout)"
             }
             (Closed, Established) if cookies && strays && mine.has_reset() => {
@@ -71,6 +70,9 @@ impl Case<'_> {
                 "a new socket took the tuple out of TIME-WAIT and was closed before its SYN"
             }
             (SynSent, Closed) if self.is_given_up() => "the program closed its socket in SYN-SENT",
+            (SynSent, Closed) if mine.opens_now && self.was_to(|plan| plan.fast_open && plan.answer == 0) => {
+                "with Fast Open the whole request was there with the SYN, and the program closed in SYN-SENT"
+            }
             _ => return None,
         })
     }
@@ -127,16 +129,10 @@ impl Case<'_> {
         let time_wait = self.connection.and_then(|connection| connection.time_wait.as_ref());
         time_wait.is_some_and(|time_wait| time_wait.expires_in_ms <= TICKS_MS)
     }
-
-    /// How long its flow has been silent, in seconds.
-    fn idle_s(&self) -> i64 {
-        self.connection.map_or(0, |connection| {
-            (Timestamp::now().as_millisecond() - connection.last_seen_at.as_millisecond()) / 1_000
-        })
-    }
 }
 
 const LATE_TIMER: &str = "2MSL is over, the kernel's timer has not gone off yet";
-const ORPHAN_S: i64 = 58;
+/// `tcp_fin_timeout`, less a second.
+const ORPHAN: Duration = Duration::from_secs(59);
 /// The kernel counts in ticks of up to 10 ms (CONFIG_HZ), and two clocks are read one after the other.
 pub(super) const TICKS_MS: u64 = 50;
