@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
-use tcp_common::table::{self, Claim, Home, Memory, NOWHERE, Tag, Victim, Word, places_for};
+use tcp_common::table::{self, Home, Memory, NOWHERE, Tag, Took, Victim, Word, places_for};
 use tcp_common::{Endpoint, FlowKey, FlowKey4, TableKey as _};
 
 const SEED: u64 = 0x5eed_0ff1_0a7a_b1e5;
@@ -32,26 +32,25 @@ impl Plain {
         Home::of(&key(number), SEED, self.places())
     }
 
-    fn find(&self, number: u32, seen: &mut Word) -> Option<u32> {
-        let index = table::find(self, &key(number), self.home(number), seen);
+    fn find(&self, number: u32) -> Option<u32> {
+        let index = table::find(self, &key(number), self.home(number), &mut Word(0));
         (index != NOWHERE).then_some(index)
     }
 
-    /// Whether the flow found a place; nothing makes room for it.
+    /// Whether the flow found a place.
     fn open(&self, number: u32) -> bool {
-        let (home, mut seen) = (self.home(number), Word(0));
-        assert_eq!(self.find(number, &mut seen), None);
-        let step = table::take_free(self, home, &mut Victim::NOBODY.clone());
-        if step == NOWHERE {
-            return false;
+        let home = self.home(number);
+        let room = || table::make_room(self, home, &mut Victim::NOBODY.clone());
+        match table::take(self, &key(number), home, true, room, || panic!("nobody else is here")) {
+            Took::Made(index) => table::let_go(self, index, Tag::LIVE),
+            Took::NoRoom => return false,
+            other => panic!("flow {number}: {other:?}"),
         }
-        assert_eq!(table::list(self, &key(number), home, step, seen), Claim::Listed);
-        table::let_go(self, home.at(step), Tag::LIVE);
         true
     }
 
     fn close(&self, number: u32) {
-        let index = self.find(number, &mut Word(0)).expect("it is open");
+        let index = self.find(number).expect("it is open");
         assert_eq!(table::seize(self, index, &key(number), Tag::HELD).phase(), Tag::LIVE);
         table::retire(self, index);
     }
@@ -60,6 +59,12 @@ impl Plain {
 impl Memory for &Plain {
     type Key = FlowKey4;
     type Place = u32;
+
+    const TRIES: u32 = 1;
+
+    fn pause(self) {
+        panic!("nobody else is here");
+    }
 
     fn places(self) -> u32 {
         self.places.len() as u32
@@ -121,7 +126,7 @@ fn the_rated_number_of_flows_all_find_a_place() {
         let table = Plain::new(places_for(rated));
         let refused = (0..rated).filter(|&number| !table.open(number)).count();
         assert_eq!(refused, 0, "of {rated} flows in {} places", table.places.len());
-        assert!((0..rated).all(|number| table.find(number, &mut Word(0)).is_some()));
+        assert!((0..rated).all(|number| table.find(number).is_some()));
     }
 }
 

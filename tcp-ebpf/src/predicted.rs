@@ -22,8 +22,12 @@ use crate::{
 pub fn take<P: Packet>(packet: &P, link: Link, direction: Direction) -> bool {
     let Some(start) = plain::start(packet, link, packet.stripped_vlan()) else { return false };
     match start.version {
-        4 => plain::v4(packet, start).is_some_and(|plain| take_plain::<FlowKey4, P>(&plain, packet, direction)),
-        6 => plain::v6(packet, start).is_some_and(|plain| take_plain::<FlowKey, P>(&plain, packet, direction)),
+        4 => {
+            plain::v4(packet, start).is_some_and(|plain| take_plain::<FlowKey4, P>(&plain, packet, direction))
+        }
+        6 => {
+            plain::v6(packet, start).is_some_and(|plain| take_plain::<FlowKey, P>(&plain, packet, direction))
+        }
         _ => false,
     }
 }

@@ -5,10 +5,11 @@ use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd};
 use core::marker::PhantomData;
 use core::ptr::{addr_of, addr_of_mut, read_volatile, write_volatile};
 
+use aya_ebpf::helpers::bpf_ktime_get_ns;
 use tcp_common::{
     FlowKey, FlowKey4, Ignored, Kind, TableKey,
     record::{Counters, Settings, Slot, mark},
-    table::{self, Claim, Home, Memory, NOWHERE, Tag, Victim, Word},
+    table::{self, Home, Memory, NOWHERE, Tag, Took, Word},
 };
 
 use crate::{
@@ -103,6 +104,16 @@ impl<K> Copy for Maps<K> {}
 impl<K: Table> Memory for Maps<K> {
     type Key = K;
     type Place = *mut Slot<K>;
+
+    /// With the pause between them some 2 us, several times what the machine takes for a segment.
+    const TRIES: u32 = 64;
+
+    /// To read the clock is one instruction for the verifier, and takes some 30 ns.
+    #[inline(always)]
+    fn pause(self) {
+        // SAFETY: takes nothing, returns a number.
+        unsafe { bpf_ktime_get_ns() };
+    }
 
     #[inline(always)]
     fn places(self) -> u32 {
@@ -206,50 +217,41 @@ pub fn give_back<K: Table>(work: &Work, settings: &Settings) {
 }
 
 #[inline(always)]
-fn own_or_claim<K: Table>(
-    key: &K,
-    work: &mut Work,
-    settings: &Settings,
-    counters: &mut Counters,
-) -> Taken {
+fn own_or_claim<K: Table>(key: &K, work: &mut Work, settings: &Settings, counters: &mut Counters) -> Taken {
     let maps = Maps::<K>::new(settings);
     let home = Home::of(key, settings.seed, maps.places);
-    for _ in 0..ROUNDS {
-        let mut seen = Word(0);
-        work.slot = table::find(maps, key, home, &mut seen);
-        if let Some(slot) = K::slot(work.slot) {
-            let before = seize(key, maps, slot);
-            match before.phase() {
-                // Retired since it was found.
-                Tag::FREE => continue,
-                Tag::BUSY => return Taken::Busy,
-                phase => return check_out(slot, phase == Tag::STEADY, work),
+    let opens = !matches!(work.packet.segment.kind(), Kind::Rst);
+    let mut yielded = 0;
+    let took = table::take(maps, key, home, opens, || make_room(maps, home, work, counters), || yielded += 1);
+    counters.claims_yielded += yielded;
+    match took {
+        Took::Found(index, before) => check_out::<K>(index, before.phase() == Tag::STEADY, work),
+        Took::Made(index) => {
+            if let Some(slot) = K::slot(index) {
+                // SAFETY: the slot is this CPU's.
+                unsafe { (*slot).begin() };
             }
+            check_out::<K>(index, false, work)
         }
-        if matches!(work.packet.segment.kind(), Kind::Rst) {
-            return Taken::Nothing(Ignored::NoFlow);
+        Took::Held(index) => {
+            work.slot = index;
+            Taken::Busy
         }
-        let step = make_room(maps, home, work, counters);
-        if step == NOWHERE {
-            return Taken::Nothing(Ignored::TableFull);
+        Took::Unsettled => {
+            work.slot = NOWHERE;
+            Taken::Busy
         }
-        if matches!(list(key, maps, home, step, seen), Claim::Listed) {
-            work.slot = home.at(step);
-            let Some(slot) = K::slot(work.slot) else { break };
-            // SAFETY: the slot is this CPU's.
-            unsafe { (*slot).begin() };
-            return check_out(slot, false, work);
-        }
-        counters.claims_yielded += 1;
+        Took::Nothing => Taken::Nothing(Ignored::NoFlow),
+        Took::NoRoom => Taken::Nothing(Ignored::TableFull),
     }
-    work.slot = NOWHERE;
-    Taken::Busy
 }
 
 /// Copies what the slot holds, with what was predicted written back. It stays there as it was before the packet, until
 /// [`give_back`].
 #[inline(always)]
-fn check_out<K: Table>(slot: *mut Slot<K>, settle: bool, work: &mut Work) -> Taken {
+fn check_out<K: Table>(index: u32, settle: bool, work: &mut Work) -> Taken {
+    work.slot = index;
+    let Some(slot) = K::slot(index) else { return Taken::Busy };
     // SAFETY: the slot is this CPU's.
     let held = unsafe { &mut *slot };
     if settle {
@@ -261,41 +263,24 @@ fn check_out<K: Table>(slot: *mut Slot<K>, settle: bool, work: &mut Work) -> Tak
     Taken::Owned
 }
 
-#[inline(never)]
-fn seize<K: Table>(key: &K, maps: Maps<K>, slot: *mut Slot<K>) -> Tag {
-    table::seize(maps, slot, key, Tag::BUSY)
-}
-
-#[inline(never)]
-fn list<K: Table>(key: &K, maps: Maps<K>, home: Home, step: u32, seen: Word) -> Claim {
-    table::list(maps, key, home, step, seen)
-}
-
-/// A place for a newcomer: a free one or, where space is short, one whose flow must go. Returns its step.
+/// A place for a newcomer; the flow that must go for it is counted, and told of unless that was done before.
 #[inline(never)]
 fn make_room<K: Table>(maps: Maps<K>, home: Home, work: &mut Work, counters: &mut Counters) -> u32 {
-    work.victim = Victim::NOBODY;
-    let step = table::take_free(maps, home, &mut work.victim);
-    if step != NOWHERE {
+    let step = table::make_room(maps, home, &mut work.victim);
+    if step == NOWHERE || work.victim.step == NOWHERE {
         return step;
     }
-    let victim = work.victim;
-    if !victim.tag.may_go() || !table::evict(maps, home, &victim) {
-        return NOWHERE;
-    }
-    // The compiler knows the number from `may_go`; the verifier of Linux 6.1 does not.
-    if let Some(count) = counters.evicted.get_mut(opaque((victim.tag.phase() - Tag::OVER) as usize)) {
+    let phase = work.victim.tag.phase();
+    // The compiler may know the number's range from the tag; the verifier of Linux 6.1 does not.
+    if let Some(count) = counters.evicted.get_mut(opaque(phase.wrapping_sub(Tag::OVER) as usize)) {
         *count += 1;
     }
-    let Some(slot) = K::slot(home.at(victim.step)) else { return NOWHERE };
+    let Some(slot) = K::slot(home.at(step)) else { return NOWHERE };
     // SAFETY: the slot is this CPU's.
     let held = unsafe { &mut *slot };
     // A flood of SYNs must not drown the events of others.
-    if victim.tag.phase() != Tag::HALF_OPEN && held.flow.marks & mark::CLOSE_REPORTED == 0 {
+    if phase != Tag::HALF_OPEN && held.flow.marks & mark::CLOSE_REPORTED == 0 {
         publish::evicted(held, work, counters);
     }
-    victim.step
+    step
 }
-
-/// How often a packet looks for its flow anew, because others of its home came and went.
-const ROUNDS: u32 = 4;

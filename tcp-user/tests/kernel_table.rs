@@ -179,3 +179,26 @@ fn nor_does_a_flood_of_acks() {
     assert_eq!(counters.evicted, [0, u64::from(101_001 - half_open - live), 0]);
     assert!(find(&kernel, one_way).is_some());
 }
+
+/// An agent that is killed holds a flow for good: its segments are deferred, none is lost, until the next agent lets go.
+#[test]
+fn a_successor_lets_go_of_what_a_killed_agent_held() {
+    let mut kernel = load(64);
+    let mut events = kernel.take_events().expect("the ring is ours");
+    (0..2).for_each(|number| open(&kernel, number));
+    let index = kernel.table().find(&frames::key_between(0)).expect("it is open");
+    std::mem::forget(kernel.table().own(index).expect("nobody else has it"));
+    close(&kernel, 0);
+    close(&kernel, 1);
+    assert_eq!(kernel.counters().expect("counters").deferred, 3);
+    let mut deferred = 0;
+    events.drain(usize::MAX, |event| deferred += u32::from(event.kind == event_kind::DEFERRED));
+    assert_eq!(deferred, 3);
+    assert_eq!(kernel.table().release_held(), 1);
+    assert_eq!(kernel.table().release_held(), 0, "the other is at rest");
+    close(&kernel, 0);
+    for number in 0..2 {
+        let entry = find(&kernel, number).expect("it is there");
+        assert_eq!([entry.flow.state(End::A), entry.flow.state(End::B)], [State::TimeWait, State::Closed]);
+    }
+}

@@ -15,6 +15,7 @@ const KERNEL_TESTS: &[&str] = &[
     "query",
     "kernel_two_cpus",
     "kernel_table",
+    "kernel_churn",
     "lab",
     "chain",
     "agent",

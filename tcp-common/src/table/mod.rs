@@ -7,7 +7,7 @@ mod protocol;
 mod words;
 
 pub use protocol::{
-    Claim, Victim, evict, find, find_steady, free, let_go, list, retire, seize, take_any, take_free,
+    Took, Victim, find, find_steady, let_go, make_room, release_held, retire, seize, take, take_any,
 };
 pub use words::{Home, Tag, Word};
 
@@ -23,8 +23,6 @@ pub const PATIENCE: u32 = 8;
 pub const MIN_PLACES: u32 = 2048;
 /// No place; a table is never that large.
 pub const NOWHERE: u32 = u32::MAX;
-/// How often a place that somebody else holds is asked for before the segment is deferred.
-pub const TRIES: u32 = 128;
 
 const _: () = assert!(MIN_PLACES > REACH * (REACH - 1) / 2);
 
@@ -47,6 +45,12 @@ pub trait Memory: Copy {
     type Key: TableKey;
     /// A place that is known to exist.
     type Place: Copy;
+
+    /// How often a place that somebody else holds is asked for before the segment is deferred.
+    const TRIES: u32;
+
+    /// Between two of them.
+    fn pause(self);
 
     /// How many there are.
     fn places(self) -> u32;

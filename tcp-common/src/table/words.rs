@@ -64,29 +64,35 @@ impl Tag {
     }
 }
 
-/// A home's word in the directory: bits 0..56 say at which steps its flows are, bits 56..64 are a version.
+/// A home's word in the directory: bits 0..56 say at which steps its flows are, bits 56..64 count those that came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Word(pub u64);
 
 impl Word {
-    const VERSION: u64 = 1 << REACH;
+    const ONE: u64 = 1 << REACH;
 
     /// The steps at which there are flows, as bits.
     #[inline(always)]
     pub const fn steps(self) -> u64 {
-        self.0 & (Word::VERSION - 1)
+        self.0 & (Word::ONE - 1)
     }
 
-    /// With one more flow, next version.
+    /// Whether there is a flow at this step.
+    #[inline(always)]
+    pub const fn has(self, step: u32) -> bool {
+        self.0 >> (step & 63) & 1 != 0
+    }
+
+    /// With one more flow, and counted: a word never becomes again what it was before a flow went and another came.
     #[inline(always)]
     pub const fn with(self, step: u32) -> Word {
-        Word((self.0 | 1 << (step & 63)).wrapping_add(Word::VERSION))
+        Word((self.0 | 1 << (step & 63)).wrapping_add(Word::ONE))
     }
 
-    /// What to add to take a flow away, next version.
+    /// What to add to take a flow away.
     #[inline(always)]
     pub const fn without(step: u32) -> u64 {
-        Word::VERSION.wrapping_sub(1 << (step & 63))
+        (1u64 << (step & 63)).wrapping_neg()
     }
 }
 

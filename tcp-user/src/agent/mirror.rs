@@ -217,14 +217,24 @@ impl Mirror {
         }
     }
 
-    fn take_previous(&mut self, event: &Event) {
-        let mut flow = event.flow;
-        let previous = Previous::from_u8(event.previous).unwrap_or(Previous::Over);
+    fn take_previous(&self, event: &Event) {
+        self.end_previous(event, event.flow, Previous::from_u8(event.previous).unwrap_or(Previous::Over));
+    }
+
+    /// Counts and reports the end of a flow whose next life an event's segment began.
+    fn end_previous(&self, event: &Event, mut flow: Flow, previous: Previous) {
         let was_over = flow.is_over();
         let from = [flow.state(End::A), flow.state(End::B)];
         flow.end_previous(event.at_ns, previous, &self.shared.rules);
-        if flow.marks & mark::OPEN_COUNTED == 0 && flow.was_established() {
+        if open_uncounted(&flow) {
             lock(&self.shared.tally).count_open(&event.key, &flow);
+        }
+        if !was_over {
+            // The next life begins from CLOSED.
+            for end in [End::A, End::B] {
+                let local = flow.is_local(end);
+                lock(&self.shared.tally).count_transition(local, from[end as usize], State::Closed);
+            }
         }
         if flow.marks & mark::CLOSE_REPORTED == 0 {
             if !was_over {
@@ -264,15 +274,14 @@ impl Mirror {
             if owned.key() != event.key || elsewhere {
                 return;
             }
-            let mut before = *owned;
+            let before = *owned;
             let outcome = owned.on_segment(event.at_ns, sender, &event.segment, &shared.rules);
-            let (flow, reported) = (*owned, before.marks & mark::CLOSE_REPORTED != 0);
+            let flow = *owned;
             drop(owned);
             lock(&shared.tally).deferred_applied += 1;
             self.shared.count_outcome(&flow, &outcome);
-            if outcome.previous != Previous::None && !reported {
-                before.end_previous(event.at_ns, outcome.previous, &shared.rules);
-                self.report(&event.key, &before, event.hook, event.at_ns);
+            if outcome.previous != Previous::None {
+                self.end_previous(event, before, outcome.previous);
             }
             self.shared.tell_transitions(
                 &event.key,

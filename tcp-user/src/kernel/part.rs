@@ -84,6 +84,17 @@ impl<K: TableKey> Part<K> {
         Some(Held { part: self, index, slot })
     }
 
+    /// Lets go of what an agent held when it was killed. Returns how many places that were.
+    pub(super) fn release_held(&self) -> u32 {
+        let mut count = 0;
+        for index in 0..self.places() {
+            // SAFETY: only asked for where the place is ours to let go: nobody else writes the slot.
+            let rest = || unsafe { (*self.slots.at(index)).rest() };
+            count += u32::from(table::release_held(self, index, rest));
+        }
+        count
+    }
+
     /// Retires every flow; for tests, when no program runs.
     pub(super) fn clear(&self) {
         for index in 0..self.places() {
@@ -111,6 +122,12 @@ impl<K: TableKey> Part<K> {
 impl<K: TableKey> Memory for &Part<K> {
     type Key = K;
     type Place = u32;
+
+    const TRIES: u32 = 10_000;
+
+    fn pause(self) {
+        std::hint::spin_loop();
+    }
 
     fn places(self) -> u32 {
         self.slots.len

@@ -165,6 +165,12 @@ impl Table {
         Some(Owned { held, retire: false })
     }
 
+    /// Lets go of what another agent held when it was killed; for its successor, before it takes anything itself. Returns how
+    /// many flows that were.
+    pub fn release_held(&self) -> u32 {
+        self.v4.release_held() + self.v6.release_held()
+    }
+
     /// Retires every flow; for tests, when no program runs.
     pub fn clear(&self) {
         self.v4.clear();

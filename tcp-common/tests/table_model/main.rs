@@ -1,0 +1,384 @@
+//! The protocol of the flow table under a model checker (loom): every interleaving of CPUs and agent, each memory access a
+//! point at which another may go on, and reorderings as the C11 memory model allows them. The protocol's code is that of
+//! the kernel programs and the agent; here are only the few lines that they wrap around it.
+//!
+//! Three threads are followed through all interleavings with at most two preemptions, two through all there are.
+
+mod memory;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use loom::thread;
+use memory::{Table, home_of, key, neighbours};
+use tcp_common::table::{self, NOWHERE, Tag, Took, Victim, Word};
+
+/// How an actor ends: what has been counted.
+#[derive(Default)]
+struct Book {
+    /// Segments given to a flow, by the number of its key.
+    given: std::sync::Mutex<std::collections::HashMap<u32, u64>>,
+    deferred: AtomicU64,
+    refused: AtomicU64,
+}
+
+struct World {
+    table: Table,
+    book: Book,
+}
+
+impl World {
+    fn give(&self, number: u32) {
+        *self.book.given.lock().expect("no panic").entry(number).or_default() += 1;
+    }
+
+    /// A segment on its way through the machine's program. The flow is left in `phase`.
+    fn packet(&self, number: u32, phase: u64) {
+        let (table, home) = (&self.table, home_of(number));
+        let room = || {
+            let mut victim = Victim::NOBODY;
+            let step = table::make_room(table, home, &mut victim);
+            if step != NOWHERE && victim.step != NOWHERE {
+                table.settle(home.at(step));
+                table.note_gone(home.at(step));
+            }
+            step
+        };
+        match table::take(table, &key(number), home, true, room, || {}) {
+            Took::Found(index, before) => {
+                if before.phase() == Tag::STEADY {
+                    table.settle(index);
+                }
+                self.apply(index, number, phase);
+            }
+            Took::Made(index) => {
+                table.settle(index);
+                table.change(index, |flow| *flow = memory::Flow { owner: number, segments: 0 });
+                self.apply(index, number, phase);
+            }
+            Took::Held(_) | Took::Unsettled => _ = self.book.deferred.fetch_add(1, Relaxed),
+            Took::NoRoom => _ = self.book.refused.fetch_add(1, Relaxed),
+            Took::Nothing => panic!("the segment may open a flow"),
+        }
+    }
+
+    fn apply(&self, index: u32, number: u32, phase: u64) {
+        self.table.change(index, |flow| {
+            assert_eq!(flow.owner, number, "a segment in another's flow");
+            flow.segments += 1;
+        });
+        self.give(number);
+        table::let_go(&self.table, index, phase);
+    }
+
+    /// A plain segment: predicted, or for the machine.
+    fn plain(&self, number: u32) {
+        let table = &self.table;
+        if let Some((index, tag)) = table::find_steady(table, &key(number), home_of(number))
+            && table::Memory::swap_tag(table, index, tag, tag.next(Tag::BUSY))
+        {
+            let owner = table.change(index, |flow| flow.owner);
+            assert_eq!(owner, number, "a predicted segment in another's flow");
+            table.predict(index);
+            self.give(number);
+            table::Memory::store_tag(table, index, tag.next(Tag::BUSY).next(Tag::STEADY));
+        } else {
+            self.packet(number, Tag::STEADY);
+        }
+    }
+
+    /// The agent's sweep: ends the flow at a place if it is over.
+    fn sweep(&self, index: u32) {
+        let table = &self.table;
+        if let Some(before) = table::take_any(table, index, Tag::HELD) {
+            if before.phase() == Tag::OVER {
+                table.note_gone(index);
+                table::retire(table, index);
+            } else {
+                if before.phase() == Tag::STEADY {
+                    table.settle(index);
+                }
+                table::let_go(table, index, before.phase());
+            }
+        }
+    }
+
+    /// The agent applies a deferred segment.
+    fn deferred(&self, number: u32) {
+        let table = &self.table;
+        let index = table::find(table, &key(number), home_of(number), &mut Word(0));
+        if index == NOWHERE {
+            return;
+        }
+        let before = table::seize(table, index, &key(number), Tag::HELD);
+        if before.at_rest() {
+            if before.phase() == Tag::STEADY {
+                table.settle(index);
+            }
+            self.apply(index, number, Tag::LIVE);
+        }
+    }
+
+    /// When all is quiet: every flow is listed once, nothing else is, nobody holds anything, and no segment is lost.
+    fn check(&self) {
+        let mut given = self.book.given.lock().expect("no panic").clone();
+        let mut owners = Vec::new();
+        for (index, tag) in self.table.tags() {
+            if tag.phase() == Tag::FREE {
+                continue;
+            }
+            assert!(tag.at_rest(), "place {index} is held by nobody who lives: {tag:?}");
+            assert!(self.table.lists(index, tag.step()), "the flow at {index} is not listed");
+            self.table.settle(index);
+            let flow = self.table.change(index, |flow| *flow);
+            assert!(table::Memory::has_key(&self.table, index, &key(flow.owner)));
+            owners.push(flow.owner);
+            let count = given.entry(flow.owner).or_default();
+            *count = count.checked_sub(flow.segments).expect("a segment was counted twice");
+        }
+        assert_eq!(self.table.listed() as usize, owners.len(), "something is listed that is not there");
+        owners.sort_unstable();
+        assert!(owners.windows(2).all(|pair| pair[0] != pair[1]), "a flow twice: {owners:?}");
+        for (owner, segments) in self.table.gone.lock().expect("no panic").iter() {
+            let count = given.entry(*owner).or_default();
+            *count = count.checked_sub(*segments).expect("a segment was counted twice");
+        }
+        assert!(given.values().all(|&count| count == 0), "segments are lost: {given:?}");
+    }
+}
+
+type Actor = fn(&World, &[u32]);
+
+/// Every interleaving of the actors, in a table with so many places in reach of the keys' home, after `begin`. Keys are
+/// numbered from 0; all have the same home, but the last two, which have another that shares its second place.
+fn model(places: u32, preemptions: Option<usize>, begin: Actor, actors: &'static [Actor]) {
+    let (mut keys, home) = neighbours(3);
+    let second = home.at(1);
+    let other = (0..).find(|&number| home_of(number).index == second).expect("some key has it");
+    keys.push(other);
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = preemptions;
+    builder.max_branches = 10_000;
+    let runs = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&runs);
+    builder.check(move || {
+        counted.fetch_add(1, Relaxed);
+        let places: Vec<_> = (0..places).map(|step| home.at(step)).collect();
+        #[expect(clippy::arc_with_non_send_sync, reason = "the checker runs one thread at a time")]
+        let world =
+            Arc::new(World { table: Table::new(&places, &[home, home_of(other)]), book: Book::default() });
+        begin(&world, &keys);
+        let threads: Vec<_> = actors
+            .iter()
+            .map(|&actor| {
+                let (world, keys) = (Arc::clone(&world), keys.clone());
+                thread::spawn(move || actor(&world, &keys))
+            })
+            .collect();
+        threads.into_iter().for_each(|thread| thread.join().expect("no panic"));
+        world.check();
+    });
+    println!("{} interleavings", runs.load(Relaxed));
+}
+
+fn nothing(_: &World, _: &[u32]) {}
+
+#[test]
+fn both_directions_claim_the_same_flow() {
+    model(
+        2,
+        None,
+        nothing,
+        &[|world, keys| world.packet(keys[0], Tag::LIVE), |world, keys| world.packet(keys[0], Tag::LIVE)],
+    );
+}
+
+#[test]
+fn two_flows_claim_the_same_place() {
+    model(
+        2,
+        None,
+        nothing,
+        &[|world, keys| world.packet(keys[0], Tag::LIVE), |world, keys| world.packet(keys[1], Tag::LIVE)],
+    );
+}
+
+#[test]
+fn a_predicted_segment_beside_a_transition() {
+    model(
+        1,
+        None,
+        |world, keys| world.packet(keys[0], Tag::STEADY),
+        &[|world, keys| world.plain(keys[0]), |world, keys| world.packet(keys[0], Tag::LIVE)],
+    );
+}
+
+#[test]
+fn predicted_segments_both_ways_beside_the_sweep() {
+    model(
+        1,
+        Some(2),
+        |world, keys| world.packet(keys[0], Tag::STEADY),
+        &[
+            |world, keys| world.plain(keys[0]),
+            |world, keys| world.plain(keys[0]),
+            |world, keys| world.sweep(home_of(keys[0]).index),
+        ],
+    );
+}
+
+/// The segment keeps it alive, makes it anew, or is deferred; never half of each.
+#[test]
+fn expiry_beside_a_segment_of_the_flow() {
+    model(
+        1,
+        None,
+        |world, keys| world.packet(keys[0], Tag::OVER),
+        &[|world, keys| world.packet(keys[0], Tag::LIVE), |world, keys| world.sweep(home_of(keys[0]).index)],
+    );
+}
+
+#[test]
+fn expiry_beside_both_directions_of_the_next_life() {
+    model(
+        2,
+        Some(2),
+        |world, keys| world.packet(keys[0], Tag::OVER),
+        &[
+            |world, keys| world.packet(keys[0], Tag::LIVE),
+            |world, keys| world.packet(keys[0], Tag::LIVE),
+            |world, keys| world.sweep(home_of(keys[0]).index),
+        ],
+    );
+}
+
+/// The place changes hands between one CPU's look and its step: the version of tag and word tell.
+#[test]
+fn expiry_and_another_flow_in_the_same_place_beside_a_late_segment() {
+    model(
+        1,
+        Some(2),
+        |world, keys| world.packet(keys[0], Tag::OVER),
+        &[
+            |world, keys| world.packet(keys[0], Tag::LIVE),
+            |world, keys| world.sweep(home_of(keys[0]).index),
+            |world, keys| world.packet(keys[1], Tag::LIVE),
+        ],
+    );
+}
+
+#[test]
+fn expiry_and_the_same_flow_anew_in_the_same_place_beside_another_claim() {
+    model(
+        2,
+        Some(2),
+        |world, keys| world.packet(keys[1], Tag::OVER),
+        &[
+            |world, keys| world.packet(keys[0], Tag::LIVE),
+            |world, keys| {
+                world.sweep(home_of(keys[0]).index);
+                world.packet(keys[0], Tag::LIVE);
+            },
+        ],
+    );
+}
+
+#[test]
+fn a_predicted_segment_beside_the_end_of_its_flow_and_another_in_its_place() {
+    model(
+        1,
+        Some(2),
+        |world, keys| world.packet(keys[0], Tag::STEADY),
+        &[
+            |world, keys| world.plain(keys[0]),
+            |world, keys| {
+                world.packet(keys[0], Tag::OVER);
+                world.sweep(home_of(keys[0]).index);
+                world.packet(keys[1], Tag::STEADY);
+            },
+        ],
+    );
+}
+
+/// A newcomer takes the place of a half-open flow of another home while that flow's own segment comes.
+#[test]
+fn eviction_beside_a_segment_of_the_victim() {
+    fn half_open(world: &World, keys: &[u32]) {
+        world.packet(keys[0], Tag::LIVE);
+        world.packet(keys[3], Tag::HALF_OPEN);
+    }
+    model(
+        2,
+        None,
+        half_open,
+        &[
+            |world, keys| world.packet(keys[1], Tag::HALF_OPEN),
+            |world, keys| world.packet(keys[3], Tag::LIVE),
+        ],
+    );
+}
+
+#[test]
+fn two_evictions_of_the_same_victim_beside_the_sweep() {
+    model(
+        1,
+        Some(2),
+        |world, keys| world.packet(keys[0], Tag::OVER),
+        &[
+            |world, keys| world.packet(keys[1], Tag::LIVE),
+            |world, keys| world.packet(keys[2], Tag::LIVE),
+            |world, keys| world.sweep(home_of(keys[0]).index),
+        ],
+    );
+}
+
+#[test]
+fn a_deferred_segment_beside_both_cpus() {
+    model(
+        1,
+        Some(2),
+        |world, keys| world.packet(keys[0], Tag::STEADY),
+        &[
+            |world, keys| world.deferred(keys[0]),
+            |world, keys| world.plain(keys[0]),
+            |world, keys| world.packet(keys[0], Tag::OVER),
+        ],
+    );
+}
+
+#[test]
+fn a_deferred_segment_beside_expiry_and_another_flow() {
+    model(
+        1,
+        Some(2),
+        |world, keys| world.packet(keys[0], Tag::OVER),
+        &[
+            |world, keys| world.deferred(keys[0]),
+            |world, keys| {
+                world.sweep(home_of(keys[0]).index);
+                world.packet(keys[1], Tag::LIVE);
+            },
+        ],
+    );
+}
+
+/// An agent is killed with the flow in its hands, before or after it took it off the directory; its successor lets go of
+/// it while a segment of the flow comes.
+#[test]
+fn what_a_killed_agent_held_is_let_go_by_the_next() {
+    fn held(world: &World, keys: &[u32]) {
+        world.packet(keys[0], Tag::OVER);
+        assert!(table::take_any(&world.table, home_of(keys[0]).index, Tag::HELD).is_some());
+    }
+    fn being_retired(world: &World, keys: &[u32]) {
+        held(world, keys);
+        world.table.note_gone(home_of(keys[0]).index);
+        table::Memory::add_word(&world.table, home_of(keys[0]).index, Word::without(0));
+    }
+    fn successor(world: &World, keys: &[u32]) {
+        assert!(table::release_held(&world.table, home_of(keys[0]).index, || Tag::LIVE));
+    }
+    for begin in [held, being_retired] {
+        model(2, None, begin, &[|world, keys| world.packet(keys[0], Tag::LIVE), successor]);
+    }
+}

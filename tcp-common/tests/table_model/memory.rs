@@ -1,0 +1,172 @@
+//! A table of a few places, each access of which the model checker may delay, reorder or let others come before, as the
+//! C11 memory model allows.
+
+#![allow(unreachable_pub, reason = "a module of a test")]
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+
+use loom::cell::UnsafeCell;
+use loom::sync::atomic::AtomicU64;
+use loom::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use tcp_common::table::{Home, MIN_PLACES, Memory, Tag, Word};
+use tcp_common::{Endpoint, FlowKey, FlowKey4, TableKey as _};
+
+/// A place. The flow is written and read by who holds it, and by nobody else: the checker sees to that.
+struct Place {
+    tag: AtomicU64,
+    key: [AtomicU64; 2],
+    /// Predicted segments that are not in the flow yet.
+    predicted: AtomicU64,
+    flow: UnsafeCell<Flow>,
+}
+
+/// What stands for a flow: whose it is, and how many segments it was given.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flow {
+    pub owner: u32,
+    pub segments: u64,
+}
+
+/// The table, and what became of flows that left it. The book is no part of what is checked.
+pub struct Table {
+    places: HashMap<u32, Place>,
+    words: HashMap<u32, AtomicU64>,
+    /// Segments of flows that are gone, by key.
+    pub gone: Mutex<HashMap<u32, u64>>,
+}
+
+/// Numbers of keys whose home is the same place, so many of them, and that home.
+pub fn neighbours(count: usize) -> (Vec<u32>, Home) {
+    let home = home_of(0);
+    ((0..).filter(|&number| home_of(number) == home).take(count).collect(), home)
+}
+
+pub fn home_of(number: u32) -> Home {
+    Home::of(&key(number), 7, MIN_PLACES)
+}
+
+pub fn key(number: u32) -> FlowKey4 {
+    let [a, b, c, d] = number.to_be_bytes();
+    let client = Endpoint::v4([10, 8, a, b], u16::from_be_bytes([c, d]));
+    FlowKey4::of(&FlowKey::new(client, Endpoint::v4([10, 9, 0, 2], 80), 0, 4).0)
+}
+
+impl Table {
+    /// With these places and no others, and the words of these homes.
+    pub fn new(places: &[u32], homes: &[Home]) -> Table {
+        let place = |_| Place {
+            tag: AtomicU64::new(0),
+            key: [AtomicU64::new(0), AtomicU64::new(0)],
+            predicted: AtomicU64::new(0),
+            flow: UnsafeCell::new(Flow::default()),
+        };
+        Table {
+            places: places.iter().map(|&index| (index, place(index))).collect(),
+            words: homes.iter().map(|home| (home.index, AtomicU64::new(0))).collect(),
+            gone: Mutex::default(),
+        }
+    }
+
+    /// The flow, for who holds the place.
+    pub fn change<R>(&self, index: u32, change: impl FnOnce(&mut Flow) -> R) -> R {
+        // SAFETY: that nobody else has it is what the checker checks.
+        self.places[&index].flow.with_mut(|flow| change(unsafe { &mut *flow }))
+    }
+
+    /// Takes a predicted segment, for who holds the place.
+    pub fn predict(&self, index: u32) {
+        let predicted = &self.places[&index].predicted;
+        predicted.store(predicted.load(Relaxed) + 1, Relaxed);
+    }
+
+    /// Writes what was predicted back to the flow, for who holds the place.
+    pub fn settle(&self, index: u32) {
+        let predicted = &self.places[&index].predicted;
+        let count = predicted.load(Relaxed);
+        predicted.store(0, Relaxed);
+        self.change(index, |flow| flow.segments += count);
+    }
+
+    /// Notes that a flow is no longer in the table, for who holds its place.
+    pub fn note_gone(&self, index: u32) {
+        let flow = self.change(index, |flow| *flow);
+        *self.gone.lock().expect("no panic").entry(flow.owner).or_default() += flow.segments;
+    }
+
+    /// Every place and its tag.
+    pub fn tags(&self) -> Vec<(u32, Tag)> {
+        let mut tags: Vec<_> =
+            self.places.iter().map(|(&index, place)| (index, Tag(place.tag.load(Acquire)))).collect();
+        tags.sort_by_key(|&(index, _)| index);
+        tags
+    }
+
+    /// Whether a home's word lists a flow at this place.
+    pub fn lists(&self, index: u32, step: u32) -> bool {
+        let home = Home::back(index, step, MIN_PLACES);
+        self.words.get(&home.index).is_some_and(|word| Word(word.load(Acquire)).has(step))
+    }
+
+    /// How many flows are listed.
+    pub fn listed(&self) -> u32 {
+        self.words.values().map(|word| Word(word.load(Acquire)).steps().count_ones()).sum()
+    }
+}
+
+impl Memory for &Table {
+    type Key = FlowKey4;
+    type Place = u32;
+
+    /// Twice: once is too soon, and then it is deferred.
+    const TRIES: u32 = 2;
+
+    fn pause(self) {}
+
+    fn places(self) -> u32 {
+        MIN_PLACES
+    }
+
+    fn place(self, index: u32) -> Option<u32> {
+        self.places.contains_key(&index).then_some(index)
+    }
+
+    fn tag(self, index: u32) -> Tag {
+        Tag(self.places[&index].tag.load(Acquire))
+    }
+
+    fn swap_tag(self, index: u32, from: Tag, to: Tag) -> bool {
+        self.places[&index].tag.compare_exchange(from.0, to.0, AcqRel, Relaxed).is_ok()
+    }
+
+    fn store_tag(self, index: u32, tag: Tag) {
+        self.places[&index].tag.store(tag.0, Release);
+    }
+
+    fn has_key(self, index: u32, key: &FlowKey4) -> bool {
+        let [addresses, ports] = &self.places[&index].key;
+        addresses.load(Relaxed) == key.addresses && ports.load(Relaxed) == u64::from(key.port_a)
+    }
+
+    fn set_key(self, index: u32, key: &FlowKey4) {
+        let [addresses, ports] = &self.places[&index].key;
+        addresses.store(key.addresses, Relaxed);
+        ports.store(key.port_a.into(), Relaxed);
+    }
+
+    fn last_ns(self, _: u32) -> u64 {
+        0
+    }
+
+    fn word(self, home: u32) -> Option<Word> {
+        self.words.get(&home).map(|word| Word(word.load(Acquire)))
+    }
+
+    fn swap_word(self, home: u32, from: Word, to: Word) -> bool {
+        self.words[&home].compare_exchange(from.0, to.0, AcqRel, Relaxed).is_ok()
+    }
+
+    fn add_word(self, home: u32, amount: u64) {
+        self.words[&home].fetch_add(amount, AcqRel);
+    }
+}

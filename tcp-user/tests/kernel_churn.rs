@@ -1,0 +1,193 @@
+//! Two CPUs and the agent at full rate: connections open, talk, close at both ends at once, and their tuples are reused or
+//! expire, while the agent's mirror takes the events, applies what was deferred, expires and retires. At the end every
+//! counter is what was sent.
+//!
+//! `FINWAIT_CHURN_SECONDS=600 cargo test -p tcp-user --test kernel_churn -- --nocapture` is a longer run.
+
+mod frames;
+
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Barrier, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use finwait::agent::interfaces::Names;
+use finwait::agent::mirror::{Mirror, Shared, lock};
+use finwait::agent::tally::kind_index;
+use finwait::kernel::{Kernel, LoadOptions, ProgramName};
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
+use tcp_common::table::Tag;
+use tcp_common::{CloseKind, End, Flags, Rules, Segment, State};
+use tokio::sync::broadcast;
+
+/// Connections of each kind in a round: on the tuples of the last round, and on new ones.
+const FLOWS: u32 = 400;
+const TWO_MSL_NS: u64 = 300_000_000;
+
+/// A segment of a connection, by the number of its tuple.
+type Sent = (u32, End, Segment);
+
+#[test]
+fn every_counter_agrees_after_a_churn() {
+    let seconds = std::env::var("FINWAIT_CHURN_SECONDS").map_or(15, |text| text.parse().expect("seconds"));
+    let rules = Rules { time_wait_local_ns: TWO_MSL_NS, time_wait_remote_ns: TWO_MSL_NS, ..Rules::AGENT };
+    let options = LoadOptions { rules, max_flows: 1 << 18, max_flows_v6: 64, ring_bytes: 64 << 20 };
+    let mut kernel = Kernel::load(&options).expect("loading the kernel programs (root needed)");
+    let events = kernel.take_events().expect("the ring is ours");
+    let shared = Arc::new(Shared {
+        table: Arc::clone(kernel.table()),
+        kernel: Mutex::new(kernel),
+        rules,
+        tally: Mutex::default(),
+        census: Mutex::default(),
+        names: Names::default(),
+        watchers: broadcast::Sender::new(1),
+    });
+    let mut mirror = Mirror::new(Arc::clone(&shared), events);
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let agent = scope.spawn(|| {
+            while !stop.load(Relaxed) {
+                while mirror.drain() == finwait::agent::mirror::BATCH {}
+                mirror.sweep_part(200);
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        });
+        // Else a failure here would wait for the agent for ever.
+        let verdict = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| churn(&shared, seconds)));
+        stop.store(true, Relaxed);
+        agent.join().expect("the agent goes on");
+        verdict.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    });
+}
+
+fn churn(shared: &Shared, seconds: u64) {
+    // The mirror has no use for it.
+    let kernel = lock(&shared.kernel);
+    let begun = Instant::now();
+    let (mut rounds, mut sent) = (0u32, 0u64);
+    while begun.elapsed() < Duration::from_secs(seconds) {
+        sent += round(&kernel, shared, rounds);
+        rounds += 1;
+    }
+    let connections = u64::from(rounds * 2 * FLOWS);
+    let all_closed = || lock(&shared.tally).closed.iter().flatten().sum::<u64>() >= connections;
+    until("every connection is over", all_closed);
+    println!("{connections} connections, {sent} segments in {:?}", begun.elapsed());
+    check(&kernel, shared, connections, sent);
+}
+
+/// Both CPUs take both directions of every connection, in stages whose segments may come in any order.
+fn round(kernel: &MutexGuard<'_, Kernel>, shared: &Shared, number: u32) -> u64 {
+    const ACK: u8 = Flags::ACK;
+    let old = 0..FLOWS;
+    let new = FLOWS * (number + 1)..FLOWS * (number + 2);
+    // Every life of a tuple begins beyond the last one.
+    let (a, b) = (1_000 + number.wrapping_mul(1_000_000), 5_000 + number.wrapping_mul(1_000_000));
+    let from = |flags, seq, ack, payload_len| Segment {
+        seq,
+        ack,
+        payload_len,
+        window: 60_000,
+        flags: Flags(flags),
+        wire_segments: 1,
+        ..Segment::default()
+    };
+    let of = |flows: &[std::ops::Range<u32>], sender, segment: Segment| -> Vec<Sent> {
+        flows.iter().cloned().flatten().map(|flow| (flow, sender, segment)).collect()
+    };
+    let all = [old.clone(), new.clone()];
+    let (old, new) = ([old], [new]);
+    let syn = from(Flags::SYN, a - 1, 0, 0);
+    let syn_ack = from(Flags::SYN | ACK, b - 1, a, 0);
+    let stages = [
+        [of(&old, End::A, syn), of(&new, End::A, syn)],
+        [of(&new, End::B, syn_ack), of(&old, End::B, syn_ack)],
+        [of(&all, End::A, from(ACK, a, b, 10)), of(&all, End::B, from(ACK, b, a, 10))],
+        [of(&all, End::A, from(ACK, a + 10, b + 10, 0)), of(&all, End::B, from(ACK, b + 10, a + 10, 0))],
+        [of(&all, End::A, from(ACK, a + 10, b + 10, 90)), of(&all, End::B, from(ACK, b + 10, a + 10, 0))],
+        [
+            of(&all, End::A, from(Flags::FIN | ACK, a + 100, b + 10, 0)),
+            of(&all, End::B, from(Flags::FIN | ACK, b + 10, a + 100, 0)),
+        ],
+        [of(&all, End::A, from(ACK, a + 101, b + 11, 0)), of(&all, End::B, from(ACK, b + 11, a + 101, 0))],
+    ];
+    let mut sent = 0;
+    for stage in &stages {
+        run(kernel, stage);
+        sent += stage.iter().map(Vec::len).sum::<usize>() as u64;
+        // The next stage's segments come after this one's.
+        let deferred = kernel.counters().expect("counters").deferred;
+        until("what was deferred is applied", || lock(&shared.tally).deferred_applied == deferred);
+    }
+    sent
+}
+
+/// One CPU each.
+fn run(kernel: &Kernel, stage: &[Vec<Sent>; 2]) {
+    let start = Barrier::new(2);
+    std::thread::scope(|scope| {
+        for (cpu, sent) in stage.iter().enumerate() {
+            let start = &start;
+            scope.spawn(move || {
+                let mut only = CpuSet::new();
+                only.set(cpu).expect("a CPU number");
+                sched_setaffinity(Pid::from_raw(0), &only).expect("keeping to one CPU");
+                let frames: Vec<_> = sent
+                    .iter()
+                    .map(|(flow, sender, segment)| {
+                        let program = if *sender == End::A { ProgramName::Out } else { ProgramName::In };
+                        (program, frames::frame_between(*flow, *sender, segment))
+                    })
+                    .collect();
+                start.wait();
+                for (program, frame) in &frames {
+                    kernel.test_run(*program, frame, 1).expect("running");
+                }
+            });
+        }
+    });
+}
+
+fn check(kernel: &Kernel, shared: &Shared, connections: u64, sent: u64) {
+    let counters = kernel.counters().expect("counters");
+    let tally = lock(&shared.tally).clone();
+    println!(
+        "{} deferred, {} claims yielded, {:?} evicted, {:?} predicted",
+        counters.deferred, counters.claims_yielded, counters.evicted, counters.predicted
+    );
+    assert_eq!(counters.events_lost, 0);
+    assert_eq!((counters.seen, counters.tracked), (sent, sent));
+    assert_eq!(counters.ignored.iter().sum::<u64>(), 0);
+    assert_eq!(counters.segments.iter().flatten().sum::<u64>() + counters.deferred, sent);
+    assert_eq!(tally.deferred_applied, counters.deferred);
+
+    assert_eq!(tally.opened.iter().flatten().sum::<u64>(), connections, "opened");
+    assert_eq!(tally.closed.iter().flatten().sum::<u64>(), connections, "closed");
+    let simultaneous = tally.closed[kind_index(CloseKind::Simultaneous)].iter().sum::<u64>();
+    assert_eq!(simultaneous, connections, "as it was played");
+
+    // Every end is where it was before, so it has left each state as often as it came there.
+    let [half_open, time_wait] = [counters.evicted[1], counters.evicted[2]];
+    assert_eq!((half_open, time_wait), (0, 0));
+    let matrices = [counters.transitions, tally.transitions];
+    for state in State::ALL {
+        let count = |edge: &dyn Fn(usize) -> (usize, usize)| -> u64 {
+            let edges = (0..State::COUNT).map(edge);
+            edges.map(|(from, to)| matrices.iter().flatten().map(|side| side[from][to]).sum::<u64>()).sum()
+        };
+        let (came, left) = (count(&|from| (from, state as usize)), count(&|to| (state as usize, to)));
+        assert_eq!(came, left, "ends in {state:?}");
+    }
+    let phases = shared.table.fill()[0].phases;
+    let at_rest = phases[Tag::OVER as usize] + phases[Tag::FREE as usize];
+    assert_eq!(at_rest, phases.iter().sum::<u32>(), "nothing lives, nobody holds anything: {phases:?}");
+}
+
+fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !condition() {
+        assert!(Instant::now() < deadline, "waited in vain until {what}");
+        std::thread::sleep(Duration::from_micros(200));
+    }
+}
