@@ -88,10 +88,12 @@ impl Flow {
         }
         self.facts &= !pending_bit(sender);
         let (x, y) = sides(&mut self.halves, sender);
+        // First, since it is a call: of a `covers` held meanwhile the verifier of Linux 6.1 forgets that it matters, takes what
+        // follows `true` for what followed `false`, and removes it as dead.
+        let fresh = take_payload(x, segment, &mut cause);
         // R24: a keepalive lies below what the receiver has acknowledged, it drops it with its ACK (`tcp_sequence`).
         let dropped = y.has(ACK) && before(segment.end(), y.ack);
         let covers = take_ack(x, y, segment, dropped);
-        let fresh = take_payload(x, segment, &mut cause);
         let gap = self.facts & flow_fact::GAP != 0;
         let first_fin = take_fin(x, y, gap, segment, &mut cause);
         if first_fin && self.closing_ns == 0 {
