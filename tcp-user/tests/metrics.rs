@@ -84,7 +84,7 @@ fn snapshot(mut next: impl FnMut() -> u64) -> Snapshot {
             time_wait_expired: next(),
             transitions: transitions(next),
             delivered: next(),
-            deferred_applied: next(),
+            deferred: row(next),
             resyncs: next(),
             audit_looks: next(),
             audit_repairs: row(next),

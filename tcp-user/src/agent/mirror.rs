@@ -263,38 +263,34 @@ impl Mirror {
     /// Applies a segment that found its flow's slot busy, by the function that the kernel would have used.
     fn apply_deferred(&mut self, event: &Event) {
         let shared = Arc::clone(&self.shared);
-        let Some(index) = shared.table.index_of(event) else { return };
-        for _ in 0..OWN_TRIES {
-            let Some(mut owned) = shared.table.own(index) else {
-                std::hint::spin_loop();
-                continue;
-            };
-            let sender = if event.sender & 1 == 0 { End::A } else { End::B };
-            let elsewhere = ![0, event.hook].contains(&owned.hooks()[sender as usize]);
-            if owned.key() != event.key || elsewhere {
-                return;
-            }
-            let before = *owned;
-            let outcome = owned.on_segment(event.at_ns, sender, &event.segment, &shared.rules);
-            let flow = *owned;
-            drop(owned);
-            lock(&shared.tally).deferred_applied += 1;
-            self.shared.count_outcome(&flow, &outcome);
-            if outcome.previous != Previous::None {
-                self.end_previous(event, before, outcome.previous);
-            }
-            self.shared.tell_transitions(
-                &event.key,
-                &flow,
-                event.hook,
-                event.at_ns,
-                outcome.from,
-                outcome.to,
-                outcome.cause,
-            );
-            self.look_at(index);
+        let index = shared.table.find(&event.key);
+        let Some((index, mut owned)) =
+            index.and_then(|index| Some((index, shared.table.seize(index, event)?)))
+        else {
+            lock(&shared.tally).deferred[DROPPED] += 1;
             return;
+        };
+        let before = *owned;
+        // As where one CPU overtakes the other, which the rules are made for.
+        let overtaken = before.last_ns > event.at_ns;
+        let outcome = owned.on_segment(event.at_ns, end(event.sender), &event.segment, &shared.rules);
+        let flow = *owned;
+        drop(owned);
+        lock(&shared.tally).deferred[usize::from(overtaken)] += 1;
+        self.shared.count_outcome(&flow, &outcome);
+        if outcome.previous != Previous::None {
+            self.end_previous(event, before, outcome.previous);
         }
+        self.shared.tell_transitions(
+            &event.key,
+            &flow,
+            event.hook,
+            event.at_ns,
+            outcome.from,
+            outcome.to,
+            outcome.cause,
+        );
+        self.look_at(index);
     }
 
     /// Lets the clock act on a slot, counts what has not been counted, retires what is done.
@@ -390,6 +386,10 @@ fn due_ns(flow: &Flow, rules: &Rules) -> u64 {
     over_ns.max(flow.last_ns).saturating_add(QUARANTINE_NS)
 }
 
+fn end(sender: u8) -> End {
+    if sender & 1 == 0 { End::A } else { End::B }
+}
+
 fn states(bytes: [u8; 2]) -> [State; 2] {
     bytes.map(|byte| match State::from_u8(byte) {
         None | Some(State::Unknown) => State::Closed,
@@ -399,8 +399,8 @@ fn states(bytes: [u8; 2]) -> [State; 2] {
 
 /// Events taken before the sweep has its turn.
 pub const BATCH: usize = 4096;
-/// A kernel program holds a slot for well under a microsecond.
-const OWN_TRIES: u32 = 10_000;
+/// Place in `DEFERRED_OUTCOMES`.
+const DROPPED: usize = 2;
 /// Slots glanced at between two looks at the clock.
 const SLOTS_A_GLANCE: u32 = 1024;
 /// How long a turn of the sweep may take before events have theirs: no event waits a millisecond for it.

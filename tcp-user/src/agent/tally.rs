@@ -47,6 +47,9 @@ pub const RESET_REASONS: [&str; 7] =
 pub const ROLES: [&str; 2] = ["client", "server"];
 /// What a flow is when space is short: the first must make room before the last, the second never.
 pub const FLOW_CLASSES: [&str; 3] = ["half_open", "live", "finished"];
+/// What became of a deferred segment: it was applied before any younger one of its flow, or after, or its flow was gone or
+/// another hook's.
+pub const DEFERRED_OUTCOMES: [&str; 3] = ["in_order", "overtaken", "dropped"];
 /// Address families.
 pub const FAMILIES: [&str; 2] = ["ipv4", "ipv6"];
 
@@ -65,8 +68,8 @@ pub struct Tally {
     pub transitions: [[[u64; State::COUNT]; State::COUNT]; 2],
     /// Events taken from the ring.
     pub delivered: u64,
-    /// Deferred segments applied.
-    pub deferred_applied: u64,
+    /// Deferred segments by [`DEFERRED_OUTCOMES`].
+    pub deferred: [u64; 3],
     /// Times the table was reread because events were lost.
     pub resyncs: u64,
     /// Looks at the kernel's sockets.
@@ -95,7 +98,7 @@ impl Default for Tally {
             time_wait_expired: 0,
             transitions: [[[0; State::COUNT]; State::COUNT]; 2],
             delivered: 0,
-            deferred_applied: 0,
+            deferred: [0; 3],
             resyncs: 0,
             audit_looks: 0,
             audit_repairs: [0; State::COUNT],

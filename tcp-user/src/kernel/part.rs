@@ -75,13 +75,30 @@ impl<K: TableKey> Part<K> {
 
     /// Takes a slot that holds a flow, unless somebody else holds it right now.
     pub(super) fn own(&self, index: u32) -> Option<Held<'_, K>> {
-        let before = table::take_any(self, index, Tag::HELD)?;
+        Some(self.held(index, table::take_any(self, index, Tag::HELD)?))
+    }
+
+    /// Takes the slot of this flow, waiting for who has it, milliseconds at most; `None` if the flow is not there any more.
+    pub(super) fn seize(&self, index: u32, key: &K) -> Option<Held<'_, K>> {
+        for _ in 0..SEIZE_TRIES {
+            let before = table::seize(self, index, key, Tag::HELD);
+            if before.phase() != Tag::BUSY {
+                return before.at_rest().then(|| self.held(index, before));
+            }
+            // On a real-time kernel a program may be off its CPU.
+            std::thread::yield_now();
+        }
+        None
+    }
+
+    /// A slot that has just been taken, with its flow settled.
+    fn held(&self, index: u32, before: Tag) -> Held<'_, K> {
         // SAFETY: the tag says that it is ours: nobody else writes the slot until it is let go.
         let slot = unsafe { &mut *self.slots.at(index) };
         if before.phase() == Tag::STEADY {
             slot.prediction.settle(&mut slot.flow);
         }
-        Some(Held { part: self, index, slot })
+        Held { part: self, index, slot }
     }
 
     /// Lets go of what an agent held when it was killed. Returns how many places that were.
@@ -236,3 +253,5 @@ impl<T> Mapped<T> {
 
 /// A kernel program holds a slot for well under a microsecond.
 const READ_TRIES: u32 = 10_000;
+/// Of as many tries each, with somebody else's turn between.
+const SEIZE_TRIES: u32 = 100;

@@ -165,6 +165,17 @@ impl Table {
         Some(Owned { held, retire: false })
     }
 
+    /// Takes the flow that an event's segment belongs to, at a place where it was found, waiting for who has it; `None` if it
+    /// has gone, or the segment was seen at another hook than the others of its direction.
+    pub fn seize(&self, index: u32, event: &Event) -> Option<Owned<'_>> {
+        let held = match index.checked_sub(self.v4.places()) {
+            None => Either::V4(self.v4.seize(index, &FlowKey4::of(&event.key))?),
+            Some(in_v6) => Either::V6(self.v6.seize(in_v6, &event.key)?),
+        };
+        let owned = Owned { held, retire: false };
+        [0, event.hook].contains(&owned.hooks()[usize::from(event.sender & 1)]).then_some(owned)
+    }
+
     /// Lets go of what another agent held when it was killed; for its successor, before it takes anything itself. Returns how
     /// many flows that were.
     pub fn release_held(&self) -> u32 {

@@ -4,7 +4,9 @@ use tcp_common::record::segment_kind;
 use tcp_common::{Cause, CloseKind, Ignored, State};
 
 use super::{Data, Family, Samples};
-use crate::agent::tally::{CLOSERS, FAMILIES, FLOW_CLASSES, Place, RESET_REASONS, ROLES, Snapshot};
+use crate::agent::tally::{
+    CLOSERS, DEFERRED_OUTCOMES, FAMILIES, FLOW_CLASSES, Place, RESET_REASONS, ROLES, Snapshot,
+};
 use crate::kernel::ProgramRuns;
 
 /// Every family: the contract with dashboards and alerts.
@@ -173,6 +175,12 @@ pub(super) const TABLE: &[Family] = &[
         help: "Segments handed to the agent because their connection was busy on another CPU",
         labels: &[],
         data: Data::Counter(|snapshot| one(snapshot.counters.deferred)),
+    },
+    Family {
+        name: "deferred_outcomes",
+        help: "Deferred segments by what became of them: applied in order, or after a younger one, or without a connection",
+        labels: &["outcome"],
+        data: Data::Counter(|snapshot| list(DEFERRED_OUTCOMES, &snapshot.tally.deferred)),
     },
     Family {
         name: "claims_yielded",
