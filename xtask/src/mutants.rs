@@ -47,7 +47,7 @@ pub(crate) fn run(only: Option<&str>) -> Result<()> {
         copy.write(&mutant.file, &faulty)?;
         let noticed = copy.first_failing(mutant.tests()).with_context(|| format!("mutant {}", mutant.id))?;
         copy.write(&mutant.file, &mutant.source()?)?;
-        println!("{:<14}{:<12}{}", mutant.id, noticed.unwrap_or("SURVIVES"), mutant.fault);
+        println!("{:<20}{:<13}{}", mutant.id, noticed.unwrap_or("SURVIVES"), mutant.fault);
         if noticed.is_none() {
             survivors.push(mutant.id.as_str());
         }

@@ -53,7 +53,7 @@ impl World {
             }
             Took::Made(index) => {
                 table.settle(index);
-                table.change(index, |flow| *flow = memory::Flow { owner: number, segments: 0 });
+                table.change(index, |flow| *flow = memory::Flow { owner: number, segments: 0, phase });
                 self.apply(index, number, phase);
             }
             Took::Held(_) | Took::Unsettled => _ = self.book.deferred.fetch_add(1, Relaxed),
@@ -66,6 +66,7 @@ impl World {
         self.table.change(index, |flow| {
             assert_eq!(flow.owner, number, "a segment in another's flow");
             flow.segments += 1;
+            flow.phase = phase;
         });
         self.give(number);
         table::let_go(&self.table, index, phase);
@@ -74,9 +75,12 @@ impl World {
     /// A plain segment: predicted, or for the machine.
     fn plain(&self, number: u32) {
         let table = &self.table;
-        if let Some((index, tag)) = table::find_steady(table, &key(number), home_of(number))
+        let found = table::find_steady(table, &key(number), home_of(number));
+        let found = found.map(|(index, tag)| (index, tag, table.predicted(index)));
+        if let Some((index, tag, read)) = found
             && table::Memory::swap_tag(table, index, tag, tag.next(Tag::BUSY))
         {
+            assert_eq!(table.predicted(index), read, "what was read before the place was taken is not so");
             let owner = table.change(index, |flow| flow.owner);
             assert_eq!(owner, number, "a predicted segment in another's flow");
             table.predict(index);
@@ -131,6 +135,7 @@ impl World {
             assert!(self.table.lists(index, tag.step()), "the flow at {index} is not listed");
             self.table.settle(index);
             let flow = self.table.change(index, |flow| *flow);
+            assert_eq!(tag.phase(), flow.phase, "the flow at {index} is not in the phase it was let go in");
             assert!(table::Memory::has_key(&self.table, index, &key(flow.owner)));
             owners.push(flow.owner);
             let count = given.entry(flow.owner).or_default();
@@ -376,7 +381,7 @@ fn what_a_killed_agent_held_is_let_go_by_the_next() {
         table::Memory::add_word(&world.table, home_of(keys[0]).index, Word::without(0));
     }
     fn successor(world: &World, keys: &[u32]) {
-        assert!(table::release_held(&world.table, home_of(keys[0]).index, || Tag::LIVE));
+        assert!(table::release_held(&world.table, home_of(keys[0]).index, || Tag::OVER));
     }
     for begin in [held, being_retired] {
         model(2, None, begin, &[|world, keys| world.packet(keys[0], Tag::LIVE), successor]);

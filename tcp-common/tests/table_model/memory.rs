@@ -21,11 +21,12 @@ struct Place {
     flow: UnsafeCell<Flow>,
 }
 
-/// What stands for a flow: whose it is, and how many segments it was given.
+/// What stands for a flow: whose it is, how many segments it was given, and in which phase it was let go.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Flow {
     pub owner: u32,
     pub segments: u64,
+    pub phase: u64,
 }
 
 /// The table, and what became of flows that left it. The book is no part of what is checked.
@@ -72,6 +73,11 @@ impl Table {
     pub fn change<R>(&self, index: u32, change: impl FnOnce(&mut Flow) -> R) -> R {
         // SAFETY: that nobody else has it is what the checker checks.
         self.places[&index].flow.with_mut(|flow| change(unsafe { &mut *flow }))
+    }
+
+    /// How many predicted segments there are; means nothing while somebody holds the place.
+    pub fn predicted(&self, index: u32) -> u64 {
+        self.places[&index].predicted.load(Relaxed)
     }
 
     /// Takes a predicted segment, for who holds the place.
