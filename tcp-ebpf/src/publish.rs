@@ -90,8 +90,12 @@ pub fn previous(work: &mut Work, counters: &mut Counters) {
 
 /// A flow had to make room for the one at hand, and nobody has told of its end yet.
 #[inline(always)]
-pub fn evicted<K: TableKey>(held: &Slot<K>, work: &Work, counters: &mut Counters) {
+pub fn evicted<K: TableKey>(held: &Slot<K>, work: &mut Work, counters: &mut Counters) {
+    let own = work.hook;
+    let [a, b] = held.hooks;
+    work.hook = if a > b { a } else { b };
     emit(event_kind::EVICTED, work, &held.key.flow_key(), &held.flow, counters);
+    work.hook = own;
 }
 
 /// The slot was busy: the agent applies the segment.

@@ -84,6 +84,24 @@ fn as_many_connections_as_were_asked_for_find_a_place_and_those_beyond_are_count
     println!("{RATED} rated, {} places, {live} live at the end", places_for(RATED));
 }
 
+#[test]
+fn ipv6_connections_too() {
+    const RATED: u16 = 30_000;
+    let kernel = load(u32::from(RATED));
+    for port in 0..RATED {
+        for (sender, segment) in [
+            (End::A, syn()),
+            (End::B, segment(Flags::SYN | Flags::ACK, 4999, 1000)),
+            (End::A, segment(Flags::ACK, 1000, 5000)),
+        ] {
+            let frame = frames::frame_v6_of(port, sender, &segment);
+            kernel.test_run(ProgramName::Xdp, &frame, 1).expect("running");
+        }
+    }
+    assert_eq!(refused(&kernel.counters().expect("counters")), 0);
+    assert_eq!(kernel.table().fill()[1].classes(), [0, u32::from(RATED), 0]);
+}
+
 /// A million SYNs from a million addresses, a microsecond apart, at a table for a tenth of them: no connection that lives
 /// or is finished makes room, and handshakes that begin meanwhile, and take 20 ms, are followed to their end.
 #[test]
@@ -151,10 +169,15 @@ fn where_nothing_is_half_open_time_wait_makes_room() {
     let [over, evicted_half_open, time_wait] = counters.evicted;
     assert_eq!((over, evicted_half_open), (0, 0));
     assert_eq!(time_wait + u64::from(live + finished), u64::from(RATED * 4));
+    // A newcomer at another hook: the event is about where the flow was that went.
+    let newcomer = frames::frame_between(1 << 20, End::A, &syn());
+    kernel.test_run(ProgramName::Out, &newcomer, 1).expect("running");
+    let [_, _, time_wait] = kernel.counters().expect("counters").evicted;
     let mut told = 0;
     events.drain(usize::MAX, |event| {
         if event.kind == event_kind::EVICTED {
             told += 1;
+            assert_eq!(event.hook & 1, 0, "all that were there came in by ingress");
             assert_eq!(event.flow.close_kind().name(), "fin_3seg");
         }
     });
