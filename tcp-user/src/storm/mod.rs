@@ -10,14 +10,15 @@
 //! and receives, and the cable knows what neither sees. While everything stands still, even with segments on their way,
 //! the state of an own end must be that of its kernel's socket.
 //!
-//! Modules in the order of a run: `plan` draws what each connection is to do, `play` does it with `sockets`, `wire`
-//! carries the segments and keeps their `trail`, `agent` is finwait, `compare` and `closes` look for differences, `why`
-//! says which of them must be.
+//! Modules in the order of a run: `phases` sets the kernels, `plan` draws what each connection is to do, `play` does it with
+//! `sockets`, `wire` carries the segments and keeps their `trail`, `agent` is finwait, `compare` and `closes` look for
+//! differences, `why` says which of them must be.
 
 mod agent;
 mod closes;
 mod compare;
 mod conntrack;
+mod phases;
 mod plan;
 mod play;
 mod report;
@@ -41,14 +42,15 @@ use tokio::time::Instant;
 pub use report::{Report, Tally};
 pub use wire::Weather;
 
-use crate::lab::{Family, Host, Lab, Side};
+use crate::lab::{Family, Lab, Side};
 use agent::Agent;
 use closes::{Made, Records};
 use compare::{Look, Sockets as KernelSockets, connected};
+use phases::PHASES;
 use plan::Plan;
 use play::Stage;
 use sockets::{NO_DOOR, Sockets};
-use trail::key;
+use trail::{is_behind, key};
 use wire::Wire;
 
 /// How to storm.
@@ -196,16 +198,28 @@ impl Storm<'_> {
         plan.cookies = cookies;
         if self.dice.u8(0..20) == 0 && self.finished.len() > AT_ONCE {
             // Not the latest: Linux uses a TIME-WAIT again after a second at the earliest (tcp_tw_reuse_delay).
-            let earlier = self.finished.swap_remove(self.dice.usize(0..self.finished.len() - AT_ONCE / 2));
-            (plan.family, plan.opener, plan.ports) = (earlier.family, earlier.opener, earlier.ports);
-            if matches!(plan.ending, plan::Ending::Refused) {
-                plan.ending = plan::Ending::Fins;
+            let index = self.dice.usize(0..self.finished.len() - AT_ONCE / 2);
+            let earlier = self.finished[index];
+            // Linux takes a tuple out of FIN-WAIT-2 too, and then resets what its peer still sends.
+            if self.is_through(&earlier) {
+                self.finished.swap_remove(index);
+                (plan.family, plan.opener, plan.ports) = (earlier.family, earlier.opener, earlier.ports);
+                if matches!(plan.ending, plan::Ending::Refused) {
+                    plan.ending = plan::Ending::Fins;
+                }
             }
         }
         let (client, server) = plan.addresses(self.lab);
         self.plans.entry(key(client, server)).or_default().push(plan);
         self.report.connections += 1;
         plan
+    }
+
+    /// Whether everything that its hosts have sent has come.
+    fn is_through(&self, plan: &Plan) -> bool {
+        let (client, server) = plan.addresses(self.lab);
+        let ways = self.wire.with_trails(|trails| trails.ways(client, server));
+        [Side::Client, Side::Server].into_iter().all(|side| !is_behind(&ways, side))
     }
 
     fn note(&mut self, plan: Plan, outcome: Result<(), String>) {
@@ -288,41 +302,6 @@ async fn perform(plan: Plan, stage: &Stage<'_>) -> (Plan, Result<(), String>) {
     (plan, plan.perform(stage).await.map_err(|error| format!("{error:#}")))
 }
 
-/// Settings of both hosts during one phase: `net.ipv4` sysctls that differ from [`USUAL`].
-struct Settings(&'static [(&'static str, &'static str)]);
-
-impl Settings {
-    fn apply(&self, host: &Host) -> Result<()> {
-        host.run(|| {
-            for (name, value) in USUAL.iter().chain(self.0) {
-                std::fs::write(format!("/proc/sys/net/ipv4/{name}"), value)
-                    .with_context(|| format!("setting net.ipv4.{name} to {value}"))?;
-            }
-            Ok(())
-        })?
-    }
-
-    fn cookies(&self) -> bool {
-        self.0.contains(&("tcp_syncookies", "2"))
-    }
-}
-
-const USUAL: [(&str, &str); 6] = [
-    ("tcp_timestamps", "1"),
-    ("tcp_window_scaling", "1"),
-    ("tcp_sack", "1"),
-    ("tcp_syncookies", "1"),
-    ("tcp_tw_reuse", "2"),
-    ("tcp_fastopen", "3"),
-];
-const PHASES: [Settings; 6] = [
-    Settings(&[]),
-    Settings(&[("tcp_timestamps", "0")]),
-    Settings(&[("tcp_tw_reuse", "1")]),
-    Settings(&[("tcp_window_scaling", "0")]),
-    Settings(&[("tcp_syncookies", "2")]),
-    Settings(&[("tcp_timestamps", "0"), ("tcp_window_scaling", "0"), ("tcp_sack", "0")]),
-];
 /// Connections at once, besides those that hold still.
 const AT_ONCE: usize = 400;
 const BREATH: Duration = Duration::from_millis(20);

@@ -91,10 +91,10 @@ impl Sockets {
     }
 }
 
-/// Keepalive as fast as Linux has it, so that probes are seen.
+/// Keepalive as fast as Linux has it, so that probes are seen, and as patient: the cable may stand still.
 pub(super) fn keep_alive(socket: &Socket) -> io::Result<()> {
     let second = Duration::from_secs(1);
-    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(second).with_interval(second))
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(second).with_interval(second).with_retries(127))
 }
 
 /// Data go with the SYN where the peer has given a cookie before.

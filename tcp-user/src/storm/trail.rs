@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tcp_common::seq::{Seq, at_or_before, before, later};
 use tcp_common::wire::Packet;
@@ -37,6 +37,8 @@ pub(super) struct Way {
     pub(super) probed_at_start: bool,
     /// Whether it has sent FINs at two places of its stream.
     pub(super) two_fins: bool,
+    /// The longest that a frame was under way.
+    pub(super) longest: Duration,
     /// When its FIN was first sent.
     pub(super) fin_at: Option<Instant>,
     /// Whether that first FIN acknowledged the other host's; and whether it was lost.
@@ -72,6 +74,7 @@ pub(super) struct Step {
     pub(super) number: u64,
     opens: u32,
     said: Extent,
+    sent_at: Instant,
     is_reset: bool,
     kind: Kind,
     is_first_fin: bool,
@@ -124,6 +127,7 @@ impl Trails {
             number,
             opens: way.opens,
             said,
+            sent_at: Instant::now(),
             is_reset,
             kind: segment.kind(),
             is_first_fin,
@@ -135,6 +139,7 @@ impl Trails {
     pub(super) fn arrived(&mut self, step: &Step) {
         let way = self.way_mut(step);
         way.under_way = way.under_way.saturating_sub(1);
+        way.longest = way.longest.max(step.sent_at.elapsed());
         if way.opens == step.opens {
             way.arrived.extend(step.said);
         }

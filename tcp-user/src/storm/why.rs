@@ -35,7 +35,6 @@ impl Case<'_> {
         use State::*;
         let (mine, theirs) = (&self.ways[self.side as usize], &self.ways[self.side.peer() as usize]);
         let cookies = self.was_to(|plan| plan.cookies);
-        let strays = theirs.doubled + theirs.delayed > 0;
         Some(match (self.state, self.kernel()) {
             _ if mine.two_fins || theirs.two_fins => {
                 "Linux, closing while the handshake's last ACK was in work, sent a second FIN behind its first"
@@ -63,8 +62,8 @@ impl Case<'_> {
             (FinWait2, Closed) if mine.fin_at.is_some_and(|at| at.elapsed() >= ORPHAN) => {
                 "a FIN-WAIT-2 that no process has ends after a minute (tcp_fin_timeout)"
             }
-            (Closed, Established) if cookies && strays && mine.has_reset() => {
-                "a late ACK with the SYN cookie made a socket after the host's own RST"
+            (Closed, Established | FinWait1) if cookies && mine.has_reset() => {
+                "an ACK with the SYN cookie made a second socket after the host's own RST"
             }
             (TimeWait, Closed) if self.is_given_up() => {
                 "a new socket took the tuple out of TIME-WAIT and was closed before its SYN"
@@ -80,7 +79,7 @@ impl Case<'_> {
     /// Why finwait on the other host may say so.
     pub(super) fn seen_from_there(&self) -> Option<&'static str> {
         use State::*;
-        let mine = &self.ways[self.side as usize];
+        let (mine, theirs) = (&self.ways[self.side as usize], &self.ways[self.side.peer() as usize]);
         let crosses = mine.again || mine.copied;
         Some(match (self.state, self.kernel()) {
             _ if is_behind(&self.ways, self.side) => {
@@ -94,6 +93,9 @@ impl Case<'_> {
                 if crosses =>
             {
                 "its SYN-ACK or FIN was sent again, or copied, and crossed what acknowledges it"
+            }
+            (Closed, TimeWait) if self.is_over_within(theirs.longest) => {
+                "its 2MSL began when the last segment came, which the watcher saw before the cable held it"
             }
             (Closed | LastAck, TimeWait | Closing) if mine.fin_lost && self.closes_at_once() => {
                 "closed at once, but of its FIN only a copy came, which was sent when the other host's was there"
@@ -122,7 +124,13 @@ impl Case<'_> {
 
     /// The kernel's timers of a minute go off up to some seconds late (`kernel/time/timer.c`: granularity).
     fn is_overdue(&self) -> bool {
-        self.socket.and_then(|socket| socket.expires_ms).is_some_and(|left| u64::from(left) <= TICKS_MS)
+        self.is_over_within(Duration::ZERO)
+    }
+
+    /// Whether the kernel's timer has no more than this to go.
+    fn is_over_within(&self, time: Duration) -> bool {
+        let left = self.socket.and_then(|socket| socket.expires_ms);
+        left.is_some_and(|left| u128::from(left) <= time.as_millis() + u128::from(TICKS_MS))
     }
 
     fn expires_now(&self) -> bool {

@@ -1,0 +1,44 @@
+//! What the hosts' kernels are told, phase by phase.
+
+use anyhow::{Context as _, Result};
+
+use crate::lab::Host;
+
+/// Settings of both hosts during one phase: `net.ipv4` sysctls that differ from [`USUAL`].
+pub(super) struct Settings(&'static [(&'static str, &'static str)]);
+
+impl Settings {
+    /// Sets them.
+    pub(super) fn apply(&self, host: &Host) -> Result<()> {
+        host.run(|| {
+            for (name, value) in USUAL.iter().chain(self.0) {
+                std::fs::write(format!("/proc/sys/net/ipv4/{name}"), value)
+                    .with_context(|| format!("setting net.ipv4.{name} to {value}"))?;
+            }
+            Ok(())
+        })?
+    }
+
+    /// Whether SYNs are answered with cookies only.
+    pub(super) fn cookies(&self) -> bool {
+        self.0.contains(&("tcp_syncookies", "2"))
+    }
+}
+
+const USUAL: [(&str, &str); 6] = [
+    ("tcp_timestamps", "1"),
+    ("tcp_window_scaling", "1"),
+    ("tcp_sack", "1"),
+    ("tcp_syncookies", "1"),
+    ("tcp_tw_reuse", "2"),
+    ("tcp_fastopen", "3"),
+];
+/// One after another, then from the beginning.
+pub(super) const PHASES: [Settings; 6] = [
+    Settings(&[]),
+    Settings(&[("tcp_timestamps", "0")]),
+    Settings(&[("tcp_tw_reuse", "1")]),
+    Settings(&[("tcp_window_scaling", "0")]),
+    Settings(&[("tcp_syncookies", "2")]),
+    Settings(&[("tcp_timestamps", "0"), ("tcp_window_scaling", "0"), ("tcp_sack", "0")]),
+];
