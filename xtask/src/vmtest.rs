@@ -23,6 +23,7 @@ use guest::Programs;
 const PLAN: &[&[&str]] = &[
     &["kernel_parse"],
     &["kernel_scenarios"],
+    &["kernel_differential"],
     &["kernel_two_cpus"],
     &["chain"],
     &["finwait", "demo"],

@@ -1,7 +1,7 @@
 #!/bin/busybox sh
 # The first process of a guest of `cargo xtask vmtest`: makes a system, runs the lines of /plan, says how it went.
 /bin/busybox --install -s /bin
-export PATH=/bin NO_COLOR=1 TERM=dumb
+export PATH=/bin NO_COLOR=1 TERM=dumb FINWAIT_TEST_SEGMENTS=20000
 mount -t devtmpfs dev /dev
 exec </dev/console >/dev/console 2>&1
 mount -t proc proc /proc
