@@ -37,11 +37,11 @@ enum Chore {
     },
     /// Records anew the closes that `finwait demo` shows where it may not run (root needed).
     RecordDemo,
-    /// Measures the cost of a packet beside bare programs and nf_conntrack (root needed).
+    /// Measures what a packet costs, beside bare programs and nf_conntrack, and what the agent costs (root needed).
     Bench {
-        /// Fewer and shorter rounds, fewer flows.
-        #[arg(long)]
-        quick: bool,
+        /// `--quick`: fewer and shorter rounds, fewer flows; `--only packets|agent`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
     },
     /// Puts deliberate faults into the rules, one at a time, and demands that the tests notice each (minutes).
     Mutants {
@@ -83,7 +83,7 @@ fn main() -> Result<()> {
         Chore::Demo { arguments } => run::demo(&arguments),
         Chore::BuildEbpf { check } => build_ebpf::build(check),
         Chore::RecordDemo => run::record_demo(),
-        Chore::Bench { quick } => run::bench(quick),
+        Chore::Bench { arguments } => run::bench(&arguments),
         Chore::Mutants { only } => mutants::run(only.as_deref()),
         Chore::Fuzz { target, seconds } => fuzz::fuzz(&target, seconds),
         Chore::Storm { arguments } => run::storm(&arguments),

@@ -101,14 +101,21 @@ pub(crate) fn record_demo() -> Result<()> {
     Ok(())
 }
 
-/// Cost of a packet in the kernel programs, beside bare programs and nf_conntrack.
-pub(crate) fn bench(quick: bool) -> Result<()> {
+/// What packets and the agent cost, with what `arguments` say of it.
+pub(crate) fn bench(arguments: &[String]) -> Result<()> {
     debian::install(&["nftables"])?;
-    let json = format!("{}/bench.json", target_dir());
-    let mut arguments =
-        vec!["run", "--quiet", "--package", "tcp-user", "--example", "bench", "--", "--json", &json];
-    arguments.extend(quick.then_some("--quick"));
-    cargo(&arguments)
+    let build = format!("{}/release", target_dir());
+    release("bench")?;
+    call(
+        Command::new(format!("{build}/examples/bench"))
+            .args([
+                "--json",
+                &format!("{}/bench.json", target_dir()),
+                "--finwait",
+                &format!("{build}/finwait"),
+            ])
+            .args(arguments),
+    )
 }
 
 /// The socket storm, with what `arguments` say of it.
@@ -116,6 +123,12 @@ pub(crate) fn storm(arguments: &[String]) -> Result<()> {
     if arguments.iter().any(|argument| argument == "--conntrack") {
         debian::install(&["nftables"])?;
     }
+    release("storm")?;
+    call(Command::new(format!("{}/release/examples/storm", target_dir())).args(arguments))
+}
+
+/// Builds finwait and one of its larger chores as they are shipped.
+fn release(example: &str) -> Result<()> {
     cargo(&[
         "build",
         "--quiet",
@@ -125,9 +138,8 @@ pub(crate) fn storm(arguments: &[String]) -> Result<()> {
         "--bin",
         "finwait",
         "--example",
-        "storm",
-    ])?;
-    call(Command::new(format!("{}/release/examples/storm", target_dir())).args(arguments))
+        example,
+    ])
 }
 
 /// Runs cargo in the workspace.

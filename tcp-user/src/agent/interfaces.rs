@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use anyhow::{Context as _, Result};
-use futures_util::TryStreamExt as _;
+use futures_util::stream::BoxStream;
+use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _};
+use rtnetlink::MulticastGroup;
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkXdp};
 use serde::{Deserialize, Serialize};
 
@@ -28,15 +30,36 @@ pub struct Interface {
     pub xdp_program: Option<u32>,
 }
 
-/// A way to ask the kernel, served by a task of the runtime it is opened in.
-pub fn netlink() -> Result<rtnetlink::Handle> {
-    let (connection, handle, _) = rtnetlink::new_connection().context("opening a netlink socket")?;
-    tokio::spawn(connection);
-    Ok(handle)
+/// A way to ask the kernel for its interfaces and to hear of changes, served by a task of the runtime it is opened in.
+pub struct Netlink {
+    handle: rtnetlink::Handle,
+    changes: BoxStream<'static, ()>,
 }
 
-/// Every interface of this namespace.
-pub async fn list(handle: &rtnetlink::Handle) -> Result<Vec<Interface>, rtnetlink::Error> {
+impl Netlink {
+    /// Opens it.
+    pub fn open() -> Result<Netlink> {
+        let (connection, handle, changes) = rtnetlink::new_multicast_connection(&[MulticastGroup::Link])
+            .context("opening a netlink socket")?;
+        tokio::spawn(connection);
+        Ok(Netlink { handle, changes: changes.map(drop).boxed() })
+    }
+
+    /// Comes back when an interface has come, gone or changed since the last call. `false`: there is nothing more to hear,
+    /// since changes came faster than they could be told (ENOBUFS); open it anew and list.
+    pub async fn changed(&mut self) -> bool {
+        let heard = self.changes.next().await.is_some();
+        while let Some(Some(_)) = self.changes.next().now_or_never() {}
+        heard
+    }
+
+    /// Every interface of this namespace.
+    pub async fn list(&self) -> Result<Vec<Interface>, rtnetlink::Error> {
+        list(&self.handle).await
+    }
+}
+
+async fn list(handle: &rtnetlink::Handle) -> Result<Vec<Interface>, rtnetlink::Error> {
     let mut links = handle.link().get().execute();
     let mut interfaces = Vec::new();
     while let Some(message) = links.try_next().await? {

@@ -31,7 +31,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::broadcast;
 
 use crate::kernel::{self, Events, Ingress, Kernel, KernelError, LoadOptions};
-use interfaces::{Interface, Keeper, Names};
+use interfaces::{Interface, Keeper, Names, Netlink};
 use mirror::{Mirror, Shared, lock};
 use privileges::Account;
 use query::Query;
@@ -226,23 +226,16 @@ async fn look_forever(shared: Arc<Shared>, interval: Option<Duration>) {
     }
 }
 
-/// Looks for interfaces that came or went.
+/// Follows interfaces that come and go, and keeps the kernel's two clocks related.
 async fn follow_forever(
     mut keeper: Keeper,
     shared: Arc<Shared>,
     watched: Arc<Mutex<Vec<interfaces::Watched>>>,
 ) -> Result<()> {
-    let netlink = interfaces::netlink()?;
-    let mut turn = 0u64;
+    let mut netlink = Netlink::open()?;
+    let mut clocks = tokio::time::interval(CLOCK_INTERVAL);
     loop {
-        turn += 1;
-        tokio::time::sleep(FOLLOW_INTERVAL).await;
-        if turn.is_multiple_of(TURNS_A_CLOCK)
-            && let Err(error) = lock(&shared.kernel).relate_clocks()
-        {
-            tracing::warn!("relating the kernel's clocks: {error}");
-        }
-        match interfaces::list(&netlink).await {
+        match netlink.list().await {
             Ok(present) => {
                 shared.names.learn(&present);
                 for failure in keeper.follow(&mut lock(&shared.kernel), &present) {
@@ -252,15 +245,25 @@ async fn follow_forever(
             }
             Err(error) => tracing::warn!("listing the interfaces: {error}"),
         }
+        tokio::select! {
+            heard = netlink.changed() => if !heard {
+                tokio::time::sleep(RETRY_INTERVAL).await;
+                netlink = Netlink::open()?;
+            },
+            _ = clocks.tick() => if let Err(error) = lock(&shared.kernel).relate_clocks() {
+                tracing::warn!("relating the kernel's clocks: {error}");
+            },
+        }
     }
 }
 
 async fn present_interfaces() -> Result<Vec<Interface>> {
-    interfaces::list(&interfaces::netlink()?).await.context("listing the interfaces")
+    Netlink::open()?.list().await.context("listing the interfaces")
 }
 
 const DRAIN_INTERVAL: Duration = Duration::from_millis(5);
 const TURNS_A_SWEEP: u32 = 200;
-const FOLLOW_INTERVAL: Duration = Duration::from_millis(500);
-/// Every ten seconds: the clock is steered by half a millisecond a second at most.
-const TURNS_A_CLOCK: u64 = 20;
+/// The clock is steered by half a millisecond a second at most. What no message told of is listed then, too.
+const CLOCK_INTERVAL: Duration = Duration::from_secs(10);
+/// Between a netlink socket that overflowed and the next one.
+const RETRY_INTERVAL: Duration = Duration::from_millis(100);

@@ -1,0 +1,261 @@
+//! The agent itself with very many connections: its CPU time and memory, a scrape, `finwait ls`, and the end of as many
+//! TIME-WAITs. It runs as its users run it; the connections are made by handing frames to its own XDP program.
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::os::fd::AsFd as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use aya::programs::loaded_programs;
+use finwait::kernel::ProgramName;
+use finwait::lab::Lab;
+use serde_json::{Value, json};
+use tcp_common::{End, Flags};
+
+use crate::bare::{Bare, Place};
+use crate::conversation::Conversation;
+
+/// Measures an agent, the binary `finwait`, at each number of connections; lets the last ones run out of TIME-WAIT.
+pub(crate) fn measure(finwait: &Path, numbers: &[u32]) -> Result<Value> {
+    let lab = Lab::new()?;
+    println!(
+        "\nThe agent (CPU over {} s; memory of the process, the flow table in it; whole times)",
+        IDLE.as_secs()
+    );
+    println!(
+        "{:<14}{:>13}{:>12}{:>12}{:>12}{:>12}{:>12}{:>12}",
+        "connections", "CPU ms/s", "memory MB", "table MB", "scrape ms", "ls s", "ls MB", "lost"
+    );
+    let agent = lab.server.run(|| Agent::start(finwait, numbers.iter().copied().max().unwrap_or(1)))??;
+    let mut rows = Vec::new();
+    let mut opened = 0;
+    for &number in numbers {
+        lab.server.run(|| (opened..number).try_for_each(|one| agent.open(one)))??;
+        opened = opened.max(number);
+        agent.settle();
+        rows.push(lab.server.run(|| agent.row(number))??);
+    }
+    let ends = lab.server.run(|| agent.run_out(opened))??;
+    Ok(json!({ "title": "The agent", "rows": rows, "time_wait": ends }))
+}
+
+struct Agent {
+    process: Child,
+    finwait: PathBuf,
+    socket: String,
+    /// Its XDP program.
+    program: Bare,
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+impl Agent {
+    fn start(finwait: &Path, most: u32) -> Result<Agent> {
+        let socket = format!("{}/finwait-bench-{}.sock", std::env::temp_dir().display(), std::process::id());
+        let process = Command::new(finwait)
+            .args(["run", "-i", "lo", "--ingress", "tc", "--audit-interval", "0", "--socket", &socket])
+            .args(["--listen", LISTEN, "--max-flows", &most.to_string()])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .with_context(|| format!("starting {}", finwait.display()))?;
+        let mut agent = Agent { process, finwait: finwait.into(), socket, program: Bare::pass(Place::Xdp)? };
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while agent.scrape().is_err() {
+            ensure!(Instant::now() < deadline, "the agent has not come up");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        let (name, own) = (ProgramName::Xdp.name(), agent.program_ids()?);
+        let program = loaded_programs()
+            .filter_map(Result::ok)
+            .find(|program| program.name_as_str() == Some(name) && own.contains(&program.id()))
+            .context("the agent's XDP program")?;
+        agent.program = Bare::of(program.fd()?.as_fd().try_clone_to_owned()?);
+        Ok(agent)
+    }
+
+    /// Of all its programs: other agents may run on this machine.
+    fn program_ids(&self) -> Result<Vec<u32>> {
+        let files =
+            fs::read_dir(format!("/proc/{}/fdinfo", self.process.id())).context("the agent's files")?;
+        let texts = files.filter_map(|file| fs::read_to_string(file.ok()?.path()).ok());
+        let id = |text: String| {
+            text.lines().find_map(|line| line.strip_prefix("prog_id:")?.trim().parse::<u32>().ok())
+        };
+        Ok(texts.filter_map(id).collect())
+    }
+
+    fn open(&self, number: u32) -> Result<()> {
+        let flow = Conversation { ipv6: false, number };
+        flow.opening().iter().try_for_each(|frame| self.program.run(frame, 1).map(drop))
+    }
+
+    /// Four segments: A closes first and is in TIME-WAIT then.
+    fn close(&self, number: u32) -> Result<()> {
+        let flow = Conversation { ipv6: false, number };
+        let fin = Flags::FIN | Flags::ACK;
+        [
+            flow.frame(End::A, fin, (1101, 5001, 0)),
+            flow.frame(End::B, Flags::ACK, (5001, 1102, 0)),
+            flow.frame(End::B, fin, (5001, 1102, 0)),
+            flow.frame(End::A, Flags::ACK, (1102, 5002, 0)),
+        ]
+        .iter()
+        .try_for_each(|frame| self.program.run(frame, 1).map(drop))
+    }
+
+    /// Time for the mirror to take what is in the ring, and to sweep.
+    fn settle(&self) {
+        std::thread::sleep(Duration::from_secs(3));
+    }
+
+    fn row(&self, number: u32) -> Result<Value> {
+        let cpu = self.cpu_over(IDLE)?;
+        let mut scrapes: Vec<f64> = (0..9).map(|_| self.scrape().map(|(_, ms)| ms)).collect::<Result<_>>()?;
+        scrapes.sort_unstable_by(f64::total_cmp);
+        let (seconds, listed, ls_mb) = self.list()?;
+        ensure!(listed >= u64::from(number), "ls lists {listed} of {number}");
+        let (page, _) = self.scrape()?;
+        let lost = sum(&page, "finwait_events_lost_total");
+        let status = self.status()?;
+        let table_mb = status["table_bytes"].as_f64().unwrap_or(0.0) / 1e6;
+        let memory = self.memory_mb()?;
+        println!(
+            "{number:<14}{:>13.1}{memory:>12.1}{table_mb:>12.1}{:>12.2}{seconds:>12.2}{ls_mb:>12.1}{lost:>12}",
+            cpu * 1e3,
+            scrapes[4],
+        );
+        Ok(json!({
+            "connections": number, "cpu_seconds_per_second": cpu, "memory_mb": memory, "table_mb": table_mb,
+            "scrapes_ms": scrapes, "ls_seconds": seconds, "ls_memory_mb": ls_mb, "events_lost": lost,
+        }))
+    }
+
+    /// Closes every connection and waits until the clock has ended every TIME-WAIT.
+    fn run_out(&self, number: u32) -> Result<Value> {
+        (0..number).try_for_each(|one| self.close(one))?;
+        self.settle();
+        let waiting = self.cpu_over(IDLE)?;
+        let entered = sum(&self.scrape()?.0, "finwait_time_wait_events_total{event=\"entered\"}");
+        ensure!(entered >= u64::from(number), "{entered} of {number} are in TIME-WAIT");
+        let (deadline, begun, before) =
+            (Instant::now() + Duration::from_secs(150), Instant::now(), self.cpu()?);
+        let page = loop {
+            let (page, _) = self.scrape()?;
+            if sum(&page, "finwait_time_wait_events_total{event=\"expired\"}") >= u64::from(number) {
+                break page;
+            }
+            ensure!(Instant::now() < deadline, "TIME-WAITs have not run out");
+            std::thread::sleep(Duration::from_millis(500));
+        };
+        let cpu = (self.cpu()? - before) / begun.elapsed().as_secs_f64();
+        let late =
+            |bound: &str| sum(&page, &format!("finwait_expiry_lateness_seconds_bucket{{le=\"{bound}\"}}"));
+        let (all, within) = (sum(&page, "finwait_expiry_lateness_seconds_count"), late("1.0"));
+        println!(
+            "\n{number} TIME-WAITs: CPU {:.1} ms/s while they wait, {:.1} ms/s until all had run out",
+            waiting * 1e3,
+            cpu * 1e3
+        );
+        println!(
+            "ended by the clock: {all}; at most 0.1 s late: {}, 0.5 s: {}, 1 s: {within}",
+            late("0.1"),
+            late("0.5")
+        );
+        Ok(json!({
+            "time_waits": number, "cpu_waiting": waiting, "cpu_running_out": cpu, "ended": all,
+            "within_0.1_s": late("0.1"), "within_0.5_s": late("0.5"), "within_1_s": within,
+        }))
+    }
+
+    /// CPU seconds a second.
+    fn cpu_over(&self, time: Duration) -> Result<f64> {
+        let (before, begun) = (self.cpu()?, Instant::now());
+        std::thread::sleep(time);
+        Ok((self.cpu()? - before) / begun.elapsed().as_secs_f64())
+    }
+
+    /// CPU seconds of all its threads so far.
+    fn cpu(&self) -> Result<f64> {
+        let tasks =
+            fs::read_dir(format!("/proc/{}/task", self.process.id())).context("the agent's threads")?;
+        let mut ns = 0;
+        for task in tasks {
+            let text = fs::read_to_string(task?.path().join("schedstat"))?;
+            ns += text.split(' ').next().unwrap_or_default().parse::<u64>().context("schedstat")?;
+        }
+        Ok(ns as f64 / 1e9)
+    }
+
+    /// Resident memory of its own and of what it maps.
+    fn memory_mb(&self) -> Result<f64> {
+        let text = fs::read_to_string(format!("/proc/{}/status", self.process.id()))?;
+        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
+        let kb: f64 = line.trim().trim_end_matches(" kB").parse().context("VmRSS")?;
+        Ok(kb * 1024.0 / 1e6)
+    }
+
+    /// The page and how long it took, ms.
+    fn scrape(&self) -> Result<(String, f64)> {
+        let begun = Instant::now();
+        let mut stream = TcpStream::connect(LISTEN).context("connecting to the metrics")?;
+        write!(stream, "GET /metrics HTTP/1.0\r\n\r\n")?;
+        let mut page = String::new();
+        stream.read_to_string(&mut page)?;
+        Ok((page, begun.elapsed().as_secs_f64() * 1e3))
+    }
+
+    fn status(&self) -> Result<Value> {
+        let output =
+            Command::new(&self.finwait).args(["status", "-o", "json", "--socket", &self.socket]).output()?;
+        serde_json::from_slice(&output.stdout).context("finwait status")
+    }
+
+    /// `finwait ls -o ndjson`: seconds, lines, and the memory of the command.
+    fn list(&self) -> Result<(f64, u64, f64)> {
+        let begun = Instant::now();
+        let mut ls = Command::new(&self.finwait)
+            .args(["ls", "-o", "ndjson", "--socket", &self.socket])
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let mut output = ls.stdout.take().context("its output")?;
+        let (mut lines, mut chunk, mut memory) = (0, vec![0; 1 << 16], 0.0);
+        loop {
+            let count = output.read(&mut chunk)?;
+            if count == 0 {
+                break;
+            }
+            lines += chunk[..count].iter().filter(|&&byte| byte == b'\n').count() as u64;
+            if memory == 0.0 || lines % 50 == 0 {
+                memory = peak_mb(ls.id()).unwrap_or(memory);
+            }
+        }
+        ls.wait()?;
+        Ok((begun.elapsed().as_secs_f64(), lines, memory))
+    }
+}
+
+/// The most that a running process has had resident.
+fn peak_mb(pid: u32) -> Option<f64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    Some(line.trim().trim_end_matches(" kB").parse::<f64>().ok()? * 1024.0 / 1e6)
+}
+
+/// The sum of a metric's samples.
+fn sum(page: &str, name: &str) -> u64 {
+    let samples = page.lines().filter(|line| line.starts_with(name));
+    samples.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum::<f64>() as u64
+}
+
+const LISTEN: &str = "127.0.0.1:9817";
+const IDLE: Duration = Duration::from_secs(5);
