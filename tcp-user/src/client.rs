@@ -4,7 +4,8 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 use http_body_util::{BodyExt as _, Empty};
-use hyper::body::{Bytes, Incoming};
+use bytes::{Buf as _, Bytes, BytesMut};
+use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 
@@ -19,7 +20,10 @@ pub struct NotReachable {
 /// An answer, read line by line.
 pub struct Answer {
     body: Incoming,
-    buffer: Vec<u8>,
+    /// What has come and was not read yet.
+    buffer: BytesMut,
+    /// So much of it has no end of a line.
+    searched: usize,
 }
 
 /// Asks the agent.
@@ -35,19 +39,20 @@ pub async fn get(socket: &Path, path: &str) -> Result<Answer> {
         let text = response.into_body().collect().await?.to_bytes();
         bail!("the agent answers: {}", String::from_utf8_lossy(&text));
     }
-    Ok(Answer { body: response.into_body(), buffer: Vec::new() })
+    Ok(Answer { body: response.into_body(), buffer: BytesMut::new(), searched: 0 })
 }
 
 impl Answer {
-    /// The next line, or `None` at the end.
-    pub async fn line(&mut self) -> Result<Option<Vec<u8>>> {
+    /// The next line without its end, or `None` at the end.
+    pub async fn line(&mut self) -> Result<Option<Bytes>> {
         loop {
-            if let Some(end) = self.buffer.iter().position(|&byte| byte == b'\n') {
-                let rest = self.buffer.split_off(end + 1);
-                let mut line = std::mem::replace(&mut self.buffer, rest);
-                line.pop();
+            if let Some(end) = memchr::memchr(b'\n', &self.buffer[self.searched..]) {
+                let line = self.buffer.split_to(self.searched + end).freeze();
+                self.buffer.advance(1);
+                self.searched = 0;
                 return Ok(Some(line));
             }
+            self.searched = self.buffer.len();
             match self.body.frame().await {
                 Some(frame) => {
                     if let Ok(data) = frame.context("the agent went away")?.into_data() {
@@ -55,14 +60,14 @@ impl Answer {
                     }
                 }
                 None if self.buffer.is_empty() => return Ok(None),
-                None => return Ok(Some(std::mem::take(&mut self.buffer))),
+                None => return Ok(Some(self.buffer.split().freeze())),
             }
         }
     }
 
     /// All of it.
-    pub async fn whole(mut self) -> Result<Vec<u8>> {
-        let mut all = std::mem::take(&mut self.buffer);
+    pub async fn whole(self) -> Result<Vec<u8>> {
+        let mut all = Vec::from(self.buffer);
         all.extend(self.body.collect().await.context("the agent went away")?.to_bytes());
         Ok(all)
     }

@@ -231,4 +231,4 @@ fn ndjson(body: Body) -> Response {
 }
 
 /// Slots described before others have their turn.
-const SLOTS_A_CHUNK: u32 = 4096;
+const SLOTS_A_CHUNK: u32 = 256;
