@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tcp_common::record::{Event, event_flag, event_kind, mark};
+use tcp_common::table::Tag;
 use tcp_common::{Cause, End, Flow, FlowKey, Outcome, Previous, Rules, State};
 use tokio::sync::broadcast;
 
@@ -111,9 +112,9 @@ pub struct Mirror {
     shared: Arc<Shared>,
     events: Events,
     ledger: Ledger,
-    next_slot: u32,
-    /// Slots of earlier turns for which there was no time.
-    owed: u32,
+    next_place: u32,
+    /// Places that are to be glanced at, times [`SWEEP_NS`].
+    owed: u64,
     /// Next expected event of each CPU.
     sequences: Vec<u64>,
     lost: bool,
@@ -123,7 +124,7 @@ impl Mirror {
     /// Takes the ring.
     pub fn new(shared: Arc<Shared>, events: Events) -> Mirror {
         let ledger = Ledger::new(shared.table.places());
-        Mirror { shared, events, ledger, next_slot: 0, owed: 0, sequences: Vec::new(), lost: false }
+        Mirror { shared, events, ledger, next_place: 0, owed: 0, sequences: Vec::new(), lost: false }
     }
 
     /// Takes at most [`BATCH`] events. Returns how many there were.
@@ -142,29 +143,39 @@ impl Mirror {
         count
     }
 
-    /// Looks at one of `parts` parts of the table, the next one each time, and at what earlier turns left. Leaves the rest to
-    /// later turns when `TURN` is over.
-    pub fn sweep_part(&mut self, parts: u32) {
-        let table = Arc::clone(&self.shared.table);
-        let places = table.places();
-        self.owed = self.owed.saturating_add(places.div_ceil(parts)).min(places);
-        let (begun, mut now_ns) = (Instant::now(), monotonic_ns());
-        while self.owed > 0 {
-            let slots = self.owed.min(SLOTS_A_GLANCE);
-            self.owed -= slots;
-            for _ in 0..slots {
-                let index = self.next_slot;
-                self.next_slot = (index + 1) % places;
-                if self.ledger.glance(index, table.family(index), table.tag(index), now_ns) {
-                    self.look_at(index);
-                }
-            }
-            if begun.elapsed() >= TURN {
-                break;
-            }
-            now_ns = monotonic_ns();
+    /// Glances at as many places as are due when `elapsed` has passed since the last call and the whole table is to be seen
+    /// once a second, and at those that earlier turns left. Leaves the rest to later turns when `TURN` is over: returns
+    /// whether there is a rest.
+    pub fn sweep(&mut self, elapsed: Duration) -> bool {
+        let places = u64::from(self.shared.table.places());
+        let elapsed_ns = elapsed.as_nanos().min(u128::from(SWEEP_NS)) as u64;
+        self.owed = (self.owed + places * elapsed_ns).min(places * SWEEP_NS);
+        let begun = Instant::now();
+        while self.owed >= SWEEP_NS && begun.elapsed() < TURN {
+            let seen = self.glance((self.owed / SWEEP_NS) as usize);
+            self.owed -= seen as u64 * SWEEP_NS;
         }
         self.ledger.census().clone_into(&mut lock(&self.shared.census));
+        self.owed >= SWEEP_NS
+    }
+
+    /// Glances at the next places, at most so many and at most [`GLANCE`], and looks at those that need it. Returns how many.
+    fn glance(&mut self, most: usize) -> usize {
+        let table = Arc::clone(&self.shared.table);
+        let (first, now_ns) = (self.next_place, monotonic_ns());
+        let family = table.family(first);
+        let end = if family == 0 { table.places_v4() } else { table.places() };
+        let count = most.min(GLANCE).min((end - first) as usize);
+        let mut tags = [Tag(0); GLANCE];
+        // All at once, so that they come from memory side by side.
+        table.tags(first, &mut tags[..count]);
+        for (index, &tag) in (first..).zip(&tags[..count]) {
+            if self.ledger.glance(index, family, tag, now_ns) {
+                self.look_at(index);
+            }
+        }
+        self.next_place = (first + count as u32) % table.places();
+        count
     }
 
     fn note_sequence(&mut self, event: &Event) {
@@ -399,10 +410,12 @@ fn states(bytes: [u8; 2]) -> [State; 2] {
 
 /// Events taken before the sweep has its turn.
 pub const BATCH: usize = 4096;
+/// Every place is glanced at once in that time.
+const SWEEP_NS: u64 = 1_000_000_000;
+/// Places whose tags are read together.
+const GLANCE: usize = 256;
 /// Place in `DEFERRED_OUTCOMES`.
 const DROPPED: usize = 2;
-/// Slots glanced at between two looks at the clock.
-const SLOTS_A_GLANCE: u32 = 1024;
 /// How long a turn of the sweep may take before events have theirs: no event waits a millisecond for it.
 const TURN: Duration = Duration::from_micros(500);
 /// How long a flow that is over stays, so that late segments make no ghost.

@@ -1,7 +1,7 @@
 //! The agent: `finwait run`.
 //!
 //! Modules in the order of the data: `interfaces` puts programs on hooks, `privileges` gives away what that took, `mirror`
-//! takes what they tell and keeps the clock, `tally` is what was counted, `report` and `metrics` say it, `server` answers
+//! takes what they tell and keeps the clock, in the thread of `rounds`; `ledger` is what it remembers; `tally` is what was counted, `report` and `metrics` say it, `server` answers
 //! those who ask on the socket of `query`. `look` checks against the kernel's sockets.
 
 mod dry_run;
@@ -14,13 +14,14 @@ mod netdev;
 pub mod privileges;
 pub mod query;
 pub mod report;
+mod rounds;
 pub mod server;
 pub mod tally;
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use jiff::Timestamp;
@@ -35,6 +36,7 @@ use interfaces::{Interface, Keeper, Names, Netlink};
 use mirror::{Mirror, Shared, lock};
 use privileges::Account;
 use query::Query;
+use rounds::Rounds;
 use server::App;
 
 /// How the agent is to run.
@@ -163,12 +165,14 @@ impl Ready {
                 _ = interrupt.recv() => {}
             }
         };
+        // Its end, when this function returns, waits for the thread: what detaches the programs goes last.
+        let mut rounds = Rounds::start(Mirror::new(Arc::clone(&shared), events))?;
         notify(NotifyState::Ready);
         let result = tokio::select! {
             () = stopped => Ok(()),
             result = axum::serve(metrics, server::metrics_routes(app.clone())) => result.context("serving metrics"),
             result = axum::serve(queries, server::query_routes(app)) => result.context("serving queries"),
-            () = mirror_forever(Mirror::new(Arc::clone(&shared), events)) => Ok(()),
+            result = rounds.ended() => result,
             () = look_forever(Arc::clone(&shared), audit_interval) => Ok(()),
             result = follow_forever(keeper, shared, watched) => result,
         };
@@ -180,42 +184,6 @@ impl Ready {
 /// Tells systemd; without it there is nobody to tell.
 fn notify(state: NotifyState<'_>) {
     let _ = sd_notify::notify(&[state]);
-}
-
-/// Drains the ring every few milliseconds, sweeps the whole table once a second.
-async fn mirror_forever(mut mirror: Mirror) {
-    let mut interval = tokio::time::interval(DRAIN_INTERVAL);
-    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut watchdog = Watchdog::new();
-    loop {
-        interval.tick().await;
-        while mirror.drain() == mirror::BATCH {
-            tokio::task::yield_now().await;
-        }
-        mirror.sweep_part(TURNS_A_SWEEP);
-        watchdog.progressed();
-    }
-}
-
-/// Tells systemd that the mirror, on which all the rest depends, gets on: with a ring that is never empty, a table that
-/// is never swept, or a lock that never comes free, it falls silent.
-struct Watchdog {
-    /// How long systemd waits; `None` where it does not.
-    patience: Option<Duration>,
-    told_at: Instant,
-}
-
-impl Watchdog {
-    fn new() -> Watchdog {
-        Watchdog { patience: sd_notify::watchdog_enabled(), told_at: Instant::now() }
-    }
-
-    fn progressed(&mut self) {
-        if self.patience.is_some_and(|patience| self.told_at.elapsed() >= patience / 4) {
-            notify(NotifyState::Watchdog);
-            self.told_at = Instant::now();
-        }
-    }
 }
 
 /// Compares the table with the kernel's sockets from time to time, if that is wanted.
@@ -261,8 +229,6 @@ async fn present_interfaces() -> Result<Vec<Interface>> {
     Netlink::open()?.list().await.context("listing the interfaces")
 }
 
-const DRAIN_INTERVAL: Duration = Duration::from_millis(5);
-const TURNS_A_SWEEP: u32 = 200;
 /// The clock is steered by half a millisecond a second at most. What no message told of is listed then, too.
 const CLOCK_INTERVAL: Duration = Duration::from_secs(10);
 /// Between a netlink socket that overflowed and the next one.

@@ -125,6 +125,14 @@ impl<K: TableKey> Part<K> {
         Memory::tag(self, index)
     }
 
+    /// The tags of places from `first` on.
+    pub(super) fn load_all(&self, first: u32, tags: &mut [Tag]) {
+        for (index, tag) in (first..).zip(tags) {
+            *tag = Tag(self.tag_of(index).load(Ordering::Relaxed));
+        }
+        fence(Ordering::Acquire);
+    }
+
     fn tag_of(&self, index: u32) -> &AtomicU64 {
         // SAFETY: the tag is the first field, 8-byte aligned, and changed by whole words only, on both sides.
         unsafe { AtomicU64::from_ptr(self.slots.at(index).cast::<u64>()) }

@@ -140,6 +140,19 @@ impl Table {
         usize::from(index >= self.v4.places())
     }
 
+    /// How many of them are IPv4's, which come first.
+    pub fn places_v4(&self) -> u32 {
+        self.v4.places()
+    }
+
+    /// The tags of places of one family, from `first` on.
+    pub fn tags(&self, first: u32, tags: &mut [Tag]) {
+        match first.checked_sub(self.v4.places()) {
+            None => self.v4.load_all(first, tags),
+            Some(in_v6) => self.v6.load_all(in_v6, tags),
+        }
+    }
+
     /// The tag of a place: another one whenever anything but a predicted segment changes the flow there.
     pub fn tag(&self, index: u32) -> Tag {
         match index.checked_sub(self.v4.places()) {
