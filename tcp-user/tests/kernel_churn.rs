@@ -49,7 +49,7 @@ fn every_counter_agrees_after_a_churn() {
         let agent = scope.spawn(|| {
             while !stop.load(Relaxed) {
                 while mirror.drain() == finwait::agent::mirror::BATCH {}
-                mirror.sweep_part(200);
+                mirror.sweep(Duration::from_millis(5));
                 std::thread::sleep(Duration::from_millis(2));
             }
         });
