@@ -134,7 +134,9 @@ impl Looker {
             let KernelSocket { local, remote, state, silent_ms, .. } = socket;
             if state == State::Listen {
                 listening.insert(local.port());
-            } else if wanted.share_an_end((local, remote)) && u128::from(silent_ms.unwrap_or(0)) < up_ms {
+            } else if wanted.share_an_end((local, remote))
+                && u128::from(silent_ms.unwrap_or(0)) < up_ms + JUST_BEFORE_MS
+            {
                 similar.insert((local, remote));
             }
         })?;
@@ -239,6 +241,10 @@ fn forget(flow: &mut Flow, gone: [bool; 2], now_ns: u64) -> Outcome {
 /// Every timer is due.
 const AT_ONCE: Rules =
     Rules { time_wait_local_ns: 0, time_wait_remote_ns: 0, silence_ns: [1; State::COUNT], ..Rules::RFC };
+
+/// A socket that spoke so shortly before this began may be that of a flow that was seen: the programs were attached before,
+/// and the kernel's ages are in ticks. In doubt nothing is ended.
+const JUST_BEFORE_MS: u128 = 1_000;
 
 /// Sockets asked for in one look: 4 us for one that is absent, 18 us for one that is there, in a debug build.
 const LOOKUPS: usize = 8_192;
