@@ -11,9 +11,11 @@ use std::sync::{Arc, Barrier, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use finwait::agent::interfaces::Names;
-use finwait::agent::mirror::{Mirror, Shared, lock};
+use finwait::agent::mirror::{BATCH, Mirror};
+use finwait::agent::shared::{Shared, lock};
 use finwait::agent::tally::kind_index;
 use finwait::kernel::{Kernel, LoadOptions, ProgramName};
+use frames::segment;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 use tcp_common::table::Tag;
@@ -48,7 +50,7 @@ fn every_counter_agrees_after_a_churn() {
     std::thread::scope(|scope| {
         let agent = scope.spawn(|| {
             while !stop.load(Relaxed) {
-                while mirror.drain() == finwait::agent::mirror::BATCH {}
+                while mirror.drain() == BATCH {}
                 mirror.sweep(Duration::from_millis(5));
                 std::thread::sleep(Duration::from_millis(2));
             }
@@ -84,33 +86,33 @@ fn round(kernel: &MutexGuard<'_, Kernel>, shared: &Shared, number: u32) -> u64 {
     let new = FLOWS * (number + 1)..FLOWS * (number + 2);
     // Every life of a tuple begins beyond the last one.
     let (a, b) = (1_000 + number.wrapping_mul(1_000_000), 5_000 + number.wrapping_mul(1_000_000));
-    let from = |flags, seq, ack, payload_len| Segment {
-        seq,
-        ack,
-        payload_len,
-        window: 60_000,
-        flags: Flags(flags),
-        wire_segments: 1,
-        ..Segment::default()
-    };
     let of = |flows: &[std::ops::Range<u32>], sender, segment: Segment| -> Vec<Sent> {
         flows.iter().cloned().flatten().map(|flow| (flow, sender, segment)).collect()
     };
     let all = [old.clone(), new.clone()];
     let (old, new) = ([old], [new]);
-    let syn = from(Flags::SYN, a - 1, 0, 0);
-    let syn_ack = from(Flags::SYN | ACK, b - 1, a, 0);
+    let syn = segment(Flags::SYN, a - 1, 0, 0);
+    let syn_ack = segment(Flags::SYN | ACK, b - 1, a, 0);
     let stages = [
         [of(&old, End::A, syn), of(&new, End::A, syn)],
         [of(&new, End::B, syn_ack), of(&old, End::B, syn_ack)],
-        [of(&all, End::A, from(ACK, a, b, 10)), of(&all, End::B, from(ACK, b, a, 10))],
-        [of(&all, End::A, from(ACK, a + 10, b + 10, 0)), of(&all, End::B, from(ACK, b + 10, a + 10, 0))],
-        [of(&all, End::A, from(ACK, a + 10, b + 10, 90)), of(&all, End::B, from(ACK, b + 10, a + 10, 0))],
+        [of(&all, End::A, segment(ACK, a, b, 10)), of(&all, End::B, segment(ACK, b, a, 10))],
         [
-            of(&all, End::A, from(Flags::FIN | ACK, a + 100, b + 10, 0)),
-            of(&all, End::B, from(Flags::FIN | ACK, b + 10, a + 100, 0)),
+            of(&all, End::A, segment(ACK, a + 10, b + 10, 0)),
+            of(&all, End::B, segment(ACK, b + 10, a + 10, 0)),
         ],
-        [of(&all, End::A, from(ACK, a + 101, b + 11, 0)), of(&all, End::B, from(ACK, b + 11, a + 101, 0))],
+        [
+            of(&all, End::A, segment(ACK, a + 10, b + 10, 90)),
+            of(&all, End::B, segment(ACK, b + 10, a + 10, 0)),
+        ],
+        [
+            of(&all, End::A, segment(Flags::FIN | ACK, a + 100, b + 10, 0)),
+            of(&all, End::B, segment(Flags::FIN | ACK, b + 10, a + 100, 0)),
+        ],
+        [
+            of(&all, End::A, segment(ACK, a + 101, b + 11, 0)),
+            of(&all, End::B, segment(ACK, b + 11, a + 101, 0)),
+        ],
     ];
     let mut sent = 0;
     for stage in &stages {
@@ -183,7 +185,7 @@ fn check(kernel: &Kernel, shared: &Shared, connections: u64, sent: u64) {
         let (came, left) = (count(&|from| (from, state as usize)), count(&|to| (state as usize, to)));
         assert_eq!(came, left, "ends in {state:?}");
     }
-    let phases = shared.table.fill()[0].phases;
+    let phases = shared.table.phases()[0];
     let at_rest = phases[Tag::OVER as usize] + phases[Tag::FREE as usize];
     assert_eq!(at_rest, phases.iter().sum::<u32>(), "nothing lives, nobody holds anything: {phases:?}");
 }

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Barrier;
 
 use finwait::kernel::{Events, Kernel, LoadOptions, ProgramName, Table};
+use frames::segment;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 use tcp_common::record::event_kind;
@@ -18,18 +19,6 @@ const FLOWS: u16 = 2_000;
 const FIRST_PORT: u16 = 1_000;
 /// How often one call runs a frame in the contended phase.
 const REPEAT: u32 = 2_000;
-
-fn segment(flags: u8, seq: u32, ack: u32, payload_len: u32) -> Segment {
-    Segment {
-        seq,
-        ack,
-        payload_len,
-        window: 60_000,
-        flags: Flags(flags),
-        wire_segments: 1,
-        ..Segment::default()
-    }
-}
 
 /// What both CPUs do at the same time: a segment from each end, each given `repeat` times.
 struct Phase {

@@ -2,7 +2,8 @@
 //! point at which another may go on, and reorderings as the C11 memory model allows them. The protocol's code is that of
 //! the kernel programs and the agent; here are only the few lines that they wrap around it.
 //!
-//! Three threads are followed through all interleavings with at most two preemptions, two through all there are.
+//! The smaller cases are followed through all interleavings there are, the others (every one of three threads, and some of
+//! two) through all with at most two preemptions: each says which.
 
 mod memory;
 

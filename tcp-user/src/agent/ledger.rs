@@ -62,15 +62,15 @@ impl Ledger {
     /// Notes the flow that a place of `family` holds under this tag, and when the clock will change it.
     pub fn note(&mut self, index: u32, family: usize, tag: Tag, flow: &Flow, now_ns: u64, due_ns: u64) {
         let note = &mut self.notes[index as usize];
-        let is_new = note.tag == 0;
         self.census.count(family, &mut note.tag, short(tag));
         for end in [End::A, End::B] {
             let stay = &mut note.ends[end as usize];
+            let known = stay.is_of(flow);
             let (place, state) = (Place::of(flow.is_local(end)), flow.state(end));
             if flow.is_over() {
                 self.census.replace(stay, Stay::default());
-            } else if stay.0 == 0 || (stay.place(), stay.state()) != (place as usize, state as usize) {
-                let since_ns = if is_new { flow.opened_ns } else { now_ns };
+            } else if !known || (stay.place(), stay.state()) != (place as usize, state as usize) {
+                let since_ns = if known { now_ns } else { flow.opened_ns };
                 self.census.replace(stay, Stay::new(since_ns, place, state));
             }
         }
@@ -94,10 +94,10 @@ impl Ledger {
         }
         [End::A, End::B].map(|end| {
             let (stay, from, to) = (&mut note.ends[end as usize], from[end as usize], to[end as usize]);
-            let since_ns = match stay.0 {
-                0 if from == to || from == State::SynSent => Some(flow.opened_ns),
-                0 => None,
-                _ => (stay.state() == from as usize).then(|| stay.since_ns()),
+            let since_ns = if stay.is_of(flow) {
+                (stay.state() == from as usize).then(|| stay.since_ns())
+            } else {
+                (from == to || from == State::SynSent).then_some(flow.opened_ns)
             };
             let begun_ns = if from == to { since_ns.unwrap_or(at_ns) } else { at_ns };
             self.census.replace(stay, Stay::new(begun_ns, Place::of(flow.is_local(end)), to));
@@ -139,6 +139,11 @@ impl Census {
 impl Stay {
     fn new(since_ns: u64, place: Place, state: State) -> Stay {
         Stay(since_ns & !0x1f | (place as u64) << 4 | state as u64)
+    }
+
+    /// Whether it belongs to this life of the flow, and not to who was in its place before.
+    fn is_of(self, flow: &Flow) -> bool {
+        self.0 != 0 && self.0 | 0x1f >= flow.opened_ns
     }
 
     fn since_ns(self) -> u64 {
@@ -232,5 +237,26 @@ mod tests {
         assert!(!ledger.glance(3, 1, Tag(9 << 16), 4_000));
         assert_eq!(ledger.census().used, [[0, 0, 1], [0; 3]]);
         assert_eq!(ledger.census().endpoints, [[0; State::COUNT]; 2]);
+    }
+
+    #[test]
+    fn who_was_in_a_place_before_lends_nobody_its_time() {
+        let mut ledger = Ledger::new(4);
+        let half_open = Tag(1 << 16 | Tag::HALF_OPEN);
+        ledger.note(1, 0, half_open, &flow(State::SynSent, State::Listen), 2_000, u64::MAX);
+        let mut next = flow(State::Established, State::SynReceived);
+        next.opened_ns = 9_000_000;
+        let from = [State::SynSent, State::Listen];
+        let stays = ledger.moved(1, &next, from, [State::Established, State::SynReceived], 9_000_640);
+        assert_eq!(stays, [Some(640), None]);
+        next.opened_ns = 20_000_000;
+        ledger.note(1, 0, half_open, &next, 30_000_000, u64::MAX);
+        let to = [State::Established; 2];
+        let stays = ledger.moved(1, &next, [State::Established, State::SynReceived], to, 30_000_000);
+        assert_eq!(
+            stays,
+            [None, Some(10_000_000)],
+            "since the last one was opened, though its states are the same"
+        );
     }
 }

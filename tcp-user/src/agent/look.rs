@@ -16,7 +16,8 @@ use std::time::{Duration, Instant};
 use tcp_common::flow::half_fact;
 use tcp_common::{Cause, End, Flow, FlowKey, Outcome, Previous, Rules, State};
 
-use super::mirror::{Shared, hook_of, lock};
+use super::mirror::hook_of;
+use super::shared::{Shared, lock};
 use crate::audit::{Leftovers, addresses, is_here};
 use crate::describe::{address, monotonic_ns};
 use crate::kernel::Entry;

@@ -3,111 +3,19 @@
 //! The table is the truth and the ring a fast hint: an event only makes the mirror look at a slot now instead of at the
 //! next sweep, except for an incarnation that a new one replaced, which nobody but its event remembers.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tcp_common::record::{Event, event_flag, event_kind, mark};
 use tcp_common::table::Tag;
-use tcp_common::{Cause, End, Flow, FlowKey, Outcome, Previous, Rules, State};
-use tokio::sync::broadcast;
+use tcp_common::{Cause, End, Flow, FlowKey, Previous, Rules, State};
 
-use super::interfaces::Names;
-use super::ledger::{Census, Ledger};
-use super::tally::{Snapshot, Tally};
-use crate::describe::{Clock, Describer, monotonic_ns};
-use crate::kernel::{Events, Kernel, Table};
-use crate::view;
+use super::ledger::Ledger;
+use super::shared::{Shared, Told, lock};
+use crate::describe::monotonic_ns;
+use crate::kernel::Events;
 
-/// What the tasks of the agent share.
-pub struct Shared {
-    /// The kernel side; taken for attaching, settings and counters.
-    pub kernel: Mutex<Kernel>,
-    /// The flow table.
-    pub table: Arc<Table>,
-    /// The rules in force.
-    pub rules: Rules,
-    /// What was counted.
-    pub tally: Mutex<Tally>,
-    /// How many ends are where, at most a second ago.
-    pub census: Mutex<Census>,
-    /// Names of interfaces by index.
-    pub names: Names,
-    /// Who watches.
-    pub watchers: broadcast::Sender<Told>,
-}
-
-/// What happened, and to which connection: a watcher may want only some.
-#[derive(Clone)]
-pub struct Told {
-    /// The connection after it.
-    pub connection: Arc<view::Connection>,
-    /// What happened.
-    pub event: view::Event,
-}
-
-/// A lock that a panic elsewhere does not take away: what it guards is counters.
-pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Shared {
-    /// Everything that can be told now.
-    pub fn snapshot(&self) -> anyhow::Result<Snapshot> {
-        let kernel = lock(&self.kernel);
-        let (counters, programs) = (kernel.counters()?, kernel.program_runs()?);
-        drop(kernel);
-        let tally = lock(&self.tally).clone();
-        let Census { endpoints, used } = lock(&self.census).clone();
-        let table_capacity = self.table.capacities().map(u64::from);
-        Ok(Snapshot { counters, tally, endpoints, table_used: used, table_capacity, programs })
-    }
-
-    /// How to describe flows now.
-    pub fn describer(&self) -> Describer<'_> {
-        Describer { rules: &self.rules, clock: Clock::monotonic(), now_ns: monotonic_ns() }
-    }
-
-    /// Counts what the agent made of a flow.
-    pub(super) fn count_outcome(&self, flow: &Flow, outcome: &Outcome) {
-        let mut tally = lock(&self.tally);
-        for end in [End::A, End::B] {
-            let (from, to) = (outcome.from[end as usize], outcome.to[end as usize]);
-            tally.count_transition(flow.is_local(end), from, to);
-            let expired = from == State::TimeWait && to == State::Closed;
-            tally.time_wait_expired += u64::from(expired && outcome.cause == Cause::TimeWaitExpired);
-        }
-    }
-
-    /// Tells those who watch.
-    #[expect(clippy::too_many_arguments, reason = "the fields of one event, of which there are two kinds")]
-    pub(super) fn tell_transitions(
-        &self,
-        key: &FlowKey,
-        flow: &Flow,
-        hook: u32,
-        at_ns: u64,
-        from: [State; 2],
-        to: [State; 2],
-        cause: Cause,
-    ) {
-        if self.watchers.receiver_count() == 0 {
-            return;
-        }
-        let describer = self.describer();
-        let transitions = describer.transitions(key, flow, at_ns, from, to, cause);
-        if transitions.is_empty() {
-            return;
-        }
-        let connection = Arc::new(describer.connection(key, flow, self.names.of_hook(hook)));
-        for transition in transitions {
-            // Nobody listening any more is no error.
-            let _ =
-                self.watchers.send(Told { connection: Arc::clone(&connection), event: transition.into() });
-        }
-    }
-}
-
-/// The one task that drains the ring and sweeps the table.
+/// What drains the ring and sweeps the table.
 pub struct Mirror {
     shared: Arc<Shared>,
     events: Events,
@@ -191,7 +99,8 @@ impl Mirror {
         match event.kind {
             event_kind::TRANSITION => {
                 let (from, to) = (states(event.from), states(event.to));
-                if let Some(index) = self.shared.table.index_of(event) {
+                let index = self.shared.table.index_of(event);
+                if let Some(index) = index {
                     self.count_stays(index, &event.flow, from, to, event.at_ns);
                 }
                 if self.shared.watchers.receiver_count() > 0 {
@@ -207,7 +116,7 @@ impl Mirror {
                     );
                 }
                 if event.flags & (event_flag::OVER | event_flag::ESTABLISHED) != 0 {
-                    self.shared.table.index_of(event).into_iter().for_each(|index| self.look_at(index));
+                    index.into_iter().for_each(|index| self.look_at(index));
                 }
             }
             event_kind::PREVIOUS => self.take_previous(event),

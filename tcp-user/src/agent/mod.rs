@@ -1,7 +1,7 @@
 //! The agent: `finwait run`.
 //!
 //! Modules in the order of the data: `interfaces` puts programs on hooks, `privileges` gives away what that took, `mirror`
-//! takes what they tell and keeps the clock, in the thread of `rounds`; `ledger` is what it remembers; `tally` is what was counted, `report` and `metrics` say it, `server` answers
+//! takes what they tell and keeps the clock, in the thread of `rounds`; `ledger` is what it remembers; `tally` is what was counted, `shared` what all of them have, `report` and `metrics` say it, `server` answers
 //! those who ask on the socket of `query`. `look` checks against the kernel's sockets.
 
 mod dry_run;
@@ -16,6 +16,7 @@ pub mod query;
 pub mod report;
 mod rounds;
 pub mod server;
+pub mod shared;
 pub mod tally;
 
 use std::net::{SocketAddr, TcpListener};
@@ -33,11 +34,12 @@ use tokio::sync::broadcast;
 
 use crate::kernel::{self, Events, Ingress, Kernel, KernelError, LoadOptions};
 use interfaces::{Interface, Keeper, Names, Netlink};
-use mirror::{Mirror, Shared, lock};
+use mirror::Mirror;
 use privileges::Account;
 use query::Query;
 use rounds::Rounds;
 use server::App;
+use shared::{Shared, lock};
 
 /// How the agent is to run.
 #[derive(Clone, Debug)]

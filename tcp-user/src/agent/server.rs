@@ -17,8 +17,9 @@ use tokio::sync::broadcast::error::RecvError;
 
 use super::interfaces::Watched;
 use super::metrics::{self, Format};
-use super::mirror::{Shared, Told, hook_of};
+use super::mirror::hook_of;
 use super::report::Stats;
+use super::shared::{Shared, Told, lock};
 use super::tally::FLOW_CLASSES;
 use crate::filter::Filter;
 
@@ -186,7 +187,7 @@ async fn status(State(app): State<App>) -> Response {
         Ok(snapshot) => snapshot,
         Err(error) => return unavailable(&error),
     };
-    let kernel = super::mirror::lock(&app.shared.kernel);
+    let kernel = lock(&app.shared.kernel);
     let programs =
         kernel.verified_instructions().iter().map(|&(name, count)| (name.to_owned(), count)).collect();
     drop(kernel);
@@ -196,7 +197,7 @@ async fn status(State(app): State<App>) -> Response {
         pid: std::process::id(),
         namespace: crate::audit::namespace(),
         started_at: app.started_at,
-        interfaces: super::mirror::lock(&app.watched).clone(),
+        interfaces: lock(&app.watched).clone(),
         table_used: snapshot.table_classes().iter().sum(),
         table_classes: FLOW_CLASSES.map(str::to_owned).into_iter().zip(snapshot.table_classes()).collect(),
         table_capacity: snapshot.table_capacity.iter().sum(),

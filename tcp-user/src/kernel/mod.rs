@@ -1,19 +1,24 @@
 //! The kernel side as the agent sees it: the only module that names aya.
 //!
 //! `table` is the flow tables in shared memory (one of its two `part`s a family), `attach` puts programs on interfaces, `probe`
-//! looks what is there, `events` drains the ring, `clock` relates the kernel's clocks.
+//! looks what is there, `events` drains the ring, `clock` relates the kernel's clocks; `program` and `error`
+//! are their names.
 
 mod attach;
 mod clock;
+mod error;
 mod events;
 mod part;
 mod probe;
+mod program;
 mod table;
 
 pub use attach::{AttachError, Attachment, Hook, Ingress, Mode, sweep};
+pub use error::KernelError;
 pub use events::Events;
 pub use probe::{describe_program, has_tcx};
-pub use table::{Entry, Fill, Owned, Table, class};
+pub use program::{ProgramName, ProgramRuns};
+pub use table::{Entry, Owned, Table, class};
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,102 +31,11 @@ use tcp_common::State;
 use tcp_common::record::{Clocks, Counters, LAYOUT, Settings};
 use tcp_common::table::places_for;
 
+use error::{classify, other};
 use part::Part;
 
 /// The committed object, built from `tcp-ebpf/` by `cargo xtask build-ebpf`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/finwait.bpf.o");
-
-/// The programs of the object.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum ProgramName {
-    /// XDP, ingress.
-    Xdp,
-    /// TC ingress.
-    In,
-    /// TC egress.
-    Out,
-    /// TC ingress of an interface without link-layer header.
-    InIp,
-    /// TC egress of such an interface.
-    OutIp,
-    /// The machine behind the XDP program.
-    MachineXdp,
-    /// The machine behind the TC programs.
-    MachineTc,
-    /// The same for packets whose headers are not in their linear part.
-    CopiedTc,
-    /// Reads the kernel's clocks, on request.
-    Clocks,
-}
-
-impl ProgramName {
-    /// Every program.
-    pub const ALL: [ProgramName; 9] = [
-        ProgramName::Xdp,
-        ProgramName::In,
-        ProgramName::Out,
-        ProgramName::InIp,
-        ProgramName::OutIp,
-        ProgramName::MachineXdp,
-        ProgramName::MachineTc,
-        ProgramName::CopiedTc,
-        ProgramName::Clocks,
-    ];
-
-    /// Its name in the object.
-    pub const fn name(self) -> &'static str {
-        match self {
-            ProgramName::Xdp => "finwait_xdp",
-            ProgramName::In => "finwait_in",
-            ProgramName::Out => "finwait_out",
-            ProgramName::InIp => "finwait_in_ip",
-            ProgramName::OutIp => "finwait_out_ip",
-            ProgramName::MachineXdp => "finwait_machine_xdp",
-            ProgramName::MachineTc => "finwait_machine_tc",
-            ProgramName::CopiedTc => "finwait_copied_tc",
-            ProgramName::Clocks => "finwait_clocks",
-        }
-    }
-}
-
-/// What went wrong between us and the kernel, with the next step for the reader.
-#[derive(Debug, thiserror::Error)]
-pub enum KernelError {
-    /// The process may not load programs.
-    #[error(
-        "loading kernel programs is not permitted: {0}. finwait needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON; run it as root"
-    )]
-    NotPermitted(String),
-    /// The kernel has no BPF or refuses it.
-    #[error(
-        "this kernel cannot run the programs: {0}. finwait needs Linux 6.1 or newer with BPF, BTF and ring buffers"
-    )]
-    NotSupported(String),
-    /// The verifier refused a program.
-    #[error("the kernel's verifier refused program {program}: {reason}\n{log}")]
-    Refused {
-        /// Which one.
-        program: &'static str,
-        /// Its answer.
-        reason: String,
-        /// The end of its log.
-        log: String,
-    },
-    /// Anything else.
-    #[error("{what}: {source}")]
-    Other {
-        /// What was being done.
-        what: &'static str,
-        /// Why it failed.
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-}
-
-fn other<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
-    what: &'static str,
-) -> impl FnOnce(E) -> KernelError {
-    move |source| KernelError::Other { what, source: source.into() }
-}
 
 /// How the programs are to be loaded.
 #[derive(Clone, Copy, Debug)]
@@ -140,17 +54,6 @@ impl Default for LoadOptions {
     fn default() -> Self {
         LoadOptions { rules: Rules::AGENT, max_flows: 1 << 16, max_flows_v6: 1 << 15, ring_bytes: 16 << 20 }
     }
-}
-
-/// How often a program ran.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct ProgramRuns {
-    /// Its name.
-    pub program: &'static str,
-    /// Runs; a program that an entry program called by tail call runs as part of that one.
-    pub runs: u64,
-    /// All of them together.
-    pub duration: Duration,
 }
 
 /// The loaded programs and their maps.
@@ -383,21 +286,6 @@ fn load_program(ebpf: &mut Ebpf, name: ProgramName) -> Result<u32, KernelError> 
         }
         Err(error) => Err(other("loading a program")(error)),
     }
-}
-
-fn classify(error: aya::EbpfError) -> KernelError {
-    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(&error);
-    while let Some(cause) = source {
-        if let Some(io) = cause.downcast_ref::<std::io::Error>() {
-            match io.raw_os_error() {
-                Some(libc::EPERM | libc::EACCES) => return KernelError::NotPermitted(error.to_string()),
-                Some(libc::ENOSYS | libc::EOPNOTSUPP) => return KernelError::NotSupported(error.to_string()),
-                _ => {}
-            }
-        }
-        source = cause.source();
-    }
-    other("loading the kernel object")(error)
 }
 
 /// A secret for the hash of the table: where a flow lies must not be guessable from outside.

@@ -31,33 +31,6 @@ pub struct Entry {
     pub flow: Flow,
 }
 
-/// What is in the table of one family.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fill {
-    /// `ipv4` or `ipv6`.
-    pub family: &'static str,
-    /// Places by [`Tag`] phase.
-    pub phases: [u32; Tag::PHASES],
-    /// So many flows at once all find a place; more are taken as long as there is one in their reach.
-    pub rated: u32,
-}
-
-impl Fill {
-    /// Places in use.
-    pub fn used(&self) -> u32 {
-        self.phases.iter().sum::<u32>() - self.phases[Tag::FREE as usize]
-    }
-
-    /// Flows by [`class`].
-    pub fn classes(&self) -> [u32; 3] {
-        let mut classes = [0; 3];
-        for (phase, count) in (0..).zip(self.phases) {
-            class(phase).into_iter().for_each(|class| classes[class] += count);
-        }
-        classes
-    }
-}
-
 /// What a flow at rest in this phase is when space is short: 0 half open, which makes room first; 1 live, which never does;
 /// 2 finished.
 pub const fn class(phase: u64) -> Option<usize> {
@@ -100,12 +73,9 @@ impl Table {
         self.v4.bytes() + self.v6.bytes()
     }
 
-    /// What is in each family's.
-    pub fn fill(&self) -> [Fill; 2] {
-        [
-            Fill { family: "ipv4", phases: self.v4.phases(), rated: self.rated[0] },
-            Fill { family: "ipv6", phases: self.v6.phases(), rated: self.rated[1] },
-        ]
+    /// How many places of each family are in each [`Tag`] phase.
+    pub fn phases(&self) -> [[u32; Tag::PHASES]; 2] {
+        [self.v4.phases(), self.v6.phases()]
     }
 
     /// The slot that an event names, or where its flow is by now.

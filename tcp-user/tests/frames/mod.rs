@@ -2,7 +2,20 @@
 
 #![allow(unreachable_pub, dead_code, reason = "several test programs include this file")]
 
-use tcp_common::{End, Endpoint, FlowKey, Segment};
+use tcp_common::{End, Endpoint, Flags, FlowKey, Segment};
+
+/// A segment without options.
+pub fn segment(flags: u8, seq: u32, ack: u32, payload_len: u32) -> Segment {
+    Segment {
+        seq,
+        ack,
+        payload_len,
+        window: 60_000,
+        flags: Flags(flags),
+        wire_segments: 1,
+        ..Segment::default()
+    }
+}
 
 /// Ethernet, IPv4 and TCP headers of a segment between two fixed endpoints. The payload's length is in the IP header; its
 /// octets, which no program reads, are left out.
