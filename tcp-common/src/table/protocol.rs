@@ -24,20 +24,23 @@ pub fn find<M: Memory>(memory: M, key: &M::Key, home: Home, seen: &mut Word) -> 
 }
 
 /// The place of a flow that is STEADY, and its tag from before the key was read. At home there is nothing to read but
-/// the place's own cache line.
+/// the place's own cache line; a flow that rests there in another phase is nowhere else.
 #[inline(always)]
 pub fn find_steady<M: Memory>(memory: M, key: &M::Key, home: Home) -> Option<(M::Place, Tag)> {
-    match steady_at(memory, key, home.index) {
-        None => steady_at(memory, key, find(memory, key, home, &mut Word(0))),
-        found => found,
+    let (mut place, mut tag) = read_place(memory, home.index)?;
+    if !(tag.at_rest() && memory.has_key(place, key)) {
+        (place, tag) = read_place(memory, find(memory, key, home, &mut Word(0)))?;
+        if !memory.has_key(place, key) {
+            return None;
+        }
     }
+    (tag.phase() == Tag::STEADY).then_some((place, tag))
 }
 
 #[inline(always)]
-fn steady_at<M: Memory>(memory: M, key: &M::Key, index: u32) -> Option<(M::Place, Tag)> {
+fn read_place<M: Memory>(memory: M, index: u32) -> Option<(M::Place, Tag)> {
     let place = memory.place(index)?;
-    let tag = memory.tag(place);
-    (tag.phase() == Tag::STEADY && memory.has_key(place, key)).then_some((place, tag))
+    Some((place, memory.tag(place)))
 }
 
 /// Takes the flow at a place, a bounded number of tries. Returns the tag as it was at rest; a FREE one if the flow is not
