@@ -5,18 +5,24 @@ mod common;
 
 use common::{ISN_PAIRS, Scenario, Variant, load, run};
 
+/// In the middle, at either end, and where both ends are one host's.
+const PLACES: [[bool; 2]; 4] = [[false, false], [true, false], [false, true], [true, true]];
+
 fn run_all(swapped: bool, doubled: bool) {
     let (mut failures, mut runs) = (Vec::new(), 0);
-    for scenario in load() {
+    for (scenario, local) in load().iter().flat_map(|scenario| PLACES.map(|local| (scenario, local))) {
+        if !scenario.cfg.holds(local) {
+            continue;
+        }
         for isn in ISN_PAIRS.iter().copied().chain(scenario.isn.map(|isn| (isn.a, isn.b))) {
             runs += 1;
-            let variant = Variant { isn, swapped, doubled };
-            if let Err(message) = run(&scenario, variant) {
+            let variant = Variant { isn, swapped, doubled, local };
+            if let Err(message) = run(scenario, variant) {
                 failures.push(format!("{} {:?} {variant:?}\n    {message}", scenario.id, scenario.title));
             }
         }
     }
-    assert!(runs > 500, "only {runs} runs: is the file complete?");
+    assert!(runs > 2_000, "only {runs} runs: is the file complete?");
     assert!(failures.is_empty(), "{} of {runs} runs failed:\n{}", failures.len(), failures.join("\n"));
 }
 
@@ -44,7 +50,10 @@ fn with_ends_swapped_and_every_segment_twice() {
 fn a_broken_expectation_is_noticed() {
     let mut scenario: Scenario = load().remove(0);
     scenario.close[0].kind = vec!["simultaneous".into()];
-    assert!(run(&scenario, Variant { isn: (1000, 5000), swapped: false, doubled: false }).is_err());
+    assert!(
+        run(&scenario, Variant { isn: (1000, 5000), swapped: false, doubled: false, local: [false; 2] })
+            .is_err()
+    );
 }
 
 #[test]

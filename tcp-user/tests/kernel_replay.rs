@@ -90,7 +90,7 @@ fn with_port(mut frame: Vec<u8>, port: u16) -> Vec<u8> {
     frame
 }
 
-const PLAIN: Variant = Variant { isn: (1_000, 5_000), swapped: false, doubled: false };
+const PLAIN: Variant = Variant { isn: (1_000, 5_000), swapped: false, doubled: false, local: [false; 2] };
 
 #[test]
 fn through_the_table_of_the_kernel() {

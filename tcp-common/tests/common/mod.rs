@@ -20,6 +20,24 @@ pub struct Variant {
     pub isn: (u32, u32),
     pub swapped: bool,
     pub doubled: bool,
+    /// Whether the scenario's ends a and b are on the observer's own host.
+    pub local: [bool; 2],
+}
+
+impl Variant {
+    /// Whether this end of the flow's key is on the observer's own host.
+    pub fn is_local(&self, end: End) -> bool {
+        self.local[usize::from((end == End::B) != self.swapped)]
+    }
+
+    /// A flow of which only that is known.
+    pub fn empty(&self) -> Flow {
+        let mut flow = Flow::EMPTY;
+        for end in [End::A, End::B] {
+            flow.set_local(end, self.is_local(end));
+        }
+        flow
+    }
 }
 
 #[derive(Deserialize)]
@@ -57,10 +75,10 @@ pub struct Cfg {
     msl_ms: Option<u64>,
     rfc1337: Option<bool>,
     tw_restart: Option<String>,
-    /// Only for ends that are not on the observer's own host.
-    #[serde(default)]
-    #[allow(dead_code, reason = "only the kernel's hooks tell whose an end is")]
-    pub far: bool,
+    /// Holds only where this end is not on the observer's own host.
+    far: Option<String>,
+    /// Holds only where this end is.
+    near: Option<String>,
     #[serde(default)]
     timeouts: std::collections::BTreeMap<String, u64>,
 }
@@ -119,6 +137,14 @@ pub fn load() -> Vec<Scenario> {
     let file: File = toml::from_str(&text).expect("scenarios.toml is well formed");
     assert_eq!(file.format, 1);
     file.scenario
+}
+
+impl Cfg {
+    /// Whether the scenario says what is right with these ends on the observer's own host.
+    pub fn holds(&self, local: [bool; 2]) -> bool {
+        let is_local = |end: &str| local[usize::from(end == "b")];
+        !self.far.as_deref().is_some_and(is_local) && self.near.as_deref().is_none_or(is_local)
+    }
 }
 
 /// The rules of a scenario's `cfg`.
@@ -255,7 +281,7 @@ impl Tracker for Pure {
 /// Runs a scenario through the pure machine.
 pub fn run(scenario: &Scenario, variant: Variant) -> Result<(), String> {
     let rules = rules(&scenario.cfg);
-    check(scenario, variant, &mut Pure { flow: Flow::EMPTY, rules, earlier: Vec::new() })
+    check(scenario, variant, &mut Pure { flow: variant.empty(), rules, earlier: Vec::new() })
 }
 
 /// Runs a scenario through any tracker.
