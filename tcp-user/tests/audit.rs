@@ -258,7 +258,7 @@ fn older_and_unwatched_sockets_are_only_the_kernels() {
     let lab = lab();
     let older = Pair::open(&lab.client, &lab.server, lab.server.address(Family::Ipv4));
     std::thread::sleep(LONG_AGO);
-    let agent = Agent::start(&lab, "audit-older", &["-i", lab.server.interface]);
+    let agent = Agent::start(&lab, "audit-older", &["-i", lab.server.interface, "--audit-interval", "0"]);
     let unwatched = Pair::open(&lab.server, &lab.server, "127.0.0.1".parse().expect("loopback"));
     let (code, report) = report(&lab, &agent, &[]);
     assert_eq!(code, 0, "{report:#?}");

@@ -88,6 +88,7 @@ fn snapshot(mut next: impl FnMut() -> u64) -> Snapshot {
             resyncs: next(),
             audit_looks: next(),
             audit_repairs: row(next),
+            audit_adopted: next(),
             ..Tally::default()
         },
         endpoints: rows(next),

@@ -12,7 +12,7 @@ use crate::build_ebpf::root;
 use crate::run::{call, target_dir};
 
 /// The tests that must notice a fault in the rules. The golden table notices every change by its nature, so it does not count.
-const RULES: [&str; 2] = ["scenarios", "properties"];
+const RULES: [&str; 3] = ["scenarios", "adopted", "properties"];
 /// The tests that must notice a fault in the protocol of the flow table: every interleaving of a few.
 const PROTOCOL: [&str; 1] = ["table_model"];
 
@@ -173,7 +173,7 @@ mod tests {
                 mutant.id
             );
         }
-        for rule in 1..=24 {
+        for rule in 1..=25 {
             let name = format!("R{rule}");
             let named = |m: &Mutant| m.id == name || m.id.starts_with(&format!("{name}-"));
             assert!(mutants.iter().any(named), "{name} has no mutant");

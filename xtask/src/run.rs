@@ -21,6 +21,7 @@ const KERNEL_TESTS: &[&str] = &[
     "agent",
     "privileges",
     "audit",
+    "older",
     "traffic",
     "prometheus",
     "storm",

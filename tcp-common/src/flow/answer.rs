@@ -5,7 +5,7 @@ use crate::state::State;
 /// What happened to the flow, and the reason where nothing did.
 #[repr(u8)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
-#[allow(missing_docs, reason = "each name is its cause; rules R1..R24 are in docs/STATE_MACHINE.md")]
+#[allow(missing_docs, reason = "each name is its cause; rules R1..R25 are in docs/STATE_MACHINE.md")]
 pub enum Cause {
     Nothing = 0,
     Syn = 1,

@@ -44,6 +44,9 @@ impl Flow {
         } else if self.is_over() && !self.revives(sender, segment) {
             return Cause::Late;
         }
+        if (self.halves[0].facts | self.halves[1].facts) & FIN_TOLD != 0 {
+            self.place_fins(sender, segment);
+        }
         let (x, y) = sides(&mut self.halves, sender);
         choose_answer(y, segment.ack);
         let opening = (y.state == State::SynSent as u8 && !x.has(SYN)) || y.state == State::SynReceived as u8;

@@ -48,6 +48,8 @@ pub mod half_fact {
     pub const SEEN: u32 = 1 << 19;
     /// `stray[0]` is the ISN of another SYN-ACK, sent before the present one (SYN cookies).
     pub const OTHER_ANSWER: u32 = 1 << 20;
+    /// Its FIN was not seen, a host told of it: `fin_end` is placed by what is seen (R25).
+    pub const FIN_TOLD: u32 = 1 << 21;
 }
 
 /// Facts about the incarnation, bits of `Flow::facts`.
@@ -84,6 +86,8 @@ pub mod flow_fact {
     pub const LOCAL_B: u32 = 1 << 14;
     /// The RST that ended it had no ACK: so answers a host that has no such connection (RFC 9293 3.5.2, group 1).
     pub const FORGOTTEN: u32 = 1 << 15;
+    /// The host of an end told of it before any segment was seen (R25).
+    pub const ADOPTED: u32 = 1 << 16;
 }
 
 use half_fact::*;

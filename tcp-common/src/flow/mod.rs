@@ -9,8 +9,9 @@
 //!
 //! Files in the order of a segment's way: [`mod@self`] dispatches, `open` handles SYN and SYN-ACK, `data` ACK, payload
 //! and FIN, `reset` RST, `facts` derives the states, `clock` ends what time ends, `answer` is
-//! what the caller learns, `close` tells how it was closed. `prediction` spares the established connection all of it.
+//! what the caller learns, `close` tells how it was closed; `adopt` begins with what a host tells. `prediction` spares the established connection all of it.
 
+mod adopt;
 mod answer;
 mod clock;
 mod close;
@@ -21,6 +22,7 @@ mod prediction;
 mod reset;
 mod rules;
 
+pub use adopt::Told;
 pub use answer::{Cause, Outcome, Previous};
 pub use close::{CloseKind, Closer, Confidence, Opener};
 pub use facts::{flow_fact, half_fact};
@@ -197,7 +199,8 @@ impl Flow {
         let opening =
             |half: &Half| half.state == State::SynSent as u8 || half.state == State::SynReceived as u8;
         if self.facts & flow_fact::MIDSTREAM != 0 {
-            return !(a.has(half_fact::SEEN) && b.has(half_fact::SEEN))
+            return self.facts & flow_fact::ADOPTED == 0
+                && !(a.has(half_fact::SEEN) && b.has(half_fact::SEEN))
                 && a.segments.saturating_add(b.segments) < SPEAKS_ALONE;
         }
         self.facts & flow_fact::ESTABLISHED == 0 && (opening(a) || opening(b))

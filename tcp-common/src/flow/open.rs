@@ -260,7 +260,7 @@ fn may_reuse(x: &Half, segment: &Segment) -> bool {
             return false;
         }
     }
-    before(x.contig, segment.seq)
+    x.has(SEQ) && before(x.contig, segment.seq)
 }
 
 /// Window assumed of an end that has not told one yet.

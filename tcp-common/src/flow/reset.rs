@@ -28,7 +28,7 @@ impl Flow {
             }
         } else if !is_exact(x, y, segment) {
             let offset = segment.seq.wrapping_sub(x.contig);
-            return if x.has(SEQ) && offset < y.window { Cause::RstInexact } else { Cause::RstOutOfWindow };
+            return if offset < y.window { Cause::RstInexact } else { Cause::RstOutOfWindow };
         } else if y.state == State::TimeWait as u8 && rules.rfc1337 != 0 {
             return Cause::RstRfc1337;
         }
@@ -74,16 +74,18 @@ impl Flow {
 }
 
 /// R12: the sender's in-order end, its highest end, the receiver's last ACK, or the own FIN's number while the receiver
-/// has that FIN (`tcp_reset_check`).
+/// has that FIN (`tcp_reset_check`). Where only a host has told of the connection, nobody can say better (R25).
 #[inline(always)]
 fn is_exact(x: &Half, y: &Half, segment: &Segment) -> bool {
-    if x.has(SEQ) && segment.seq == x.contig {
+    if !x.has(SEQ) || segment.seq == x.contig {
         return true;
     }
     if y.state == State::TimeWait as u8 {
         return false;
     }
-    (x.has(SEQ) && segment.seq == x.high)
+    segment.seq == x.high
+        // What was seen first may have been a keepalive, or what placed the FIN the ACK of all before it.
+        || ((x.has(FIN_TOLD) || !y.has(SEEN)) && segment.seq == x.contig.wrapping_add(1))
         || (y.has(ACK) && segment.seq == y.ack)
         || (x.has(FIN_DELIVERED) && segment.seq == x.fin_end.wrapping_sub(1))
 }

@@ -8,6 +8,7 @@ mod words;
 
 pub use protocol::{
     Took, Victim, find, find_steady, let_go, make_room, release_held, retire, seize, take, take_any,
+    take_free,
 };
 pub use words::{Home, Tag, Word};
 

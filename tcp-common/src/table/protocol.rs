@@ -191,7 +191,7 @@ pub fn make_room<M: Memory>(memory: M, home: Home, victim: &mut Victim) -> u32 {
 /// Takes a free place in reach. Returns its step, or [`NOWHERE`]; then `victim` is the least valuable flow that was met,
 /// if any may go: one that is over before one that is half open before TIME-WAIT, of these the one silent longest.
 #[inline(always)]
-fn take_free<M: Memory>(memory: M, home: Home, victim: &mut Victim) -> u32 {
+pub fn take_free<M: Memory>(memory: M, home: Home, victim: &mut Victim) -> u32 {
     for step in 0..REACH {
         if take_if_free(memory, home, step, victim) {
             return step;

@@ -165,6 +165,11 @@ impl Endpoint {
         opening || self.ack_due || (self.is_synchronized() && self.una < self.nxt)
     }
 
+    /// How many numbers it has used that are not acknowledged.
+    pub fn unacknowledged(&self) -> u64 {
+        self.nxt - self.una
+    }
+
     /// Whether it waits for the answer to a SYN of this number.
     pub fn opens_with(&self, seq: u32) -> bool {
         self.state == State::SynSent && self.iss as u32 == seq

@@ -156,7 +156,8 @@ impl World {
         }
     }
 
-    fn lose_everything(&mut self) {
+    /// Nothing that is under way arrives.
+    pub fn lose_everything(&mut self) {
         for lost in self.under_way.iter_mut().flat_map(|way| way.drain(..)) {
             self.lost_reset |= lost.flags.has(Flags::RST);
         }

@@ -1,4 +1,5 @@
-//! The agent's own look at the kernel's sockets: ends what this host has forgotten without a segment on the wire.
+//! The agent's own look at the kernel's sockets: ends what this host has forgotten without a segment on the wire. The first
+//! one also takes in what is older than the agent (`adopt`).
 //!
 //! Four things end so: an orphan in FIN-WAIT-2 after `tcp_fin_timeout`, a TIME-WAIT for which `tcp_max_tw_buckets` leaves
 //! no room, a socket that `ss -K` took away where no RST is due, and a connect() given up before the answer. The watcher
@@ -8,11 +9,14 @@
 //! was absent in two looks with no segment between is compared with the list of all sockets, once a look at most: one
 //! that is bound to a device is found there only, and one under NAT has other ends than its packets.
 
+mod adopt;
+
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+pub(super) use adopt::Adopter;
 use tcp_common::flow::half_fact;
 use tcp_common::{Cause, End, Flow, FlowKey, Outcome, Previous, Rules, State};
 
@@ -26,11 +30,10 @@ use crate::sockets::{Diag, KernelSocket, SocketsError};
 /// Local end, remote end.
 type Ends = (SocketAddr, SocketAddr);
 
-/// Looks for ever, `interval` apart. A look that fails is told, and the next one comes all the same.
-pub(super) async fn look_forever(shared: Arc<Shared>, interval: Duration) {
-    let mut looker = Looker::new(shared, interval);
+/// Looks for ever, `interval` apart, for the first time now. A look that fails is told, and the next one comes all the same.
+pub(super) async fn look_forever(adopter: Adopter, interval: Duration) {
+    let mut looker = Looker::new(adopter, interval);
     loop {
-        tokio::time::sleep(interval).await;
         let look = tokio::task::spawn_blocking(move || {
             let outcome = looker.look();
             (looker, outcome)
@@ -40,11 +43,13 @@ pub(super) async fn look_forever(shared: Arc<Shared>, interval: Duration) {
         if let Err(error) = outcome {
             tracing::warn!("looking at the kernel's sockets: {error}");
         }
+        tokio::time::sleep(interval).await;
     }
 }
 
 struct Looker {
     shared: Arc<Shared>,
+    adopter: Adopter,
     interval: Duration,
     started_at: Instant,
     next_slot: u32,
@@ -65,12 +70,14 @@ struct Absent {
 }
 
 impl Looker {
-    fn new(shared: Arc<Shared>, interval: Duration) -> Looker {
-        Looker { shared, interval, started_at: Instant::now(), next_slot: 0, absent: HashMap::new() }
+    fn new(adopter: Adopter, interval: Duration) -> Looker {
+        let shared = adopter.shared();
+        Looker { shared, adopter, interval, started_at: Instant::now(), next_slot: 0, absent: HashMap::new() }
     }
 
     fn look(&mut self) -> Result<(), SocketsError> {
         let mut diag = Diag::open()?;
+        self.adopter.adopt(&mut diag)?;
         let mut confirmed = self.absent_twice(&mut diag)?;
         if !confirmed.is_empty() {
             self.keep_those_nowhere(&mut diag, &mut confirmed)?;

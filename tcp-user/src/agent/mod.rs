@@ -34,6 +34,7 @@ use tokio::sync::broadcast;
 
 use crate::kernel::{self, Events, Ingress, Kernel, KernelError, LoadOptions};
 use interfaces::{Interface, Keeper, Names, Netlink};
+use look::Adopter;
 use mirror::Mirror;
 use privileges::Account;
 use query::Query;
@@ -150,6 +151,7 @@ impl Ready {
         let watched = Arc::new(Mutex::new(keeper.watched(&shared.names)));
         let app =
             App { shared: Arc::clone(&shared), started_at: Timestamp::now(), watched: Arc::clone(&watched) };
+        let adopter = Adopter::new(&app);
         tracing::info!(
             "watching {} interfaces; metrics on http://{}/metrics, queries on {}",
             keeper.count(),
@@ -175,7 +177,7 @@ impl Ready {
             result = axum::serve(metrics, server::metrics_routes(app.clone())) => result.context("serving metrics"),
             result = axum::serve(queries, server::query_routes(app)) => result.context("serving queries"),
             result = rounds.ended() => result,
-            () = look_forever(Arc::clone(&shared), audit_interval) => Ok(()),
+            () = look_forever(adopter, audit_interval) => Ok(()),
             result = follow_forever(keeper, shared, watched) => result,
         };
         notify(NotifyState::Stopping);
@@ -189,9 +191,9 @@ fn notify(state: NotifyState<'_>) {
 }
 
 /// Compares the table with the kernel's sockets from time to time, if that is wanted.
-async fn look_forever(shared: Arc<Shared>, interval: Option<Duration>) {
+async fn look_forever(adopter: Adopter, interval: Option<Duration>) {
     match interval {
-        Some(interval) => look::look_forever(shared, interval).await,
+        Some(interval) => look::look_forever(adopter, interval).await,
         None => std::future::pending().await,
     }
 }

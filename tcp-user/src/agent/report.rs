@@ -45,7 +45,7 @@ pub struct Stats {
     pub deferred: u64,
     /// Looks at the kernel's sockets.
     pub audit_looks: u64,
-    /// Ends whose socket was gone without a segment, by the state they were in.
+    /// Ends whose socket was gone without a segment, by the state they were in; `adopted`: connections older than the agent.
     pub audit_repairs: Counts,
 }
 
@@ -88,9 +88,7 @@ impl From<&Snapshot> for Stats {
             resyncs: tally.resyncs,
             deferred: counters.deferred,
             audit_looks: tally.audit_looks,
-            audit_repairs: State::ALL
-                .map(|state| (state.name().to_owned(), tally.audit_repairs[state as usize]))
-                .into(),
+            audit_repairs: tally.repairs().map(|(what, count)| (what.to_owned(), count)).collect(),
         }
     }
 }

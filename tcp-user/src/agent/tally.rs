@@ -76,6 +76,8 @@ pub struct Tally {
     pub audit_looks: u64,
     /// Ends whose socket was gone without a segment, by the state they were in.
     pub audit_repairs: [u64; State::COUNT],
+    /// Connections older than the agent, known from their socket.
+    pub audit_adopted: u64,
     /// SYN to ESTABLISHED, seconds.
     pub handshake: Histogram,
     /// SYN to the end of the close, TIME-WAIT left out, seconds.
@@ -102,6 +104,7 @@ impl Default for Tally {
             resyncs: 0,
             audit_looks: 0,
             audit_repairs: [0; State::COUNT],
+            audit_adopted: 0,
             handshake: seconds(&[0.0001, 0.001, 0.005, 0.02, 0.1, 0.3, 1.0, 3.0, 10.0]),
             connection: seconds(&[0.001, 0.01, 0.1, 1.0, 10.0, 60.0, 600.0, 3600.0, 86_400.0]),
             close: seconds(&[0.0001, 0.001, 0.01, 0.1, 1.0, 10.0, 60.0, 600.0]),
@@ -112,6 +115,13 @@ impl Default for Tally {
 }
 
 impl Tally {
+    /// What looks at the kernel's sockets have set right: ends whose socket was gone, by the state they were in, and
+    /// connections older than the agent.
+    pub fn repairs(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        let ended = State::ALL.into_iter().map(|state| (state.name(), self.audit_repairs[state as usize]));
+        ended.chain([("adopted", self.audit_adopted)])
+    }
+
     /// Counts a connection that became ESTABLISHED.
     pub fn count_open(&mut self, key: &FlowKey, flow: &Flow) {
         let local_client = matches!(flow.opener(), Opener::One(end) if flow.is_local(end));

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use super::Reason;
 use super::sample::Ends;
-use crate::agent::server::Status;
+use crate::agent::interfaces::Watched;
 use crate::sockets::KernelSocket;
 
 /// The inode of this process' network namespace.
@@ -32,7 +32,7 @@ pub(crate) fn is_here(addresses: &HashMap<IpAddr, String>, address: IpAddr) -> b
 }
 
 /// Known before the samples.
-pub(super) struct Ground {
+pub(crate) struct Ground {
     addresses: HashMap<IpAddr, String>,
     watched: HashSet<String>,
     started_at: Timestamp,
@@ -40,13 +40,13 @@ pub(super) struct Ground {
 }
 
 impl Ground {
-    pub(super) fn of(status: &Status) -> Ground {
-        let watched = status.interfaces.iter().filter(|interface| interface.error.is_none());
+    /// `two_msl_ms`: how long this host's ends are in TIME-WAIT.
+    pub(crate) fn of(interfaces: &[Watched], started_at: Timestamp, two_msl_ms: u64) -> Ground {
+        let watched = interfaces.iter().filter(|interface| interface.error.is_none());
         let watched = watched.map(|interface| interface.interface.clone()).collect();
-        Ground::new(addresses(), watched, status.started_at, status.two_msl_ms)
+        Ground::new(addresses(), watched, started_at, two_msl_ms)
     }
 
-    /// `two_msl_ms`: how long this host's ends are in TIME-WAIT.
     pub(super) fn new(
         addresses: HashMap<IpAddr, String>,
         watched: HashSet<String>,
@@ -61,8 +61,13 @@ impl Ground {
         if !is_here(&self.addresses, local.ip()) { Reason::OtherNamespace } else { Reason::Forgotten }
     }
 
+    /// Whether an address belongs to this namespace.
+    pub(crate) fn is_here(&self, address: IpAddr) -> bool {
+        is_here(&self.addresses, address)
+    }
+
     /// Why the agent may not know this socket.
-    pub(super) fn why_unknown(&self, socket: &KernelSocket, now: Timestamp) -> Reason {
+    pub(crate) fn why_unknown(&self, socket: &KernelSocket, now: Timestamp) -> Reason {
         if socket.local == socket.remote {
             return Reason::SelfConnect;
         }

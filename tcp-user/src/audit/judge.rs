@@ -31,7 +31,7 @@ pub struct Options {
 
 /// Takes two samples and reports what both say; one is enough where all agrees.
 pub async fn audit(agent: &Path, status: &Status, options: &Options) -> Result<Report> {
-    let ground = Ground::of(status);
+    let ground = Ground::of(&status.interfaces, status.started_at, status.two_msl_ms);
     let first = judge(&Sample::take(agent, options.conntrack).await?, &ground, Timestamp::now());
     let second = if first.findings.iter().all(is_fine) {
         first.clone()

@@ -12,7 +12,7 @@ mod table;
 
 pub use conntrack::{Conntrack, ConntrackCounts};
 pub use ground::namespace;
-pub(crate) use ground::{Leftovers, addresses, is_here};
+pub(crate) use ground::{Ground, Leftovers, addresses, is_here};
 pub use judge::{Options, audit};
 pub use table::write as write_table;
 

@@ -34,6 +34,8 @@ fn socket(local: &str, remote: &str, state: State) -> KernelSocket {
         timer: None,
         expires_ms: None,
         silent_ms: Some(10),
+        send_queue: 0,
+        wscale: None,
         drops: 0,
     }
 }

@@ -10,7 +10,7 @@ use aya::maps::{Map, MapData};
 use memmap2::{MmapOptions, MmapRaw};
 use tcp_common::TableKey;
 use tcp_common::record::Slot;
-use tcp_common::table::{self, Home, Memory, NOWHERE, Tag, Word};
+use tcp_common::table::{self, Home, Memory, NOWHERE, Tag, Took, Victim, Word};
 
 use super::{KernelError, other};
 
@@ -89,6 +89,26 @@ impl<K: TableKey> Part<K> {
             std::thread::yield_now();
         }
         None
+    }
+
+    /// Claims a free place for a flow that has none; `None` if it has one, or there is no free place for it.
+    pub(super) fn claim(&self, key: &K, seed: u64) -> Option<Held<'_, K>> {
+        let home = Home::of(key, seed, self.places());
+        let room = || table::take_free(self, home, &mut { Victim::NOBODY });
+        match table::take(self, key, home, true, room, || {}) {
+            Took::Made(index) => {
+                let held = self.held(index, Tag(Tag::BUSY));
+                // From now on a successor knows that nobody but an agent had it.
+                self.store_tag(index, self.load(index).next(Tag::HELD));
+                held.slot.begin();
+                Some(held)
+            }
+            Took::Found(index, before) => {
+                self.held(index, before).release(false);
+                None
+            }
+            Took::Held(_) | Took::Nothing | Took::NoRoom | Took::Unsettled => None,
+        }
     }
 
     /// A slot that has just been taken, with its flow settled.

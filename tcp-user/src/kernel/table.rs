@@ -159,6 +159,17 @@ impl Table {
         [0, event.hook].contains(&owned.hooks()[usize::from(event.sender & 1)]).then_some(owned)
     }
 
+    /// Claims a free place for a flow that has none: an empty one, which the caller fills or retires. `None` if it has one, or
+    /// there is no free place for it.
+    pub fn claim(&self, key: &FlowKey) -> Option<Owned<'_>> {
+        let held = if key.family == 4 {
+            Either::V4(self.v4.claim(&FlowKey4::of(key), self.seed)?)
+        } else {
+            Either::V6(self.v6.claim(key, self.seed)?)
+        };
+        Some(Owned { held, retire: false })
+    }
+
     /// Lets go of what another agent held when it was killed; for its successor, before it takes anything itself. Returns how
     /// many flows that were.
     pub fn release_held(&self) -> u32 {

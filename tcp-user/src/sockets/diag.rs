@@ -38,8 +38,12 @@ pub struct KernelSocket {
     /// What is left of it, in milliseconds.
     pub expires_ms: Option<u32>,
     /// How long ago the last segment went out or came in, in milliseconds, as far as the kernel keeps it (`tcp_info`);
-    /// unknown for minisockets, and for sockets that [`Diag::find`] found.
+    /// unknown for minisockets, and for sockets that [`Diag::find`] found: [`Diag::inspect`] knows it.
     pub silent_ms: Option<u32>,
+    /// Octets that are to be sent or acknowledged still, a FIN among them; of a listener the length of its queue.
+    pub send_queue: u32,
+    /// The window shifts that both ends announced, its own first; unknown where `silent_ms` is, `None` if they did not.
+    pub wscale: Option<[u8; 2]>,
     /// Segments thrown away before TCP saw them: socket filter, full queues. 0 for minisockets.
     pub drops: u32,
 }
@@ -80,10 +84,28 @@ impl Diag {
         local: SocketAddr,
         remote: SocketAddr,
     ) -> Result<Option<KernelSocket>, SocketsError> {
+        self.ask(local, remote, ExtensionFlags::SKMEMINFO)
+    }
+
+    /// The same with all that the kernel says of it, which takes it longer.
+    pub fn inspect(
+        &mut self,
+        local: SocketAddr,
+        remote: SocketAddr,
+    ) -> Result<Option<KernelSocket>, SocketsError> {
+        self.ask(local, remote, ExtensionFlags::SKMEMINFO | ExtensionFlags::INFO)
+    }
+
+    fn ask(
+        &mut self,
+        local: SocketAddr,
+        remote: SocketAddr,
+        extensions: ExtensionFlags,
+    ) -> Result<Option<KernelSocket>, SocketsError> {
         let request = InetRequest {
             family: if local.is_ipv4() { AF_INET } else { AF_INET6 },
             protocol: IPPROTO_TCP,
-            extensions: ExtensionFlags::SKMEMINFO,
+            extensions,
             states: StateFlags::all(),
             socket_id: SocketId {
                 source_port: local.port(),
@@ -137,6 +159,8 @@ impl KernelSocket {
         let InetResponse { header, nlas } = *response;
         let id = header.socket_id;
         let (local, remote) = unmapped(id.source_address, id.destination_address);
+        let tcp_info =
+            nlas.iter().find_map(|nla| if let Nla::TcpInfo(info) = nla { Some(info) } else { None });
         Some(KernelSocket {
             local: SocketAddr::new(local, id.source_port),
             remote: SocketAddr::new(remote, id.destination_port),
@@ -146,9 +170,9 @@ impl KernelSocket {
             cookie: u64::from_ne_bytes(id.cookie),
             timer: header.timer.as_ref().map(Timer::from),
             expires_ms: header.timer.and(expires_ms(bytes)),
-            silent_ms: nlas
-                .iter()
-                .find_map(|nla| if let Nla::TcpInfo(info) = nla { silent_ms(info) } else { None }),
+            silent_ms: tcp_info.and_then(|info| silent_ms(info)),
+            send_queue: header.send_queue,
+            wscale: tcp_info.and_then(|info| wscale(info)),
             drops: nlas.iter().map(|nla| if let Nla::MemInfo(memory) = nla { memory.drops } else { 0 }).sum(),
         })
     }
@@ -220,6 +244,13 @@ fn silent_ms(tcp_info: &[u8]) -> Option<u32> {
     const AGES: [usize; 3] = [44, 52, 56];
     let age = |offset: usize| tcp_info.get(offset..)?.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes));
     AGES.into_iter().filter_map(age).min()
+}
+
+/// `tcpi_rcv_wscale`, which is the socket's own, and `tcpi_snd_wscale`, where `tcpi_options` says that they hold.
+fn wscale(tcp_info: &[u8]) -> Option<[u8; 2]> {
+    const TCPI_OPT_WSCALE: u8 = 4;
+    let (options, shifts) = (*tcp_info.get(5)?, *tcp_info.get(6)?);
+    (options & TCPI_OPT_WSCALE != 0).then_some([shifts >> 4, shifts & 15])
 }
 
 fn refused(error: io::Error) -> SocketsError {

@@ -164,10 +164,10 @@ pub(super) const TABLE: &[Family] = &[
     },
     Family {
         name: "audit_repairs",
-        help: "Local ends that had no socket any more though no segment told, by the state they were taken for",
+        help: "Local ends that had no socket any more though no segment told, by the state they were taken for; adopted: connections older than the agent, known from their socket",
         labels: &["what"],
         data: Data::Counter(|snapshot| {
-            State::ALL.map(|state| (vec![state.name()], snapshot.tally.audit_repairs[state as usize])).into()
+            snapshot.tally.repairs().map(|(what, count)| (vec![what], count)).collect()
         }),
     },
     Family {

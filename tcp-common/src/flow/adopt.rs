@@ -1,0 +1,111 @@
+//! A connection that is older than the tap, as the host says of its own end (R25). What it does not say are the sequence
+//! numbers: those of the open connection come with the next segments as in any pickup, those of the FINs are placed by
+//! what is known of who has them.
+
+use super::facts::flow_fact;
+use super::facts::half_fact::*;
+use super::{Flow, Half, sides};
+use crate::segment::{Flags, Segment};
+use crate::seq::{Seq, before};
+use crate::state::{End, State};
+
+/// What a host says of its end of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// Its state.
+    pub state: State,
+    /// When its TIME-WAIT began or was restarted last, ns; meaningful in TIME-WAIT only.
+    pub time_wait_at_ns: u64,
+    /// The window shifts that both ends announced, its own first; `None` if they did not, or if the host does not say.
+    pub wscale: Option<[u8; 2]>,
+}
+
+impl Flow {
+    /// The flow of a connection of which the host of `end` has told, and nothing was seen. `None` for a state that is no
+    /// connection's yet or any more. The peer's state is assumed from it.
+    pub fn adopted(now_ns: u64, end: End, told: &Told) -> Option<Flow> {
+        const HAS: u32 = FIN | FIN_TOLD | FIN_DELIVERED;
+        const KNOWS: u32 = HAS | FIN_ACKED;
+        // Of the end and of its peer; whether the end had the peer's FIN when it sent its own, and the other way round.
+        let (own_facts, peer_facts, knew) = match told.state {
+            State::Established => (0, 0, [false, false]),
+            State::FinWait1 => (HAS, 0, [false, false]),
+            State::FinWait2 => (KNOWS, EMPTY_COVER, [false, false]),
+            State::CloseWait => (EMPTY_COVER, KNOWS, [false, false]),
+            State::Closing => (HAS, KNOWS, [false, false]),
+            State::LastAck => (HAS, KNOWS, [true, false]),
+            State::TimeWait => (KNOWS, KNOWS, [false, true]),
+            State::Closed | State::Listen | State::SynSent | State::SynReceived | State::Unknown => {
+                return None;
+            }
+        };
+        let mut flow = Flow {
+            opened_ns: now_ns,
+            established_ns: now_ns,
+            last_ns: now_ns,
+            closing_ns: if told.state as u8 == State::Established as u8 { 0 } else { now_ns },
+            incarnation: 1,
+            facts: flow_fact::MIDSTREAM | flow_fact::ADOPTED | flow_fact::ESTABLISHED,
+            ..Flow::EMPTY
+        };
+        flow.set_local(end, true);
+        let (own, peer) = sides(&mut flow.halves, end);
+        for (half, facts, knew) in [(&mut *own, own_facts, knew[0]), (&mut *peer, peer_facts, knew[1])] {
+            half.facts = SYN | SYN_ACKED | facts;
+            // In numbers of their own until they are placed: both FINs end at 1.
+            half.fin_end = 1;
+            half.fin_ack = knew as Seq;
+        }
+        if let Some([own_shift, peer_shift]) = told.wscale {
+            own.wscale = own_shift;
+            peer.wscale = peer_shift;
+            own.set(WSCALE);
+            peer.set(WSCALE);
+        }
+        own.proved = told.state as u8;
+        let mut outcome = flow.tick(now_ns, &super::Rules::RFC);
+        flow.settle(now_ns, &mut outcome);
+        sides(&mut flow.halves, end).0.time_wait_at_ns = told.time_wait_at_ns;
+        Some(flow)
+    }
+
+    /// Before a segment of a flow with FINs that were told of: places them by it. A FIN is where the ACK of who has it ends,
+    /// or its sender's next segment begins, a keepalive's one octet sooner; a later ACK moves it up, and its copy has the
+    /// last word.
+    #[inline(never)]
+    pub(super) fn place_fins(&mut self, sender: End, segment: &Segment) {
+        let (x, y) = sides(&mut self.halves, sender);
+        if y.has(FIN_TOLD) && (!y.has(SEQ) || before(y.fin_end, segment.ack)) {
+            place(y, x, segment.ack);
+        }
+        if x.has(FIN_TOLD) {
+            if segment.flags.has(Flags::FIN) {
+                place(x, y, segment.end());
+                x.clear(FIN_TOLD);
+            } else if !x.has(SEQ) {
+                place(x, y, segment.seq);
+            }
+        }
+        // A FIN that is still to come acknowledges more, and ends later, than what has been seen by now.
+        if x.has(FIN) && !y.has(FIN | SEQ) {
+            x.fin_ack = segment.ack;
+        }
+        if y.has(FIN) && !x.has(FIN | SEQ) {
+            y.fin_ack = segment.seq.wrapping_sub(1);
+        }
+    }
+}
+
+/// Moves the FIN of `x`, and what its peer's FIN says of it, to where it ends.
+#[inline(always)]
+fn place(x: &mut Half, y: &mut Half, end: Seq) {
+    y.fin_ack = y.fin_ack.wrapping_add(end.wrapping_sub(x.fin_end));
+    x.fin_end = end;
+    if !x.has(SEQ) {
+        x.isn = end.wrapping_sub(2);
+        x.first = end.wrapping_sub(1);
+        x.set(SEQ);
+    }
+    x.contig = end;
+    x.high = end;
+}

@@ -1,0 +1,99 @@
+//! A connection that is older than the tap: begun with what its host says of its own end, and followed from there (R25).
+
+mod model;
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use model::{Script, Seen, World, random_bytes};
+use tcp_common::flow::Told;
+use tcp_common::{End, Flow, Rules, Segment, State};
+
+/// Runs of two endpoints over a bad network that are adopted somewhere on their way.
+const RUNS: u64 = 100_000;
+
+/// States in which a host tells of its end.
+const TELLING: [State; 7] = [
+    State::Established,
+    State::FinWait1,
+    State::FinWait2,
+    State::CloseWait,
+    State::Closing,
+    State::LastAck,
+    State::TimeWait,
+];
+
+#[test]
+fn the_local_end_is_right_at_rest_wherever_it_was_adopted() {
+    let mut checked: BTreeMap<&str, u32> = BTreeMap::new();
+    for seed in 0..RUNS {
+        if let Some(adopted_in) = follow(seed) {
+            *checked.entry(adopted_in.name()).or_default() += 1;
+        }
+    }
+    for state in TELLING {
+        assert!(checked.get(state.name()).is_some_and(|&count| count >= 20), "{state:?}: {checked:?}");
+    }
+}
+
+/// One run. Returns the state in which the local end was adopted; `None` if it came to none, or to what no tap can follow.
+fn follow(seed: u64) -> Option<State> {
+    let bytes = random_bytes(seed, 300);
+    let mut script = Script::new(&bytes);
+    let mut world = World::new(&mut script);
+    let (mut adopted, mut log) = (None, String::new());
+    while !script.is_over() {
+        let seen = world.step(&mut script);
+        match &mut adopted {
+            Some((_, flow)) => look(flow, &world, seen, &mut log),
+            None if script.below(8) == 0 => adopted = adopt(&mut world),
+            None => {}
+        }
+    }
+    let (state, mut flow) = adopted?;
+    let at_rest = world.come_to_rest(|world, seen| look(&mut flow, world, seen, &mut log));
+    if world.beyond || world.ends.iter().any(|end| end.crashed) {
+        return None;
+    }
+    let (said, truth) = (plain(flow.state(End::A)), plain(world.state(End::A)));
+    assert!(at_rest && said == truth, "{seed}: adopted in {state:?}, {said:?}, truly {truth:?}\n{log}");
+    Some(state)
+}
+
+/// The network has been silent for a while: all that was said has arrived, but for a FIN of the local end.
+fn adopt(world: &mut World) -> Option<(State, Flow)> {
+    let [own, peer] = &world.ends;
+    let fin = u64::from(matches!(own.state, State::FinWait1 | State::Closing | State::LastAck));
+    let is_silent = own.unacknowledged() == fin
+        && peer.unacknowledged() == 0
+        && peer.state != State::SynReceived
+        && own.blocks_held() == 0;
+    if !is_silent {
+        return None;
+    }
+    let told = Told { state: own.state, time_wait_at_ns: own.time_wait_at_ns, wscale: None };
+    let flow = Flow::adopted(world.now_ns, End::A, &told)?;
+    assert_eq!(flow.state(End::A), told.state);
+    assert_eq!(flow.time_wait_deadline_ns(End::A, &Rules::RFC).is_some(), told.state == State::TimeWait);
+    world.lose_everything();
+    Some((told.state, flow))
+}
+
+fn look(flow: &mut Flow, world: &World, seen: Vec<Seen>, log: &mut String) {
+    for Seen { at_ns, sender, segment } in seen {
+        let outcome = flow.on_segment(at_ns, sender, &segment, &Rules::RFC);
+        let Segment { seq, ack, payload_len, .. } = segment;
+        let truth = [world.state(End::A), world.state(End::B)];
+        let kind = segment.kind();
+        _ = writeln!(
+            log,
+            "{sender:?} {kind:?} {seq} ack {ack} len {payload_len}: {:?} {:?}, truly {truth:?}",
+            outcome.cause, outcome.to
+        );
+    }
+    flow.tick(world.now_ns, &Rules::RFC);
+}
+
+fn plain(state: State) -> State {
+    if state == State::Listen { State::Closed } else { state }
+}

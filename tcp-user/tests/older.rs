@@ -1,0 +1,296 @@
+//! Connections that are older than the agent: listed as their sockets say, and followed from there to their end.
+
+mod common;
+
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
+
+use common::{Agent, call, until};
+use finwait::lab::{Family, Lab};
+use finwait::view::{CloseKind, Confidence, Connection, Side, State, Who};
+use socket2::SockRef;
+
+/// What was done to a connection before the agent began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Before {
+    Nothing,
+    /// The server has closed its half.
+    ServerHalf,
+    /// The client has.
+    ClientHalf,
+    /// The server's process has closed, the client has not.
+    Orphan,
+    /// Both have closed, the server first.
+    Both,
+}
+
+/// And to the open ones after that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum After {
+    /// Another answer, then the server closes, then the client.
+    Close,
+    /// At once, without a segment before.
+    CloseAtOnce,
+    AbortByClient,
+    AbortByServer,
+}
+
+const BEFORE: [(Before, After); 8] = [
+    (Before::Nothing, After::Close),
+    (Before::Nothing, After::CloseAtOnce),
+    (Before::Nothing, After::AbortByClient),
+    (Before::Nothing, After::AbortByServer),
+    (Before::ServerHalf, After::Close),
+    (Before::ClientHalf, After::Close),
+    (Before::Orphan, After::CloseAtOnce),
+    (Before::Both, After::Close),
+];
+
+impl Before {
+    /// What the kernels of server and client then have.
+    fn states(self) -> (State, State) {
+        match self {
+            Before::Nothing => (State::Established, State::Established),
+            Before::ServerHalf | Before::Orphan => (State::FinWait2, State::CloseWait),
+            Before::ClientHalf => (State::CloseWait, State::FinWait2),
+            Before::Both => (State::TimeWait, State::Closed),
+        }
+    }
+}
+
+/// A connection, its ends as far as they are open, and what is done to it.
+struct Older {
+    family: Family,
+    before: Before,
+    after: After,
+    client: Option<TcpStream>,
+    server: Option<TcpStream>,
+    ends: (SocketAddr, SocketAddr),
+}
+
+impl Older {
+    fn open(lab: &Lab, family: Family, before: Before, after: After) -> Older {
+        // Below the ports that the client is given: so the guess of who opened is right.
+        let address = SocketAddr::new(lab.server.address(family), 0);
+        let listener = lab
+            .server
+            .run(|| (7_000..).find_map(|port| TcpListener::bind(SocketAddr::new(address.ip(), port)).ok()));
+        let listener = listener.expect("namespace").expect("a free port");
+        let address = listener.local_addr().expect("its address");
+        let client = lab.client.run(|| TcpStream::connect(address)).expect("namespace").expect("connecting");
+        let (server, _) = listener.accept().expect("accepting");
+        let ends = (address, client.local_addr().expect("an end"));
+        let mut older = Older { family, before, after, client: Some(client), server: Some(server), ends };
+        older.client_says(b"question");
+        older.server_says(b"answer");
+        match before {
+            Before::Nothing => {}
+            Before::ServerHalf => {
+                older.server.as_ref().expect("open").shutdown(Shutdown::Write).expect("FIN")
+            }
+            Before::ClientHalf => {
+                older.client.as_ref().expect("open").shutdown(Shutdown::Write).expect("FIN")
+            }
+            Before::Orphan => older.server = None,
+            Before::Both => older.close(),
+        }
+        older
+    }
+
+    fn client_says(&mut self, text: &[u8]) {
+        say(self.client.as_mut(), self.server.as_mut(), text);
+    }
+
+    fn server_says(&mut self, text: &[u8]) {
+        say(self.server.as_mut(), self.client.as_mut(), text);
+    }
+
+    /// The server first, unless it waits for nothing but that.
+    fn close(&mut self) {
+        if self.before == Before::ClientHalf {
+            self.server = None;
+            self.client = None;
+            return;
+        }
+        self.server = None;
+        let client = self.client.as_mut().expect("open");
+        assert_eq!(client.read_to_end(&mut Vec::new()).expect("the server's FIN"), 0);
+        self.client = None;
+    }
+
+    fn go_on(&mut self) {
+        match (self.after, self.before) {
+            (_, Before::Both) => return,
+            (After::Close, Before::Nothing) => {
+                self.client_says(b"another question");
+                self.server_says(b"another answer");
+            }
+            (After::Close, Before::ServerHalf) => self.client_says(b"the rest"),
+            (After::Close, Before::ClientHalf) => self.server_says(b"the rest"),
+            (After::AbortByClient, _) => return abort(self.client.take()),
+            (After::AbortByServer, _) => return abort(self.server.take()),
+            (After::Close | After::CloseAtOnce, _) => {}
+        }
+        self.close();
+    }
+
+    fn in_list<'a>(&self, connections: &'a [Connection]) -> &'a Connection {
+        let ends = |connection: &Connection| {
+            (connection.server.socket_address(), connection.client.socket_address())
+        };
+        let mut found = connections.iter().filter(|connection| ends(connection) == self.ends);
+        let connection = found.next().unwrap_or_else(|| panic!("{self:?} is not listed"));
+        assert_eq!(found.next(), None, "once");
+        connection
+    }
+
+    fn kernel(&self, lab: &Lab) -> (State, State) {
+        let (client, server) = lab.states(self.ends.1, self.ends.0).expect("asking the kernels");
+        (server, client)
+    }
+
+    /// Kinds, closer and aborter that are right at its end.
+    fn close_is_right(&self, connection: &Connection) -> bool {
+        let close = connection.close.as_ref().map(|close| (close.kind, close.closer, close.aborter));
+        let four_or_three = [CloseKind::Fin4Seg, CloseKind::Fin3Seg];
+        match (self.before, self.after, close) {
+            (Before::Both, ..) => true,
+            (_, After::AbortByClient, Some((CloseKind::RstAbort, None, Some(Side::Client)))) => true,
+            (_, After::AbortByServer, Some((CloseKind::RstAbort, None, Some(Side::Server)))) => true,
+            (Before::Nothing, After::Close | After::CloseAtOnce, Some((kind, Some(Who::Server), None))) => {
+                four_or_three.contains(&kind)
+            }
+            (Before::ServerHalf, _, Some((CloseKind::HalfClose, Some(Who::Server), None)))
+            | (Before::Orphan, _, Some((CloseKind::Fin4Seg, Some(Who::Server), None)))
+            | (Before::ClientHalf, _, Some((CloseKind::HalfClose, Some(Who::Client), None))) => true,
+            _ => false,
+        }
+    }
+}
+
+impl std::fmt::Debug for Older {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "{:?} {:?}, then {:?}, {:?}", self.family, self.before, self.after, self.ends)
+    }
+}
+
+fn say(from: Option<&mut TcpStream>, to: Option<&mut TcpStream>, text: &[u8]) {
+    from.expect("open").write_all(text).expect("writing");
+    let mut heard = vec![0; text.len()];
+    to.expect("open").read_exact(&mut heard).expect("reading");
+    assert_eq!(heard, text);
+}
+
+/// close() sends a RST.
+fn abort(stream: Option<TcpStream>) {
+    let stream = stream.expect("open");
+    SockRef::from(&stream).set_linger(Some(Duration::ZERO)).expect("SO_LINGER");
+}
+
+fn agree(lab: &Lab, agent: &Agent<'_>) -> bool {
+    let socket = agent.socket.as_str();
+    let arguments = ["audit", "--socket", socket, "-o", "json"];
+    let mut command = std::process::Command::new(common::FINWAIT);
+    let output = lab.server.run(|| command.args(arguments).output());
+    output.expect("namespace").expect("running the CLI").status.success()
+}
+
+#[test]
+fn older_connections_are_adopted_and_followed_to_their_end() {
+    let lab = Lab::new().expect("making namespaces (root needed)");
+    let families: Vec<_> = Family::ALL.into_iter().filter(|&family| lab.supports(family)).collect();
+    let mut all: Vec<Older> = families
+        .iter()
+        .flat_map(|&family| BEFORE.map(|(before, after)| (family, before, after)))
+        .map(|(family, before, after)| Older::open(&lab, family, before, after))
+        .collect();
+    for older in &all {
+        until("the kernels have got there", || older.kernel(&lab) == older.before.states());
+    }
+    let agent = Agent::start(&lab, "older", &["-i", lab.server.interface, "--max-flows", "4096"]);
+    let adopted = || agent.stats().audit_repairs["adopted"];
+    until("all are adopted", || adopted() == all.len() as u64);
+
+    let connections = agent.connections();
+    assert_eq!(connections.len(), all.len());
+    for older in &all {
+        let Connection { server, client, confidence, opened_at, time_wait, .. } = older.in_list(&connections);
+        assert_eq!((server.state, client.state), older.before.states(), "{older:?}");
+        assert_eq!((server.local, client.local), (true, false), "{older:?}");
+        assert_eq!((server.confirmed, *confidence, *opened_at), (true, Confidence::Midstream, None));
+        let (local, remote) = older.ends;
+        let socket = lab.server.socket(local, remote).expect("asking").expect("a socket");
+        if older.before == Before::Both {
+            let (ours, kernels) = (time_wait.as_ref().expect("TIME-WAIT").expires_in_ms, socket.expires_ms);
+            assert!(ours.abs_diff(kernels.expect("a timer").into()) < 2_000, "{ours} {kernels:?}");
+        }
+    }
+    assert!(agree(&lab, &agent));
+
+    all.iter_mut().for_each(Older::go_on);
+    until("all are as the kernels say", || {
+        let connections = agent.connections();
+        all.iter().all(|older| {
+            let Connection { server, client, .. } = older.in_list(&connections);
+            (server.state, client.state) == older.kernel(&lab)
+        })
+    });
+    let connections = agent.connections();
+    for older in &all {
+        let connection = older.in_list(&connections);
+        assert!(older.close_is_right(connection), "{older:?}: {:?}", connection.close);
+        assert_eq!(connection.incarnation, 1, "{older:?}");
+    }
+    assert!(agree(&lab, &agent));
+    // Every segment was what the machine expects of such a connection.
+    let unmoved: Vec<_> = agent.stats().unmoved.into_iter().filter(|(_, count)| *count > 0).collect();
+    assert_eq!(unmoved, []);
+    assert_eq!(adopted(), all.len() as u64, "once");
+    assert!(
+        agent.scrape().contains(&format!("finwait_audit_repairs_total{{what=\"adopted\"}} {}", all.len()))
+    );
+}
+
+/// A FIN that nobody acknowledges is sent again, sooner or later: known from the socket or from its copy, it is one FIN.
+#[test]
+fn a_fin_that_is_lost_again_and_again() {
+    let lab = Lab::new().expect("making namespaces (root needed)");
+    let mut older = Older::open(&lab, Family::Ipv4, Before::Nothing, After::CloseAtOnce);
+    let port = older.ends.0.port();
+    for line in [
+        "add table ip t".into(),
+        "add chain ip t in { type filter hook input priority 0 ; }".into(),
+        format!("add rule ip t in tcp sport {port} drop"),
+    ] {
+        call(&lab.client, "nft", &[&line]);
+    }
+    older.server = None;
+    let agent = Agent::start(&lab, "older-lost", &["-i", lab.server.interface]);
+    let state = |agent: &Agent<'_>| older.in_list(&agent.connections()).server.state;
+    until("it is listed", || !agent.connections().is_empty());
+    assert_eq!(state(&agent), State::FinWait1);
+    call(&lab.client, "nft", &["delete table ip t"]);
+    until("the FIN comes through", || older.kernel(&lab) == (State::FinWait2, State::CloseWait));
+    until("as is seen", || state(&agent) == State::FinWait2);
+    older.client = None;
+    until("it is over", || {
+        let connections = agent.connections();
+        let Connection { server, client, close, .. } = older.in_list(&connections);
+        let close = close.as_ref().map(|close| (close.kind, close.closer));
+        (server.state, client.state) == (State::TimeWait, State::Closed)
+            && close == Some((CloseKind::Fin4Seg, Some(Who::Server)))
+    });
+    assert!(agree(&lab, &agent));
+}
+
+#[test]
+fn what_passes_another_interface_is_not_adopted() {
+    let lab = Lab::new().expect("making namespaces (root needed)");
+    let older = Older::open(&lab, Family::Ipv4, Before::Nothing, After::Close);
+    let agent = Agent::start(&lab, "older-off", &["-i", "lo", "--audit-interval", "200ms"]);
+    until("the agent has looked again and again", || agent.stats().audit_looks > 5);
+    assert_eq!(agent.connections(), []);
+    assert_eq!(agent.stats().audit_repairs["adopted"], 0);
+    drop(older);
+}
