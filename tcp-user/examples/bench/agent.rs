@@ -4,19 +4,17 @@
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use aya::programs::loaded_programs;
 use finwait::kernel::ProgramName;
 use finwait::lab::Lab;
 use serde_json::{Value, json};
 use tcp_common::{End, Flags};
 
-use crate::bare::{Bare, Place};
+use crate::bpf::Program;
 use crate::conversation::Conversation;
 
 /// Measures an agent, the binary `finwait`, at each number of connections; lets the last ones run out of TIME-WAIT.
@@ -48,7 +46,7 @@ struct Agent {
     finwait: PathBuf,
     socket: String,
     /// Its XDP program.
-    program: Bare,
+    program: Option<Program>,
 }
 
 impl Drop for Agent {
@@ -68,35 +66,24 @@ impl Agent {
             .stderr(Stdio::null())
             .spawn()
             .with_context(|| format!("starting {}", finwait.display()))?;
-        let mut agent = Agent { process, finwait: finwait.into(), socket, program: Bare::pass(Place::Xdp)? };
+        let mut agent = Agent { process, finwait: finwait.into(), socket, program: None };
         let deadline = Instant::now() + Duration::from_secs(60);
         while agent.scrape().is_err() {
             ensure!(Instant::now() < deadline, "the agent has not come up");
             std::thread::sleep(Duration::from_millis(50));
         }
-        let (name, own) = (ProgramName::Xdp.name(), agent.program_ids()?);
-        let program = loaded_programs()
-            .filter_map(Result::ok)
-            .find(|program| program.name_as_str() == Some(name) && own.contains(&program.id()))
-            .context("the agent's XDP program")?;
-        agent.program = Bare::of(program.fd()?.as_fd().try_clone_to_owned()?);
+        agent.program = Some(Program::find(agent.process.id(), ProgramName::Xdp)?);
         Ok(agent)
     }
 
-    /// Of all its programs: other agents may run on this machine.
-    fn program_ids(&self) -> Result<Vec<u32>> {
-        let files =
-            fs::read_dir(format!("/proc/{}/fdinfo", self.process.id())).context("the agent's files")?;
-        let texts = files.filter_map(|file| fs::read_to_string(file.ok()?.path()).ok());
-        let id = |text: String| {
-            text.lines().find_map(|line| line.strip_prefix("prog_id:")?.trim().parse::<u32>().ok())
-        };
-        Ok(texts.filter_map(id).collect())
+    /// Hands a frame to its XDP program.
+    fn take(&self, frame: &[u8]) -> Result<()> {
+        self.program.as_ref().context("the agent's XDP program")?.run(frame, 1).map(drop)
     }
 
     fn open(&self, number: u32) -> Result<()> {
         let flow = Conversation { ipv6: false, number };
-        flow.opening().iter().try_for_each(|frame| self.program.run(frame, 1).map(drop))
+        flow.opening().iter().try_for_each(|frame| self.take(frame))
     }
 
     /// Four segments: A closes first and is in TIME-WAIT then.
@@ -110,7 +97,7 @@ impl Agent {
             flow.frame(End::A, Flags::ACK, (1102, 5002, 0)),
         ]
         .iter()
-        .try_for_each(|frame| self.program.run(frame, 1).map(drop))
+        .try_for_each(|frame| self.take(frame))
     }
 
     /// Time for the mirror to take what is in the ring, and to sweep.

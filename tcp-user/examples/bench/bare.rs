@@ -1,167 +1,142 @@
-//! Programs to compare with, assembled by hand: one that only passes the packet, and one that only reads the fields of a
-//! TCP packet that any tracker must read. They are loaded and run by the system call itself, so that they cost nothing else.
+//! Programs to compare with: one that only passes the packet, one that only reads the fields of a TCP packet that any
+//! tracker must read, and a small tracker on the kernel's own hash map.
 
-use std::io;
-use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
-use std::time::Duration;
+use anyhow::Result;
 
-use anyhow::{Context as _, Result, ensure};
+use crate::assembler::{Code, Label, Op, Size};
+use crate::bpf::{Map, MapKind, Place, Program};
 
-/// Where a program sits.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Place {
-    Xdp,
-    Tc,
+/// Passes the packet: what a run costs by itself.
+pub(crate) fn pass(place: Place) -> Result<Program> {
+    let mut code = Code::new();
+    code.with_value(Op::Move, 0, PASS).exit();
+    Program::load(place, &code)
 }
 
-/// A loaded program.
-pub(crate) struct Bare(OwnedFd);
-
-impl Bare {
-    /// Any program that passes every packet.
-    pub(crate) fn of(program: OwnedFd) -> Bare {
-        Bare(program)
-    }
-
-    /// Passes the packet: what a run costs by itself.
-    pub(crate) fn pass(place: Place) -> Result<Bare> {
-        load(place, &[op(MOV_IMM, 0, 0, 0, 2), op(EXIT, 0, 0, 0, 0)])
-    }
-
-    /// Checks bounds, EtherType, header and protocol, then loads addresses, ports, seq, ack, flags, window and length.
-    pub(crate) fn parse(place: Place, ipv6: bool) -> Result<Bare> {
-        let (tcp, ether_type) = if ipv6 { (54, 0xdd86) } else { (34, 0x0008) };
-        // Offset and size of what must have one value, then of what is only loaded.
-        let checks: &[(u8, i16, i32)] = if ipv6 {
-            &[(LOAD_16, 12, ether_type), (LOAD_8, 20, 6)]
-        } else {
-            &[(LOAD_16, 12, ether_type), (LOAD_8, 14, 0x45), (LOAD_8, 23, 6)]
-        };
-        let mut loads: Vec<(u8, i16)> = if ipv6 {
-            vec![(LOAD_64, 22), (LOAD_64, 30), (LOAD_64, 38), (LOAD_64, 46), (LOAD_16, 18)]
-        } else {
-            vec![(LOAD_32, 26), (LOAD_32, 30), (LOAD_16, 16), (LOAD_16, 20)]
-        };
-        loads.extend([(LOAD_32, tcp), (LOAD_32, tcp + 4), (LOAD_32, tcp + 8)]);
-        loads.extend([(LOAD_16, tcp + 12), (LOAD_16, tcp + 14)]);
-        let (data, end) = if place == Place::Xdp { (0, 4) } else { (76, 80) };
-        let mut code = vec![
-            op(MOV_IMM, 0, 0, 0, 0),
-            op(LOAD_32, 2, 1, data, 0),
-            op(LOAD_32, 3, 1, end, 0),
-            op(MOV, 4, 2, 0, 0),
-            op(ADD_IMM, 4, 0, 0, i32::from(tcp) + 20),
-        ];
-        // Every jump leads to the last instruction, past the verdict that says all was read.
-        let length = code.len() + 2 + 2 * checks.len() + 2 * loads.len();
-        let leave = |at: usize| i16::try_from(length - at - 1).unwrap_or(0);
-        code.push(op(JUMP_GREATER, 4, 3, leave(code.len()), 0));
-        for &(size, offset, value) in checks {
-            code.push(op(size, 5, 2, offset, 0));
-            code.push(op(JUMP_NOT_IMM, 5, 0, leave(code.len()), value));
-        }
-        for (size, offset) in loads {
-            code.extend([op(size, 5, 2, offset, 0), op(XOR, 0, 5, 0, 0)]);
-        }
-        code.extend([op(MOV_IMM, 0, 0, 0, 2), op(EXIT, 0, 0, 0, 0)]);
-        load(place, &code)
-    }
-
-    /// Runs it over one frame, `repeat` times; the kernel's mean duration of a run.
-    pub(crate) fn run(&self, frame: &[u8], repeat: u32) -> Result<Duration> {
-        let result = self.test_run(frame, repeat, 0, 0)?;
-        ensure!(result.verdict == 2, "a program to compare with did not read its frame to the end");
-        Ok(Duration::from_nanos(result.duration.into()))
-    }
-
-    /// Hands `repeat` copies of a frame to the network stack, as if they had come in at the namespace's loopback.
-    pub(crate) fn inject(&self, frame: &[u8], repeat: u32) -> Result<()> {
-        self.test_run(frame, repeat, LIVE_FRAMES, 64.min(repeat)).map(drop)
-    }
-
-    fn test_run(&self, frame: &[u8], repeat: u32, flags: u32, batch_size: u32) -> Result<TestRun> {
-        let mut request = TestRun {
-            program: u32::try_from(self.0.as_raw_fd())?,
-            data_size_in: u32::try_from(frame.len())?,
-            data_in: frame.as_ptr() as u64,
-            repeat,
-            flags,
-            batch_size,
-            ..TestRun::default()
-        };
-        bpf(PROG_TEST_RUN, &mut request).context("running a program on a frame")?;
-        Ok(request)
-    }
+/// Checks bounds, EtherType, header and protocol, then loads addresses, ports, seq, ack, flags, window and length.
+pub(crate) fn parse(place: Place, ipv6: bool) -> Result<Program> {
+    let (data, end) = if place == Place::Xdp { (0, 4) } else { (76, 80) };
+    let mut code = Code::new();
+    code.with_value(Op::Move, 0, 0);
+    bounds(&mut code, (1, data, end), if ipv6 { 74 } else { 54 });
+    read_fields(&mut code, ipv6);
+    code.with_value(Op::Move, 0, PASS).label(Label::Leave).exit();
+    Program::load(place, &code)
 }
 
-fn load(place: Place, code: &[u64]) -> Result<Bare> {
-    let mut request = Load {
-        kind: if place == Place::Xdp { 6 } else { 3 },
-        count: u32::try_from(code.len())?,
-        code: code.as_ptr() as u64,
-        license: c"GPL".as_ptr() as u64,
+/// The same but the bounds, for a packet that begins at R7.
+pub(crate) fn read_fields(code: &mut Code, ipv6: bool) {
+    let tcp = if ipv6 { 54 } else { 34 };
+    let loads: &[(Size, i16)] = if ipv6 {
+        code.load(Size::U16, 5, DATA, 12).jump_not_equal(5, 0xdd86, Label::Leave);
+        code.load(Size::U8, 5, DATA, 20).jump_not_equal(5, 6, Label::Leave);
+        &[(Size::U64, 22), (Size::U64, 30), (Size::U64, 38), (Size::U64, 46), (Size::U16, 18)]
+    } else {
+        ipv4_tcp(code);
+        &[(Size::U32, 26), (Size::U32, 30), (Size::U16, 16), (Size::U16, 20)]
     };
-    let fd = bpf(PROG_LOAD, &mut request).context("loading a program to compare with (root needed)")?;
-    // SAFETY: the kernel has just given us this descriptor, and nobody else.
-    Ok(Bare(unsafe { OwnedFd::from_raw_fd(fd) }))
+    let header = [
+        (Size::U32, tcp),
+        (Size::U32, tcp + 4),
+        (Size::U32, tcp + 8),
+        (Size::U16, tcp + 12),
+        (Size::U16, tcp + 14),
+    ];
+    for &(size, offset) in loads.iter().chain(&header) {
+        code.load(size, 5, DATA, offset).with(Op::Xor, 0, 5);
+    }
 }
 
-/// bpf(2): the head of `union bpf_attr`, what follows counts as zero.
-fn bpf<T>(command: libc::c_long, request: &mut T) -> io::Result<i32> {
-    // SAFETY: `request` is one of the two `repr(C)` structures below, and what it points to outlives the call.
-    let result =
-        unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(request), size_of::<T>()) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as i32) }
+/// R7 becomes the packet's first octet; leaves if it has fewer than `length`. `context`: its register, and where its two
+/// pointers are.
+pub(crate) fn bounds(code: &mut Code, context: (u8, i16, i16), length: i32) {
+    let (register, data, end) = context;
+    code.load(Size::U32, DATA, register, data).load(Size::U32, 3, register, end);
+    code.with(Op::Move, 4, DATA).with_value(Op::Add, 4, length).jump_greater(4, 3, Label::Leave);
 }
 
-#[repr(C)]
-struct Load {
-    kind: u32,
-    count: u32,
-    code: u64,
-    license: u64,
+/// Leaves unless the packet is TCP in IPv4 without options.
+fn ipv4_tcp(code: &mut Code) {
+    code.load(Size::U16, 5, DATA, 12).jump_not_equal(5, 0x0008, Label::Leave);
+    code.load(Size::U8, 5, DATA, 14).jump_not_equal(5, 0x45, Label::Leave);
+    code.load(Size::U8, 5, DATA, 23).jump_not_equal(5, 6, Label::Leave);
 }
 
-#[derive(Default)]
-#[repr(C)]
-struct TestRun {
-    program: u32,
-    verdict: u32,
-    data_size_in: u32,
-    data_size_out: u32,
-    data_in: u64,
-    data_out: u64,
-    repeat: u32,
-    duration: u32,
-    context_sizes: [u32; 2],
-    contexts: [u64; 2],
-    flags: u32,
-    cpu: u32,
-    batch_size: u32,
-    reserved: u32,
+/// What a tracker on `BPF_MAP_TYPE_HASH` cannot do without, in its own memory: a key of 16 octets, the same for both
+/// directions, and for each direction packets, octets and the highest sequence number; when a packet was last seen. It knows no
+/// state, makes no event and lets nobody end.
+pub(crate) struct HashTracker {
+    flows: Map,
 }
 
-/// One instruction.
-fn op(code: u8, to: u8, from: u8, offset: i16, value: i32) -> u64 {
-    u64::from(code)
-        | u64::from(to) << 8
-        | u64::from(from) << 12
-        | u64::from(offset as u16) << 16
-        | u64::from(value as u32) << 32
+impl HashTracker {
+    pub(crate) fn new(most: u32) -> Result<HashTracker> {
+        Ok(HashTracker { flows: Map::new(MapKind::Hash, 16, 64, most)? })
+    }
+
+    /// Its program, for a packet that begins at R7 and has all its headers; loses all registers but the context's.
+    pub(crate) fn write(&self, code: &mut Code) {
+        ipv4_tcp(code);
+        code.load(Size::U32, 1, DATA, 26).load(Size::U32, 2, DATA, 30);
+        code.load(Size::U16, 3, DATA, 34).load(Size::U16, 4, DATA, 36);
+        code.with_value(Op::Move, 8, 0).jump_greater(1, 2, Label::Swapped);
+        store_key(code, [1, 2, 3, 4]);
+        code.jump(Label::Keyed).label(Label::Swapped).with_value(Op::Move, 8, 8);
+        store_key(code, [2, 1, 4, 3]);
+        code.label(Label::Keyed).store_value(Size::U32, 10, KEY + 12, 0);
+        code.map(1, self.flows.fd()).with(Op::Move, 2, 10).with_value(Op::Add, 2, KEY.into());
+        code.call(MAP_LOOKUP).jump_equal(0, 0, Label::Missing);
+
+        code.with(Op::Move, 9, 0).call(JIFFIES).store(Size::U64, 9, 0, 0).with(Op::Add, 9, 8);
+        code.load(Size::U64, 2, 9, 8).with_value(Op::Add, 2, 1).store(Size::U64, 9, 8, 2);
+        code.load(Size::U16, 3, DATA, 16).swap_bytes(3, 16);
+        code.load(Size::U64, 2, 9, 24).with(Op::Add, 2, 3).store(Size::U64, 9, 24, 2);
+        code.load(Size::U32, 3, DATA, 38).swap_bytes(3, 32).load(Size::U64, 2, 9, 40);
+        code.jump_greater(2, 3, Label::Leave).store(Size::U64, 9, 40, 3).jump(Label::Leave);
+
+        code.label(Label::Missing);
+        for offset in (VALUE..KEY).step_by(8) {
+            code.store_value(Size::U64, 10, offset, 0);
+        }
+        code.call(JIFFIES).store(Size::U64, 10, VALUE, 0);
+        code.map(1, self.flows.fd()).with(Op::Move, 2, 10).with_value(Op::Add, 2, KEY.into());
+        code.with(Op::Move, 3, 10).with_value(Op::Add, 3, VALUE.into()).with_value(Op::Move, 4, NO_EXIST);
+        code.call(MAP_UPDATE);
+    }
+
+    /// How many packets it has seen of a frame's direction, but for a first one; `None` if it has no such flow.
+    pub(crate) fn packets(&self, frame: &[u8]) -> Result<Option<u64>> {
+        let [from, to] = [&frame[26..30], &frame[30..34]];
+        let number = |address: &[u8]| u32::from_ne_bytes([address[0], address[1], address[2], address[3]]);
+        let swapped = number(from) > number(to);
+        let (ports, zero) = (&frame[34..38], [0; 4]);
+        let key = if swapped {
+            [to, from, &ports[2..], &ports[..2], &zero].concat()
+        } else {
+            [from, to, ports, &zero].concat()
+        };
+        let value: Option<[u64; 8]> = self.flows.get(&key)?;
+        Ok(value.map(|value| value[1 + usize::from(swapped)]))
+    }
 }
 
-const PROG_LOAD: libc::c_long = 5;
-const PROG_TEST_RUN: libc::c_long = 10;
-/// `BPF_F_TEST_XDP_LIVE_FRAMES`
-const LIVE_FRAMES: u32 = 2;
-const LOAD_8: u8 = 0x71;
-const LOAD_16: u8 = 0x69;
-const LOAD_32: u8 = 0x61;
-const LOAD_64: u8 = 0x79;
-const MOV: u8 = 0xbf;
-const MOV_IMM: u8 = 0xb7;
-const ADD_IMM: u8 = 0x07;
-const XOR: u8 = 0xaf;
-const JUMP_GREATER: u8 = 0x2d;
-const JUMP_NOT_IMM: u8 = 0x55;
-const EXIT: u8 = 0x95;
+/// Addresses, then ports, of the registers.
+fn store_key(code: &mut Code, [address, other_address, port, other_port]: [u8; 4]) {
+    code.store(Size::U32, 10, KEY, address).store(Size::U32, 10, KEY + 4, other_address);
+    code.store(Size::U16, 10, KEY + 8, port).store(Size::U16, 10, KEY + 10, other_port);
+}
+
+/// `XDP_PASS`; for TC any number will do.
+pub(crate) const PASS: i32 = 2;
+/// The register that points to the packet.
+pub(crate) const DATA: u8 = 7;
+/// On the stack.
+const KEY: i16 = -16;
+const VALUE: i16 = -80;
+/// `bpf_map_lookup_elem`
+pub(crate) const MAP_LOOKUP: i32 = 1;
+const MAP_UPDATE: i32 = 2;
+/// `bpf_jiffies64`
+const JIFFIES: i32 = 118;
+/// `BPF_NOEXIST`
+const NO_EXIST: i32 = 1;

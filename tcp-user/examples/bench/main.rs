@@ -2,11 +2,17 @@
 //! the profile this program is built with does not matter.
 
 mod agent;
+mod assembler;
 mod bare;
+mod bpf;
+mod chase;
 mod conversation;
-mod live;
+mod growth;
+mod hosts;
+mod opens;
 mod report;
 mod runs;
+mod source;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -24,7 +30,7 @@ struct Arguments {
     /// Fewer and shorter rounds, fewer flows.
     #[arg(long)]
     quick: bool,
-    /// Only one of its two parts.
+    /// Only one of its parts.
     #[arg(long)]
     only: Option<Part>,
     /// The binary to measure as the agent.
@@ -37,40 +43,83 @@ struct Arguments {
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Part {
-    /// What a packet costs in the kernel.
+    /// What a packet costs in the kernel: of one connection, and the next two parts.
     Packets,
+    /// By how many connections there are.
+    Growth,
+    /// Of a new connection.
+    Opens,
     /// What the agent costs with many connections.
     Agent,
+}
+
+impl Arguments {
+    fn want(&self, part: Part) -> bool {
+        match self.only {
+            None => true,
+            Some(Part::Packets) => part != Part::Agent,
+            Some(only) => part == only,
+        }
+    }
 }
 
 /// How much is measured.
 struct Size {
     /// Interleaved rounds.
     rounds: usize,
+    /// The same of what takes long.
+    long_rounds: usize,
     /// Runs of one frame in one system call.
     repeat: u32,
     /// Frames a round where each has its own system call.
     stream: u32,
-    /// Numbers of flows, growing.
+    /// Frames a round and case of many connections.
+    frames: u32,
+    /// Numbers of connections in the kernel programs alone, growing.
     flows: &'static [u32],
+    /// Of new connections a round, growing: the highest for which there is memory.
+    opens: &'static [u32],
+    /// As `flows`, of the agent.
+    agent: &'static [u32],
 }
 
-const QUICK: Size = Size { rounds: 7, repeat: 100_000, stream: 10_000, flows: &[1, 10_000, 100_000] };
-const WHOLE: Size =
-    Size { rounds: 11, repeat: 400_000, stream: 50_000, flows: &[1, 10_000, 100_000, 1_000_000] };
+const QUICK: Size = Size {
+    rounds: 7,
+    long_rounds: 7,
+    repeat: 100_000,
+    stream: 10_000,
+    frames: 100_000,
+    flows: &[1, 10_000, 100_000],
+    opens: &[100_000],
+    agent: &[1, 10_000, 100_000],
+};
+const WHOLE: Size = Size {
+    rounds: 11,
+    long_rounds: 7,
+    repeat: 400_000,
+    stream: 50_000,
+    frames: 200_000,
+    flows: &[1, 10_000, 100_000, 1_000_000, 4_000_000],
+    opens: &[100_000, 1_000_000],
+    agent: &[1, 10_000, 100_000, 1_000_000],
+};
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let size = if arguments.quick { &QUICK } else { &WHOLE };
-    let packets = (arguments.only != Some(Part::Agent)).then(|| packets(size)).transpose()?;
-    let agent = (arguments.only != Some(Part::Packets))
-        .then(|| agent::measure(&arguments.finwait, size.flows))
-        .transpose()?;
+    // Each part has a table of its own.
+    let want = |part| arguments.want(part);
+    let one = want(Part::Packets).then(|| one_flow(size)).transpose()?;
+    let growth = want(Part::Growth).then(|| growth::measure(size)).transpose()?;
+    let opens = want(Part::Opens).then(|| opens::measure(size)).transpose()?;
+    let agent = want(Part::Agent).then(|| agent::measure(&arguments.finwait, size.agent)).transpose()?;
     let report = json!({
         "kernel": fs::read_to_string("/proc/sys/kernel/osrelease")?.trim(),
         "load": fs::read_to_string("/proc/loadavg")?.trim(),
         "quick": arguments.quick,
-        "packets": packets,
+        "packets": one,
+        "growth": growth,
+        "opens": opens,
         "agent": agent,
     });
     if let Some(folder) = arguments.json.parent() {
@@ -82,21 +131,34 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-fn packets(size: &Size) -> Result<Value> {
-    let most = size.flows.iter().copied().max().unwrap_or(1);
-    let mut kernel = Kernel::load(&LoadOptions { max_flows: most * 2, ..LoadOptions::default() })?;
+/// What a packet of one connection costs.
+fn one_flow(size: &Size) -> Result<Value> {
+    let kernel = Kernel::load(&LoadOptions::default())?;
     for (name, count) in kernel.verified_instructions() {
         println!("verifier walked {count:>7} instructions for {name}");
     }
-    let mut events = kernel.take_events().context("the ring of events")?;
     let series = [
         runs::hot(&kernel, size, ProgramName::Xdp)?,
         runs::hot(&kernel, size, ProgramName::In)?,
         runs::bulk(&kernel, size)?,
-        runs::opens(&kernel, size, &mut events)?,
-        live::established(&mut kernel, size)?,
-        runs::many(&kernel, size)?,
     ];
     let instructions = kernel.verified_instructions().iter().copied().collect::<BTreeMap<_, _>>();
     Ok(json!({ "verified_instructions": instructions, "series": series }))
 }
+
+/// Those numbers of connections for which there is memory twice, in all that is compared.
+fn that_fit(flows: &[u32]) -> Result<Vec<u32>> {
+    let text = fs::read_to_string("/proc/meminfo").context("asking for the memory that is free")?;
+    let available =
+        text.lines().find_map(|line| line.strip_prefix("MemAvailable:")).context("MemAvailable")?;
+    let kib: u64 = available.trim().trim_end_matches(" kB").parse().context("MemAvailable")?;
+    let (fit, left_out): (Vec<u32>, Vec<u32>) =
+        flows.iter().partition(|&&flows| 2 * u64::from(flows) * BYTES_PER_CONNECTION < kib * 1024);
+    if !left_out.is_empty() {
+        println!("left out for want of memory: {left_out:?} connections");
+    }
+    Ok(fit)
+}
+
+/// finwait's, the hash map's and nf_conntrack's together, and as much memory as the first for the cache misses.
+const BYTES_PER_CONNECTION: u64 = 1500;

@@ -4,13 +4,13 @@ use serde_json::{Value, json};
 
 /// Rounds of several cases, all of which take their turn in every round.
 pub(crate) struct Series {
-    title: &'static str,
+    title: String,
     cases: Vec<(String, Vec<f64>)>,
 }
 
 impl Series {
-    pub(crate) fn new(title: &'static str) -> Series {
-        Series { title, cases: Vec::new() }
+    pub(crate) fn new(title: impl Into<String>) -> Series {
+        Series { title: title.into(), cases: Vec::new() }
     }
 
     /// Takes one measurement, in ns.
@@ -21,30 +21,40 @@ impl Series {
         }
     }
 
-    /// Prints each case beside the first one. With `reference`, what each adds over what that one adds.
+    /// The median of a case, ns.
+    pub(crate) fn median(&self, case: &str) -> Option<f64> {
+        self.rounds(case).map(|rounds| median(rounds.to_vec()))
+    }
+
+    /// The median of what a case takes more than `base` in the same round, ns.
+    pub(crate) fn added(&self, case: &str, base: &str) -> Option<f64> {
+        let (rounds, base) = (self.rounds(case)?, self.rounds(base)?);
+        Some(median(rounds.iter().zip(base).map(|(own, base)| own - base).collect()))
+    }
+
+    fn rounds(&self, case: &str) -> Option<&[f64]> {
+        self.cases.iter().find(|(name, _)| name == case).map(|(_, rounds)| rounds.as_slice())
+    }
+
+    /// Prints each case beside the one called `base`. With `reference`, what each adds over what that one adds.
     pub(crate) fn print(&self, base: &str, reference: Option<&str>) -> Value {
-        let rounds = |name: &str| self.cases.iter().find(|(case, _)| case == name).map(|(_, rounds)| rounds);
-        let Some(base) = rounds(base) else { return Value::Null };
-        let added = |rounds: &[f64]| median(rounds.iter().zip(base).map(|(own, base)| own - base).collect());
-        let reference = reference.and_then(rounds).map(|rounds| added(rounds));
-        println!("\n{} (ns; {} interleaved rounds)", self.title, base.len());
+        let Some(base_rounds) = self.rounds(base) else { return Value::Null };
+        let reference = reference.and_then(|reference| self.added(reference, base));
+        println!("\n{} (ns; {} interleaved rounds)", self.title, base_rounds.len());
         println!(
             "{:<44}{:>9}{:>9}{:>9}{:>9}{:>9}{:>9}",
             "", "median", "quarter", "3/4", "added", "ratio", "of ref."
         );
         let mut values = Vec::new();
         for (name, rounds) in &self.cases {
-            let (low, middle, high) =
-                (quantile(rounds.clone(), 1), median(rounds.clone()), quantile(rounds.clone(), 3));
-            let ratio = median(rounds.iter().zip(base).map(|(own, base)| own / base).collect());
-            let of_reference = reference.map(|reference| added(rounds) / reference);
+            let [low, middle, high] = [1, 2, 3].map(|quarters| quantile(rounds.clone(), quarters));
+            let added = self.added(name, base).unwrap_or(0.0);
+            let ratio = median(rounds.iter().zip(base_rounds).map(|(own, base)| own / base).collect());
+            let of_reference = reference.map(|reference| added / reference);
             let shown = of_reference.map_or_else(|| "-".to_owned(), |part| format!("{part:.2}"));
-            println!(
-                "{name:<44}{middle:>9.1}{low:>9.1}{high:>9.1}{:>9.1}{ratio:>9.2}{shown:>9}",
-                added(rounds)
-            );
+            println!("{name:<44}{middle:>9.1}{low:>9.1}{high:>9.1}{added:>9.1}{ratio:>9.2}{shown:>9}");
             values.push(json!({
-                "case": name, "median_ns": middle, "quartiles_ns": [low, high], "added_ns": added(rounds),
+                "case": name, "median_ns": middle, "quartiles_ns": [low, high], "added_ns": added,
                 "ratio": ratio, "part_of_reference": of_reference, "rounds_ns": rounds,
             }));
         }

@@ -1,12 +1,13 @@
 //! Costs by `BPF_PROG_TEST_RUN`: the program alone, no network stack around it.
 
-use anyhow::{Context as _, Result, ensure};
-use finwait::kernel::{Events, Kernel, ProgramName};
+use anyhow::{Context as _, Result};
+use finwait::kernel::{Kernel, ProgramName};
 use serde_json::Value;
 use tcp_common::{End, Flags};
 
 use crate::Size;
-use crate::bare::{Bare, Place};
+use crate::bare;
+use crate::bpf::Place;
 use crate::conversation::Conversation;
 use crate::report::Series;
 
@@ -20,7 +21,7 @@ pub(crate) fn hot(kernel: &Kernel, size: &Size, program: ProgramName) -> Result<
         _ => (Place::Tc, "TC, one flow, the same frame again"),
     };
     let (pass, parse_v4, parse_v6) =
-        (Bare::pass(place)?, Bare::parse(place, false)?, Bare::parse(place, true)?);
+        (bare::pass(place)?, bare::parse(place, false)?, bare::parse(place, true)?);
     kernel.table().clear();
     for frame in ONE_V4.opening().iter().chain(&ONE_V6.opening()) {
         kernel.test_run(program, frame, 1)?;
@@ -30,9 +31,9 @@ pub(crate) fn hot(kernel: &Kernel, size: &Size, program: ProgramName) -> Result<
     let mut series = Series::new(title);
     for _ in 0..size.rounds {
         let ours = |frame: &[u8]| -> Result<f64> { Ok(ns(kernel.test_run(program, frame, size.repeat)?.1)) };
-        series.add("pass only", ns(pass.run(&ONE_V4.ack(), size.repeat)?));
-        series.add("bare parse IPv4", ns(parse_v4.run(&ONE_V4.ack(), size.repeat)?));
-        series.add("bare parse IPv6", ns(parse_v6.run(&ONE_V6.ack(), size.repeat)?));
+        series.add("pass only", pass.run(&ONE_V4.ack(), size.repeat)?);
+        series.add("bare parse IPv4", parse_v4.run(&ONE_V4.ack(), size.repeat)?);
+        series.add("bare parse IPv6", parse_v6.run(&ONE_V6.ack(), size.repeat)?);
         series.add("finwait, ARP", ours(&arp)?);
         series.add("finwait, established ACK IPv4", ours(&ONE_V4.ack())?);
         series.add("finwait, established ACK IPv6", ours(&ONE_V6.ack())?);
@@ -42,7 +43,7 @@ pub(crate) fn hot(kernel: &Kernel, size: &Size, program: ProgramName) -> Result<
 
 /// Bulk data, each segment a new one: one run a system call, timed by the kernel inside it.
 pub(crate) fn bulk(kernel: &Kernel, size: &Size) -> Result<Value> {
-    let pass = Bare::pass(Place::Xdp)?;
+    let pass = bare::pass(Place::Xdp)?;
     let mut series = Series::new("XDP, one flow, a new segment each run");
     for _ in 0..size.rounds {
         for (name, half_closed) in [("open", false), ("half-closed", true)] {
@@ -57,7 +58,7 @@ pub(crate) fn bulk(kernel: &Kernel, size: &Size) -> Result<Value> {
             for number in 0..size.stream {
                 let seq = 5001 + number * 1000;
                 let data = ONE_V4.frame(End::B, Flags::ACK, (seq, next_a, 1000));
-                floor += ns(pass.run(&data, 1)?);
+                floor += pass.run(&data, 1)?;
                 ours += run(kernel, &data)?;
                 if number % 16 == 15 {
                     run(kernel, &ONE_V4.frame(End::A, Flags::ACK, (next_a, seq + 1000, 0)))?;
@@ -70,71 +71,6 @@ pub(crate) fn bulk(kernel: &Kernel, size: &Size) -> Result<Value> {
         }
     }
     Ok(series.print("pass only", None))
-}
-
-/// Established ACKs in random order of some or all of the flows in the table.
-pub(crate) fn many(kernel: &Kernel, size: &Size) -> Result<Value> {
-    let pass = Bare::pass(Place::Xdp)?;
-    let mut series = Series::new("XDP, established ACK IPv4, so many flows of a table in random order");
-    kernel.table().clear();
-    for number in 0..size.flows.iter().copied().max().unwrap_or(1) {
-        open(kernel, Conversation { ipv6: false, number })?;
-    }
-    let mut fewest = 1.0_f64;
-    for _ in 0..size.rounds {
-        for &flows in size.flows {
-            let before = kernel.counters()?.predicted[0];
-            let (mut ours, mut floor) = (0.0, 0.0);
-            for _ in 0..size.stream {
-                let frame = Conversation { ipv6: false, number: fastrand::u32(0..flows) }.ack();
-                floor += ns(pass.run(&frame, 1)?);
-                ours += run(kernel, &frame)?;
-            }
-            // A flow that found no place in the table costs its look and the machine's: part of the truth, and told.
-            let predicted = kernel.counters()?.predicted[0] - before;
-            fewest = fewest.min(predicted as f64 / f64::from(size.stream));
-            if flows == 1 {
-                series.add("pass only", floor / f64::from(size.stream));
-            }
-            series.add(&format!("finwait, {flows} flows"), ours / f64::from(size.stream));
-        }
-    }
-    ensure!(fewest > 0.9, "only {:.1} % of a round's ACKs were predicted", 100.0 * fewest);
-    let value = series.print("pass only", None);
-    println!(
-        "predicted in the worst round: {:.2} %; table: {:?}",
-        100.0 * fewest,
-        kernel.table().entries().count()
-    );
-    Ok(value)
-}
-
-/// SYN, SYN-ACK and ACK of connections never seen before, with the events they make.
-pub(crate) fn opens(kernel: &Kernel, size: &Size, events: &mut Events) -> Result<Value> {
-    let pass = Bare::pass(Place::Xdp)?;
-    let mut series = Series::new("XDP, a new connection: SYN, SYN-ACK and ACK, three runs");
-    let mut told = 0;
-    for _ in 0..size.rounds {
-        kernel.table().clear();
-        events.drain(usize::MAX, |_| {});
-        let (mut ours, mut floor) = (0.0, 0.0);
-        for number in 0..size.stream {
-            let opening = Conversation { ipv6: false, number }.opening();
-            for frame in &opening[..3] {
-                floor += ns(pass.run(frame, 1)?);
-                ours += run(kernel, frame)?;
-            }
-            if number % 512 == 511 {
-                told += events.drain(usize::MAX, |_| {});
-            }
-        }
-        told += events.drain(usize::MAX, |_| {});
-        series.add("pass only, three runs", floor / f64::from(size.stream));
-        series.add("finwait", ours / f64::from(size.stream));
-    }
-    let value = series.print("pass only, three runs", None);
-    println!("events read: {told} of {} connections", u64::from(size.stream) * size.rounds as u64);
-    Ok(value)
 }
 
 fn open(kernel: &Kernel, conversation: Conversation) -> Result<()> {
