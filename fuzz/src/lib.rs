@@ -9,12 +9,13 @@ use std::path::Path;
 use finwait::cli::parse_config;
 use finwait::filter::Filter;
 use finwait::replay::{Input, Options, run_input};
-use tcp_common::flow::Closer;
+use tcp_common::flow::{Closer, Told};
 use tcp_common::wire::{self, Link};
 use tcp_common::{End, Flow, FlowKey, Outcome, Rules, Segment, State};
 
 #[path = "../../tcp-common/tests/model/mod.rs"]
 mod model;
+mod query;
 
 use model::{Hostile, Script, World};
 
@@ -22,13 +23,15 @@ use model::{Hostile, Script, World};
 pub type Target = fn(&[u8]);
 
 /// Every target by its name, which is the name of its folder in `corpus`.
-pub const TARGETS: [(&str, Target); 6] = [
+pub const TARGETS: [(&str, Target); 8] = [
     ("parser", parser),
     ("machine", machine),
+    ("adopted", adopted),
     ("endpoints", endpoints),
     ("capture", capture),
     ("filter", filter),
     ("config", config),
+    ("query", query::query),
 ];
 
 /// Frames, with and without an Ethernet header: what is read is in the frame, both directions make one key.
@@ -45,10 +48,27 @@ fn parser(bytes: &[u8]) {
 /// Hostile segments and the clock: never a panic, symmetric, and the clock ends it.
 fn machine(bytes: &[u8]) {
     let mut script = Script::new(bytes);
-    let mut hostile = Hostile::new(&mut script);
-    let (mut flow, mut mirror) = (Flow::EMPTY, Flow::EMPTY);
+    let hostile = Hostile::new(&mut script);
+    stand(&mut script, hostile, Flow::EMPTY, Flow::EMPTY);
+}
+
+/// The same where a host has told of the connection, whatever is true.
+fn adopted(bytes: &[u8]) {
+    let mut script = Script::new(bytes);
+    let state = State::ALL[script.below(State::ALL.len())];
+    let wscale = (script.below(2) == 0).then_some([7, 14]);
+    let hostile = Hostile::new(&mut script);
+    let told = Told { state, time_wait_at_ns: hostile.now_ns, wscale };
+    if let (Some(flow), Some(mirror)) =
+        (Flow::adopted(hostile.now_ns, End::A, &told), Flow::adopted(hostile.now_ns, End::B, &told))
+    {
+        stand(&mut script, hostile, flow, mirror);
+    }
+}
+
+fn stand(script: &mut Script, mut hostile: Hostile, mut flow: Flow, mut mirror: Flow) {
     while !script.is_over() {
-        let (sender, segment) = hostile.next(&mut script);
+        let (sender, segment) = hostile.next(script);
         let outcome = see(&mut flow, hostile.now_ns, sender, &segment);
         let mirrored = see(&mut mirror, hostile.now_ns, sender.peer(), &segment);
         assert_eq!(outcome.cause, mirrored.cause);

@@ -7,6 +7,7 @@ use bytes::{Buf as _, Bytes, BytesMut};
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 
 /// The agent cannot be reached: exit code 3.
@@ -31,6 +32,14 @@ pub async fn get(socket: &Path, path: &str) -> Result<Answer> {
     let stream = UnixStream::connect(socket)
         .await
         .map_err(|reason| NotReachable { socket: socket.display().to_string(), reason })?;
+    ask(stream, path).await
+}
+
+/// Asks who is at the other end of a stream.
+pub async fn ask<S>(stream: S, path: &str) -> Result<Answer>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection);
     let request = hyper::Request::get(path).header("host", "finwait").body(Empty::<Bytes>::new())?;

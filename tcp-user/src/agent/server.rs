@@ -94,11 +94,12 @@ pub fn metrics_routes(app: App) -> Router {
         .with_state(app)
 }
 
+/// What can be asked of `/connections`.
 #[derive(Deserialize)]
-struct Which {
+pub struct Which {
     /// Those too that are over and only remembered for late segments.
     #[serde(default)]
-    all: bool,
+    pub all: bool,
 }
 
 /// A line a connection, as many as there are, never all in memory.
@@ -129,13 +130,15 @@ async fn connections(State(app): State<App>, Query(which): Query<Which>) -> Resp
     ndjson(Body::from_stream(body))
 }
 
+/// What can be asked of `/events`.
 #[derive(Deserialize)]
-struct Wanted {
+pub struct Wanted {
+    /// Of which connections.
     #[serde(default)]
-    filter: String,
+    pub filter: String,
     /// Each event with its connection, for those who know more about that than the agent.
     #[serde(default)]
-    connections: bool,
+    pub connections: bool,
 }
 
 /// A line of `/events?connections=true`.

@@ -1,0 +1,89 @@
+//! The query protocol, from both sides: what an agent is asked, and what a CLI is answered.
+
+use std::cell::LazyCell;
+use std::fmt::Debug;
+use std::io;
+
+use axum::extract::Query;
+use axum::http::Uri;
+use finwait::agent::report::Stats;
+use finwait::agent::server::{Observed, Status, Wanted, Which};
+use finwait::client;
+use finwait::filter::Filter;
+use finwait::output::{EventWriter, Format, ListWriter, Palette};
+use finwait::view::{Connection, Event};
+use jiff::Timestamp;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::io::AsyncWriteExt as _;
+use tokio::runtime::{Builder, Runtime};
+
+/// `Q` and a request's path, `H` and all that comes on the socket, or a line of an answer.
+pub(crate) fn query(bytes: &[u8]) {
+    match bytes.split_first() {
+        Some((b'Q', path)) => request(path),
+        Some((b'H', answer)) => RUNTIME.with(|runtime| runtime.block_on(hear(answer.to_vec()))),
+        _ => line(bytes),
+    }
+}
+
+thread_local! {
+    static RUNTIME: LazyCell<Runtime> =
+        const { LazyCell::new(|| Builder::new_current_thread().build().expect("a runtime")) };
+}
+
+/// The agent's side: what the handlers read out of the path.
+fn request(path: &[u8]) {
+    let Ok(uri) = Uri::try_from(path) else { return };
+    let _ = Query::<Which>::try_from_uri(&uri);
+    if let Ok(Query(wanted)) = Query::<Wanted>::try_from_uri(&uri)
+        && let Err(error) = Filter::parse(&wanted.filter)
+    {
+        assert!(!error.to_string().is_empty());
+    }
+}
+
+/// The CLI's side, the whole of it.
+async fn hear(answer: Vec<u8>) {
+    let (near, mut far) = tokio::io::duplex(1 << 16);
+    let agent = tokio::spawn(async move {
+        let _ = far.write_all(&answer).await;
+    });
+    if let Ok(mut answer) = client::ask(near, "/connections").await {
+        while let Ok(Some(read)) = answer.line().await {
+            line(&read);
+        }
+    }
+    let _ = agent.await;
+}
+
+/// What is understood of a line is understood again when it is written, and is written in every form.
+fn line(bytes: &[u8]) {
+    if let Some(connection) = again::<Connection>(bytes) {
+        for &format in Format::ALL {
+            let mut list = ListWriter::new(io::sink(), format, Palette::COLOURED, Timestamp::UNIX_EPOCH)
+                .expect("a sink takes everything");
+            list.push(&connection).expect("a sink takes everything");
+            assert_eq!(list.finish().expect("a sink takes everything"), 1);
+        }
+    }
+    let observed = again::<Observed<Connection, Event>>(bytes).map(|observed| observed.event);
+    if let Some(event) = observed.or_else(|| again::<Event>(bytes)) {
+        for &format in Format::ALL {
+            let mut events = EventWriter::new(io::sink(), format, Palette::COLOURED).expect("a sink");
+            events.push(&event).expect("a sink takes everything");
+            assert_eq!(events.finish().expect("a sink takes everything"), 1);
+        }
+    }
+    again::<Stats>(bytes);
+    again::<Status>(bytes);
+}
+
+/// Moments may lose digits when they are written first, and no more after that.
+fn again<T: Serialize + DeserializeOwned + Debug>(bytes: &[u8]) -> Option<T> {
+    let first: T = serde_json::from_slice(bytes).ok()?;
+    let written = serde_json::to_string(&first).expect("a record can be written");
+    let second: T = serde_json::from_str(&written).expect("what was written can be read");
+    assert_eq!(serde_json::to_string(&second).expect("a record can be written"), written);
+    Some(first)
+}
