@@ -1,5 +1,7 @@
 //! The key of a flow: one for both directions.
 
+use core::num::Wrapping;
+
 use crate::state::End;
 
 /// An address as a number, high half first; IPv4 as `::ffff:a.b.c.d` (RFC 4291 2.5.5.2).
@@ -37,14 +39,8 @@ pub struct FlowKey {
 pub struct FlowKey4 {
     /// Address of end A in the high half, of end B in the low one.
     pub addresses: u64,
-    /// Port of end A, host byte order.
-    pub port_a: u16,
-    /// Port of end B, host byte order.
-    pub port_b: u16,
-    /// As in [`FlowKey`].
-    pub vlan: u16,
-    /// 4.
-    pub family: u16,
+    /// Port of end B in bits 0..16, of end A in bits 16..32, host byte order; VLAN as in [`FlowKey`] in bits 32..48.
+    pub ports: u64,
 }
 
 const _: () = assert!(size_of::<FlowKey>() == 40 && size_of::<FlowKey4>() == 16);
@@ -55,8 +51,8 @@ pub trait TableKey: Copy + PartialEq {
     fn of(key: &FlowKey) -> Self;
     /// The key in the form that all of the agent knows.
     fn flow_key(&self) -> FlowKey;
-    /// Keyed with a secret seed, so that nobody outside can aim at one place of the table.
-    fn hash(&self, seed: u64) -> u64;
+    /// Keyed, so that nobody outside can aim at one place of the table.
+    fn hash(&self, secret: &Secret) -> u32;
     /// Whether both ends are the same endpoint (a socket connected to itself): direction cannot be told.
     fn is_self_connect(&self) -> bool;
 }
@@ -110,12 +106,12 @@ impl TableKey for FlowKey {
     }
 
     #[inline(always)]
-    fn hash(&self, seed: u64) -> u64 {
+    fn hash(&self, Secret(secret): &Secret) -> u32 {
         let [a, b] = self.address_a;
         let [c, d] = self.address_b;
-        let first = mix(seed ^ a ^ c.rotate_left(29));
-        let second = mix(first ^ b ^ d.rotate_left(31));
-        mix(second ^ ports(self.port_a, self.port_b, self.vlan) ^ d)
+        let rest = ports(self.port_a, self.port_b, self.vlan);
+        let [k0, k1, k2, k3, k4] = secret;
+        finish(times(a, k0) + times(b, k1) + times(c, k2) + times(d, k3) + times(rest, k4))
     }
 
     #[inline(always)]
@@ -127,40 +123,58 @@ impl TableKey for FlowKey {
 impl TableKey for FlowKey4 {
     #[inline(always)]
     fn of(key: &FlowKey) -> FlowKey4 {
-        let FlowKey { address_a: [_, a], address_b: [_, b], port_a, port_b, vlan, family } = *key;
-        FlowKey4 { addresses: a << 32 | b & 0xffff_ffff, port_a, port_b, vlan, family }
+        let FlowKey { address_a: [_, a], address_b: [_, b], port_a, port_b, vlan, .. } = *key;
+        FlowKey4 { addresses: a << 32 | b & 0xffff_ffff, ports: ports(port_a, port_b, vlan) }
     }
 
     fn flow_key(&self) -> FlowKey {
-        let FlowKey4 { addresses, port_a, port_b, vlan, family } = *self;
-        let (a, b) = ((addresses >> 32) as u32, addresses as u32);
-        FlowKey { address_a: v4_mapped(a), address_b: v4_mapped(b), port_a, port_b, vlan, family }
+        let FlowKey4 { addresses, ports } = *self;
+        FlowKey {
+            address_a: v4_mapped((addresses >> 32) as u32),
+            address_b: v4_mapped(addresses as u32),
+            port_a: (ports >> 16) as u16,
+            port_b: ports as u16,
+            vlan: (ports >> 32) as u16,
+            family: 4,
+        }
     }
 
     #[inline(always)]
-    fn hash(&self, seed: u64) -> u64 {
-        mix(mix(seed ^ self.addresses) ^ ports(self.port_a, self.port_b, self.vlan))
+    fn hash(&self, Secret([k0, k1, ..]): &Secret) -> u32 {
+        finish(times(self.addresses, k0) + times(self.ports, k1))
     }
 
     #[inline(always)]
     fn is_self_connect(&self) -> bool {
-        self.port_a == self.port_b && (self.addresses >> 32) as u32 == self.addresses as u32
+        (self.ports >> 16) as u16 == self.ports as u16
+            && (self.addresses >> 32) as u32 == self.addresses as u32
     }
 }
 
 #[inline(always)]
 const fn ports(a: u16, b: u16, vlan: u16) -> u64 {
-    (a as u64) | (b as u64) << 16 | (vlan as u64) << 32
+    (b as u64) | (a as u64) << 16 | (vlan as u64) << 32
 }
 
-/// The MurmurHash3 finalizer.
+/// What the hash is keyed with: random numbers, two for each 64 bits of a key.
+///
+/// The hash is NH (RFC 4418 5.2.2): whatever two keys somebody chooses who does not know the secret, their hashes are
+/// equal with a chance of 1 in 2^32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Secret(pub [[u32; 2]; 5]);
+
+/// One term of NH: two words of 32 bits, to each of which the secret's is added, multiplied.
 #[inline(always)]
-const fn mix(mut h: u64) -> u64 {
-    h ^= h >> 33;
-    h = h.wrapping_mul(0xff51_afd7_ed55_8ccd);
-    h ^= h >> 33;
-    h = h.wrapping_mul(0xc4ce_b9fe_1a85_ec53);
-    h ^ (h >> 33)
+const fn times(words: u64, secret: &[u32; 2]) -> Wrapping<u64> {
+    let high = ((words >> 32) as u32).wrapping_add(secret[0]);
+    let low = (words as u32).wrapping_add(secret[1]);
+    Wrapping(high as u64 * low as u64)
+}
+
+/// Neighbouring keys make an arithmetic progression until here; all of its bits move those that name the place.
+#[inline(always)]
+const fn finish(Wrapping(sum): Wrapping<u64>) -> u32 {
+    ((sum ^ sum >> 32).wrapping_mul(0xff51_afd7_ed55_8ccd) >> 32) as u32
 }
 
 /// Address and port of one end.
@@ -233,18 +247,26 @@ mod tests {
 
     #[test]
     fn every_part_of_a_key_and_the_seed_change_the_hash() {
-        let of = |a: [u8; 4], b: [u8; 4], ports: (u16, u16), vlan: u16, seed: u64| {
+        const SEED: u32 = 0x0123_4567;
+        let of = |a: [u8; 4], b: [u8; 4], ports: (u16, u16), vlan: u16, seed: u32| {
+            let secret = Secret([
+                [seed, seed ^ 1],
+                [seed * 3, seed * 5],
+                [seed * 7, 1],
+                [seed * 9, 2],
+                [seed * 11, 3],
+            ]);
             let (key, _) = FlowKey::new(Endpoint::v4(a, ports.0), Endpoint::v4(b, ports.1), vlan, 4);
-            (FlowKey4::of(&key).hash(seed), key.hash(seed))
+            (FlowKey4::of(&key).hash(&secret), key.hash(&secret))
         };
-        let base = of([10, 0, 0, 1], [10, 0, 0, 2], (1, 2), 0, 1);
+        let base = of([10, 0, 0, 1], [10, 0, 0, 2], (1, 2), 0, SEED);
         for other in [
-            of([10, 0, 0, 0], [10, 0, 0, 2], (1, 2), 0, 1),
-            of([10, 0, 0, 1], [10, 0, 0, 3], (1, 2), 0, 1),
-            of([10, 0, 0, 1], [10, 0, 0, 2], (3, 2), 0, 1),
-            of([10, 0, 0, 1], [10, 0, 0, 2], (1, 3), 0, 1),
-            of([10, 0, 0, 1], [10, 0, 0, 2], (1, 2), 1, 1),
-            of([10, 0, 0, 1], [10, 0, 0, 2], (1, 2), 0, 2),
+            of([10, 0, 0, 0], [10, 0, 0, 2], (1, 2), 0, SEED),
+            of([10, 0, 0, 1], [10, 0, 0, 3], (1, 2), 0, SEED),
+            of([10, 0, 0, 1], [10, 0, 0, 2], (3, 2), 0, SEED),
+            of([10, 0, 0, 1], [10, 0, 0, 2], (1, 3), 0, SEED),
+            of([10, 0, 0, 1], [10, 0, 0, 2], (1, 2), 1, SEED),
+            of([10, 0, 0, 1], [10, 0, 0, 2], (1, 2), 0, SEED + 1),
         ] {
             assert!(base.0 != other.0 && base.1 != other.1);
         }

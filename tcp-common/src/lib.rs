@@ -23,6 +23,6 @@ pub mod wire;
 
 pub use flow::{Cause, CloseKind, Flow, Outcome, Previous, Rules};
 pub use ignored::Ignored;
-pub use key::{Address, Endpoint, FlowKey, FlowKey4, TableKey};
+pub use key::{Address, Endpoint, FlowKey, FlowKey4, Secret, TableKey};
 pub use segment::{Flags, Kind, Segment};
 pub use state::{End, State};

@@ -5,13 +5,13 @@
 
 use crate::flow::{Flow, Prediction};
 use crate::ignored::Ignored;
-use crate::key::{FlowKey, FlowKey4, TableKey};
+use crate::key::{FlowKey, FlowKey4, Secret, TableKey};
 use crate::segment::Segment;
 use crate::state::State;
 use crate::table::Tag;
 
 /// Version of every layout in this module; the agent refuses maps of another one.
-pub const LAYOUT: u32 = 3;
+pub const LAYOUT: u32 = 4;
 
 /// One place of a flow table. Its first cache line finds the flow and takes what was predicted.
 #[repr(C, align(64))]
@@ -79,12 +79,11 @@ const fn is_finished(state: u8) -> bool {
     state == State::TimeWait as u8 || state == State::Closed as u8
 }
 
-/// A hook in the short form of [`crate::flow::Lane`]. Two hooks may share it: then copies of a packet at both are not told
-/// apart, with a chance of 1 in 65535.
+/// A hook in the short form of [`crate::flow::Lane`]. Two interfaces whose indices are equal modulo 2^14 share it: copies of
+/// a packet at both are not told apart then.
 #[inline(always)]
 pub const fn short_hook(hook: u32) -> u16 {
-    let folded = (hook.wrapping_mul(0x9e37_79b1) >> 16) as u16;
-    if folded == 0 { 1 } else { folded }
+    (hook << 1 | 1) as u16
 }
 
 /// What the kernel tells the agent at once. The table stays the truth.
@@ -207,11 +206,11 @@ pub mod segment_kind {
 pub struct Settings {
     /// The rules of the state machine.
     pub rules: crate::flow::Rules,
-    /// Secret of [`Home::of`](crate::table::Home::of).
-    pub seed: u64,
-    /// Time to use instead of the kernel's clock, ns; 0 = the kernel's clock. For tests.
+    /// What the hash is keyed with.
+    pub secret: Secret,
+    /// Time to use instead of the kernel's clock, ns; 0 = the kernel's clock. For tests, with `jiffy_ns` 0.
     pub clock_ns: u64,
-    /// Silence after which an ESTABLISHED end is given up, ns; `u64::MAX` = never.
+    /// Silence after which an ESTABLISHED end is given up, ns; `i64::MAX` = never.
     pub steady_silence_ns: u64,
     /// Length of a jiffy, ns; 0 = unknown: the exact clock for every packet.
     pub jiffy_ns: u64,
@@ -227,6 +226,22 @@ pub struct Settings {
     pub reserved: u32,
 }
 
+impl Settings {
+    /// Before the agent has set any.
+    pub const NONE: Settings = Settings {
+        rules: crate::flow::Rules::RFC,
+        secret: Secret([[0; 2]; 5]),
+        clock_ns: 0,
+        steady_silence_ns: 0,
+        jiffy_ns: 0,
+        jiffies_at_ns: 0,
+        places_v4: 0,
+        places_v6: 0,
+        layout: LAYOUT,
+        reserved: 0,
+    };
+}
+
 /// The two clocks of the kernel at one moment.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
@@ -237,4 +252,4 @@ pub struct Clocks {
     pub monotonic_ns: u64,
 }
 
-const _: () = assert!(size_of::<Settings>() == 184);
+const _: () = assert!(size_of::<Settings>() == 216);

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use tcp_common::flow::Prediction;
 use tcp_common::record::short_hook;
 use tcp_common::wire::plain::{self, Plain};
-use tcp_common::wire::{Link, parse};
+use tcp_common::wire::{Bytes as _, Link, parse};
 use tcp_common::{End, Flags, Flow, FlowKey, FlowKey4, Kind, Rules, Segment, TableKey as _};
 
 /// What a slot of the table is to a packet.
@@ -18,14 +18,9 @@ struct Resting {
 
 impl Resting {
     fn segment(&mut self, now_ns: u64, sender: End, segment: &Segment, rules: &Rules) {
-        let plain = Plain {
-            key: (),
-            sender,
-            seq: segment.seq,
-            ack: segment.ack,
-            payload_len: segment.payload_len,
-            window: segment.window,
-        };
+        let tcp = header_of(segment);
+        let tcp = tcp[..].header::<20>(0).expect("as long as that");
+        let plain = Plain { key: (), sender: sender as usize, payload_len: segment.payload_len, tcp };
         let silence = rules.silence_ns[tcp_common::State::Established as usize];
         let is_plain = segment.kind() == Kind::Ack;
         let wire_segments = u32::from(segment.wire_segments);
@@ -49,6 +44,15 @@ impl Resting {
         }
         flow
     }
+}
+
+/// What a plain segment is read from.
+fn header_of(segment: &Segment) -> [u8; 20] {
+    let mut header = [0; 20];
+    header[4..8].copy_from_slice(&segment.seq.to_be_bytes());
+    header[8..12].copy_from_slice(&segment.ack.to_be_bytes());
+    header[14..16].copy_from_slice(&segment.window.to_be_bytes());
+    header
 }
 
 /// One step of a conversation: mostly the next segment in order, sometimes anything.
@@ -207,20 +211,19 @@ fn compare(bytes: &[u8], link: Link) -> usize {
     let Some(start) = plain::start(bytes, link, None) else { return 0 };
     let read = match start.version {
         4 => plain::v4(bytes, start).map(|read| {
-            let Plain { key, sender, seq, ack, payload_len, window } = read;
-            Plain { key: FlowKey4::flow_key(&key), sender, seq, ack, payload_len, window }
+            let Plain { key, sender, payload_len, tcp } = read;
+            Plain { key: FlowKey4::flow_key(&key), sender, payload_len, tcp }
         }),
         6 => plain::v6(bytes, start),
         _ => None,
     };
-    let Some(read): Option<Plain<FlowKey>> = read else { return 0 };
+    let Some(read): Option<Plain<FlowKey, _>> = read else { return 0 };
     let parsed = parse(bytes, link, None).expect("what is plain is parsed");
     let segment = parsed.segment;
     assert_eq!(segment.kind(), Kind::Ack);
-    let Plain { key, sender, seq, ack, payload_len, window } = read;
     assert_eq!(
-        (key, sender, seq, ack, payload_len, window),
-        (parsed.key, parsed.sender, segment.seq, segment.ack, segment.payload_len, segment.window)
+        (read.key, read.sender, read.seq(), read.ack(), read.payload_len, read.window()),
+        (parsed.key, parsed.sender as usize, segment.seq, segment.ack, segment.payload_len, segment.window)
     );
     1
 }

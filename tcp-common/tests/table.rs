@@ -4,9 +4,9 @@
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 use tcp_common::table::{self, Home, Memory, NOWHERE, Tag, Took, Victim, Word, places_for};
-use tcp_common::{Endpoint, FlowKey, FlowKey4, TableKey as _};
+use tcp_common::{Endpoint, FlowKey, FlowKey4, Secret, TableKey as _};
 
-const SEED: u64 = 0x5eed_0ff1_0a7a_b1e5;
+const SECRET: Secret = Secret([[0x5eed_0ff1, 0x0a7a_b1e5]; 5]);
 
 struct Place {
     tag: AtomicU64,
@@ -29,7 +29,7 @@ impl Plain {
     }
 
     fn home(&self, number: u32) -> Home {
-        Home::of(&key(number), SEED, self.places())
+        Home::of(&key(number), &SECRET, self.places())
     }
 
     fn find(&self, number: u32) -> Option<u32> {
@@ -88,13 +88,13 @@ impl Memory for &Plain {
 
     fn has_key(self, index: u32, key: &FlowKey4) -> bool {
         let [addresses, ports] = &self.places[index as usize].key;
-        addresses.load(SeqCst) == key.addresses && ports.load(SeqCst) == key.port_a.into()
+        addresses.load(SeqCst) == key.addresses && ports.load(SeqCst) == key.ports
     }
 
     fn set_key(self, index: u32, key: &FlowKey4) {
         let [addresses, ports] = &self.places[index as usize].key;
         addresses.store(key.addresses, SeqCst);
-        ports.store(key.port_a.into(), SeqCst);
+        ports.store(key.ports, SeqCst);
     }
 
     fn last_ns(self, _: u32) -> u64 {
@@ -136,7 +136,7 @@ fn and_so_do_those_that_come_after_them() {
     let rated = 50_000;
     let table = Plain::new(places_for(rated));
     (0..rated).for_each(|number| assert!(table.open(number)));
-    let mut random = SEED;
+    let mut random = 0x5eed_0ff1_0a7a_b1e5_u64;
     let mut open: Vec<u32> = (0..rated).collect();
     for number in rated..rated * 6 {
         random ^= random << 13;
@@ -159,7 +159,7 @@ fn a_window_of_neighbours_would_not_do() {
     let mut taken = vec![false; places as usize];
     let mut refused = 0;
     for number in 0..flows {
-        let home = Home::of(&key(number), SEED, places).index;
+        let home = Home::of(&key(number), &SECRET, places).index;
         match (home..home + 8).map(|index| (index % places) as usize).find(|&index| !taken[index]) {
             Some(index) => taken[index] = true,
             None => refused += 1,
@@ -174,13 +174,62 @@ fn a_place_leads_back_to_its_home() {
     for home in [0, 1, 700, places - 1] {
         let mut seen = vec![false; places as usize];
         let home = (0..u32::MAX)
-            .map(|number| Home::of(&key(number), SEED, places))
+            .map(|number| Home::of(&key(number), &SECRET, places))
             .find(|found| found.index == home)
             .expect("some key has it");
         for step in 0..table::REACH {
             let index = home.at(step);
             assert_eq!(Home::back(index, step, places), home);
             assert!(!std::mem::replace(&mut seen[index as usize], true), "a place twice");
+        }
+    }
+}
+
+/// Keys that count up make no more pairs of one home than random numbers do, whatever the secret.
+#[test]
+fn neighbouring_keys_are_spread_as_random_ones_are() {
+    const KEYS: u32 = 1 << 16;
+    let v4 = |address: u32, port: u16| {
+        let client = Endpoint { address: [0, 0xffff_0000_0000 | u64::from(address)], port };
+        FlowKey::new(client, Endpoint::v4([192, 0, 2, 1], 443), 0, 4).0
+    };
+    let v6 = |high: u64, low: u64, port: u16| {
+        let client = Endpoint { address: [high, low], port };
+        FlowKey::new(client, Endpoint { address: [0x2001_0db8 << 32, 1], port: 443 }, 0, 6).0
+    };
+    let series: [&dyn Fn(u32) -> FlowKey; 6] = [
+        &|number| v4(0x0a00_0001, number as u16),
+        &|number| v4(0x0a00_0000 + number, 40_000),
+        &|number| v4(0x0a00_0000 + (number >> 8 << 16), (number & 0xff) as u16 * 256),
+        &|number| v6(0x2001_0db8 << 32, u64::from(number), 40_000),
+        &|number| v6((0x2001_0db8 << 32) + (u64::from(number) << 16), 1, 40_000),
+        &|number| v6(0x2001_0db8 << 32 | u64::from(number & 0xff), 1, (number >> 8) as u16),
+    ];
+    let mut random = 0x5eed_0ff1_0a7a_b1e5_u64;
+    let mut next = || {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        (random >> 16) as u32
+    };
+    for round in 0..40 {
+        let secret = Secret([[(); 2]; 5].map(|pair| pair.map(|()| next())));
+        for (number, key_of) in series.iter().enumerate() {
+            let mut homes = vec![0u32; KEYS as usize];
+            for key in (0..KEYS).map(key_of) {
+                let home = match key.family {
+                    4 => Home::of(&FlowKey4::of(&key), &secret, KEYS),
+                    _ => Home::of(&key, &secret, KEYS),
+                };
+                homes[home.index as usize] += 1;
+            }
+            let pairs: u32 = homes.iter().map(|&flows| flows * flows.saturating_sub(1) / 2).sum();
+            // As many homes as keys: KEYS / 2 pairs, with a deviation of the square root of that.
+            assert!(pairs < KEYS / 2 * 11 / 10, "secret {round}, series {number}: {pairs} pairs of one home");
+            assert!(
+                homes.iter().all(|&flows| flows <= 12),
+                "secret {round}, series {number}: a crowded home"
+            );
         }
     }
 }

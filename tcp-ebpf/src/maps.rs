@@ -1,12 +1,14 @@
 //! The maps. Sizes here are placeholders where the agent chooses the size at load.
 
+use core::cell::UnsafeCell;
+
 use aya_ebpf::{
     macros::map,
     maps::{Array, PerCpuArray, ProgramArray, RingBuf},
 };
 use tcp_common::record::{Clocks, Counters, Settings, Slot4, Slot6};
 
-use crate::observe::Work;
+use crate::{observe::Work, packet::opaque};
 
 /// `BPF_F_MMAPABLE`: the agent reads, expires and lists the tables without system calls.
 const MMAPABLE: u32 = 1 << 10;
@@ -24,8 +26,22 @@ pub static DIRECTORY_V4: Array<u64> = Array::with_max_entries(1024, MMAPABLE);
 #[map]
 pub static DIRECTORY_V6: Array<u64> = Array::with_max_entries(1024, MMAPABLE);
 
-#[map]
-pub static SETTINGS: Array<Settings> = Array::with_max_entries(1, MMAPABLE);
+/// What the agent tells the programs: a section of the object is a map of the kernel's, which needs no looking up.
+#[unsafe(link_section = ".data")]
+static SETTINGS: Written = Written(UnsafeCell::new(Settings::NONE));
+
+/// Written by the agent alone.
+struct Written(UnsafeCell<Settings>);
+
+// SAFETY: plain numbers; who reads one while it is being written gets the old one or the new one.
+unsafe impl Sync for Written {}
+
+/// The settings as they are.
+#[inline(always)]
+pub fn settings() -> &'static Settings {
+    // SAFETY: plain numbers. An address of which the compiler knows nothing: it would see that no program writes there.
+    unsafe { &*(opaque(SETTINGS.0.get() as usize) as *const Settings) }
+}
 
 #[map]
 pub static COUNTERS: PerCpuArray<Counters> = PerCpuArray::with_max_entries(1, 0);

@@ -14,7 +14,7 @@ use tcp_common::{
 
 use crate::{
     clock,
-    maps::{COUNTERS, SETTINGS, WORK},
+    maps::{self, COUNTERS, WORK},
     packet::{Direction, Packet, SkbPacket},
     publish,
     table::{self, Taken},
@@ -60,9 +60,8 @@ pub fn hand_on(link: Link, direction: Direction) {
 #[inline(always)]
 fn desk() -> Option<(&'static mut Work, &'static Settings, &'static mut Counters)> {
     let (work, counters) = (WORK.get_ptr_mut(0)?, COUNTERS.get_ptr_mut(0)?);
-    let settings = SETTINGS.get(0)?;
     // SAFETY: as in `hand_on`; called once for a packet.
-    Some(unsafe { (&mut *work, settings, &mut *counters) })
+    Some(unsafe { (&mut *work, maps::settings(), &mut *counters) })
 }
 
 /// The agent attaches nothing before the program behind the tail call is in place; even so the packet is counted.

@@ -66,6 +66,11 @@ impl Bytes for XdpPacket<'_> {
     }
 
     #[inline(always)]
+    fn has<'b>(&'b self, header: At, len: usize) -> bool {
+        reaches(header, len, self.end())
+    }
+
+    #[inline(always)]
     fn wire_len(&self) -> usize {
         // SAFETY: takes the context and returns a number.
         unsafe { bpf_xdp_get_buff_len(self.ctx.ctx) as usize }
@@ -141,6 +146,11 @@ impl Bytes for SkbPacket<'_> {
     }
 
     #[inline(always)]
+    fn has<'b>(&'b self, header: At, len: usize) -> bool {
+        reaches(header, len, self.end())
+    }
+
+    #[inline(always)]
     fn wire_len(&self) -> usize {
         self.ctx.len() as usize
     }
@@ -188,6 +198,11 @@ impl Bytes for Copied {
     }
 
     #[inline(always)]
+    fn has<'b>(&'b self, header: At, len: usize) -> bool {
+        reaches(header, len, self.memory as usize + self.len)
+    }
+
+    #[inline(always)]
     fn wire_len(&self) -> usize {
         self.wire_len
     }
@@ -227,6 +242,11 @@ impl Header for At {
     fn be64(self, at: usize) -> u64 {
         u64::from_be(self.load(at))
     }
+
+    #[inline(always)]
+    fn from(self, at: usize) -> At {
+        At(self.0 + at)
+    }
 }
 
 /// One of a context's pointers into the packet. The field has 32 bits and the verifier makes a pointer of what is loaded,
@@ -253,6 +273,12 @@ fn direct<const N: usize>(start: usize, end: usize, offset: usize) -> Option<At>
     // Not computed twice: the verifier knows only the register that was compared.
     let first = opaque(start + (offset & MAX_OFFSET));
     if first + N <= end { Some(At(first)) } else { None }
+}
+
+/// Whether the linear part goes on for `len` octets from there; the verifier wants their bound next to them.
+#[inline(always)]
+fn reaches(header: At, len: usize, end: usize) -> bool {
+    opaque(header.0 + (len & 63)) <= end
 }
 
 /// The same number in one register, of which the compiler knows nothing.

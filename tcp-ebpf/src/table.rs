@@ -219,7 +219,7 @@ pub fn give_back<K: Table>(work: &Work, settings: &Settings) {
 #[inline(always)]
 fn own_or_claim<K: Table>(key: &K, work: &mut Work, settings: &Settings, counters: &mut Counters) -> Taken {
     let maps = Maps::<K>::new(settings);
-    let home = Home::of(key, settings.seed, maps.places);
+    let home = Home::of(key, &settings.secret, maps.places);
     let opens = !matches!(work.packet.segment.kind(), Kind::Rst);
     let mut yielded = 0;
     let took = table::take(maps, key, home, opens, || make_room(maps, home, work, counters), || yielded += 1);

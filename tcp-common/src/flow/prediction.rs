@@ -9,8 +9,8 @@ use super::facts::flow_fact;
 use super::facts::half_fact::*;
 use super::{Flow, Half};
 use crate::seq::Seq;
-use crate::state::{End, State};
-use crate::wire::plain::Plain;
+use crate::state::State;
+use crate::wire::{Header, plain::Plain};
 
 /// One direction of a flow: what its next segment will look like, and where it is seen.
 #[repr(C)]
@@ -52,46 +52,38 @@ impl Prediction {
     /// Whether the segment is what was predicted, seen at the hook that its direction belongs to. `silence_ns` is the
     /// shortest time after which silence means something.
     #[inline(always)]
-    pub fn fits<K>(
+    pub fn fits<K, H: Header>(
         &self,
-        plain: &Plain<K>,
+        plain: &Plain<K, H>,
         wire_segments: u32,
         hook: u16,
         now_ns: u64,
         silence_ns: u64,
     ) -> bool {
-        let [a, b] = &self.lanes;
-        let (own, peer) = match plain.sender {
-            End::A => (a, b),
-            End::B => (b, a),
-        };
+        let (own, peer) = (&self.lanes[plain.sender & 1], &self.lanes[plain.sender & 1 ^ 1]);
+        if own.hook != hook || plain.seq() != own.next {
+            return false;
+        }
         // An ACK between the latest one and what the peer has sent, going forward.
-        let acked = plain.ack.wrapping_sub(own.ack);
+        let acked = plain.ack().wrapping_sub(own.ack);
         let unacked = peer.next.wrapping_sub(own.ack);
         let end = own.next.wrapping_add(plain.payload_len);
-        plain.seq == own.next
-            && own.hook == hook
-            && acked <= unacked
-            // No more in flight either way than a window can be (RFC 7323 2.3).
-            && unacked <= MAX_WINDOW
-            && own.next.wrapping_sub(peer.ack) <= MAX_WINDOW
-            // Once in 2^31 octets the flow is settled, so that what has passed since is never in doubt.
-            && (end ^ own.next) >> 31 == 0
+        let in_flight = end.wrapping_sub(peer.ack);
+        acked <= unacked
+            // Less than 2^31 octets in flight either way, so that what is before what is never in doubt; and once in 2^31
+            // octets the flow is settled, so that neither is what has passed since.
+            && (unacked | in_flight | (end ^ own.next)) >> 31 == 0
             && own.segments as u32 + wire_segments <= u16::MAX as u32
-            && now_ns.saturating_sub(self.last_ns) < silence_ns
+            && (now_ns.wrapping_sub(self.last_ns) as i64) < silence_ns as i64
     }
 
     /// Takes a segment that [`fits`](Self::fits).
     #[inline(always)]
-    pub fn take<K>(&mut self, plain: &Plain<K>, wire_segments: u32, now_ns: u64) {
-        let [a, b] = &mut self.lanes;
-        let own = match plain.sender {
-            End::A => a,
-            End::B => b,
-        };
+    pub fn take<K, H: Header>(&mut self, plain: &Plain<K, H>, wire_segments: u32, now_ns: u64) {
+        let own = &mut self.lanes[plain.sender & 1];
         own.next = own.next.wrapping_add(plain.payload_len);
-        own.ack = plain.ack;
-        own.window = plain.window;
+        own.ack = plain.ack();
+        own.window = plain.window();
         own.segments += wire_segments as u16;
         own.at = (now_ns >> AT_SHIFT) as u16;
         self.last_ns = now_ns;
@@ -162,5 +154,3 @@ fn is_steady(flow: &Flow) -> bool {
 
 /// From ns to the unit of [`Lane::at`].
 pub const AT_SHIFT: u32 = 26;
-/// The largest window there is, in octets.
-const MAX_WINDOW: u32 = 1 << 30;

@@ -7,7 +7,7 @@ mod protocol;
 mod words;
 
 pub use protocol::{
-    Took, Victim, find, find_steady, let_go, make_room, release_held, retire, seize, take, take_any,
+    Steady, Took, Victim, find, let_go, make_room, release_held, retire, seize, steady_at, take, take_any,
     take_free,
 };
 pub use words::{Home, Tag, Word};

@@ -23,24 +23,31 @@ pub fn find<M: Memory>(memory: M, key: &M::Key, home: Home, seen: &mut Word) -> 
     NOWHERE
 }
 
-/// The place of a flow that is STEADY, and its tag from before the key was read. At home there is nothing to read but
-/// the place's own cache line; a flow that rests there in another phase is nowhere else.
-#[inline(always)]
-pub fn find_steady<M: Memory>(memory: M, key: &M::Key, home: Home) -> Option<(M::Place, Tag)> {
-    let (mut place, mut tag) = read_place(memory, home.index)?;
-    if !(tag.at_rest() && memory.has_key(place, key)) {
-        (place, tag) = read_place(memory, find(memory, key, home, &mut Word(0)))?;
-        if !memory.has_key(place, key) {
-            return None;
-        }
-    }
-    (tag.phase() == Tag::STEADY).then_some((place, tag))
+/// Where a flow is that may be STEADY.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Steady<P> {
+    /// Here it is; the tag is from before the key was read.
+    Here(P, Tag),
+    /// In another place, or nowhere.
+    Elsewhere,
+    /// It is in another phase.
+    Not,
 }
 
+/// Looks for a STEADY flow in one place, and reads nothing but that place's own cache line. A flow that rests there in
+/// another phase is nowhere else.
 #[inline(always)]
-fn read_place<M: Memory>(memory: M, index: u32) -> Option<(M::Place, Tag)> {
-    let place = memory.place(index)?;
-    Some((place, memory.tag(place)))
+pub fn steady_at<M: Memory>(memory: M, key: &M::Key, index: u32) -> Steady<M::Place> {
+    let Some(place) = memory.place(index) else { return Steady::Not };
+    let tag = memory.tag(place);
+    if !memory.has_key(place, key) {
+        return Steady::Elsewhere;
+    }
+    match tag.phase() {
+        Tag::STEADY => Steady::Here(place, tag),
+        Tag::FREE | Tag::BUSY | Tag::HELD => Steady::Elsewhere,
+        _ => Steady::Not,
+    }
 }
 
 /// Takes the flow at a place, a bounded number of tries. Returns the tag as it was at rest; a FREE one if the flow is not

@@ -1,7 +1,7 @@
 //! The two kinds of words that the protocol turns on, and where they are.
 
 use super::REACH;
-use crate::key::TableKey;
+use crate::key::{Secret, TableKey};
 
 /// The tag of a place: phase in bits 0..8, step from the flow's home in bits 8..16, version in bits 16..64.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +57,18 @@ impl Tag {
         Tag(((self.0 & !0xff) | phase).wrapping_add(1 << 16))
     }
 
+    /// The same of a STEADY one, held by a kernel program for a moment.
+    #[inline(always)]
+    pub const fn interrupted(self) -> Tag {
+        Tag(self.0.wrapping_add((1 << 16) - (Tag::STEADY - Tag::BUSY)))
+    }
+
+    /// STEADY again, after that.
+    #[inline(always)]
+    pub const fn resumed(self) -> Tag {
+        Tag(self.0.wrapping_add((1 << 16) + (Tag::STEADY - Tag::BUSY)))
+    }
+
     /// Held by a kernel program for a flow that is so far from home, next version.
     #[inline(always)]
     pub const fn claimed(self, step: u32) -> Tag {
@@ -105,10 +117,10 @@ pub struct Home {
 }
 
 impl Home {
-    /// Of a key, by the secret `seed`, in a table of so many places.
+    /// Of a key, in a table of so many places.
     #[inline(always)]
-    pub fn of<K: TableKey>(key: &K, seed: u64, places: u32) -> Home {
-        Home { index: ((key.hash(seed) as u32 as u64 * places as u64) >> 32) as u32, places }
+    pub fn of<K: TableKey>(key: &K, secret: &Secret, places: u32) -> Home {
+        Home { index: ((key.hash(secret) as u64 * places as u64) >> 32) as u32, places }
     }
 
     /// Of the flow at this place, which is so many steps away.

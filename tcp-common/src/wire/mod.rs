@@ -24,6 +24,9 @@ pub trait Bytes {
     /// `N` octets at `offset`; `None` where the packet, or what was captured of it, is shorter.
     fn header<const N: usize>(&self, offset: usize) -> Option<Self::Header<'_>>;
 
+    /// Whether the packet goes on for `len` octets, 60 at most, from where this header begins.
+    fn has<'a>(&'a self, header: Self::Header<'a>, len: usize) -> bool;
+
     /// Octets of the packet on the wire from the same start; a capture may hold fewer.
     fn wire_len(&self) -> usize;
 }
@@ -38,44 +41,65 @@ pub trait Header: Copy {
     fn be32(self, at: usize) -> u32;
     /// Eight.
     fn be64(self, at: usize) -> u64;
+    /// What follows the first `at`.
+    fn from(self, at: usize) -> Self;
 }
 
-impl Header for &[u8] {
+/// Octets of a slice: those that were checked, and what follows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Octets<'a> {
+    bytes: &'a [u8],
+    checked: usize,
+}
+
+impl Octets<'_> {
+    /// Zeros where a caller asks for more than it had checked, which the tests notice.
+    #[inline(always)]
+    fn at<const N: usize>(self, at: usize) -> [u8; N] {
+        debug_assert!(at + N <= self.checked, "octet {at} and {N} of a header of {}", self.checked);
+        self.bytes.get(at..).and_then(|rest| rest.first_chunk::<N>()).copied().unwrap_or([0; N])
+    }
+}
+
+impl Header for Octets<'_> {
     #[inline(always)]
     fn u8(self, at: usize) -> u8 {
-        u8::from_be_bytes(octets(self, at))
+        u8::from_be_bytes(self.at(at))
     }
 
     #[inline(always)]
     fn be16(self, at: usize) -> u16 {
-        u16::from_be_bytes(octets(self, at))
+        u16::from_be_bytes(self.at(at))
     }
 
     #[inline(always)]
     fn be32(self, at: usize) -> u32 {
-        u32::from_be_bytes(octets(self, at))
+        u32::from_be_bytes(self.at(at))
     }
 
     #[inline(always)]
     fn be64(self, at: usize) -> u64 {
-        u64::from_be_bytes(octets(self, at))
+        u64::from_be_bytes(self.at(at))
+    }
+
+    #[inline(always)]
+    fn from(self, at: usize) -> Self {
+        Octets { bytes: self.bytes.get(at..).unwrap_or_default(), checked: self.checked.saturating_sub(at) }
     }
 }
 
-/// Zeros where a caller asks for more than it had checked, which the tests notice.
-#[inline(always)]
-fn octets<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
-    let there = bytes.get(at..).and_then(|rest| rest.first_chunk::<N>());
-    debug_assert!(there.is_some(), "octet {at} and {N} of a header of {}", bytes.len());
-    there.copied().unwrap_or([0; N])
-}
-
 impl Bytes for [u8] {
-    type Header<'a> = &'a [u8];
+    type Header<'a> = Octets<'a>;
 
     #[inline(always)]
-    fn header<const N: usize>(&self, offset: usize) -> Option<&[u8]> {
-        self.get(offset..)?.get(..N)
+    fn header<const N: usize>(&self, offset: usize) -> Option<Octets<'_>> {
+        let bytes = self.get(offset..)?;
+        (bytes.len() >= N).then_some(Octets { bytes, checked: N })
+    }
+
+    #[inline(always)]
+    fn has<'a>(&'a self, header: Octets<'a>, len: usize) -> bool {
+        header.bytes.len() >= len
     }
 
     #[inline(always)]
@@ -95,13 +119,18 @@ pub struct Captured<'a> {
 
 impl Bytes for Captured<'_> {
     type Header<'a>
-        = &'a [u8]
+        = Octets<'a>
     where
         Self: 'a;
 
     #[inline(always)]
-    fn header<const N: usize>(&self, offset: usize) -> Option<&[u8]> {
+    fn header<const N: usize>(&self, offset: usize) -> Option<Octets<'_>> {
         self.bytes.header::<N>(offset)
+    }
+
+    #[inline(always)]
+    fn has<'a>(&'a self, header: Octets<'a>, len: usize) -> bool {
+        self.bytes.has(header, len)
     }
 
     #[inline(always)]

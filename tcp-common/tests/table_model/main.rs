@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use loom::thread;
 use memory::{Table, home_of, key, neighbours};
-use tcp_common::table::{self, NOWHERE, Tag, Took, Victim, Word};
+use tcp_common::table::{self, NOWHERE, Steady, Tag, Took, Victim, Word};
 
 /// How an actor ends: what has been counted.
 #[derive(Default)]
@@ -76,17 +76,25 @@ impl World {
     /// A plain segment: predicted, or for the machine.
     fn plain(&self, number: u32) {
         let table = &self.table;
-        let found = table::find_steady(table, &key(number), home_of(number));
-        let found = found.map(|(index, tag)| (index, tag, table.predicted(index)));
+        let home = home_of(number);
+        let mut found = table::steady_at(table, &key(number), home.index);
+        if found == Steady::Elsewhere {
+            let index = table::find(table, &key(number), home, &mut Word(0));
+            found = table::steady_at(table, &key(number), index);
+        }
+        let found = match found {
+            Steady::Here(index, tag) => Some((index, tag, table.predicted(index))),
+            Steady::Elsewhere | Steady::Not => None,
+        };
         if let Some((index, tag, read)) = found
-            && table::Memory::swap_tag(table, index, tag, tag.next(Tag::BUSY))
+            && table::Memory::swap_tag(table, index, tag, tag.interrupted())
         {
             assert_eq!(table.predicted(index), read, "what was read before the place was taken is not so");
             let owner = table.change(index, |flow| flow.owner);
             assert_eq!(owner, number, "a predicted segment in another's flow");
             table.predict(index);
             self.give(number);
-            table::Memory::store_tag(table, index, tag.next(Tag::BUSY).next(Tag::STEADY));
+            table::Memory::store_tag(table, index, tag.interrupted().resumed());
         } else {
             self.packet(number, Tag::STEADY);
         }

@@ -26,10 +26,10 @@ use std::time::Duration;
 use aya::maps::{Array, MapData, PerCpuArray, ProgramArray, RingBuf};
 use aya::programs::{Program, ProgramError, SchedClassifier, TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader, Pod, VerifierLogLevel};
-use tcp_common::Rules;
 use tcp_common::State;
-use tcp_common::record::{Clocks, Counters, LAYOUT, Settings};
+use tcp_common::record::{Clocks, Counters, Settings};
 use tcp_common::table::places_for;
+use tcp_common::{Rules, Secret};
 
 use error::{classify, other};
 use part::Part;
@@ -111,28 +111,17 @@ impl Kernel {
             chain(&mut ebpf, "MACHINE_XDP", &[ProgramName::MachineXdp])?,
             chain(&mut ebpf, "MACHINE_TC", &[ProgramName::MachineTc, ProgramName::CopiedTc])?,
         ];
-        let seed = random_seed();
+        let secret = random_secret();
         let part_v4 = Part::map(take(&mut ebpf, "FLOWS_V4")?, take(&mut ebpf, "DIRECTORY_V4")?, v4)?;
         let part_v6 = Part::map(take(&mut ebpf, "FLOWS_V6")?, take(&mut ebpf, "DIRECTORY_V6")?, v6)?;
-        let table = Arc::new(Table::new(part_v4, part_v6, rated, seed));
-        let settings =
-            Array::try_from(take(&mut ebpf, "SETTINGS")?).map_err(other("opening the settings"))?;
+        let table = Arc::new(Table::new(part_v4, part_v6, rated, secret));
+        let settings = Array::try_from(take(&mut ebpf, ".data")?).map_err(other("opening the settings"))?;
         let clocks = Array::try_from(take(&mut ebpf, "CLOCKS")?).map_err(other("opening the clocks"))?;
         let counters =
             PerCpuArray::try_from(take(&mut ebpf, "COUNTERS")?).map_err(other("opening the counters"))?;
         let ring = RingBuf::try_from(take(&mut ebpf, "EVENTS")?).map_err(other("opening the ring"))?;
-        let current = Settings {
-            rules: options.rules,
-            seed,
-            clock_ns: 0,
-            steady_silence_ns: 0,
-            jiffy_ns: 0,
-            jiffies_at_ns: 0,
-            places_v4: v4,
-            places_v6: v6,
-            layout: LAYOUT,
-            reserved: 0,
-        };
+        let current =
+            Settings { rules: options.rules, secret, places_v4: v4, places_v6: v6, ..Settings::NONE };
         let mut kernel = Kernel {
             ebpf,
             table,
@@ -172,10 +161,14 @@ impl Kernel {
 
     fn apply_settings(&mut self) -> Result<(), KernelError> {
         self.current.steady_silence_ns = match self.current.rules.silence_ns[State::Established as usize] {
-            0 => u64::MAX,
+            0 => i64::MAX as u64,
             limit => limit,
         };
-        self.settings.set(0, PodSettings(self.current), 0).map_err(other("writing the settings"))
+        let mut settings = self.current;
+        if settings.clock_ns != 0 {
+            settings.jiffy_ns = 0;
+        }
+        self.settings.set(0, PodSettings(settings), 0).map_err(other("writing the settings"))
     }
 
     /// The counters, summed over the CPUs.
@@ -289,9 +282,9 @@ fn load_program(ebpf: &mut Ebpf, name: ProgramName) -> Result<u32, KernelError> 
 }
 
 /// A secret for the hash of the table: where a flow lies must not be guessable from outside.
-fn random_seed() -> u64 {
+fn random_secret() -> Secret {
     use std::hash::{BuildHasher, Hasher};
     // The standard library's keys come from the system's random source.
-    let hasher = || std::collections::hash_map::RandomState::new().build_hasher().finish();
-    hasher() ^ hasher().rotate_left(32)
+    let random = || std::collections::hash_map::RandomState::new().build_hasher().finish() as u32;
+    Secret([[(); 2]; 5].map(|pair| pair.map(|()| random())))
 }

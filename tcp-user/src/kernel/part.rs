@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 use aya::maps::{Map, MapData};
 use memmap2::{MmapOptions, MmapRaw};
-use tcp_common::TableKey;
 use tcp_common::record::Slot;
 use tcp_common::table::{self, Home, Memory, NOWHERE, Tag, Took, Victim, Word};
+use tcp_common::{Secret, TableKey};
 
 use super::{KernelError, other};
 
@@ -66,9 +66,9 @@ impl<K: TableKey> Part<K> {
         None
     }
 
-    /// The place of a flow, found as the kernel programs find it; `seed` is the secret of the hash.
-    pub(super) fn find(&self, key: &K, seed: u64) -> Option<u32> {
-        let home = Home::of(key, seed, self.places());
+    /// The place of a flow, found as the kernel programs find it.
+    pub(super) fn find(&self, key: &K, secret: &Secret) -> Option<u32> {
+        let home = Home::of(key, secret, self.places());
         let index = table::find(self, key, home, &mut Word(0));
         (index != NOWHERE).then_some(index)
     }
@@ -92,8 +92,8 @@ impl<K: TableKey> Part<K> {
     }
 
     /// Claims a free place for a flow that has none; `None` if it has one, or there is no free place for it.
-    pub(super) fn claim(&self, key: &K, seed: u64) -> Option<Held<'_, K>> {
-        let home = Home::of(key, seed, self.places());
+    pub(super) fn claim(&self, key: &K, secret: &Secret) -> Option<Held<'_, K>> {
+        let home = Home::of(key, secret, self.places());
         let room = || table::take_free(self, home, &mut { Victim::NOBODY });
         match table::take(self, key, home, true, room, || {}) {
             Took::Made(index) => {

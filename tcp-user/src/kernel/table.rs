@@ -5,7 +5,7 @@ use std::ptr;
 
 use tcp_common::record::{Counters, Event, Slot};
 use tcp_common::table::{NOWHERE, Tag};
-use tcp_common::{Cause, Flow, FlowKey, FlowKey4, TableKey};
+use tcp_common::{Cause, Flow, FlowKey, FlowKey4, Secret, TableKey};
 
 use super::part::{Held, Part};
 
@@ -14,8 +14,8 @@ pub struct Table {
     v4: Part<FlowKey4>,
     v6: Part<FlowKey>,
     rated: [u32; 2],
-    /// The secret of the hash.
-    seed: u64,
+    /// What the hash is keyed with.
+    secret: Secret,
 }
 
 /// A consistent copy of what a slot held.
@@ -54,8 +54,8 @@ enum Either<'a> {
 }
 
 impl Table {
-    pub(super) fn new(v4: Part<FlowKey4>, v6: Part<FlowKey>, rated: [u32; 2], seed: u64) -> Table {
-        Table { v4, v6, rated, seed }
+    pub(super) fn new(v4: Part<FlowKey4>, v6: Part<FlowKey>, rated: [u32; 2], secret: Secret) -> Table {
+        Table { v4, v6, rated, secret }
     }
 
     /// How many flows of both families together always find a place.
@@ -89,9 +89,9 @@ impl Table {
     /// The slot of a flow, found as the kernel programs find it.
     pub fn find(&self, key: &FlowKey) -> Option<u32> {
         if key.family == 4 {
-            self.v4.find(&FlowKey4::of(key), self.seed)
+            self.v4.find(&FlowKey4::of(key), &self.secret)
         } else {
-            Some(self.v4.places() + self.v6.find(key, self.seed)?)
+            Some(self.v4.places() + self.v6.find(key, &self.secret)?)
         }
     }
 
@@ -163,9 +163,9 @@ impl Table {
     /// there is no free place for it.
     pub fn claim(&self, key: &FlowKey) -> Option<Owned<'_>> {
         let held = if key.family == 4 {
-            Either::V4(self.v4.claim(&FlowKey4::of(key), self.seed)?)
+            Either::V4(self.v4.claim(&FlowKey4::of(key), &self.secret)?)
         } else {
-            Either::V6(self.v6.claim(key, self.seed)?)
+            Either::V6(self.v6.claim(key, &self.secret)?)
         };
         Some(Owned { held, retire: false })
     }
