@@ -284,6 +284,33 @@ fn a_fin_that_is_lost_again_and_again() {
     assert!(agree(&lab, &agent));
 }
 
+/// What its packets are called is not known until there are some.
+#[test]
+fn a_translated_connection_is_one_again_when_it_has_spoken() {
+    let lab = Lab::new().expect("making namespaces (root needed)");
+    for line in [
+        "add table ip t",
+        "add chain ip t nat { type nat hook prerouting priority -100 ; }",
+        "add rule ip t nat tcp dport 7 redirect to :9007",
+    ] {
+        call(&lab.server, "nft", &[line]);
+    }
+    let listener =
+        lab.server.run(|| TcpListener::bind("10.9.0.2:9007")).expect("namespace").expect("listening");
+    let mut client =
+        lab.client.run(|| TcpStream::connect("10.9.0.2:7")).expect("namespace").expect("connecting");
+    let (mut server, _) = listener.accept().expect("accepting");
+    say(Some(&mut client), Some(&mut server), b"question");
+    let agent = Agent::start(&lab, "older-nat", &["-i", lab.server.interface, "--audit-interval", "300ms"]);
+    let ports =
+        || -> Vec<u16> { agent.connections().iter().map(|connection| connection.server.port).collect() };
+    until("it is listed by its socket's name", || ports() == [9007]);
+    until("it is listed by its packets' name", || {
+        say(Some(&mut server), Some(&mut client), b"answer");
+        ports() == [7]
+    });
+}
+
 #[test]
 fn what_passes_another_interface_is_not_adopted() {
     let lab = Lab::new().expect("making namespaces (root needed)");

@@ -77,7 +77,7 @@ impl Looker {
 
     fn look(&mut self) -> Result<(), SocketsError> {
         let mut diag = Diag::open()?;
-        self.adopter.adopt(&mut diag)?;
+        self.adopter.look(&mut diag)?;
         let mut confirmed = self.absent_twice(&mut diag)?;
         if !confirmed.is_empty() {
             self.keep_those_nowhere(&mut diag, &mut confirmed)?;
