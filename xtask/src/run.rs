@@ -104,7 +104,7 @@ pub(crate) fn record_demo() -> Result<()> {
 
 /// What packets and the agent cost, with what `arguments` say of it.
 pub(crate) fn bench(arguments: &[String]) -> Result<()> {
-    debian::install(&["nftables"])?;
+    debian::install(&["nftables", "nginx", "wrk"])?;
     let build = format!("{}/release", target_dir());
     release("bench")?;
     call(

@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -16,6 +16,7 @@ use tcp_common::{End, Flags};
 
 use crate::bpf::Program;
 use crate::conversation::Conversation;
+use crate::kept::Kept;
 
 /// Measures an agent, the binary `finwait`, at each number of connections; lets the last ones run out of TIME-WAIT.
 pub(crate) fn measure(finwait: &Path, numbers: &[u32]) -> Result<Value> {
@@ -28,7 +29,8 @@ pub(crate) fn measure(finwait: &Path, numbers: &[u32]) -> Result<Value> {
         "{:<14}{:>13}{:>12}{:>12}{:>12}{:>12}{:>12}{:>12}",
         "connections", "CPU ms/s", "memory MB", "table MB", "scrape ms", "ls s", "ls MB", "lost"
     );
-    let agent = lab.server.run(|| Agent::start(finwait, numbers.iter().copied().max().unwrap_or(1)))??;
+    let most = numbers.iter().copied().max().unwrap_or(1);
+    let agent = lab.server.run(|| Agent::start(finwait, "lo", "tc", most))??;
     let mut rows = Vec::new();
     let mut opened = 0;
     for &number in numbers {
@@ -41,31 +43,36 @@ pub(crate) fn measure(finwait: &Path, numbers: &[u32]) -> Result<Value> {
     Ok(json!({ "title": "The agent", "rows": rows, "time_wait": ends }))
 }
 
-struct Agent {
-    process: Child,
+pub(crate) struct Agent {
+    process: Kept,
     finwait: PathBuf,
     socket: String,
     /// Its XDP program.
     program: Option<Program>,
 }
 
-impl Drop for Agent {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
 impl Agent {
-    fn start(finwait: &Path, most: u32) -> Result<Agent> {
-        let socket = format!("{}/finwait-bench-{}.sock", std::env::temp_dir().display(), std::process::id());
-        let process = Command::new(finwait)
-            .args(["run", "-i", "lo", "--ingress", "tc", "--audit-interval", "0", "--socket", &socket])
-            .args(["--listen", LISTEN, "--max-flows", &most.to_string()])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .with_context(|| format!("starting {}", finwait.display()))?;
+    /// Starts it in this thread's namespace and waits until it answers.
+    pub(crate) fn start(finwait: &Path, interface: &str, ingress: &str, most: u32) -> Result<Agent> {
+        let (temporary, id) = (std::env::temp_dir(), std::process::id());
+        let socket = format!("{}/finwait-bench-{id}-{ingress}.sock", temporary.display());
+        let program = finwait.to_str().context("the path of finwait")?;
+        let process = Kept::start(&[
+            program,
+            "run",
+            "-i",
+            interface,
+            "--ingress",
+            ingress,
+            "--audit-interval",
+            "0",
+            "--socket",
+            &socket,
+            "--listen",
+            LISTEN,
+            "--max-flows",
+            &most.to_string(),
+        ])?;
         let mut agent = Agent { process, finwait: finwait.into(), socket, program: None };
         let deadline = Instant::now() + Duration::from_secs(60);
         while agent.scrape().is_err() {
@@ -171,16 +178,14 @@ impl Agent {
         Ok((self.cpu()? - before) / begun.elapsed().as_secs_f64())
     }
 
+    /// The running program.
+    pub(crate) fn process(&self) -> &Kept {
+        &self.process
+    }
+
     /// CPU seconds of all its threads so far.
     fn cpu(&self) -> Result<f64> {
-        let tasks =
-            fs::read_dir(format!("/proc/{}/task", self.process.id())).context("the agent's threads")?;
-        let mut ns = 0;
-        for task in tasks {
-            let text = fs::read_to_string(task?.path().join("schedstat"))?;
-            ns += text.split(' ').next().unwrap_or_default().parse::<u64>().context("schedstat")?;
-        }
-        Ok(ns as f64 / 1e9)
+        Ok(self.process.cpu_ns()? / 1e9)
     }
 
     /// Resident memory of its own and of what it maps.

@@ -61,6 +61,17 @@ impl Program {
         Ok(Program(owned(loaded?)))
     }
 
+    /// Puts it on an interface of this thread's namespace, in its driver, until the link is dropped.
+    pub(crate) fn attach_xdp(&self, interface: u32) -> Result<OwnedFd> {
+        let mut request = NewLink {
+            program: u32::try_from(self.0.as_raw_fd())?,
+            interface,
+            attach_type: ATTACH_XDP,
+            flags: DRIVER_MODE,
+        };
+        Ok(owned(bpf(LINK_CREATE, &mut request).context("putting a program on an interface")?))
+    }
+
     /// Runs it over one frame, `repeat` times; the kernel's mean duration of a run, ns.
     pub(crate) fn run(&self, frame: &[u8], repeat: u32) -> Result<f64> {
         let result = self.test_run(frame, repeat, 0, 0)?;
@@ -191,6 +202,14 @@ struct Element {
     flags: u64,
 }
 
+#[repr(C)]
+struct NewLink {
+    program: u32,
+    interface: u32,
+    attach_type: u32,
+    flags: u32,
+}
+
 #[derive(Default)]
 #[repr(C)]
 struct TestRun {
@@ -215,6 +234,9 @@ const MAP_LOOKUP_ELEM: libc::c_long = 1;
 const MAP_UPDATE_ELEM: libc::c_long = 2;
 const PROG_LOAD: libc::c_long = 5;
 const PROG_TEST_RUN: libc::c_long = 10;
+const LINK_CREATE: libc::c_long = 28;
+/// `XDP_FLAGS_DRV_MODE`
+const DRIVER_MODE: u32 = 1 << 2;
 /// `BPF_F_XDP_HAS_FRAGS`
 const XDP_HAS_FRAGS: u32 = 1 << 5;
 /// `BPF_XDP`

@@ -6,22 +6,27 @@ mod assembler;
 mod bare;
 mod bpf;
 mod chase;
+mod connects;
 mod conversation;
 mod growth;
 mod hosts;
+mod kept;
 mod opens;
 mod report;
 mod runs;
 mod source;
+mod web;
+mod worlds;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, ValueEnum};
 use finwait::kernel::{Kernel, LoadOptions, ProgramName};
 use serde_json::{Value, json};
+use worlds::World;
 
 /// Measures the kernel programs beside bare programs and nf_conntrack. Needs root.
 #[derive(Parser)]
@@ -49,6 +54,8 @@ enum Part {
     Growth,
     /// Of a new connection.
     Opens,
+    /// Real connections, with nothing, finwait and nf_conntrack.
+    Traffic,
     /// What the agent costs with many connections.
     Agent,
 }
@@ -57,7 +64,7 @@ impl Arguments {
     fn want(&self, part: Part) -> bool {
         match self.only {
             None => true,
-            Some(Part::Packets) => part != Part::Agent,
+            Some(Part::Packets) => matches!(part, Part::Packets | Part::Growth | Part::Opens),
             Some(only) => part == only,
         }
     }
@@ -79,6 +86,10 @@ struct Size {
     flows: &'static [u32],
     /// Of new connections a round, growing: the highest for which there is memory.
     opens: &'static [u32],
+    /// Real connections a round.
+    connects: usize,
+    /// Seconds of load a round.
+    wrk: u32,
     /// As `flows`, of the agent.
     agent: &'static [u32],
 }
@@ -91,6 +102,8 @@ const QUICK: Size = Size {
     frames: 100_000,
     flows: &[1, 10_000, 100_000],
     opens: &[100_000],
+    connects: 10_000,
+    wrk: 1,
     agent: &[1, 10_000, 100_000],
 };
 const WHOLE: Size = Size {
@@ -101,6 +114,8 @@ const WHOLE: Size = Size {
     frames: 200_000,
     flows: &[1, 10_000, 100_000, 1_000_000, 4_000_000],
     opens: &[100_000, 1_000_000],
+    connects: 30_000,
+    wrk: 2,
     agent: &[1, 10_000, 100_000, 1_000_000],
 };
 
@@ -112,6 +127,7 @@ fn main() -> Result<()> {
     let one = want(Part::Packets).then(|| one_flow(size)).transpose()?;
     let growth = want(Part::Growth).then(|| growth::measure(size)).transpose()?;
     let opens = want(Part::Opens).then(|| opens::measure(size)).transpose()?;
+    let traffic = want(Part::Traffic).then(|| traffic(&arguments.finwait, size)).transpose()?;
     let agent = want(Part::Agent).then(|| agent::measure(&arguments.finwait, size.agent)).transpose()?;
     let report = json!({
         "kernel": fs::read_to_string("/proc/sys/kernel/osrelease")?.trim(),
@@ -120,6 +136,7 @@ fn main() -> Result<()> {
         "packets": one,
         "growth": growth,
         "opens": opens,
+        "traffic": traffic,
         "agent": agent,
     });
     if let Some(folder) = arguments.json.parent() {
@@ -144,6 +161,12 @@ fn one_flow(size: &Size) -> Result<Value> {
     ];
     let instructions = kernel.verified_instructions().iter().copied().collect::<BTreeMap<_, _>>();
     Ok(json!({ "verified_instructions": instructions, "series": series }))
+}
+
+/// Real connections.
+fn traffic(finwait: &Path, size: &Size) -> Result<Value> {
+    let worlds = World::all(finwait)?;
+    Ok(json!([connects::measure(&worlds, size)?, web::measure(&worlds, size)?]))
 }
 
 /// Those numbers of connections for which there is memory twice, in all that is compared.

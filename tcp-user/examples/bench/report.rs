@@ -42,7 +42,7 @@ impl Series {
         let reference = reference.and_then(|reference| self.added(reference, base));
         println!("\n{} (ns; {} interleaved rounds)", self.title, base_rounds.len());
         println!(
-            "{:<44}{:>9}{:>9}{:>9}{:>9}{:>9}{:>9}",
+            "{:<34}{:>11}{:>11}{:>11}{:>11}{:>8}{:>8}",
             "", "median", "quarter", "3/4", "added", "ratio", "of ref."
         );
         let mut values = Vec::new();
@@ -52,7 +52,9 @@ impl Series {
             let ratio = median(rounds.iter().zip(base_rounds).map(|(own, base)| own / base).collect());
             let of_reference = reference.map(|reference| added / reference);
             let shown = of_reference.map_or_else(|| "-".to_owned(), |part| format!("{part:.2}"));
-            println!("{name:<44}{middle:>9.1}{low:>9.1}{high:>9.1}{added:>9.1}{ratio:>9.2}{shown:>9}");
+            // Of nothing there is no multiple.
+            let times = if ratio.is_finite() { format!("{ratio:.2}") } else { "-".into() };
+            println!("{name:<34}{middle:>11.1}{low:>11.1}{high:>11.1}{added:>11.1}{times:>8}{shown:>8}");
             values.push(json!({
                 "case": name, "median_ns": middle, "quartiles_ns": [low, high], "added_ns": added,
                 "ratio": ratio, "part_of_reference": of_reference, "rounds_ns": rounds,
