@@ -210,7 +210,7 @@ pub struct Settings {
     pub secret: Secret,
     /// Time to use instead of the kernel's clock, ns; 0 = the kernel's clock. For tests, with `jiffy_ns` 0.
     pub clock_ns: u64,
-    /// Silence after which an ESTABLISHED end is given up, ns; `i64::MAX` = never.
+    /// [`Rules::steady_silence_ns`](crate::flow::Rules::steady_silence_ns).
     pub steady_silence_ns: u64,
     /// Length of a jiffy, ns; 0 = unknown: the exact clock for every packet.
     pub jiffy_ns: u64,

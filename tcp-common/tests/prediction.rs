@@ -21,7 +21,7 @@ impl Resting {
         let tcp = header_of(segment);
         let tcp = tcp[..].header::<20>(0).expect("as long as that");
         let plain = Plain { key: (), sender: sender as usize, payload_len: segment.payload_len, tcp };
-        let silence = rules.silence_ns[tcp_common::State::Established as usize];
+        let silence = rules.steady_silence_ns();
         let is_plain = segment.kind() == Kind::Ack;
         let wire_segments = u32::from(segment.wire_segments);
         let hook = self.prediction.lanes[sender as usize].hook;
@@ -69,7 +69,7 @@ struct Step {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let len = prop_oneof![3 => Just(0u32), 3 => 1u32..3000, 1 => Just(1 << 30)];
+    let len = prop_oneof![3 => Just(0u32), 1 => Just(1), 3 => 1u32..3000, 1 => Just(1 << 30)];
     let flags = prop_oneof![
         40 => Just(Flags::ACK),
         8 => Just(Flags::ACK | Flags::PSH),
@@ -77,7 +77,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Flags::SYN),
         1 => Just(Flags::RST | Flags::ACK),
     ];
-    let seq_off = prop_oneof![16 => Just(0i32), 1 => -3000i32..3000];
+    let seq_off = prop_oneof![16 => Just(0i32), 2 => Just(-1), 1 => -3000i32..3000];
     let ack_back = prop_oneof![8 => Just(0u32), 1 => 0u32..4000];
     let later_ns = prop_oneof![9 => 0u64..50_000_000, 1 => 0u64..500_000_000_000_000];
     (any::<bool>(), len, flags, seq_off, ack_back, any::<u16>(), 1u8..=64, later_ns).prop_map(
@@ -115,12 +115,24 @@ fn handshake(isn: [u32; 2]) -> [(End, Segment); 4] {
     ]
 }
 
+/// One end closes, the other acknowledges it.
+fn half_close(flow: &Flow, closer: End) -> [(End, Segment); 2] {
+    let [own, peer] = [closer, closer.peer()].map(|end| flow.half(end).high);
+    let fin = Segment { flags: Flags(Flags::FIN | Flags::ACK), ..plain(own, peer, 0) };
+    [(closer, fin), (closer.peer(), plain(peer, own.wrapping_add(1), 0))]
+}
+
+fn plain(seq: u32, ack: u32, payload_len: u32) -> Segment {
+    Segment { seq, ack, payload_len, flags: Flags(Flags::ACK), wire_segments: 1, ..Segment::default() }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2_000))]
+    #![proptest_config(ProptestConfig::with_cases(4_000))]
 
     #[test]
     fn a_settled_flow_is_what_the_machine_makes(
         isn in any::<[u32; 2]>(),
+        closer in prop_oneof![Just(None), Just(Some(End::A)), Just(Some(End::B))],
         steps in prop::collection::vec(step(), 1..120),
     ) {
         let rules = Rules::AGENT;
@@ -133,6 +145,10 @@ proptest! {
             resting.segment(now_ns, sender, &segment, &rules);
         }
         prop_assert!(resting.steady, "a connection that has spoken is steady");
+        for (sender, segment) in closer.map(|closer| half_close(&pure, closer)).into_iter().flatten() {
+            pure.on_segment(now_ns, sender, &segment, &rules);
+            resting.segment(now_ns, sender, &segment, &rules);
+        }
         for step in steps {
             let sender = if step.from_b { End::B } else { End::A };
             let (own, peer) = (pure.half(sender).high, pure.half(sender.peer()).high);
@@ -164,19 +180,54 @@ fn an_open_connection_is_taken_by_prediction() {
     for round in 0..100u64 {
         for sender in [End::A, End::B] {
             let flow = resting.settled();
-            let segment = Segment {
-                seq: flow.half(sender).high,
-                ack: flow.half(sender.peer()).high,
-                payload_len: 1448,
-                flags: Flags(Flags::ACK),
-                wire_segments: 1,
-                ..Segment::default()
-            };
+            let segment = plain(flow.half(sender).high, flow.half(sender.peer()).high, 1448);
             resting.segment(2_000 + round, sender, &segment, &rules);
         }
     }
     assert_eq!(resting.predicted, 200, "every segment in order is");
     assert_eq!(resting.settled().half(End::B).bytes, 100 * 1448);
+}
+
+#[test]
+fn a_half_closed_connection_is_taken_by_prediction() {
+    let rules = Rules::AGENT;
+    for closer in [End::A, End::B] {
+        let mut resting =
+            Resting { flow: Flow::EMPTY, prediction: Prediction::EMPTY, steady: false, predicted: 0 };
+        let take = |resting: &mut Resting, sender, segment: &Segment| {
+            let before = resting.predicted;
+            resting.segment(2_000, sender, segment, &rules);
+            resting.predicted > before
+        };
+        for (sender, segment) in handshake([1, u32::MAX - 1000]) {
+            take(&mut resting, sender, &segment);
+        }
+        for (sender, segment) in half_close(&resting.settled(), closer) {
+            take(&mut resting, sender, &segment);
+        }
+        // Keepalives and their answers, though nothing was sent since.
+        let [own, peer] = [closer, closer.peer()].map(|end| resting.settled().half(end).high);
+        for _ in 0..3 {
+            assert!(take(&mut resting, closer, &plain(own.wrapping_sub(1), peer, 0)));
+            assert!(take(&mut resting, closer.peer(), &plain(peer, own, 0)));
+            assert!(take(&mut resting, closer.peer(), &plain(peer.wrapping_sub(1), own, 0)));
+            assert!(take(&mut resting, closer, &plain(own, peer, 0)));
+        }
+        // The first data and its ACK tell of the close, what follows is predicted.
+        for round in 0..100 {
+            let seq = peer.wrapping_add(round * 1448);
+            let data = take(&mut resting, closer.peer(), &plain(seq, own, 1448));
+            let ack = take(&mut resting, closer, &plain(own, seq.wrapping_add(1448), 0));
+            assert_eq!((data, ack), (round > 0, round > 0), "round {round}");
+        }
+        let flow = resting.settled();
+        assert_eq!(flow.half(closer.peer()).high, peer.wrapping_add(144_800));
+        assert_eq!(flow.proved(closer), tcp_common::State::FinWait2);
+        assert!(
+            !take(&mut resting, closer, &plain(own, peer.wrapping_add(144_800), 10)),
+            "data after the FIN"
+        );
+    }
 }
 
 const CASES: &str = include_str!("../../conformance/parse_cases.jsonl");

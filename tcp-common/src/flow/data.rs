@@ -127,8 +127,9 @@ impl Flow {
         x.proved = prove(x, y, segment, covers, fresh) as u8;
         x.set(SEEN);
         x.window = scaled_window(x, y, segment);
-        // R15 asks for it in TIME-WAIT only: a segment of the open connection need not write it.
-        if segment.has(Segment::HAS_TIMESTAMP) && (x.has(FIN) || y.has(FIN)) {
+        // R15 asks for it in TIME-WAIT only, after both FINs: a segment before the sender's own need not write it.
+        if segment.has(Segment::HAS_TIMESTAMP) && x.has(FIN) && (y.has(FIN) || segment.flags.has(Flags::FIN))
+        {
             x.tsval = segment.tsval;
             x.set(TIMESTAMP);
         }

@@ -1,5 +1,5 @@
-//! Header prediction (Van Jacobson; `tcp_rcv_established` in Linux): on an established connection nearly every segment is
-//! the next one in order, and then only a few numbers change. They are kept apart from the [`Flow`], in the one cache
+//! Header prediction (Van Jacobson; `tcp_rcv_established` in Linux): on an open connection, and on one that has been open one
+//! way only for a while, nearly every segment is the next one in order, and then only a few numbers change. They are kept apart from the [`Flow`], in the one cache
 //! line that also finds it; everything else goes through the whole machine.
 //!
 //! A prediction is a promise about the machine: a segment that [`Prediction::fits`] would change nothing in the flow but
@@ -8,7 +8,7 @@
 use super::facts::flow_fact;
 use super::facts::half_fact::*;
 use super::{Flow, Half};
-use crate::seq::Seq;
+use crate::seq::{Seq, later};
 use crate::state::State;
 use crate::wire::{Header, plain::Plain};
 
@@ -20,9 +20,9 @@ pub struct Lane {
     pub next: Seq,
     /// Latest acknowledgment number.
     pub ack: Seq,
-    /// Latest window field, not scaled; meaningful where `segments` is not 0.
+    /// Latest window field, not scaled; meaningful where segments were taken.
     pub window: u16,
-    /// Segments on the wire since the flow was last settled.
+    /// Segments on the wire since the flow was last settled, in bits 0..14; [`NO_PAYLOAD`], [`NO_EMPTY`].
     pub segments: u16,
     /// The hook that this direction belongs to, shortened; 0 = none yet.
     pub hook: u16,
@@ -61,19 +61,24 @@ impl Prediction {
         silence_ns: u64,
     ) -> bool {
         let (own, peer) = (&self.lanes[plain.sender & 1], &self.lanes[plain.sender & 1 ^ 1]);
-        if own.hook != hook || plain.seq() != own.next {
+        if own.hook != hook {
+            return false;
+        }
+        let seq = plain.seq();
+        if seq != own.next && !is_keepalive(seq, own.next, plain.payload_len) {
             return false;
         }
         // An ACK between the latest one and what the peer has sent, going forward.
         let acked = plain.ack().wrapping_sub(own.ack);
         let unacked = peer.next.wrapping_sub(own.ack);
-        let end = own.next.wrapping_add(plain.payload_len);
-        let in_flight = end.wrapping_sub(peer.ack);
+        let end = seq.wrapping_add(plain.payload_len);
+        let in_flight = own.next.wrapping_add(plain.payload_len).wrapping_sub(peer.ack);
+        let segments = own.segments as u32 + wire_segments;
         acked <= unacked
             // Less than 2^31 octets in flight either way, so that what is before what is never in doubt; and once in 2^31
             // octets the flow is settled, so that neither is what has passed since.
             && (unacked | in_flight | (end ^ own.next)) >> 31 == 0
-            && own.segments as u32 + wire_segments <= u16::MAX as u32
+            && (segments <= SEGMENTS as u32 || is_expected(own.segments, segments, plain.payload_len))
             && (now_ns.wrapping_sub(self.last_ns) as i64) < silence_ns as i64
     }
 
@@ -81,7 +86,10 @@ impl Prediction {
     #[inline(always)]
     pub fn take<K, H: Header>(&mut self, plain: &Plain<K, H>, wire_segments: u32, now_ns: u64) {
         let own = &mut self.lanes[plain.sender & 1];
-        own.next = own.next.wrapping_add(plain.payload_len);
+        if plain.payload_len != 0 {
+            // A keepalive's octet is none of the stream's.
+            own.next = later(own.next, plain.seq().wrapping_add(plain.payload_len));
+        }
         own.ack = plain.ack();
         own.window = plain.window();
         own.segments += wire_segments as u16;
@@ -92,11 +100,14 @@ impl Prediction {
     /// Predicts from what the flow is now. Returns whether anything can be predicted.
     #[inline(always)]
     pub fn renew(&mut self, flow: &Flow) -> bool {
-        let [a, b] = &mut self.lanes;
-        follow(a, &flow.halves[0]);
-        follow(b, &flow.halves[1]);
+        let [a, b] = &flow.halves;
+        let [lane_a, lane_b] = &mut self.lanes;
+        follow(lane_a, a, b);
+        follow(lane_b, b, a);
         self.last_ns = flow.last_ns;
-        is_steady(flow)
+        (lane_a.segments & lane_b.segments) & NOTHING != NOTHING
+            && flow.facts & flow_fact::ESTABLISHED != 0
+            && flow.facts & (flow_fact::PENDING_A | flow_fact::PENDING_B) == 0
     }
 
     /// Writes back to the flow what was taken since [`renew`](Self::renew).
@@ -114,15 +125,16 @@ impl Prediction {
 }
 
 #[inline(always)]
-fn follow(lane: &mut Lane, half: &Half) {
+fn follow(lane: &mut Lane, half: &Half, peer: &Half) {
     lane.next = half.contig;
     lane.ack = half.ack;
-    lane.segments = 0;
+    lane.segments = unpredictable(half, peer);
 }
 
 #[inline(always)]
 fn write_back(lane: &mut Lane, half: &mut Half, scaled: bool) {
-    if lane.segments == 0 {
+    let segments = lane.segments & SEGMENTS;
+    if segments == 0 {
         return;
     }
     half.bytes = half.bytes.wrapping_add(lane.next.wrapping_sub(half.contig) as u64);
@@ -130,27 +142,63 @@ fn write_back(lane: &mut Lane, half: &mut Half, scaled: bool) {
     half.high = lane.next;
     half.ack = lane.ack;
     half.window = (lane.window as u32) << if scaled { half.wscale & 15 } else { 0 };
-    half.segments = half.segments.saturating_add(lane.segments as u32);
-    lane.segments = 0;
+    half.segments = half.segments.saturating_add(segments as u32);
+    lane.segments &= NOTHING;
 }
 
-/// Whether both ends are proved ESTABLISHED and nothing is pending, held or missing.
+/// Which segments of `x` would change more of the flow than [`Prediction::take`] does: none where both ends are proved to
+/// be ESTABLISHED and nothing is pending, held or missing; some where `y` has closed its side and `x` has not, or the other
+/// way round, and both know; else all of them.
 #[inline(always)]
-fn is_steady(flow: &Flow) -> bool {
+fn unpredictable(x: &Half, y: &Half) -> u16 {
+    const ESTABLISHED: u8 = State::Established as u8;
+    const CLOSE_WAIT: u8 = State::CloseWait as u8;
+    const FIN_WAIT_1: u8 = State::FinWait1 as u8;
+    const FIN_WAIT_2: u8 = State::FinWait2 as u8;
+    if !(is_quiet(x) && is_quiet(y)) {
+        return NOTHING;
+    }
+    match (x.state, y.state, x.proved) {
+        (ESTABLISHED, ESTABLISHED, ESTABLISHED) => 0,
+        // Payload would be data after the FIN. An ACK of the first data that covered it proves FIN-WAIT-2.
+        (FIN_WAIT_2, CLOSE_WAIT, FIN_WAIT_2) => NO_PAYLOAD,
+        (FIN_WAIT_2, CLOSE_WAIT, FIN_WAIT_1) if !y.has(COVER_MARK) => NO_PAYLOAD,
+        // The first segment of either kind after the peer's FIN tells of the form of the close (R7).
+        (CLOSE_WAIT, FIN_WAIT_2, CLOSE_WAIT) if y.fin_covered_by(x.ack) => {
+            let payload = if x.has(DATA_COVER) && x.has(COVER_MARK) { 0 } else { NO_PAYLOAD };
+            payload | if x.has(EMPTY_COVER) { 0 } else { NO_EMPTY }
+        }
+        _ => NOTHING,
+    }
+}
+
+/// Whether nothing is held or missing, and all that is known was seen.
+#[inline(always)]
+fn is_quiet(half: &Half) -> bool {
     const NEEDED: u32 = SYN | SYN_ACKED | SEQ | ACK | SEEN;
-    const UNWANTED: u32 = FIN | FIN_DELIVERED | FIN_ACKED | GONE | BLOCK_0 | BLOCK_1 | STRAY;
-    let steady = |half: &Half| {
-        half.facts & (NEEDED | UNWANTED) == NEEDED
-            && half.state == State::Established as u8
-            && half.proved == State::Established as u8
-            && half.contig == half.high
-    };
-    let [a, b] = &flow.halves;
-    steady(a)
-        && steady(b)
-        && flow.facts & flow_fact::ESTABLISHED != 0
-        && flow.facts & (flow_fact::PENDING_A | flow_fact::PENDING_B) == 0
+    const UNWANTED: u32 = FIN_TOLD | GONE | BLOCK_0 | BLOCK_1 | STRAY;
+    half.facts & (NEEDED | UNWANTED) == NEEDED && half.contig == half.high
+}
+
+/// Whether a lane on which not all segments are predicted expects this one.
+#[inline(always)]
+fn is_expected(lane: u16, segments: u32, payload_len: u32) -> bool {
+    let unexpected = if payload_len == 0 { NO_EMPTY } else { NO_PAYLOAD };
+    lane & NOTHING != 0 && lane & unexpected == 0 && segments & NOTHING as u32 == (lane & NOTHING) as u32
+}
+
+/// Whether it is the octet before the next one, or less (RFC 9293 3.8.4): it moves nothing (R24).
+#[inline(always)]
+fn is_keepalive(seq: Seq, next: Seq, payload_len: u32) -> bool {
+    seq == next.wrapping_sub(1) && payload_len <= 1
 }
 
 /// From ns to the unit of [`Lane::at`].
 pub const AT_SHIFT: u32 = 26;
+/// Bits of [`Lane::segments`]: no segment with payload is predicted.
+const NO_PAYLOAD: u16 = 1 << 15;
+/// No segment without.
+const NO_EMPTY: u16 = 1 << 14;
+const NOTHING: u16 = NO_PAYLOAD | NO_EMPTY;
+/// The other bits.
+const SEGMENTS: u16 = !NOTHING;

@@ -38,6 +38,17 @@ impl Rules {
         reserved: 0,
     };
 
+    /// The shortest silence, in ns, after which an end is given up in a state whose segments are predicted; `i64::MAX` =
+    /// never.
+    pub fn steady_silence_ns(&self) -> u64 {
+        [State::Established, State::FinWait2, State::CloseWait]
+            .map(|state| self.silence_ns[state as usize])
+            .into_iter()
+            .filter(|&limit| limit != 0)
+            .min()
+            .unwrap_or(i64::MAX as u64)
+    }
+
     /// [`Rules::RFC`] with the silence limits of the agent. They are there so that no entry lives for ever, and longer
     /// than what a Linux host itself waits: `tcp_syn_retries` 6 (127 s), `tcp_synack_retries` 5 (63 s),
     /// `tcp_orphan_retries` 8 (about 100 s), keepalive 2 h.

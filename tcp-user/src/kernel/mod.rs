@@ -26,7 +26,6 @@ use std::time::Duration;
 use aya::maps::{Array, MapData, PerCpuArray, ProgramArray, RingBuf};
 use aya::programs::{Program, ProgramError, SchedClassifier, TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader, Pod, VerifierLogLevel};
-use tcp_common::State;
 use tcp_common::record::{Clocks, Counters, Settings};
 use tcp_common::table::places_for;
 use tcp_common::{Rules, Secret};
@@ -160,10 +159,7 @@ impl Kernel {
     }
 
     fn apply_settings(&mut self) -> Result<(), KernelError> {
-        self.current.steady_silence_ns = match self.current.rules.silence_ns[State::Established as usize] {
-            0 => i64::MAX as u64,
-            limit => limit,
-        };
+        self.current.steady_silence_ns = self.current.rules.steady_silence_ns();
         let mut settings = self.current;
         if settings.clock_ns != 0 {
             settings.jiffy_ns = 0;
