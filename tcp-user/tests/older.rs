@@ -284,6 +284,31 @@ fn a_fin_that_is_lost_again_and_again() {
     assert!(agree(&lab, &agent));
 }
 
+/// Two sockets tell of one connection.
+#[test]
+fn both_ends_are_of_this_host() {
+    let lab = Lab::new().expect("making namespaces (root needed)");
+    let listener =
+        lab.server.run(|| TcpListener::bind("127.0.0.1:7000")).expect("namespace").expect("a port");
+    let mut client =
+        lab.server.run(|| TcpStream::connect("127.0.0.1:7000")).expect("namespace").expect("connecting");
+    let (server, _) = listener.accept().expect("accepting");
+    server.shutdown(Shutdown::Write).expect("FIN");
+    assert_eq!(client.read(&mut [0; 1]).expect("the FIN"), 0);
+    let agent = Agent::start(&lab, "older-lo", &["-i", "lo"]);
+    let ends = || -> Vec<_> {
+        let both = |Connection { client, server, .. }: Connection| (server, client);
+        agent.connections().into_iter().map(both).collect()
+    };
+    until("it is adopted", || !ends().is_empty());
+    let is = |wanted: (State, State)| matches!(&ends()[..], [(server, client)] if server.local && client.local && (server.state, client.state) == wanted);
+    assert!(is((State::FinWait2, State::CloseWait)), "{:?}", ends());
+    assert!(agree(&lab, &agent));
+    drop(client);
+    until("it is closed", || is((State::TimeWait, State::Closed)));
+    assert!(agree(&lab, &agent));
+}
+
 /// What its packets are called is not known until there are some.
 #[test]
 fn a_translated_connection_is_one_again_when_it_has_spoken() {
