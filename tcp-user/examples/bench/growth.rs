@@ -50,12 +50,12 @@ impl Ground {
         let hash = HashTracker::new(most)?;
         let hosts = Hosts::new(most)?;
         let source = |then| Source::new(Order::Each(&OPENING), then);
-        source(Then::Program(&finwait))?.all(Way::TestRun, most, || {
+        source(Then::Program(&finwait))?.all(Way::TestRun, 0..most, || {
             events.drain(usize::MAX, |_| {});
         })?;
-        source(Then::Hash(&hash))?.all(Way::TestRun, most, || {})?;
+        source(Then::Hash(&hash))?.all(Way::TestRun, 0..most, || {})?;
         let stack = source(Then::Pass)?;
-        hosts.tracked().run(|| stack.all(Way::Live, most, || {}))??;
+        hosts.tracked().run(|| stack.all(Way::Live, 0..most, || {}))??;
         let ground = Ground { kernel, finwait, hash, hosts };
         ground.check(most)?;
         Ok(ground)

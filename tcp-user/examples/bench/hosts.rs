@@ -76,6 +76,11 @@ impl Hosts {
     }
 }
 
+/// How many connections nf_conntrack may have, on this machine.
+pub(crate) fn most_tracked() -> Result<u32> {
+    Ok(u32::try_from(read(MOST)?)?)
+}
+
 /// Settings of the whole machine, changed for a while. A shell in a process group of its own waits for the end of this
 /// process, however it comes, and gives them back.
 struct Lent(Child);

@@ -71,11 +71,11 @@ impl Ground {
         let plain = self.hosts.plain();
         let base = if way == Way::Live { (STACK, &self.pass) } else { (PARSE, &self.parse) };
         for (name, source) in [base, (HASH, &hash)] {
-            series.add(name, plain.run(|| source.all(way, connections, || {}))??);
+            series.add(name, plain.run(|| source.all(way, 0..connections, || {}))??);
         }
         let (events, told) = (&mut self.events, &mut self.told);
         let read = || *told += events.drain(usize::MAX, |_| {}) as u64;
-        series.add(FINWAIT, plain.run(|| self.finwait.all(way, connections, read))??);
+        series.add(FINWAIT, plain.run(|| self.finwait.all(way, 0..connections, read))??);
         // A few make room for others while they are half open.
         let listed = self.kernel.table().entries().count() as u64;
         ensure!(
@@ -83,7 +83,7 @@ impl Ground {
             "finwait has {listed} of {connections} connections"
         );
         if way == Way::Live {
-            let theirs = || self.pass.all(way, connections, || {});
+            let theirs = || self.pass.all(way, 0..connections, || {});
             series.add(CONNTRACK, self.hosts.tracked().run(theirs)??);
             let tracked = self.hosts.count()?;
             ensure!(

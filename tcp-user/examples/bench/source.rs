@@ -1,6 +1,8 @@
 //! A program that makes one frame into those of very many connections, and then does with each what is to be measured. So a
 //! single system call hands in any number of frames: by `BPF_PROG_TEST_RUN`, or live, to the network stack.
 
+use std::ops::Range;
+
 use anyhow::Result;
 use tcp_common::End;
 
@@ -97,17 +99,17 @@ impl Source {
         }
     }
 
-    /// With [`Order::Each`]: all segments of connections 0 to `connections`; `meanwhile` is called now and then. Mean of a
-    /// connection, ns.
-    pub(crate) fn all(&self, way: Way, connections: u32, mut meanwhile: impl FnMut()) -> Result<f64> {
-        self.count.set(0, &[0; 8])?;
+    /// With [`Order::Each`]: all segments of these connections; `meanwhile` is called now and then. Mean of a connection,
+    /// ns.
+    pub(crate) fn all(&self, way: Way, numbers: Range<u32>, mut meanwhile: impl FnMut()) -> Result<f64> {
+        self.count.set(0, &[u64::from(self.each * numbers.start), 0, 0, 0, 0, 0, 0, 0])?;
         let mut all = 0.0;
-        for first in (0..connections).step_by((CALL * TOGETHER) as usize) {
-            let count = self.each * (CALL * TOGETHER).min(connections - first);
+        for first in numbers.clone().step_by((CALL * TOGETHER) as usize) {
+            let count = self.each * (CALL * TOGETHER).min(numbers.end - first);
             all += self.cost(way, count)? * f64::from(count);
             meanwhile();
         }
-        Ok(all / f64::from(connections))
+        Ok(all / numbers.len() as f64)
     }
 }
 

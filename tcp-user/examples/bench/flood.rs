@@ -1,0 +1,98 @@
+//! What a spoofed SYN costs, of very many that nothing follows: while there is room, and when there is none. Half-open
+//! connections make room for each other; those that live are to stay.
+
+use std::ops::Range;
+
+use anyhow::{Context as _, Result, ensure};
+use finwait::kernel::{Events, Kernel, LoadOptions, ProgramName};
+use serde_json::{Value, json};
+
+use crate::Size;
+use crate::bpf::Program;
+use crate::conversation::{ACK, OPENING, Segment};
+use crate::hosts::{self, Hosts};
+use crate::report::Series;
+use crate::source::{Order, Source, Then, Way};
+
+/// finwait's table is made for as many connections as nf_conntrack may have on this machine as it is.
+pub(crate) fn measure(size: &Size) -> Result<Value> {
+    // All of these have numbers of their own.
+    let most = hosts::most_tracked()?.min(1 << 20);
+    let options = LoadOptions { max_flows: most, max_flows_v6: 64, ..LoadOptions::default() };
+    let mut kernel = Kernel::load(&options)?;
+    let events = kernel.take_events().context("the ring of events")?;
+    let mut ground = Ground {
+        kernel,
+        events,
+        finwait: Program::find(std::process::id(), ProgramName::Xdp)?,
+        hosts: Hosts::new(0)?,
+        most,
+        flood: size.flood,
+    };
+    let title = |what| format!("Live frames, a spoofed SYN, {what}, CPU time of the whole way");
+    let mut room = Series::new(title("while there is room"));
+    let mut full = Series::new(title("with the table full of others"));
+    let mut stayed = LIVE;
+    for _ in 0..size.long_rounds {
+        stayed = stayed.min(ground.round(&mut room, &mut full)?);
+    }
+    let values = [&room, &full].map(|series| series.print(STACK, Some(CONNTRACK)));
+    println!(
+        "tables for {most}; of {LIVE} connections that live finwait has {stayed} or more after each flood"
+    );
+    Ok(json!({ "title": "Flood", "most": most, "live": LIVE, "stayed": stayed, "series": values }))
+}
+
+struct Ground {
+    kernel: Kernel,
+    events: Events,
+    finwait: Program,
+    hosts: Hosts,
+    most: u32,
+    flood: u32,
+}
+
+impl Ground {
+    /// How many of the connections that live finwait has in the end.
+    fn round(&mut self, room: &mut Series, full: &mut Series) -> Result<u32> {
+        self.kernel.table().clear();
+        self.hosts.forget()?;
+        let (plain, tracked) = (self.hosts.plain(), self.hosts.tracked());
+        let Ground { events, finwait, most, flood, .. } = self;
+        let mut read = || {
+            events.drain(usize::MAX, |_| {});
+        };
+        let finwait = Then::Program(finwait);
+        for (name, host, then) in
+            [(STACK, plain, Then::Pass), (FINWAIT, plain, finwait), (CONNTRACK, tracked, Then::Pass)]
+        {
+            let (while_room, when_full) = host.run(|| -> Result<(f64, f64)> {
+                Source::new(Order::Each(&OPENING), then)?.all(Way::Live, 0..LIVE, &mut read)?;
+                let source = Source::new(Order::Each(&[SYN]), then)?;
+                let mut next = LIVE;
+                let mut some = |count: u32| -> Result<f64> {
+                    let numbers: Range<u32> = next..next + count;
+                    next += count;
+                    source.all(Way::Live, numbers, &mut read)
+                };
+                let while_room = some(*most / 2)?;
+                some(*most)?;
+                Ok((while_room, some(*flood)?))
+            })??;
+            room.add(name, while_room);
+            full.add(name, when_full);
+        }
+        let before = self.kernel.counters()?.predicted[0];
+        Source::new(Order::Each(&[ACK]), finwait)?.all(Way::TestRun, 0..LIVE, || {})?;
+        let stayed = self.kernel.counters()?.predicted[0] - before;
+        ensure!(self.hosts.count()? > u64::from(*most) / 2, "nf_conntrack has not taken up the flood");
+        Ok(u32::try_from(stayed)?)
+    }
+}
+
+const SYN: Segment = OPENING[0];
+/// Connections that live.
+const LIVE: u32 = 1000;
+const STACK: &str = "stack only";
+const FINWAIT: &str = "finwait XDP, with its event";
+const CONNTRACK: &str = "nf_conntrack";
