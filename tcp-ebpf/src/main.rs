@@ -12,6 +12,7 @@
 #![allow(internal_features, reason = "atomic read-modify-write is an intrinsic on this target")]
 
 mod clock;
+mod diagnostics;
 mod maps;
 mod observe;
 mod packet;

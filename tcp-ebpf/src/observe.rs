@@ -13,7 +13,7 @@ use tcp_common::{
 };
 
 use crate::{
-    clock,
+    clock, diagnostics,
     maps::{self, COUNTERS, WORK},
     packet::{Direction, Packet, SkbPacket},
     publish,
@@ -118,7 +118,10 @@ fn finish(read: Result<(), Ignored>, work: &mut Work, settings: &Settings, count
     }
     match verdict {
         Ok(()) => counters.tracked += 1,
-        Err(reason) => publish::ignored(counters, reason),
+        Err(reason) => {
+            publish::ignored(counters, reason);
+            diagnostics::ignored(work, reason);
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use tcp_common::{
     record::{Counters, Event, Slot, event_flag, event_kind, segment_kind},
 };
 
-use crate::{maps::EVENTS, observe::Work, table::Table as _};
+use crate::{diagnostics, maps::EVENTS, observe::Work, table::Table as _};
 
 #[inline(always)]
 pub fn ignored(counters: &mut Counters, reason: Ignored) {
@@ -103,6 +103,7 @@ pub fn evicted<K: TableKey>(held: &Slot<K>, work: &mut Work, counters: &mut Coun
 pub fn deferred(work: &Work, counters: &mut Counters) -> Result<(), Ignored> {
     if emit(event_kind::DEFERRED, work, &work.packet.key, &work.flow, counters) {
         counters.deferred += 1;
+        diagnostics::deferred(work);
         Ok(())
     } else {
         Err(Ignored::Contended)

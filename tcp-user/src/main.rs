@@ -7,6 +7,8 @@ use clap::Parser as _;
 use finwait::cli::Cli;
 use finwait::commands::{execute, exit_code};
 use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::{Layer as _, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -27,16 +29,20 @@ fn main() -> ExitCode {
     }
 }
 
-/// Coloured for people only; without the time where a journal writes its own.
+/// Coloured for people only; without the time where a journal writes its own. Of the libraries, which have much to say at
+/// debug level (each relocation of the kernel programs), only with `-vv`.
 fn log_to_stderr(level: LevelFilter) {
     let stderr = std::io::stderr();
     let colours = stderr.is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    let log = tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_target(false)
-        .with_ansi(colours)
-        .with_max_level(level);
-    if std::env::var_os("JOURNAL_STREAM").is_some() { log.without_time().init() } else { log.init() }
+    let libraries = if level == LevelFilter::DEBUG { LevelFilter::INFO } else { level };
+    let which = Targets::new().with_default(libraries).with_target("finwait", level);
+    let log = fmt::layer().with_writer(std::io::stderr).with_target(false).with_ansi(colours);
+    let registry = tracing_subscriber::registry();
+    if std::env::var_os("JOURNAL_STREAM").is_some() {
+        registry.with(log.without_time().with_filter(which)).init();
+    } else {
+        registry.with(log.with_filter(which)).init();
+    }
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

@@ -33,7 +33,13 @@ type Sent = (u32, End, Segment);
 fn every_counter_agrees_after_a_churn() {
     let seconds = std::env::var("FINWAIT_CHURN_SECONDS").map_or(15, |text| text.parse().expect("seconds"));
     let rules = Rules { time_wait_local_ns: TWO_MSL_NS, time_wait_remote_ns: TWO_MSL_NS, ..Rules::AGENT };
-    let options = LoadOptions { rules, max_flows: 1 << 18, max_flows_v6: 64, ring_bytes: 64 << 20 };
+    let options = LoadOptions {
+        rules,
+        max_flows: 1 << 18,
+        max_flows_v6: 64,
+        ring_bytes: 64 << 20,
+        ..LoadOptions::default()
+    };
     let mut kernel = Kernel::load(&options).expect("loading the kernel programs (root needed)");
     let events = kernel.take_events().expect("the ring is ours");
     let shared = Arc::new(Shared {

@@ -11,7 +11,13 @@ use tcp_common::table::places_for;
 use tcp_common::{End, Flags, Ignored, Rules, Segment, State};
 
 fn load(max_flows: u32) -> Kernel {
-    let options = LoadOptions { rules: Rules::RFC, max_flows, max_flows_v6: max_flows, ring_bytes: 64 << 20 };
+    let options = LoadOptions {
+        rules: Rules::RFC,
+        max_flows,
+        max_flows_v6: max_flows,
+        ring_bytes: 64 << 20,
+        ..LoadOptions::default()
+    };
     let mut kernel = Kernel::load(&options).expect("loading the kernel programs (root needed)");
     kernel.set_clock_ns(1_000_000_000).expect("setting the clock");
     kernel

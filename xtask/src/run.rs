@@ -16,6 +16,7 @@ const KERNEL_TESTS: &[&str] = &[
     "kernel_two_cpus",
     "kernel_table",
     "kernel_churn",
+    "kernel_diagnostics",
     "lab",
     "chain",
     "agent",

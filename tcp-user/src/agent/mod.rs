@@ -32,7 +32,7 @@ use tokio::runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::broadcast;
 
-use crate::kernel::{self, Events, Ingress, Kernel, KernelError, LoadOptions};
+use crate::kernel::{self, Diagnostics, Events, Ingress, Kernel, KernelError, LoadOptions};
 use interfaces::{Interface, Keeper, Names, Netlink};
 use look::Adopter;
 use mirror::Mirror;
@@ -91,6 +91,7 @@ struct Ready {
     keeper: Keeper,
     shared: Arc<Shared>,
     events: Events,
+    diagnostics: Option<Diagnostics>,
     audit_interval: Option<Duration>,
 }
 
@@ -104,6 +105,7 @@ fn prepare(options: &Options, mut keeper: Keeper, present: &[Interface]) -> Resu
     let query = Query::bind(&options.socket, account.as_ref())?;
     let mut kernel = load_programs(options)?;
     let events = kernel.take_events().context("the event ring is taken")?;
+    let diagnostics = kernel.take_diagnostics();
     let names = Names::default();
     names.learn(present);
     present.iter().for_each(|interface| kernel::sweep(&interface.name));
@@ -127,7 +129,7 @@ fn prepare(options: &Options, mut keeper: Keeper, present: &[Interface]) -> Resu
         names,
         watchers: broadcast::Sender::new(65_536),
     });
-    Ok(Ready { metrics, query, keeper, shared, events, audit_interval: options.audit_interval })
+    Ok(Ready { metrics, query, keeper, shared, events, diagnostics, audit_interval: options.audit_interval })
 }
 
 fn nothing_is_up<T>() -> Result<T> {
@@ -140,6 +142,7 @@ fn load_programs(options: &Options) -> Result<Kernel, KernelError> {
         rules: options.rules,
         max_flows: options.max_flows,
         max_flows_v6: options.max_flows / 2,
+        diagnostics: tracing::enabled!(tracing::Level::DEBUG),
         ..LoadOptions::default()
     };
     Kernel::load(&load).map_err(privileges::explain)
@@ -147,7 +150,7 @@ fn load_programs(options: &Options) -> Result<Kernel, KernelError> {
 
 impl Ready {
     async fn serve(self) -> Result<()> {
-        let Ready { metrics, query, keeper, shared, events, audit_interval } = self;
+        let Ready { metrics, query, keeper, shared, events, diagnostics, audit_interval } = self;
         let watched = Arc::new(Mutex::new(keeper.watched(&shared.names)));
         let app =
             App { shared: Arc::clone(&shared), started_at: Timestamp::now(), watched: Arc::clone(&watched) };
@@ -170,7 +173,7 @@ impl Ready {
             }
         };
         // Its end, when this function returns, waits for the thread: what detaches the programs goes last.
-        let mut rounds = Rounds::start(Mirror::new(Arc::clone(&shared), events))?;
+        let mut rounds = Rounds::start(Mirror::new(Arc::clone(&shared), events), diagnostics)?;
         notify(NotifyState::Ready);
         let result = tokio::select! {
             () = stopped => Ok(()),

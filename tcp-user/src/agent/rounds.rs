@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 
 use super::mirror::{BATCH, Mirror};
 use super::notify;
+use crate::kernel::Diagnostics;
 
 /// The thread; it is asked to stop, and waited for, when this is dropped.
 pub(super) struct Rounds {
@@ -21,14 +22,14 @@ pub(super) struct Rounds {
 
 impl Rounds {
     /// Starts it.
-    pub(super) fn start(mirror: Mirror) -> Result<Rounds> {
+    pub(super) fn start(mirror: Mirror, diagnostics: Option<Diagnostics>) -> Result<Rounds> {
         let stop = Arc::new(AtomicBool::new(false));
         let (at_end, ended) = oneshot::channel::<()>();
         let asked = Arc::clone(&stop);
         let thread = thread::Builder::new().name("mirror".into()).spawn(move || {
             // Dropped when the thread ends, however it does.
             let _at_end = at_end;
-            go_round(mirror, &asked);
+            go_round(mirror, diagnostics, &asked);
         });
         Ok(Rounds { stop, thread: Some(thread.context("starting the mirror's thread")?), ended })
     }
@@ -50,7 +51,7 @@ impl Drop for Rounds {
     }
 }
 
-fn go_round(mut mirror: Mirror, stop: &AtomicBool) {
+fn go_round(mut mirror: Mirror, mut diagnostics: Option<Diagnostics>, stop: &AtomicBool) {
     let mut watchdog = Watchdog::new();
     let (mut pause, mut swept_at) = (LONGEST_PAUSE, Instant::now());
     while !stop.load(Ordering::Relaxed) {
@@ -58,6 +59,9 @@ fn go_round(mut mirror: Mirror, stop: &AtomicBool) {
         let elapsed = swept_at.elapsed();
         swept_at += elapsed;
         let rest = mirror.sweep(elapsed);
+        if let Some(diagnostics) = &mut diagnostics {
+            diagnostics.flush();
+        }
         watchdog.progressed();
         pause = if count >= MANY || rest { SHORTEST_PAUSE } else { (pause * 2).min(LONGEST_PAUSE) };
         if count < BATCH {

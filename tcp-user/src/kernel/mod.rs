@@ -1,11 +1,12 @@
 //! The kernel side as the agent sees it: the only module that names aya.
 //!
 //! `table` is the flow tables in shared memory (one of its two `part`s a family), `attach` puts programs on interfaces, `probe`
-//! looks what is there, `events` drains the ring, `clock` relates the kernel's clocks; `program` and `error`
+//! looks what is there, `events` drains the ring, `diagnostics` the programs' log, `clock` relates the kernel's clocks; `program` and `error`
 //! are their names.
 
 mod attach;
 mod clock;
+mod diagnostics;
 mod error;
 mod events;
 mod part;
@@ -14,6 +15,7 @@ mod program;
 mod table;
 
 pub use attach::{AttachError, Attachment, Hook, Ingress, Mode, sweep};
+pub use diagnostics::Diagnostics;
 pub use error::KernelError;
 pub use events::Events;
 pub use probe::{describe_program, has_tcx};
@@ -26,6 +28,7 @@ use std::time::Duration;
 use aya::maps::{Array, MapData, PerCpuArray, ProgramArray, RingBuf};
 use aya::programs::{Program, ProgramError, SchedClassifier, TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader, Pod, VerifierLogLevel};
+use aya_log::EbpfLogger;
 use tcp_common::record::{Clocks, Counters, Settings};
 use tcp_common::table::places_for;
 use tcp_common::{Rules, Secret};
@@ -47,11 +50,19 @@ pub struct LoadOptions {
     pub max_flows_v6: u32,
     /// Size of the ring in bytes; rounded up to a power of two of pages.
     pub ring_bytes: u32,
+    /// Whether the programs tell the log, at debug level, of packets that they do not follow; [`Diagnostics`].
+    pub diagnostics: bool,
 }
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        LoadOptions { rules: Rules::AGENT, max_flows: 1 << 16, max_flows_v6: 1 << 15, ring_bytes: 16 << 20 }
+        LoadOptions {
+            rules: Rules::AGENT,
+            max_flows: 1 << 16,
+            max_flows_v6: 1 << 15,
+            ring_bytes: 16 << 20,
+            diagnostics: false,
+        }
     }
 }
 
@@ -64,6 +75,7 @@ pub struct Kernel {
     counters: PerCpuArray<MapData, PodCounters>,
     clocks: Array<MapData, PodClocks>,
     ring: Option<RingBuf<MapData>>,
+    diagnostics: Option<Diagnostics>,
     // The kernel empties a program array when its last holder is gone.
     _machines: [ProgramArray<MapData>; 2],
     instructions: Vec<(&'static str, u32)>,
@@ -93,7 +105,9 @@ impl Kernel {
         let rated = [options.max_flows, options.max_flows_v6];
         let [v4, v6] = rated.map(places_for);
         let ring_bytes = options.ring_bytes.max(4096).checked_next_power_of_two().unwrap_or(1 << 30);
+        let log_level = if options.diagnostics { aya_log::Level::Debug as u8 } else { 0 };
         let mut ebpf = EbpfLoader::new()
+            .override_global(aya_log::LEVEL, &log_level, true)
             .map_max_entries("FLOWS_V4", v4)
             .map_max_entries("FLOWS_V6", v6)
             .map_max_entries("DIRECTORY_V4", v4)
@@ -119,6 +133,8 @@ impl Kernel {
         let counters =
             PerCpuArray::try_from(take(&mut ebpf, "COUNTERS")?).map_err(other("opening the counters"))?;
         let ring = RingBuf::try_from(take(&mut ebpf, "EVENTS")?).map_err(other("opening the ring"))?;
+        let diagnostics = options.diagnostics.then(|| EbpfLogger::init(&mut ebpf));
+        let diagnostics = diagnostics.transpose().map_err(other("opening the programs' log"))?;
         let current =
             Settings { rules: options.rules, secret, places_v4: v4, places_v6: v6, ..Settings::NONE };
         let mut kernel = Kernel {
@@ -129,6 +145,7 @@ impl Kernel {
             counters,
             clocks,
             ring: Some(ring),
+            diagnostics: diagnostics.map(Diagnostics::new),
             _machines: machines,
             instructions,
         };
@@ -176,6 +193,11 @@ impl Kernel {
     /// The ring of events; once.
     pub fn take_events(&mut self) -> Option<Events> {
         self.ring.take().map(Events::new)
+    }
+
+    /// What the programs say, if they were loaded to say it; once.
+    pub fn take_diagnostics(&mut self) -> Option<Diagnostics> {
+        self.diagnostics.take()
     }
 
     /// How many instructions the verifier walked for each program.

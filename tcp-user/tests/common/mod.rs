@@ -9,7 +9,7 @@
 pub mod nginx;
 pub mod oracle;
 
-use std::fs::{self, Permissions};
+use std::fs::{self, File, Permissions};
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
@@ -45,16 +45,20 @@ impl<'a> Agent<'a> {
         let socket = format!("{}/{name}.sock", env!("CARGO_TARGET_TMPDIR"));
         let mut command = Command::new(FINWAIT);
         command.args(["run", "--socket", &socket]).args(arguments);
-        Agent::wait_for(namespace, &socket, &mut command)
+        Agent::wait_for(namespace, &socket, command.stderr(Stdio::inherit()))
     }
 
     /// The same by any command that becomes an agent which answers on `socket`.
     pub fn start_by(lab: &'a Lab, socket: &str, command: &mut Command) -> Agent<'a> {
-        Agent::wait_for(lab.server.namespace(), socket, command)
+        Agent::wait_for(lab.server.namespace(), socket, command.stderr(Stdio::inherit()))
+    }
+
+    /// The same, with its log in a file.
+    pub fn start_logging(lab: &'a Lab, socket: &str, command: &mut Command, log: File) -> Agent<'a> {
+        Agent::wait_for(lab.server.namespace(), socket, command.stderr(log))
     }
 
     fn wait_for(namespace: &'a Namespace, socket: &str, command: &mut Command) -> Agent<'a> {
-        command.stderr(Stdio::inherit());
         let process = namespace.run(|| command.spawn()).expect("entering the namespace");
         let process = process.expect("starting the agent");
         let mut agent = Agent { process, socket: socket.into(), namespace };
