@@ -77,7 +77,7 @@ impl Looker {
 
     fn look(&mut self) -> Result<(), SocketsError> {
         let mut diag = Diag::open()?;
-        self.adopter.look(&mut diag)?;
+        self.adopter.adopt(&mut diag)?;
         let mut confirmed = self.absent_twice(&mut diag)?;
         if !confirmed.is_empty() {
             self.keep_those_nowhere(&mut diag, &mut confirmed)?;
@@ -102,6 +102,9 @@ impl Looker {
             else {
                 continue;
             };
+            if self.adopter.give_up(&entry, diag)? {
+                continue;
+            }
             let gone = [self.is_gone(&entry, End::A, diag)?, self.is_gone(&entry, End::B, diag)?];
             lookups += [End::A, End::B].iter().filter(|&&end| needs_socket(&entry.flow, end)).count();
             if gone.contains(&true) {

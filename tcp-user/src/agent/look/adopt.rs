@@ -5,7 +5,6 @@
 //! (NAT). So the list of all sockets is asked for once, and again only when another interface is watched; and who speaks
 //! later without being seen is given up.
 
-use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
@@ -14,12 +13,13 @@ use tcp_common::flow::{Told, flow_fact};
 use tcp_common::record::mark;
 use tcp_common::{End, Endpoint, Flow, FlowKey, State};
 
-use super::{Ends, JUST_BEFORE_MS, LOOKUPS};
+use super::{Ends, JUST_BEFORE_MS, ends};
 use crate::agent::interfaces::Watched;
 use crate::agent::server::App;
 use crate::agent::shared::{Shared, lock};
 use crate::audit::{Ground, Reason};
 use crate::describe::monotonic_ns;
+use crate::kernel::{Entry, Owned};
 use crate::sockets::{Diag, KernelSocket, SocketsError};
 
 /// What makes flows of sockets.
@@ -29,31 +29,21 @@ pub(in crate::agent) struct Adopter {
     watched: Arc<Mutex<Vec<Watched>>>,
     /// What was watched when the sockets were listed last; `None`: they are to be listed.
     listed: Option<Vec<Watched>>,
-    /// Those of which no segment has been seen yet.
-    unseen: VecDeque<Unseen>,
-}
-
-/// A flow that was adopted.
-struct Unseen {
-    key: FlowKey,
-    ends: Ends,
-    since_ns: u64,
 }
 
 impl Adopter {
     /// For the agent that answers so.
     pub(in crate::agent) fn new(app: &App) -> Adopter {
         let App { shared, started_at, watched } = app.clone();
-        Adopter { shared, started_at, watched, listed: None, unseen: VecDeque::new() }
+        Adopter { shared, started_at, watched, listed: None }
     }
 
     pub(super) fn shared(&self) -> Arc<Shared> {
         Arc::clone(&self.shared)
     }
 
-    /// Adopts what is to be adopted, and gives up what was adopted under a name that its packets do not have.
-    pub(super) fn look(&mut self, diag: &mut Diag) -> Result<(), SocketsError> {
-        self.give_up(diag)?;
+    /// Adopts what is to be adopted, if there can be anything.
+    pub(super) fn adopt(&mut self, diag: &mut Diag) -> Result<(), SocketsError> {
         let watched = lock(&self.watched).clone();
         if self.listed.as_ref() == Some(&watched) {
             return Ok(());
@@ -78,10 +68,9 @@ impl Adopter {
     }
 
     /// Makes a flow of a socket. Returns whether that is settled, be it that it cannot be done.
-    fn take(&mut self, diag: &mut Diag, ground: &Ground, ends: Ends) -> Result<bool, SocketsError> {
+    fn take(&self, diag: &mut Diag, ground: &Ground, ends: Ends) -> Result<bool, SocketsError> {
         let (key, local) = key(ends);
-        let table = Arc::clone(&self.shared.table);
-        let Some(mut slot) = table.claim(&key) else { return Ok(true) };
+        let Some(mut slot) = self.shared.table.claim(&key) else { return Ok(true) };
         // Only now: a segment that comes from here on waits for the slot, and what one did before is known to the socket.
         let socket = match diag.inspect(ends.0, ends.1) {
             Ok(Some(socket)) if !is_in_motion(&socket) => socket,
@@ -107,30 +96,30 @@ impl Adopter {
         drop(slot);
         lock(&self.shared.tally).audit_adopted += 1;
         tracing::debug!("older than the agent: {ends:?} in {:?}", socket.state);
-        self.unseen.push_back(Unseen { key, ends, since_ns: now_ns });
         Ok(true)
     }
 
-    /// Retires flows whose sockets have spoken since they were adopted, and of which nothing has been seen.
-    fn give_up(&mut self, diag: &mut Diag) -> Result<(), SocketsError> {
-        for _ in 0..self.unseen.len().min(LOOKUPS) {
-            let Some(unseen) = self.unseen.pop_front() else { break };
-            // First the socket, then the flow: what the socket has sent by then, the programs have seen.
-            let Some(silent_ms) =
-                diag.inspect(unseen.ends.0, unseen.ends.1)?.and_then(|found| found.silent_ms)
-            else {
-                continue;
-            };
-            let adopted_ms = monotonic_ns().saturating_sub(unseen.since_ns) / 1_000_000;
-            let has_spoken = u128::from(silent_ms) + JUST_BEFORE_MS < u128::from(adopted_ms);
-            let slot = self.shared.table.find(&unseen.key).and_then(|index| self.shared.table.own(index));
-            match slot.filter(|slot| slot.key() == unseen.key && is_unseen(slot)) {
-                Some(slot) if has_spoken => slot.retire(),
-                Some(_) => self.unseen.push_back(unseen),
-                None => {}
-            }
+    /// Retires a flow whose socket has spoken since it was adopted, though nothing of it has been seen: its packets have
+    /// another name. Returns whether it did.
+    pub(super) fn give_up(&self, entry: &Entry, diag: &mut Diag) -> Result<bool, SocketsError> {
+        if !is_unseen(&entry.flow) {
+            return Ok(false);
         }
-        Ok(())
+        let local = if entry.flow.is_local(End::A) { End::A } else { End::B };
+        let (own, remote) = ends(&entry.key, local);
+        let Some(silent_ms) = diag.inspect(own, remote)?.and_then(|socket| socket.silent_ms) else {
+            return Ok(false);
+        };
+        let adopted_ns = entry.flow.opened_ns;
+        let adopted_ms = u128::from(monotonic_ns().saturating_sub(adopted_ns) / 1_000_000);
+        if u128::from(silent_ms) + JUST_BEFORE_MS >= adopted_ms {
+            return Ok(false);
+        }
+        // What the socket has sent by now, the programs have seen by now.
+        let still_unseen =
+            |slot: &Owned<'_>| slot.key() == entry.key && slot.opened_ns == adopted_ns && is_unseen(slot);
+        let slot = self.shared.table.own(entry.index).filter(still_unseen);
+        Ok(slot.map(Owned::retire).is_some())
     }
 
     fn told(&self, socket: &KernelSocket, now_ns: u64) -> Told {
