@@ -152,8 +152,10 @@ pub mod event_flag {
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Counters {
-    /// Packets whose segment was what its flow predicted: empty ACKs, and those with payload.
-    pub predicted: [u64; 2],
+    /// Packets whose segment was what its flow predicted, by direction (ingress, egress) and [`predicted`].
+    pub predicted: [[u64; predicted::COUNT]; 2],
+    /// How many more segments these were on the wire, where GSO or GRO had made one of many.
+    pub merged: [[u64; predicted::COUNT]; 2],
     /// All other packets that a program ran for; equals `tracked` plus the sum of `ignored`.
     pub seen: u64,
     /// Of those, packets whose segment was given to a flow.
@@ -162,7 +164,7 @@ pub struct Counters {
     pub ignored: [u64; Ignored::COUNT],
     /// Transitions of one end: `[remote, local][from][to]`.
     pub transitions: [[[u64; State::COUNT]; State::COUNT]; 2],
-    /// Segments by direction (ingress, egress) and [`segment_kind`].
+    /// All other segments by direction (ingress, egress) and [`segment_kind`].
     pub segments: [[u64; segment_kind::COUNT]; 2],
     /// Events written to the ring.
     pub events: u64,
@@ -178,6 +180,16 @@ pub struct Counters {
     pub causes: [u64; 64],
     /// Restarts of TIME-WAIT: the peer's FIN came again.
     pub time_wait_restarted: u64,
+}
+
+/// Numbers of segment kinds in [`Counters::predicted`].
+pub mod predicted {
+    /// Empty ACK.
+    pub const ACK: usize = 0;
+    /// Payload.
+    pub const DATA: usize = 1;
+    /// How many.
+    pub const COUNT: usize = 2;
 }
 
 /// Numbers of segment kinds in [`Counters::segments`].

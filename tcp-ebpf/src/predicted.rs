@@ -2,7 +2,7 @@
 
 use tcp_common::{
     FlowKey, FlowKey4,
-    record::{Counters, segment_kind, short_hook},
+    record::{Counters, predicted, short_hook},
     table::{self, Home, Memory as _, Steady, Word},
     wire::{
         Header, Link,
@@ -73,26 +73,22 @@ fn take_plain<K: Table, P: Packet, H: Header, const AT_HOME: bool>(
     if !prediction.fits(plain, wire_segments, hook, now_ns, settings.steady_silence_ns) {
         return Some(false);
     }
+    let Some(counters) = COUNTERS.get_ptr_mut(0) else { return Some(false) };
     if !maps.swap_tag(slot, tag, tag.interrupted()) {
         return Some(false);
     }
     prediction.take(plain, wire_segments, now_ns);
     maps.store_tag(slot, tag.interrupted().resumed());
-    count(plain.payload_len, wire_segments, direction);
+    // SAFETY: a per-CPU value; programs of one CPU do not interrupt each other while they run.
+    count(unsafe { &mut *counters }, plain.payload_len, wire_segments, direction);
     Some(true)
 }
 
 #[inline(always)]
-fn count(payload_len: u32, wire_segments: u32, direction: Direction) {
-    let Some(counters) = COUNTERS.get_ptr_mut(0) else { return };
-    // SAFETY: a per-CPU value; programs of one CPU do not interrupt each other while they run.
-    let counters: &mut Counters = unsafe { &mut *counters };
-    let kind = if payload_len == 0 {
-        counters.predicted[0] += 1;
-        segment_kind::ACK
-    } else {
-        counters.predicted[1] += 1;
-        segment_kind::DATA
-    };
-    counters.segments[direction as usize][kind] += wire_segments as u64;
+fn count(counters: &mut Counters, payload_len: u32, wire_segments: u32, direction: Direction) {
+    let kind = if payload_len == 0 { predicted::ACK } else { predicted::DATA };
+    counters.predicted[direction as usize][kind] += 1;
+    if wire_segments != 1 {
+        counters.merged[direction as usize][kind] += wire_segments as u64 - 1;
+    }
 }

@@ -187,10 +187,10 @@ impl<K: Table> Memory for Maps<K> {
 #[inline(always)]
 unsafe fn swap(word: *mut u64, from: u64, to: u64) -> bool {
     // SAFETY: the caller's.
-    let (_, done) = unsafe {
+    let (found, _) = unsafe {
         atomic_cxchg::<u64, { AtomicOrdering::SeqCst }, { AtomicOrdering::SeqCst }>(word, from, to)
     };
-    done
+    found == from
 }
 
 /// Finds the flow, or claims a slot for it where the packet may open one, takes it and copies it to `work`.

@@ -63,7 +63,8 @@ fn snapshot(mut next: impl FnMut() -> u64) -> Snapshot {
     Snapshot {
         // No `..`: whoever adds a counter decides here whether it is scraped.
         counters: Counters {
-            predicted: [0; 2],
+            predicted: [[0; 2]; 2],
+            merged: [[0; 2]; 2],
             seen: next(),
             tracked: next(),
             ignored: row(next),

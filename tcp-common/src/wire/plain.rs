@@ -3,6 +3,8 @@
 //!
 //! Everything is at a fixed place, so one comparison with the packet's end does, and options need not be read.
 
+use core::hint::black_box;
+
 use super::{Bytes, Header, Link, ethernet, ip};
 use crate::key::{FlowKey, FlowKey4};
 use crate::segment::Flags;
@@ -43,26 +45,38 @@ impl<K, H: Header> Plain<K, H> {
 
 /// Where a packet's IP header begins, and which it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Start {
+pub struct Start<H> {
+    /// Of what begins there, as much as every plain segment has.
+    ip: H,
     offset: usize,
     vlan: u16,
     /// 4 or 6.
     pub version: u8,
 }
 
+/// An IPv4 header and a TCP header, without options.
+const LEAST: usize = 40;
+
 /// Reads the link layer; `None` where it is not of the common kind.
 #[inline(always)]
-pub fn start<B: Bytes + ?Sized>(bytes: &B, link: Link, stripped_vlan: Option<u16>) -> Option<Start> {
-    let (ether_type, offset, vlan) = match link {
+pub fn start<B: Bytes + ?Sized>(
+    bytes: &B,
+    link: Link,
+    stripped_vlan: Option<u16>,
+) -> Option<Start<B::Header<'_>>> {
+    let (ether_type, ip, offset, vlan) = match link {
         Link::Ip => {
-            let version = bytes.header::<1>(0)?.u8(0) >> 4;
-            return Some(Start { offset: 0, vlan: stripped_vlan.unwrap_or(0), version });
+            let ip = bytes.header::<LEAST>(0)?;
+            return Some(Start { ip, offset: 0, vlan: stripped_vlan.unwrap_or(0), version: ip.u8(0) >> 4 });
         }
         Link::Ethernet => {
-            let header = bytes.header::<18>(0)?;
-            match header.be16(12) {
-                plain @ (ethernet::IPV4 | ethernet::IPV6) => (plain, 14, 0),
-                tag if ethernet::is_tag(tag) => (header.be16(16), 18, header.be16(14) & ethernet::VLAN_ID),
+            let h = bytes.header::<{ 14 + LEAST }>(0)?;
+            match h.be16(12) {
+                plain @ (ethernet::IPV4 | ethernet::IPV6) => (plain, h.from(14), 14, 0),
+                tag if ethernet::is_tag(tag) => {
+                    let h = bytes.header::<{ 18 + LEAST }>(0)?;
+                    (h.be16(16), h.from(18), 18, h.be16(14) & ethernet::VLAN_ID)
+                }
                 _ => return None,
             }
         }
@@ -72,13 +86,16 @@ pub fn start<B: Bytes + ?Sized>(bytes: &B, link: Link, stripped_vlan: Option<u16
         ethernet::IPV6 => 6,
         _ => return None,
     };
-    Some(Start { offset, vlan: stripped_vlan.unwrap_or(vlan), version })
+    Some(Start { ip, offset, vlan: stripped_vlan.unwrap_or(vlan), version })
 }
 
 /// The plain segment of an IPv4 packet, if it is one.
 #[inline(always)]
-pub fn v4<B: Bytes + ?Sized>(bytes: &B, start: Start) -> Option<Plain<FlowKey4, B::Header<'_>>> {
-    let h = bytes.header::<40>(start.offset)?;
+pub fn v4<'a, B: Bytes + ?Sized>(
+    bytes: &'a B,
+    start: Start<B::Header<'a>>,
+) -> Option<Plain<FlowKey4, B::Header<'a>>> {
+    let h = start.ip;
     // Version 4, no options; TCP; no part of a fragmented datagram.
     if h.u8(0) != 0x45 || h.u8(9) != ip::TCP || h.be16(6) & 0x3fff != 0 {
         return None;
@@ -92,8 +109,9 @@ pub fn v4<B: Bytes + ?Sized>(bytes: &B, start: Start) -> Option<Plain<FlowKey4, 
     } else {
         source as i64 - destination as i64
     };
-    // No jump: nobody can tell which end sends next, so it would be predicted wrongly half of the time.
-    let from_b = !(difference >> 63) as u64;
+    // All ones or none, through memory, so that the compiler makes no jump of it: nobody can tell which end sends next, so it
+    // would be predicted wrongly half of the time.
+    let from_b = black_box(!(difference >> 63) as u64);
     let swap = (source ^ destination) & from_b;
     let swap_ports = (ports ^ ports >> 16) & from_b as u32 & 0xffff;
     let key = FlowKey4 {
@@ -105,7 +123,10 @@ pub fn v4<B: Bytes + ?Sized>(bytes: &B, start: Start) -> Option<Plain<FlowKey4, 
 
 /// The plain segment of an IPv6 packet, if it is one.
 #[inline(always)]
-pub fn v6<B: Bytes + ?Sized>(bytes: &B, start: Start) -> Option<Plain<FlowKey, B::Header<'_>>> {
+pub fn v6<'a, B: Bytes + ?Sized>(
+    bytes: &'a B,
+    start: Start<B::Header<'a>>,
+) -> Option<Plain<FlowKey, B::Header<'a>>> {
     let h = bytes.header::<60>(start.offset)?;
     if h.u8(0) >> 4 != 6 || h.u8(6) != ip::TCP {
         return None;

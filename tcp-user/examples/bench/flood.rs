@@ -82,9 +82,9 @@ impl Ground {
             room.add(name, while_room);
             full.add(name, when_full);
         }
-        let before = self.kernel.counters()?.predicted[0];
+        let before = self.kernel.counters()?.predicted[0][0];
         Source::new(Order::Each(&[ACK]), finwait)?.all(Way::TestRun, 0..LIVE, || {})?;
-        let stayed = self.kernel.counters()?.predicted[0] - before;
+        let stayed = self.kernel.counters()?.predicted[0][0] - before;
         ensure!(self.hosts.count()? > u64::from(*most) / 2, "nf_conntrack has not taken up the flood");
         Ok(u32::try_from(stayed)?)
     }

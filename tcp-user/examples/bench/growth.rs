@@ -108,7 +108,7 @@ impl Step {
 
     fn round(&mut self, kernel: &mut Kernel, hosts: &Hosts, frames: u32) -> Result<()> {
         let cost = |source: &Source, way| cost(source, way, frames, self.flows);
-        let before = kernel.counters()?.predicted[0];
+        let before = kernel.counters()?.predicted[0][0];
         self.alone.add(PARSE, cost(&self.parse, Way::TestRun)?);
         self.alone.add(HASH, cost(&self.hash, Way::TestRun)?);
         self.alone.add(FINWAIT, cost(&self.finwait, Way::TestRun)?);
@@ -123,7 +123,7 @@ impl Step {
         })??;
         self.live.add(CONNTRACK, hosts.tracked().run(|| cost(&self.pass, Way::Live))??);
         self.misses.add(CHASE, self.chase.cost(frames));
-        let predicted = kernel.counters()?.predicted[0] - before;
+        let predicted = kernel.counters()?.predicted[0][0] - before;
         let all = 3 * u64::from(frames + frames.min(self.flows));
         ensure!(predicted >= all / 100 * 99, "finwait predicted {predicted} of {all} ACKs");
         Ok(())

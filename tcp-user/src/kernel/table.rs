@@ -3,7 +3,7 @@
 use std::ops::{Deref, DerefMut};
 use std::ptr;
 
-use tcp_common::record::{Counters, Event, Slot};
+use tcp_common::record::{Counters, Event, Slot, predicted, segment_kind};
 use tcp_common::table::{NOWHERE, Tag};
 use tcp_common::{Cause, Flow, FlowKey, FlowKey4, Secret, TableKey};
 
@@ -253,10 +253,17 @@ pub(super) fn sum<'a>(all: impl Iterator<Item = &'a Counters>) -> Counters {
     }
     // SAFETY: as above.
     let mut total = unsafe { ptr::read(total.as_ptr().cast::<Counters>()) };
-    let [acks, data] = total.predicted;
-    total.seen += acks + data;
-    total.tracked += acks + data;
-    total.causes[Cause::Ack as usize] += acks;
-    total.causes[Cause::Data as usize] += data;
+    // The predicted ones are in no other count yet.
+    let kinds =
+        [(predicted::ACK, segment_kind::ACK, Cause::Ack), (predicted::DATA, segment_kind::DATA, Cause::Data)];
+    for direction in 0..2 {
+        for (kind, segment_kind, cause) in kinds {
+            let packets = total.predicted[direction][kind];
+            total.seen += packets;
+            total.tracked += packets;
+            total.causes[cause as usize] += packets;
+            total.segments[direction][segment_kind] += packets + total.merged[direction][kind];
+        }
+    }
     total
 }
