@@ -23,6 +23,12 @@ pub fn frame(sender: End, segment: &Segment) -> Vec<u8> {
     frame_of(40_000, sender, segment)
 }
 
+/// The key of that connection.
+pub fn key() -> FlowKey {
+    let [a, b] = [End::A, End::B].map(|end| [10, 9, 0, host(end)]);
+    FlowKey::new(Endpoint::v4(a, 40_000), Endpoint::v4(b, 80), 0, 4).0
+}
+
 /// The same with another port of end A.
 pub fn frame_of(port_a: u16, sender: End, segment: &Segment) -> Vec<u8> {
     let tcp = tcp_header(port_a, sender, segment);
