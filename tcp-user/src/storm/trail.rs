@@ -37,6 +37,8 @@ pub(super) struct Way {
     pub(super) probed_at_start: bool,
     /// Whether it has sent FINs at two places of its stream.
     pub(super) two_fins: bool,
+    /// Whether a FIN acknowledged less than the host had before: no socket does, so another one sent it.
+    pub(super) second_socket: bool,
     /// The longest that a frame was under way.
     pub(super) longest: Duration,
     /// When its FIN was first sent.
@@ -97,7 +99,7 @@ impl Trails {
             way.opens += 1;
             (way.sent, way.arrived, way.lost_end, way.fin_end) =
                 (Extent::default(), Extent::default(), None, None);
-            (way.lacks_reset, way.again, way.fin_at) = (false, false, None);
+            (way.lacks_reset, way.again, way.second_socket, way.fin_at) = (false, false, false, None);
             (way.fin_knows, way.fin_lost) = (false, false);
         }
         way.probed_at_start |= segment.kind() == Kind::Ack && way.isn == Some(segment.seq);
@@ -107,6 +109,7 @@ impl Trails {
                 way.fin_knows = other_fin.is_some_and(|end| at_or_before(end, segment.ack));
             }
             way.again |= way.fin_end == Some(segment.end());
+            way.second_socket |= way.sent.ack.is_some_and(|ack| before(segment.ack, ack));
             way.two_fins |= way.fin_end.is_some_and(|end| end != segment.end());
             way.fin_end = Some(segment.end());
             way.fin_at.get_or_insert_with(Instant::now);

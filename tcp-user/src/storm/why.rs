@@ -42,6 +42,9 @@ impl Case<'_> {
             _ if cookies && theirs.probed_at_start => {
                 "Linux takes a keepalive probe for the ACK with the SYN cookie: its socket is one octet behind"
             }
+            _ if cookies && mine.second_socket => {
+                "the ACK with the SYN cookie came twice, and made a second socket when the first had closed"
+            }
             (Closed, TimeWait) if self.is_overdue() => LATE_TIMER,
             (TimeWait, Closed) if self.expires_now() => LATE_TIMER,
             (Established | CloseWait, FinWait1 | Closing | LastAck)
@@ -96,6 +99,9 @@ impl Case<'_> {
             }
             (Closed, TimeWait) if self.is_over_within(theirs.longest) => {
                 "its 2MSL began when the last segment came, which the watcher saw before the cable held it"
+            }
+            (Closed, TimeWait) if self.is_over_within(theirs.longest + mine.longest) => {
+                "its 2MSL began anew when a segment that the cable had held long was answered (Linux)"
             }
             (Closed | LastAck, TimeWait | Closing) if mine.fin_lost && self.closes_at_once() => {
                 "closed at once, but of its FIN only a copy came, which was sent when the other host's was there"
