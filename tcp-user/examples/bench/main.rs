@@ -13,6 +13,7 @@ mod growth;
 mod hosts;
 mod kept;
 mod opens;
+mod page;
 mod report;
 mod runs;
 mod source;
@@ -125,7 +126,7 @@ const WHOLE: Size = Size {
     flows: &[1, 10_000, 100_000, 1_000_000, 4_000_000],
     opens: &[100_000, 1_000_000],
     flood: 400_000,
-    connects: 30_000,
+    connects: 20_000,
     wrk: 2,
     agent: &[1, 10_000, 100_000, 1_000_000],
 };
@@ -145,6 +146,8 @@ fn main() -> Result<()> {
     let traffic = want(Part::Traffic).then(|| traffic(&arguments.finwait, size)).transpose()?;
     let agent = want(Part::Agent).then(|| agent::measure(&arguments.finwait, size.agent)).transpose()?;
     let report = json!({
+        "cpu": cpu_model()?,
+        "cpus": std::thread::available_parallelism()?,
         "kernel": fs::read_to_string("/proc/sys/kernel/osrelease")?.trim(),
         "load": fs::read_to_string("/proc/loadavg")?.trim(),
         "quick": arguments.quick,
@@ -160,8 +163,16 @@ fn main() -> Result<()> {
     }
     fs::write(&arguments.json, serde_json::to_string_pretty(&report)?)
         .with_context(|| format!("writing {}", arguments.json.display()))?;
-    println!("\nall rounds: {}", arguments.json.display());
+    let html = arguments.json.with_extension("html");
+    fs::write(&html, page::page(&report)?).with_context(|| format!("writing {}", html.display()))?;
+    println!("\nall rounds: {}; plots and tables: {}", arguments.json.display(), html.display());
     Ok(())
+}
+
+fn cpu_model() -> Result<String> {
+    let text = fs::read_to_string("/proc/cpuinfo").context("asking for the CPU's model")?;
+    let line = text.lines().find(|line| line.starts_with("model name"));
+    Ok(line.and_then(|line| line.split_once(": ")).map_or("unknown CPU", |(_, model)| model).to_owned())
 }
 
 /// The one number of all these that says something of the code whatever the machine.

@@ -1,6 +1,8 @@
 //! What a new connection costs: SYN, SYN-ACK and ACK of connections never seen before, into tables that are empty at first and
 //! in the end as full as they may be. finwait tells each in its ring, which is read between.
 
+use std::hint::black_box;
+
 use anyhow::{Context as _, Result, ensure};
 use finwait::kernel::{Events, Kernel, LoadOptions, ProgramName};
 use serde_json::{Value, json};
@@ -10,7 +12,7 @@ use crate::bpf::Program;
 use crate::conversation::{OPENING, Segment};
 use crate::hosts::Hosts;
 use crate::report::Series;
-use crate::source::{Order, Source, Then, Way};
+use crate::source::{Order, Source, Then, Way, thread_ns};
 use crate::{Size, that_fit};
 
 /// Each round as many connections with each as there is memory for.
@@ -30,6 +32,7 @@ pub(crate) fn measure(size: &Size) -> Result<Value> {
         hosts: Hosts::new(connections)?,
         connections,
         told: 0,
+        reading_ns: 0.0,
     };
     let mut series = [
         ("XDP alone, a new connection (SYN, SYN-ACK, ACK)", Way::TestRun),
@@ -42,11 +45,12 @@ pub(crate) fn measure(size: &Size) -> Result<Value> {
         }
     }
     let lost = ground.kernel.counters()?.events_lost;
-    println!("\nevents read: {}, lost: {lost}", ground.told);
+    let reading = ground.reading_ns / ground.told as f64;
+    println!("\nevents read: {}, {reading:.1} ns each; lost: {lost}", ground.told);
     ensure!(lost == 0 && ground.told > 0, "events are part of what is measured");
     let [alone, live] = &series;
     Ok(json!({
-        "title": "New connections", "connections": connections,
+        "title": "New connections", "connections": connections, "ns_to_read_an_event": reading,
         "alone": alone.0.print(PARSE, None), "live": live.0.print(STACK, Some(CONNTRACK)),
     }))
 }
@@ -60,6 +64,8 @@ struct Ground {
     hosts: Hosts,
     connections: u32,
     told: u64,
+    /// CPU time for that.
+    reading_ns: f64,
 }
 
 impl Ground {
@@ -73,8 +79,14 @@ impl Ground {
         for (name, source) in [base, (HASH, &hash)] {
             series.add(name, plain.run(|| source.all(way, 0..connections, || {}))??);
         }
-        let (events, told) = (&mut self.events, &mut self.told);
-        let read = || *told += events.drain(usize::MAX, |_| {}) as u64;
+        let (events, told, reading_ns) = (&mut self.events, &mut self.told, &mut self.reading_ns);
+        let read = || {
+            let before = thread_ns();
+            *told += events.drain(usize::MAX, |event| {
+                black_box(event);
+            }) as u64;
+            *reading_ns += thread_ns() - before;
+        };
         series.add(FINWAIT, plain.run(|| self.finwait.all(way, 0..connections, read))??);
         // A few make room for others while they are half open.
         let listed = self.kernel.table().entries().count() as u64;
