@@ -1,6 +1,7 @@
 //! What the agent answers: the query socket (HTTP over a Unix socket) and `/metrics`.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use axum::Router;
@@ -9,7 +10,7 @@ use axum::extract::{Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use futures_util::stream;
+use futures_util::{StreamExt as _, stream};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tcp_common::Ignored;
@@ -100,34 +101,41 @@ pub struct Which {
     /// Those too that are over and only remembered for late segments.
     #[serde(default)]
     pub all: bool,
+    /// Those only.
+    #[serde(default)]
+    pub filter: String,
 }
 
 /// A line a connection, as many as there are, never all in memory.
 async fn connections(State(app): State<App>, Query(which): Query<Which>) -> Response {
+    let filter = match Filter::parse(&which.filter) {
+        Ok(filter) => Arc::new(filter),
+        Err(error) => return (StatusCode::BAD_REQUEST, error.to_string()).into_response(),
+    };
     let places = app.shared.table.places();
-    let body = stream::unfold(0u32, move |next| {
-        let app = app.clone();
-        async move {
-            if next >= places {
-                return None;
-            }
-            let until = next.saturating_add(SLOTS_A_CHUNK).min(places);
-            let mut chunk = Vec::new();
-            let describer = app.shared.describer();
-            for entry in (next..until).filter_map(|index| app.shared.table.read(index)) {
-                if entry.flow.is_over() && !which.all {
-                    continue;
-                }
-                let interface = app.shared.names.of_hook(hook_of(entry.hooks));
-                let connection = describer.connection(&entry.key, &entry.flow, interface);
-                if serde_json::to_writer(&mut chunk, &connection).is_ok() {
-                    chunk.push(b'\n');
-                }
-            }
-            Some((Ok::<_, std::convert::Infallible>(Bytes::from(chunk)), until))
-        }
+    let chunks = stream::iter((0..places).step_by(SLOTS_A_CHUNK as usize)).map(move |first| {
+        let (shared, filter) = (Arc::clone(&app.shared), Arc::clone(&filter));
+        let until = first.saturating_add(SLOTS_A_CHUNK).min(places);
+        tokio::task::spawn_blocking(move || Bytes::from(lines(&shared, first..until, which.all, &filter)))
     });
-    ndjson(Body::from_stream(body))
+    ndjson(Body::from_stream(chunks.buffered(CHUNKS_AT_ONCE)))
+}
+
+/// The connections of some places.
+fn lines(shared: &Shared, places: Range<u32>, all: bool, filter: &Filter) -> Vec<u8> {
+    let mut lines = Vec::new();
+    let (describer, now) = (shared.describer(), Timestamp::now());
+    for entry in places.filter_map(|index| shared.table.read(index)) {
+        if entry.flow.is_over() && !all {
+            continue;
+        }
+        let interface = shared.names.of_hook(hook_of(entry.hooks));
+        let connection = describer.connection(&entry.key, &entry.flow, interface);
+        if filter.matches(&connection, now) && serde_json::to_writer(&mut lines, &connection).is_ok() {
+            lines.push(b'\n');
+        }
+    }
+    lines
 }
 
 /// What can be asked of `/events`.
@@ -234,5 +242,7 @@ fn ndjson(body: Body) -> Response {
     ([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response()
 }
 
-/// Slots described before others have their turn.
-const SLOTS_A_CHUNK: u32 = 256;
+/// Places described in one piece: at most some 400 kB.
+const SLOTS_A_CHUNK: u32 = 1024;
+/// Pieces in the making for one who asks.
+const CHUNKS_AT_ONCE: usize = 2;

@@ -1,10 +1,13 @@
 //! `finwait ls` and `finwait watch`: what the agent knows, and who owns the sockets.
 
 use std::io::{self, BufWriter};
+use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
+use bytes::Bytes;
 use jiff::Timestamp;
+use serde::Deserialize;
 
 use super::found;
 use crate::agent::server::{Observed, Status};
@@ -19,14 +22,21 @@ use crate::{audit, client};
 pub(super) async fn ls(args: &LsArgs) -> Result<ExitCode> {
     let filter = args.filter.filter()?;
     let owners = owners(&args.socket, args.output, &filter).await?;
-    let path = if args.all { "/connections?all=true" } else { "/connections" };
-    let mut answer = client::get(args.socket.path(), path).await?;
+    let query: String = form_urlencoded::Serializer::new(String::new())
+        .append_pair("all", if args.all { "true" } else { "false" })
+        .append_pair("filter", &asked_of_agent(&filter))
+        .finish();
+    let mut answer = client::get(args.socket.path(), &format!("/connections?{query}")).await?;
     let now = Timestamp::now();
-    let out = BufWriter::new(io::stdout().lock());
+    let out = BufWriter::with_capacity(OUT_BUFFER, io::stdout().lock());
     let mut list = ListWriter::new(out, args.output, Palette::for_stdout(), now)?;
     while let Some(line) = answer.line().await? {
-        let mut connection: Connection =
-            serde_json::from_slice(&line).context("reading the agent's answer")?;
+        if filter.is_empty() && args.output.is_json() {
+            list.push_json(&with_owner(line, owners.as_ref())?)?;
+            continue;
+        }
+        // An agent of another version may not have applied the filter.
+        let mut connection: Connection = serde_json::from_slice(&line).context(NOT_UNDERSTOOD)?;
         connection.process = owners.as_ref().and_then(|owners| owners.of(&connection));
         if filter.matches(&connection, now) {
             list.push(&connection)?;
@@ -35,15 +45,55 @@ pub(super) async fn ls(args: &LsArgs) -> Result<ExitCode> {
     Ok(found(list.finish()? > 0))
 }
 
+/// What of a filter the agent can apply: it does not know who owns the sockets.
+fn asked_of_agent(filter: &Filter) -> String {
+    if filter.asks_for_process() { String::new() } else { filter.to_string() }
+}
+
+/// A connection as the agent has written it, with the owner of its socket put in.
+fn with_owner(line: Bytes, owners: Option<&Owners>) -> Result<Bytes> {
+    let Some(owners) = owners.filter(|owners| !owners.is_empty()) else { return Ok(line) };
+    let Ends { client, server } = serde_json::from_slice(&line).context(NOT_UNDERSTOOD)?;
+    let Some(process) = owners.of_ends([client.of_host(), server.of_host()]) else { return Ok(line) };
+    let Some(head) = line.strip_suffix(NOBODY) else {
+        bail!("{NOT_UNDERSTOOD}: a connection ends otherwise")
+    };
+    let mut line = head.to_vec();
+    line.extend_from_slice(br#""process":"#);
+    serde_json::to_writer(&mut line, &process)?;
+    line.push(b'}');
+    Ok(line.into())
+}
+
+/// What of a connection tells who owns it.
+#[derive(Deserialize)]
+struct Ends {
+    client: End,
+    server: End,
+}
+
+/// One of the two.
+#[derive(Deserialize)]
+struct End {
+    address: IpAddr,
+    port: u16,
+    local: bool,
+}
+
+impl End {
+    fn of_host(&self) -> (SocketAddr, bool) {
+        (SocketAddr::new(self.address, self.port), self.local)
+    }
+}
+
 /// Until the agent stops or somebody has seen enough.
 pub(super) async fn watch(args: &WatchArgs) -> Result<ExitCode> {
     // Checked here, where the message can point at the place; applied by the agent, which knows the whole connection but
     // for its owner.
     let filter = args.filter.filter()?;
     let mut owners = owners(&args.socket, args.output, &filter).await?;
-    let there = if filter.asks_for_process() { String::new() } else { filter.to_string() };
     let query: String = form_urlencoded::Serializer::new(String::new())
-        .append_pair("filter", &there)
+        .append_pair("filter", &asked_of_agent(&filter))
         .append_pair("connections", if owners.is_some() { "true" } else { "false" })
         .finish();
     let mut answer = client::get(args.socket.path(), &format!("/events?{query}")).await?;
@@ -89,10 +139,16 @@ async fn owners(agent: &SocketArgs, format: Format, filter: &Filter) -> Result<O
         return Ok(None);
     }
     let body = client::get(agent.path(), "/status").await?.whole().await?;
-    let status: Status = serde_json::from_slice(&body).context("reading the agent's answer")?;
+    let status: Status = serde_json::from_slice(&body).context(NOT_UNDERSTOOD)?;
     let here = status.namespace.is_some() && status.namespace == audit::namespace();
     if !here && filter.asks_for_process() {
         return Err(super::audit::OtherNamespace { pid: status.pid }.into());
     }
     Ok(if here { Some(Owners::scan()?) } else { None })
 }
+
+const NOT_UNDERSTOOD: &str = "reading the agent's answer";
+/// How the agent ends every connection.
+const NOBODY: &[u8] = br#""process":null}"#;
+/// A system call for so many octets.
+const OUT_BUFFER: usize = 1 << 18;

@@ -62,6 +62,18 @@ impl<W: Write> ListWriter<W> {
         }
     }
 
+    /// Adds one that is JSON already, in a format that [is JSON](Format::is_json).
+    pub fn push_json(&mut self, connection: &[u8]) -> io::Result<()> {
+        self.count += 1;
+        match &mut self.layout {
+            Layout::Json(document) => document.next(&mut self.out)?,
+            Layout::Ndjson => {}
+            Layout::Table(_) | Layout::Csv(_) => return Err(io::ErrorKind::InvalidInput.into()),
+        }
+        self.out.write_all(connection)?;
+        if let Layout::Ndjson = self.layout { self.out.write_all(b"\n") } else { Ok(()) }
+    }
+
     /// Ends the list, flushes, and says how many connections it had.
     pub fn finish(mut self) -> io::Result<usize> {
         match &mut self.layout {

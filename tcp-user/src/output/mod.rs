@@ -37,6 +37,13 @@ words! {
     }
 }
 
+impl Format {
+    /// Whether records are JSON in it.
+    pub fn is_json(self) -> bool {
+        matches!(self, Format::Json | Format::Ndjson)
+    }
+}
+
 /// One JSON document that is written piece by piece: an array under a name, beside the schema.
 struct JsonDocument {
     schema: &'static str,
@@ -50,13 +57,18 @@ impl JsonDocument {
     }
 
     fn push(&mut self, out: &mut impl Write, item: &impl Serialize) -> io::Result<()> {
+        self.next(out)?;
+        Ok(serde_json::to_writer(out, item)?)
+    }
+
+    /// What stands before the next item.
+    fn next(&mut self, out: &mut impl Write) -> io::Result<()> {
         if self.begun {
-            out.write_all(b",\n")?;
+            out.write_all(b",\n")
         } else {
             self.begin(out)?;
-            out.write_all(b"\n")?;
+            out.write_all(b"\n")
         }
-        Ok(serde_json::to_writer(out, item)?)
     }
 
     fn finish(&mut self, out: &mut impl Write) -> io::Result<()> {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::{Diag, SocketsError};
-use crate::view::{Connection, Process, Side};
+use crate::view::{Connection, Process};
 
 /// Local end, remote end.
 type Ends = (SocketAddr, SocketAddr);
@@ -41,8 +41,19 @@ impl Owners {
 
     /// Who has the local end; of two, the client's.
     pub fn of(&self, connection: &Connection) -> Option<Process> {
-        let locals = Side::ALL.iter().copied().filter(|&side| connection.end(side).local);
-        locals.filter_map(|side| self.by_ends.get(&connection.ends_from(side))).map(Known::process).next()
+        self.of_ends(connection.ends().map(|end| (end.socket_address(), end.local)))
+    }
+
+    /// The same of the ends alone, the client's first, and whether they are on this host.
+    pub fn of_ends(&self, ends: [(SocketAddr, bool); 2]) -> Option<Process> {
+        let [(client, client_local), (server, server_local)] = ends;
+        let of = |local: bool, ends: Ends| self.by_ends.get(&ends).filter(|_| local);
+        of(client_local, (client, server)).or_else(|| of(server_local, (server, client))).map(Known::process)
+    }
+
+    /// Whether it knows of nobody.
+    pub fn is_empty(&self) -> bool {
+        self.by_ends.is_empty()
     }
 
     /// The same for a stream: an owner that is not known yet is looked for, and what was known of a socket that has
