@@ -28,7 +28,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "HOOK", env = "FINWAIT_INGRESS", value_parser = word_parser::<Ingress>())]
     pub ingress: Option<Ingress>,
 
-    /// So many IPv4 connections always find a place, 437 octets each; IPv6 has half as many of 523 [default: 262144]
+    /// So many IPv4 connections always find a place, 437 octets each; IPv6 has half as many of 480 [default: 262144]
     #[arg(long, value_name = "N", env = "FINWAIT_MAX_FLOWS", value_parser = max_flows_parser())]
     pub max_flows: Option<u32>,
 
