@@ -49,7 +49,7 @@ use compare::{Look, Sockets as KernelSockets, connected};
 use phases::PHASES;
 use plan::Plan;
 use play::Stage;
-use sockets::{NO_DOOR, Sockets};
+use sockets::{NO_PLANS_DOOR, Sockets};
 use trail::{is_behind, key};
 use wire::Wire;
 
@@ -115,7 +115,7 @@ pub fn run(options: &Options, mut say: impl FnMut(&str)) -> Result<Report> {
 
 /// Tries a door at which nobody is until both agents tell of it: from then on they miss no close.
 fn knock(lab: &Lab, agents: &[Agent; 2]) -> Result<()> {
-    let nobody = SocketAddr::new(lab.server.address(Family::Ipv4), NO_DOOR);
+    let nobody = SocketAddr::new(lab.server.address(Family::Ipv4), NO_PLANS_DOOR);
     let until = Instant::now() + KNOCK_LIMIT;
     while !(agents[0].watches()? && agents[1].watches()?) {
         ensure!(Instant::now() < until, "the agents tell of no close");

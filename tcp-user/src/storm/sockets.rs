@@ -19,6 +19,8 @@ use crate::lab::{Family, Host, Lab, Side};
 pub(super) const DOORS: std::ops::Range<u16> = 7000..7016;
 /// A port on which nobody does.
 pub(super) const NO_DOOR: u16 = 6999;
+/// Another one, which no plan has.
+pub(super) const NO_PLANS_DOOR: u16 = 6998;
 
 /// Makes sockets of either host, and hands out the connections that arrive.
 pub(super) struct Sockets {

@@ -42,8 +42,9 @@ impl Case<'_> {
             _ if cookies && theirs.probed_at_start => {
                 "Linux takes a keepalive probe for the ACK with the SYN cookie: its socket is one octet behind"
             }
-            _ if cookies && mine.second_socket => {
-                "the ACK with the SYN cookie came twice, and made a second socket when the first had closed"
+            _ if cookies && mine.second_socket => SECOND_SOCKET,
+            (Closed, Established | FinWait1) if cookies && theirs.doubled + theirs.delayed > 0 => {
+                SECOND_SOCKET
             }
             (Closed, TimeWait) if self.is_overdue() => LATE_TIMER,
             (TimeWait, Closed) if self.expires_now() => LATE_TIMER,
@@ -145,6 +146,8 @@ impl Case<'_> {
     }
 }
 
+const SECOND_SOCKET: &str =
+    "an ACK with the SYN cookie that came twice or late made a second socket when the first had closed";
 const LATE_TIMER: &str = "2MSL is over, the kernel's timer has not gone off yet";
 /// `tcp_fin_timeout`, less a second.
 const ORPHAN: Duration = Duration::from_secs(59);
