@@ -31,13 +31,8 @@ fn through_tc() {
 }
 
 fn differ(program: ProgramName, first_seed: u64) {
-    let options = LoadOptions {
-        rules: Rules::AGENT,
-        max_flows: 64,
-        max_flows_v6: 64,
-        ring_bytes: 1 << 20,
-        ..LoadOptions::default()
-    };
+    let options =
+        LoadOptions { rules: Rules::AGENT, max_flows: 64, max_flows_v6: 64, ..LoadOptions::default() };
     let mut kernel = Kernel::load(&options).expect("loading the kernel programs (root needed)");
     let mut events = kernel.take_events().expect("the ring is ours");
     let mut expected = Expected::default();

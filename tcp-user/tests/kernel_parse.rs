@@ -13,13 +13,8 @@ const SHORTEST: usize = 14;
 
 #[test]
 fn the_kernel_programs_read_every_case_as_the_parser_does() {
-    let options = LoadOptions {
-        rules: Rules::RFC,
-        max_flows: 64,
-        max_flows_v6: 64,
-        ring_bytes: 1 << 20,
-        ..LoadOptions::default()
-    };
+    let options =
+        LoadOptions { rules: Rules::RFC, max_flows: 64, max_flows_v6: 64, ..LoadOptions::default() };
     let mut kernel = Kernel::load(&options).expect("loading the kernel programs (root needed)");
     kernel.set_clock_ns(1_000_000_000_000).expect("setting the clock");
     let mut failures = Vec::new();

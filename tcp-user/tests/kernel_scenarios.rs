@@ -155,13 +155,8 @@ fn run_all(kernel: &mut Kernel, events: &RefCell<Events>, Hooks { local, ingress
 /// One test, since loading takes a minute where a kernel runs without hardware's help.
 #[test]
 fn through_xdp_and_tc() {
-    let options = LoadOptions {
-        rules: Rules::RFC,
-        max_flows: 64,
-        max_flows_v6: 64,
-        ring_bytes: 1 << 20,
-        ..LoadOptions::default()
-    };
+    let options =
+        LoadOptions { rules: Rules::RFC, max_flows: 64, max_flows_v6: 64, ..LoadOptions::default() };
     let mut kernel = Kernel::load(&options).expect("loading the kernel programs (root needed)");
     let events = RefCell::new(kernel.take_events().expect("the ring is ours"));
     for place in PLACES {

@@ -56,13 +56,8 @@ fn phases() -> [Phase; 6] {
 
 #[test]
 fn no_transition_is_lost_or_doubled() {
-    let options = LoadOptions {
-        rules: Rules::RFC,
-        max_flows: 1 << 15,
-        max_flows_v6: 64,
-        ring_bytes: 16 << 20,
-        ..LoadOptions::default()
-    };
+    let options =
+        LoadOptions { rules: Rules::RFC, max_flows: 1 << 15, max_flows_v6: 64, ..LoadOptions::default() };
     let mut kernel = Kernel::load(&options).expect("loading the kernel programs (root needed)");
     let cpus = std::thread::available_parallelism().expect("a number of CPUs").get();
     assert!(cpus >= 2, "this test needs two CPUs");
