@@ -38,6 +38,8 @@ pub(crate) fn build(check: bool) -> Result<()> {
         registries.map(|entry| Ok(format!("--remap-path-prefix={}=registry", entry?.path().display())));
     let mut flags = [
         "-Clink-arg=--btf",
+        // In order, every memset of a flow is a call of a loop over octets.
+        "-Clink-arg=--disable-expand-memcpy-in-order",
         "-Cdebuginfo=2",
         "-Ctarget-cpu=v3",
         "--cfg=bpf_target_arch=\"x86_64\"",

@@ -39,7 +39,7 @@ enum Chore {
     RecordDemo,
     /// Measures what a packet costs, beside bare programs and nf_conntrack, and what the agent costs (root needed).
     Bench {
-        /// `--quick`: fewer and shorter rounds, fewer connections; `--only packets|growth|opens|flood|traffic|agent`;
+        /// `--quick`: fewer and shorter rounds, fewer connections; `--only packets|growth|opens|steps|flood|traffic|agent`;
         /// `--gate`: only whether a packet of an established connection keeps to its short way.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,

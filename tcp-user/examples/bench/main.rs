@@ -17,6 +17,7 @@ mod page;
 mod report;
 mod runs;
 mod source;
+mod steps;
 mod web;
 mod worlds;
 
@@ -54,12 +55,14 @@ struct Arguments {
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Part {
-    /// What a packet costs in the kernel: of one connection, and the next two parts.
+    /// What a packet costs in the kernel: of one connection, and the next four parts.
     Packets,
     /// By how many connections there are.
     Growth,
     /// Of a new connection.
     Opens,
+    /// Of each segment from the first to the last.
+    Steps,
     /// Of a SYN that nothing follows.
     Flood,
     /// Real connections, with nothing, finwait and nf_conntrack.
@@ -72,7 +75,9 @@ impl Arguments {
     fn want(&self, part: Part) -> bool {
         match self.only {
             None => true,
-            Some(Part::Packets) => matches!(part, Part::Packets | Part::Growth | Part::Opens | Part::Flood),
+            Some(Part::Packets) => {
+                matches!(part, Part::Packets | Part::Growth | Part::Opens | Part::Steps | Part::Flood)
+            }
             Some(only) => part == only,
         }
     }
@@ -142,6 +147,7 @@ fn main() -> Result<()> {
     let one = want(Part::Packets).then(|| one_flow(size)).transpose()?;
     let growth = want(Part::Growth).then(|| growth::measure(size)).transpose()?;
     let opens = want(Part::Opens).then(|| opens::measure(size)).transpose()?;
+    let steps = want(Part::Steps).then(|| steps::measure(size)).transpose()?;
     let flood = want(Part::Flood).then(|| flood::measure(size)).transpose()?;
     let traffic = want(Part::Traffic).then(|| traffic(&arguments.finwait, size)).transpose()?;
     let agent = want(Part::Agent).then(|| agent::measure(&arguments.finwait, size.agent)).transpose()?;
@@ -154,6 +160,7 @@ fn main() -> Result<()> {
         "packets": one,
         "growth": growth,
         "opens": opens,
+        "steps": steps,
         "flood": flood,
         "traffic": traffic,
         "agent": agent,
