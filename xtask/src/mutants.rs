@@ -12,7 +12,7 @@ use crate::build_ebpf::root;
 use crate::run::{call, target_dir};
 
 /// The tests that must notice a fault in the rules. The golden table notices every change by its nature, so it does not count.
-const RULES: [&str; 3] = ["scenarios", "adopted", "properties"];
+const RULES: [&str; 4] = ["scenarios", "late", "adopted", "properties"];
 /// The tests that must notice a fault in the protocol of the flow table: every interleaving of a few.
 const PROTOCOL: [&str; 1] = ["table_model"];
 

@@ -81,30 +81,26 @@ impl Flow {
                 return Cause::AckUnsent;
             } else if y.has(FIN) {
                 // R17: the receiver acknowledges other octets where the FIN was.
-                y.clear(FIN | FIN_DELIVERED | FIN_ACKED);
+                y.clear(FIN | FIN_DELIVERED | FIN_ACKED | UNSEEN | UNSEEN_TWO);
                 x.clear(EMPTY_COVER | DATA_COVER | COVER_MARK);
                 y.contig = segment.ack;
                 cause = Cause::FinVoided;
             } else if y.has(SEEN) {
                 self.facts |= flow_fact::GAP;
+                leave_unseen(x, y, segment.ack);
             }
         }
         self.facts &= !pending_bit(sender);
         let (x, y) = sides(&mut self.halves, sender);
         // First, since it is a call: of a `covers` held meanwhile the verifier of Linux 6.1 forgets that it matters, takes what
         // follows `true` for what followed `false`, and removes it as dead.
-        let fresh = take_payload(x, segment, &mut cause);
+        let fresh = take_payload(x, y, segment, &mut cause);
         // R24: a keepalive lies below what the receiver has acknowledged, it drops it with its ACK (`tcp_sequence`).
         let dropped = y.has(ACK) && before(segment.end(), y.ack);
         let covers = take_ack(x, y, segment, dropped);
-        let gap = self.facts & flow_fact::GAP != 0;
-        let first_fin = take_fin(x, y, gap, segment, &mut cause);
+        let first_fin = take_fin(x, y, segment, &mut cause);
         if first_fin && self.closing_ns == 0 {
             self.closing_ns = now_ns;
-        }
-        if first_fin && x.has(FIN_ACKED) && !y.has(FIN) {
-            // That earlier ACK was a segment of its own (R7).
-            y.set(EMPTY_COVER);
         }
         // SYN-SENT takes nothing before the SYN.
         if x.has(FIN)
@@ -123,6 +119,9 @@ impl Flow {
                 // It has the FIN that acknowledged its own.
                 x.set(FIN_ACKED);
             }
+        } else if y.has(UNSEEN) && !y.has(FIN) && segment.ack == y.high {
+            // What was not seen may end with the FIN (R11).
+            note_cover(x, segment, fresh);
         }
         x.proved = prove(x, y, segment, covers, fresh) as u8;
         x.set(SEEN);
@@ -214,9 +213,41 @@ fn take_ack(x: &mut Half, y: &mut Half, segment: &Segment, dropped: bool) -> boo
     covers
 }
 
+/// R11: the peer acknowledges octets of `y` that were not seen: lost by the tap, or late. The last one may be a FIN; so
+/// might the last one of those before, until now.
+#[inline(always)]
+fn leave_unseen(x: &mut Half, y: &mut Half, ack: Seq) {
+    let two = y.has(UNSEEN) || ack != y.high.wrapping_add(1);
+    y.clear(UNSEEN_TWO);
+    y.set(if two { UNSEEN | UNSEEN_TWO } else { UNSEEN });
+    x.clear(EMPTY_COVER | DATA_COVER | COVER_MARK);
+}
+
+/// Takes payload up to `end` where octets were acknowledged before they were seen. Returns whether these are among them,
+/// and sent after the peer's FIN or before there was one: what the FIN itself acknowledges was not.
+#[inline(always)]
+fn see_late(x: &mut Half, y: &mut Half, end: Seq) -> bool {
+    let edge = if x.has(FIN) { x.fin_end.wrapping_sub(1) } else { x.high };
+    let last = at_or_before(edge, end);
+    let seen = if last {
+        UNSEEN | UNSEEN_TWO
+    } else if at_or_before(edge.wrapping_sub(1), end) {
+        UNSEEN_TWO
+    } else {
+        return false;
+    };
+    let late = x.has(seen);
+    x.clear(seen);
+    if last && !x.has(FIN) {
+        // No FIN was acknowledged there, but this.
+        y.clear(EMPTY_COVER | DATA_COVER | COVER_MARK);
+    }
+    late && !(y.has(FIN) && at_or_before(end, y.fin_ack))
+}
+
 /// Takes the payload. Returns whether it held octets not seen before.
 #[inline(never)]
-fn take_payload(x: &mut Half, segment: &Segment, cause: &mut Cause) -> bool {
+fn take_payload(x: &mut Half, y: &mut Half, segment: &Segment, cause: &mut Cause) -> bool {
     let end = segment.seq.wrapping_add(segment.payload_len);
     if !x.has(SEQ) {
         x.isn = segment.seq.wrapping_sub(1);
@@ -233,7 +264,8 @@ fn take_payload(x: &mut Half, segment: &Segment, cause: &mut Cause) -> bool {
         *cause = Cause::DataAfterFin;
         return false;
     }
-    let fresh = before(x.high, end) || (before(x.contig, end) && at_or_before(segment.seq, x.contig));
+    let late = x.has(UNSEEN) && see_late(x, y, end);
+    let fresh = late || before(x.high, end) || (before(x.contig, end) && at_or_before(segment.seq, x.contig));
     if at_or_before(segment.seq, x.contig) {
         advance(x, later(x.contig, end));
         merge_blocks(x);
@@ -249,7 +281,7 @@ fn take_payload(x: &mut Half, segment: &Segment, cause: &mut Cause) -> bool {
 
 /// Takes the FIN of `x`. Returns whether it is the first copy.
 #[inline(always)]
-fn take_fin(x: &mut Half, y: &Half, gap: bool, segment: &Segment, cause: &mut Cause) -> bool {
+fn take_fin(x: &mut Half, y: &Half, segment: &Segment, cause: &mut Cause) -> bool {
     let (peer_isn, peer_ack) = (y.isn, y.ack);
     if !segment.flags.has(Flags::FIN) {
         return false;
@@ -275,8 +307,8 @@ fn take_fin(x: &mut Half, y: &Half, gap: bool, segment: &Segment, cause: &mut Ca
         x.high = later(x.high, end);
         return false;
     }
-    // The peer's ACK of this FIN may have been seen first, on another CPU, and taken for a gap of one octet (R11).
-    let acked_before = gap && end == x.contig && end == x.high && end == peer_ack;
+    // The peer's ACK of this FIN may have been seen first, on another CPU, and taken for a gap (R11).
+    let acked_before = x.has(UNSEEN) && end == x.contig && end == x.high && end == peer_ack;
     if before(end, x.contig) || (end == x.contig && !acked_before) {
         // Octets where the FIN would be were already acknowledged: an old duplicate.
         *cause = Cause::OldDupSeq;
@@ -284,6 +316,10 @@ fn take_fin(x: &mut Half, y: &Half, gap: bool, segment: &Segment, cause: &mut Ca
     }
     if acked_before {
         x.bytes = x.bytes.wrapping_sub(1);
+        if !x.has(UNSEEN_TWO) {
+            x.clear(UNSEEN);
+        }
+        x.clear(UNSEEN_TWO);
         x.set(FIN_DELIVERED | FIN_ACKED);
     }
     x.fin_end = end;
@@ -436,7 +472,7 @@ fn resynchronise(y: &mut Half) {
     }
     y.contig = end;
     y.high = end;
-    y.clear(STRAY | STRAY_FIN | BLOCK_0 | BLOCK_1);
+    y.clear(STRAY | STRAY_FIN | BLOCK_0 | BLOCK_1 | UNSEEN | UNSEEN_TWO);
 }
 
 /// A window smaller than this does not make a segment an old duplicate (nf_conntrack's MAXACKWINCONST).

@@ -26,9 +26,9 @@ pub mod half_fact {
     pub const FIN_ACKED: u32 = 1 << 8;
     /// It has no connection any more: reset, expired or given up.
     pub const GONE: u32 = 1 << 9;
-    /// It sent an empty segment covering the peer's FIN, before its own FIN (R7).
+    /// It sent an empty segment covering the peer's FIN, or the octet that may be it (R11), before its own FIN (R7).
     pub const EMPTY_COVER: u32 = 1 << 10;
-    /// It sent new payload in a segment covering the peer's FIN (R7).
+    /// It sent new payload in a segment covering the same (R7).
     pub const DATA_COVER: u32 = 1 << 11;
     /// `cover_mark` is set.
     pub const COVER_MARK: u32 = 1 << 12;
@@ -50,6 +50,10 @@ pub mod half_fact {
     pub const OTHER_ANSWER: u32 = 1 << 20;
     /// Its FIN was not seen, a host told of it: `fin_end` is placed by what is seen (R25).
     pub const FIN_TOLD: u32 = 1 << 21;
+    /// The last octet before `high`, or before the FIN that followed it, was acknowledged and has not been seen (R11).
+    pub const UNSEEN: u32 = 1 << 22;
+    /// Nor has the octet before that one.
+    pub const UNSEEN_TWO: u32 = 1 << 23;
 }
 
 /// Facts about the incarnation, bits of `Flow::facts`.

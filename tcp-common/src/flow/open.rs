@@ -119,11 +119,13 @@ impl Flow {
         }
         x.ack = segment.ack;
         y.set(SYN_ACKED);
-        // A Fast Open payload that the server did not take is sent again: the stream begins where the ACK says.
-        y.bytes = segment.ack.wrapping_sub(y.isn).wrapping_sub(1) as u64;
-        y.first = segment.ack;
-        y.contig = segment.ack;
-        y.high = segment.ack;
+        if y.proved <= State::SynSent as u8 {
+            // A Fast Open payload that the server did not take is sent again: the stream begins where the ACK says.
+            y.bytes = segment.ack.wrapping_sub(y.isn).wrapping_sub(1) as u64;
+            y.first = segment.ack;
+            y.contig = segment.ack;
+            y.high = segment.ack;
+        }
         let split = y.has(BARE_SYN) && y.has(SYN_ACK) && x.has(BARE_SYN);
         if split || (opened_actively && !opener_too && y.has(SYN_ACK)) {
             self.facts |= flow_fact::OPENER_A | flow_fact::OPENER_B;

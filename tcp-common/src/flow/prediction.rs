@@ -176,7 +176,7 @@ fn unpredictable(x: &Half, y: &Half) -> u16 {
 #[inline(always)]
 fn is_quiet(half: &Half) -> bool {
     const NEEDED: u32 = SYN | SYN_ACKED | SEQ | ACK | SEEN;
-    const UNWANTED: u32 = FIN_TOLD | GONE | BLOCK_0 | BLOCK_1 | STRAY;
+    const UNWANTED: u32 = FIN_TOLD | GONE | BLOCK_0 | BLOCK_1 | STRAY | UNSEEN;
     half.facts & (NEEDED | UNWANTED) == NEEDED && half.contig == half.high
 }
 
