@@ -48,6 +48,7 @@ fn every_counter_agrees_after_a_churn() {
         rules,
         tally: Mutex::default(),
         census: Mutex::default(),
+        unseen_changes: AtomicBool::default(),
         names: Names::default(),
         watchers: broadcast::Sender::new(1),
     });

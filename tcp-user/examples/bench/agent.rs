@@ -17,10 +17,11 @@ use tcp_common::{End, Flags};
 use crate::bpf::Program;
 use crate::conversation::Conversation;
 use crate::kept::Kept;
+use crate::that_fit;
 
-/// Measures an agent, the binary `finwait`, at each number of connections; lets the last ones run out of TIME-WAIT.
-pub(crate) fn measure(finwait: &Path, numbers: &[u32]) -> Result<Value> {
-    let lab = Lab::new()?;
+/// Measures an agent, the binary `finwait`, at each number of connections, of each group in a table for the most of it; lets
+/// the last ones of the first group run out of TIME-WAIT.
+pub(crate) fn measure(finwait: &Path, groups: &[&[u32]]) -> Result<Value> {
     println!(
         "\nThe agent (CPU over {} s; memory of the process, the flow table in it; whole times)",
         IDLE.as_secs()
@@ -29,17 +30,23 @@ pub(crate) fn measure(finwait: &Path, numbers: &[u32]) -> Result<Value> {
         "{:<14}{:>13}{:>12}{:>12}{:>12}{:>12}{:>12}{:>12}",
         "connections", "CPU ms/s", "memory MB", "table MB", "scrape ms", "ls s", "ls MB", "lost"
     );
-    let most = numbers.iter().copied().max().unwrap_or(1);
-    let agent = lab.server.run(|| Agent::start(finwait, "lo", "tc", most))??;
-    let mut rows = Vec::new();
-    let mut opened = 0;
-    for &number in numbers {
-        lab.server.run(|| (opened..number).try_for_each(|one| agent.open(one)))??;
-        opened = opened.max(number);
-        agent.settle();
-        rows.push(lab.server.run(|| agent.row(number))??);
+    let (mut rows, mut ends) = (Vec::new(), Value::Null);
+    for numbers in groups {
+        let numbers = that_fit(numbers)?;
+        let Some(&most) = numbers.last() else { continue };
+        let lab = Lab::new()?;
+        let agent = lab.server.run(|| Agent::start(finwait, "lo", "tc", most))??;
+        let mut opened = 0;
+        for &number in &numbers {
+            lab.server.run(|| (opened..number).try_for_each(|one| agent.open(one)))??;
+            opened = number;
+            agent.settle();
+            rows.push(lab.server.run(|| agent.row(number))??);
+        }
+        if ends.is_null() {
+            ends = lab.server.run(|| agent.run_out(opened))??;
+        }
     }
-    let ends = lab.server.run(|| agent.run_out(opened))??;
     Ok(json!({ "title": "The agent", "rows": rows, "time_wait": ends }))
 }
 

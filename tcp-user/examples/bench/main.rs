@@ -105,8 +105,8 @@ struct Size {
     connects: usize,
     /// Seconds of load a round.
     wrk: u32,
-    /// As `flows`, of the agent.
-    agent: &'static [u32],
+    /// As `flows`, of the agent; each group in a table for the most of it.
+    agent: &'static [&'static [u32]],
 }
 
 const QUICK: Size = Size {
@@ -120,7 +120,7 @@ const QUICK: Size = Size {
     flood: 100_000,
     connects: 10_000,
     wrk: 1,
-    agent: &[1, 10_000, 100_000],
+    agent: &[&[1, 10_000, 100_000]],
 };
 const WHOLE: Size = Size {
     rounds: 11,
@@ -133,7 +133,7 @@ const WHOLE: Size = Size {
     flood: 400_000,
     connects: 20_000,
     wrk: 2,
-    agent: &[1, 10_000, 100_000, 1_000_000],
+    agent: &[&[1, 10_000, 100_000, 1_000_000], &[1, 4_000_000]],
 };
 
 fn main() -> Result<()> {

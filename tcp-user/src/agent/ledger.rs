@@ -1,5 +1,7 @@
-//! What the mirror remembers of each slot between two looks, and the census that comes of it: most slots need no more
-//! than a glance at their tag, and a scrape needs none at all.
+//! What the mirror remembers of each slot between two looks: when the clock has something to do there, which asks for no
+//! reading of the slot; its tag, so that a glance at it is mostly enough; and the census, so that a scrape needs no look.
+
+use std::ops::Range;
 
 use tcp_common::table::Tag;
 use tcp_common::{End, Flow, State};
@@ -16,32 +18,28 @@ pub struct Census {
     pub used: [[u64; 3]; 2],
 }
 
-/// A note of every slot.
+/// A note of every slot: 24 octets, in arrays of what is read together. Zeros are the note of a free one.
 pub struct Ledger {
-    notes: Vec<Note>,
+    ends: Vec<[Stay; 2]>,
+    /// The tag at the last look, in short; 0: there was none.
+    tags: Vec<u32>,
+    /// When the clock makes the next look needed, with no segment; [`NEVER`] or as [`due`] writes it.
+    dues: Vec<u32>,
     census: Census,
 }
 
-/// What is known of one slot; zero is the note of a free one.
-#[derive(Clone, Copy, Default)]
-struct Note {
-    ends: [Stay; 2],
-    /// Its tag at the last look, in short; 0: there was none.
-    tag: u32,
-    /// When the clock makes the next look needed, with no segment: ms of the monotonic clock, wrapping.
-    due_ms: u32,
-}
-
 /// Where an end is and since when: ns in the upper bits, [`Place`] and state in the lower five. Zero: nowhere.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Default, PartialEq)]
 struct Stay(u64);
 
-const _: () = assert!(State::COUNT <= 16 && size_of::<Note>() == 24);
+const _: () = assert!(State::COUNT <= 16);
 
 impl Ledger {
     /// For a table of so many slots. A note that was never written costs no memory.
     pub fn new(slots: u32) -> Ledger {
-        Ledger { notes: vec![Note::default(); slots as usize], census: Census::default() }
+        let slots = slots as usize;
+        let ends = vec![[Stay::default(); 2]; slots];
+        Ledger { ends, tags: vec![0; slots], dues: vec![NEVER; slots], census: Census::default() }
     }
 
     /// The census as of now.
@@ -49,22 +47,31 @@ impl Ledger {
         &self.census
     }
 
+    /// The first of these slots where the clock has something to do.
+    pub fn first_due(&self, slots: Range<u32>, now_ns: u64) -> Option<u32> {
+        let now_ms = ms(now_ns);
+        let is_due = |due: u32| due != NEVER && !is_before(now_ms, due);
+        let dues = &self.dues[slots.start as usize..slots.end as usize];
+        // First all of them without a branch, several at a time: mostly there is none.
+        if !dues.iter().fold(false, |any, &due| any | is_due(due)) {
+            return None;
+        }
+        Some(slots.start + dues.iter().position(|&due| is_due(due))? as u32)
+    }
+
     /// A glance at the tag of a place of `family`: whether there must be a look.
-    pub fn glance(&mut self, index: u32, family: usize, tag: Tag, now_ns: u64) -> bool {
+    pub fn glance(&mut self, index: u32, family: usize, tag: Tag) -> bool {
         if tag.phase() == Tag::FREE {
             self.free(index, family);
         }
-        let note = &self.notes[index as usize];
         // Who holds it leaves another tag.
-        tag.at_rest() && (note.tag != short(tag) || note.due_ms.wrapping_sub(ms(now_ns)).cast_signed() <= 0)
+        tag.at_rest() && self.tags[index as usize] != short(tag)
     }
 
     /// Notes the flow that a place of `family` holds under this tag, and when the clock will change it.
     pub fn note(&mut self, index: u32, family: usize, tag: Tag, flow: &Flow, now_ns: u64, due_ns: u64) {
-        let note = &mut self.notes[index as usize];
-        self.census.count(family, &mut note.tag, short(tag));
-        for end in [End::A, End::B] {
-            let stay = &mut note.ends[end as usize];
+        self.count(index, family, short(tag));
+        for (stay, end) in self.ends[index as usize].iter_mut().zip([End::A, End::B]) {
             let known = stay.is_of(flow);
             let (place, state) = (Place::of(flow.is_local(end)), flow.state(end));
             if flow.is_over() {
@@ -74,12 +81,11 @@ impl Ledger {
                 self.census.replace(stay, Stay::new(since_ns, place, state));
             }
         }
-        // Rounded up, and no further ahead than a wrapping number can tell.
-        note.due_ms = ms(due_ns.min(now_ns.saturating_add(HORIZON_NS)).saturating_add(999_999));
+        self.dues[index as usize] = due(due_ns, now_ns);
     }
 
-    /// Notes what an event or the clock did to the flow in a place; the next glance makes a look of it. Returns how long each
-    /// end that moved had been in the state before, ns, where that is known.
+    /// Notes what an event or the clock did to the flow in a place, which the clock will change next at `due_ns`; the next
+    /// glance makes a look of it. Returns how long each end that moved had been in the state before, ns, where that is known.
     pub fn moved(
         &mut self,
         index: u32,
@@ -87,13 +93,20 @@ impl Ledger {
         from: [State; 2],
         to: [State; 2],
         at_ns: u64,
+        due_ns: u64,
     ) -> [Option<u64>; 2] {
-        let note = &mut self.notes[index as usize];
-        if note.tag != 0 {
-            note.tag ^= OTHER_VERSION;
+        let place = index as usize;
+        if self.tags[place] != 0 {
+            self.tags[place] ^= OTHER_VERSION;
+        }
+        // A newer event may have been there: to look too early does no harm.
+        let due = due(due_ns, at_ns);
+        if self.dues[place] == NEVER || is_before(due, self.dues[place]) {
+            self.dues[place] = due;
         }
         [End::A, End::B].map(|end| {
-            let (stay, from, to) = (&mut note.ends[end as usize], from[end as usize], to[end as usize]);
+            let (stay, from, to) =
+                (&mut self.ends[place][end as usize], from[end as usize], to[end as usize]);
             let since_ns = if stay.is_of(flow) {
                 (stay.state() == from as usize).then(|| stay.since_ns())
             } else {
@@ -107,22 +120,32 @@ impl Ledger {
 
     /// Notes that a place of `family` is free.
     pub fn free(&mut self, index: u32, family: usize) {
-        let note = &mut self.notes[index as usize];
-        self.census.count(family, &mut note.tag, 0);
-        note.ends.iter_mut().for_each(|stay| self.census.replace(stay, Stay::default()));
+        // Not written where nothing was.
+        if self.dues[index as usize] == NEVER {
+            return;
+        }
+        self.count(index, family, 0);
+        for stay in &mut self.ends[index as usize] {
+            self.census.replace(stay, Stay::default());
+        }
+        self.dues[index as usize] = NEVER;
+    }
+
+    fn count(&mut self, index: u32, family: usize, tag: u32) {
+        let known = std::mem::replace(&mut self.tags[index as usize], tag);
+        self.census.count(family, known, tag);
     }
 }
 
 impl Census {
-    fn count(&mut self, family: usize, tag: &mut u32, new: u32) {
+    fn count(&mut self, family: usize, known: u32, new: u32) {
         let class = |tag: u32| class(u64::from(tag & 0xf));
-        if let Some(class) = class(*tag) {
+        if let Some(class) = class(known) {
             self.used[family][class] -= 1;
         }
         if let Some(class) = class(new) {
             self.used[family][class] += 1;
         }
-        *tag = new;
     }
 
     fn replace(&mut self, stay: &mut Stay, new: Stay) {
@@ -165,10 +188,23 @@ fn short(tag: Tag) -> u32 {
     (tag.0 >> 16 << 4) as u32 | tag.phase() as u32
 }
 
+/// A deadline in ms of the monotonic clock, wrapping: rounded up, not in the past, no further ahead than a wrapping number can
+/// tell, and never [`NEVER`].
+fn due(due_ns: u64, now_ns: u64) -> u32 {
+    ms(due_ns.clamp(now_ns, now_ns.saturating_add(HORIZON_NS)).saturating_add(999_999)).max(1)
+}
+
+/// Of two wrapping times that are less than half of their range apart.
+fn is_before(one: u32, other: u32) -> bool {
+    one.wrapping_sub(other).cast_signed() < 0
+}
+
 fn ms(ns: u64) -> u32 {
     (ns / 1_000_000) as u32
 }
 
+/// The deadline of a slot without a flow.
+const NEVER: u32 = 0;
 /// Makes a short tag another one of the same phase.
 const OTHER_VERSION: u32 = 1 << 31;
 /// A day: then a look is due in any case.
@@ -177,6 +213,8 @@ const HORIZON_NS: u64 = 86_400_000_000_000;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
 
     fn tag(version: u64) -> Tag {
         Tag(version << 16 | Tag::LIVE)
@@ -193,21 +231,43 @@ mod tests {
     }
 
     #[test]
-    fn a_glance_is_enough_until_the_tag_or_the_clock_says_otherwise() {
+    fn a_glance_is_enough_until_the_tag_is_another() {
         let mut ledger = Ledger::new(4);
-        let second = 1_000_000_000;
         let open = flow(State::Established, State::Established);
-        assert!(ledger.glance(2, 0, tag(7), second), "never looked at");
-        ledger.note(2, 0, tag(7), &open, second, 5 * second);
-        assert!(!ledger.glance(2, 0, tag(7), 5 * second - 1_000_000));
-        assert!(ledger.glance(2, 0, tag(8), second), "changed");
-        assert!(!ledger.glance(2, 0, Tag(8 << 16 | Tag::BUSY), second), "being changed");
-        assert!(ledger.glance(2, 0, tag(7), 5 * second + 1_000_000), "due");
-        ledger.note(2, 0, tag(7), &open, second, u64::MAX);
-        assert!(!ledger.glance(2, 0, tag(7), HORIZON_NS));
-        assert!(ledger.glance(2, 0, tag(7), second + HORIZON_NS + 1_000_000), "a day later in any case");
-        ledger.moved(2, &open, [State::SynSent; 2], [State::Established; 2], second);
-        assert!(ledger.glance(2, 0, tag(7), HORIZON_NS), "an event told of it");
+        assert!(ledger.glance(2, 0, tag(7)), "never looked at");
+        ledger.note(2, 0, tag(7), &open, SECOND, 5 * SECOND);
+        assert!(!ledger.glance(2, 0, tag(7)));
+        assert!(ledger.glance(2, 0, tag(8)), "changed");
+        assert!(!ledger.glance(2, 0, Tag(8 << 16 | Tag::BUSY)), "being changed");
+        ledger.moved(2, &open, [State::SynSent; 2], [State::Established; 2], SECOND, u64::MAX);
+        assert!(ledger.glance(2, 0, tag(7)), "an event told of it");
+    }
+
+    #[test]
+    fn the_clock_comes_to_a_slot_when_its_flow_is_due_and_not_before() {
+        let mut ledger = Ledger::new(4);
+        let open = flow(State::Established, State::Established);
+        let opening = ([State::SynSent; 2], [State::Established; 2]);
+        assert_eq!(ledger.first_due(0..4, u64::MAX), None, "nothing there");
+        ledger.note(2, 0, tag(7), &open, SECOND, 5 * SECOND);
+        assert_eq!(ledger.first_due(0..4, 5 * SECOND - 1_000_000), None);
+        assert_eq!(ledger.first_due(0..4, 5 * SECOND), Some(2));
+        assert_eq!(ledger.first_due(3..4, 5 * SECOND), None, "another slot");
+        ledger.moved(2, &open, opening.0, opening.1, SECOND, 3 * SECOND);
+        assert_eq!(ledger.first_due(0..4, 3 * SECOND), Some(2), "an event told of an earlier deadline");
+        ledger.moved(2, &open, opening.0, opening.1, SECOND, 4 * SECOND);
+        assert_eq!(ledger.first_due(0..4, 3 * SECOND), Some(2), "an older one may come after it");
+        ledger.moved(1, &open, opening.0, opening.1, SECOND, 0);
+        assert_eq!(ledger.first_due(0..4, SECOND + 1_000_000), Some(1), "what was due long ago is due now");
+        ledger.free(1, 0);
+        ledger.note(2, 0, tag(7), &open, SECOND, u64::MAX);
+        assert_eq!(ledger.first_due(0..4, HORIZON_NS), None);
+        let later = SECOND + HORIZON_NS + 1_000_000;
+        assert_eq!(ledger.first_due(0..4, later), Some(2), "a day later in any case");
+        let wraps = (1 << 32) * 1_000_000;
+        ledger.note(2, 0, tag(7), &open, wraps - SECOND, wraps);
+        assert_eq!(ledger.first_due(0..4, wraps - 1_000_000), None);
+        assert_eq!(ledger.first_due(0..4, wraps + 1_000_000), Some(2), "the number is 0 for never only");
     }
 
     #[test]
@@ -219,12 +279,18 @@ mod tests {
         ledger.note(3, 1, Tag(1 << 16 | Tag::HALF_OPEN), &opening, 2_000, u64::MAX);
         assert_eq!(ledger.census().used, [[0, 1, 0], [1, 0, 0]]);
         let states = |b| [State::SynSent, b];
-        let moved =
-            ledger.moved(3, &opening, states(State::SynReceived), states(State::Established), 1_000_960);
+        let moved = ledger.moved(
+            3,
+            &opening,
+            states(State::SynReceived),
+            states(State::Established),
+            1_000_960,
+            u64::MAX,
+        );
         assert_eq!(moved, [None, Some(999_968)], "since it was opened, in steps of 32 ns");
         let lost = [State::FinWait1, State::SynReceived];
         assert_eq!(
-            ledger.moved(3, &opening, lost, states(State::Established), 3_000),
+            ledger.moved(3, &opening, lost, states(State::Established), 3_000, u64::MAX),
             [None; 2],
             "not known"
         );
@@ -234,7 +300,7 @@ mod tests {
         assert_eq!(endpoints[Place::Local as usize][State::SynSent as usize], 1);
         ledger.note(0, 0, Tag(2 << 16 | Tag::OVER), &flow(State::Closed, State::Closed), 4_000, u64::MAX);
         ledger.free(3, 1);
-        assert!(!ledger.glance(3, 1, Tag(9 << 16), 4_000));
+        assert!(!ledger.glance(3, 1, Tag(9 << 16)));
         assert_eq!(ledger.census().used, [[0, 0, 1], [0; 3]]);
         assert_eq!(ledger.census().endpoints, [[0; State::COUNT]; 2]);
     }
@@ -247,12 +313,14 @@ mod tests {
         let mut next = flow(State::Established, State::SynReceived);
         next.opened_ns = 9_000_000;
         let from = [State::SynSent, State::Listen];
-        let stays = ledger.moved(1, &next, from, [State::Established, State::SynReceived], 9_000_640);
+        let stays =
+            ledger.moved(1, &next, from, [State::Established, State::SynReceived], 9_000_640, u64::MAX);
         assert_eq!(stays, [Some(640), None]);
         next.opened_ns = 20_000_000;
         ledger.note(1, 0, half_open, &next, 30_000_000, u64::MAX);
         let to = [State::Established; 2];
-        let stays = ledger.moved(1, &next, [State::Established, State::SynReceived], to, 30_000_000);
+        let stays =
+            ledger.moved(1, &next, [State::Established, State::SynReceived], to, 30_000_000, u64::MAX);
         assert_eq!(
             stays,
             [None, Some(10_000_000)],

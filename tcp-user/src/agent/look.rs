@@ -14,6 +14,7 @@ mod adopt;
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 pub(super) use adopt::Adopter;
@@ -173,6 +174,7 @@ impl Looker {
         let outcome = forget(&mut slot, absent.gone, now_ns);
         let (flow, hook) = (*slot, hook_of(slot.hooks()));
         drop(slot);
+        self.shared.unseen_changes.store(true, Ordering::Relaxed);
         let mut tally = lock(&self.shared.tally);
         for end in [End::A, End::B].into_iter().filter(|&end| absent.gone[end as usize]) {
             tally.audit_repairs[outcome.from[end as usize] as usize] += 1;

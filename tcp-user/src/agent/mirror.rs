@@ -1,9 +1,12 @@
 //! The mirror: takes the kernel's events, sweeps the table, counts every open and every close once, and tells watchers.
 //!
-//! The table is the truth and the ring a fast hint: an event only makes the mirror look at a slot now instead of at the
-//! next sweep, except for an incarnation that a new one replaced, which nobody but its event remembers.
+//! The table is the truth and the ring a fast hint: an event makes the mirror note when the clock will have something to do,
+//! or look at a slot now instead of at the next sweep; except for an incarnation that a new one replaced, which nobody but
+//! its event remembers.
 
+use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tcp_common::record::{Event, event_flag, event_kind, mark};
@@ -12,17 +15,19 @@ use tcp_common::{Cause, End, Flow, FlowKey, Previous, Rules, State};
 
 use super::ledger::Ledger;
 use super::shared::{Shared, Told, lock};
+use super::walk::{STRIDE, Walk};
 use crate::describe::monotonic_ns;
-use crate::kernel::Events;
+use crate::kernel::{Events, Owned};
 
 /// What drains the ring and sweeps the table.
 pub struct Mirror {
     shared: Arc<Shared>,
     events: Events,
     ledger: Ledger,
-    next_place: u32,
-    /// Places that are to be glanced at, times [`SWEEP_NS`].
-    owed: u64,
+    clock: Walk,
+    glances: Walk,
+    /// Places that are to be glanced at in haste, as at the start and after a loss.
+    unknown: u32,
     /// Next expected event of each CPU.
     sequences: Vec<u64>,
     lost: bool,
@@ -31,8 +36,17 @@ pub struct Mirror {
 impl Mirror {
     /// Takes the ring.
     pub fn new(shared: Arc<Shared>, events: Events) -> Mirror {
-        let ledger = Ledger::new(shared.table.places());
-        Mirror { shared, events, ledger, next_place: 0, owed: 0, sequences: Vec::new(), lost: false }
+        let places = shared.table.places();
+        Mirror {
+            events,
+            ledger: Ledger::new(places),
+            clock: Walk::round(places),
+            glances: Walk::round(places),
+            unknown: places,
+            sequences: Vec::new(),
+            lost: false,
+            shared,
+        }
     }
 
     /// Takes at most [`BATCH`] events. Returns how many there were.
@@ -45,45 +59,64 @@ impl Mirror {
         }
         lock(&self.shared.tally).delivered += count as u64;
         if std::mem::take(&mut self.lost) {
-            // What the lost ones did to the table the next sweep finds there.
+            // What the lost ones did to the table is to be found there.
+            self.unknown = self.shared.table.places();
             lock(&self.shared.tally).resyncs += 1;
         }
         count
     }
 
-    /// Glances at as many places as are due when `elapsed` has passed since the last call and the whole table is to be seen
-    /// once a second, and at those that earlier turns left. Leaves the rest to later turns when `TURN` is over: returns
+    /// Goes on round the table by what is due when `elapsed` has passed since the last call: to the flows that the clock
+    /// changes, and to those that no event told of. What is not done when `TURN` is over is left to later turns: returns
     /// whether there is a rest.
     pub fn sweep(&mut self, elapsed: Duration) -> bool {
-        let places = u64::from(self.shared.table.places());
-        let elapsed_ns = elapsed.as_nanos().min(u128::from(SWEEP_NS)) as u64;
-        self.owed = (self.owed + places * elapsed_ns).min(places * SWEEP_NS);
+        if self.shared.unseen_changes.swap(false, Ordering::Relaxed) {
+            self.unknown = self.shared.table.places();
+        }
+        self.clock.time_passed(elapsed, CLOCK_NS);
         let begun = Instant::now();
-        while self.owed >= SWEEP_NS && begun.elapsed() < TURN {
-            let seen = self.glance((self.owed / SWEEP_NS) as usize);
-            self.owed -= seen as u64 * SWEEP_NS;
+        while self.clock.is_behind() && begun.elapsed() < TURN {
+            self.end_what_is_due();
+        }
+        self.glances.time_passed(elapsed, if self.unknown == 0 { GLANCE_NS } else { HASTE_NS });
+        let begun = Instant::now();
+        while self.glances.is_behind() && begun.elapsed() < TURN {
+            self.glance();
         }
         self.ledger.census().clone_into(&mut lock(&self.shared.census));
-        self.owed >= SWEEP_NS
+        self.clock.is_behind() || self.glances.is_behind()
     }
 
-    /// Glances at the next places, at most so many and at most [`GLANCE`], and looks at those that need it. Returns how many.
-    fn glance(&mut self, most: usize) -> usize {
+    /// Looks at those of the next places whose time has come.
+    fn end_what_is_due(&mut self) {
+        let Range { mut start, end } = self.clock.next_places();
+        let now_ns = monotonic_ns();
+        while let Some(index) = self.ledger.first_due(start..end, now_ns) {
+            self.look_at(index);
+            start = index + 1;
+        }
+        self.clock.came_to(end);
+    }
+
+    /// Glances at the tags of the next places, and looks at those that are others than they were.
+    fn glance(&mut self) {
         let table = Arc::clone(&self.shared.table);
-        let (first, now_ns) = (self.next_place, monotonic_ns());
-        let family = table.family(first);
-        let end = if family == 0 { table.places_v4() } else { table.places() };
-        let count = most.min(GLANCE).min((end - first) as usize);
-        let mut tags = [Tag(0); GLANCE];
+        let Range { start, mut end } = self.glances.next_places();
+        let family = table.family(start);
+        if family == 0 {
+            end = end.min(table.places_v4());
+        }
+        let mut tags = [Tag(0); STRIDE as usize];
+        let tags = &mut tags[..(end - start) as usize];
         // All at once, so that they come from memory side by side.
-        table.tags(first, &mut tags[..count]);
-        for (index, &tag) in (first..).zip(&tags[..count]) {
-            if self.ledger.glance(index, family, tag, now_ns) {
+        table.tags(start, tags);
+        for (index, &tag) in (start..end).zip(&*tags) {
+            if self.ledger.glance(index, family, tag) {
                 self.look_at(index);
             }
         }
-        self.next_place = (first + count as u32) % table.places();
-        count
+        self.unknown = self.unknown.saturating_sub(end - start);
+        self.glances.came_to(end);
     }
 
     fn note_sequence(&mut self, event: &Event) {
@@ -128,7 +161,7 @@ impl Mirror {
 
     /// Counts how long the ends that moved had been in the states before.
     fn count_stays(&mut self, index: u32, flow: &Flow, from: [State; 2], to: [State; 2], at_ns: u64) {
-        let stays = self.ledger.moved(index, flow, from, to, at_ns);
+        let stays = self.ledger.moved(index, flow, from, to, at_ns, due_ns(flow, &self.shared.rules));
         let tally = lock(&self.shared.tally);
         for end in [End::A, End::B] {
             if let Some(ns) = stays[end as usize] {
@@ -219,19 +252,30 @@ impl Mirror {
         let (table, rules) = (&shared.table, &shared.rules);
         // The tag first: what changes after it makes the next glance a look.
         let tag = table.tag(index);
-        let Some(entry) = table.read(index) else { return };
+        let Some(entry) = table.read(index) else {
+            if tag.phase() == Tag::FREE {
+                self.ledger.free(index, table.family(index));
+            }
+            return;
+        };
         let (now_ns, due_ns) = (monotonic_ns(), due_ns(&entry.flow, rules));
-        if tag.at_rest() {
-            self.ledger.note(index, table.family(index), tag, &entry.flow, now_ns, due_ns);
-        }
         if now_ns < due_ns && !open_uncounted(&entry.flow) {
+            if tag.at_rest() {
+                self.ledger.note(index, table.family(index), tag, &entry.flow, now_ns, due_ns);
+            }
             return;
         }
-        // Somebody else has it: the next sweep comes.
-        let Some(mut owned) = table.own(index) else { return };
-        if owned.key() != entry.key || owned.incarnation != entry.flow.incarnation {
-            return;
+        // If somebody else has it, the note that is there brings the next look.
+        let Some(owned) = table.own(index) else { return };
+        if owned.key() == entry.key && owned.incarnation == entry.flow.incarnation {
+            self.act(index, owned, now_ns, due_ns);
         }
+    }
+
+    /// Does what was due at `due_ns` to a slot's flow.
+    fn act(&mut self, index: u32, mut owned: Owned<'_>, now_ns: u64, due_ns: u64) {
+        let shared = Arc::clone(&self.shared);
+        let (family, rules) = (shared.table.family(index), &shared.rules);
         let outcome = owned.tick(now_ns, rules);
         let (count_open, report) = (open_uncounted(&owned), close_unreported(&owned));
         if count_open {
@@ -241,30 +285,24 @@ impl Mirror {
             owned.marks |= mark::CLOSE_REPORTED;
         } else if owned.is_over() && now_ns >= self::due_ns(&owned, rules) {
             owned.retire();
-            self.ledger.free(index, table.family(index));
+            self.ledger.free(index, family);
             return;
         }
-        let (flow, hook) = (*owned, hook_of(owned.hooks()));
-        drop(owned);
+        let (key, flow, hook) = (owned.key(), *owned, hook_of(owned.hooks()));
+        let tag = owned.let_go();
         if count_open {
-            lock(&shared.tally).count_open(&entry.key, &flow);
+            lock(&shared.tally).count_open(&key, &flow);
         }
         if outcome.is_transition() {
             lock(&shared.tally).lateness.observe(now_ns.saturating_sub(due_ns) as f64 / 1e9);
             self.count_stays(index, &flow, outcome.from, outcome.to, now_ns);
-            self.shared.count_outcome(&flow, &outcome);
-            self.shared.tell_transitions(
-                &entry.key,
-                &flow,
-                hook,
-                now_ns,
-                outcome.from,
-                outcome.to,
-                outcome.cause,
-            );
+            shared.count_outcome(&flow, &outcome);
+            shared.tell_transitions(&key, &flow, hook, now_ns, outcome.from, outcome.to, outcome.cause);
         }
+        // So that the next glance takes it for what it is, unless somebody has changed it since.
+        self.ledger.note(index, family, tag, &flow, now_ns, self::due_ns(&flow, rules));
         if report {
-            self.report(&entry.key, &flow, hook, now_ns);
+            self.report(&key, &flow, hook, now_ns);
         }
     }
 
@@ -319,13 +357,15 @@ fn states(bytes: [u8; 2]) -> [State; 2] {
 
 /// Events taken before the sweep has its turn.
 pub const BATCH: usize = 4096;
-/// Every place is glanced at once in that time.
-const SWEEP_NS: u64 = 1_000_000_000;
-/// Places whose tags are read together.
-const GLANCE: usize = 256;
+/// The clock comes by every place once in that time: how late it may be.
+const CLOCK_NS: u64 = 250_000_000;
+/// Every place is glanced at once in that time, in case that an event did not tell all.
+const GLANCE_NS: u64 = 4_000_000_000;
+/// The same when it is known that events did not tell all.
+const HASTE_NS: u64 = 1_000_000_000;
 /// Place in `DEFERRED_OUTCOMES`.
 const DROPPED: usize = 2;
-/// How long a turn of the sweep may take before events have theirs: no event waits a millisecond for it.
-const TURN: Duration = Duration::from_micros(500);
+/// How long either walk may go on before events have their turn: no event waits a millisecond for both.
+const TURN: Duration = Duration::from_micros(250);
 /// How long a flow that is over stays, so that late segments make no ghost.
 const QUARANTINE_NS: u64 = 10_000_000_000;

@@ -18,9 +18,11 @@ mod rounds;
 pub mod server;
 pub mod shared;
 pub mod tally;
+mod walk;
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -126,6 +128,7 @@ fn prepare(options: &Options, mut keeper: Keeper, present: &[Interface]) -> Resu
         rules: options.rules,
         tally: Mutex::default(),
         census: Mutex::default(),
+        unseen_changes: AtomicBool::default(),
         names,
         watchers: broadcast::Sender::new(65_536),
     });

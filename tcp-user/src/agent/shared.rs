@@ -1,5 +1,6 @@
 //! What the tasks of the agent share, and what is said with it.
 
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tcp_common::{Cause, End, Flow, FlowKey, Outcome, Rules, State};
@@ -22,8 +23,10 @@ pub struct Shared {
     pub rules: Rules,
     /// What was counted.
     pub tally: Mutex<Tally>,
-    /// How many ends are where, at most a second ago.
+    /// How many ends are where, as of the last turn of the mirror.
     pub census: Mutex<Census>,
+    /// Set by who has changed flows in the table, which no event tells of: the mirror is to find them.
+    pub unseen_changes: AtomicBool,
     /// Names of interfaces by index.
     pub names: Names,
     /// Who watches.

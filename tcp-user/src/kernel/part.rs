@@ -230,13 +230,17 @@ pub(super) struct Held<'a, K> {
 }
 
 impl<K: TableKey> Held<'_, K> {
-    /// Lets go of it, or ends its flow.
-    pub(super) fn release(&mut self, retire: bool) {
+    /// Lets go of it, or ends its flow. Returns the tag that it leaves.
+    pub(super) fn release(&mut self, retire: bool) -> Tag {
+        let phase = if retire { Tag::FREE } else { self.slot.rest() };
+        // Ours until it is stored.
+        let tag = self.part.load(self.index).next(phase);
         if retire {
             table::retire(self.part, self.index);
         } else {
-            table::let_go(self.part, self.index, self.slot.rest());
+            table::let_go(self.part, self.index, phase);
         }
+        tag
     }
 }
 

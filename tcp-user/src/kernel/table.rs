@@ -187,6 +187,15 @@ fn entry<K: TableKey>(index: u32, slot: &Slot<K>) -> Entry {
     Entry { index, key: slot.key.flow_key(), hooks: slot.hooks, flow: slot.flow }
 }
 
+impl Either<'_> {
+    fn release(&mut self, retire: bool) -> Tag {
+        match self {
+            Either::V4(held) => held.release(retire),
+            Either::V6(held) => held.release(retire),
+        }
+    }
+}
+
 impl Owned<'_> {
     /// The flow's key.
     pub fn key(&self) -> FlowKey {
@@ -202,6 +211,14 @@ impl Owned<'_> {
             Either::V4(held) => held.slot.hooks,
             Either::V6(held) => held.slot.hooks,
         }
+    }
+
+    /// Lets go of it, as dropping it does. Returns the tag that it leaves.
+    pub fn let_go(mut self) -> Tag {
+        let tag = self.held.release(false);
+        // It owns nothing else.
+        std::mem::forget(self);
+        tag
     }
 
     /// Gives the slot back as a free one.
@@ -232,10 +249,7 @@ impl DerefMut for Owned<'_> {
 
 impl Drop for Owned<'_> {
     fn drop(&mut self) {
-        match &mut self.held {
-            Either::V4(held) => held.release(self.retire),
-            Either::V6(held) => held.release(self.retire),
-        }
+        self.held.release(self.retire);
     }
 }
 

@@ -6,6 +6,7 @@
 //! later without being seen is given up.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use jiff::Timestamp;
@@ -94,6 +95,7 @@ impl Adopter {
             slot.marks |= mark::CLOSE_REPORTED;
         }
         drop(slot);
+        self.shared.unseen_changes.store(true, Ordering::Relaxed);
         lock(&self.shared.tally).audit_adopted += 1;
         tracing::debug!("older than the agent: {ends:?} in {:?}", socket.state);
         Ok(true)
