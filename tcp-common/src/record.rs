@@ -11,7 +11,7 @@ use crate::state::State;
 use crate::table::Tag;
 
 /// Version of every layout in this module; the agent refuses maps of another one.
-pub const LAYOUT: u32 = 5;
+pub const LAYOUT: u32 = 6;
 
 /// One place of a flow table. What finds the flow and takes what was predicted is one cache line in IPv4, and never more than
 /// two in IPv6, which the alignment is for.
@@ -127,6 +127,21 @@ pub struct Event {
 
 const _: () = assert!(size_of::<Event>() == 360 && size_of::<Segment>() == 28);
 
+/// How many events have ever been written to the ring of one CPU, and read from it; each side has a cache line for what it
+/// writes. Event `n` is at place `n % ring_len` of that ring ([`Settings::ring_len`]).
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct RingEnds {
+    /// By the programs on that CPU; what is below it does not change until it has been read.
+    pub written: u64,
+    /// Padding.
+    pub apart: [u64; 7],
+    /// By the agent.
+    pub read: u64,
+    /// Padding.
+    pub apart_too: [u64; 7],
+}
+
 /// Kinds of [`Event`].
 pub mod event_kind {
     /// A state changed.
@@ -235,8 +250,8 @@ pub struct Settings {
     pub places_v6: u32,
     /// [`LAYOUT`].
     pub layout: u32,
-    /// Padding, always 0.
-    pub reserved: u32,
+    /// Events that the ring of a CPU holds, a power of two.
+    pub ring_len: u32,
 }
 
 impl Settings {
@@ -251,7 +266,7 @@ impl Settings {
         places_v4: 0,
         places_v6: 0,
         layout: LAYOUT,
-        reserved: 0,
+        ring_len: 0,
     };
 }
 

@@ -2,7 +2,7 @@
 //!
 //! A packet's way: one of the entry points below; `predicted` (the next segment of an established connection ends there);
 //! for all others a tail call to the machine's program: `observe` (the whole way as one sentence), `packet` (how bytes are
-//! read), `table` (find, claim, take and release the flow's slot), `publish` (counters and events).
+//! read), `table` (find, claim, take and release the flow's slot), `publish` (counters and events), `ring` (where events go).
 //!
 //! The verdict is constant: XDP passes every packet, TC leaves it to the next program (`TC_ACT_UNSPEC`).
 
@@ -18,6 +18,7 @@ mod observe;
 mod packet;
 mod predicted;
 mod publish;
+mod ring;
 mod table;
 
 use aya_ebpf::{

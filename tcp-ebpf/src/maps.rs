@@ -4,9 +4,9 @@ use core::cell::UnsafeCell;
 
 use aya_ebpf::{
     macros::map,
-    maps::{Array, PerCpuArray, ProgramArray, RingBuf},
+    maps::{Array, PerCpuArray, ProgramArray},
 };
-use tcp_common::record::{Clocks, Counters, Settings, Slot4, Slot6};
+use tcp_common::record::{Clocks, Counters, Event, RingEnds, Settings, Slot4, Slot6};
 
 use crate::{observe::Work, packet::opaque};
 
@@ -46,8 +46,13 @@ pub fn settings() -> &'static Settings {
 #[map]
 pub static COUNTERS: PerCpuArray<Counters> = PerCpuArray::with_max_entries(1, 0);
 
+/// The rings of events, one CPU's behind the other's.
 #[map]
-pub static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
+pub static EVENTS: Array<Event> = Array::with_max_entries(1, MMAPABLE);
+
+/// How far they have been written and read.
+#[map]
+pub static RINGS: Array<RingEnds> = Array::with_max_entries(1, MMAPABLE);
 
 /// What is known of the packet at hand: 512 bytes of stack are not enough for it and the machine.
 #[map]

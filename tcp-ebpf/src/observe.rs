@@ -147,7 +147,6 @@ fn follow(work: &mut Work, settings: &Settings, counters: &mut Counters) -> Resu
     if matches!(work.packet.segment.kind(), Kind::Bad) {
         return Err(Ignored::BadFlags);
     }
-    work.at_ns = clock::now_ns(settings);
     let is_v4 = work.packet.key.family == 4;
     if is_v4 {
         table::take::<FlowKey4>(work, settings, counters);
@@ -156,7 +155,10 @@ fn follow(work: &mut Work, settings: &Settings, counters: &mut Counters) -> Resu
     }
     match work.taken {
         Taken::Owned => {}
-        Taken::Busy => return publish::deferred(work, counters),
+        Taken::Busy => {
+            work.at_ns = clock::now_ns(settings);
+            return publish::deferred(work, counters);
+        }
         Taken::Nothing(reason) => return Err(reason),
     }
     if !claim_direction(work) {

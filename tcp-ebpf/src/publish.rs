@@ -1,12 +1,11 @@
 //! Counters and events: what the agent learns.
 
-use aya_ebpf::helpers::bpf_get_smp_processor_id;
 use tcp_common::{
     End, Flow, FlowKey, FlowKey4, Ignored, Kind, State, TableKey,
-    record::{Counters, Event, Slot, event_flag, event_kind, segment_kind},
+    record::{Counters, Slot, event_flag, event_kind, segment_kind},
 };
 
-use crate::{diagnostics, maps::EVENTS, observe::Work, table::Table as _};
+use crate::{diagnostics, observe::Work, ring, table::Table as _};
 
 #[inline(always)]
 pub fn ignored(counters: &mut Counters, reason: Ignored) {
@@ -114,18 +113,18 @@ pub fn deferred(work: &Work, counters: &mut Counters) -> Result<(), Ignored> {
 #[inline(never)]
 fn emit(kind: u8, work: &Work, key: &FlowKey, flow: &Flow, counters: &mut Counters) -> bool {
     let sequence = counters.events.wrapping_add(counters.events_lost);
-    let Some(mut entry) = EVENTS.reserve::<Event>(0) else {
+    let Some(place) = ring::place() else {
         counters.events_lost += 1;
         return false;
     };
     let outcome = &work.outcome;
-    let event = entry.as_mut_ptr();
-    // SAFETY: the ring gave space for one event; every field is written.
+    let event = place.event;
+    // SAFETY: a map value that is this CPU's; every field is written.
     unsafe {
         (*event).at_ns = work.at_ns;
         (*event).sequence = sequence;
         (*event).slot = work.slot;
-        (*event).cpu = bpf_get_smp_processor_id() as u32;
+        (*event).cpu = place.cpu;
         (*event).hook = work.hook;
         (*event).kind = kind;
         (*event).sender = work.packet.sender as u8;
@@ -139,10 +138,7 @@ fn emit(kind: u8, work: &Work, key: &FlowKey, flow: &Flow, counters: &mut Counte
         (*event).key = *key;
         (*event).flow = *flow;
     }
-    entry.submit(RB_NO_WAKEUP);
+    place.publish();
     counters.events += 1;
     true
 }
-
-/// `BPF_RB_NO_WAKEUP`: the agent polls; a wakeup costs more than the event.
-const RB_NO_WAKEUP: u64 = 1;

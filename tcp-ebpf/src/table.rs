@@ -13,7 +13,8 @@ use tcp_common::{
 };
 
 use crate::{
-    maps::{DIRECTORY_V4, DIRECTORY_V6, FLOWS_V4, FLOWS_V6},
+    clock,
+    maps::{DIRECTORY_V4, DIRECTORY_V6, FLOWS_V4, FLOWS_V6, settings},
     observe::Work,
     packet::opaque,
     publish,
@@ -225,13 +226,13 @@ fn own_or_claim<K: Table>(key: &K, work: &mut Work, settings: &Settings, counter
     let took = table::take(maps, key, home, opens, || make_room(maps, home, work, counters), || yielded += 1);
     counters.claims_yielded += yielded;
     match took {
-        Took::Found(index, before) => check_out::<K>(index, before.phase() == Tag::STEADY, work),
+        Took::Found(index, before) => check_out::<K>(index, before.phase() == Tag::STEADY, work, settings),
         Took::Made(index) => {
             if let Some(slot) = K::slot(index) {
                 // SAFETY: the slot is this CPU's.
                 unsafe { (*slot).begin() };
             }
-            check_out::<K>(index, false, work)
+            check_out::<K>(index, false, work, settings)
         }
         Took::Held(index) => {
             work.slot = index;
@@ -247,10 +248,12 @@ fn own_or_claim<K: Table>(key: &K, work: &mut Work, settings: &Settings, counter
 }
 
 /// Copies what the slot holds, with what was predicted written back. It stays there as it was before the packet, until
-/// [`give_back`].
+/// [`give_back`]. The segment has its time only now: those of one flow have theirs in the order in which they are taken, on
+/// whichever CPU.
 #[inline(always)]
-fn check_out<K: Table>(index: u32, settle: bool, work: &mut Work) -> Taken {
+fn check_out<K: Table>(index: u32, settle: bool, work: &mut Work, settings: &Settings) -> Taken {
     work.slot = index;
+    work.at_ns = clock::now_ns(settings);
     let Some(slot) = K::slot(index) else { return Taken::Busy };
     // SAFETY: the slot is this CPU's.
     let held = unsafe { &mut *slot };
@@ -280,6 +283,7 @@ fn make_room<K: Table>(maps: Maps<K>, home: Home, work: &mut Work, counters: &mu
     let held = unsafe { &mut *slot };
     // A flood of SYNs must not drown the events of others.
     if phase != Tag::HALF_OPEN && held.flow.marks & mark::CLOSE_REPORTED == 0 {
+        work.at_ns = clock::now_ns(settings());
         publish::evicted(held, work, counters);
     }
     step

@@ -1,12 +1,14 @@
 //! Two CPUs at once on the same flows, one a direction: no segment is lost or counted twice, and the transitions that
 //! were counted are exactly the ways that the ends have gone.
 //!
-//! Each phase's segments are such that every interleaving is right, so that all counts are known beforehand.
+//! Each phase's segments are such that every interleaving is right, so that all counts are known beforehand. And the events
+//! that both tell are read in the order in which things happened.
 
 mod frames;
 
 use std::collections::BTreeMap;
 use std::sync::Barrier;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use finwait::kernel::{Events, Kernel, LoadOptions, ProgramName, Table};
 use frames::segment;
@@ -30,6 +32,9 @@ struct Phase {
 
 /// Ends of connections by transition, as the kernel programs count them or as a deferred segment made them.
 type Matrix = BTreeMap<(State, State), u64>;
+
+/// States of both ends before and after each event of a connection.
+type Way = Vec<([u8; 2], [u8; 2])>;
 
 fn phases() -> [Phase; 6] {
     const ACK: u8 = Flags::ACK;
@@ -113,15 +118,113 @@ fn no_transition_is_lost_or_doubled() {
     assert_eq!(balance, BTreeMap::from([(State::TimeWait, 2 * i64::from(FLOWS))]), "{transitions:?}");
 }
 
+/// The segments of a connection in turn, those of A seen by one CPU and those of B by the other: each event begins with the
+/// states that the one before it left, while the rings are being written, and out of full ones in small portions.
+#[test]
+fn the_events_of_a_flow_come_in_the_order_of_its_segments() {
+    const LIVES: u16 = 3_000;
+    const ACK: u8 = Flags::ACK;
+    let life = [
+        (End::A, segment(Flags::SYN, 999, 0, 0)),
+        (End::B, segment(Flags::SYN | ACK, 4999, 1000, 0)),
+        (End::A, segment(ACK, 1000, 5000, 0)),
+        (End::B, segment(Flags::FIN | ACK, 5000, 1000, 0)),
+        (End::A, segment(ACK, 1000, 5001, 0)),
+        (End::A, segment(Flags::FIN | ACK, 1000, 5001, 0)),
+        (End::B, segment(ACK, 5001, 1001, 0)),
+    ];
+    let mut kernel = Kernel::load(&LoadOptions { rules: Rules::RFC, ..LoadOptions::default() })
+        .expect("loading the kernel programs (root needed)");
+    let mut events = kernel.take_events().expect("the rings are ours");
+    for portion in [usize::MAX, 5] {
+        let (turn, total) = (AtomicU32::new(0), u32::from(LIVES) * life.len() as u32);
+        let mut ways: BTreeMap<u16, Way> = BTreeMap::new();
+        let mut cpus = BTreeMap::new();
+        let mut read = |portion| {
+            events.drain(portion, |event| {
+                ways.entry(event.key.port_a).or_default().push((event.from, event.to));
+                *cpus.entry(event.cpu).or_insert(0) += 1;
+            })
+        };
+        std::thread::scope(|scope| {
+            for (cpu, of, program) in [(0, End::A, ProgramName::Out), (1, End::B, ProgramName::In)] {
+                let (turn, kernel, life) = (&turn, &kernel, &life);
+                scope.spawn(move || {
+                    keep_to(cpu);
+                    let mine = |&(_, step): &(u32, usize)| life[step].0 == of;
+                    for (number, step) in (0..total).map(|n| (n, n as usize % life.len())).filter(mine) {
+                        let port = FIRST_PORT + (number / life.len() as u32) as u16;
+                        let frame = frames::frame_of(port, of, &life[step].1);
+                        while turn.load(Ordering::Acquire) != number {
+                            std::thread::yield_now();
+                        }
+                        kernel.test_run(program, &frame, 1).expect("running");
+                        turn.store(number + 1, Ordering::Release);
+                    }
+                });
+            }
+            while portion == usize::MAX && turn.load(Ordering::Relaxed) < total {
+                read(portion);
+                std::thread::yield_now();
+            }
+        });
+        while read(portion) > 0 {}
+        assert_eq!(ways.len(), usize::from(LIVES));
+        assert!(cpus.len() == 2 && cpus.values().all(|&count| count >= LIVES.into()), "{cpus:?}");
+        for (port, way) in ways {
+            let mut states = [State::SynSent as u8, State::Listen as u8];
+            for (from, to) in &way {
+                assert_eq!(*from, states, "port {port}: {way:?}");
+                states = *to;
+            }
+            assert_eq!(states, [State::Closed as u8, State::TimeWait as u8], "port {port}: {way:?}");
+        }
+        kernel.table().clear();
+    }
+    assert_eq!(kernel.counters().expect("counters").events_lost, 0);
+}
+
+/// A ring holds so many events. The others are counted, and the numbers of those that come later tell the reader.
+#[test]
+fn what_a_full_ring_has_no_room_for_is_counted() {
+    const HOLDS: u16 = 1024;
+    let options = LoadOptions { rules: Rules::RFC, ring_bytes: 0, ..LoadOptions::default() };
+    let mut kernel = Kernel::load(&options).expect("loading the kernel programs (root needed)");
+    let mut events = kernel.take_events().expect("the rings are ours");
+    keep_to(1);
+    let open = |port: u16| {
+        for (end, segment) in [
+            (End::A, segment(Flags::SYN, 999, 0, 0)),
+            (End::B, segment(Flags::SYN | Flags::ACK, 4999, 1000, 0)),
+        ] {
+            let frame = frames::frame_of(FIRST_PORT + port, end, &segment);
+            kernel.test_run(ProgramName::Xdp, &frame, 1).expect("running");
+        }
+    };
+    let mut numbers = Vec::new();
+    (0..HOLDS + 100).for_each(open);
+    assert_eq!(events.drain(usize::MAX, |event| numbers.push(event.sequence)), usize::from(HOLDS));
+    (HOLDS + 100..HOLDS + 110).for_each(open);
+    assert_eq!(events.drain(usize::MAX, |event| numbers.push(event.sequence)), 10);
+    let (first, later) = (0..u64::from(HOLDS), u64::from(HOLDS + 100)..u64::from(HOLDS + 110));
+    assert_eq!(numbers, first.chain(later).collect::<Vec<_>>());
+    let counters = kernel.counters().expect("counters");
+    assert_eq!((counters.events, counters.events_lost), (u64::from(HOLDS) + 10, 100));
+}
+
+fn keep_to(cpu: usize) {
+    let mut only = CpuSet::new();
+    only.set(cpu).expect("a CPU number");
+    sched_setaffinity(Pid::from_raw(0), &only).expect("keeping to one CPU");
+}
+
 fn run_both(kernel: &Kernel, phase: &Phase) {
     let start = Barrier::new(2);
     std::thread::scope(|scope| {
         for (cpu, sender, program) in [(0, End::A, ProgramName::Out), (1, End::B, ProgramName::In)] {
             let start = &start;
             scope.spawn(move || {
-                let mut only = CpuSet::new();
-                only.set(cpu).expect("a CPU number");
-                sched_setaffinity(Pid::from_raw(0), &only).expect("keeping to one CPU");
+                keep_to(cpu);
                 let segment = &phase.from[sender as usize];
                 let frames: Vec<_> = (0..phase.flows)
                     .map(|flow| frames::frame_of(FIRST_PORT + flow, sender, segment))

@@ -15,7 +15,7 @@ use crate::source::{Order, Source, Then, Way};
 pub(crate) fn measure(size: &Size) -> Result<Value> {
     let count = *size.opens.first().context("a number of connections")?;
     let options =
-        LoadOptions { max_flows: count, max_flows_v6: 64, ring_bytes: 64 << 20, ..LoadOptions::default() };
+        LoadOptions { max_flows: count, max_flows_v6: 64, ring_bytes: 128 << 20, ..LoadOptions::default() };
     let mut kernel = Kernel::load(&options)?;
     let mut events = kernel.take_events().context("the ring of events")?;
     let program = Program::find(std::process::id(), ProgramName::Xdp)?;

@@ -22,7 +22,8 @@ use crate::kernel::{Events, Owned};
 /// What drains the ring and sweeps the table.
 pub struct Mirror {
     shared: Arc<Shared>,
-    events: Events,
+    /// Taken while they are drained.
+    events: Option<Events>,
     ledger: Ledger,
     clock: Walk,
     glances: Walk,
@@ -34,11 +35,11 @@ pub struct Mirror {
 }
 
 impl Mirror {
-    /// Takes the ring.
+    /// Takes the rings.
     pub fn new(shared: Arc<Shared>, events: Events) -> Mirror {
         let places = shared.table.places();
         Mirror {
-            events,
+            events: Some(events),
             ledger: Ledger::new(places),
             clock: Walk::round(places),
             glances: Walk::round(places),
@@ -51,12 +52,12 @@ impl Mirror {
 
     /// Takes at most [`BATCH`] events. Returns how many there were.
     pub fn drain(&mut self) -> usize {
-        let mut batch = Vec::new();
-        let count = self.events.drain(BATCH, |event| batch.push(*event));
-        for event in &batch {
+        let Some(mut events) = self.events.take() else { return 0 };
+        let count = events.drain(BATCH, |event| {
             self.note_sequence(event);
             self.take(event);
-        }
+        });
+        self.events = Some(events);
         lock(&self.shared.tally).delivered += count as u64;
         if std::mem::take(&mut self.lost) {
             // What the lost ones did to the table is to be found there.

@@ -1,7 +1,7 @@
 //! The kernel side as the agent sees it: the only module that names aya.
 //!
 //! `table` is the flow tables in shared memory (one of its two `part`s a family), `attach` puts programs on interfaces, `probe`
-//! looks what is there, `events` drains the ring, `diagnostics` the programs' log, `clock` relates the kernel's clocks; `program` and `error`
+//! looks what is there, `events` drains the rings, `diagnostics` the programs' log, `clock` relates the kernel's clocks; `program` and `error`
 //! are their names.
 
 mod attach;
@@ -9,6 +9,7 @@ mod clock;
 mod diagnostics;
 mod error;
 mod events;
+mod mapped;
 mod part;
 mod probe;
 mod program;
@@ -25,8 +26,9 @@ pub use table::{Entry, Owned, Table, class};
 use std::sync::Arc;
 use std::time::Duration;
 
-use aya::maps::{Array, MapData, PerCpuArray, ProgramArray, RingBuf};
+use aya::maps::{Array, MapData, PerCpuArray, ProgramArray};
 use aya::programs::{Program, ProgramError, SchedClassifier, TestRun as _, TestRunOptions, Xdp};
+use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfLoader, Pod, VerifierLogLevel};
 use aya_log::EbpfLogger;
 use tcp_common::record::{Clocks, Counters, Settings};
@@ -48,7 +50,8 @@ pub struct LoadOptions {
     pub max_flows: u32,
     /// The same of IPv6.
     pub max_flows_v6: u32,
-    /// Size of the ring in bytes; rounded up to a power of two of pages.
+    /// Memory of all rings of events, in bytes. Each CPU that there may ever be has one, of the same number of events: a
+    /// power of two, at least 1024.
     pub ring_bytes: u32,
     /// Whether the programs tell the log, at debug level, of packets that they do not follow; [`Diagnostics`].
     pub diagnostics: bool,
@@ -74,7 +77,7 @@ pub struct Kernel {
     current: Settings,
     counters: PerCpuArray<MapData, PodCounters>,
     clocks: Array<MapData, PodClocks>,
-    ring: Option<RingBuf<MapData>>,
+    events: Option<Events>,
     diagnostics: Option<Diagnostics>,
     // The kernel empties a program array when its last holder is gone.
     _machines: [ProgramArray<MapData>; 2],
@@ -104,7 +107,8 @@ impl Kernel {
     pub fn load(options: &LoadOptions) -> Result<Kernel, KernelError> {
         let rated = [options.max_flows, options.max_flows_v6];
         let [v4, v6] = rated.map(places_for);
-        let ring_bytes = options.ring_bytes.max(4096).checked_next_power_of_two().unwrap_or(1 << 30);
+        let cpus = nr_cpus().map_err(|(what, error)| other(what)(error))? as u32;
+        let ring_len = events::ring_len(options.ring_bytes, cpus);
         let log_level = if options.diagnostics { aya_log::Level::Debug as u8 } else { 0 };
         let mut ebpf = EbpfLoader::new()
             .override_global(aya_log::LEVEL, &log_level, true)
@@ -112,7 +116,8 @@ impl Kernel {
             .map_max_entries("FLOWS_V6", v6)
             .map_max_entries("DIRECTORY_V4", v4)
             .map_max_entries("DIRECTORY_V6", v6)
-            .map_max_entries("EVENTS", ring_bytes)
+            .map_max_entries("EVENTS", cpus * ring_len)
+            .map_max_entries("RINGS", cpus)
             .verifier_log_level(VerifierLogLevel::STATS)
             .load(OBJECT)
             .map_err(classify)?;
@@ -132,11 +137,17 @@ impl Kernel {
         let clocks = Array::try_from(take(&mut ebpf, "CLOCKS")?).map_err(other("opening the clocks"))?;
         let counters =
             PerCpuArray::try_from(take(&mut ebpf, "COUNTERS")?).map_err(other("opening the counters"))?;
-        let ring = RingBuf::try_from(take(&mut ebpf, "EVENTS")?).map_err(other("opening the ring"))?;
+        let events = Events::map(take(&mut ebpf, "RINGS")?, take(&mut ebpf, "EVENTS")?, cpus, ring_len)?;
         let diagnostics = options.diagnostics.then(|| EbpfLogger::init(&mut ebpf));
         let diagnostics = diagnostics.transpose().map_err(other("opening the programs' log"))?;
-        let current =
-            Settings { rules: options.rules, secret, places_v4: v4, places_v6: v6, ..Settings::NONE };
+        let current = Settings {
+            rules: options.rules,
+            secret,
+            places_v4: v4,
+            places_v6: v6,
+            ring_len,
+            ..Settings::NONE
+        };
         let mut kernel = Kernel {
             ebpf,
             table,
@@ -144,7 +155,7 @@ impl Kernel {
             current,
             counters,
             clocks,
-            ring: Some(ring),
+            events: Some(events),
             diagnostics: diagnostics.map(Diagnostics::new),
             _machines: machines,
             instructions,
@@ -190,9 +201,9 @@ impl Kernel {
         Ok(table::sum(per_cpu.iter().map(|cpu| &cpu.0)))
     }
 
-    /// The ring of events; once.
+    /// The rings of events; once.
     pub fn take_events(&mut self) -> Option<Events> {
-        self.ring.take().map(Events::new)
+        self.events.take()
     }
 
     /// What the programs say, if they were loaded to say it; once.

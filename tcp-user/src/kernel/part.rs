@@ -2,17 +2,16 @@
 //!
 //! The protocol is [`tcp_common::table`]'s; here is the memory that it works on.
 
-use std::os::fd::AsFd as _;
 use std::ptr;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
-use aya::maps::{Map, MapData};
-use memmap2::{MmapOptions, MmapRaw};
+use aya::maps::Map;
 use tcp_common::record::Slot;
 use tcp_common::table::{self, Home, Memory, NOWHERE, Tag, Took, Victim, Word};
 use tcp_common::{Secret, TableKey};
 
-use super::{KernelError, other};
+use super::KernelError;
+use super::mapped::Mapped;
 
 /// The mapped table and its directory.
 pub(super) struct Part<K> {
@@ -241,45 +240,6 @@ impl<K: TableKey> Held<'_, K> {
             table::let_go(self.part, self.index, phase);
         }
         tag
-    }
-}
-
-/// An array of the kernel's in our memory.
-struct Mapped<T> {
-    memory: MmapRaw,
-    len: u32,
-    // The map lives as long as somebody holds it.
-    _map: MapData,
-    of: std::marker::PhantomData<T>,
-}
-
-// SAFETY: the memory is shared with the kernel anyway; every access follows the protocol or is a copy that the tag's
-// version validates.
-unsafe impl<T> Sync for Mapped<T> {}
-// SAFETY: as above.
-unsafe impl<T> Send for Mapped<T> {}
-
-impl<T> Mapped<T> {
-    fn map(map: Map, len: u32) -> Result<Mapped<T>, KernelError> {
-        let Map::Array(map) = map else {
-            return Err(KernelError::NotSupported("a flow table is no array".into()));
-        };
-        let bytes = len as usize * size_of::<T>();
-        let memory = MmapOptions::new()
-            .len(bytes)
-            .map_raw(&map.fd().as_fd())
-            .map_err(other("mapping a flow table"))?;
-        Ok(Mapped { memory, len, _map: map, of: std::marker::PhantomData })
-    }
-
-    fn bytes(&self) -> usize {
-        self.len as usize * size_of::<T>()
-    }
-
-    fn at(&self, index: u32) -> *mut T {
-        assert!(index < self.len, "{index} of {}", self.len);
-        // SAFETY: in bounds of the mapping, as just checked.
-        unsafe { self.memory.as_mut_ptr().cast::<T>().add(index as usize) }
     }
 }
 
