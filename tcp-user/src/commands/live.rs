@@ -4,7 +4,7 @@ use std::io::{self, BufWriter};
 use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use bytes::Bytes;
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -31,8 +31,9 @@ pub(super) async fn ls(args: &LsArgs) -> Result<ExitCode> {
     let out = BufWriter::with_capacity(OUT_BUFFER, io::stdout().lock());
     let mut list = ListWriter::new(out, args.output, Palette::for_stdout(), now)?;
     while let Some(line) = answer.line().await? {
-        if filter.is_empty() && args.output.is_json() {
-            list.push_json(&with_owner(line, owners.as_ref())?)?;
+        let as_it_is = filter.is_empty() && args.output.is_json();
+        if as_it_is && let Some(line) = with_owner(&line, owners.as_ref())? {
+            list.push_json(&line)?;
             continue;
         }
         // An agent of another version may not have applied the filter.
@@ -50,19 +51,20 @@ fn asked_of_agent(filter: &Filter) -> String {
     if filter.asks_for_process() { String::new() } else { filter.to_string() }
 }
 
-/// A connection as the agent has written it, with the owner of its socket put in.
-fn with_owner(line: Bytes, owners: Option<&Owners>) -> Result<Bytes> {
-    let Some(owners) = owners.filter(|owners| !owners.is_empty()) else { return Ok(line) };
-    let Ends { client, server } = serde_json::from_slice(&line).context(NOT_UNDERSTOOD)?;
-    let Some(process) = owners.of_ends([client.of_host(), server.of_host()]) else { return Ok(line) };
-    let Some(head) = line.strip_suffix(NOBODY) else {
-        bail!("{NOT_UNDERSTOOD}: a connection ends otherwise")
+/// A connection as the agent has written it, with the owner of its socket put in; `None` if it does not end as ours do, as
+/// that of an agent of another version may.
+fn with_owner(line: &Bytes, owners: Option<&Owners>) -> Result<Option<Bytes>> {
+    let Some(owners) = owners.filter(|owners| !owners.is_empty()) else { return Ok(Some(line.clone())) };
+    let Ends { client, server } = serde_json::from_slice(line).context(NOT_UNDERSTOOD)?;
+    let Some(process) = owners.of_ends([client.of_host(), server.of_host()]) else {
+        return Ok(Some(line.clone()));
     };
+    let Some(head) = line.strip_suffix(NOBODY) else { return Ok(None) };
     let mut line = head.to_vec();
     line.extend_from_slice(br#""process":"#);
     serde_json::to_writer(&mut line, &process)?;
     line.push(b'}');
-    Ok(line.into())
+    Ok(Some(line.into()))
 }
 
 /// What of a connection tells who owns it.
@@ -152,3 +154,35 @@ const NOT_UNDERSTOOD: &str = "reading the agent's answer";
 const NOBODY: &[u8] = br#""process":null}"#;
 /// A system call for so many octets.
 const OUT_BUFFER: usize = 1 << 18;
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    #[test]
+    fn the_owner_is_put_in_where_an_agent_of_this_version_left_room() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
+        let server = listener.local_addr().expect("bound");
+        let client = TcpStream::connect(server).expect("there is room").local_addr().expect("bound");
+        let _accepted = listener.accept().expect("connected");
+        let owners = Owners::scan().expect("this process may list its sockets");
+        let end = |end: SocketAddr, local: bool| {
+            format!(r#"{{"address":"{}","port":{},"local":{local}}}"#, end.ip(), end.port())
+        };
+        let line = |local: bool, rest: &str| {
+            let (client, server) = (end(client, false), end(server, local));
+            Bytes::from(format!(r#"{{"client":{client},"server":{server},"bytes":[1,2],{rest}}}"#))
+        };
+        let put_in = |line: &Bytes| with_owner(line, Some(&owners)).expect("understood");
+        let owned = put_in(&line(true, r#""process":null"#)).expect("it ends as ours do");
+        let owned: serde_json::Value = serde_json::from_slice(&owned).expect("JSON");
+        assert_eq!(owned["process"]["pid"], std::process::id());
+        assert_eq!(owned["bytes"], serde_json::json!([1, 2]));
+        let elsewhere = line(false, r#""process":null"#);
+        assert_eq!(put_in(&elsewhere), Some(elsewhere.clone()), "nobody's on this host");
+        assert_eq!(put_in(&line(true, r#""process":null,"later":1"#)), None, "another version's");
+        assert!(with_owner(&Bytes::from_static(b"{"), Some(&owners)).is_err());
+    }
+}
