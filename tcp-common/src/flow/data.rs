@@ -3,6 +3,7 @@
 use super::facts::flow_fact;
 use super::facts::half_fact::*;
 use super::open::pending_bit;
+use super::unseen::{is_unseen_fin, leave_hole, leave_unseen, see_fin, see_late};
 use super::{Cause, Flow, Half, Outcome, Previous, Step, sides};
 use crate::segment::{Flags, Kind, Segment};
 use crate::seq::{Seq, at_or_before, before, later};
@@ -16,8 +17,8 @@ impl Flow {
         cause
     }
 
-    /// 2MSL begins anew where the peer's FIN comes again (RFC 9293 3.10.7.4); on Linux with any segment that has an ACK
-    /// (`tcp_timewait_state_process`).
+    /// 2MSL begins anew where the peer's FIN comes again (RFC 9293 3.10.7.4); on Linux with any segment that has an ACK,
+    /// or that PAWS rejects (`tcp_timewait_state_process`).
     #[inline(always)]
     pub(super) fn restart_time_wait(&mut self, step: &Step, cause: Cause, outcome: &mut Outcome) {
         let Step { now_ns, rules, .. } = *step;
@@ -82,16 +83,22 @@ impl Flow {
             } else if y.has(FIN) {
                 // R17: the receiver acknowledges other octets where the FIN was.
                 y.clear(FIN | FIN_DELIVERED | FIN_ACKED | UNSEEN | UNSEEN_TWO);
-                x.clear(EMPTY_COVER | DATA_COVER | COVER_MARK);
+                x.clear(COVERS);
                 y.contig = segment.ack;
                 cause = Cause::FinVoided;
             } else if y.has(SEEN) {
                 self.facts |= flow_fact::GAP;
-                leave_unseen(x, y, segment.ack);
+                leave_unseen(y, x, segment.ack);
             }
         }
         self.facts &= !pending_bit(sender);
         let (x, y) = sides(&mut self.halves, sender);
+        if y.has(SEEN) && before(y.contig, segment.ack) && leave_hole(y, segment.ack) {
+            self.facts |= flow_fact::GAP;
+        }
+        if segment.end() == segment.seq && !x.has(FIN) && x.has(SEQ) && before(x.high, segment.seq) {
+            leave_unseen(x, y, segment.seq);
+        }
         // First, since it is a call: of a `covers` held meanwhile the verifier of Linux 6.1 forgets that it matters, takes what
         // follows `true` for what followed `false`, and removes it as dead.
         let fresh = take_payload(x, y, segment, &mut cause);
@@ -208,41 +215,10 @@ fn take_ack(x: &mut Half, y: &mut Half, segment: &Segment, dropped: bool) -> boo
     } else if before(y.contig, ack) {
         advance(y, ack);
         merge_blocks(y);
+        deliver_fin(y);
     }
     y.high = later(y.high, ack);
     covers
-}
-
-/// R11: the peer acknowledges octets of `y` that were not seen: lost by the tap, or late. The last one may be a FIN; so
-/// might the last one of those before, until now.
-#[inline(always)]
-fn leave_unseen(x: &mut Half, y: &mut Half, ack: Seq) {
-    let two = y.has(UNSEEN) || ack != y.high.wrapping_add(1);
-    y.clear(UNSEEN_TWO);
-    y.set(if two { UNSEEN | UNSEEN_TWO } else { UNSEEN });
-    x.clear(EMPTY_COVER | DATA_COVER | COVER_MARK);
-}
-
-/// Takes payload up to `end` where octets were acknowledged before they were seen. Returns whether these are among them,
-/// and sent after the peer's FIN or before there was one: what the FIN itself acknowledges was not.
-#[inline(always)]
-fn see_late(x: &mut Half, y: &mut Half, end: Seq) -> bool {
-    let edge = if x.has(FIN) { x.fin_end.wrapping_sub(1) } else { x.high };
-    let last = at_or_before(edge, end);
-    let seen = if last {
-        UNSEEN | UNSEEN_TWO
-    } else if at_or_before(edge.wrapping_sub(1), end) {
-        UNSEEN_TWO
-    } else {
-        return false;
-    };
-    let late = x.has(seen);
-    x.clear(seen);
-    if last && !x.has(FIN) {
-        // No FIN was acknowledged there, but this.
-        y.clear(EMPTY_COVER | DATA_COVER | COVER_MARK);
-    }
-    late && !(y.has(FIN) && at_or_before(end, y.fin_ack))
 }
 
 /// Takes the payload. Returns whether it held octets not seen before.
@@ -281,7 +257,7 @@ fn take_payload(x: &mut Half, y: &mut Half, segment: &Segment, cause: &mut Cause
 
 /// Takes the FIN of `x`. Returns whether it is the first copy.
 #[inline(always)]
-fn take_fin(x: &mut Half, y: &Half, segment: &Segment, cause: &mut Cause) -> bool {
+fn take_fin(x: &mut Half, y: &mut Half, segment: &Segment, cause: &mut Cause) -> bool {
     let (peer_isn, peer_ack) = (y.isn, y.ack);
     if !segment.flags.has(Flags::FIN) {
         return false;
@@ -308,7 +284,8 @@ fn take_fin(x: &mut Half, y: &Half, segment: &Segment, cause: &mut Cause) -> boo
         return false;
     }
     // The peer's ACK of this FIN may have been seen first, on another CPU, and taken for a gap (R11).
-    let acked_before = x.has(UNSEEN) && end == x.contig && end == x.high && end == peer_ack;
+    let was_unseen = is_unseen_fin(x, end);
+    let acked_before = was_unseen && end == x.contig && end == peer_ack;
     if before(end, x.contig) || (end == x.contig && !acked_before) {
         // Octets where the FIN would be were already acknowledged: an old duplicate.
         *cause = Cause::OldDupSeq;
@@ -316,12 +293,9 @@ fn take_fin(x: &mut Half, y: &Half, segment: &Segment, cause: &mut Cause) -> boo
     }
     if acked_before {
         x.bytes = x.bytes.wrapping_sub(1);
-        if !x.has(UNSEEN_TWO) {
-            x.clear(UNSEEN);
-        }
-        x.clear(UNSEEN_TWO);
         x.set(FIN_DELIVERED | FIN_ACKED);
     }
+    see_fin(x, y, was_unseen);
     x.fin_end = end;
     x.fin_ack = segment.ack;
     x.set(FIN);
@@ -338,8 +312,9 @@ fn take_fin(x: &mut Half, y: &Half, segment: &Segment, cause: &mut Cause) -> boo
 fn note_cover(x: &mut Half, segment: &Segment, fresh: bool) {
     let fin = segment.flags.has(Flags::FIN);
     if segment.payload_len == 0 {
+        let after_unseen = x.has(UNSEEN) && segment.seq == x.high && !x.has(FIN);
         if !fin && (!x.has(FIN) || before(segment.seq, x.fin_end)) {
-            x.set(EMPTY_COVER);
+            x.set(if after_unseen { EMPTY_AFTER } else { EMPTY_COVER });
         }
     } else if fresh {
         x.set(DATA_COVER);
@@ -407,6 +382,15 @@ fn prove(x: &Half, y: &Half, segment: &Segment, covers: bool, fresh: bool) -> St
 fn scaled_window(x: &Half, y: &Half, segment: &Segment) -> u32 {
     let shift = if x.has(WSCALE) && y.has(WSCALE) { x.wscale & 15 } else { 0 };
     (segment.window as u32) << shift
+}
+
+/// Where the peer has all before a FIN that was seen, it is taken to have that too.
+#[inline(always)]
+fn deliver_fin(half: &mut Half) {
+    if half.has(FIN) && half.contig == half.fin_end.wrapping_sub(1) {
+        half.contig = half.fin_end;
+        half.set(FIN_DELIVERED);
+    }
 }
 
 /// Moves the in-order edge and counts the octets of the stream it passes.

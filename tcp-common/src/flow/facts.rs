@@ -1,6 +1,7 @@
 //! Facts, and the states they make.
 
 use super::{Flow, Half, Outcome};
+use crate::segment::Segment;
 use crate::seq::{at_or_before, before};
 use crate::state::State;
 
@@ -50,10 +51,14 @@ pub mod half_fact {
     pub const OTHER_ANSWER: u32 = 1 << 20;
     /// Its FIN was not seen, a host told of it: `fin_end` is placed by what is seen (R25).
     pub const FIN_TOLD: u32 = 1 << 21;
-    /// The last octet before `high`, or before the FIN that followed it, was acknowledged and has not been seen (R11).
+    /// The last octet before the FIN, or before `high`, was sent and not seen (R11).
     pub const UNSEEN: u32 = 1 << 22;
-    /// Nor has the octet before that one.
+    /// Nor was the octet before that one.
     pub const UNSEEN_TWO: u32 = 1 << 23;
+    /// An empty segment as in `EMPTY_COVER` came after the unseen octet, which may be the own FIN.
+    pub const EMPTY_AFTER: u32 = 1 << 24;
+    /// What is known of its segments that cover the peer's FIN.
+    pub const COVERS: u32 = EMPTY_COVER | EMPTY_AFTER | DATA_COVER | COVER_MARK;
 }
 
 /// Facts about the incarnation, bits of `Flow::facts`.
@@ -116,6 +121,12 @@ impl Half {
     #[inline(always)]
     pub(super) fn syn_acknowledged_by(&self, ack: u32) -> bool {
         before(self.isn, ack) && at_or_before(ack, self.first)
+    }
+
+    /// Whether the segment has an older timestamp than the end's latest.
+    #[inline(always)]
+    pub(super) fn is_outdated(&self, segment: &Segment) -> bool {
+        self.has(TIMESTAMP) && segment.has(Segment::HAS_TIMESTAMP) && before(segment.tsval, self.tsval)
     }
 
     /// Whether this number acknowledges the end's FIN (R4: by number, never by "an ACK after a FIN").

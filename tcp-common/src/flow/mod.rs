@@ -8,7 +8,7 @@
 //! segments) and *proved* (what its own segments prove, a lower bound).
 //!
 //! Files in the order of a segment's way: [`mod@self`] dispatches, `open` handles SYN and SYN-ACK, `data` ACK, payload
-//! and FIN, `reset` RST, `facts` derives the states, `clock` ends what time ends, `answer` is
+//! and FIN, `unseen` what comes late or never, `reset` RST, `facts` derives the states, `clock` ends what time ends, `answer` is
 //! what the caller learns, `close` tells how it was closed; `adopt` begins with what a host tells. `prediction` spares the established connection all of it.
 
 mod adopt;
@@ -21,6 +21,7 @@ mod open;
 mod prediction;
 mod reset;
 mod rules;
+mod unseen;
 
 pub use adopt::Told;
 pub use answer::{Cause, Outcome, Previous};
@@ -156,7 +157,14 @@ impl Flow {
         let mut outcome = self.tick(now_ns, rules);
         let step = Step { now_ns, sender: sender as u32, segment, rules };
         outcome.cause = match segment.kind() {
-            Kind::Syn => self.on_syn(&step, &mut outcome),
+            Kind::Syn => {
+                let cause = self.on_syn(&step, &mut outcome);
+                if self.halves[sender as usize & 1].is_outdated(segment) {
+                    // Without an ACK only what is too old by its timestamp restarts 2MSL (PAWS, RFC 7323 5).
+                    self.restart_time_wait(&step, cause, &mut outcome);
+                }
+                cause
+            }
             Kind::SynAck => {
                 let cause = self.on_syn_ack(&step, &mut outcome);
                 self.restart_time_wait(&step, cause, &mut outcome);
