@@ -42,6 +42,7 @@ fn main() -> Result<()> {
     let program = std::env::current_exe()?;
     // target/release/examples/storm -> target/release/finwait
     let finwait = program.ancestors().nth(2).context("the build folder")?.join("finwait");
+    let examples = folder.join("report.txt");
     let options = Options {
         connections,
         weather: Weather { seed, loss, duplicates, reorder },
@@ -54,5 +55,7 @@ fn main() -> Result<()> {
         let _ = std::io::stderr().flush();
     })?;
     print!("{report}");
+    std::fs::write(&examples, format!("seed {seed}\n{report:#}"))?;
+    println!("with examples of what is explained: {}", examples.display());
     std::process::exit(i32::from(report.unexplained() > 0));
 }

@@ -49,44 +49,50 @@ impl Records {
             let ways = trails.ways(client, server);
             let history =
                 || format!("from the client host {:?}, from the server host {:?}", ways[0], ways[1]);
-            if made.iter().any(|made| made.outcome.is_err()) {
-                tally.explain(
-                    "the program could not do as planned: a RST or every copy of a segment was lost",
-                );
-                continue;
-            }
-            if ways.iter().any(|way| way.lost_resets > 0) {
-                tally.explain("a RST was lost: what the program did is not what the wire shows");
-                continue;
-            }
-            if ways.iter().any(|way| way.two_fins) {
-                tally.explain("the host sent two FINs");
-                continue;
-            }
-            if records.len() > made.len() && ways.iter().any(|way| way.copied) {
+            if records.len() > made.len() && ways.iter().any(|way| way.copied || way.again) {
                 // The first one of its kind may be what the program made.
                 while let Some(ghost) =
                     records.iter().rposition(is_ghost).filter(|_| records.len() > made.len())
                 {
-                    records.remove(ghost);
-                    tally.explain(GHOST);
+                    let ghost = records.remove(ghost);
+                    tally.differ(Some(GHOST), ghost.close_kind().name().into(), || describe(&ghost));
                 }
             }
+            // Of a tuple that was used more than once nobody says which of its connections it befell.
+            let misfortune = misfortune(made, &ways);
             let sent = made.iter().filter(|made| made.plan.ending != Ending::GivenUp).count();
             if !(sent..=made.len()).contains(&records.len()) {
                 let what = format!("{} connections, {} incarnations", made.len(), records.len());
                 let said: Vec<_> = records.iter().map(describe).collect();
-                tally.differ(what, || format!("{:?}, {said:?}, {}", made[0].plan, history()));
+                tally.differ(misfortune, what, || format!("{:?}, {said:?}, {}", made[0].plan, history()));
                 continue;
             }
             if records.len() < made.len() {
-                tally.explain("given up before a SYN was sent: nothing to be seen");
+                let what = format!("{} connections, {} incarnations", made.len(), records.len());
+                tally.differ(Some(NO_SYN), what, history);
                 continue;
             }
             for (record, made) in records.iter().zip(made) {
-                compare_one(lab, record, &made.plan, &ways, tally, &history);
+                compare_one(lab, record, &made.plan, misfortune, tally, &history);
             }
         }
+    }
+}
+
+/// Why the close may differ from the plan, if it does.
+fn misfortune(made: &[Made], ways: &[Way; 2]) -> Option<&'static str> {
+    if made.iter().any(|made| made.outcome.is_err()) {
+        Some("the program could not do as planned: a RST or every copy of a segment was lost")
+    } else if ways.iter().any(|way| way.lost_resets > 0) {
+        Some("a RST was lost: what the program did is not what the wire shows")
+    } else if ways.iter().any(|way| way.two_fins_once) {
+        Some("the host sent two FINs")
+    } else if made.iter().any(|made| made.plan.cookies)
+        && ways.iter().any(|way| way.doubled + way.delayed > 0)
+    {
+        Some("a late ACK with the SYN cookie made a second socket, which was closed at once")
+    } else {
+        None
     }
 }
 
@@ -106,7 +112,7 @@ fn compare_one(
     lab: &Lab,
     record: &Connection,
     plan: &Plan,
-    ways: &[Way; 2],
+    misfortune: Option<&'static str>,
     tally: &mut Tally,
     history: &dyn Fn() -> String,
 ) {
@@ -130,8 +136,6 @@ fn compare_one(
         && opener == plan.opener
     {
         tally.agree();
-    } else if plan.cookies && ways.iter().any(|way| way.doubled + way.delayed > 0) {
-        tally.explain("a late ACK with the SYN cookie made a second socket, which was closed at once");
     } else {
         let what = format!(
             "{}: {} by {closer:?}, aborter {aborter:?}, expected {expected:?}, first {:?}",
@@ -139,8 +143,9 @@ fn compare_one(
             kind.name(),
             plan.first
         );
-        tally.differ(what, || format!("{} {plan:?} {}", describe(record), history()));
+        tally.differ(misfortune, what, || format!("{} {plan:?} {}", describe(record), history()));
     }
 }
 
-const GHOST: &str = "a late copy of a SYN came when the connection was over, and was answered";
+const NO_SYN: &str = "given up before a SYN was sent: nothing to be seen";
+const GHOST: &str = "a SYN came twice, once when the connection was over, and was answered";

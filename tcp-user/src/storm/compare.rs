@@ -54,11 +54,11 @@ impl Look<'_> {
             match (client.local, server.local) {
                 (true, false) => self.compare_ends(watched, connection, client, server, report),
                 (false, true) => self.compare_ends(watched, connection, server, client, report),
-                both => {
-                    report.local.differ(format!("client local {}, server local {}", both.0, both.1), || {
-                        describe(connection)
-                    })
-                }
+                both => report.local.differ(
+                    None,
+                    format!("client local {}, server local {}", both.0, both.1),
+                    || describe(connection),
+                ),
             }
         }
         for ((local, remote), socket) in &self.kernels[watched as usize][1] {
@@ -76,12 +76,10 @@ impl Look<'_> {
                 plans: self.plans_of(*local, *remote),
                 asked_at: self.asked_at,
             };
-            match case.seen_from_here() {
-                Some(why) => report.local.explain(why),
-                None => report.local.differ(format!("not seen, kernel {}", socket.state.rfc_name()), || {
-                    format!("{local} {remote}, {}", self.history(*local, *remote))
-                }),
-            }
+            let what = format!("not seen, kernel {}", socket.state.rfc_name());
+            report.local.differ(case.seen_from_here(), what, || {
+                format!("{local} {remote}, {}", self.history(*local, *remote))
+            });
         }
     }
 
@@ -109,10 +107,8 @@ impl Look<'_> {
                 if truth == State::TimeWait {
                     self.compare_timer(watched, connection, own_address, other_address, &mut report.timers);
                 }
-            } else if let Some(why) = why {
-                report.local.explain(why);
             } else {
-                report.local.differ(contradiction(said, truth), example);
+                report.local.differ(why, contradiction(said, own.confirmed, truth), example);
             }
         }
         if let Some(socket) = self.steady(watched.peer(), other_address, own_address) {
@@ -120,13 +116,9 @@ impl Look<'_> {
             let said = socket_state(other.state);
             if said == truth {
                 report.remote.agree();
-            } else if let Some(why) = self.case(watched.peer(), other, connection, socket).seen_from_there() {
-                report.remote.explain(why);
             } else {
-                let mark = if other.confirmed { "" } else { "?" };
-                report
-                    .remote
-                    .differ(format!("{}{mark}, kernel {}", said.rfc_name(), truth.rfc_name()), example);
+                let why = self.case(watched.peer(), other, connection, socket).seen_from_there();
+                report.remote.differ(why, contradiction(said, other.confirmed, truth), example);
             }
         }
     }
@@ -168,14 +160,14 @@ impl Look<'_> {
     ) {
         let left = |moment: usize| self.kernels[watched as usize][moment].get(&(local, remote))?.expires_ms;
         let (Some(before), Some(after), Some(ours)) = (left(0), left(1), &connection.time_wait) else {
-            timers.differ("no timer".into(), || describe(connection));
+            timers.differ(None, "no timer".into(), || describe(connection));
             return;
         };
         let (least, most) = (u64::from(after).saturating_sub(TICKS_MS), u64::from(before) + TICKS_MS);
         if (least..=most).contains(&ours.expires_in_ms) {
             timers.agree();
         } else {
-            timers.differ("TIME-WAIT ends at another time".into(), || {
+            timers.differ(None, "TIME-WAIT ends at another time".into(), || {
                 format!(
                     "{}: {} ms left, kernel {before}..{after}; {}",
                     describe(connection),
@@ -203,8 +195,9 @@ fn socket_state(state: State) -> State {
     if state == State::Listen { State::Closed } else { state }
 }
 
-fn contradiction(said: State, truth: State) -> String {
-    format!("{}, kernel {}", said.rfc_name(), truth.rfc_name())
+fn contradiction(said: State, confirmed: bool, truth: State) -> String {
+    let mark = if confirmed { "" } else { "?" };
+    format!("{}{mark}, kernel {}", said.rfc_name(), truth.rfc_name())
 }
 
 pub(super) fn describe(connection: &Connection) -> String {

@@ -51,7 +51,7 @@ pub(super) fn compare(
         tally.agree();
     } else {
         let said = said.map_or("no entry", TrackedState::name);
-        tally.differ(format!("{said}, kernel {}", truth.rfc_name()), example);
+        tally.differ(None, format!("{said}, kernel {}", truth.rfc_name()), example);
         report.conntrack_wrong.insert(flow);
     }
 }

@@ -39,7 +39,7 @@ use tcp_common::FlowKey;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-pub use report::{Report, Tally};
+pub use report::{Differences, Report, Tally};
 pub use wire::Weather;
 
 use crate::lab::{Family, Lab, Side};
@@ -232,6 +232,9 @@ impl Storm<'_> {
         if outcome.is_ok() && plan.ending != plan::Ending::Refused {
             self.finished.push(plan);
         }
+        if outcome.as_ref().is_err_and(|why| why.contains(NOT_SENT)) {
+            return;
+        }
         let (client, server) = plan.addresses(self.lab);
         self.made.entry(key(client, server)).or_default().push(Made { plan, outcome });
     }
@@ -278,7 +281,7 @@ impl Storm<'_> {
         self.wire.flush()?;
         for (agent, records) in self.agents.iter().zip(&mut self.records) {
             for (what, count) in agent.losses()? {
-                self.report.closes.differ(format!("an agent says {what}"), || count.to_string());
+                self.report.closes.differ(None, format!("an agent says {what}"), || count.to_string());
             }
             agent.closes()?.into_iter().for_each(|connection| records.note(connection));
             self.wire.with_trails(|trails| {
@@ -302,6 +305,8 @@ async fn perform(plan: Plan, stage: &Stage<'_>) -> (Plan, Result<(), String>) {
     (plan, plan.perform(stage).await.map_err(|error| format!("{error:#}")))
 }
 
+/// The kernel sends no SYN where it may not use the tuple again yet (EADDRNOTAVAIL).
+const NOT_SENT: &str = "Cannot assign requested address";
 /// Connections at once, besides those that hold still.
 const AT_ONCE: usize = 400;
 const BREATH: Duration = Duration::from_millis(20);

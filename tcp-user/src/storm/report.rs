@@ -40,10 +40,13 @@ pub struct Tally {
     /// Where both said the same.
     pub agreed: u64,
     /// Differences that cannot be otherwise, by reason.
-    pub explained: BTreeMap<&'static str, u64>,
-    /// All others, by what was said and what is true: how many, and the first of them in full.
-    pub differences: BTreeMap<String, (u64, Vec<String>)>,
+    pub explained: BTreeMap<&'static str, Differences>,
+    /// All others.
+    pub differences: Differences,
 }
+
+/// Differences, by what was said and what is true: how many, and the first of them in full.
+pub type Differences = BTreeMap<String, (u64, Vec<String>)>;
 
 impl Report {
     /// How many differences have no explanation.
@@ -55,7 +58,12 @@ impl Report {
 impl Tally {
     /// How many differences have no explanation.
     pub fn unexplained(&self) -> u64 {
-        self.differences.values().map(|(count, _)| count).sum()
+        count(&self.differences)
+    }
+
+    /// How many have one.
+    pub fn with_reason(&self) -> u64 {
+        self.explained.values().map(count).sum()
     }
 
     pub(super) fn agree(&mut self) {
@@ -63,14 +71,19 @@ impl Tally {
         self.agreed += 1;
     }
 
-    pub(super) fn explain(&mut self, why: &'static str) {
+    /// A difference, with a reason or without.
+    pub(super) fn differ(
+        &mut self,
+        why: Option<&'static str>,
+        what: String,
+        example: impl FnOnce() -> String,
+    ) {
         self.checks += 1;
-        *self.explained.entry(why).or_default() += 1;
-    }
-
-    pub(super) fn differ(&mut self, what: String, example: impl FnOnce() -> String) {
-        self.checks += 1;
-        let (count, examples) = self.differences.entry(what).or_default();
+        let differences = match why {
+            Some(why) => self.explained.entry(why).or_default(),
+            None => &mut self.differences,
+        };
+        let (count, examples) = differences.entry(what).or_default();
         *count += 1;
         if examples.len() < EXAMPLES {
             examples.push(example());
@@ -78,8 +91,14 @@ impl Tally {
     }
 }
 
+fn count(differences: &Differences) -> u64 {
+    differences.values().map(|(count, _)| count).sum()
+}
+
+/// Examples of what has a reason are in the alternate form only.
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = if f.alternate() { EXAMPLES } else { 0 };
         let [sent, lost, doubled, delayed] = self.frames;
         writeln!(
             f,
@@ -103,11 +122,17 @@ impl fmt::Display for Report {
                 "{name:<21}{:>9} checks,{:>9} agree,{:>7} explained,{:>6} differ",
                 tally.checks,
                 tally.agreed,
-                tally.explained.values().sum::<u64>(),
+                tally.with_reason(),
                 tally.unexplained()
             )?;
-            for (why, count) in &tally.explained {
-                writeln!(f, "    {count:>7} explained: {why}")?;
+            for (why, differences) in &tally.explained {
+                writeln!(f, "    {:>7} explained: {why}", count(differences))?;
+                for (what, (count, examples)) in differences {
+                    writeln!(f, "            {count:>7} {what}")?;
+                    for example in examples.iter().take(shown) {
+                        writeln!(f, "                    {example}")?;
+                    }
+                }
             }
             for (what, (count, examples)) in &tally.differences {
                 writeln!(f, "    {count:>7} DIFFER: {what}")?;

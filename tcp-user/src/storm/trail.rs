@@ -35,11 +35,12 @@ pub(super) struct Way {
     pub(super) opens_now: bool,
     /// Whether it has sent a keepalive probe before its first octet.
     pub(super) probed_at_start: bool,
-    /// Whether it has sent FINs at two places of its stream.
+    /// Whether it has sent FINs at two places of its stream; and whether in any life of the flow.
     pub(super) two_fins: bool,
+    pub(super) two_fins_once: bool,
     /// Whether a FIN acknowledged less than the host had before: no socket does, so another one sent it.
     pub(super) second_socket: bool,
-    /// The longest that a frame was under way.
+    /// The longest that a frame, or its copy, was under way.
     pub(super) longest: Duration,
     /// When its FIN was first sent.
     pub(super) fin_at: Option<Instant>,
@@ -100,7 +101,7 @@ impl Trails {
             (way.sent, way.arrived, way.lost_end, way.fin_end) =
                 (Extent::default(), Extent::default(), None, None);
             (way.lacks_reset, way.again, way.second_socket, way.fin_at) = (false, false, false, None);
-            (way.fin_knows, way.fin_lost) = (false, false);
+            (way.fin_knows, way.fin_lost, way.two_fins, way.probed_at_start) = (false, false, false, false);
         }
         way.probed_at_start |= segment.kind() == Kind::Ack && way.isn == Some(segment.seq);
         let is_first_fin = segment.kind() == Kind::Fin && way.fin_end.is_none();
@@ -111,6 +112,7 @@ impl Trails {
             way.again |= way.fin_end == Some(segment.end());
             way.second_socket |= way.sent.ack.is_some_and(|ack| before(segment.ack, ack));
             way.two_fins |= way.fin_end.is_some_and(|end| end != segment.end());
+            way.two_fins_once |= way.two_fins;
             way.fin_end = Some(segment.end());
             way.fin_at.get_or_insert_with(Instant::now);
         }
@@ -146,6 +148,12 @@ impl Trails {
         if way.opens == step.opens {
             way.arrived.extend(step.said);
         }
+    }
+
+    /// Notes that a copy of it is there.
+    pub(super) fn copy_arrived(&mut self, step: &Step) {
+        let way = self.way_mut(step);
+        way.longest = way.longest.max(step.sent_at.elapsed());
     }
 
     /// Notes that the frame will never be there.

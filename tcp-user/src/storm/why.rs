@@ -36,7 +36,7 @@ impl Case<'_> {
         let (mine, theirs) = (&self.ways[self.side as usize], &self.ways[self.side.peer() as usize]);
         let cookies = self.was_to(|plan| plan.cookies);
         Some(match (self.state, self.kernel()) {
-            _ if mine.two_fins || theirs.two_fins => {
+            (_, FinWait1 | Closing | LastAck) if mine.two_fins => {
                 "Linux, closing while the handshake's last ACK was in work, sent a second FIN behind its first"
             }
             _ if cookies && theirs.probed_at_start => {

@@ -210,7 +210,7 @@ impl State {
         self.last_frame = Instant::now();
         // A host that does not take a frame has lost it, which it may.
         match self.taps[receiver as usize].send(frame) {
-            _ if copy => {}
+            _ if copy => self.trails.copy_arrived(step),
             Ok(()) => self.trails.arrived(step),
             Err(_) => self.trails.lost(step),
         }
