@@ -42,11 +42,11 @@ impl Conversation {
             frame.extend([6, 64]);
             frame.extend(addresses[from].iter().chain(&addresses[to]));
         } else {
-            let high = (self.number >> PORT_BITS) as u8;
-            let addresses = [[10, 9, high, 1], [10, 9, 0, 2]];
+            let [.., net, high] = (self.number >> PORT_BITS).to_be_bytes();
+            let addresses = [[10, 9 + net, high, 1], [10, 9, 0, 2]];
             frame.extend([8, 0, 0x45, 0]);
             frame.extend((40 + payload).to_be_bytes());
-            // The identification balances the address: the checksum is the same for every connection.
+            // The identification balances the address: the checksum is the same for each of the first 8 million.
             frame.extend([!high, 0, 0x40, 0, 64, 6, 0, 0]);
             frame.extend(addresses[from].iter().chain(&addresses[to]));
             let sum = checksum(&frame[14..34]);
