@@ -1,0 +1,145 @@
+//! File formats, link types, stamps and compression.
+
+use super::*;
+
+/// What a report says, without the interface, which not every format tells.
+fn told(replayed: Replayed) -> String {
+    let mut connections = replayed.connections;
+    connections.iter_mut().for_each(|connection| connection.interface = None);
+    format!("{connections:?}")
+}
+
+#[test]
+fn both_formats_both_orders_all_stamps() {
+    for id in ["S001", "S007", "S060"] {
+        let scenario = scenario(id);
+        let (frames, rules) = (all_steps(&scenario), rules(&scenario.cfg));
+        let wanted = told(replay(pcap(Order::Little, Unit::Micro, 1, &frames), rules));
+        let numbered: Vec<_> = frames.iter().cloned().map(|frame| (0, frame)).collect();
+        for order in [Order::Little, Order::Big] {
+            for unit in [Unit::Micro, Unit::Nano] {
+                assert_eq!(
+                    told(replay(pcap(order, unit, 1, &frames), rules)),
+                    wanted,
+                    "pcap {order:?} {unit:?}"
+                );
+            }
+            let resolutions = [None, Some((6, 1_000_000)), Some((9, SECOND_NS)), Some((3, 1_000))];
+            for resolution in resolutions {
+                for offset_s in [0, 1_000] {
+                    let interface = Interface { resolution, offset_s, ..Interface::ETHERNET };
+                    let report = replay(pcapng(order, &[interface], &numbered), rules);
+                    assert!(report.connections.iter().all(|c| c.interface.as_deref() == Some("eth0")));
+                    assert_eq!(told(report), wanted, "pcapng {order:?} {resolution:?} {offset_s}");
+                }
+            }
+        }
+    }
+}
+
+/// `cat a.pcapng b.pcapng`: each section has its own byte order, interfaces and stamps.
+#[test]
+fn sections_follow_each_other() {
+    let frames = all_steps(&scenario("S001"));
+    let (first, second) = frames.split_at(5);
+    let relinked = second.iter().map(|c| (1, Captured { at_ns: c.at_ns, frame: relink(&c.frame, 276) }));
+    let nano = Interface { resolution: Some((9, SECOND_NS)), ..Interface::ETHERNET };
+    let cooked = Interface { link: 276, resolution: Some((3, 1_000)), name: "any", offset_s: 5 };
+    let first: Vec<_> = first.iter().cloned().map(|frame| (0, frame)).collect();
+    // What `any` saw is taken once the first interface has been silent for a second.
+    let later = relinked.map(|(index, c)| (index, Captured { at_ns: c.at_ns + 10 * SECOND_NS, ..c }));
+    let file = [
+        pcapng(Order::Big, &[nano], &first),
+        pcapng(Order::Little, &[Interface::ETHERNET, cooked], &later.collect::<Vec<_>>()),
+    ]
+    .concat();
+    let replayed = replay(file, Rules::RFC);
+    assert_eq!(replayed.statistics.tracked, 11);
+    let states = |connections: &[Connection]| {
+        connections.iter().map(|c| format!("{:?} {:?}", c.client.state, c.close_kind())).collect::<Vec<_>>()
+    };
+    let whole = replay(pcap(Order::Little, Unit::Nano, 1, &frames), Rules::RFC);
+    assert_eq!(states(&replayed.connections), states(&whole.connections));
+}
+
+#[test]
+fn stamps_of_a_power_of_two() {
+    let frames = [(0, arp(5 * SECOND_NS + SECOND_NS / 4))];
+    let interface = Interface { resolution: Some((0x80 | 10, 1_024)), ..Interface::ETHERNET };
+    let report = replay(pcapng(Order::Big, &[interface], &frames), Rules::AGENT);
+    assert_eq!(report.ended_at.as_nanosecond(), i128::from(5 * SECOND_NS + SECOND_NS / 4));
+}
+
+#[test]
+fn every_link_type() {
+    let scenario = scenario("S001");
+    let (frames, rules) = (all_steps(&scenario), rules(&scenario.cfg));
+    let wanted = told(replay(pcap(Order::Little, Unit::Micro, 1, &frames), rules));
+    for link in [0, 9, 12, 14, 50, 101, 108, 113, 228, 229, 276] {
+        let frames: Vec<_> =
+            frames.iter().map(|c| Captured { at_ns: c.at_ns, frame: relink(&c.frame, link) }).collect();
+        let report = replay(pcap(Order::Little, Unit::Micro, link, &frames), rules);
+        assert_eq!(report.statistics.tracked, 11, "link type {link}");
+        assert_eq!(report.statistics.ignored().next(), Some(("not_tcp", 2)), "link type {link}");
+        assert_eq!(told(report), wanted, "link type {link}");
+    }
+}
+
+#[test]
+fn vlan_tags_behind_a_cooked_header() {
+    let syn = relink(&syn_of(40_000), 113);
+    let mut tagged = syn[..14].to_vec();
+    tagged.extend([0x81, 0x00, 0x00, 0x07, 0x08, 0x00]);
+    tagged.extend(&syn[16..]);
+    let frames = [Captured { at_ns: 1, frame: syn }, Captured { at_ns: 2, frame: tagged }];
+    let report = replay(pcap(Order::Little, Unit::Nano, 113, &frames), Rules::AGENT);
+    assert_eq!(report.connections.len(), 2, "another VLAN is another flow");
+}
+
+#[test]
+fn a_copy_at_another_interface_counts_once() {
+    let scenario = scenario("S001");
+    let copies: Vec<_> =
+        all_steps(&scenario).into_iter().flat_map(|frame| [(0, frame.clone()), (1, frame)]).collect();
+    let bridge = Interface { name: "br0", ..Interface::ETHERNET };
+    let report = replay(pcapng(Order::Little, &[Interface::ETHERNET, bridge], &copies), Rules::RFC);
+    let wanted = replay(pcap(Order::Little, Unit::Nano, 1, &all_steps(&scenario)), Rules::RFC);
+    assert_eq!(told(report), told(wanted));
+}
+
+#[test]
+fn an_interface_nobody_reads_is_passed_over() {
+    let foreign = Interface { link: 189, name: "usbmon0", ..Interface::ETHERNET };
+    let frames = [(1, arp(1)), (0, arp(2))];
+    let report = replay(pcapng(Order::Little, &[foreign, Interface::ETHERNET], &frames), Rules::AGENT);
+    assert_eq!(report.statistics.ignored().collect::<Vec<_>>(), [("not_tcp", 1), ("foreign_link", 1)]);
+    assert!(matches!(fault(pcapng(Order::Little, &[foreign], &frames[1..])), Fault::LinkType(189)));
+    assert!(matches!(fault(pcap(Order::Big, Unit::Nano, 189, &[arp(1)])), Fault::LinkType(189)));
+}
+
+#[test]
+fn a_packet_without_a_stamp_comes_after_the_one_before() {
+    let mut file = pcapng(Order::Little, &[Interface::ETHERNET], &[(0, arp(7 * SECOND_NS))]);
+    add_simple_packet(&mut file, &syn_of(40_000));
+    let report = replay(file, Rules::AGENT);
+    assert_eq!(report.connections[0].last_seen_at.as_second(), 7);
+}
+
+pub(super) fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    encoder.write_all(bytes).expect("into memory");
+    encoder.finish().expect("into memory")
+}
+
+#[test]
+fn compressed_by_gzip_and_by_zstd() {
+    let scenario = scenario("S001");
+    let file = pcap(Order::Little, Unit::Micro, 1, &all_steps(&scenario));
+    let wanted = told(replay(file.clone(), Rules::RFC));
+    assert_eq!(told(replay(gzip(&file), Rules::RFC)), wanted);
+    let zstd = zstd::encode_all(&file[..], 3).expect("into memory");
+    assert_eq!(told(replay(zstd, Rules::RFC)), wanted);
+    // Several members, as log rotation and parallel compressors make them.
+    let members = [gzip(&file[..100]), gzip(&file[100..])].concat();
+    assert_eq!(told(replay(members, Rules::RFC)), wanted);
+}

@@ -1,0 +1,158 @@
+//! Replay of captures that are made here: every scenario through both file formats, every link type and stamp,
+//! compressed and broken files, and what time does.
+
+#![allow(unreachable_pub, reason = "modules that several tests share")]
+
+mod broken;
+#[path = "../captures/mod.rs"]
+mod captures;
+#[path = "../../../tcp-common/tests/common/mod.rs"]
+mod common;
+mod formats;
+#[path = "../frames/mod.rs"]
+mod frames;
+mod scenarios;
+mod time;
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::{Cursor, Write as _};
+use std::path::Path;
+
+use captures::{Captured, Interface, Order, Unit, add_simple_packet, arp, pcap, pcapng, relink};
+use common::{Close, ISN_PAIRS, Scenario, Variant, at_ns, end_of, load, rules, segment};
+use finwait::filter::Filter;
+use finwait::replay::{
+    Fault, Frame, Input, LinkType, Listed, Options, Output, Replay, Report, Wanted, run, run_input,
+};
+use finwait::view::{Connection, Event, Opener, Side, Who};
+use serde::Deserialize;
+use tcp_common::{End, Flags, Rules, Segment};
+
+const PLAIN: Variant = Variant { isn: (1_000, 5_000), swapped: false, doubled: false, local: [false; 2] };
+const SECOND_NS: u64 = 1_000_000_000;
+const MS: u64 = 1_000_000;
+
+fn options(rules: Rules) -> Options {
+    Options { rules, ..Options::default() }
+}
+
+/// A report and the connections that were told.
+struct Replayed {
+    connections: Vec<Connection>,
+    report: Report,
+}
+
+impl std::ops::Deref for Replayed {
+    type Target = Report;
+
+    fn deref(&self) -> &Report {
+        &self.report
+    }
+}
+
+fn replay(file: Vec<u8>, rules: Rules) -> Replayed {
+    let replayed = replay_broken(file, &options(rules));
+    if let Some(fault) = replayed.report.fault {
+        panic!("{fault}");
+    }
+    replayed
+}
+
+/// The same of a capture that may have a fault.
+fn replay_broken(file: Vec<u8>, options: &Options) -> Replayed {
+    let (listed, report) = list(file, options);
+    Replayed { connections: listed.into_iter().map(|listed| listed.connection).collect(), report }
+}
+
+fn list(file: Vec<u8>, options: &Options) -> (Vec<Listed>, Report) {
+    let input = Input::new(Cursor::new(file)).expect("the input can be opened");
+    let mut listed = Vec::new();
+    let report = run_input(input, options, &mut |output| {
+        match output {
+            Output::Connection(connection) => listed.push(*connection),
+            Output::Event(event) => panic!("no events were wanted: {event:?}"),
+        }
+        Ok(())
+    });
+    (listed, report.expect("a capture"))
+}
+
+fn events(file: Vec<u8>, options: Options) -> Vec<Event> {
+    let input = Input::new(Cursor::new(file)).expect("the input can be opened");
+    let mut events = Vec::new();
+    let options = Options { events: true, ..options };
+    let report = run_input(input, &options, &mut |output| {
+        match output {
+            Output::Event(event) => events.push(event),
+            Output::Connection(listed) => panic!("no connections were wanted: {listed:?}"),
+        }
+        Ok(())
+    });
+    assert!(report.expect("a capture").fault.is_none());
+    events
+}
+
+fn fault(file: Vec<u8>) -> Fault {
+    let input = match Input::new(Cursor::new(file)) {
+        Ok(input) => input,
+        Err(fault) => return fault,
+    };
+    match run_input(input, &Options::default(), &mut |_| Ok(())) {
+        Ok(report) => report.fault.expect("a fault").fault,
+        Err(fault) => fault,
+    }
+}
+
+/// The frames of a scenario's first steps; a tick is a frame that is no TCP.
+fn steps(scenario: &Scenario, variant: Variant, count: usize) -> Vec<Captured> {
+    let mut frames = Vec::new();
+    for step in &scenario.steps[..count] {
+        if step.tick {
+            frames.push(arp(at_ns(step)));
+        } else if let Some((sender, segment)) = segment(step, variant) {
+            let captured = Captured { at_ns: at_ns(step), frame: frames::frame(sender, &segment) };
+            frames.extend(std::iter::repeat_n(captured, if variant.doubled { 2 } else { 1 }));
+        }
+    }
+    frames
+}
+
+fn all_steps(scenario: &Scenario) -> Vec<Captured> {
+    steps(scenario, PLAIN, scenario.steps.len())
+}
+
+fn scenario(id: &str) -> Scenario {
+    load().into_iter().find(|scenario| scenario.id == id).expect("it is in the file")
+}
+
+fn segment_of(flags: u8, seq: u32, ack: u32) -> Segment {
+    Segment { seq, ack, window: 65_535, flags: Flags(flags), wire_segments: 1, ..Segment::default() }
+}
+
+fn syn_of(port: u16) -> Vec<u8> {
+    with_port(frames::frame(End::A, &segment_of(Flags::SYN, 1_000, 0)), End::A, port)
+}
+
+fn with_port(mut frame: Vec<u8>, sender: End, port: u16) -> Vec<u8> {
+    let at = if sender == End::A { 34 } else { 36 };
+    frame[at..at + 2].copy_from_slice(&port.to_be_bytes());
+    frame
+}
+
+/// A whole connection from one client port, 60 ms long, closed by the client.
+fn connection_of(port: u16, start_ns: u64) -> Vec<Captured> {
+    const A: u8 = Flags::ACK;
+    let segments = [
+        (End::A, segment_of(Flags::SYN, 1_000, 0)),
+        (End::B, segment_of(Flags::SYN | A, 5_000, 1_001)),
+        (End::A, segment_of(A, 1_001, 5_001)),
+        (End::A, segment_of(Flags::FIN | A, 1_001, 5_001)),
+        (End::B, segment_of(Flags::FIN | A, 5_001, 1_002)),
+        (End::A, segment_of(A, 1_002, 5_002)),
+    ];
+    let captured = |(index, (sender, segment)): (usize, (End, Segment))| Captured {
+        at_ns: start_ns + index as u64 * 10 * MS,
+        frame: with_port(frames::frame(sender, &segment), sender, port),
+    };
+    segments.into_iter().enumerate().map(captured).collect()
+}

@@ -1,0 +1,161 @@
+//! What time does: to connections, to their order, to memory; and what of them is wanted.
+
+use super::*;
+
+#[test]
+fn what_time_ends_is_told_at_its_time_and_in_order() {
+    let mut frames: Vec<_> =
+        (0..10).flat_map(|i| connection_of(41_000 + i, u64::from(i) * SECOND_NS)).collect();
+    frames.push(arp(3_600 * SECOND_NS));
+    let events = events(pcap(Order::Little, Unit::Nano, 1, &frames), Options::default());
+    let closes: Vec<_> = events
+        .iter()
+        .filter_map(|event| match event {
+            Event::Close(close) => {
+                Some((close.connection.client.port, close.closed_at.expect("over").as_millisecond()))
+            }
+            Event::Transition(_) => None,
+        })
+        .collect();
+    let wanted: Vec<_> = (0..10).map(|i| (41_000 + i, i64::from(i) * 1_000 + 40 + 60_000)).collect();
+    assert_eq!(closes, wanted);
+}
+
+#[test]
+fn memory_is_that_of_the_flows_alive() {
+    let mut replay = Replay::new(Rules::AGENT, Wanted { events: true, ..Wanted::default() });
+    let (mut most, mut closes) = (0, 0);
+    for second in 0..2_000u64 {
+        let port = 20_000 + (second % 20_000) as u16;
+        for Captured { at_ns, frame } in connection_of(port, second * SECOND_NS) {
+            replay.push(&Frame::new(&frame, LinkType::Ethernet, at_ns));
+        }
+        while let Some(output) = replay.poll() {
+            closes += u32::from(matches!(output, Output::Event(Event::Close(_))));
+        }
+        most = most.max(replay.flows());
+    }
+    // One connection a second, in TIME-WAIT for 60 s, remembered for 60 s.
+    assert!(most <= 122, "{most} flows at once");
+    assert!(closes >= 1_900);
+}
+
+#[test]
+fn late_segments_make_no_ghost() {
+    let mut frames = connection_of(41_000, 0);
+    for at_s in [70, 110, 160, 215] {
+        let late = frames::frame(End::A, &segment_of(Flags::ACK, 1_002, 5_002));
+        frames.push(Captured { at_ns: at_s * SECOND_NS, frame: with_port(late, End::A, 41_000) });
+    }
+    let report = replay(pcap(Order::Little, Unit::Nano, 1, &frames), Rules::AGENT);
+    assert_eq!(report.connections.len(), 1);
+    // And a RST of a flow that nobody knows makes none either.
+    let rst = Captured { at_ns: 1, frame: frames::frame(End::A, &segment_of(Flags::RST, 1, 0)) };
+    let report = replay(pcap(Order::Little, Unit::Nano, 1, &[rst]), Rules::AGENT);
+    assert!(report.connections.is_empty());
+    assert_eq!(report.statistics.ignored().collect::<Vec<_>>(), [("no_flow", 1)]);
+}
+
+#[test]
+fn a_stamp_that_goes_back_does_not_move_the_clock() {
+    let mut frames = connection_of(41_000, 100 * SECOND_NS);
+    frames[3].at_ns = 5 * SECOND_NS;
+    let report = replay(pcap(Order::Little, Unit::Nano, 1, &frames), Rules::AGENT);
+    assert_eq!(report.statistics.out_of_order, 1);
+    let close = report.connections[0].close.as_ref().expect("closed");
+    assert_eq!(close.started_at.expect("begun").as_millisecond(), 100_020);
+}
+
+#[test]
+fn a_stamp_at_the_end_of_time_is_no_endless_loop() {
+    let mut replay = Replay::new(Rules::AGENT, Wanted { connections: true, ..Wanted::default() });
+    for at_ns in [1, u64::MAX - 1, u64::MAX, 5] {
+        replay.push(&Frame::new(&syn_of(41_000), LinkType::Ethernet, at_ns));
+    }
+    assert_eq!(replay.statistics().tracked, 4);
+    // Nor is a limit that leaves an end in TIME-WAIT: that ends at its own time.
+    let mut rules = Rules::AGENT;
+    rules.silence_ns[tcp_common::State::Closed as usize] = SECOND_NS;
+    let mut frames = connection_of(41_000, SECOND_NS);
+    frames.push(arp(100 * 365 * 86_400 * SECOND_NS));
+    let mut replay = Replay::new(rules, Wanted { events: true, ..Wanted::default() });
+    for Captured { at_ns, frame } in frames {
+        replay.push(&Frame::new(&frame, LinkType::Ethernet, at_ns));
+    }
+    let outputs: Vec<Output> = std::iter::from_fn(|| replay.poll()).collect();
+    let closes: Vec<_> = outputs
+        .iter()
+        .filter_map(|output| match output {
+            Output::Event(Event::Close(close)) => close.closed_at.map(|at| at.as_millisecond()),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(closes, [61_040]);
+    assert_eq!(replay.flows(), 0);
+}
+
+#[test]
+fn forgotten_connections_are_listed_in_the_order_of_opening() {
+    let mut frames = connection_of(41_000, 0);
+    frames.insert(1, Captured { at_ns: MS, frame: syn_of(42_000) });
+    frames.extend(connection_of(43_000, 400 * SECOND_NS));
+    let report = replay(pcap(Order::Little, Unit::Nano, 1, &frames), Rules::AGENT);
+    let ports: Vec<_> = report.connections.iter().map(|connection| connection.client.port).collect();
+    assert_eq!(ports, [41_000, 42_000, 43_000]);
+    assert_eq!(report.connections[1].close_kind().name(), "syn_timeout");
+    assert_eq!(report.statistics.connections, 3);
+}
+
+/// More connections than may wait to be listed: all are, once each, and those of the end come last.
+#[test]
+fn the_list_needs_no_memory_for_what_is_over() {
+    let mut replay = Replay::new(Rules::AGENT, Wanted { connections: true, ..Wanted::default() });
+    let (mut listed, mut ages, mut most) = (Vec::new(), Vec::new(), 0);
+    let mut take = |replay: &mut Replay| {
+        while let Some(output) = replay.poll() {
+            let Output::Connection(connection) = output else { panic!("no events were wanted") };
+            ages.push(connection.as_of - connection.connection.opened_at.expect("opened"));
+            listed.push(connection.connection.client.port);
+        }
+    };
+    let count = 70_000_u64;
+    for number in 0..count {
+        for Captured { at_ns, frame } in connection_of((number % 60_000) as u16 + 1_000, number * SECOND_NS) {
+            replay.push(&Frame::new(&frame, LinkType::Ethernet, at_ns));
+        }
+        take(&mut replay);
+        most = most.max(replay.flows());
+    }
+    let early = count - 122 - (1 << 16);
+    replay.finish();
+    take(&mut replay);
+    assert!(most <= 122, "{most} flows at once");
+    let wanted: Vec<u16> = (0..count).map(|number| (number % 60_000) as u16 + 1_000).collect();
+    assert!(listed == wanted, "every connection, in the order of opening");
+    // The first ones could not wait for the end, the others' ages are as of the end.
+    let as_of_end = |number: u64| ages[number as usize].get_seconds() as u64 == count - 1 - number;
+    assert!(!as_of_end(early - 1) && as_of_end(early + 1), "{early}");
+}
+
+#[test]
+fn a_filter_chooses_connections_and_events() {
+    let frames: Vec<_> = (0..3).flat_map(|i| connection_of(41_000 + i, u64::from(i) * SECOND_NS)).collect();
+    let file = pcap(Order::Little, Unit::Nano, 1, &frames);
+    let chosen = Options { filter: Filter::parse("port = :41001").expect("a filter"), ..Options::default() };
+    assert_eq!(replay_broken(file.clone(), &chosen).connections.len(), 1);
+    let events = events(file, chosen);
+    assert!(!events.is_empty());
+    for event in events {
+        let Event::Transition(transition) = event else { panic!("none is over yet") };
+        assert_eq!(transition.client.port, 41_001);
+    }
+}
+
+#[test]
+fn a_reader_that_goes_away_stops_the_replay() {
+    let file = pcap(Order::Little, Unit::Nano, 1, &connection_of(41_000, 0));
+    let input = Input::new(Cursor::new(file)).expect("opens");
+    let options = Options { events: true, ..Options::default() };
+    let result = run_input(input, &options, &mut |_| Err(std::io::ErrorKind::BrokenPipe.into()));
+    assert!(matches!(result, Err(Fault::Output(_))));
+}
