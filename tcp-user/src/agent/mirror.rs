@@ -360,9 +360,9 @@ fn states(bytes: [u8; 2]) -> [State; 2] {
 pub const BATCH: usize = 4096;
 /// The clock comes by every place once in that time: how late it may be.
 const CLOCK_NS: u64 = 250_000_000;
-/// Every place is glanced at once in that time, in case that events did not tell all.
-const GLANCE_NS: u64 = 8_000_000_000;
-/// The same when it is known that they did not.
+/// Every place is glanced at once in that time: no event tells of a SYN alone, and events may be lost.
+const GLANCE_NS: u64 = 4_000_000_000;
+/// The same when it is known that some were.
 const HASTE_NS: u64 = 1_000_000_000;
 /// Place in `DEFERRED_OUTCOMES`.
 const DROPPED: usize = 2;
