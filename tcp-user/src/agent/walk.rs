@@ -44,7 +44,7 @@ impl Walk {
 }
 
 /// Places of a stride: so many looks take well under a millisecond.
-pub(super) const STRIDE: u32 = 256;
+pub(super) const STRIDE: u32 = 128;
 /// Of a time round: 2 to the 24th is finer than any turn, and 2 to the 32nd places of so many parts are a `u64`.
 const PARTS: u64 = 1 << 24;
 
