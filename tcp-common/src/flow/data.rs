@@ -223,7 +223,7 @@ fn take_ack(x: &mut Half, y: &mut Half, segment: &Segment, dropped: bool) -> boo
 
 /// Takes the payload. Returns whether it held octets not seen before.
 #[inline(never)]
-fn take_payload(x: &mut Half, y: &mut Half, segment: &Segment, cause: &mut Cause) -> bool {
+fn take_payload(x: &mut Half, y: &Half, segment: &Segment, cause: &mut Cause) -> bool {
     let end = segment.seq.wrapping_add(segment.payload_len);
     if !x.has(SEQ) {
         x.isn = segment.seq.wrapping_sub(1);

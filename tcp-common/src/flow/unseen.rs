@@ -34,13 +34,10 @@ pub(super) fn leave_hole(x: &mut Half, ack: Seq) -> bool {
 /// Payload of `x` up to `end` comes while something is unseen. Returns whether it is that, and may have been sent after the
 /// peer's FIN: what the FIN itself acknowledges was not.
 #[inline(always)]
-pub(super) fn see_late(x: &mut Half, y: &mut Half, end: Seq) -> bool {
+pub(super) fn see_late(x: &mut Half, y: &Half, end: Seq) -> bool {
     let edge = edge(x);
     if at_or_before(edge, end) {
         x.clear(UNSEEN | UNSEEN_TWO);
-        if !x.has(FIN) {
-            was_no_fin(x, y);
-        }
     } else if x.has(UNSEEN_TWO) && at_or_before(edge.wrapping_sub(1), end) {
         x.clear(UNSEEN_TWO);
     } else {
