@@ -195,6 +195,11 @@ impl Trails {
 }
 
 impl Way {
+    /// Whether two sockets have sent in this life: FINs at two places, or one that acknowledges less than was had before.
+    pub(super) fn has_two_sockets(&self) -> bool {
+        self.two_fins || self.second_socket
+    }
+
     /// Whether it has sent a RST in this life.
     pub(super) fn has_reset(&self) -> bool {
         self.sent.reset > 0

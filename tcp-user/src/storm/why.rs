@@ -42,7 +42,7 @@ impl Case<'_> {
             _ if cookies && theirs.probed_at_start => {
                 "Linux takes a keepalive probe for the ACK with the SYN cookie: its socket is one octet behind"
             }
-            _ if cookies && mine.second_socket => SECOND_SOCKET,
+            _ if cookies && (mine.has_two_sockets() || theirs.has_two_sockets()) => SECOND_SOCKET,
             (Closed, Established | FinWait1) if cookies && theirs.doubled + theirs.delayed > 0 => {
                 SECOND_SOCKET
             }
@@ -104,6 +104,9 @@ impl Case<'_> {
             (Closed, TimeWait) if self.is_over_within(theirs.longest + mine.longest) => {
                 "its 2MSL began anew when a segment that the cable had held long was answered (Linux)"
             }
+            (Established, Closed) if mine.copied && !self.confirmed => {
+                "a late copy of its SYN was answered, it has that connection no more (R16); marked `?`"
+            }
             (Closed | LastAck, TimeWait | Closing) if mine.fin_lost && self.closes_at_once() => {
                 "closed at once, but of its FIN only a copy came, which was sent when the other host's was there"
             }
@@ -147,7 +150,7 @@ impl Case<'_> {
 }
 
 const SECOND_SOCKET: &str =
-    "an ACK with the SYN cookie that came twice or late made a second socket when the first had closed";
+    "an ACK with the SYN cookie that came twice or late made a second socket: two of one tuple";
 const LATE_TIMER: &str = "2MSL is over, the kernel's timer has not gone off yet";
 /// `tcp_fin_timeout`, less a second.
 const ORPHAN: Duration = Duration::from_secs(59);
