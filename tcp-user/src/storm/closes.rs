@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use tcp_common::{CloseKind, FlowKey};
 
 use super::compare::describe;
-use super::plan::{Ending, Plan};
+use super::plan::{Ending, Expected, Plan};
 use super::report::Tally;
 use super::trail::{Trails, Way, key};
 use crate::lab::{Lab, Side};
@@ -73,7 +73,7 @@ impl Records {
                 continue;
             }
             for (record, made) in records.iter().zip(made) {
-                compare_one(lab, record, &made.plan, misfortune, tally, &history);
+                compare_one(lab, record, &made.plan, &ways, misfortune, tally, &history);
             }
         }
     }
@@ -96,6 +96,34 @@ fn misfortune(made: &[Made], ways: &[Way; 2]) -> Option<&'static str> {
     }
 }
 
+/// What the RST of `aborter` was seen before, if that is why the kind is another one.
+fn overtaken(
+    record: &Connection,
+    expected: &Expected,
+    aborter: Option<Side>,
+    ways: &[Way; 2],
+) -> Option<&'static str> {
+    if aborter != expected.aborter {
+        return None;
+    }
+    match record.close_kind() {
+        CloseKind::RstAbort
+            if expected.kinds == [CloseKind::RstAfterFin] && record.confidence == view::Confidence::Gap =>
+        {
+            Some(
+                "the FIN found its flow busy, the RST was before it (docs/FLOW_TABLE.md); `confidence` is `gap`",
+            )
+        }
+        CloseKind::Refused
+            if expected.kinds.contains(&CloseKind::SynAbort)
+                && aborter.is_some_and(|side| ways[side as usize].copied) =>
+        {
+            Some("the cable held the SYN-ACK, and the RST came before it")
+        }
+        _ => None,
+    }
+}
+
 /// An open that came to nothing.
 fn is_ghost(record: &Connection) -> bool {
     matches!(record.close_kind(), CloseKind::SynAbort | CloseKind::SynTimeout | CloseKind::Refused)
@@ -112,6 +140,7 @@ fn compare_one(
     lab: &Lab,
     record: &Connection,
     plan: &Plan,
+    ways: &[Way; 2],
     misfortune: Option<&'static str>,
     tally: &mut Tally,
     history: &dyn Fn() -> String,
@@ -137,11 +166,7 @@ fn compare_one(
     {
         tally.agree();
     } else {
-        let overtaken = kind == CloseKind::RstAbort
-            && expected.kinds == [CloseKind::RstAfterFin]
-            && aborter == expected.aborter
-            && record.confidence == view::Confidence::Gap;
-        let why = if overtaken { Some(OVERTAKEN) } else { misfortune };
+        let why = overtaken(record, &expected, aborter, ways).or(misfortune);
         let what = format!(
             "{}: {} by {closer:?}, aborter {aborter:?}, expected {expected:?}, first {:?}",
             plan.ending.name(),
@@ -152,7 +177,5 @@ fn compare_one(
     }
 }
 
-const OVERTAKEN: &str =
-    "the FIN found its flow busy, and the RST was before it (docs/FLOW_TABLE.md); `confidence` is `gap`";
 const NO_SYN: &str = "given up before a SYN was sent: nothing to be seen";
 const GHOST: &str = "a SYN came twice, once when the connection was over, and was answered";
