@@ -103,7 +103,9 @@ impl Trails {
             (way.lacks_reset, way.again, way.second_socket, way.fin_at) = (false, false, false, None);
             (way.fin_knows, way.fin_lost, way.two_fins, way.probed_at_start) = (false, false, false, false);
         }
-        way.probed_at_start |= segment.kind() == Kind::Ack && way.isn == Some(segment.seq);
+        // It lies below what its receiver has, which drops it, with its ACK.
+        let probes = segment.kind() == Kind::Ack && way.isn == Some(segment.seq);
+        way.probed_at_start |= probes;
         let is_first_fin = segment.kind() == Kind::Fin && way.fin_end.is_none();
         if segment.kind() == Kind::Fin {
             if is_first_fin {
@@ -119,7 +121,7 @@ impl Trails {
         let is_reset = segment.kind() == Kind::Rst;
         let said = Extent {
             end: (!is_reset).then(|| segment.end()),
-            ack: (!is_reset && segment.flags.has(Flags::ACK)).then_some(segment.ack),
+            ack: (!is_reset && !probes && segment.flags.has(Flags::ACK)).then_some(segment.ack),
             reset: if is_reset { way.sent.reset + 1 } else { 0 },
         };
         way.sent.extend(said);
