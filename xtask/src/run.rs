@@ -63,7 +63,7 @@ pub(crate) fn gate() -> Result<()> {
     cargo(&["run", "--quiet", "--package", "tcp-user", "--example", "bench", "--", "--gate"])
 }
 
-/// Every test file but the [`KERNEL_TESTS`]: a new one is run unless it is named there.
+/// Every test, a file or a folder with a `main.rs`, but the [`KERNEL_TESTS`]: a new one is run unless it is named there.
 fn tests_without_root() -> Result<Vec<String>> {
     let mut names = Vec::new();
     for folder in ["tcp-common/tests", "tcp-user/tests", "fuzz/tests"] {
@@ -72,7 +72,8 @@ fn tests_without_root() -> Result<Vec<String>> {
         {
             let path = entry?.path();
             let name = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
-            let is_test = path.extension().is_some_and(|extension| extension == "rs");
+            let is_test =
+                path.extension().is_some_and(|extension| extension == "rs") || path.join("main.rs").is_file();
             if is_test && !KERNEL_TESTS.contains(&name) {
                 names.push(name.to_owned());
             }
