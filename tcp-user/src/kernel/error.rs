@@ -10,7 +10,7 @@ pub enum KernelError {
     NotPermitted(String),
     /// The kernel has no BPF or refuses it.
     #[error(
-        "this kernel cannot run the programs: {0}. finwait needs Linux 6.1 or newer with BPF, BTF and ring buffers"
+        "this kernel cannot run the programs: {0}. finwait needs Linux 6.1 or newer with BPF and BTF"
     )]
     NotSupported(String),
     /// The verifier refused a program.

@@ -116,9 +116,12 @@ fn overtaken(
         }
         CloseKind::Refused
             if expected.kinds.contains(&CloseKind::SynAbort)
-                && aborter.is_some_and(|side| ways[side as usize].copied) =>
+                && aborter.is_some_and(|side| {
+                    let way = &ways[side as usize];
+                    way.copied || way.only_resets_arrived()
+                }) =>
         {
-            Some("the cable held the SYN-ACK, and the RST came before it")
+            Some("the cable lost or held the SYN-ACK, and the RST came without it")
         }
         _ => None,
     }

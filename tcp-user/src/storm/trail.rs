@@ -206,6 +206,11 @@ impl Way {
     pub(super) fn has_reset(&self) -> bool {
         self.sent.reset > 0
     }
+
+    /// Whether of all that it has sent in this life RSTs alone have come to the other host.
+    pub(super) fn only_resets_arrived(&self) -> bool {
+        self.arrived.reset > 0 && self.arrived.end.is_none()
+    }
 }
 
 /// Whether the host on `side` has sent something that the other one lacks: octets, an acknowledgment or a RST that were
