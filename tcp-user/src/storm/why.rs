@@ -42,6 +42,9 @@ impl Case<'_> {
             _ if cookies && theirs.probed_at_start => {
                 "Linux takes a keepalive probe for the ACK with the SYN cookie: its socket is one octet behind"
             }
+            (Established, SynReceived) if theirs.probed_at_start && !self.confirmed => {
+                "Linux refuses a handshake's ACK that echoes its answer to a keepalive probe (TSEcrRejected); marked `?`"
+            }
             _ if cookies && (mine.has_two_sockets() || theirs.has_two_sockets()) => SECOND_SOCKET,
             (Closed, Established | FinWait1) if cookies && theirs.doubled + theirs.delayed > 0 => {
                 SECOND_SOCKET
