@@ -1,8 +1,6 @@
 //! The kernel object: committed, so that a user needs no BPF toolchain; rebuilt here.
 
-use std::collections::hash_map::DefaultHasher;
 use std::fs;
-use std::hash::{Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -75,22 +73,22 @@ pub(crate) fn build(check: bool) -> Result<()> {
         return Ok(());
     }
     fs::copy(&stripped, root().join(OBJECT)).context("writing the object")?;
-    fs::write(root().join(SOURCES), sources_hash()?).context("writing the hash of the sources")?;
+    fs::write(root().join(SOURCES), sources_checksum()?).context("writing the checksum of the sources")?;
     println!("wrote {OBJECT}");
     Ok(())
 }
 
 /// Fails when the sources have changed since the object was built.
 pub(crate) fn sources_match() -> Result<()> {
-    let recorded = fs::read_to_string(root().join(SOURCES)).context("reading the hash of the sources")?;
-    if recorded != sources_hash()? {
+    let recorded = fs::read_to_string(root().join(SOURCES)).context("reading the checksum of the sources")?;
+    if recorded != sources_checksum()? {
         bail!("the kernel sources have changed since {OBJECT} was built: run `cargo xtask build-ebpf`");
     }
     Ok(())
 }
 
-/// A hash of everything that goes into the object. It guards against forgetting, not against malice.
-fn sources_hash() -> Result<String> {
+/// A checksum of everything that goes into the object. It guards against forgetting, not against malice.
+fn sources_checksum() -> Result<String> {
     let mut files = Vec::new();
     for folder in ["tcp-ebpf/src", "tcp-common/src"] {
         collect(&root().join(folder), &mut files)?;
@@ -101,13 +99,16 @@ fn sources_hash() -> Result<String> {
         files.push(root().join(file));
     }
     files.sort();
-    let mut hasher = DefaultHasher::new();
+    let mut checksum = crc32fast::Hasher::new();
     for file in files {
         let name = file.strip_prefix(root()).unwrap_or(&file).to_string_lossy().into_owned();
         let text = fs::read(&file).with_context(|| format!("reading {name}"))?;
-        (name, text).hash(&mut hasher);
+        for part in [name.as_bytes(), &text] {
+            checksum.update(&part.len().to_le_bytes());
+            checksum.update(part);
+        }
     }
-    Ok(format!("{:016x}\n", hasher.finish()))
+    Ok(format!("{:08x}\n", checksum.finalize()))
 }
 
 fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
