@@ -11,8 +11,9 @@ use std::sync::{Arc, Barrier, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use finwait::agent::interfaces::Names;
+use finwait::agent::lock::lock;
 use finwait::agent::mirror::{BATCH, Mirror};
-use finwait::agent::shared::{Shared, lock};
+use finwait::agent::shared::Shared;
 use finwait::agent::tally::kind_index;
 use finwait::kernel::{Kernel, LoadOptions, ProgramName};
 use frames::segment;

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::run::{call, exists};
+use crate::command::{call, exists, root};
 use crate::{debian, same_names};
 
 const OBJECT: &str = "tcp-user/bpf/finwait.bpf.o";
@@ -121,9 +121,4 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// The project's folder.
-pub(crate) fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
 }

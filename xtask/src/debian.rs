@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::run::{call, exists};
+use crate::command::{call, exists};
 
 /// Installs those packages that are missing. Their services neither start nor will at the next boot: what is wanted is
 /// the programs. A package that was there before is left as it is, and so is its service.

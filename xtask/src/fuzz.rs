@@ -5,8 +5,7 @@ use std::process::Command;
 
 use anyhow::Result;
 
-use crate::build_ebpf::root;
-use crate::run::{call, target_dir};
+use crate::command::{call, root, target_dir};
 
 /// What cargo-fuzz passes to rustc, less the sanitizer, which stable has not: the code under test has no unsafe of its own.
 const COVERAGE: [&str; 9] = [

@@ -1,6 +1,7 @@
 //! The project's own chores: `cargo xtask test`, `demo`, `build-ebpf`, `package`, `vmtest`.
 
 mod build_ebpf;
+mod command;
 mod debian;
 mod fuzz;
 mod mutants;

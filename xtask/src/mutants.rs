@@ -8,8 +8,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result, bail, ensure};
 use serde::Deserialize;
 
-use crate::build_ebpf::root;
-use crate::run::{call, target_dir};
+use crate::command::{call, root, target_dir};
 
 /// The tests that must notice a fault in the rules. The golden table notices every change by its nature, so it does not count.
 const RULES: [&str; 4] = ["scenarios", "late", "adopted", "properties"];

@@ -6,9 +6,8 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::build_ebpf::root;
+use crate::command::{call, cargo, exists, is_root, root, target_dir};
 use crate::debian;
-use crate::run::{call, cargo, exists, is_root, target_dir};
 
 /// Builds `finwait.deb` in the target folder; as root also tries it.
 pub(crate) fn package() -> Result<()> {

@@ -2,8 +2,9 @@
 
 use std::process::Command;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 
+use crate::command::{call, cargo, exists, is_root, root, target_dir};
 use crate::{build_ebpf, debian};
 
 /// The tests that need a kernel to load programs into, and root.
@@ -67,9 +68,7 @@ pub(crate) fn gate() -> Result<()> {
 fn tests_without_root() -> Result<Vec<String>> {
     let mut names = Vec::new();
     for folder in ["tcp-common/tests", "tcp-user/tests", "fuzz/tests"] {
-        for entry in
-            build_ebpf::root().join(folder).read_dir().with_context(|| format!("reading {folder}"))?
-        {
+        for entry in root().join(folder).read_dir().with_context(|| format!("reading {folder}"))? {
             let path = entry?.path();
             let name = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
             let is_test =
@@ -104,7 +103,7 @@ pub(crate) fn record_demo() -> Result<()> {
     let _ = std::fs::remove_file(&capture);
     cargo(&["run", "--quiet", "--package", "tcp-user", "--example", "record_demo", &capture])?;
     call(Command::new("gzip").args(["-9", "--no-name", "--force", &capture]))?;
-    let kept = build_ebpf::root().join("tcp-user/src/demo/recording.pcap.gz");
+    let kept = root().join("tcp-user/src/demo/recording.pcap.gz");
     std::fs::copy(format!("{capture}.gz"), &kept).context("keeping the recording")?;
     println!("wrote {}; commit it", kept.display());
     Ok(())
@@ -154,37 +153,6 @@ fn release(example: &str) -> Result<()> {
     ])
 }
 
-/// Runs cargo in the workspace.
-pub(crate) fn cargo(arguments: &[&str]) -> Result<()> {
-    call(Command::new(env!("CARGO")).args(arguments))
-}
-
-/// Runs a command, an exit code other than 0 is an error.
-pub(crate) fn call(command: &mut Command) -> Result<()> {
-    let status = command.status().with_context(|| format!("starting {command:?}"))?;
-    if !status.success() {
-        bail!("{command:?}: {status}");
-    }
-    Ok(())
-}
-
-/// Whether this process is root.
-pub(crate) fn is_root() -> bool {
-    let id = Command::new("id").arg("-u").output();
-    id.is_ok_and(|output| output.stdout.trim_ascii() == b"0")
-}
-
-/// Whether a program is on the PATH.
-pub(crate) fn exists(program: &str) -> bool {
-    std::env::var_os("PATH")
-        .is_some_and(|path| std::env::split_paths(&path).any(|folder| folder.join(program).is_file()))
-}
-
-/// Where cargo builds.
-pub(crate) fn target_dir() -> String {
-    std::env::var("CARGO_TARGET_DIR").unwrap_or_else(|_| "target".into())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -197,10 +165,7 @@ mod tests {
         }
         for name in KERNEL_TESTS {
             assert!(!names.iter().any(|other| other == name), "{name} needs root");
-            assert!(
-                build_ebpf::root().join(format!("tcp-user/tests/{name}.rs")).is_file(),
-                "{name} is a test"
-            );
+            assert!(root().join(format!("tcp-user/tests/{name}.rs")).is_file(), "{name} is a test");
         }
     }
 }

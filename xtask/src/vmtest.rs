@@ -12,8 +12,8 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::command::target_dir;
 use crate::debian;
-use crate::run::target_dir;
 
 use debian_kernel::DebianKernel;
 pub(crate) use debian_kernel::Version;

@@ -10,7 +10,7 @@ use rtnetlink::MulticastGroup;
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkXdp};
 use serde::{Deserialize, Serialize};
 
-use super::shared::lock;
+use super::lock::lock;
 use crate::kernel::{AttachError, Attachment, Ingress, Kernel, describe_program};
 
 /// One interface as the kernel lists it.

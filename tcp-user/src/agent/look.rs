@@ -21,8 +21,9 @@ pub(super) use adopt::Adopter;
 use tcp_common::flow::half_fact;
 use tcp_common::{Cause, End, Flow, FlowKey, Outcome, Previous, Rules, State};
 
+use super::lock::lock;
 use super::mirror::hook_of;
-use super::shared::{Shared, lock};
+use super::shared::Shared;
 use crate::audit::{Leftovers, addresses, is_here};
 use crate::describe::{address, monotonic_ns};
 use crate::kernel::Entry;

@@ -13,7 +13,8 @@ use tcp_common::record::{Event, event_flag, event_kind, mark};
 use tcp_common::{Cause, End, Flow, FlowKey, Previous, State};
 
 use super::ledger::Ledger;
-use super::shared::{Shared, Told, lock};
+use super::lock::lock;
+use super::shared::{Shared, Told};
 use super::walk::Walk;
 use crate::kernel::Events;
 

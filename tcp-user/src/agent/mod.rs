@@ -7,6 +7,7 @@
 mod dry_run;
 pub mod interfaces;
 pub mod ledger;
+pub mod lock;
 mod look;
 pub mod metrics;
 pub mod mirror;
@@ -36,13 +37,14 @@ use tokio::sync::broadcast;
 
 use crate::kernel::{self, Diagnostics, Events, Ingress, Kernel, KernelError, LoadOptions};
 use interfaces::{Interface, Keeper, Names, Netlink};
+use lock::lock;
 use look::Adopter;
 use mirror::Mirror;
 use privileges::Account;
 use query::Query;
 use rounds::Rounds;
 use server::App;
-use shared::{Shared, lock};
+use shared::Shared;
 
 /// How the agent is to run.
 #[derive(Clone, Debug)]

@@ -17,10 +17,11 @@ use tcp_common::Ignored;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::interfaces::Watched;
+use super::lock::lock;
 use super::metrics::{self, Format};
 use super::mirror::hook_of;
 use super::report::Stats;
-use super::shared::{Shared, Told, lock};
+use super::shared::{Shared, Told};
 use super::tally::FLOW_CLASSES;
 use crate::filter::Filter;
 

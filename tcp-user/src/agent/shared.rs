@@ -1,13 +1,14 @@
 //! What the tasks of the agent share, and what is said with it.
 
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use tcp_common::{Cause, End, Flow, FlowKey, Outcome, Rules, State};
 use tokio::sync::broadcast;
 
 use super::interfaces::Names;
 use super::ledger::Census;
+use super::lock::lock;
 use super::tally::{Snapshot, Tally};
 use crate::describe::{Clock, Describer, monotonic_ns};
 use crate::kernel::{Kernel, Table};
@@ -40,11 +41,6 @@ pub struct Told {
     pub connection: Arc<view::Connection>,
     /// What happened.
     pub event: view::Event,
-}
-
-/// A lock that a panic elsewhere does not take away: what it guards is counters.
-pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Shared {

@@ -5,8 +5,7 @@ use std::collections::HashMap;
 use serde::{Deserialize, Serialize};
 use tcp_common::State;
 
-use super::Finding;
-use super::sample::Ends;
+use super::{Ends, Finding};
 use crate::sockets::{Tracked, TrackedState};
 
 /// What conntrack says of a connection, and whether its one state can stand for what the others say.

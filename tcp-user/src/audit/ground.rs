@@ -6,8 +6,8 @@ use std::os::unix::fs::MetadataExt as _;
 
 use jiff::Timestamp;
 
+use super::Ends;
 use super::Reason;
-use super::sample::Ends;
 use crate::agent::interfaces::Watched;
 use crate::sockets::KernelSocket;
 

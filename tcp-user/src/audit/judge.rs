@@ -8,8 +8,9 @@ use anyhow::Result;
 use jiff::Timestamp;
 use tcp_common::State;
 
+use super::Ends;
 use super::ground::{Ground, Leftovers};
-use super::sample::{Ends, Sample};
+use super::sample::Sample;
 use super::{ConntrackCounts, Counts, Finding, Ours, Reason, Report, SCHEMA, Socket, Verdict};
 use crate::agent::server::Status;
 use crate::filter::Filter;

@@ -25,6 +25,9 @@ use tcp_common::State;
 use crate::sockets::{KernelSocket, Timer};
 use crate::view::{Connection, by_name, micros, words};
 
+/// Local end, remote end.
+type Ends = (SocketAddr, SocketAddr);
+
 /// The name of the document's shape.
 pub const SCHEMA: &str = "finwait.audit/1";
 

@@ -1,19 +1,16 @@
 //! Both views at nearly one moment.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use tcp_common::State;
 
+use super::Ends;
 use super::conntrack::Entries;
 use crate::client;
 use crate::sockets::{Diag, KernelSocket, tracked};
 use crate::view::Connection;
-
-/// Local end, remote end.
-pub(super) type Ends = (SocketAddr, SocketAddr);
 
 /// What agent and kernel said.
 #[derive(Default)]

@@ -1,6 +1,6 @@
 //! Facts as text for people. No cell holds a space, so that `awk` can count columns; an empty one is `-`.
 
-use super::palette;
+use super::palette::{self, Palette};
 use crate::view::{CloseInfo, CloseKind, Endpoint, Process, State, TimeWait};
 use anstyle::Style;
 use std::fmt::Write as _;
@@ -10,6 +10,13 @@ use std::net::SocketAddr;
 pub(super) struct Cell {
     pub(super) text: String,
     pub(super) style: Style,
+}
+
+impl Cell {
+    /// The text as it is to look.
+    pub(super) fn painted(self, palette: Palette) -> String {
+        palette.paint(self.style, self.text)
+    }
 }
 
 impl From<String> for Cell {

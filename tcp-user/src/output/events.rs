@@ -75,11 +75,11 @@ impl<W: Write> EventWriter<W> {
 
 fn transition_line(transition: &Transition, palette: Palette) -> String {
     let Transition { at, client, server, incarnation, side, from, to, cause } = transition;
-    let state = |state: State| palette.paint(cell::state(state, true));
+    let state = |state: State| cell::state(state, true).painted(palette);
     format!(
         "{at:.6} {} -> {} #{incarnation} {side} {} -> {} {}",
-        palette.paint(cell::address(client.socket_address(), client.local)),
-        palette.paint(cell::address(server.socket_address(), server.local)),
+        cell::address(client.socket_address(), client.local).painted(palette),
+        cell::address(server.socket_address(), server.local).painted(palette),
         state(*from),
         state(*to),
         escape_word(cause),
@@ -91,10 +91,10 @@ fn close_line(close: &Close, wide: bool, palette: Palette) -> String {
     let mut line = format!(
         "{:.6} {} -> {} #{} over {}",
         close.closed_at.unwrap_or(connection.last_seen_at),
-        palette.paint(cell::end(&connection.client)),
-        palette.paint(cell::end(&connection.server)),
+        cell::end(&connection.client).painted(palette),
+        cell::end(&connection.server).painted(palette),
         connection.incarnation,
-        palette.paint(connection.close.as_ref().map_or_else(cell::none, cell::close)),
+        connection.close.as_ref().map_or_else(cell::none, cell::close).painted(palette),
     );
     let durations = &close.durations_ms;
     for (name, part) in [

@@ -1,6 +1,5 @@
 //! Which colours, if any.
 
-use super::cell::Cell;
 use crate::view::State;
 use anstyle::{AnsiColor, Style};
 use std::io::{self, Write};
@@ -33,12 +32,8 @@ impl Palette {
     }
 
     /// A text as it is to look.
-    pub(super) fn paint(self, cell: Cell) -> String {
-        if self.coloured && cell.style != Style::new() {
-            format!("{style}{}{style:#}", cell.text, style = cell.style)
-        } else {
-            cell.text
-        }
+    pub(super) fn paint(self, style: Style, text: String) -> String {
+        if self.coloured && style != Style::new() { format!("{style}{text}{style:#}") } else { text }
     }
 }
 

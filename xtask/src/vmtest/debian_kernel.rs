@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
 
-use crate::run::call;
+use crate::command::call;
 
 /// The kernels that Debian 12 has.
 #[derive(Clone, Copy, ValueEnum)]

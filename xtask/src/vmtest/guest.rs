@@ -9,8 +9,7 @@ use anyhow::{Context as _, Result, bail};
 use serde::Deserialize;
 
 use super::debian_kernel::DebianKernel;
-use crate::build_ebpf::root as project;
-use crate::run::{call, target_dir};
+use crate::command::{call, root as project, target_dir};
 
 /// The last line of a guest in which everything went well.
 pub(crate) const SUCCESS: &str = "vmtest: everything passed";

@@ -16,8 +16,9 @@ use tcp_common::{End, Endpoint, Flow, FlowKey, State};
 
 use super::{Ends, JUST_BEFORE_MS, ends};
 use crate::agent::interfaces::Watched;
+use crate::agent::lock::lock;
 use crate::agent::server::App;
-use crate::agent::shared::{Shared, lock};
+use crate::agent::shared::Shared;
 use crate::audit::{Ground, Reason};
 use crate::describe::monotonic_ns;
 use crate::kernel::{Entry, Owned};

@@ -10,7 +10,7 @@ use tcp_common::table::Tag;
 use tcp_common::{Flow, Rules};
 
 use super::{Mirror, hook_of};
-use crate::agent::shared::lock;
+use crate::agent::lock::lock;
 use crate::agent::walk::STRIDE;
 use crate::describe::monotonic_ns;
 use crate::kernel::Owned;
