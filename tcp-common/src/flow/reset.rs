@@ -83,8 +83,8 @@ fn is_exact(x: &Half, y: &Half, segment: &Segment) -> bool {
     if y.state == State::TimeWait as u8 {
         return false;
     }
-    // What was not seen is not held by its receiver either (Linux: the highest SACK edge).
-    (segment.seq == x.high && !x.has(UNSEEN))
+    // What was not seen is not held by its receiver either, a FIN that was seen is (Linux: the highest SACK edge).
+    (segment.seq == x.high && (x.has(FIN) || !x.has(UNSEEN)))
         // What was seen first may have been a keepalive, or what placed the FIN the ACK of all before it.
         || ((x.has(FIN_TOLD) || !y.has(SEEN)) && segment.seq == x.contig.wrapping_add(1))
         || (y.has(ACK) && segment.seq == y.ack)
