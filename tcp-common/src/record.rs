@@ -56,22 +56,28 @@ impl<K: TableKey> Slot<K> {
         self.flow = Flow::EMPTY;
     }
 
-    /// The phase in which to let go of it, with a new prediction where there can be one.
+    /// [`rest`] of what it holds.
     #[inline(always)]
     pub fn rest(&mut self) -> u64 {
-        let is_steady = self.prediction.renew(&self.flow);
-        let [a, b] = &self.flow.halves;
-        if is_steady {
-            Tag::STEADY
-        } else if self.flow.is_over() {
-            Tag::OVER
-        } else if self.flow.is_half_open() {
-            Tag::HALF_OPEN
-        } else if is_finished(a.state) && is_finished(b.state) {
-            Tag::TIME_WAIT
-        } else {
-            Tag::LIVE
-        }
+        rest(&mut self.prediction, &self.flow)
+    }
+}
+
+/// The phase in which to let go of a flow, with a new prediction where there can be one.
+#[inline(always)]
+pub fn rest(prediction: &mut Prediction, flow: &Flow) -> u64 {
+    let is_steady = prediction.renew(flow);
+    let [a, b] = &flow.halves;
+    if is_steady {
+        Tag::STEADY
+    } else if flow.is_over() {
+        Tag::OVER
+    } else if flow.is_half_open() {
+        Tag::HALF_OPEN
+    } else if is_finished(a.state) && is_finished(b.state) {
+        Tag::TIME_WAIT
+    } else {
+        Tag::LIVE
     }
 }
 

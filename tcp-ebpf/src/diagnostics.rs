@@ -6,7 +6,7 @@
 use aya_log_ebpf::debug;
 use tcp_common::{End, Ignored};
 
-use crate::observe::Work;
+use crate::work::Work;
 
 /// A packet that moved no flow, if it is one that somebody could miss.
 #[inline(never)]

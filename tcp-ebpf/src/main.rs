@@ -3,6 +3,7 @@
 //! A packet's way: one of the entry points below; `predicted` (the next segment of an established connection ends there);
 //! for all others a tail call to the machine's program: `observe` (the whole way as one sentence), `packet` (how bytes are
 //! read), `table` (find, claim, take and release the flow's slot), `publish` (counters and events), `ring` (where events go).
+//! What they hand on is in `work`.
 //!
 //! The verdict is constant: XDP passes every packet, TC leaves it to the next program (`TC_ACT_UNSPEC`).
 
@@ -20,6 +21,8 @@ mod predicted;
 mod publish;
 mod ring;
 mod table;
+mod verifier;
+mod work;
 
 use aya_ebpf::{
     bindings::{TC_ACT_UNSPEC, xdp_action::XDP_PASS},
@@ -28,7 +31,10 @@ use aya_ebpf::{
 };
 use tcp_common::wire::Link;
 
-use crate::packet::{Direction, SkbPacket, XdpPacket};
+use crate::{
+    packet::{SkbPacket, XdpPacket},
+    work::Direction,
+};
 
 #[xdp(frags)]
 pub fn finwait_xdp(ctx: XdpContext) -> u32 {

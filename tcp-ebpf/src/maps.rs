@@ -6,9 +6,12 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, PerCpuArray, ProgramArray},
 };
-use tcp_common::record::{Clocks, Counters, Event, RingEnds, Settings, Slot4, Slot6};
+use tcp_common::{
+    FlowKey, FlowKey4, TableKey,
+    record::{Clocks, Counters, Event, RingEnds, Settings, Slot, Slot4, Slot6},
+};
 
-use crate::{observe::Work, packet::opaque};
+use crate::{verifier::opaque, work::Work};
 
 /// `BPF_F_MMAPABLE`: the agent reads, expires and lists the tables without system calls.
 const MMAPABLE: u32 = 1 << 10;
@@ -60,7 +63,10 @@ pub static WORK: PerCpuArray<Work> = PerCpuArray::with_max_entries(1, 0);
 
 /// The beginning of a packet whose headers are not in its linear part.
 #[map]
-pub static HEADERS: PerCpuArray<[u8; crate::packet::COPIED]> = PerCpuArray::with_max_entries(1, 0);
+pub static HEADERS: PerCpuArray<[u8; COPIED]> = PerCpuArray::with_max_entries(1, 0);
+
+/// The parser reads nothing beyond: headers before TCP end at 1024, the TCP header has 60 octets at most.
+pub const COPIED: usize = 1088;
 
 /// The program behind the XDP program: the whole machine.
 #[map]
@@ -73,3 +79,52 @@ pub static MACHINE_TC: ProgramArray = ProgramArray::with_max_entries(2, 0);
 /// What `finwait_clocks` has read.
 #[map]
 pub static CLOCKS: Array<Clocks> = Array::with_max_entries(1, MMAPABLE);
+
+/// A key that has a table.
+pub trait Table: TableKey {
+    /// The slot's memory.
+    fn slot(index: u32) -> Option<*mut Slot<Self>>;
+    /// The directory's word of a home.
+    fn word(home: u32) -> Option<*mut u64>;
+    /// Number of places.
+    fn places(settings: &Settings) -> u32;
+    /// The slot that holds the flow before this packet.
+    fn held(index: u32) -> Option<&'static Slot<Self>> {
+        // SAFETY: a map value that this CPU owns.
+        Self::slot(index).map(|slot| unsafe { &*slot })
+    }
+}
+
+impl Table for FlowKey4 {
+    #[inline(always)]
+    fn slot(index: u32) -> Option<*mut Slot<FlowKey4>> {
+        FLOWS_V4.get_ptr_mut(index)
+    }
+
+    #[inline(always)]
+    fn word(home: u32) -> Option<*mut u64> {
+        DIRECTORY_V4.get_ptr_mut(home)
+    }
+
+    #[inline(always)]
+    fn places(settings: &Settings) -> u32 {
+        settings.places_v4
+    }
+}
+
+impl Table for FlowKey {
+    #[inline(always)]
+    fn slot(index: u32) -> Option<*mut Slot<FlowKey>> {
+        FLOWS_V6.get_ptr_mut(index)
+    }
+
+    #[inline(always)]
+    fn word(home: u32) -> Option<*mut u64> {
+        DIRECTORY_V6.get_ptr_mut(home)
+    }
+
+    #[inline(always)]
+    fn places(settings: &Settings) -> u32 {
+        settings.places_v6
+    }
+}

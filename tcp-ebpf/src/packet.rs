@@ -13,15 +13,10 @@ use aya_ebpf::{
 };
 use tcp_common::wire::{Bytes, Header};
 
-use crate::maps::HEADERS;
-
-/// Which way a packet goes at the interface.
-#[derive(Clone, Copy)]
-#[repr(u8)]
-pub enum Direction {
-    Ingress = 0,
-    Egress = 1,
-}
+use crate::{
+    maps::{COPIED, HEADERS},
+    verifier::opaque,
+};
 
 /// What a program must know of a packet beside its bytes.
 pub trait Packet: Bytes {
@@ -281,15 +276,5 @@ fn reaches(header: At, len: usize, end: usize) -> bool {
     opaque(header.0 + (len & 63)) <= end
 }
 
-/// The same number in one register, of which the compiler knows nothing.
-#[inline(always)]
-pub fn opaque(mut number: usize) -> usize {
-    // SAFETY: moves a register to itself.
-    unsafe { asm!("{0} = {0}", inout(reg) number, options(nomem, nostack, preserves_flags)) };
-    number
-}
-
 /// No header begins beyond; the verifier wants the bound of an offset next to its use.
 const MAX_OFFSET: usize = 0x7ff;
-/// The parser reads nothing beyond: headers before TCP end at 1024, the TCP header has 60 octets at most.
-pub const COPIED: usize = 1088;

@@ -12,9 +12,10 @@ use tcp_common::{
 
 use crate::{
     clock,
-    maps::{self, COUNTERS},
-    packet::{Direction, Packet},
-    table::{Maps, Table},
+    maps::{self, COUNTERS, Table},
+    packet::Packet,
+    table::Maps,
+    work::Direction,
 };
 
 /// Takes the packet if it was predicted, and says whether it did; any other is for the machine.

@@ -1,15 +1,15 @@
 //! Counters and events: what the agent learns.
 
 use tcp_common::{
-    End, Flow, FlowKey, FlowKey4, Ignored, Kind, State, TableKey,
+    End, Flow, FlowKey, FlowKey4, Ignored, Kind, Outcome, State, TableKey,
     record::{Counters, Slot, event_flag, event_kind, segment_kind},
 };
 
-use crate::{diagnostics, observe::Work, ring, table::Table as _};
+use crate::{diagnostics, maps::Table as _, ring, verifier::number, work::Work};
 
 #[inline(always)]
 pub fn ignored(counters: &mut Counters, reason: Ignored) {
-    if let Some(count) = counters.ignored.get_mut(reason as usize) {
+    if let Some(count) = counters.ignored.get_mut(number(&reason)) {
         *count += 1;
     }
 }
@@ -33,10 +33,9 @@ pub fn count_segment(work: &Work, counters: &mut Counters) {
 }
 
 #[inline(always)]
-pub fn count_outcome(work: &Work, counters: &mut Counters) {
-    let outcome = &work.outcome;
-    count_transition(counters, work.flow.is_local(End::A), &outcome.from[0], &outcome.to[0]);
-    count_transition(counters, work.flow.is_local(End::B), &outcome.from[1], &outcome.to[1]);
+pub fn count_outcome(outcome: &Outcome, flow: &Flow, counters: &mut Counters) {
+    count_transition(counters, flow.is_local(End::A), &outcome.from[0], &outcome.to[0]);
+    count_transition(counters, flow.is_local(End::B), &outcome.from[1], &outcome.to[1]);
     if let Some(count) = counters.causes.get_mut(number(&outcome.cause)) {
         *count += 1;
     }
@@ -55,23 +54,13 @@ fn count_transition(counters: &mut Counters, local: bool, from: &State, to: &Sta
     }
 }
 
-/// The number of an enum of one octet, as the verifier sees it: the compiler knows that it is small and would leave out
-/// the check that the verifier asks for.
-#[inline(always)]
-pub fn number<T>(value: &T) -> usize {
-    const { assert!(size_of::<T>() == 1) };
-    // SAFETY: one octet, initialised.
-    unsafe { core::ptr::read_volatile(core::ptr::from_ref(value).cast::<u8>()) as usize }
-}
-
 /// A state changed.
 #[inline(always)]
-pub fn transition(work: &mut Work, counters: &mut Counters) {
-    let outcome = &work.outcome;
+pub fn transition(outcome: &Outcome, work: &mut Work, counters: &mut Counters) {
     work.flags = (outcome.over as u32 * event_flag::OVER)
         | (outcome.established as u32 * event_flag::ESTABLISHED)
         | (outcome.restarted as u32 * event_flag::RESTARTED);
-    emit(event_kind::TRANSITION, work, &work.packet.key, &work.flow, counters);
+    emit(event_kind::TRANSITION, outcome, work, &work.packet.key, &work.flow, counters);
 }
 
 /// The incarnation before ended because this segment began the next one; the slot still holds it.
@@ -80,10 +69,10 @@ pub fn previous(work: &mut Work, counters: &mut Counters) {
     work.flags = 0;
     if work.packet.key.family == 4 {
         if let Some(held) = FlowKey4::held(work.slot) {
-            emit(event_kind::PREVIOUS, work, &work.packet.key, &held.flow, counters);
+            emit_apart(event_kind::PREVIOUS, work, &work.packet.key, &held.flow, counters);
         }
     } else if let Some(held) = FlowKey::held(work.slot) {
-        emit(event_kind::PREVIOUS, work, &work.packet.key, &held.flow, counters);
+        emit_apart(event_kind::PREVIOUS, work, &work.packet.key, &held.flow, counters);
     }
 }
 
@@ -93,14 +82,14 @@ pub fn evicted<K: TableKey>(held: &Slot<K>, work: &mut Work, counters: &mut Coun
     let own = work.hook;
     let [a, b] = held.hooks;
     work.hook = if a > b { a } else { b };
-    emit(event_kind::EVICTED, work, &held.key.flow_key(), &held.flow, counters);
+    emit_apart(event_kind::EVICTED, work, &held.key.flow_key(), &held.flow, counters);
     work.hook = own;
 }
 
 /// The slot was busy: the agent applies the segment.
 #[inline(always)]
 pub fn deferred(work: &Work, counters: &mut Counters) -> Result<(), Ignored> {
-    if emit(event_kind::DEFERRED, work, &work.packet.key, &work.flow, counters) {
+    if emit_apart(event_kind::DEFERRED, work, &work.packet.key, &work.flow, counters) {
         counters.deferred += 1;
         diagnostics::deferred(work);
         Ok(())
@@ -109,15 +98,27 @@ pub fn deferred(work: &Work, counters: &mut Counters) -> Result<(), Ignored> {
     }
 }
 
-/// Writes an event, or counts it as lost.
+/// [`emit`] as a call of its own, where it is rare.
 #[inline(never)]
-fn emit(kind: u8, work: &Work, key: &FlowKey, flow: &Flow, counters: &mut Counters) -> bool {
+fn emit_apart(kind: u8, work: &Work, key: &FlowKey, flow: &Flow, counters: &mut Counters) -> bool {
+    emit(kind, &work.outcome, work, key, flow, counters)
+}
+
+/// Writes an event, or counts it as lost.
+#[inline(always)]
+fn emit(
+    kind: u8,
+    outcome: &Outcome,
+    work: &Work,
+    key: &FlowKey,
+    flow: &Flow,
+    counters: &mut Counters,
+) -> bool {
     let sequence = counters.events.wrapping_add(counters.events_lost);
     let Some(place) = ring::place() else {
         counters.events_lost += 1;
         return false;
     };
-    let outcome = &work.outcome;
     let event = place.event;
     // SAFETY: a map value that is this CPU's; every field is written.
     unsafe {

@@ -7,78 +7,19 @@ use core::ptr::{addr_of, addr_of_mut, read_volatile, write_volatile};
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use tcp_common::{
-    FlowKey, FlowKey4, Ignored, Kind, TableKey,
+    Flow, Ignored, Kind,
+    flow::Prediction,
     record::{Counters, Settings, Slot, mark},
     table::{self, Home, Memory, NOWHERE, Tag, Took, Word},
 };
 
 use crate::{
     clock,
-    maps::{DIRECTORY_V4, DIRECTORY_V6, FLOWS_V4, FLOWS_V6, settings},
-    observe::Work,
-    packet::opaque,
+    maps::{Table, settings},
     publish,
+    verifier::opaque,
+    work::{Taken, Work},
 };
-
-/// What came of asking for a flow.
-#[derive(Clone, Copy)]
-pub enum Taken {
-    /// Its slot is this CPU's until [`give_back`], and the flow is in `Work`.
-    Owned,
-    /// Somebody else holds it for too long.
-    Busy,
-    /// There is none, and why.
-    Nothing(Ignored),
-}
-
-/// A key that has a table.
-pub trait Table: TableKey {
-    /// The slot's memory.
-    fn slot(index: u32) -> Option<*mut Slot<Self>>;
-    /// The directory's word of a home.
-    fn word(home: u32) -> Option<*mut u64>;
-    /// Number of places.
-    fn places(settings: &Settings) -> u32;
-    /// The slot that holds the flow before this packet.
-    fn held(index: u32) -> Option<&'static Slot<Self>> {
-        // SAFETY: a map value that this CPU owns.
-        Self::slot(index).map(|slot| unsafe { &*slot })
-    }
-}
-
-impl Table for FlowKey4 {
-    #[inline(always)]
-    fn slot(index: u32) -> Option<*mut Slot<FlowKey4>> {
-        FLOWS_V4.get_ptr_mut(index)
-    }
-
-    #[inline(always)]
-    fn word(home: u32) -> Option<*mut u64> {
-        DIRECTORY_V4.get_ptr_mut(home)
-    }
-
-    #[inline(always)]
-    fn places(settings: &Settings) -> u32 {
-        settings.places_v4
-    }
-}
-
-impl Table for FlowKey {
-    #[inline(always)]
-    fn slot(index: u32) -> Option<*mut Slot<FlowKey>> {
-        FLOWS_V6.get_ptr_mut(index)
-    }
-
-    #[inline(always)]
-    fn word(home: u32) -> Option<*mut u64> {
-        DIRECTORY_V6.get_ptr_mut(home)
-    }
-
-    #[inline(always)]
-    fn places(settings: &Settings) -> u32 {
-        settings.places_v6
-    }
-}
 
 /// The maps of one family.
 pub struct Maps<K> {
@@ -195,7 +136,7 @@ unsafe fn swap(word: *mut u64, from: u64, to: u64) -> bool {
 }
 
 /// Finds the flow, or claims a slot for it where the packet may open one, takes it and copies it to `work`.
-#[inline(never)]
+#[inline(always)]
 pub fn take<K: Table>(work: &mut Work, settings: &Settings, counters: &mut Counters) {
     let key = K::of(&work.packet.key);
     work.taken = if key.is_self_connect() {
@@ -206,15 +147,15 @@ pub fn take<K: Table>(work: &mut Work, settings: &Settings, counters: &mut Count
 }
 
 /// Puts the flow back and lets go of the slot.
-#[inline(never)]
-pub fn give_back<K: Table>(work: &Work, settings: &Settings) {
+#[inline(always)]
+pub fn give_back<K: Table>(phase: u64, work: &Work, settings: &Settings) {
     let Some(slot) = K::slot(work.slot) else { return };
     // SAFETY: the slot is this CPU's.
     let held = unsafe { &mut *slot };
     held.hooks = work.hooks;
     held.flow = work.flow;
     held.prediction = work.prediction;
-    table::let_go(Maps::<K>::new(settings), slot, held.rest());
+    table::let_go(Maps::<K>::new(settings), slot, phase);
 }
 
 #[inline(always)]
@@ -227,13 +168,7 @@ fn own_or_claim<K: Table>(key: &K, work: &mut Work, settings: &Settings, counter
     counters.claims_yielded += yielded;
     match took {
         Took::Found(index, before) => check_out::<K>(index, before.phase() == Tag::STEADY, work, settings),
-        Took::Made(index) => {
-            if let Some(slot) = K::slot(index) {
-                // SAFETY: the slot is this CPU's.
-                unsafe { (*slot).begin() };
-            }
-            check_out::<K>(index, false, work, settings)
-        }
+        Took::Made(index) => begin(index, work, settings),
         Took::Held(index) => {
             work.slot = index;
             Taken::Busy
@@ -245,6 +180,17 @@ fn own_or_claim<K: Table>(key: &K, work: &mut Work, settings: &Settings, counter
         Took::Nothing => Taken::Nothing(Ignored::NoFlow),
         Took::NoRoom => Taken::Nothing(Ignored::TableFull),
     }
+}
+
+/// Begins with an empty flow. What the slot held is nobody's any more, and need not be read.
+#[inline(always)]
+fn begin(index: u32, work: &mut Work, settings: &Settings) -> Taken {
+    work.slot = index;
+    work.at_ns = clock::now_ns(settings);
+    work.hooks = [0; 2];
+    work.flow = Flow::EMPTY;
+    work.prediction = Prediction::EMPTY;
+    Taken::Owned
 }
 
 /// Copies what the slot holds, with what was predicted written back. It stays there as it was before the packet, until

@@ -6,7 +6,7 @@ use crate::state::{End, State};
 
 impl Flow {
     /// Lets the clock end what is due. Cheap where nothing is.
-    #[inline(never)]
+    #[inline(always)]
     pub fn tick(&mut self, now_ns: u64, rules: &Rules) -> Outcome {
         let from = [self.state(End::A), self.state(End::B)];
         let mut outcome = Outcome {
@@ -32,7 +32,7 @@ impl Flow {
             outcome.cause = Cause::Silence;
         }
         if outcome.cause as u8 != Cause::Nothing as u8 {
-            self.settle(now_ns, &mut outcome);
+            self.settle_apart(now_ns, &mut outcome);
         }
         outcome
     }

@@ -101,7 +101,8 @@ impl Flow {
         }
         // First, since it is a call: of a `covers` held meanwhile the verifier of Linux 6.1 forgets that it matters, takes what
         // follows `true` for what followed `false`, and removes it as dead.
-        let fresh = take_payload(x, y, segment, &mut cause);
+        begin_stream(x, segment.seq);
+        let fresh = segment.payload_len != 0 && take_payload(x, y, segment, &mut cause);
         // R24: a keepalive lies below what the receiver has acknowledged, it drops it with its ACK (`tcp_sequence`).
         let dropped = y.has(ACK) && before(segment.end(), y.ack);
         let covers = take_ack(x, y, segment, dropped);
@@ -221,20 +222,22 @@ fn take_ack(x: &mut Half, y: &mut Half, segment: &Segment, dropped: bool) -> boo
     covers
 }
 
+/// Where nothing is known of the stream of `x`, it begins here.
+#[inline(always)]
+fn begin_stream(x: &mut Half, seq: Seq) {
+    if !x.has(SEQ) {
+        x.isn = seq.wrapping_sub(1);
+        x.first = seq;
+        x.contig = seq;
+        x.high = seq;
+        x.set(SEQ);
+    }
+}
+
 /// Takes the payload. Returns whether it held octets not seen before.
 #[inline(never)]
 fn take_payload(x: &mut Half, y: &Half, segment: &Segment, cause: &mut Cause) -> bool {
     let end = segment.seq.wrapping_add(segment.payload_len);
-    if !x.has(SEQ) {
-        x.isn = segment.seq.wrapping_sub(1);
-        x.first = segment.seq;
-        x.contig = segment.seq;
-        x.high = segment.seq;
-        x.set(SEQ);
-    }
-    if segment.payload_len == 0 {
-        return false;
-    }
     if x.has(FIN) && before(x.fin_end.wrapping_sub(1), end) {
         // R18: octets above the own FIN.
         *cause = Cause::DataAfterFin;

@@ -171,9 +171,15 @@ pub(super) fn derive(x: &Half, y: &Half) -> State {
 }
 
 impl Flow {
+    /// [`settle`](Self::settle) as a call of its own, where it is rare.
+    #[inline(never)]
+    pub(super) fn settle_apart(&mut self, now_ns: u64, outcome: &mut Outcome) {
+        self.settle(now_ns, outcome);
+    }
+
     /// Writes the states that the facts make, starts TIME-WAIT where it is entered, and fills in what the caller is to
     /// know.
-    #[inline(never)]
+    #[inline(always)]
     pub(super) fn settle(&mut self, now_ns: u64, outcome: &mut Outcome) {
         if self.incarnation == 0 {
             return;

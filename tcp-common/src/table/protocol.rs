@@ -3,7 +3,7 @@
 use super::{CROWD, Home, Memory, NOWHERE, PATIENCE, REACH, Tag, Word};
 
 /// The place of a flow, or [`NOWHERE`]; then no such flow is listed as long as its home's word is still `seen`.
-#[inline(never)]
+#[inline(always)]
 pub fn find<M: Memory>(memory: M, key: &M::Key, home: Home, seen: &mut Word) -> u32 {
     let Some(word) = memory.word(home.index) else { return NOWHERE };
     *seen = word;
@@ -52,7 +52,7 @@ pub fn steady_at<M: Memory>(memory: M, key: &M::Key, index: u32) -> Steady<M::Pl
 
 /// Takes the flow at a place, a bounded number of tries. Returns the tag as it was at rest; a FREE one if the flow is not
 /// there any more, a BUSY one if somebody else holds it for too long.
-#[inline(never)]
+#[inline(always)]
 pub fn seize<M: Memory>(memory: M, place: M::Place, key: &M::Key, holder: u64) -> Tag {
     let mut taken = Tag(Tag::BUSY);
     for _ in 0..M::TRIES {

@@ -17,7 +17,7 @@ pub(super) fn parse<B: Bytes + ?Sized>(bytes: &B, frame: &Frame, out: &mut Datag
     }
 }
 
-#[inline(never)]
+#[inline(always)]
 fn parse_v4<B: Bytes + ?Sized>(bytes: &B, offset: usize, out: &mut Datagram) -> Result<(), Ignored> {
     let h = bytes.header::<20>(offset).ok_or(Ignored::Truncated)?;
     let header_len = ((h.u8(0) & 0x0f) as usize) << 2;

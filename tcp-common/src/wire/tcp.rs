@@ -7,7 +7,7 @@ use crate::ignored::Ignored;
 use crate::key::Endpoint;
 use crate::segment::{Flags, Segment};
 
-#[inline(never)]
+#[inline(always)]
 pub(super) fn parse<B: Bytes + ?Sized>(bytes: &B, packet: &mut Packet) -> Result<(), Ignored> {
     let (offset, len) = (packet.datagram.tcp_offset as usize, packet.datagram.tcp_len as usize);
     // What a first fragment lacks is in a later one, and padding does not make up for it.
@@ -40,15 +40,22 @@ pub(super) fn parse<B: Bytes + ?Sized>(bytes: &B, packet: &mut Packet) -> Result
         if bytes.header::<1>(offset + header_len - 1).is_none() {
             return Err(Ignored::Truncated);
         }
-        options(bytes, offset + 20, header_len - 20, &mut packet.segment);
+        let (start, len) = (offset + 20, header_len - 20);
+        if !has_only_timestamps(bytes, start, len, &mut packet.segment) {
+            packet.segment.options = options(bytes, start, len, &mut packet.segment);
+        }
     }
     Ok(())
 }
 
-/// Options that cannot be read leave the segment as it is: no stack drops it for them.
-#[inline(never)]
-fn options<B: Bytes + ?Sized>(bytes: &B, start: usize, len: usize, segment: &mut Segment) {
-    // What nearly every segment of a connection carries: NOP, NOP, timestamps.
+/// Takes what nearly every segment of a connection carries: NOP, NOP, timestamps.
+#[inline(always)]
+fn has_only_timestamps<B: Bytes + ?Sized>(
+    bytes: &B,
+    start: usize,
+    len: usize,
+    segment: &mut Segment,
+) -> bool {
     if len == 12
         && let Some(o) = bytes.header::<12>(start)
         && o.be32(0) == u32::from_be_bytes([NOP, NOP, TIMESTAMPS, 10])
@@ -56,31 +63,38 @@ fn options<B: Bytes + ?Sized>(bytes: &B, start: usize, len: usize, segment: &mut
         segment.tsval = o.be32(4);
         segment.tsecr = o.be32(8);
         segment.options = Segment::HAS_TIMESTAMP;
-        return;
+        return true;
     }
+    false
+}
+
+/// Options that cannot be read leave the segment as it is: no stack drops it for them. Returns which were there.
+#[inline(never)]
+fn options<B: Bytes + ?Sized>(bytes: &B, start: usize, len: usize, segment: &mut Segment) -> u8 {
     let mut at = 0u8;
     for _ in 0..MAX_OPTIONS {
         // One octet through memory: the verifier then sees one state a step and not one for every way to get here.
         at = black_box(at);
         if at as usize >= len {
-            return;
+            break;
         }
         let here = start + at as usize;
-        let Some(kind) = bytes.header::<1>(here).map(|option| option.u8(0)) else { return };
+        let Some(kind) = bytes.header::<1>(here).map(|option| option.u8(0)) else { break };
         if kind == END {
-            return;
+            break;
         }
         if kind == NOP {
             at += 1;
             continue;
         }
-        let Some(size) = bytes.header::<1>(here + 1).map(|option| option.u8(0)) else { return };
+        let Some(size) = bytes.header::<1>(here + 1).map(|option| option.u8(0)) else { break };
         if size < 2 || size as usize > MAX_OPTIONS as usize || (at + size) as usize > len {
-            return;
+            break;
         }
         take_option(bytes, here + 2, kind, size, segment);
         at += size;
     }
+    segment.options
 }
 
 #[inline(always)]
