@@ -39,12 +39,20 @@ pub type Slot6 = Slot<FlowKey>;
 const _: () = assert!(size_of::<Slot4>() == 320 && size_of::<Slot6>() == 352);
 const _: () = assert!(core::mem::offset_of!(Slot4, hooks) == 64);
 
-/// Marks of the agent in [`Flow::marks`].
+/// Marks in [`Flow::marks`]: what an incarnation's owner need not look for any more.
 pub mod mark {
-    /// The open of this incarnation has been counted.
+    use crate::flow::Outcome;
+
+    /// The open of this incarnation has been counted, or an event of it is under way to the agent.
     pub const OPEN_COUNTED: u32 = 1;
-    /// Its close has been counted and reported.
+    /// Its close has been counted and reported, or an event of it is under way to the agent.
     pub const CLOSE_REPORTED: u32 = 2;
+
+    /// The marks of what the event of an outcome tells.
+    #[inline(always)]
+    pub fn told_by(outcome: &Outcome) -> u32 {
+        (outcome.established as u32 * OPEN_COUNTED) | (outcome.over as u32 * CLOSE_REPORTED)
+    }
 }
 
 impl<K: TableKey> Slot<K> {

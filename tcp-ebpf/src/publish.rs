@@ -2,7 +2,7 @@
 
 use tcp_common::{
     End, Flow, FlowKey, FlowKey4, Ignored, Kind, Outcome, State, TableKey,
-    record::{Counters, Slot, event_flag, event_kind, segment_kind},
+    record::{Counters, Slot, event_flag, event_kind, mark, segment_kind},
 };
 
 use crate::{diagnostics, maps::Table as _, ring, verifier::number, work::Work};
@@ -54,13 +54,17 @@ fn count_transition(counters: &mut Counters, local: bool, from: &State, to: &Sta
     }
 }
 
-/// A state changed.
+/// A state changed. The flow is marked with what its event tells of, if there was room for the event.
 #[inline(always)]
 pub fn transition(outcome: &Outcome, work: &mut Work, counters: &mut Counters) {
+    let told = mark::told_by(outcome);
+    work.flow.marks |= told;
     work.flags = (outcome.over as u32 * event_flag::OVER)
         | (outcome.established as u32 * event_flag::ESTABLISHED)
         | (outcome.restarted as u32 * event_flag::RESTARTED);
-    emit(event_kind::TRANSITION, outcome, work, &work.packet.key, &work.flow, counters);
+    if !emit(event_kind::TRANSITION, outcome, work, &work.packet.key, &work.flow, counters) {
+        work.flow.marks &= !told;
+    }
 }
 
 /// The incarnation before ended because this segment began the next one; the slot still holds it.

@@ -44,6 +44,9 @@ fn each_segment_that_is_not_followed_is_told_of_by_every_program() {
     let options =
         LoadOptions { max_flows: 64, max_flows_v6: 64, diagnostics: true, ..LoadOptions::default() };
     let mut kernel = Kernel::load(&options).expect("loading the kernel programs (root needed)");
+    for (name, count) in kernel.verified_instructions() {
+        println!("verifier walked {count} instructions for {name}");
+    }
     let mut diagnostics = kernel.take_diagnostics().expect("asked for");
     for (number, program) in (1..).zip([ProgramName::Xdp, ProgramName::In, ProgramName::Out]) {
         let mut run = |frame: &[u8]| {

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use finwait::kernel::{Kernel, LoadOptions, ProgramName};
 use model::{Hostile, Script, Seen, World, random_bytes};
 use tcp_common::flow::flow_fact::{LOCAL_A, LOCAL_B};
-use tcp_common::record::{Counters, segment_kind};
+use tcp_common::record::{Counters, mark, segment_kind};
 use tcp_common::{Cause, End, Flags, Flow, Ignored, Kind, Rules, Segment};
 
 /// Where a kernel runs without hardware's help, `FINWAIT_TEST_SEGMENTS` says how few will do.
@@ -132,6 +132,10 @@ impl Observed {
         }
         self.has_slot = true;
         let outcome = self.flow.on_segment(at_ns, sender, segment, &Rules::AGENT);
+        // Events are taken after every round, so that there is room for each.
+        if outcome.is_transition() {
+            self.flow.marks |= mark::told_by(&outcome);
+        }
         let kind = match kind {
             Kind::Syn => segment_kind::SYN,
             Kind::SynAck => segment_kind::SYN_ACK,
@@ -208,6 +212,7 @@ impl Expected {
         }
         assert_eq!(counters.time_wait_restarted, self.restarted, "restarts of 2MSL");
         assert_eq!(counters.deferred, 0);
+        assert_eq!(counters.events_lost, 0);
     }
 }
 

@@ -10,7 +10,7 @@ use std::cell::RefCell;
 use common::{ISN_PAIRS, Tracker, Variant, check, load, rules};
 use finwait::kernel::{Events, Kernel, LoadOptions, ProgramName};
 use tcp_common::flow::flow_fact::{LOCAL_A, LOCAL_B};
-use tcp_common::record::event_kind;
+use tcp_common::record::{event_kind, mark};
 use tcp_common::{End, Flow, Ignored, Previous, Rules, Segment};
 
 /// Which program sees what the ends of this host send, and which all the others.
@@ -86,7 +86,10 @@ impl Tracker for InKernel<'_> {
                 earlier.push(flow);
             }
         });
-        self.pure.on_segment(now_ns, sender, segment, &self.rules);
+        let outcome = self.pure.on_segment(now_ns, sender, segment, &self.rules);
+        if outcome.is_transition() {
+            self.pure.marks |= mark::told_by(&outcome);
+        }
         self.compare(&format!("{segment:?}"));
         self.flow()
     }

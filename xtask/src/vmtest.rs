@@ -25,6 +25,7 @@ const PLAN: &[&[&str]] = &[
     &["kernel_scenarios"],
     &["kernel_differential"],
     &["kernel_two_cpus"],
+    &["kernel_diagnostics", "each_segment"],
     &["chain"],
     &["finwait", "demo"],
     &["finwait", "demo", "--ingress", "tc"],

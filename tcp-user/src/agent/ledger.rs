@@ -113,7 +113,8 @@ impl Ledger {
                 (from == to || from == State::SynSent).then_some(flow.opened_ns)
             };
             let begun_ns = if from == to { since_ns.unwrap_or(at_ns) } else { at_ns };
-            self.census.replace(stay, Stay::new(begun_ns, Place::of(flow.is_local(end)), to));
+            let new = Stay::new(begun_ns, Place::of(flow.is_local(end)), to);
+            self.census.replace(stay, if flow.is_over() { Stay::default() } else { new });
             since_ns.filter(|_| from != to).map(|since_ns| at_ns.saturating_sub(since_ns))
         })
     }

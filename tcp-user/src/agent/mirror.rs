@@ -1,8 +1,8 @@
 //! The mirror: takes the kernel's events, sweeps the table, counts every open and every close once, and tells watchers.
 //!
-//! The table is the truth and the ring a fast hint: an event makes the mirror note when the clock will have something to do,
-//! or look at a slot now instead of at the next sweep; except for an incarnation that a new one replaced, which nobody but
-//! its event remembers.
+//! The table is the truth, and an event is part of it: the kernel marks a flow's open or close as told only where the event
+//! found room. What is not marked, since its event was lost or the clock did it, the sweep finds, marks and counts. An event
+//! also makes the mirror note when the clock will have something to do with the flow.
 
 mod sweep;
 
@@ -79,8 +79,7 @@ impl Mirror {
         match event.kind {
             event_kind::TRANSITION => {
                 let (from, to) = (states(event.from), states(event.to));
-                let index = self.shared.table.index_of(event);
-                if let Some(index) = index {
+                if let Some(index) = self.shared.table.index_of(event) {
                     self.count_stays(index, &event.flow, from, to, event.at_ns);
                 }
                 if self.shared.watchers.receiver_count() > 0 {
@@ -95,8 +94,11 @@ impl Mirror {
                         cause,
                     );
                 }
-                if event.flags & (event_flag::OVER | event_flag::ESTABLISHED) != 0 {
-                    index.into_iter().for_each(|index| self.look_at(index));
+                if event.flags & event_flag::ESTABLISHED != 0 {
+                    lock(&self.shared.tally).count_open(&event.key, &event.flow);
+                }
+                if event.flags & event_flag::OVER != 0 {
+                    self.report(&event.key, &event.flow, event.hook, event.at_ns);
                 }
             }
             event_kind::PREVIOUS => self.take_previous(event),

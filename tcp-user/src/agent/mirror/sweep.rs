@@ -24,9 +24,9 @@ impl Mirror {
             self.unknown = self.shared.table.places();
         }
         self.clock.time_passed(elapsed, CLOCK_NS);
-        let begun = Instant::now();
+        let (begun, now_ns) = (Instant::now(), monotonic_ns());
         while self.clock.is_behind() && begun.elapsed() < TURN {
-            self.end_what_is_due();
+            self.end_what_is_due(now_ns);
         }
         self.glances.time_passed(elapsed, if self.unknown == 0 { GLANCE_NS } else { HASTE_NS });
         let begun = Instant::now();
@@ -37,15 +37,21 @@ impl Mirror {
         self.clock.is_behind() || self.glances.is_behind()
     }
 
-    /// Looks at those of the next places whose time has come.
-    fn end_what_is_due(&mut self) {
-        let Range { mut start, end } = self.clock.next_places();
-        let now_ns = monotonic_ns();
-        while let Some(index) = self.ledger.first_due(start..end, now_ns) {
-            self.look_at(index);
-            start = index + 1;
+    /// Looks at those of the next places whose time has come; of those that are all to be passed by it takes many strides.
+    fn end_what_is_due(&mut self, now_ns: u64) {
+        for _ in 0..STRIDES {
+            let Range { mut start, end } = self.clock.next_places();
+            let mut passed_by = true;
+            while let Some(index) = self.ledger.first_due(start..end, now_ns) {
+                self.look_at(index);
+                start = index + 1;
+                passed_by = false;
+            }
+            self.clock.came_to(end);
+            if !passed_by || !self.clock.is_behind() {
+                return;
+            }
         }
-        self.clock.came_to(end);
     }
 
     /// Glances at the tags of the next places, and looks at those that are others than they were.
@@ -159,6 +165,8 @@ const CLOCK_NS: u64 = 250_000_000;
 const GLANCE_NS: u64 = 4_000_000_000;
 /// The same when it is known that some were.
 const HASTE_NS: u64 = 1_000_000_000;
+/// Strides past places where nothing is due between two readings of the clock, each of which takes longer than a stride.
+const STRIDES: u32 = 32;
 /// How long either walk may go on before events have their turn: no event waits a millisecond for both.
 const TURN: Duration = Duration::from_micros(250);
 /// How long a flow that is over stays, so that late segments make no ghost.
