@@ -32,15 +32,15 @@ pub fn deferred(work: &Work) {
 
 #[inline(always)]
 fn segment(work: &Work, what: &'static str) {
-    let [a, b] = [End::A, End::B].map(|end| work.packet.key.endpoint(end));
+    let key = &work.packet.key;
     debug!(
         (),
         "kernel: {} segment, [{:i}]:{} and [{:i}]:{}, sequence {}, flags 0x{:x}",
         what,
-        a.octets(),
-        a.port,
-        b.octets(),
-        b.port,
+        key.endpoint(End::A).octets(),
+        key.port_a,
+        key.endpoint(End::B).octets(),
+        key.port_b,
         work.packet.segment.seq,
         work.packet.segment.flags.0
     );
