@@ -1,12 +1,13 @@
 //! Programs that run beside the benchmark and do not outlive it, however it ends.
 
+use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
-use std::{ffi::OsStr, fs};
 
 use anyhow::{Context as _, Result};
 use nix::sys::signal::{Signal, kill};
+use nix::time::clock_getcpuclockid;
 use nix::unistd::Pid;
 
 /// A running program; ended when dropped. A shell in a process group of its own waits for that, or for our end.
@@ -40,7 +41,7 @@ impl Kept {
         kill(Pid::from_raw(i32::try_from(self.id)?), signal).context("a program has ended")
     }
 
-    /// CPU time of all its threads so far, ns.
+    /// CPU time so far, ns.
     pub(crate) fn cpu_ns(&self) -> Result<f64> {
         cpu_ns(self.id)
     }
@@ -53,15 +54,11 @@ impl Drop for Kept {
     }
 }
 
-/// CPU time of all threads of a process so far, ns.
+/// CPU time of a process so far, ns: of threads that have ended too.
 pub(crate) fn cpu_ns(process: u32) -> Result<f64> {
-    let tasks = fs::read_dir(format!("/proc/{process}/task")).context("the threads of a process")?;
-    let mut ns = 0;
-    for task in tasks {
-        let text = fs::read_to_string(task?.path().join("schedstat"))?;
-        ns += text.split(' ').next().unwrap_or_default().parse::<u64>().context("schedstat")?;
-    }
-    Ok(ns as f64)
+    let clock = clock_getcpuclockid(Pid::from_raw(i32::try_from(process)?)).context("a process's clock")?;
+    let time = clock.now().context("reading a process's clock")?;
+    Ok(time.tv_sec() as f64 * 1e9 + time.tv_nsec() as f64)
 }
 
 /// Starts its arguments, says their process's id, and ends it at the end of the input.
