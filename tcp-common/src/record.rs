@@ -5,16 +5,17 @@
 
 use crate::flow::{Flow, Prediction};
 use crate::ignored::Ignored;
-use crate::key::{FlowKey, FlowKey4, Secret, TableKey};
+use crate::key::{FlowKey, FlowKey4, Secret};
 use crate::segment::Segment;
 use crate::state::State;
 use crate::table::Tag;
 
 /// Version of every layout in this module; the agent refuses maps of another one.
-pub const LAYOUT: u32 = 6;
+pub const LAYOUT: u32 = 7;
 
-/// One place of a flow table. What finds the flow and takes what was predicted is one cache line in IPv4, and never more than
-/// two in IPv6, which the alignment is for.
+/// What a place of a flow table has in the array that is searched: what finds the flow, and takes what was predicted. One
+/// cache line in IPv4, never more than two in IPv6, which the alignment is for. The rest of the place is its [`Record`], in an
+/// array of its own: so a packet of an established connection touches a fifth of the memory, and of its pages.
 #[repr(C, align(32))]
 #[derive(Clone, Copy, Debug)]
 pub struct Slot<K> {
@@ -24,6 +25,12 @@ pub struct Slot<K> {
     pub key: K,
     /// What is expected of the next segments, and where each direction is seen.
     pub prediction: Prediction,
+}
+
+/// What else a place holds, under the same number.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Record {
     /// Where each direction was first seen, from end A, from end B: interface index shifted by one, bit 0 set on
     /// egress; 0 = nowhere yet.
     pub hooks: [u32; 2],
@@ -36,8 +43,12 @@ pub type Slot4 = Slot<FlowKey4>;
 /// A place of the IPv6 table.
 pub type Slot6 = Slot<FlowKey>;
 
-const _: () = assert!(size_of::<Slot4>() == 320 && size_of::<Slot6>() == 352);
-const _: () = assert!(core::mem::offset_of!(Slot4, hooks) == 64);
+const _: () = assert!(size_of::<Slot4>() == 64 && size_of::<Slot6>() == 96 && size_of::<Record>() == 256);
+
+impl Record {
+    /// Of a place that has just been claimed.
+    pub const EMPTY: Record = Record { hooks: [0; 2], flow: Flow::EMPTY };
+}
 
 /// Marks in [`Flow::marks`]: what an incarnation's owner need not look for any more.
 pub mod mark {
@@ -52,22 +63,6 @@ pub mod mark {
     #[inline(always)]
     pub fn told_by(outcome: &Outcome) -> u32 {
         (outcome.established as u32 * OPEN_COUNTED) | (outcome.over as u32 * CLOSE_REPORTED)
-    }
-}
-
-impl<K: TableKey> Slot<K> {
-    /// Makes a slot that has just been claimed an empty one.
-    #[inline(always)]
-    pub fn begin(&mut self) {
-        self.prediction = Prediction::EMPTY;
-        self.hooks = [0; 2];
-        self.flow = Flow::EMPTY;
-    }
-
-    /// [`rest`] of what it holds.
-    #[inline(always)]
-    pub fn rest(&mut self) -> u64 {
-        rest(&mut self.prediction, &self.flow)
     }
 }
 
@@ -113,7 +108,7 @@ pub struct Event {
     pub slot: u32,
     /// CPU that saw the segment.
     pub cpu: u32,
-    /// Interface and direction, as in [`Slot::hooks`].
+    /// Interface and direction, as in [`Record::hooks`].
     pub hook: u32,
     /// One of [`event_kind`].
     pub kind: u8,

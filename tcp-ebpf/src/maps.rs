@@ -8,7 +8,7 @@ use aya_ebpf::{
 };
 use tcp_common::{
     FlowKey, FlowKey4, TableKey,
-    record::{Clocks, Counters, Event, RingEnds, Settings, Slot, Slot4, Slot6},
+    record::{Clocks, Counters, Event, Record, RingEnds, Settings, Slot, Slot4, Slot6},
 };
 
 use crate::{verifier::opaque, work::Work};
@@ -21,6 +21,13 @@ pub static FLOWS_V4: Array<Slot4> = Array::with_max_entries(1024, MMAPABLE);
 
 #[map]
 pub static FLOWS_V6: Array<Slot6> = Array::with_max_entries(1024, MMAPABLE);
+
+/// The rest of each place.
+#[map]
+pub static RECORDS_V4: Array<Record> = Array::with_max_entries(1024, MMAPABLE);
+
+#[map]
+pub static RECORDS_V6: Array<Record> = Array::with_max_entries(1024, MMAPABLE);
 
 /// Where the flows of each home are, a word for each place of the table.
 #[map]
@@ -84,14 +91,16 @@ pub static CLOCKS: Array<Clocks> = Array::with_max_entries(1, MMAPABLE);
 pub trait Table: TableKey {
     /// The slot's memory.
     fn slot(index: u32) -> Option<*mut Slot<Self>>;
+    /// The rest of its place.
+    fn record(index: u32) -> Option<*mut Record>;
     /// The directory's word of a home.
     fn word(home: u32) -> Option<*mut u64>;
     /// Number of places.
     fn places(settings: &Settings) -> u32;
-    /// The slot that holds the flow before this packet.
-    fn held(index: u32) -> Option<&'static Slot<Self>> {
+    /// The record that holds the flow as it was before this packet.
+    fn held(index: u32) -> Option<&'static Record> {
         // SAFETY: a map value that this CPU owns.
-        Self::slot(index).map(|slot| unsafe { &*slot })
+        Self::record(index).map(|record| unsafe { &*record })
     }
 }
 
@@ -99,6 +108,11 @@ impl Table for FlowKey4 {
     #[inline(always)]
     fn slot(index: u32) -> Option<*mut Slot<FlowKey4>> {
         FLOWS_V4.get_ptr_mut(index)
+    }
+
+    #[inline(always)]
+    fn record(index: u32) -> Option<*mut Record> {
+        RECORDS_V4.get_ptr_mut(index)
     }
 
     #[inline(always)]
@@ -116,6 +130,11 @@ impl Table for FlowKey {
     #[inline(always)]
     fn slot(index: u32) -> Option<*mut Slot<FlowKey>> {
         FLOWS_V6.get_ptr_mut(index)
+    }
+
+    #[inline(always)]
+    fn record(index: u32) -> Option<*mut Record> {
+        RECORDS_V6.get_ptr_mut(index)
     }
 
     #[inline(always)]

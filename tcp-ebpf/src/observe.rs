@@ -141,7 +141,7 @@ fn follow(work: &mut Work, settings: &Settings, counters: &mut Counters) -> Resu
     if counts {
         apply(work, settings, counters);
     }
-    let phase = rest(&mut work.prediction, &work.flow);
+    let phase = rest(&mut work.prediction, &work.record.flow);
     give_back(phase, work, settings);
     if counts { Ok(()) } else { Err(Ignored::Duplicate) }
 }
@@ -160,8 +160,8 @@ fn give_back(phase: u64, work: &Work, settings: &Settings) {
 fn apply(work: &mut Work, settings: &Settings, counters: &mut Counters) {
     publish::count_segment(work, counters);
     let sender = sender(work);
-    let outcome = work.flow.on_segment(work.at_ns, sender, &work.packet.segment, &settings.rules);
-    publish::count_outcome(&outcome, &work.flow, counters);
+    let outcome = work.record.flow.on_segment(work.at_ns, sender, &work.packet.segment, &settings.rules);
+    publish::count_outcome(&outcome, &work.record.flow, counters);
     if outcome.is_transition() {
         if !matches!(outcome.previous, Previous::None) {
             work.outcome = outcome;
@@ -184,7 +184,7 @@ fn claim_direction(work: &mut Work) -> bool {
     let at = (work.at_ns >> AT_SHIFT) as u16;
     let sender = sender(work);
     let [lane_a, lane_b] = &mut work.prediction.lanes;
-    let [hook_a, hook_b] = &mut work.hooks;
+    let [hook_a, hook_b] = &mut work.record.hooks;
     let (own, own_hook, peer_hook) = match sender {
         End::A => (lane_a, hook_a, hook_b),
         End::B => (lane_b, hook_b, hook_a),
@@ -194,7 +194,7 @@ fn claim_direction(work: &mut Work) -> bool {
             let came_in = *own_hook & 1 == 0;
             if *peer_hook == 0 && came_in && matches!(work.direction, Direction::Egress) {
                 // What comes in and goes out again is for nobody here.
-                work.flow.set_local(sender.peer(), false);
+                work.record.flow.set_local(sender.peer(), false);
             }
             return false;
         }
@@ -202,9 +202,9 @@ fn claim_direction(work: &mut Work) -> bool {
         own.hook = short_hook(work.hook);
         let leaves = matches!(work.direction, Direction::Egress);
         let peer_unknown = *peer_hook == 0;
-        work.flow.set_local(sender, leaves);
+        work.record.flow.set_local(sender, leaves);
         if peer_unknown {
-            work.flow.set_local(sender.peer(), !leaves);
+            work.record.flow.set_local(sender.peer(), !leaves);
         }
     }
     own.at = at;

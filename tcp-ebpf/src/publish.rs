@@ -1,8 +1,8 @@
 //! Counters and events: what the agent learns.
 
 use tcp_common::{
-    End, Flow, FlowKey, FlowKey4, Ignored, Kind, Outcome, State, TableKey,
-    record::{Counters, Slot, event_flag, event_kind, mark, segment_kind},
+    End, Flow, FlowKey, FlowKey4, Ignored, Kind, Outcome, State,
+    record::{Counters, Record, event_flag, event_kind, mark, segment_kind},
 };
 
 use crate::{diagnostics, maps::Table as _, ring, verifier::number, work::Work};
@@ -58,12 +58,12 @@ fn count_transition(counters: &mut Counters, local: bool, from: &State, to: &Sta
 #[inline(always)]
 pub fn transition(outcome: &Outcome, work: &mut Work, counters: &mut Counters) {
     let told = mark::told_by(outcome);
-    work.flow.marks |= told;
+    work.record.flow.marks |= told;
     work.flags = (outcome.over as u32 * event_flag::OVER)
         | (outcome.established as u32 * event_flag::ESTABLISHED)
         | (outcome.restarted as u32 * event_flag::RESTARTED);
-    if !emit(event_kind::TRANSITION, outcome, work, &work.packet.key, &work.flow, counters) {
-        work.flow.marks &= !told;
+    if !emit(event_kind::TRANSITION, outcome, work, &work.packet.key, &work.record.flow, counters) {
+        work.record.flow.marks &= !told;
     }
 }
 
@@ -82,18 +82,18 @@ pub fn previous(work: &mut Work, counters: &mut Counters) {
 
 /// A flow had to make room for the one at hand, and nobody has told of its end yet.
 #[inline(always)]
-pub fn evicted<K: TableKey>(held: &Slot<K>, work: &mut Work, counters: &mut Counters) {
+pub fn evicted(key: &FlowKey, held: &Record, work: &mut Work, counters: &mut Counters) {
     let own = work.hook;
     let [a, b] = held.hooks;
     work.hook = if a > b { a } else { b };
-    emit_apart(event_kind::EVICTED, work, &held.key.flow_key(), &held.flow, counters);
+    emit_apart(event_kind::EVICTED, work, key, &held.flow, counters);
     work.hook = own;
 }
 
 /// The slot was busy: the agent applies the segment.
 #[inline(always)]
 pub fn deferred(work: &Work, counters: &mut Counters) -> Result<(), Ignored> {
-    if emit_apart(event_kind::DEFERRED, work, &work.packet.key, &work.flow, counters) {
+    if emit_apart(event_kind::DEFERRED, work, &work.packet.key, &work.record.flow, counters) {
         counters.deferred += 1;
         diagnostics::deferred(work);
         Ok(())

@@ -7,9 +7,9 @@ use core::ptr::{addr_of, addr_of_mut, read_volatile, write_volatile};
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use tcp_common::{
-    Flow, Ignored, Kind,
+    Ignored, Kind,
     flow::Prediction,
-    record::{Counters, Settings, Slot, mark},
+    record::{Counters, Record, Settings, Slot, mark},
     table::{self, Home, Memory, NOWHERE, Tag, Took, Word},
 };
 
@@ -149,12 +149,12 @@ pub fn take<K: Table>(work: &mut Work, settings: &Settings, counters: &mut Count
 /// Puts the flow back and lets go of the slot.
 #[inline(always)]
 pub fn give_back<K: Table>(phase: u64, work: &Work, settings: &Settings) {
-    let Some(slot) = K::slot(work.slot) else { return };
-    // SAFETY: the slot is this CPU's.
-    let held = unsafe { &mut *slot };
-    held.hooks = work.hooks;
-    held.flow = work.flow;
-    held.prediction = work.prediction;
+    let (Some(slot), Some(record)) = (K::slot(work.slot), K::record(work.slot)) else { return };
+    // SAFETY: the place is this CPU's.
+    unsafe {
+        *record = work.record;
+        (*slot).prediction = work.prediction;
+    }
     table::let_go(Maps::<K>::new(settings), slot, phase);
 }
 
@@ -162,6 +162,7 @@ pub fn give_back<K: Table>(phase: u64, work: &Work, settings: &Settings) {
 fn own_or_claim<K: Table>(key: &K, work: &mut Work, settings: &Settings, counters: &mut Counters) -> Taken {
     let maps = Maps::<K>::new(settings);
     let home = Home::of(key, &settings.secret, maps.places);
+    ask_for::<K>(home.index);
     let opens = !matches!(work.packet.segment.kind(), Kind::Rst);
     let mut yielded = 0;
     let took = table::take(maps, key, home, opens, || make_room(maps, home, work, counters), || yielded += 1);
@@ -182,13 +183,28 @@ fn own_or_claim<K: Table>(key: &K, work: &mut Work, settings: &Settings, counter
     }
 }
 
+/// Asks memory for all lines of a place at once, in which the flow will most likely be: there is no instruction for that,
+/// but a load that nothing waits for is one.
+#[inline(always)]
+fn ask_for<K: Table>(index: u32) {
+    let (Some(slot), Some(record)) = (K::slot(index), K::record(index)) else { return };
+    let lines: *const [[u64; 8]; 4] = record.cast();
+    // SAFETY: a map value; what is read is not used.
+    unsafe {
+        read_volatile(addr_of!((*slot).tag));
+        read_volatile(addr_of!((*lines)[0][0]));
+        read_volatile(addr_of!((*lines)[1][0]));
+        read_volatile(addr_of!((*lines)[2][0]));
+        read_volatile(addr_of!((*lines)[3][0]));
+    }
+}
+
 /// Begins with an empty flow. What the slot held is nobody's any more, and need not be read.
 #[inline(always)]
 fn begin(index: u32, work: &mut Work, settings: &Settings) -> Taken {
     work.slot = index;
     work.at_ns = clock::now_ns(settings);
-    work.hooks = [0; 2];
-    work.flow = Flow::EMPTY;
+    work.record = Record::EMPTY;
     work.prediction = Prediction::EMPTY;
     Taken::Owned
 }
@@ -200,15 +216,14 @@ fn begin(index: u32, work: &mut Work, settings: &Settings) -> Taken {
 fn check_out<K: Table>(index: u32, settle: bool, work: &mut Work, settings: &Settings) -> Taken {
     work.slot = index;
     work.at_ns = clock::now_ns(settings);
-    let Some(slot) = K::slot(index) else { return Taken::Busy };
-    // SAFETY: the slot is this CPU's.
-    let held = unsafe { &mut *slot };
+    let (Some(slot), Some(record)) = (K::slot(index), K::record(index)) else { return Taken::Busy };
+    // SAFETY: the place is this CPU's.
+    let (slot, record) = unsafe { (&mut *slot, &mut *record) };
     if settle {
-        held.prediction.settle(&mut held.flow);
+        slot.prediction.settle(&mut record.flow);
     }
-    work.hooks = held.hooks;
-    work.flow = held.flow;
-    work.prediction = held.prediction;
+    work.record = *record;
+    work.prediction = slot.prediction;
     Taken::Owned
 }
 
@@ -224,13 +239,16 @@ fn make_room<K: Table>(maps: Maps<K>, home: Home, work: &mut Work, counters: &mu
     if let Some(count) = counters.evicted.get_mut(opaque(phase.wrapping_sub(Tag::OVER) as usize)) {
         *count += 1;
     }
-    let Some(slot) = K::slot(home.at(step)) else { return NOWHERE };
-    // SAFETY: the slot is this CPU's.
-    let held = unsafe { &mut *slot };
     // A flood of SYNs must not drown the events of others.
-    if phase != Tag::HALF_OPEN && held.flow.marks & mark::CLOSE_REPORTED == 0 {
-        work.at_ns = clock::now_ns(settings());
-        publish::evicted(held, work, counters);
+    if phase != Tag::HALF_OPEN {
+        let index = home.at(step);
+        let (Some(slot), Some(record)) = (K::slot(index), K::record(index)) else { return NOWHERE };
+        // SAFETY: the place is this CPU's.
+        let (slot, record) = unsafe { (&*slot, &*record) };
+        if record.flow.marks & mark::CLOSE_REPORTED == 0 {
+            work.at_ns = clock::now_ns(settings());
+            publish::evicted(&slot.key.flow_key(), record, work, counters);
+        }
     }
     step
 }

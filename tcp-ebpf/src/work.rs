@@ -1,8 +1,9 @@
 //! What the stages of a packet's way hand on.
 
 use tcp_common::{
-    Flow, Ignored, Outcome,
+    Ignored, Outcome,
     flow::Prediction,
+    record::Record,
     table::Victim,
     wire::{self, Link},
 };
@@ -26,10 +27,9 @@ pub struct Work {
     pub outcome: Outcome,
     /// Flags of the event being written.
     pub flags: u32,
-    /// The flow, taken out of its slot.
-    pub flow: Flow,
+    /// The flow, and where it is seen, taken out of its place.
+    pub record: Record,
     pub prediction: Prediction,
-    pub hooks: [u32; 2],
 }
 
 /// Which way a packet goes at the interface.

@@ -114,6 +114,8 @@ impl Kernel {
             .override_global(aya_log::LEVEL, &log_level, true)
             .map_max_entries("FLOWS_V4", v4)
             .map_max_entries("FLOWS_V6", v6)
+            .map_max_entries("RECORDS_V4", v4)
+            .map_max_entries("RECORDS_V6", v6)
             .map_max_entries("DIRECTORY_V4", v4)
             .map_max_entries("DIRECTORY_V6", v6)
             .map_max_entries("EVENTS", cpus * ring_len)
@@ -130,8 +132,8 @@ impl Kernel {
             chain(&mut ebpf, "MACHINE_TC", &[ProgramName::MachineTc, ProgramName::CopiedTc])?,
         ];
         let secret = random_secret();
-        let part_v4 = Part::map(take(&mut ebpf, "FLOWS_V4")?, take(&mut ebpf, "DIRECTORY_V4")?, v4)?;
-        let part_v6 = Part::map(take(&mut ebpf, "FLOWS_V6")?, take(&mut ebpf, "DIRECTORY_V6")?, v6)?;
+        let part_v4 = Part::map(&mut ebpf, ["FLOWS_V4", "RECORDS_V4", "DIRECTORY_V4"], v4)?;
+        let part_v6 = Part::map(&mut ebpf, ["FLOWS_V6", "RECORDS_V6", "DIRECTORY_V6"], v6)?;
         let table = Arc::new(Table::new(part_v4, part_v6, rated, secret));
         let settings = Array::try_from(take(&mut ebpf, ".data")?).map_err(other("opening the settings"))?;
         let clocks = Array::try_from(take(&mut ebpf, "CLOCKS")?).map_err(other("opening the clocks"))?;

@@ -5,23 +5,35 @@
 use std::ptr;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
-use aya::maps::Map;
-use tcp_common::record::Slot;
+use aya::Ebpf;
+use tcp_common::flow::Prediction;
+use tcp_common::record::{Record, Slot, rest};
 use tcp_common::table::{self, Home, Memory, NOWHERE, Tag, Took, Victim, Word};
 use tcp_common::{Secret, TableKey};
 
-use super::KernelError;
 use super::mapped::Mapped;
+use super::{KernelError, take};
 
 /// The mapped table and its directory.
 pub(super) struct Part<K> {
     slots: Mapped<Slot<K>>,
+    records: Mapped<Record>,
     words: Mapped<u64>,
 }
 
 impl<K: TableKey> Part<K> {
-    pub(super) fn map(slots: Map, words: Map, places: u32) -> Result<Part<K>, KernelError> {
-        Ok(Part { slots: Mapped::map(slots, places)?, words: Mapped::map(words, places)? })
+    /// The maps of these names: slots, records, directory.
+    pub(super) fn map(
+        ebpf: &mut Ebpf,
+        names: [&'static str; 3],
+        places: u32,
+    ) -> Result<Part<K>, KernelError> {
+        let [slots, records, words] = names.map(|name| take(ebpf, name));
+        Ok(Part {
+            slots: Mapped::map(slots?, places)?,
+            records: Mapped::map(records?, places)?,
+            words: Mapped::map(words?, places)?,
+        })
     }
 
     pub(super) fn places(&self) -> u32 {
@@ -29,7 +41,7 @@ impl<K: TableKey> Part<K> {
     }
 
     pub(super) fn bytes(&self) -> usize {
-        self.slots.bytes() + self.words.bytes()
+        self.slots.bytes() + self.records.bytes() + self.words.bytes()
     }
 
     /// How many places are in each phase.
@@ -41,8 +53,8 @@ impl<K: TableKey> Part<K> {
         phases
     }
 
-    /// A consistent copy of a slot with its flow settled, or `None` where there is no flow.
-    pub(super) fn read(&self, index: u32) -> Option<Slot<K>> {
+    /// A consistent copy of what a place holds with its flow settled, or `None` where there is no flow.
+    pub(super) fn read(&self, index: u32) -> Option<(K, Record)> {
         for _ in 0..READ_TRIES {
             let before = self.load(index);
             if before.phase() == Tag::FREE {
@@ -53,13 +65,15 @@ impl<K: TableKey> Part<K> {
                 continue;
             }
             // SAFETY: in bounds and mapped; the bytes are plain integers, and a torn copy is thrown away below.
-            let mut copy = unsafe { ptr::read_volatile(self.slots.at(index)) };
+            let (mut slot, mut record) = unsafe {
+                (ptr::read_volatile(self.slots.at(index)), ptr::read_volatile(self.records.at(index)))
+            };
             fence(Ordering::Acquire);
             if self.load(index) == before {
                 if before.phase() == Tag::STEADY {
-                    copy.prediction.settle(&mut copy.flow);
+                    slot.prediction.settle(&mut record.flow);
                 }
-                return Some(copy);
+                return Some((slot.key, record));
             }
         }
         None
@@ -99,7 +113,8 @@ impl<K: TableKey> Part<K> {
                 let held = self.held(index, Tag(Tag::BUSY));
                 // From now on a successor knows that nobody but an agent had it.
                 self.store_tag(index, self.load(index).next(Tag::HELD));
-                held.slot.begin();
+                held.slot.prediction = Prediction::EMPTY;
+                *held.record = Record::EMPTY;
                 Some(held)
             }
             Took::Found(index, before) => {
@@ -112,20 +127,21 @@ impl<K: TableKey> Part<K> {
 
     /// A slot that has just been taken, with its flow settled.
     fn held(&self, index: u32, before: Tag) -> Held<'_, K> {
-        // SAFETY: the tag says that it is ours: nobody else writes the slot until it is let go.
-        let slot = unsafe { &mut *self.slots.at(index) };
+        // SAFETY: the tag says that it is ours: nobody else writes the place until it is let go.
+        let (slot, record) = unsafe { (&mut *self.slots.at(index), &mut *self.records.at(index)) };
         if before.phase() == Tag::STEADY {
-            slot.prediction.settle(&mut slot.flow);
+            slot.prediction.settle(&mut record.flow);
         }
-        Held { part: self, index, slot }
+        Held { part: self, index, slot, record }
     }
 
     /// Lets go of what an agent held when it was killed. Returns how many places that were.
     pub(super) fn release_held(&self) -> u32 {
         let mut count = 0;
         for index in 0..self.places() {
-            // SAFETY: only asked for where the place is ours to let go: nobody else writes the slot.
-            let rest = || unsafe { (*self.slots.at(index)).rest() };
+            // SAFETY: only asked for where the place is ours to let go: nobody else writes it.
+            let rest =
+                || unsafe { rest(&mut (*self.slots.at(index)).prediction, &(*self.records.at(index)).flow) };
             count += u32::from(table::release_held(self, index, rest));
         }
         count
@@ -226,12 +242,13 @@ pub(super) struct Held<'a, K> {
     part: &'a Part<K>,
     index: u32,
     pub(super) slot: &'a mut Slot<K>,
+    pub(super) record: &'a mut Record,
 }
 
 impl<K: TableKey> Held<'_, K> {
     /// Lets go of it, or ends its flow. Returns the tag that it leaves.
     pub(super) fn release(&mut self, retire: bool) -> Tag {
-        let phase = if retire { Tag::FREE } else { self.slot.rest() };
+        let phase = if retire { Tag::FREE } else { rest(&mut self.slot.prediction, &self.record.flow) };
         // Ours until it is stored.
         let tag = self.part.load(self.index).next(phase);
         if retire {

@@ -3,7 +3,7 @@
 use std::ops::{Deref, DerefMut};
 use std::ptr;
 
-use tcp_common::record::{Counters, Event, Slot, predicted, segment_kind};
+use tcp_common::record::{Counters, Event, Record, predicted, segment_kind};
 use tcp_common::table::{NOWHERE, Tag};
 use tcp_common::{Cause, Flow, FlowKey, FlowKey4, Secret, TableKey};
 
@@ -134,8 +134,8 @@ impl Table {
     /// A consistent copy of a slot, or `None` where there is no flow.
     pub fn read(&self, index: u32) -> Option<Entry> {
         match index.checked_sub(self.v4.places()) {
-            None => self.v4.read(index).map(|slot| entry(index, &slot)),
-            Some(in_v6) => self.v6.read(in_v6).map(|slot| entry(index, &slot)),
+            None => self.v4.read(index).map(|(key, record)| entry(index, key.flow_key(), &record)),
+            Some(in_v6) => self.v6.read(in_v6).map(|(key, record)| entry(index, key, &record)),
         }
     }
 
@@ -183,8 +183,8 @@ impl Table {
     }
 }
 
-fn entry<K: TableKey>(index: u32, slot: &Slot<K>) -> Entry {
-    Entry { index, key: slot.key.flow_key(), hooks: slot.hooks, flow: slot.flow }
+fn entry(index: u32, key: FlowKey, record: &Record) -> Entry {
+    Entry { index, key, hooks: record.hooks, flow: record.flow }
 }
 
 impl Either<'_> {
@@ -208,8 +208,8 @@ impl Owned<'_> {
     /// As in [`Entry::hooks`].
     pub fn hooks(&self) -> [u32; 2] {
         match &self.held {
-            Either::V4(held) => held.slot.hooks,
-            Either::V6(held) => held.slot.hooks,
+            Either::V4(held) => held.record.hooks,
+            Either::V6(held) => held.record.hooks,
         }
     }
 
@@ -232,8 +232,8 @@ impl Deref for Owned<'_> {
 
     fn deref(&self) -> &Flow {
         match &self.held {
-            Either::V4(held) => &held.slot.flow,
-            Either::V6(held) => &held.slot.flow,
+            Either::V4(held) => &held.record.flow,
+            Either::V6(held) => &held.record.flow,
         }
     }
 }
@@ -241,8 +241,8 @@ impl Deref for Owned<'_> {
 impl DerefMut for Owned<'_> {
     fn deref_mut(&mut self) -> &mut Flow {
         match &mut self.held {
-            Either::V4(held) => &mut held.slot.flow,
-            Either::V6(held) => &mut held.slot.flow,
+            Either::V4(held) => &mut held.record.flow,
+            Either::V6(held) => &mut held.record.flow,
         }
     }
 }
