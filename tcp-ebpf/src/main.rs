@@ -97,10 +97,22 @@ pub fn finwait_machine_tc(ctx: TcContext) -> i32 {
     TC_ACT_UNSPEC
 }
 
-/// Behind `finwait_machine_tc`, for a packet whose headers are not all in its linear part.
+/// Behind `finwait_machine_tc`, for a packet whose headers are not all in its linear part. To read a copy has the verifier walk
+/// so much that the rest is a program of its own.
 #[classifier]
 pub fn finwait_copied_tc(ctx: TcContext) -> i32 {
-    observe::observe_copied(&SkbPacket::new(&ctx));
+    if observe::read_copied(&SkbPacket::new(&ctx)) {
+        // SAFETY: as in `finwait_xdp`.
+        unsafe { maps::MACHINE_TC.tail_call(&ctx, 2) };
+        observe::nowhere_to_go();
+    }
+    TC_ACT_UNSPEC
+}
+
+/// Behind `finwait_copied_tc`, which has put what it has read in this CPU's `Work`.
+#[classifier]
+pub fn finwait_follow_tc(_ctx: TcContext) -> i32 {
+    observe::observe_read();
     TC_ACT_UNSPEC
 }
 

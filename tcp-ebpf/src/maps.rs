@@ -79,9 +79,9 @@ pub const COPIED: usize = 1088;
 #[map]
 pub static MACHINE_XDP: ProgramArray = ProgramArray::with_max_entries(1, 0);
 
-/// The programs behind the TC programs: the machine, and the machine on a copy of the headers.
+/// The programs behind the TC programs: the machine; what reads a copy of the headers; the machine on what that has read.
 #[map]
-pub static MACHINE_TC: ProgramArray = ProgramArray::with_max_entries(2, 0);
+pub static MACHINE_TC: ProgramArray = ProgramArray::with_max_entries(3, 0);
 
 /// What `finwait_clocks` has read.
 #[map]

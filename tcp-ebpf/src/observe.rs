@@ -73,30 +73,46 @@ pub fn observe_linear(packet: &SkbPacket<'_>) -> bool {
     true
 }
 
-/// What [`observe_linear`] has left.
+/// Reads what [`observe_linear`] has left, for [`observe_read`]. Returns false if that is all that there is to do.
 #[inline(always)]
-pub fn observe_copied(packet: &SkbPacket<'_>) {
-    let Some((work, settings, counters)) = desk() else { return };
+pub fn read_copied(packet: &SkbPacket<'_>) -> bool {
+    let Some((work, _, counters)) = desk() else { return false };
     let (link, direction) = (work.link, work.direction);
     let read = match packet.copied() {
         Some(copied) => read(&copied, packet, link, direction, work),
         None => Err(Ignored::Truncated),
     };
-    finish(read, work, settings, counters);
+    let is_read = read.is_ok();
+    if !is_read {
+        count(read, work, counters);
+    }
+    is_read
+}
+
+/// Follows the packet that [`read_copied`] has read.
+#[inline(always)]
+pub fn observe_read() {
+    let Some((work, settings, counters)) = desk() else { return };
+    finish(Ok(()), work, settings, counters);
 }
 
 #[inline(always)]
 fn finish(read: Result<(), Ignored>, work: &mut Work, settings: &Settings, counters: &mut Counters) {
-    counters.seen += 1;
     let mut verdict = read;
     if verdict.is_ok() {
         verdict = follow(work, settings, counters);
     }
+    count(verdict, work, counters);
+}
+
+#[inline(always)]
+fn count(verdict: Result<(), Ignored>, work: &Work, counters: &mut Counters) {
+    counters.seen += 1;
     match verdict {
         Ok(()) => counters.tracked += 1,
         Err(reason) => {
             publish::ignored(counters, reason);
-            diagnostics::ignored(work, reason);
+            diagnostics::tell(work, Some(reason));
         }
     }
 }

@@ -95,7 +95,7 @@ pub fn evicted(key: &FlowKey, held: &Record, work: &mut Work, counters: &mut Cou
 pub fn deferred(work: &Work, counters: &mut Counters) -> Result<(), Ignored> {
     if emit_apart(event_kind::DEFERRED, work, &work.packet.key, &work.record.flow, counters) {
         counters.deferred += 1;
-        diagnostics::deferred(work);
+        diagnostics::tell(work, None);
         Ok(())
     } else {
         Err(Ignored::Contended)

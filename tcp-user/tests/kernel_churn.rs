@@ -55,7 +55,7 @@ fn every_counter_agrees_after_a_churn() {
     });
     let mut mirror = Mirror::new(Arc::clone(&shared), events);
     let stop = AtomicBool::new(false);
-    std::thread::scope(|scope| {
+    let (connections, sent) = std::thread::scope(|scope| {
         let agent = scope.spawn(|| {
             while !stop.load(Relaxed) {
                 while mirror.drain() == BATCH {}
@@ -67,11 +67,14 @@ fn every_counter_agrees_after_a_churn() {
         let verdict = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| churn(&shared, seconds)));
         stop.store(true, Relaxed);
         agent.join().expect("the agent goes on");
-        verdict.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        verdict.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     });
+    // Only now: while the agent sweeps it holds places.
+    check(&shared, connections, sent);
 }
 
-fn churn(shared: &Shared, seconds: u64) {
+/// Returns how many connections there were, of how many segments.
+fn churn(shared: &Shared, seconds: u64) -> (u64, u64) {
     // The mirror has no use for it.
     let kernel = lock(&shared.kernel);
     let begun = Instant::now();
@@ -84,7 +87,7 @@ fn churn(shared: &Shared, seconds: u64) {
     let all_closed = || lock(&shared.tally).closed.iter().flatten().sum::<u64>() >= connections;
     until("every connection is over", all_closed);
     println!("{connections} connections, {sent} segments in {:?}", begun.elapsed());
-    check(&kernel, shared, connections, sent);
+    (connections, sent)
 }
 
 /// Both CPUs take both directions of every connection, in stages whose segments may come in any order.
@@ -161,8 +164,8 @@ fn run(kernel: &Kernel, stage: &[Vec<Sent>; 2]) {
     });
 }
 
-fn check(kernel: &Kernel, shared: &Shared, connections: u64, sent: u64) {
-    let counters = kernel.counters().expect("counters");
+fn check(shared: &Shared, connections: u64, sent: u64) {
+    let counters = lock(&shared.kernel).counters().expect("counters");
     let tally = lock(&shared.tally).clone();
     println!(
         "{} deferred, {} claims yielded, {:?} evicted, {:?} predicted",

@@ -129,7 +129,11 @@ impl Kernel {
         }
         let machines = [
             chain(&mut ebpf, "MACHINE_XDP", &[ProgramName::MachineXdp])?,
-            chain(&mut ebpf, "MACHINE_TC", &[ProgramName::MachineTc, ProgramName::CopiedTc])?,
+            chain(
+                &mut ebpf,
+                "MACHINE_TC",
+                &[ProgramName::MachineTc, ProgramName::CopiedTc, ProgramName::FollowTc],
+            )?,
         ];
         let secret = random_secret();
         let part_v4 = Part::map(&mut ebpf, ["FLOWS_V4", "RECORDS_V4", "DIRECTORY_V4"], v4)?;

@@ -19,15 +19,17 @@ pub enum ProgramName {
     MachineXdp,
     /// The machine behind the TC programs.
     MachineTc,
-    /// The same for packets whose headers are not in their linear part.
+    /// Reads packets whose headers are not in their linear part.
     CopiedTc,
+    /// The machine behind that one.
+    FollowTc,
     /// Reads the kernel's clocks, on request.
     Clocks,
 }
 
 impl ProgramName {
     /// Every program.
-    pub const ALL: [ProgramName; 9] = [
+    pub const ALL: [ProgramName; 10] = [
         ProgramName::Xdp,
         ProgramName::In,
         ProgramName::Out,
@@ -36,6 +38,7 @@ impl ProgramName {
         ProgramName::MachineXdp,
         ProgramName::MachineTc,
         ProgramName::CopiedTc,
+        ProgramName::FollowTc,
         ProgramName::Clocks,
     ];
 
@@ -50,6 +53,7 @@ impl ProgramName {
             ProgramName::MachineXdp => "finwait_machine_xdp",
             ProgramName::MachineTc => "finwait_machine_tc",
             ProgramName::CopiedTc => "finwait_copied_tc",
+            ProgramName::FollowTc => "finwait_follow_tc",
             ProgramName::Clocks => "finwait_clocks",
         }
     }
