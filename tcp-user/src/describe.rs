@@ -108,14 +108,17 @@ impl Describer<'_> {
         let started = |ns: u64| (ns != 0).then_some(ns);
         let time_wait_ns = flow.halves.iter().map(|half| half.time_wait_at_ns).filter(|&ns| ns != 0).min();
         let closed_ns = time_wait_ns.unwrap_or(ended_ns);
-        let established_until = started(flow.closing_ns).unwrap_or(ended_ns);
+        let closing_ns = flow.closing_seen_ns();
+        // Of a flow whose close was not seen from its beginning nobody knows how long it was open.
+        let open = (flow.closing_ns == 0 || closing_ns.is_some()).then_some(flow.established_ns);
+        let established_until = closing_ns.unwrap_or(ended_ns);
         Close {
             connection: self.connection(key, flow, interface),
             closed_at: Some(self.clock.wall(ended_ns)),
             durations_ms: Durations {
                 handshake: handshake_ns(flow).map(ms),
-                established: started(flow.established_ns).map(|ns| ms(established_until.saturating_sub(ns))),
-                closing: started(flow.closing_ns).map(|ns| ms(closed_ns.saturating_sub(ns))),
+                established: open.and_then(started).map(|ns| ms(established_until.saturating_sub(ns))),
+                closing: closing_ns.map(|ns| ms(closed_ns.saturating_sub(ns))),
                 time_wait: time_wait_ns.map(|ns| ms(ended_ns.saturating_sub(ns))),
             },
         }
@@ -166,8 +169,8 @@ impl Describer<'_> {
     }
 
     fn close_info(&self, flow: &Flow, client: End) -> Option<CloseInfo> {
-        let kind = flow.close_kind();
-        if kind == CloseKind::Open && flow.closing_ns == 0 {
+        let kind = flow.close_kind_seen();
+        if kind == Some(CloseKind::Open) && flow.closing_ns == 0 {
             return None;
         }
         let fins = match (flow.sent_fin(client), flow.sent_fin(client.peer())) {
@@ -186,7 +189,7 @@ impl Describer<'_> {
             aborter: flow.aborter().map(|end| side(end, client)),
             fins,
             complete: flow.complete(),
-            started_at: (flow.closing_ns != 0).then(|| self.clock.wall(flow.closing_ns)),
+            started_at: flow.closing_seen_ns().map(|ns| self.clock.wall(ns)),
         })
     }
 

@@ -155,15 +155,20 @@ impl Older {
         let close = connection.close.as_ref().map(|close| (close.kind, close.closer, close.aborter));
         let four_or_three = [CloseKind::Fin4Seg, CloseKind::Fin3Seg];
         match (self.before, self.after, close) {
-            (Before::Both, ..) => true,
-            (_, After::AbortByClient, Some((CloseKind::RstAbort, None, Some(Side::Client)))) => true,
-            (_, After::AbortByServer, Some((CloseKind::RstAbort, None, Some(Side::Server)))) => true,
-            (Before::Nothing, After::Close | After::CloseAtOnce, Some((kind, Some(Who::Server), None))) => {
-                four_or_three.contains(&kind)
+            // The ACK that would tell three segments from four had passed.
+            (Before::Both, _, Some((None, Some(Who::Server), None))) => {
+                connection.close.as_ref().is_some_and(|close| close.started_at.is_none())
             }
-            (Before::ServerHalf, _, Some((CloseKind::HalfClose, Some(Who::Server), None)))
-            | (Before::Orphan, _, Some((CloseKind::Fin4Seg, Some(Who::Server), None)))
-            | (Before::ClientHalf, _, Some((CloseKind::HalfClose, Some(Who::Client), None))) => true,
+            (_, After::AbortByClient, Some((Some(CloseKind::RstAbort), None, Some(Side::Client)))) => true,
+            (_, After::AbortByServer, Some((Some(CloseKind::RstAbort), None, Some(Side::Server)))) => true,
+            (
+                Before::Nothing,
+                After::Close | After::CloseAtOnce,
+                Some((Some(kind), Some(Who::Server), None)),
+            ) => four_or_three.contains(&kind),
+            (Before::ServerHalf, _, Some((Some(CloseKind::HalfClose), Some(Who::Server), None)))
+            | (Before::Orphan, _, Some((Some(CloseKind::Fin4Seg), Some(Who::Server), None)))
+            | (Before::ClientHalf, _, Some((Some(CloseKind::HalfClose), Some(Who::Client), None))) => true,
             _ => false,
         }
     }
@@ -279,7 +284,7 @@ fn a_fin_that_is_lost_again_and_again() {
         let Connection { server, client, close, .. } = older.in_list(&connections);
         let close = close.as_ref().map(|close| (close.kind, close.closer));
         (server.state, client.state) == (State::TimeWait, State::Closed)
-            && close == Some((CloseKind::Fin4Seg, Some(Who::Server)))
+            && close == Some((Some(CloseKind::Fin4Seg), Some(Who::Server)))
     });
     assert!(agree(&lab, &agent));
 }

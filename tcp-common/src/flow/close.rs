@@ -141,6 +141,23 @@ impl Flow {
         }
     }
 
+    /// How it was closed, as far as it was seen. `None` where a host has told that both ends have sent their FINs and the
+    /// segments that decide between three and four had passed before.
+    pub fn close_kind_seen(&self) -> Option<CloseKind> {
+        let kind = self.close_kind();
+        let untold = match self.closer() {
+            Closer::One(closer) => kind == CloseKind::Fin3Seg && self.half(closer.peer()).has(FIN_TOLD),
+            Closer::None | Closer::Both => false,
+        };
+        (!untold).then_some(kind)
+    }
+
+    /// When the close began, ns; `None` if it has not, or had before the flow was adopted from its socket.
+    pub fn closing_seen_ns(&self) -> Option<u64> {
+        let before = self.flow_has(flow_fact::ADOPTED) && self.closing_ns == self.opened_ns;
+        (self.closing_ns != 0 && !before).then_some(self.closing_ns)
+    }
+
     fn fin_kind(&self) -> CloseKind {
         let Closer::One(closer) = self.closer() else { return CloseKind::Simultaneous };
         let passive = self.half(closer.peer());

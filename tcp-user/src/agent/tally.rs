@@ -154,9 +154,9 @@ impl Tally {
             };
             self.resets[reason][Place::of(flow.is_local(aborter)) as usize] += 1;
         }
-        if flow.closing_ns != 0 {
+        if let Some(closing_ns) = flow.closing_seen_ns() {
             let ended_ns = flow.last_ns;
-            self.close.observe(seconds(ended_ns.saturating_sub(flow.closing_ns)));
+            self.close.observe(seconds(ended_ns.saturating_sub(closing_ns)));
             if flow.was_established() {
                 self.connection.observe(seconds(ended_ns.saturating_sub(flow.opened_ns)));
             }

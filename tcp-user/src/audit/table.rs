@@ -46,7 +46,7 @@ fn row(finding: &Finding, report: &Report) -> [String; 11] {
         or_dash(finding.conntrack.map(|conntrack| {
             format!("{}{}", conntrack.state, if conntrack.differs() { " (differs)" } else { "" })
         })),
-        or_dash(ours.map(|ours| ours.connection.close_kind().name().to_owned())),
+        or_dash(ours.map(|ours| ours.connection.close_word().to_owned())),
         or_dash(ours.map(idle).or_else(|| {
             let silent_ms = finding.kernel.as_ref()?.silent_ms?;
             Some(duration(f64::from(silent_ms)))

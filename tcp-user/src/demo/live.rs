@@ -91,7 +91,7 @@ fn find(kernel: &Kernel, client: SocketAddr, server: SocketAddr) -> Option<Seen>
     Some(Seen {
         client: flow.state(client_is),
         server: flow.state(client_is.peer()),
-        kind: flow.close_kind(),
+        kind: flow.close_kind().name(),
         closer: match flow.closer() {
             Closer::None => "none",
             Closer::One(end) => name(end),

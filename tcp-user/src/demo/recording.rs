@@ -52,7 +52,7 @@ fn seen(connection: &Connection) -> Seen {
     Seen {
         client: connection.client.state,
         server: connection.server.state,
-        kind: connection.close_kind(),
+        kind: connection.close_word(),
         closer: closer.map_or("none", |who| who.name()),
         incarnation: connection.incarnation,
     }

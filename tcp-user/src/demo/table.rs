@@ -4,7 +4,7 @@ use std::io::{self, Write as _};
 
 use anstyle::{AnsiColor, Style};
 use comfy_table::{ColumnConstraint, ContentArrangement, Table, presets};
-use tcp_common::{CloseKind, State};
+use tcp_common::State;
 
 use crate::lab::{Family, Scenario};
 use crate::output::state_style;
@@ -23,7 +23,7 @@ pub(super) struct Row {
 pub(super) struct Seen {
     pub(super) client: State,
     pub(super) server: State,
-    pub(super) kind: CloseKind,
+    pub(super) kind: &'static str,
     pub(super) closer: &'static str,
     pub(super) incarnation: u32,
 }
@@ -34,7 +34,7 @@ impl Row {
         self.ours.as_ref().is_some_and(|ours| {
             socket_state(ours.client) == self.kernel.0
                 && socket_state(ours.server) == self.kernel.1
-                && ours.kind.name() == self.scenario.kind
+                && ours.kind == self.scenario.kind
                 && ours.closer == self.scenario.closer
                 && ours.incarnation == self.scenario.incarnation
         })
@@ -48,7 +48,7 @@ impl Row {
         let [their_client, their_server] = kernels;
         let ours = |state: State| paint(state_style(state, true), state.rfc_name());
         let (kind, closer, client, server) = match &self.ours {
-            Some(seen) => (seen.kind.name(), seen.closer, ours(seen.client), ours(seen.server)),
+            Some(seen) => (seen.kind, seen.closer, ours(seen.client), ours(seen.server)),
             None => ("-", "-", paint(BAD, "not seen"), paint(BAD, "not seen")),
         };
         let what = self.scenario.summary.to_owned();

@@ -71,7 +71,7 @@ impl Test {
             Test::Host(ends, host) => ends.any(connection, |end| host.matches(end)),
             Test::Port(ends, operator, port) => ends.any(connection, |end| operator.holds(end.port, *port)),
             Test::Role(role, party) => role.is_of(*party, connection),
-            Test::Kind(kind) => connection.close_kind() == *kind,
+            Test::Kind(kind) => connection.close_kind() == Some(*kind),
             Test::Age(operator, limit) => {
                 connection.opened_at.is_some_and(|at| operator.holds(now.duration_since(at), *limit))
             }

@@ -1,7 +1,7 @@
 //! Facts as text for people. No cell holds a space, so that `awk` can count columns; an empty one is `-`.
 
 use super::palette::{self, Palette};
-use crate::view::{CloseInfo, CloseKind, Endpoint, Process, State, TimeWait};
+use crate::view::{CloseInfo, CloseKind, Endpoint, Process, State, TimeWait, UNSEEN};
 use anstyle::Style;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -66,8 +66,9 @@ pub(super) fn timer(time_wait: &TimeWait) -> Cell {
 pub(super) fn close(close: &CloseInfo) -> Cell {
     let mut text = match close.kind {
         // Begun, and nobody knows yet in which form it will end.
-        CloseKind::Open => "closing".to_owned(),
-        kind => kind.name().to_owned(),
+        Some(CloseKind::Open) => "closing".to_owned(),
+        Some(kind) => kind.name().to_owned(),
+        None => UNSEEN.to_owned(),
     };
     if let Some(closer) = close.closer {
         let _infallible = write!(text, ",closer={closer}");

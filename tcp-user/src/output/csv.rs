@@ -1,7 +1,9 @@
 //! Records as comma-separated values: the machine's words, an empty field where nothing is known.
 
 use super::cell::escape;
-use crate::view::{Close, CloseInfo, Connection, Durations, Endpoint, Event, Side, TimeWait, Transition};
+use crate::view::{
+    Close, CloseInfo, CloseKind, Connection, Durations, Endpoint, Event, Side, TimeWait, Transition,
+};
 use jiff::Timestamp;
 use std::io::{self, Write};
 
@@ -51,7 +53,7 @@ pub(super) const CONNECTION: &[Field<Connection>] = &[
     ("opened_at", |c| time(c.opened_at)),
     ("last_seen_at", |c| time(Some(c.last_seen_at))),
     ("handshake_ms", |c| text(c.handshake_ms)),
-    ("close_kind", |c| of(c, |close| Some(close.kind.name()))),
+    ("close_kind", |c| of(c, |close| close.kind.map(CloseKind::name))),
     ("closer", |c| of(c, |close| close.closer)),
     ("aborter", |c| of(c, |close| close.aborter)),
     ("fins", |c| of(c, |close| Some(close.fins))),
@@ -81,7 +83,7 @@ pub(super) const EVENT: &[Field<Event>] = &[
     ("from", |e| text(either(e, |t| Some(t.from.name()), |_| None))),
     ("to", |e| text(either(e, |t| Some(t.to.name()), |_| None))),
     ("cause", |e| either(e, |t| escape(&t.cause), |_| String::new())),
-    ("close_kind", |e| of_close(e, |c| of(&c.connection, |close| Some(close.kind.name())))),
+    ("close_kind", |e| of_close(e, |c| of(&c.connection, |close| close.kind.map(CloseKind::name)))),
     ("closer", |e| of_close(e, |c| of(&c.connection, |close| close.closer))),
     ("aborter", |e| of_close(e, |c| of(&c.connection, |close| close.aborter))),
     ("fins", |e| of_close(e, |c| of(&c.connection, |close| Some(close.fins)))),

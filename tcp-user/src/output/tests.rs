@@ -9,13 +9,13 @@ fn list(format: Format, palette: Palette, connections: &[Connection]) -> String 
     String::from_utf8(out).unwrap()
 }
 
-fn samples() -> [Connection; 3] {
+fn samples() -> [Connection; 4] {
     let mut reset = samples::close_wait();
     if let Some(close) = &mut reset.close {
-        close.kind = crate::view::CloseKind::RstAfterFin;
+        close.kind = Some(crate::view::CloseKind::RstAfterFin);
         close.aborter = Some(Side::Server);
     }
-    [samples::time_wait(), samples::established(), reset]
+    [samples::time_wait(), samples::established(), reset, samples::older()]
 }
 
 fn events(format: Format) -> String {
@@ -94,7 +94,7 @@ fn csv_reads_back() {
     let mut reader = ::csv::Reader::from_reader(text.as_bytes());
     let comm = reader.headers().unwrap().iter().position(|name| name == "comm").unwrap();
     let comms: Vec<String> = reader.records().map(|record| record.unwrap()[comm].to_owned()).collect();
-    assert_eq!(comms, ["curl", "evil\\u{1b}[31m \"x\",y", ""]);
+    assert_eq!(comms, ["curl", "evil\\u{1b}[31m \"x\",y", "", "curl"]);
 }
 
 #[test]

@@ -55,7 +55,7 @@ impl Records {
                     records.iter().rposition(is_ghost).filter(|_| records.len() > made.len())
                 {
                     let ghost = records.remove(ghost);
-                    tally.differ(Some(GHOST), ghost.close_kind().name().into(), || describe(&ghost));
+                    tally.differ(Some(GHOST), ghost.close_word().into(), || describe(&ghost));
                 }
             }
             // Of a tuple that was used more than once nobody says which of its connections it befell.
@@ -107,14 +107,14 @@ fn overtaken(
         return None;
     }
     match record.close_kind() {
-        CloseKind::RstAbort
+        Some(CloseKind::RstAbort)
             if expected.kinds == [CloseKind::RstAfterFin] && record.confidence == view::Confidence::Gap =>
         {
             Some(
                 "the FIN found its flow busy, the RST was before it (docs/FLOW_TABLE.md); `confidence` is `gap`",
             )
         }
-        CloseKind::Refused
+        Some(CloseKind::Refused)
             if expected.kinds.contains(&CloseKind::SynAbort)
                 && aborter.is_some_and(|side| {
                     let way = &ways[side as usize];
@@ -129,7 +129,7 @@ fn overtaken(
 
 /// An open that came to nothing.
 fn is_ghost(record: &Connection) -> bool {
-    matches!(record.close_kind(), CloseKind::SynAbort | CloseKind::SynTimeout | CloseKind::Refused)
+    matches!(record.close_kind(), Some(CloseKind::SynAbort | CloseKind::SynTimeout | CloseKind::Refused))
 }
 
 /// Wall time is computed anew for each answer, from a clock that never jumps.
@@ -162,7 +162,7 @@ fn compare_one(
     let aborter = said.and_then(|close| close.aborter).map(host);
     let kind = record.close_kind();
     let opener = host(view::Side::Client);
-    if expected.kinds.contains(&kind)
+    if kind.is_some_and(|kind| expected.kinds.contains(&kind))
         && closer == Ok(expected.closer)
         && aborter == expected.aborter
         && opener == plan.opener
@@ -173,7 +173,7 @@ fn compare_one(
         let what = format!(
             "{}: {} by {closer:?}, aborter {aborter:?}, expected {expected:?}, first {:?}",
             plan.ending.name(),
-            kind.name(),
+            record.close_word(),
             plan.first
         );
         tally.differ(why, what, || format!("{} {plan:?} {}", describe(record), history()));

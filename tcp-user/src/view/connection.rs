@@ -66,9 +66,9 @@ pub struct Endpoint {
 /// How a connection is closed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CloseInfo {
-    /// In which form; `open` until that is decided.
-    #[serde(with = "by_name")]
-    pub kind: CloseKind,
+    /// In which form; `open` until that is decided, `None` where the deciding segments passed before the agent started.
+    #[serde(with = "by_name::option")]
+    pub kind: Option<CloseKind>,
     /// Whose FIN came first, causally; `None` if there was none.
     pub closer: Option<Who>,
     /// Who sent the RST that ended it.
@@ -77,7 +77,7 @@ pub struct CloseInfo {
     pub fins: Fins,
     /// Whether both ends are done, or only wait for TIME-WAIT to pass.
     pub complete: bool,
-    /// When the first FIN or RST was seen.
+    /// When the first FIN or RST was seen; `None` if that was before the agent started.
     #[serde(with = "micros::option")]
     pub started_at: Option<Timestamp>,
 }
@@ -104,6 +104,9 @@ pub struct Process {
     pub unit: Option<String>,
 }
 
+/// What stands for a form of close that was not seen, where people read.
+pub const UNSEEN: &str = "unseen";
+
 impl Connection {
     /// One of its ends.
     pub fn end(&self, side: Side) -> &Endpoint {
@@ -123,9 +126,14 @@ impl Connection {
         (self.end(side).socket_address(), self.end(side.peer()).socket_address())
     }
 
-    /// The kind of its close, `open` while nobody has begun.
-    pub fn close_kind(&self) -> CloseKind {
-        self.close.as_ref().map_or(CloseKind::Open, |close| close.kind)
+    /// The kind of its close, `open` while nobody has begun; `None` if it was not seen.
+    pub fn close_kind(&self) -> Option<CloseKind> {
+        self.close.as_ref().map_or(Some(CloseKind::Open), |close| close.kind)
+    }
+
+    /// The same in a word.
+    pub fn close_word(&self) -> &'static str {
+        self.close_kind().map_or(UNSEEN, CloseKind::name)
     }
 }
 

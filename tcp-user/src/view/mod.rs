@@ -11,7 +11,7 @@ mod serial;
 mod states;
 mod words;
 
-pub use connection::{CloseInfo, Connection, Endpoint, Process, TimeWait};
+pub use connection::{CloseInfo, Connection, Endpoint, Process, TimeWait, UNSEEN};
 pub use event::{Close, Durations, Event, Peer, Transition};
 pub(crate) use serial::{by_name, micros};
 pub use states::{StateSet, UnknownState};

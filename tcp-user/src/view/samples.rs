@@ -39,7 +39,7 @@ pub(crate) fn time_wait() -> Connection {
         last_seen_at: at(46, 21.480003),
         handshake_ms: Some(0.31),
         close: Some(CloseInfo {
-            kind: CloseKind::Fin4Seg,
+            kind: Some(CloseKind::Fin4Seg),
             closer: Some(Who::Client),
             aborter: None,
             fins: Fins::Both,
@@ -49,6 +49,19 @@ pub(crate) fn time_wait() -> Connection {
         time_wait: Some(TimeWait { holder: Who::Client, expires_in_ms: 59210, restarts: 0 }),
         process: Some(Process { pid: 4242, comm: "curl".into(), unit: None }),
     }
+}
+
+/// The same, taken in from its socket after the close.
+pub(crate) fn older() -> Connection {
+    let mut connection = time_wait();
+    connection.confidence = Confidence::Midstream;
+    connection.opened_at = None;
+    connection.handshake_ms = None;
+    if let Some(close) = &mut connection.close {
+        close.kind = None;
+        close.started_at = None;
+    }
+    connection
 }
 
 /// Picked up mid-stream over IPv6, nobody closes; the server is here.
@@ -85,7 +98,7 @@ pub(crate) fn close_wait() -> Connection {
     connection.client.confirmed = false;
     connection.server.state = State::CloseWait;
     connection.close = Some(CloseInfo {
-        kind: CloseKind::Open,
+        kind: Some(CloseKind::Open),
         closer: Some(Who::Client),
         aborter: None,
         fins: Fins::Client,

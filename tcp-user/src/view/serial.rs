@@ -54,6 +54,28 @@ pub(crate) mod by_name {
             .find(|value| value.word() == word)
             .ok_or_else(|| de::Error::custom(format_args!("unknown {} `{word}`", T::WHAT)))
     }
+
+    /// The same where the value may be unknown.
+    pub(crate) mod option {
+        use super::*;
+
+        #[derive(Deserialize)]
+        #[serde(bound = "T: Named")]
+        struct Name<T: Named>(#[serde(with = "super")] T);
+
+        pub(crate) fn serialize<T: Named, S: Serializer>(
+            value: &Option<T>,
+            serializer: S,
+        ) -> Result<S::Ok, S::Error> {
+            value.map(T::word).serialize(serializer)
+        }
+
+        pub(crate) fn deserialize<'de, T: Named, D: Deserializer<'de>>(
+            deserializer: D,
+        ) -> Result<Option<T>, D::Error> {
+            Ok(Option::<Name<T>>::deserialize(deserializer)?.map(|Name(value)| value))
+        }
+    }
 }
 
 /// `serde(with)`: a moment as RFC 3339 in UTC, always with six digits of a second.

@@ -56,7 +56,7 @@ fn sections_follow_each_other() {
     let replayed = replay(file, Rules::RFC);
     assert_eq!(replayed.statistics.tracked, 11);
     let states = |connections: &[Connection]| {
-        connections.iter().map(|c| format!("{:?} {:?}", c.client.state, c.close_kind())).collect::<Vec<_>>()
+        connections.iter().map(|c| format!("{:?} {:?}", c.client.state, c.close_word())).collect::<Vec<_>>()
     };
     let whole = replay(pcap(Order::Little, Unit::Nano, 1, &frames), Rules::RFC);
     assert_eq!(states(&replayed.connections), states(&whole.connections));

@@ -90,7 +90,7 @@ fn check_close(connection: &Connection, expected: &Close, variant: Variant) -> R
     let closer = who(connection, close.and_then(|close| close.closer), variant);
     let aborter =
         close.and_then(|close| close.aborter).map_or("none", |side| name_of(connection, side, variant));
-    let kind = connection.close_kind().name();
+    let kind = connection.close_word();
     let complete = close.is_some_and(|close| close.complete);
     let sent = |name: &str| {
         let (word, side) =

@@ -102,7 +102,7 @@ fn forgotten_connections_are_listed_in_the_order_of_opening() {
     let report = replay(pcap(Order::Little, Unit::Nano, 1, &frames), Rules::AGENT);
     let ports: Vec<_> = report.connections.iter().map(|connection| connection.client.port).collect();
     assert_eq!(ports, [41_000, 42_000, 43_000]);
-    assert_eq!(report.connections[1].close_kind().name(), "syn_timeout");
+    assert_eq!(report.connections[1].close_word(), "syn_timeout");
     assert_eq!(report.statistics.connections, 3);
 }
 
