@@ -8,7 +8,17 @@ use frames::segment;
 use tcp_common::flow::flow_fact;
 use tcp_common::record::{Counters, event_kind};
 use tcp_common::table::places_for;
-use tcp_common::{End, Flags, Ignored, Rules, Segment, State};
+use tcp_common::{End, Flags, Ignored, Rules, Secret, Segment, State};
+
+/// The same places in every run: which flows share their reach, and so which make room, is a matter of chance. In some two
+/// of a thousand such floods one of the thousand handshakes that are under way would be the oldest in a newcomer's reach.
+const SECRET: Secret = Secret([
+    [0x9e37_79b9, 0x7f4a_7c15],
+    [0xbf58_476d, 0x1ce4_e5b9],
+    [0x94d0_49bb, 0x1331_11eb],
+    [0xd6e8_feb8, 0x6659_fd93],
+    [0xa076_1d64, 0x78bd_642f],
+]);
 
 fn load(max_flows: u32) -> Kernel {
     let options = LoadOptions {
@@ -16,6 +26,7 @@ fn load(max_flows: u32) -> Kernel {
         max_flows,
         max_flows_v6: max_flows,
         ring_bytes: 64 << 20,
+        secret: SECRET,
         ..LoadOptions::default()
     };
     let mut kernel = Kernel::load(&options).expect("loading the kernel programs (root needed)");

@@ -55,6 +55,9 @@ pub struct LoadOptions {
     pub ring_bytes: u32,
     /// Whether the programs tell the log, at debug level, of packets that they do not follow; [`Diagnostics`].
     pub diagnostics: bool,
+    /// What decides where a flow lies in the table, which must not be guessable from outside: random, but for a test that
+    /// wants the same places every time.
+    pub secret: Secret,
 }
 
 impl Default for LoadOptions {
@@ -65,6 +68,7 @@ impl Default for LoadOptions {
             max_flows_v6: 1 << 15,
             ring_bytes: 16 << 20,
             diagnostics: false,
+            secret: random_secret(),
         }
     }
 }
@@ -135,7 +139,7 @@ impl Kernel {
                 &[ProgramName::MachineTc, ProgramName::CopiedTc, ProgramName::FollowTc],
             )?,
         ];
-        let secret = random_secret();
+        let secret = options.secret;
         let part_v4 = Part::map(&mut ebpf, ["FLOWS_V4", "RECORDS_V4", "DIRECTORY_V4"], v4)?;
         let part_v6 = Part::map(&mut ebpf, ["FLOWS_V6", "RECORDS_V6", "DIRECTORY_V6"], v6)?;
         let table = Arc::new(Table::new(part_v4, part_v6, rated, secret));
@@ -316,7 +320,6 @@ fn load_program(ebpf: &mut Ebpf, name: ProgramName) -> Result<u32, KernelError> 
     }
 }
 
-/// A secret for the hash of the table: where a flow lies must not be guessable from outside.
 fn random_secret() -> Secret {
     use std::hash::{BuildHasher, Hasher};
     // The standard library's keys come from the system's random source.
