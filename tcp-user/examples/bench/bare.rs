@@ -13,6 +13,13 @@ pub(crate) fn pass(place: Place) -> Result<Program> {
     Program::load(place, &code)
 }
 
+/// Hands the packet on at a TC hook: what the hook costs by itself.
+pub(crate) fn hand_on() -> Result<Program> {
+    let mut code = Code::new();
+    code.with_value(Op::Move, 0, ACT_UNSPEC).exit();
+    Program::load(Place::Tc, &code)
+}
+
 /// Checks bounds, EtherType, header and protocol, then loads addresses, ports, seq, ack, flags, window and length.
 pub(crate) fn parse(place: Place, ipv6: bool) -> Result<Program> {
     let (data, end) = if place == Place::Xdp { (0, 4) } else { (76, 80) };
@@ -128,6 +135,8 @@ fn store_key(code: &mut Code, [address, other_address, port, other_port]: [u8; 4
 
 /// `XDP_PASS`; for TC any number will do.
 pub(crate) const PASS: i32 = 2;
+/// `TC_ACT_UNSPEC`
+const ACT_UNSPEC: i32 = -1;
 /// The register that points to the packet.
 pub(crate) const DATA: u8 = 7;
 /// On the stack.

@@ -63,13 +63,17 @@ impl Program {
 
     /// Puts it on an interface of this thread's namespace, in its driver, until the link is dropped.
     pub(crate) fn attach_xdp(&self, interface: u32) -> Result<OwnedFd> {
-        let mut request = NewLink {
-            program: u32::try_from(self.0.as_raw_fd())?,
-            interface,
-            attach_type: ATTACH_XDP,
-            flags: DRIVER_MODE,
-        };
-        Ok(owned(bpf(LINK_CREATE, &mut request).context("putting a program on an interface")?))
+        self.attach(interface, ATTACH_XDP, DRIVER_MODE).context("putting a program on an interface")
+    }
+
+    /// Puts it on TC ingress of such an interface, until the link is dropped; needs TCX, Linux 6.6.
+    pub(crate) fn attach_tc(&self, interface: u32) -> Result<OwnedFd> {
+        self.attach(interface, ATTACH_TCX_INGRESS, 0)
+    }
+
+    fn attach(&self, interface: u32, attach_type: u32, flags: u32) -> Result<OwnedFd> {
+        let program = u32::try_from(self.0.as_raw_fd())?;
+        Ok(owned(bpf(LINK_CREATE, &mut NewLink { program, interface, attach_type, flags })?))
     }
 
     /// Runs it over one frame, `repeat` times; the kernel's mean duration of a run, ns.
@@ -235,6 +239,8 @@ const MAP_UPDATE_ELEM: libc::c_long = 2;
 const PROG_LOAD: libc::c_long = 5;
 const PROG_TEST_RUN: libc::c_long = 10;
 const LINK_CREATE: libc::c_long = 28;
+/// `BPF_TCX_INGRESS`
+const ATTACH_TCX_INGRESS: u32 = 46;
 /// `XDP_FLAGS_DRV_MODE`
 const DRIVER_MODE: u32 = 1 << 2;
 /// `BPF_F_XDP_HAS_FRAGS`

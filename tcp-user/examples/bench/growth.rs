@@ -5,7 +5,7 @@ use anyhow::{Context as _, Result, ensure};
 use finwait::kernel::{Ingress, Kernel, LoadOptions, ProgramName};
 use serde_json::{Value, json};
 
-use crate::bare::HashTracker;
+use crate::bare::{self, HashTracker};
 use crate::bpf::Program;
 use crate::chase::Chase;
 use crate::conversation::{ACK, Conversation, OPENING};
@@ -19,10 +19,10 @@ pub(crate) fn measure(size: &Size) -> Result<Value> {
     let flows = that_fit(size.flows)?;
     let ground = Ground::new(flows.iter().copied().max().unwrap_or(1))?;
     let mut steps: Vec<Step> = flows.iter().map(|&flows| Step::new(&ground, flows)).collect::<Result<_>>()?;
-    let mut kernel = ground.kernel;
+    let (mut kernel, hand_on) = (ground.kernel, bare::hand_on()?);
     for _ in 0..size.long_rounds {
         for step in &mut steps {
-            step.round(&mut kernel, &ground.hosts, size.frames)?;
+            step.round(&mut kernel, &ground.hosts, &hand_on, size.frames)?;
         }
     }
     let values: Vec<Value> = steps.iter().map(Step::print).collect();
@@ -106,7 +106,7 @@ impl Step {
         })
     }
 
-    fn round(&mut self, kernel: &mut Kernel, hosts: &Hosts, frames: u32) -> Result<()> {
+    fn round(&mut self, kernel: &mut Kernel, hosts: &Hosts, hand_on: &Program, frames: u32) -> Result<()> {
         let cost = |source: &Source, way| cost(source, way, frames, self.flows);
         let before = kernel.counters()?.predicted[0][0];
         self.alone.add(PARSE, cost(&self.parse, Way::TestRun)?);
@@ -116,6 +116,9 @@ impl Step {
             self.live.add(STACK, cost(&self.pass, Way::Live)?);
             self.live.add(HASH, cost(&self.hash, Way::Live)?);
             self.live.add(FINWAIT, cost(&self.finwait, Way::Live)?);
+            if let Ok(_link) = hand_on.attach_tc(1) {
+                self.live.add(PASS_TC, cost(&self.pass, Way::Live)?);
+            }
             let attachment = kernel.attach("lo", 1, true, Ingress::Tc, false)?;
             self.live.add(FINWAIT_TC, cost(&self.pass, Way::Live)?);
             drop(attachment);
@@ -148,12 +151,18 @@ fn cost(source: &Source, way: Way, frames: u32, flows: u32) -> Result<f64> {
 /// What each adds, side by side, and how it grows.
 fn print_growth(steps: &[Step]) {
     println!("\nAdded to a packet, by the number of connections (live frames; ns)");
-    println!("{:<14}{:>12}{:>12}{:>12}{:>15}{:>12}", "", FINWAIT, FINWAIT_TC, HASH, CONNTRACK, CHASE);
+    println!(
+        "{:<14}{:>12}{:>14}{:>12}{:>12}{:>15}{:>12}",
+        "", FINWAIT, PASS_TC, FINWAIT_TC, HASH, CONNTRACK, CHASE
+    );
     for step in steps {
         let added = |name: &str| step.live.added(name, STACK).unwrap_or(f64::NAN);
-        let [ours, tc, hash, conntrack] = [FINWAIT, FINWAIT_TC, HASH, CONNTRACK].map(added);
+        let [ours, hook, tc, hash, conntrack] = [FINWAIT, PASS_TC, FINWAIT_TC, HASH, CONNTRACK].map(added);
         let miss = step.misses.median(CHASE).unwrap_or(f64::NAN);
-        println!("{:<14}{ours:>12.1}{tc:>12.1}{hash:>12.1}{conntrack:>15.1}{miss:>12.1}", step.flows);
+        println!(
+            "{:<14}{ours:>12.1}{hook:>14.1}{tc:>12.1}{hash:>12.1}{conntrack:>15.1}{miss:>12.1}",
+            step.flows
+        );
     }
     // In fewer the table would be in the caches nearest to the CPU.
     let (Some(from), Some(to)) = (steps.iter().find(|step| step.flows >= 10_000), steps.last()) else {
@@ -168,6 +177,8 @@ const PARSE: &str = "bare parse";
 const STACK: &str = "stack only";
 const HASH: &str = "BPF HASH";
 const FINWAIT: &str = "finwait XDP";
+/// Where there is TCX.
+const PASS_TC: &str = "TC pass only";
 const FINWAIT_TC: &str = "finwait TC";
 const CONNTRACK: &str = "nf_conntrack";
 const CHASE: &str = "a miss";
