@@ -30,6 +30,7 @@ fn busy() -> Snapshot {
         snapshot.tally.count_stay(index % 2 == 0, State::CloseWait, (seconds * 1e9) as u64);
         if index < 2 {
             snapshot.tally.lateness.observe(seconds);
+            snapshot.tally.sweep_pause.observe(seconds);
         }
     }
     snapshot

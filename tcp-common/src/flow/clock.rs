@@ -46,13 +46,17 @@ impl Flow {
 
     /// When the clock will next change something if no segment comes; `None` if it never will.
     pub fn next_deadline_ns(&self, rules: &Rules) -> Option<u64> {
-        let time_wait = [End::A, End::B].into_iter().filter_map(|end| self.time_wait_deadline_ns(end, rules));
-        let silence =
-            [End::A, End::B].into_iter().filter_map(|end| match self.silence_limit_ns(end, rules) {
+        let mut earliest = None;
+        for end in [End::A, End::B] {
+            let silence = match self.silence_limit_ns(end, rules) {
                 0 => None,
                 limit => Some(self.last_ns.saturating_add(limit)),
-            });
-        time_wait.chain(silence).min()
+            };
+            for deadline in [self.time_wait_deadline_ns(end, rules), silence].into_iter().flatten() {
+                earliest = Some(earliest.map_or(deadline, |earliest: u64| earliest.min(deadline)));
+            }
+        }
+        earliest
     }
 
     #[inline(always)]

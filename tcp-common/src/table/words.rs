@@ -101,6 +101,17 @@ impl Word {
         Word((self.0 | 1 << (step & 63)).wrapping_add(Word::ONE))
     }
 
+    /// The places of this home's flows, in a table of so many.
+    #[inline]
+    pub fn places(self, home: u32, places: u32) -> impl Iterator<Item = u32> {
+        let (home, mut steps) = (Home { index: home, places }, self.steps());
+        core::iter::from_fn(move || {
+            let step = steps.trailing_zeros();
+            steps &= steps.wrapping_sub(1);
+            (step < u64::BITS).then(|| home.at(step))
+        })
+    }
+
     /// What to add to take a flow away.
     #[inline(always)]
     pub const fn without(step: u32) -> u64 {

@@ -1,6 +1,7 @@
 //! The agent itself with very many connections: its CPU time and memory, a scrape, `finwait ls`, and the end of as many
 //! TIME-WAITs. It runs as its users run it; the connections are made by handing frames to its own XDP program.
 
+use std::fmt;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -172,9 +173,12 @@ impl Agent {
             late("0.1"),
             late("0.5")
         );
+        let pauses = Pauses::of(&page);
+        println!("the sweep's turns: {pauses}");
         Ok(json!({
             "time_waits": number, "cpu_waiting": waiting, "cpu_running_out": cpu, "ended": all,
             "within_0.1_s": late("0.1"), "within_0.5_s": late("0.5"), "within_1_s": within,
+            "sweep_turns": pauses.turns, "sweep_turns_by_pause": pauses.within,
         }))
     }
 
@@ -243,6 +247,35 @@ impl Agent {
     }
 }
 
+/// How long turns of the sweep kept events waiting.
+struct Pauses {
+    turns: u64,
+    /// Of them, those that took at most so long, seconds, and how many.
+    within: Vec<(String, u64)>,
+}
+
+impl Pauses {
+    fn of(page: &str) -> Pauses {
+        let count = |line: &str| line.rsplit_once(' ')?.1.parse().ok();
+        let bucket = |line: &str| {
+            let (bound, _) = line.strip_prefix(PAUSES)?.strip_prefix("_bucket{le=\"")?.split_once('"')?;
+            Some((bound.to_owned(), count(line)?))
+        };
+        let mut within: Vec<_> = page.lines().filter_map(bucket).collect();
+        let turns = within.pop().map_or(0, |(_, all)| all);
+        Pauses { turns, within }
+    }
+}
+
+impl fmt::Display for Pauses {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}; longer than", self.turns)?;
+        let longer = |(bound, within): &(String, u64)| format!(" {bound} s: {}", self.turns - within);
+        let each: Vec<_> = self.within.iter().map(longer).collect();
+        write!(f, "{}", each.join(","))
+    }
+}
+
 /// The most that a running process has had resident.
 fn peak_mb(pid: u32) -> Option<f64> {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
@@ -257,4 +290,5 @@ fn sum(page: &str, name: &str) -> u64 {
 }
 
 const LISTEN: &str = "127.0.0.1:9817";
+const PAUSES: &str = "finwait_sweep_pause_seconds";
 const IDLE: Duration = Duration::from_secs(5);

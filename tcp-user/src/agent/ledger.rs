@@ -1,7 +1,7 @@
 //! What the mirror remembers of each slot between two looks: when the clock has something to do there, which asks for no
 //! reading of the slot; its tag, so that a glance at it is mostly enough; and the census, so that a scrape needs no look.
 
-use std::ops::Range;
+use std::hint::black_box;
 
 use tcp_common::table::Tag;
 use tcp_common::{End, Flow, State};
@@ -18,15 +18,21 @@ pub struct Census {
     pub used: [[u64; 3]; 2],
 }
 
-/// A note of every slot: 24 octets, in arrays of what is read together. Zeros are the note of a free one.
+/// A note of every slot: 24 octets and a little, in arrays of what is read together. Zeros are the note of a free one.
 pub struct Ledger {
     ends: Vec<[Stay; 2]>,
     /// The tag at the last look, in short; 0: there was none.
     tags: Vec<u32>,
-    /// When the clock makes the next look needed, with no segment; [`NEVER`] or as [`due`] writes it.
-    dues: Vec<u32>,
+    /// When the clock makes the next look needed, with no segment.
+    dues: Vec<Due>,
+    /// The earliest of every [`BLOCK`] of them, or one that was: none comes before it.
+    earliest: Vec<Due>,
     census: Census,
 }
+
+/// A deadline on the monotonic clock, in steps of 2 to the [`STEP_BITS`] ns, counted down: the higher of two is the earlier
+/// one.
+type Due = i32;
 
 /// Where an end is and since when: ns in the upper bits, [`Place`] and state in the lower five. Zero: nowhere.
 #[derive(Clone, Copy, Default, PartialEq)]
@@ -37,9 +43,20 @@ const _: () = assert!(State::COUNT <= 16);
 impl Ledger {
     /// For a table of so many slots. A note that was never written costs no memory.
     pub fn new(slots: u32) -> Ledger {
+        let blocks = slots.div_ceil(BLOCK) as usize;
         let slots = slots as usize;
-        let ends = vec![[Stay::default(); 2]; slots];
-        Ledger { ends, tags: vec![0; slots], dues: vec![NEVER; slots], census: Census::default() }
+        Ledger {
+            ends: vec![[Stay::default(); 2]; slots],
+            tags: vec![0; slots],
+            dues: vec![NEVER; slots],
+            earliest: vec![NEVER; blocks],
+            census: Census::default(),
+        }
+    }
+
+    /// How many blocks of slots there are, by which the clock goes.
+    pub fn blocks(&self) -> u32 {
+        self.earliest.len() as u32
     }
 
     /// The census as of now.
@@ -47,23 +64,34 @@ impl Ledger {
         &self.census
     }
 
-    /// The first of these slots where the clock has something to do.
-    pub fn first_due(&self, slots: Range<u32>, now_ns: u64) -> Option<u32> {
-        let now_ms = ms(now_ns);
-        let is_due = |due: u32| due != NEVER && !is_before(now_ms, due);
-        let dues = &self.dues[slots.start as usize..slots.end as usize];
-        // First all of them without a branch, several at a time: mostly there is none.
-        if !dues.iter().fold(false, |any, &due| any | is_due(due)) {
-            return None;
+    /// Adds the slots of a block where the clock has something to do. It is in nobody's mind then: who could do nothing
+    /// there says so ([`Ledger::remind`]).
+    pub fn take_due(&mut self, block: u32, now_ns: u64, found: &mut Vec<u32>) {
+        let (now, earliest) = (due_by(now_ns), &mut self.earliest[block as usize]);
+        if *earliest < now {
+            return;
         }
-        Some(slots.start + dues.iter().position(|&due| is_due(due))? as u32)
+        let dues = self.dues.chunks(BLOCK as usize).nth(block as usize).unwrap_or_default();
+        let later = |due: Due| if due < now { due } else { NEVER };
+        // Without a branch, several at a time.
+        *earliest = dues.iter().fold(NEVER, |earliest, &due| earliest.max(later(due)));
+        found.extend((block * BLOCK..).zip(dues).filter(|&(_, &due)| due >= now).map(|(index, _)| index));
     }
 
-    /// A glance at the tag of a place of `family`: whether there must be a look.
-    pub fn glance(&mut self, index: u32, family: usize, tag: Tag) -> bool {
-        if tag.phase() == Tag::FREE {
-            self.free(index, family);
-        }
+    /// What is due at a slot is to be found again, if anything is.
+    pub fn remind(&mut self, index: u32) {
+        let earliest = &mut self.earliest[(index / BLOCK) as usize];
+        *earliest = (*earliest).max(self.dues[index as usize]);
+    }
+
+    /// Has the notes of a slot come to this CPU, beside those of others.
+    pub fn touch(&self, index: u32) {
+        let place = index as usize;
+        black_box((self.ends[place][0].0, self.tags[place], self.dues[place]));
+    }
+
+    /// A glance at the tag of a place: whether there must be a look.
+    pub fn glance(&self, index: u32, tag: Tag) -> bool {
         // Who holds it leaves another tag.
         tag.at_rest() && self.tags[index as usize] != short(tag)
     }
@@ -81,7 +109,8 @@ impl Ledger {
                 self.census.replace(stay, Stay::new(since_ns, place, state));
             }
         }
-        self.dues[index as usize] = due(due_ns, now_ns);
+        self.dues[index as usize] = due_at(due_ns);
+        self.remind(index);
     }
 
     /// Notes what an event or the clock did to the flow in a place, which the clock will change next at `due_ns`; the next
@@ -100,10 +129,8 @@ impl Ledger {
             self.tags[place] ^= OTHER_VERSION;
         }
         // A newer event may have been there: to look too early does no harm.
-        let due = due(due_ns, at_ns);
-        if self.dues[place] == NEVER || is_before(due, self.dues[place]) {
-            self.dues[place] = due;
-        }
+        self.dues[place] = self.dues[place].max(due_at(due_ns));
+        self.remind(index);
         [End::A, End::B].map(|end| {
             let (stay, from, to) =
                 (&mut self.ends[place][end as usize], from[end as usize], to[end as usize]);
@@ -183,33 +210,35 @@ impl Stay {
     }
 }
 
+/// Not before this time, in ns, and at most a step after it.
+fn due_at(ns: u64) -> Due {
+    after((ns >> STEP_BITS).saturating_add(1))
+}
+
+/// The latest deadline that has come.
+fn due_by(now_ns: u64) -> Due {
+    after(now_ns >> STEP_BITS)
+}
+
+/// What comes later than there are numbers for comes with the last one: then there are looks too many, but none too late.
+fn after(steps: u64) -> Due {
+    i32::MAX - steps.min(i32::MAX as u64 - 1) as i32
+}
+
 /// The phase of a tag in the lower four bits, of its version as many as there is room for. Never 0 for a tag at rest.
 fn short(tag: Tag) -> u32 {
     const { assert!(Tag::PHASES <= 16) };
     (tag.0 >> 16 << 4) as u32 | tag.phase() as u32
 }
 
-/// A deadline in ms of the monotonic clock, wrapping: rounded up, not in the past, no further ahead than a wrapping number can
-/// tell, and never [`NEVER`].
-fn due(due_ns: u64, now_ns: u64) -> u32 {
-    ms(due_ns.clamp(now_ns, now_ns.saturating_add(HORIZON_NS)).saturating_add(999_999)).max(1)
-}
-
-/// Of two wrapping times that are less than half of their range apart.
-fn is_before(one: u32, other: u32) -> bool {
-    one.wrapping_sub(other).cast_signed() < 0
-}
-
-fn ms(ns: u64) -> u32 {
-    (ns / 1_000_000) as u32
-}
-
+/// Slots that have one note of when the first of them is due: four cache lines of deadlines.
+const BLOCK: u32 = 64;
 /// The deadline of a slot without a flow.
-const NEVER: u32 = 0;
+const NEVER: Due = 0;
+/// Of the length of a step, 134 ms: nine years from boot have numbers.
+const STEP_BITS: u32 = 27;
 /// Makes a short tag another one of the same phase.
 const OTHER_VERSION: u32 = 1 << 31;
-/// A day: then a look is due in any case.
-const HORIZON_NS: u64 = 86_400_000_000_000;
 
 #[cfg(test)]
 mod tests {
@@ -235,40 +264,74 @@ mod tests {
     fn a_glance_is_enough_until_the_tag_is_another() {
         let mut ledger = Ledger::new(4);
         let open = flow(State::Established, State::Established);
-        assert!(ledger.glance(2, 0, tag(7)), "never looked at");
+        assert!(ledger.glance(2, tag(7)), "never looked at");
         ledger.note(2, 0, tag(7), &open, SECOND, 5 * SECOND);
-        assert!(!ledger.glance(2, 0, tag(7)));
-        assert!(ledger.glance(2, 0, tag(8)), "changed");
-        assert!(!ledger.glance(2, 0, Tag(8 << 16 | Tag::BUSY)), "being changed");
+        assert!(!ledger.glance(2, tag(7)));
+        assert!(ledger.glance(2, tag(8)), "changed");
+        assert!(!ledger.glance(2, Tag(8 << 16 | Tag::BUSY)), "being changed");
         ledger.moved(2, &open, [State::SynSent; 2], [State::Established; 2], SECOND, u64::MAX);
-        assert!(ledger.glance(2, 0, tag(7)), "an event told of it");
+        assert!(ledger.glance(2, tag(7)), "an event told of it");
+    }
+
+    /// The slots that are due, each reminded of.
+    fn due(ledger: &mut Ledger, now_ns: u64) -> Vec<u32> {
+        let mut found = Vec::new();
+        (0..ledger.blocks()).for_each(|block| ledger.take_due(block, now_ns, &mut found));
+        found.iter().for_each(|&index| ledger.remind(index));
+        found
+    }
+
+    /// A time, and the beginning of the step after it, when what was due then is seen to be.
+    fn after(seconds: u64) -> (u64, u64) {
+        let ns = seconds * SECOND;
+        (ns, ((ns >> STEP_BITS) + 1) << STEP_BITS)
     }
 
     #[test]
     fn the_clock_comes_to_a_slot_when_its_flow_is_due_and_not_before() {
-        let mut ledger = Ledger::new(4);
+        let mut ledger = Ledger::new(3 * BLOCK + 1);
+        let far = 3 * BLOCK;
         let open = flow(State::Established, State::Established);
         let opening = ([State::SynSent; 2], [State::Established; 2]);
-        assert_eq!(ledger.first_due(0..4, u64::MAX), None, "nothing there");
-        ledger.note(2, 0, tag(7), &open, SECOND, 5 * SECOND);
-        assert_eq!(ledger.first_due(0..4, 5 * SECOND - 1_000_000), None);
-        assert_eq!(ledger.first_due(0..4, 5 * SECOND), Some(2));
-        assert_eq!(ledger.first_due(3..4, 5 * SECOND), None, "another slot");
-        ledger.moved(2, &open, opening.0, opening.1, SECOND, 3 * SECOND);
-        assert_eq!(ledger.first_due(0..4, 3 * SECOND), Some(2), "an event told of an earlier deadline");
-        ledger.moved(2, &open, opening.0, opening.1, SECOND, 4 * SECOND);
-        assert_eq!(ledger.first_due(0..4, 3 * SECOND), Some(2), "an older one may come after it");
+        assert!(due(&mut ledger, u64::MAX).is_empty(), "nothing there");
+        let (five, after_five) = after(5);
+        ledger.note(2, 0, tag(7), &open, SECOND, five);
+        assert!(due(&mut ledger, five).is_empty());
+        assert_eq!(due(&mut ledger, after_five), [2]);
+        assert_eq!(due(&mut ledger, after_five), [2], "until it is seen to");
+        let ((three, after_three), (four, after_four)) = (after(3), after(4));
+        ledger.moved(2, &open, opening.0, opening.1, SECOND, three);
+        assert_eq!(due(&mut ledger, after_three), [2], "an event told of an earlier deadline");
+        ledger.moved(2, &open, opening.0, opening.1, SECOND, four);
+        assert_eq!(due(&mut ledger, after_three), [2], "an older one may come after it");
         ledger.moved(1, &open, opening.0, opening.1, SECOND, 0);
-        assert_eq!(ledger.first_due(0..4, SECOND + 1_000_000), Some(1), "what was due long ago is due now");
+        assert_eq!(due(&mut ledger, SECOND), [1], "what was due long ago is due now");
         ledger.free(1, 0);
+        ledger.note(far, 0, tag(7), &open, SECOND, four);
         ledger.note(2, 0, tag(7), &open, SECOND, u64::MAX);
-        assert_eq!(ledger.first_due(0..4, HORIZON_NS), None);
-        let later = SECOND + HORIZON_NS + 1_000_000;
-        assert_eq!(ledger.first_due(0..4, later), Some(2), "a day later in any case");
-        let wraps = (1 << 32) * 1_000_000;
-        ledger.note(2, 0, tag(7), &open, wraps - SECOND, wraps);
-        assert_eq!(ledger.first_due(0..4, wraps - 1_000_000), None);
-        assert_eq!(ledger.first_due(0..4, wraps + 1_000_000), Some(2), "the number is 0 for never only");
+        assert!(due(&mut ledger, four).is_empty());
+        assert_eq!(due(&mut ledger, after_four), [far], "another block");
+        assert_eq!(due(&mut ledger, 200_000_000 * SECOND), [far], "the other one will never be due");
+        ledger.free(far, 0);
+        assert!(due(&mut ledger, 200_000_000 * SECOND).is_empty());
+    }
+
+    #[test]
+    fn the_clock_passes_by_a_block_until_its_first_slot_is_due() {
+        let mut ledger = Ledger::new(2 * BLOCK);
+        let open = flow(State::Established, State::Established);
+        let [two, three, nine] = [2, 3, 9].map(|seconds| due_at(seconds * SECOND));
+        ledger.note(5, 0, tag(7), &open, SECOND, 3 * SECOND);
+        ledger.note(6, 0, tag(7), &open, SECOND, 2 * SECOND);
+        assert_eq!(ledger.earliest, [two, NEVER]);
+        ledger.note(6, 0, tag(8), &open, SECOND, 9 * SECOND);
+        assert_eq!(ledger.earliest, [two, NEVER], "too early does no harm");
+        assert!(due(&mut ledger, after(2).1).is_empty());
+        assert_eq!(ledger.earliest, [three, NEVER]);
+        ledger.take_due(0, 4 * SECOND, &mut Vec::new());
+        assert_eq!(ledger.earliest, [nine, NEVER], "who takes one has it");
+        ledger.remind(5);
+        assert_eq!(ledger.earliest, [three, NEVER]);
     }
 
     #[test]
@@ -301,7 +364,6 @@ mod tests {
         assert_eq!(endpoints[Place::Local as usize][State::SynSent as usize], 1);
         ledger.note(0, 0, Tag(2 << 16 | Tag::OVER), &flow(State::Closed, State::Closed), 4_000, u64::MAX);
         ledger.free(3, 1);
-        assert!(!ledger.glance(3, 1, Tag(9 << 16)));
         assert_eq!(ledger.census().used, [[0, 0, 1], [0; 3]]);
         assert_eq!(ledger.census().endpoints, [[0; State::COUNT]; 2]);
     }

@@ -26,7 +26,7 @@ pub struct Mirror {
     ledger: Ledger,
     clock: Walk,
     glances: Walk,
-    /// Places that are to be glanced at in haste, as at the start and after a loss.
+    /// Homes whose flows are to be glanced at in haste, as at the start and after a loss.
     unknown: u32,
     /// Next expected event of each CPU.
     sequences: Vec<u64>,
@@ -37,10 +37,11 @@ impl Mirror {
     /// Takes the rings.
     pub fn new(shared: Arc<Shared>, events: Events) -> Mirror {
         let places = shared.table.places();
+        let ledger = Ledger::new(places);
         Mirror {
             events: Some(events),
-            ledger: Ledger::new(places),
-            clock: Walk::round(places),
+            clock: Walk::round(ledger.blocks()),
+            ledger,
             glances: Walk::round(places),
             unknown: places,
             sequences: Vec::new(),
@@ -49,10 +50,18 @@ impl Mirror {
         }
     }
 
+    /// How many events the ring of a CPU holds.
+    pub fn ring_len(&self) -> u32 {
+        self.events.as_ref().map_or(0, Events::ring_len)
+    }
+
     /// Takes at most [`BATCH`] events. Returns how many there were.
     pub fn drain(&mut self) -> usize {
         let Some(mut events) = self.events.take() else { return 0 };
-        let count = events.drain(BATCH, |event| {
+        let count = events.drain_looking_ahead(BATCH, |event, ahead| {
+            if let Some(index) = ahead.and_then(|ahead| self.shared.table.place_of(ahead)) {
+                self.ledger.touch(index);
+            }
             self.note_sequence(event);
             self.take(event);
         });
@@ -80,7 +89,8 @@ impl Mirror {
             event_kind::TRANSITION => {
                 let (from, to) = (states(event.from), states(event.to));
                 if let Some(index) = self.shared.table.index_of(event) {
-                    self.count_stays(index, &event.flow, from, to, event.at_ns);
+                    let due_ns = sweep::due_ns(&event.flow, &self.shared.rules);
+                    self.count_stays(index, &event.flow, from, to, event.at_ns, due_ns);
                 }
                 if self.shared.watchers.receiver_count() > 0 {
                     let cause = Cause::from_u8(event.cause).unwrap_or(Cause::Nothing);
@@ -109,8 +119,16 @@ impl Mirror {
     }
 
     /// Counts how long the ends that moved had been in the states before.
-    fn count_stays(&mut self, index: u32, flow: &Flow, from: [State; 2], to: [State; 2], at_ns: u64) {
-        let stays = self.ledger.moved(index, flow, from, to, at_ns, sweep::due_ns(flow, &self.shared.rules));
+    fn count_stays(
+        &mut self,
+        index: u32,
+        flow: &Flow,
+        from: [State; 2],
+        to: [State; 2],
+        at_ns: u64,
+        due_ns: u64,
+    ) {
+        let stays = self.ledger.moved(index, flow, from, to, at_ns, due_ns);
         let tally = lock(&self.shared.tally);
         for end in [End::A, End::B] {
             if let Some(ns) = stays[end as usize] {

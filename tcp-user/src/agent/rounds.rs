@@ -53,6 +53,7 @@ impl Drop for Rounds {
 
 fn go_round(mut mirror: Mirror, mut diagnostics: Option<Diagnostics>, stop: &AtomicBool) {
     let mut watchdog = Watchdog::new();
+    let many = (mirror.ring_len() / PART_FILLED) as usize;
     let (mut pause, mut swept_at) = (LONGEST_PAUSE, Instant::now());
     while !stop.load(Ordering::Relaxed) {
         let count = mirror.drain();
@@ -63,7 +64,7 @@ fn go_round(mut mirror: Mirror, mut diagnostics: Option<Diagnostics>, stop: &Ato
             diagnostics.flush();
         }
         watchdog.progressed();
-        pause = if count >= MANY || rest { SHORTEST_PAUSE } else { (pause * 2).min(LONGEST_PAUSE) };
+        pause = if count >= many || rest { SHORTEST_PAUSE } else { (pause * 2).min(LONGEST_PAUSE) };
         if count < BATCH {
             thread::sleep(pause);
         }
@@ -95,5 +96,6 @@ impl Watchdog {
 const LONGEST_PAUSE: Duration = Duration::from_millis(8);
 /// While there is much to do.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
-/// Events of a round that make the next one come soon.
-const MANY: usize = 256;
+/// The part of a ring that one pause may fill: with more events the next round comes soon. To wake up costs as much as some
+/// hundred events, so with fewer it need not.
+const PART_FILLED: u32 = 8;

@@ -88,6 +88,8 @@ pub struct Tally {
     pub state: [[Histogram; State::COUNT]; 2],
     /// How late the clock ended something, seconds.
     pub lateness: Histogram,
+    /// How long a turn of the sweep kept events waiting, seconds.
+    pub sweep_pause: Histogram,
 }
 
 impl Default for Tally {
@@ -110,6 +112,7 @@ impl Default for Tally {
             close: seconds(&[0.0001, 0.001, 0.01, 0.1, 1.0, 10.0, 60.0, 600.0]),
             state: array::from_fn(|_| array::from_fn(|_| seconds(&STAYS))),
             lateness: seconds(&[0.01, 0.1, 0.5, 1.0, 2.0, 5.0, 30.0]),
+            sweep_pause: seconds(&[0.0001, 0.00025, 0.0005, 0.001, 0.005, 0.05]),
         }
     }
 }

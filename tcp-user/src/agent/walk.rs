@@ -31,7 +31,7 @@ impl Walk {
     }
 
     /// The next stride: at least one place, at most [`STRIDE`], and not across the table's end.
-    pub(super) fn next_places(&self) -> Range<u32> {
+    pub(super) fn next_stride(&self) -> Range<u32> {
         let count = (self.owed / PARTS).clamp(1, u64::from(STRIDE)) as u32;
         self.next..self.places.min(self.next + count)
     }
@@ -56,7 +56,7 @@ mod tests {
     fn catch_up(walk: &mut Walk) -> u32 {
         let mut gone = 0;
         while walk.is_behind() {
-            let Range { start, end } = walk.next_places();
+            let Range { start, end } = walk.next_stride();
             assert!(start < end && end <= walk.places && end - start <= STRIDE);
             walk.came_to(end);
             gone += end - start;
@@ -95,6 +95,6 @@ mod tests {
         let mut walk = Walk::round(u32::MAX);
         walk.time_passed(Duration::from_secs(1), 1_000_000_000);
         walk.came_to(100);
-        assert_eq!(walk.next_places(), 100..100 + STRIDE);
+        assert_eq!(walk.next_stride(), 100..100 + STRIDE);
     }
 }

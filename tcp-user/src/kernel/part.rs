@@ -2,6 +2,7 @@
 //!
 //! The protocol is [`tcp_common::table`]'s; here is the memory that it works on.
 
+use std::ops::Range;
 use std::ptr;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
@@ -160,12 +161,28 @@ impl<K: TableKey> Part<K> {
         Memory::tag(self, index)
     }
 
-    /// The tags of places from `first` on.
-    pub(super) fn load_all(&self, first: u32, tags: &mut [Tag]) {
-        for (index, tag) in (first..).zip(tags) {
-            *tag = Tag(self.tag_of(index).load(Ordering::Relaxed));
+    /// Adds the places of the flows that the directory lists for these homes, each with its tag.
+    pub(super) fn list(&self, homes: Range<u32>, found: &mut Vec<(u32, Tag)>) {
+        let first = found.len();
+        for home in homes {
+            let word = Word(self.word_of(home).load(Ordering::Relaxed));
+            found.extend(word.places(home, self.places()).map(|index| (index, Tag(0))));
+        }
+        // All at once, so that they come from memory side by side.
+        for (index, tag) in &mut found[first..] {
+            *tag = Tag(self.tag_of(*index).load(Ordering::Relaxed));
         }
         fence(Ordering::Acquire);
+    }
+
+    /// Reads something of each cache line of a place, and waits for none: so those of several places come side by side.
+    pub(super) fn touch(&self, index: u32) {
+        let (slot, record) = (self.slots.at(index).cast::<u8>(), self.records.at(index).cast::<u8>());
+        let lines = (0..size_of::<Slot<K>>()).step_by(LINE).map(|at| slot.wrapping_add(at));
+        for line in lines.chain((0..size_of::<Record>()).step_by(LINE).map(|at| record.wrapping_add(at))) {
+            // SAFETY: in bounds and mapped; what is read is not used.
+            unsafe { ptr::read_volatile(line) };
+        }
     }
 
     fn tag_of(&self, index: u32) -> &AtomicU64 {
@@ -260,6 +277,8 @@ impl<K: TableKey> Held<'_, K> {
     }
 }
 
+/// A cache line's octets.
+const LINE: usize = 64;
 /// A kernel program holds a slot for well under a microsecond.
 const READ_TRIES: u32 = 10_000;
 /// Of as many tries each, with somebody else's turn between.

@@ -1,6 +1,6 @@
 //! The flow tables of both families as one. Read, expired and listed without system calls.
 
-use std::ops::{Deref, DerefMut};
+use std::ops::{Deref, DerefMut, Range};
 use std::ptr;
 
 use tcp_common::record::{Counters, Event, Record, predicted, segment_kind};
@@ -80,10 +80,13 @@ impl Table {
 
     /// The slot that an event names, or where its flow is by now.
     pub fn index_of(&self, event: &Event) -> Option<u32> {
-        if event.slot == NOWHERE {
-            return self.find(&event.key);
-        }
-        Some(if event.key.family == 4 { event.slot } else { self.v4.places() + event.slot })
+        self.place_of(event).or_else(|| self.find(&event.key))
+    }
+
+    /// The slot that an event names, if it names one.
+    pub fn place_of(&self, event: &Event) -> Option<u32> {
+        let first = if event.key.family == 4 { 0 } else { self.v4.places() };
+        (event.slot != NOWHERE).then(|| first + event.slot)
     }
 
     /// The slot of a flow, found as the kernel programs find it.
@@ -110,16 +113,20 @@ impl Table {
         usize::from(index >= self.v4.places())
     }
 
-    /// How many of them are IPv4's, which come first.
-    pub fn places_v4(&self) -> u32 {
-        self.v4.places()
+    /// Adds the places of the flows that have their homes at these places, each with its tag. Every flow has one home.
+    pub fn list(&self, homes: Range<u32>, found: &mut Vec<(u32, Tag)>) {
+        let in_v4 = self.v4.places();
+        self.v4.list(homes.start.min(in_v4)..homes.end.min(in_v4), found);
+        let first = found.len();
+        self.v6.list(homes.start.max(in_v4) - in_v4..homes.end.max(in_v4) - in_v4, found);
+        found[first..].iter_mut().for_each(|(index, _)| *index += in_v4);
     }
 
-    /// The tags of places of one family, from `first` on.
-    pub fn tags(&self, first: u32, tags: &mut [Tag]) {
-        match first.checked_sub(self.v4.places()) {
-            None => self.v4.load_all(first, tags),
-            Some(in_v6) => self.v6.load_all(in_v6, tags),
+    /// Has the memory of a place come to this CPU, beside that of others.
+    pub fn touch(&self, index: u32) {
+        match index.checked_sub(self.v4.places()) {
+            None => self.v4.touch(index),
+            Some(in_v6) => self.v6.touch(in_v6),
         }
     }
 

@@ -97,6 +97,12 @@ pub(super) const TABLE: &[Family] = &[
         data: Data::Seconds(|snapshot| vec![(Vec::new(), &snapshot.tally.lateness)]),
     },
     Family {
+        name: "sweep_pause",
+        help: "How long a turn of the agent's sweep through the table kept events waiting",
+        labels: &[],
+        data: Data::Seconds(|snapshot| vec![(Vec::new(), &snapshot.tally.sweep_pause)]),
+    },
+    Family {
         name: "segments",
         help: "Segments given to a connection; a packet that offload made of several counts as several",
         labels: &["direction", "kind"],

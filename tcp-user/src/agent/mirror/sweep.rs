@@ -29,50 +29,46 @@ impl Mirror {
             self.end_what_is_due(now_ns);
         }
         self.glances.time_passed(elapsed, if self.unknown == 0 { GLANCE_NS } else { HASTE_NS });
-        let begun = Instant::now();
-        while self.glances.is_behind() && begun.elapsed() < TURN {
+        let glances_begun = Instant::now();
+        while self.glances.is_behind() && glances_begun.elapsed() < TURN {
             self.glance();
         }
         self.ledger.census().clone_into(&mut lock(&self.shared.census));
+        lock(&self.shared.tally).sweep_pause.observe(begun.elapsed().as_secs_f64());
         self.clock.is_behind() || self.glances.is_behind()
     }
 
-    /// Looks at those of the next places whose time has come; of those that are all to be passed by it takes many strides.
+    /// Looks at those places of the next blocks whose time has come, of some [`FEW`] at most.
     fn end_what_is_due(&mut self, now_ns: u64) {
-        for _ in 0..STRIDES {
-            let Range { mut start, end } = self.clock.next_places();
-            let mut passed_by = true;
-            while let Some(index) = self.ledger.first_due(start..end, now_ns) {
-                self.look_at(index);
-                start = index + 1;
-                passed_by = false;
-            }
-            self.clock.came_to(end);
-            if !passed_by || !self.clock.is_behind() {
-                return;
-            }
+        let Range { start, end } = self.clock.next_stride();
+        let (mut due, mut next) = (Vec::new(), start);
+        while next < end && due.len() < FEW {
+            self.ledger.take_due(next, now_ns, &mut due);
+            next += 1;
         }
+        self.look_at_all(&due);
+        due.iter().for_each(|&index| self.ledger.remind(index));
+        self.clock.came_to(next);
     }
 
-    /// Glances at the tags of the next places, and looks at those that are others than they were.
+    /// Glances at the tags of the flows of the next homes, and looks at those that are others than they were.
     fn glance(&mut self) {
-        let table = Arc::clone(&self.shared.table);
-        let Range { start, mut end } = self.glances.next_places();
-        let family = table.family(start);
-        if family == 0 {
-            end = end.min(table.places_v4());
+        let homes = self.glances.next_stride();
+        let mut flows = Vec::with_capacity(STRIDE as usize);
+        self.shared.table.list(homes.clone(), &mut flows);
+        flows.retain(|&(index, tag)| self.ledger.glance(index, tag));
+        let changed: Vec<_> = flows.into_iter().map(|(index, _)| index).collect();
+        self.look_at_all(&changed);
+        self.unknown = self.unknown.saturating_sub(homes.len() as u32);
+        self.glances.came_to(homes.end);
+    }
+
+    fn look_at_all(&mut self, places: &[u32]) {
+        for &index in places {
+            self.shared.table.touch(index);
+            self.ledger.touch(index);
         }
-        let mut tags = [Tag(0); STRIDE as usize];
-        let tags = &mut tags[..(end - start) as usize];
-        // All at once, so that they come from memory side by side.
-        table.tags(start, tags);
-        for (index, &tag) in (start..end).zip(&*tags) {
-            if self.ledger.glance(index, family, tag) {
-                self.look_at(index);
-            }
-        }
-        self.unknown = self.unknown.saturating_sub(end - start);
-        self.glances.came_to(end);
+        places.iter().for_each(|&index| self.look_at(index));
     }
 
     /// Lets the clock act on a slot, counts what has not been counted, retires what is done.
@@ -119,17 +115,18 @@ impl Mirror {
         }
         let (key, flow, hook) = (owned.key(), *owned, hook_of(owned.hooks()));
         let tag = owned.let_go();
+        let next_ns = self::due_ns(&flow, rules);
         if count_open {
             lock(&shared.tally).count_open(&key, &flow);
         }
         if outcome.is_transition() {
             lock(&shared.tally).lateness.observe(now_ns.saturating_sub(due_ns) as f64 / 1e9);
-            self.count_stays(index, &flow, outcome.from, outcome.to, now_ns);
+            self.count_stays(index, &flow, outcome.from, outcome.to, now_ns, next_ns);
             shared.count_outcome(&flow, &outcome);
             shared.tell_transitions(&key, &flow, hook, now_ns, outcome.from, outcome.to, outcome.cause);
         }
         // So that the next glance takes it for what it is, unless somebody has changed it since.
-        self.ledger.note(index, family, tag, &flow, now_ns, self::due_ns(&flow, rules));
+        self.ledger.note(index, family, tag, &flow, now_ns, next_ns);
         if report {
             self.report(&key, &flow, hook, now_ns);
         }
@@ -160,13 +157,13 @@ pub(super) fn due_ns(flow: &Flow, rules: &Rules) -> u64 {
 }
 
 /// The clock comes by every place once in that time: how late it may be.
-const CLOCK_NS: u64 = 250_000_000;
+const CLOCK_NS: u64 = 500_000_000;
 /// Every place is glanced at once in that time: no event tells of a SYN alone, and events may be lost.
 const GLANCE_NS: u64 = 4_000_000_000;
 /// The same when it is known that some were.
 const HASTE_NS: u64 = 1_000_000_000;
-/// Strides past places where nothing is due between two readings of the clock, each of which takes longer than a stride.
-const STRIDES: u32 = 32;
+/// Looks between two readings of the time, but for those of one block: so many take well under a tenth of a millisecond.
+const FEW: usize = 64;
 /// How long either walk may go on before events have their turn: no event waits a millisecond for both.
 const TURN: Duration = Duration::from_micros(250);
 /// How long a flow that is over stays, so that late segments make no ghost.
