@@ -14,7 +14,7 @@ use finwait::agent::interfaces::Names;
 use finwait::agent::lock::lock;
 use finwait::agent::mirror::{BATCH, Mirror};
 use finwait::agent::shared::Shared;
-use finwait::agent::tally::kind_index;
+use finwait::agent::tally::form_index;
 use finwait::kernel::{Kernel, LoadOptions, ProgramName};
 use frames::segment;
 use nix::sched::{CpuSet, sched_setaffinity};
@@ -181,7 +181,7 @@ fn check(shared: &Shared, connections: u64, sent: u64) {
 
     assert_eq!(tally.opened.iter().flatten().sum::<u64>(), connections, "opened");
     assert_eq!(tally.closed.iter().flatten().sum::<u64>(), connections, "closed");
-    let simultaneous = tally.closed[kind_index(CloseKind::Simultaneous)].iter().sum::<u64>();
+    let simultaneous = tally.closed[form_index(Some(CloseKind::Simultaneous))].iter().sum::<u64>();
     assert_eq!(simultaneous, connections, "as it was played");
 
     // Every end is where it was before, so it has left each state as often as it came there.

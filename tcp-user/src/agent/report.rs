@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use tcp_common::record::segment_kind;
 use tcp_common::{Cause, CloseKind, Ignored, State};
 
-use super::tally::{CLOSERS, FAMILIES, Place, RESET_REASONS, ROLES, Snapshot};
+use super::tally::{CLOSERS, FAMILIES, Place, RESET_REASONS, ROLES, Snapshot, close_forms};
 
 type Counts = BTreeMap<String, u64>;
 
@@ -60,7 +60,7 @@ impl From<&Snapshot> for Stats {
                 State::ALL.iter().map(count).collect()
             }),
             opened: nested(ROLES, |role| named(FAMILIES, &tally.opened[role])),
-            closed: nested(CloseKind::ALL.map(CloseKind::name), |kind| named(CLOSERS, &tally.closed[kind]))
+            closed: nested(close_forms(), |form| named(CLOSERS, &tally.closed[form]))
                 .into_iter()
                 .filter(|(kind, _)| kind != CloseKind::Open.name())
                 .collect(),

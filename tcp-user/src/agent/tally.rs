@@ -10,6 +10,7 @@ use tcp_common::{CloseKind, Flow, FlowKey, State};
 
 use crate::describe::handshake_ns;
 use crate::kernel::ProgramRuns;
+use crate::view::UNSEEN;
 
 /// Where an end is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -58,8 +59,8 @@ pub const FAMILIES: [&str; 2] = ["ipv4", "ipv6"];
 pub struct Tally {
     /// Connections that became ESTABLISHED, by [`ROLES`] and [`FAMILIES`]. Forwarded ones count as server.
     pub opened: [[u64; 2]; 2],
-    /// Connections that are over, by kind (in the order of `CloseKind::ALL`) and [`CLOSERS`].
-    pub closed: [[u64; 5]; 12],
+    /// Connections that are over, by [`close_forms`] and [`CLOSERS`].
+    pub closed: [[u64; 5]; CloseKind::ALL.len() + 1],
     /// Believed RSTs by [`RESET_REASONS`] and origin ([`Place`]).
     pub resets: [[u64; 2]; 7],
     /// TIME-WAITs that ran out.
@@ -97,7 +98,7 @@ impl Default for Tally {
         let seconds = |bounds: &[f64]| Histogram::new(bounds.iter().copied());
         Tally {
             opened: [[0; 2]; 2],
-            closed: [[0; 5]; 12],
+            closed: [[0; 5]; CloseKind::ALL.len() + 1],
             resets: [[0; 2]; 7],
             time_wait_expired: 0,
             transitions: [[[0; State::COUNT]; State::COUNT]; 2],
@@ -146,7 +147,7 @@ impl Tally {
             Closer::None if kind == CloseKind::Timeout || kind == CloseKind::Superseded => 4,
             Closer::None => 3,
         };
-        self.closed[kind_index(kind)][closer] += 1;
+        self.closed[form_index(flow.close_kind_seen())][closer] += 1;
         if let Some(aborter) = flow.aborter() {
             let reason = match kind {
                 CloseKind::Refused => 0,
@@ -179,9 +180,15 @@ impl Tally {
     }
 }
 
-/// Index of a kind in `CloseKind::ALL`.
-pub fn kind_index(kind: CloseKind) -> usize {
-    CloseKind::ALL.iter().position(|&known| known == kind).unwrap_or(0)
+/// In which forms connections are closed: the kinds, and the one that passed before it could be seen.
+pub fn close_forms() -> [&'static str; CloseKind::ALL.len() + 1] {
+    array::from_fn(|form| CloseKind::ALL.get(form).map_or(UNSEEN, |kind| kind.name()))
+}
+
+/// Index of a kind in [`close_forms`]; `None`: it was not seen.
+pub fn form_index(kind: Option<CloseKind>) -> usize {
+    let index = |kind| CloseKind::ALL.iter().position(|&known| known == kind);
+    kind.and_then(index).unwrap_or(CloseKind::ALL.len())
 }
 
 /// Everything that can be told at one moment.
@@ -227,4 +234,33 @@ const STAYS: [f64; 9] = [0.001, 0.01, 0.1, 1.0, 10.0, 59.0, 61.0, 600.0, 86_400.
 /// Nanoseconds as Prometheus wants them.
 pub(super) fn seconds(ns: u64) -> f64 {
     ns as f64 / 1e9
+}
+
+#[cfg(test)]
+mod tests {
+    use tcp_common::End;
+    use tcp_common::flow::Told;
+
+    use super::*;
+
+    #[test]
+    fn a_close_that_nobody_saw_is_counted_as_that() {
+        let told = Told { state: State::TimeWait, time_wait_at_ns: 2_000, wscale: None };
+        let flow = Flow::adopted(3_000, End::A, &told).expect("a flow");
+        let mut tally = Tally::default();
+        tally.count_close(&flow);
+        let unseen = tally.closed[form_index(None)];
+        assert_eq!(close_forms()[form_index(None)], UNSEEN);
+        assert_eq!(
+            (unseen, unseen.iter().sum()),
+            ([1, 0, 0, 0, 0], tally.closed.iter().flatten().sum::<u64>())
+        );
+    }
+
+    #[test]
+    fn every_kind_has_a_form_of_its_name() {
+        for kind in CloseKind::ALL {
+            assert_eq!(close_forms()[form_index(Some(kind))], kind.name());
+        }
+    }
 }

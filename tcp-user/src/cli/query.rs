@@ -74,7 +74,7 @@ FILTER:
                               aborter, opener (unknown), holder of TIME-WAIT
   kind KIND                   fin_4seg, fin_3seg, simultaneous, half_close,
                               rst_abort, rst_after_fin, refused, syn_abort,
-                              syn_timeout, timeout, superseded, open
+                              syn_timeout, timeout, superseded, open, unseen
   age OP DURATION             since the first SYN: age gt 30s
   idle OP DURATION            since the last segment: idle ge 5m
   process NAME|PID            the owner of the local socket

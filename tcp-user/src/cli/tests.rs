@@ -248,6 +248,7 @@ fn the_help_knows_every_kind() {
     for kind in crate::view::CloseKind::ALL {
         assert!(query::LS_LONG.contains(kind.name()), "{}", kind.name());
     }
+    assert!(query::LS_LONG.contains(crate::view::UNSEEN));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use super::address::{self, Host};
 use super::test::{Ends, Party, Role, Test};
 use super::token::{Kind, Operator, Token};
 use super::{Expression, FilterError};
-use crate::view::{CloseKind, Confidence, Family, StateSet};
+use crate::view::{CloseKind, Confidence, Family, StateSet, UNSEEN};
 use jiff::SignedDuration;
 use std::ops::Range;
 
@@ -111,7 +111,7 @@ impl<'s> Parser<'_, 's> {
             ),
             Keyword::Kind => self.choice(
                 "a close kind is one of",
-                CloseKind::ALL.into_iter().map(|kind| (kind.name(), kind)),
+                CloseKind::ALL.map(|kind| (kind.name(), Some(kind))).into_iter().chain([(UNSEEN, None)]),
                 Test::Kind,
             ),
             Keyword::Confidence => self.choice(

@@ -12,7 +12,8 @@ pub(super) enum Test {
     Host(Ends, Host),
     Port(Ends, Operator, u16),
     Role(Role, Party),
-    Kind(CloseKind),
+    /// `None`: it was not seen.
+    Kind(Option<CloseKind>),
     Age(Operator, SignedDuration),
     Idle(Operator, SignedDuration),
     Process(String),
@@ -71,7 +72,7 @@ impl Test {
             Test::Host(ends, host) => ends.any(connection, |end| host.matches(end)),
             Test::Port(ends, operator, port) => ends.any(connection, |end| operator.holds(end.port, *port)),
             Test::Role(role, party) => role.is_of(*party, connection),
-            Test::Kind(kind) => connection.close_kind() == Some(*kind),
+            Test::Kind(kind) => connection.close_kind() == *kind,
             Test::Age(operator, limit) => {
                 connection.opened_at.is_some_and(|at| operator.holds(now.duration_since(at), *limit))
             }

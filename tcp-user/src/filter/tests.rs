@@ -185,6 +185,8 @@ fn other_facts() {
     all_hold(&open, &["kind open", "confidence midstream", "process 7", "family ipv6", "exclude time-wait"]);
     none_holds(&open, &["age > 0s", "age < 10h", "interface eth0", "process nginx"]);
     all_hold(&samples::close_wait(), &["age = 7m"]);
+    all_hold(&samples::older(), &["kind unseen", "not kind fin_3seg"]);
+    none_holds(&samples::time_wait(), &["kind unseen"]);
 }
 
 #[test]

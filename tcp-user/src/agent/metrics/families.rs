@@ -5,7 +5,7 @@ use tcp_common::{Cause, CloseKind, Ignored, State};
 
 use super::{Data, Family, Samples};
 use crate::agent::tally::{
-    CLOSERS, DEFERRED_OUTCOMES, FAMILIES, FLOW_CLASSES, Place, RESET_REASONS, ROLES, Snapshot,
+    CLOSERS, DEFERRED_OUTCOMES, FAMILIES, FLOW_CLASSES, Place, RESET_REASONS, ROLES, Snapshot, close_forms,
 };
 use crate::kernel::ProgramRuns;
 
@@ -38,8 +38,7 @@ pub(super) const TABLE: &[Family] = &[
         help: "Connections that are over, by how they were closed and who closed first",
         labels: &["kind", "closer"],
         data: Data::Counter(|snapshot| {
-            let kinds = CloseKind::ALL.map(CloseKind::name);
-            let mut samples = table(kinds, CLOSERS, &snapshot.tally.closed);
+            let mut samples = table(close_forms(), CLOSERS, &snapshot.tally.closed);
             // What is open is not closed.
             samples.retain(|(labels, _)| labels[0] != CloseKind::Open.name());
             samples
