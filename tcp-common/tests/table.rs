@@ -130,6 +130,21 @@ fn the_rated_number_of_flows_all_find_a_place() {
     }
 }
 
+#[test]
+fn the_directory_lists_every_flow_once() {
+    let table = Plain::new(places_for(1_000));
+    (0..1_000).for_each(|number| assert!(table.open(number)));
+    (0..1_000).step_by(3).for_each(|number| table.close(number));
+    let words = (0..).zip(&table.words);
+    let listed = words.flat_map(|(home, word)| Word(word.load(SeqCst)).places(home, table.places()));
+    let mut listed: Vec<u32> = listed.collect();
+    let mut open: Vec<u32> = (0..1_000).filter_map(|number| table.find(number)).collect();
+    listed.sort_unstable();
+    open.sort_unstable();
+    assert_eq!(open.len(), 666);
+    assert_eq!(listed, open);
+}
+
 /// Only live flows, the table always as full as it may be: the places fill up behind those that come free.
 #[test]
 fn and_so_do_those_that_come_after_them() {

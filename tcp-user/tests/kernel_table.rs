@@ -11,7 +11,8 @@ use tcp_common::table::places_for;
 use tcp_common::{End, Flags, Ignored, Rules, Secret, Segment, State};
 
 /// The same places in every run: which flows share their reach, and so which make room, is a matter of chance. In some two
-/// of a thousand such floods one of the thousand handshakes that are under way would be the oldest in a newcomer's reach.
+/// of a thousand such floods, by reckoning and not by count, one of the thousand handshakes that are under way would be the
+/// oldest in a newcomer's reach.
 const SECRET: Secret = Secret([
     [0x9e37_79b9, 0x7f4a_7c15],
     [0xbf58_476d, 0x1ce4_e5b9],

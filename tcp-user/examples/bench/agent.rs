@@ -1,7 +1,6 @@
 //! The agent itself with very many connections: its CPU time and memory, a scrape, `finwait ls`, and the end of as many
 //! TIME-WAITs. It runs as its users run it; the connections are made by handing frames to its own XDP program.
 
-use std::fmt;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -160,25 +159,33 @@ impl Agent {
             std::thread::sleep(Duration::from_millis(500));
         };
         let cpu = (self.cpu()? - before) / begun.elapsed().as_secs_f64();
-        let late =
-            |bound: &str| sum(&page, &format!("finwait_expiry_lateness_seconds_bucket{{le=\"{bound}\"}}"));
-        let (all, within) = (sum(&page, "finwait_expiry_lateness_seconds_count"), late("1.0"));
+        let within = |metric: &str, bound: &str| sum(&page, &format!("{metric}_bucket{{le=\"{bound}\"}}"));
+        let all = sum(&page, "finwait_expiry_lateness_seconds_count");
+        let late = |bound: &str| within("finwait_expiry_lateness_seconds", bound);
+        let turns = sum(&page, "finwait_sweep_pause_seconds_count");
+        let longer = |bound: &str| turns - within("finwait_sweep_pause_seconds", bound);
         println!(
             "\n{number} TIME-WAITs: CPU {:.1} ms/s while they wait, {:.1} ms/s until all had run out",
             waiting * 1e3,
             cpu * 1e3
         );
         println!(
-            "ended by the clock: {all}; at most 0.1 s late: {}, 0.5 s: {}, 1 s: {within}",
+            "ended by the clock: {all}; at most 0.1 s late: {}, 0.5 s: {}, 1 s: {}",
             late("0.1"),
-            late("0.5")
+            late("0.5"),
+            late("1.0")
         );
-        let pauses = Pauses::of(&page);
-        println!("the sweep's turns: {pauses}");
+        println!(
+            "the sweep's turns: {turns}; longer than 0.5 ms: {}, 1 ms: {}, 5 ms: {}",
+            longer("0.0005"),
+            longer("0.001"),
+            longer("0.005")
+        );
         Ok(json!({
             "time_waits": number, "cpu_waiting": waiting, "cpu_running_out": cpu, "ended": all,
-            "within_0.1_s": late("0.1"), "within_0.5_s": late("0.5"), "within_1_s": within,
-            "sweep_turns": pauses.turns, "sweep_turns_by_pause": pauses.within,
+            "within_0.1_s": late("0.1"), "within_0.5_s": late("0.5"), "within_1_s": late("1.0"),
+            "sweep_turns": turns, "beyond_0.5_ms": longer("0.0005"), "beyond_1_ms": longer("0.001"),
+            "beyond_5_ms": longer("0.005"),
         }))
     }
 
@@ -247,35 +254,6 @@ impl Agent {
     }
 }
 
-/// How long turns of the sweep kept events waiting.
-struct Pauses {
-    turns: u64,
-    /// Of them, those that took at most so long, seconds, and how many.
-    within: Vec<(String, u64)>,
-}
-
-impl Pauses {
-    fn of(page: &str) -> Pauses {
-        let count = |line: &str| line.rsplit_once(' ')?.1.parse().ok();
-        let bucket = |line: &str| {
-            let (bound, _) = line.strip_prefix(PAUSES)?.strip_prefix("_bucket{le=\"")?.split_once('"')?;
-            Some((bound.to_owned(), count(line)?))
-        };
-        let mut within: Vec<_> = page.lines().filter_map(bucket).collect();
-        let turns = within.pop().map_or(0, |(_, all)| all);
-        Pauses { turns, within }
-    }
-}
-
-impl fmt::Display for Pauses {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}; longer than", self.turns)?;
-        let longer = |(bound, within): &(String, u64)| format!(" {bound} s: {}", self.turns - within);
-        let each: Vec<_> = self.within.iter().map(longer).collect();
-        write!(f, "{}", each.join(","))
-    }
-}
-
 /// The most that a running process has had resident.
 fn peak_mb(pid: u32) -> Option<f64> {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
@@ -290,5 +268,4 @@ fn sum(page: &str, name: &str) -> u64 {
 }
 
 const LISTEN: &str = "127.0.0.1:9817";
-const PAUSES: &str = "finwait_sweep_pause_seconds";
 const IDLE: Duration = Duration::from_secs(5);

@@ -41,7 +41,7 @@ struct Stay(u64);
 const _: () = assert!(State::COUNT <= 16);
 
 impl Ledger {
-    /// For a table of so many slots. A note that was never written costs no memory.
+    /// For a table of so many slots. A tag or a deadline that was never written costs no memory.
     pub fn new(slots: u32) -> Ledger {
         let blocks = slots.div_ceil(BLOCK) as usize;
         let slots = slots as usize;

@@ -58,10 +58,7 @@ impl Mirror {
     /// Takes at most [`BATCH`] events. Returns how many there were.
     pub fn drain(&mut self) -> usize {
         let Some(mut events) = self.events.take() else { return 0 };
-        let count = events.drain_looking_ahead(BATCH, |event, ahead| {
-            if let Some(index) = ahead.and_then(|ahead| self.shared.table.place_of(ahead)) {
-                self.ledger.touch(index);
-            }
+        let count = events.drain(BATCH, |event| {
             self.note_sequence(event);
             self.take(event);
         });
@@ -89,8 +86,7 @@ impl Mirror {
             event_kind::TRANSITION => {
                 let (from, to) = (states(event.from), states(event.to));
                 if let Some(index) = self.shared.table.index_of(event) {
-                    let due_ns = sweep::due_ns(&event.flow, &self.shared.rules);
-                    self.count_stays(index, &event.flow, from, to, event.at_ns, due_ns);
+                    self.count_stays(index, &event.flow, from, to, event.at_ns);
                 }
                 if self.shared.watchers.receiver_count() > 0 {
                     let cause = Cause::from_u8(event.cause).unwrap_or(Cause::Nothing);
@@ -119,15 +115,8 @@ impl Mirror {
     }
 
     /// Counts how long the ends that moved had been in the states before.
-    fn count_stays(
-        &mut self,
-        index: u32,
-        flow: &Flow,
-        from: [State; 2],
-        to: [State; 2],
-        at_ns: u64,
-        due_ns: u64,
-    ) {
+    fn count_stays(&mut self, index: u32, flow: &Flow, from: [State; 2], to: [State; 2], at_ns: u64) {
+        let due_ns = sweep::due_ns(flow, &self.shared.rules);
         let stays = self.ledger.moved(index, flow, from, to, at_ns, due_ns);
         let tally = lock(&self.shared.tally);
         for end in [End::A, End::B] {

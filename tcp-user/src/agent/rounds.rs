@@ -96,6 +96,5 @@ impl Watchdog {
 const LONGEST_PAUSE: Duration = Duration::from_millis(8);
 /// While there is much to do.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
-/// The part of a ring that one pause may fill: with more events the next round comes soon. To wake up costs as much as some
-/// hundred events, so with fewer it need not.
+/// The part of a ring that one pause may fill: with more events the next round comes soon.
 const PART_FILLED: u32 = 8;

@@ -56,23 +56,12 @@ impl Events {
     /// Gives up to `limit` events to `take`, those that are there now before any that come meanwhile. Returns how many there
     /// were.
     pub fn drain(&mut self, limit: usize, mut take: impl FnMut(&Event)) -> usize {
-        self.drain_looking_ahead(limit, |event, _| take(event))
-    }
-
-    /// As [`Events::drain`], with one that will come some events later, if any is there: for who wants what it is about to
-    /// have come from memory meanwhile.
-    pub fn drain_looking_ahead(
-        &mut self,
-        limit: usize,
-        mut take: impl FnMut(&Event, Option<&Event>),
-    ) -> usize {
         let mut due = self.look();
         let mut count = 0;
         while due > 0 && count < limit {
             let Some(Reverse((_, cpu))) = self.earliest.peek().copied() else { break };
             let ring = self.rings[cpu as usize];
-            let ahead = ring.next + AHEAD;
-            take(self.event(cpu, ring.next), (ahead < ring.written).then(|| self.event(cpu, ahead)));
+            take(self.event(cpu, ring.next));
             count += 1;
             due -= u64::from(ring.next < ring.due);
             self.advance(cpu);
@@ -147,7 +136,5 @@ pub(super) fn ring_len(bytes: u32, cpus: u32) -> u32 {
     1 << (fit as u32).max(FEWEST).ilog2()
 }
 
-/// Events of a ring that take about as long as a few cache misses.
-const AHEAD: u64 = 8;
 /// Some milliseconds of a busy CPU.
 const FEWEST: u32 = 1024;

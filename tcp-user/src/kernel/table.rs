@@ -80,13 +80,8 @@ impl Table {
 
     /// The slot that an event names, or where its flow is by now.
     pub fn index_of(&self, event: &Event) -> Option<u32> {
-        self.place_of(event).or_else(|| self.find(&event.key))
-    }
-
-    /// The slot that an event names, if it names one.
-    pub fn place_of(&self, event: &Event) -> Option<u32> {
         let first = if event.key.family == 4 { 0 } else { self.v4.places() };
-        (event.slot != NOWHERE).then(|| first + event.slot)
+        if event.slot == NOWHERE { self.find(&event.key) } else { Some(first + event.slot) }
     }
 
     /// The slot of a flow, found as the kernel programs find it.

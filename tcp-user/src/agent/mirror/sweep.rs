@@ -115,18 +115,17 @@ impl Mirror {
         }
         let (key, flow, hook) = (owned.key(), *owned, hook_of(owned.hooks()));
         let tag = owned.let_go();
-        let next_ns = self::due_ns(&flow, rules);
         if count_open {
             lock(&shared.tally).count_open(&key, &flow);
         }
         if outcome.is_transition() {
             lock(&shared.tally).lateness.observe(now_ns.saturating_sub(due_ns) as f64 / 1e9);
-            self.count_stays(index, &flow, outcome.from, outcome.to, now_ns, next_ns);
+            self.count_stays(index, &flow, outcome.from, outcome.to, now_ns);
             shared.count_outcome(&flow, &outcome);
             shared.tell_transitions(&key, &flow, hook, now_ns, outcome.from, outcome.to, outcome.cause);
         }
         // So that the next glance takes it for what it is, unless somebody has changed it since.
-        self.ledger.note(index, family, tag, &flow, now_ns, next_ns);
+        self.ledger.note(index, family, tag, &flow, now_ns, self::due_ns(&flow, rules));
         if report {
             self.report(&key, &flow, hook, now_ns);
         }
