@@ -180,9 +180,9 @@ impl Looker {
         for end in [End::A, End::B].into_iter().filter(|&end| absent.gone[end as usize]) {
             tally.audit_repairs[outcome.from[end as usize] as usize] += 1;
         }
+        tally.count_outcome(&flow, &outcome);
         drop(tally);
         tracing::debug!("no socket any more: {:?}", absent.ends().collect::<Vec<_>>());
-        self.shared.count_outcome(&flow, &outcome);
         self.shared.tell_transitions(
             &absent.key,
             &flow,

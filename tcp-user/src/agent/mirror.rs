@@ -15,6 +15,7 @@ use tcp_common::{Cause, End, Flow, FlowKey, Previous, State};
 use super::ledger::Ledger;
 use super::lock::lock;
 use super::shared::{Shared, Told};
+use super::tally::Tally;
 use super::walk::Walk;
 use crate::kernel::Events;
 
@@ -58,16 +59,19 @@ impl Mirror {
     /// Takes at most [`BATCH`] events. Returns how many there were.
     pub fn drain(&mut self) -> usize {
         let Some(mut events) = self.events.take() else { return 0 };
+        let shared = Arc::clone(&self.shared);
+        // For all of them: each counts several times.
+        let mut tally = lock(&shared.tally);
         let count = events.drain(BATCH, |event| {
             self.note_sequence(event);
-            self.take(event);
+            self.take(event, &mut tally);
         });
         self.events = Some(events);
-        lock(&self.shared.tally).delivered += count as u64;
+        tally.delivered += count as u64;
         if std::mem::take(&mut self.lost) {
             // What the lost ones did to the table is to be found there.
-            self.unknown = self.shared.table.places();
-            lock(&self.shared.tally).resyncs += 1;
+            self.unknown = shared.table.places();
+            tally.resyncs += 1;
         }
         count
     }
@@ -81,12 +85,12 @@ impl Mirror {
         self.sequences[cpu] = event.sequence.wrapping_add(1);
     }
 
-    fn take(&mut self, event: &Event) {
+    fn take(&mut self, event: &Event, tally: &mut Tally) {
         match event.kind {
             event_kind::TRANSITION => {
                 let (from, to) = (states(event.from), states(event.to));
                 if let Some(index) = self.shared.table.index_of(event) {
-                    self.count_stays(index, &event.flow, from, to, event.at_ns);
+                    self.count_stays(tally, index, &event.flow, from, to, event.at_ns);
                 }
                 if self.shared.watchers.receiver_count() > 0 {
                     let cause = Cause::from_u8(event.cause).unwrap_or(Cause::Nothing);
@@ -101,24 +105,31 @@ impl Mirror {
                     );
                 }
                 if event.flags & event_flag::ESTABLISHED != 0 {
-                    lock(&self.shared.tally).count_open(&event.key, &event.flow);
+                    tally.count_open(&event.key, &event.flow);
                 }
                 if event.flags & event_flag::OVER != 0 {
-                    self.report(&event.key, &event.flow, event.hook, event.at_ns);
+                    self.report(tally, &event.key, &event.flow, event.hook, event.at_ns);
                 }
             }
-            event_kind::PREVIOUS => self.take_previous(event),
-            event_kind::DEFERRED => self.apply_deferred(event),
-            event_kind::EVICTED => self.take_evicted(event),
+            event_kind::PREVIOUS => self.take_previous(tally, event),
+            event_kind::DEFERRED => self.apply_deferred(tally, event),
+            event_kind::EVICTED => self.take_evicted(tally, event),
             _ => {}
         }
     }
 
     /// Counts how long the ends that moved had been in the states before.
-    fn count_stays(&mut self, index: u32, flow: &Flow, from: [State; 2], to: [State; 2], at_ns: u64) {
+    fn count_stays(
+        &mut self,
+        tally: &mut Tally,
+        index: u32,
+        flow: &Flow,
+        from: [State; 2],
+        to: [State; 2],
+        at_ns: u64,
+    ) {
         let due_ns = sweep::due_ns(flow, &self.shared.rules);
         let stays = self.ledger.moved(index, flow, from, to, at_ns, due_ns);
-        let tally = lock(&self.shared.tally);
         for end in [End::A, End::B] {
             if let Some(ns) = stays[end as usize] {
                 tally.count_stay(flow.is_local(end), from[end as usize], ns);
@@ -126,23 +137,28 @@ impl Mirror {
         }
     }
 
-    fn take_previous(&self, event: &Event) {
-        self.end_previous(event, event.flow, Previous::from_u8(event.previous).unwrap_or(Previous::Over));
+    fn take_previous(&self, tally: &mut Tally, event: &Event) {
+        self.end_previous(
+            tally,
+            event,
+            event.flow,
+            Previous::from_u8(event.previous).unwrap_or(Previous::Over),
+        );
     }
 
     /// Counts and reports the end of a flow whose next life an event's segment began.
-    fn end_previous(&self, event: &Event, mut flow: Flow, previous: Previous) {
+    fn end_previous(&self, tally: &mut Tally, event: &Event, mut flow: Flow, previous: Previous) {
         let was_over = flow.is_over();
         let from = [flow.state(End::A), flow.state(End::B)];
         flow.end_previous(event.at_ns, previous, &self.shared.rules);
         if open_uncounted(&flow) {
-            lock(&self.shared.tally).count_open(&event.key, &flow);
+            tally.count_open(&event.key, &flow);
         }
         if !was_over {
             // The next life begins from CLOSED.
             for end in [End::A, End::B] {
                 let local = flow.is_local(end);
-                lock(&self.shared.tally).count_transition(local, from[end as usize], State::Closed);
+                tally.count_transition(local, from[end as usize], State::Closed);
             }
         }
         if flow.marks & mark::CLOSE_REPORTED == 0 {
@@ -157,26 +173,26 @@ impl Mirror {
                     Cause::Syn,
                 );
             }
-            self.report(&event.key, &flow, event.hook, event.at_ns);
+            self.report(tally, &event.key, &flow, event.hook, event.at_ns);
         }
     }
 
     /// A flow that was over, or as good as, and had to make room before the sweep came to it.
-    fn take_evicted(&self, event: &Event) {
+    fn take_evicted(&self, tally: &mut Tally, event: &Event) {
         if open_uncounted(&event.flow) {
-            lock(&self.shared.tally).count_open(&event.key, &event.flow);
+            tally.count_open(&event.key, &event.flow);
         }
-        self.report(&event.key, &event.flow, event.hook, event.at_ns);
+        self.report(tally, &event.key, &event.flow, event.hook, event.at_ns);
     }
 
     /// Applies a segment that found its flow's slot busy, by the function that the kernel would have used.
-    fn apply_deferred(&mut self, event: &Event) {
+    fn apply_deferred(&mut self, tally: &mut Tally, event: &Event) {
         let shared = Arc::clone(&self.shared);
         let index = shared.table.find(&event.key);
         let Some((index, mut owned)) =
             index.and_then(|index| Some((index, shared.table.seize(index, event)?)))
         else {
-            lock(&shared.tally).deferred[DROPPED] += 1;
+            tally.deferred[DROPPED] += 1;
             return;
         };
         let before = *owned;
@@ -185,10 +201,10 @@ impl Mirror {
         let outcome = owned.on_segment(event.at_ns, end(event.sender), &event.segment, &shared.rules);
         let flow = *owned;
         drop(owned);
-        lock(&shared.tally).deferred[usize::from(overtaken)] += 1;
-        self.shared.count_outcome(&flow, &outcome);
+        tally.deferred[usize::from(overtaken)] += 1;
+        tally.count_outcome(&flow, &outcome);
         if outcome.previous != Previous::None {
-            self.end_previous(event, before, outcome.previous);
+            self.end_previous(tally, event, before, outcome.previous);
         }
         self.shared.tell_transitions(
             &event.key,
@@ -199,11 +215,11 @@ impl Mirror {
             outcome.to,
             outcome.cause,
         );
-        self.look_at(index);
+        self.look_at(tally, index);
     }
 
-    fn report(&self, key: &FlowKey, flow: &Flow, hook: u32, at_ns: u64) {
-        lock(&self.shared.tally).count_close(flow);
+    fn report(&self, tally: &mut Tally, key: &FlowKey, flow: &Flow, hook: u32, at_ns: u64) {
+        tally.count_close(flow);
         if self.shared.watchers.receiver_count() > 0 {
             let close = self.shared.describer().close(key, flow, self.shared.names.of_hook(hook), at_ns);
             let connection = Arc::new(close.connection.clone());

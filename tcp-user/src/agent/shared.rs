@@ -3,7 +3,7 @@
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
-use tcp_common::{Cause, End, Flow, FlowKey, Outcome, Rules, State};
+use tcp_common::{Cause, Flow, FlowKey, Rules, State};
 use tokio::sync::broadcast;
 
 use super::interfaces::Names;
@@ -58,17 +58,6 @@ impl Shared {
     /// How to describe flows now.
     pub fn describer(&self) -> Describer<'_> {
         Describer { rules: &self.rules, clock: Clock::monotonic(), now_ns: monotonic_ns() }
-    }
-
-    /// Counts what the agent made of a flow.
-    pub(super) fn count_outcome(&self, flow: &Flow, outcome: &Outcome) {
-        let mut tally = lock(&self.tally);
-        for end in [End::A, End::B] {
-            let (from, to) = (outcome.from[end as usize], outcome.to[end as usize]);
-            tally.count_transition(flow.is_local(end), from, to);
-            let expired = from == State::TimeWait && to == State::Closed;
-            tally.time_wait_expired += u64::from(expired && outcome.cause == Cause::TimeWaitExpired);
-        }
     }
 
     /// Tells those who watch.

@@ -6,7 +6,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use serde::{Deserialize, Serialize};
 use tcp_common::flow::{Closer, Opener};
 use tcp_common::record::Counters;
-use tcp_common::{CloseKind, Flow, FlowKey, State};
+use tcp_common::{Cause, CloseKind, End, Flow, FlowKey, Outcome, State};
 
 use crate::describe::handshake_ns;
 use crate::kernel::ProgramRuns;
@@ -172,6 +172,16 @@ impl Tally {
         self.state[Place::of(local) as usize][state as usize].observe(seconds(ns));
     }
 
+    /// Counts what the agent made of a flow.
+    pub fn count_outcome(&mut self, flow: &Flow, outcome: &Outcome) {
+        for end in [End::A, End::B] {
+            let (from, to) = (outcome.from[end as usize], outcome.to[end as usize]);
+            self.count_transition(flow.is_local(end), from, to);
+            let expired = from == State::TimeWait && to == State::Closed;
+            self.time_wait_expired += u64::from(expired && outcome.cause == Cause::TimeWaitExpired);
+        }
+    }
+
     /// Counts a transition that the agent made.
     pub fn count_transition(&mut self, local: bool, from: State, to: State) {
         if from != to {
@@ -238,7 +248,6 @@ pub(super) fn seconds(ns: u64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use tcp_common::End;
     use tcp_common::flow::Told;
 
     use super::*;

@@ -11,6 +11,7 @@ use tcp_common::{Flow, Rules};
 
 use super::{Mirror, hook_of};
 use crate::agent::lock::lock;
+use crate::agent::tally::Tally;
 use crate::agent::walk::STRIDE;
 use crate::describe::monotonic_ns;
 use crate::kernel::Owned;
@@ -24,55 +25,57 @@ impl Mirror {
             self.unknown = self.shared.table.places();
         }
         self.clock.time_passed(elapsed, CLOCK_NS);
+        let shared = Arc::clone(&self.shared);
+        let mut tally = lock(&shared.tally);
         let (begun, now_ns) = (Instant::now(), monotonic_ns());
         while self.clock.is_behind() && begun.elapsed() < TURN {
-            self.end_what_is_due(now_ns);
+            self.end_what_is_due(&mut tally, now_ns);
         }
         self.glances.time_passed(elapsed, if self.unknown == 0 { GLANCE_NS } else { HASTE_NS });
         let glances_begun = Instant::now();
         while self.glances.is_behind() && glances_begun.elapsed() < TURN {
-            self.glance();
+            self.glance(&mut tally);
         }
-        self.ledger.census().clone_into(&mut lock(&self.shared.census));
-        lock(&self.shared.tally).sweep_pause.observe(begun.elapsed().as_secs_f64());
+        self.ledger.census().clone_into(&mut lock(&shared.census));
+        tally.sweep_pause.observe(begun.elapsed().as_secs_f64());
         self.clock.is_behind() || self.glances.is_behind()
     }
 
     /// Looks at those places of the next blocks whose time has come, of some [`FEW`] at most.
-    fn end_what_is_due(&mut self, now_ns: u64) {
+    fn end_what_is_due(&mut self, tally: &mut Tally, now_ns: u64) {
         let Range { start, end } = self.clock.next_stride();
         let (mut due, mut next) = (Vec::new(), start);
         while next < end && due.len() < FEW {
             self.ledger.take_due(next, now_ns, &mut due);
             next += 1;
         }
-        self.look_at_all(&due);
+        self.look_at_all(tally, &due);
         due.iter().for_each(|&index| self.ledger.remind(index));
         self.clock.came_to(next);
     }
 
     /// Glances at the tags of the flows of the next homes, and looks at those that are others than they were.
-    fn glance(&mut self) {
+    fn glance(&mut self, tally: &mut Tally) {
         let homes = self.glances.next_stride();
         let mut flows = Vec::with_capacity(STRIDE as usize);
         self.shared.table.list(homes.clone(), &mut flows);
         flows.retain(|&(index, tag)| self.ledger.glance(index, tag));
         let changed: Vec<_> = flows.into_iter().map(|(index, _)| index).collect();
-        self.look_at_all(&changed);
+        self.look_at_all(tally, &changed);
         self.unknown = self.unknown.saturating_sub(homes.len() as u32);
         self.glances.came_to(homes.end);
     }
 
-    fn look_at_all(&mut self, places: &[u32]) {
+    fn look_at_all(&mut self, tally: &mut Tally, places: &[u32]) {
         for &index in places {
             self.shared.table.touch(index);
             self.ledger.touch(index);
         }
-        places.iter().for_each(|&index| self.look_at(index));
+        places.iter().for_each(|&index| self.look_at(tally, index));
     }
 
     /// Lets the clock act on a slot, counts what has not been counted, retires what is done.
-    pub(super) fn look_at(&mut self, index: u32) {
+    pub(super) fn look_at(&mut self, tally: &mut Tally, index: u32) {
         let shared = Arc::clone(&self.shared);
         let (table, rules) = (&shared.table, &shared.rules);
         // The tag first: what changes after it makes the next glance a look.
@@ -93,12 +96,12 @@ impl Mirror {
         // If somebody else has it, the note that is there brings the next look.
         let Some(owned) = table.own(index) else { return };
         if owned.key() == entry.key && owned.incarnation == entry.flow.incarnation {
-            self.act(index, owned, now_ns, due_ns);
+            self.act(tally, index, owned, now_ns, due_ns);
         }
     }
 
     /// Does what was due at `due_ns` to a slot's flow.
-    fn act(&mut self, index: u32, mut owned: Owned<'_>, now_ns: u64, due_ns: u64) {
+    fn act(&mut self, tally: &mut Tally, index: u32, mut owned: Owned<'_>, now_ns: u64, due_ns: u64) {
         let shared = Arc::clone(&self.shared);
         let (family, rules) = (shared.table.family(index), &shared.rules);
         let outcome = owned.tick(now_ns, rules);
@@ -116,18 +119,18 @@ impl Mirror {
         let (key, flow, hook) = (owned.key(), *owned, hook_of(owned.hooks()));
         let tag = owned.let_go();
         if count_open {
-            lock(&shared.tally).count_open(&key, &flow);
+            tally.count_open(&key, &flow);
         }
         if outcome.is_transition() {
-            lock(&shared.tally).lateness.observe(now_ns.saturating_sub(due_ns) as f64 / 1e9);
-            self.count_stays(index, &flow, outcome.from, outcome.to, now_ns);
-            shared.count_outcome(&flow, &outcome);
+            tally.lateness.observe(now_ns.saturating_sub(due_ns) as f64 / 1e9);
+            self.count_stays(tally, index, &flow, outcome.from, outcome.to, now_ns);
+            tally.count_outcome(&flow, &outcome);
             shared.tell_transitions(&key, &flow, hook, now_ns, outcome.from, outcome.to, outcome.cause);
         }
         // So that the next glance takes it for what it is, unless somebody has changed it since.
         self.ledger.note(index, family, tag, &flow, now_ns, self::due_ns(&flow, rules));
         if report {
-            self.report(&key, &flow, hook, now_ns);
+            self.report(tally, &key, &flow, hook, now_ns);
         }
     }
 }
