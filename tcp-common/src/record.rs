@@ -69,11 +69,14 @@ pub mod mark {
 /// The phase in which to let go of a flow, with a new prediction where there can be one.
 #[inline(always)]
 pub fn rest(prediction: &mut Prediction, flow: &Flow) -> u64 {
-    let is_steady = prediction.renew(flow);
+    if prediction.renew(flow) { Tag::STEADY } else { unsteady(flow) }
+}
+
+/// The phase of a flow that has no prediction.
+#[inline(always)]
+pub fn unsteady(flow: &Flow) -> u64 {
     let [a, b] = &flow.halves;
-    if is_steady {
-        Tag::STEADY
-    } else if flow.is_over() {
+    if flow.is_over() {
         Tag::OVER
     } else if flow.is_half_open() {
         Tag::HALF_OPEN

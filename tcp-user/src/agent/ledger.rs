@@ -3,9 +3,11 @@
 
 use std::hint::black_box;
 
+use tcp_common::record::unsteady;
 use tcp_common::table::Tag;
 use tcp_common::{End, Flow, State};
 
+use super::shared::Change;
 use super::tally::Place;
 use crate::kernel::class;
 
@@ -21,7 +23,7 @@ pub struct Census {
 /// A note of every slot: 24 octets and a little, in arrays of what is read together. Zeros are the note of a free one.
 pub struct Ledger {
     ends: Vec<[Stay; 2]>,
-    /// The tag at the last look, in short; 0: there was none.
+    /// The tag at the last look, in short, or one made of an event since, which is no slot's; 0: there was neither.
     tags: Vec<u32>,
     /// When the clock makes the next look needed, with no segment.
     dues: Vec<Due>,
@@ -115,19 +117,11 @@ impl Ledger {
 
     /// Notes what an event or the clock did to the flow in a place, which the clock will change next at `due_ns`; the next
     /// glance makes a look of it. Returns how long each end that moved had been in the state before, ns, where that is known.
-    pub fn moved(
-        &mut self,
-        index: u32,
-        flow: &Flow,
-        from: [State; 2],
-        to: [State; 2],
-        at_ns: u64,
-        due_ns: u64,
-    ) -> [Option<u64>; 2] {
+    pub(super) fn moved(&mut self, index: u32, change: &Change<'_>, due_ns: u64) -> [Option<u64>; 2] {
+        let &Change { key, flow, at_ns, from, to, .. } = change;
         let place = index as usize;
-        if self.tags[place] != 0 {
-            self.tags[place] ^= OTHER_VERSION;
-        }
+        let version = self.tags[place] & !PHASE ^ OTHER_VERSION;
+        self.count(index, usize::from(key.family != 4), version | unsteady(flow) as u32);
         // A newer event may have been there: to look too early does no harm.
         self.dues[place] = self.dues[place].max(due_at(due_ns));
         self.remind(index);
@@ -167,7 +161,7 @@ impl Ledger {
 
 impl Census {
     fn count(&mut self, family: usize, known: u32, new: u32) {
-        let class = |tag: u32| class(u64::from(tag & 0xf));
+        let class = |tag: u32| class(u64::from(tag & PHASE));
         if let Some(class) = class(known) {
             self.used[family][class] -= 1;
         }
@@ -237,11 +231,15 @@ const BLOCK: u32 = 64;
 const NEVER: Due = 0;
 /// Of the length of a step, 134 ms: nine years from boot have numbers.
 const STEP_BITS: u32 = 27;
-/// Makes a short tag another one of the same phase.
+/// Of a short tag.
+const PHASE: u32 = 0xf;
+/// Makes it another one.
 const OTHER_VERSION: u32 = 1 << 31;
 
 #[cfg(test)]
 mod tests {
+    use tcp_common::{Cause, FlowKey};
+
     use super::*;
 
     const SECOND: u64 = 1_000_000_000;
@@ -260,6 +258,19 @@ mod tests {
         flow
     }
 
+    fn moved(
+        ledger: &mut Ledger,
+        index: u32,
+        flow: &Flow,
+        states: ([State; 2], [State; 2]),
+        at_ns: u64,
+        due_ns: u64,
+    ) -> [Option<u64>; 2] {
+        let key = &FlowKey { family: 4, ..FlowKey::default() };
+        let ((from, to), hook, cause) = (states, 1, Cause::Ack);
+        ledger.moved(index, &Change { key, flow, hook, at_ns, from, to, cause }, due_ns)
+    }
+
     #[test]
     fn a_glance_is_enough_until_the_tag_is_another() {
         let mut ledger = Ledger::new(4);
@@ -269,8 +280,11 @@ mod tests {
         assert!(!ledger.glance(2, tag(7)));
         assert!(ledger.glance(2, tag(8)), "changed");
         assert!(!ledger.glance(2, Tag(8 << 16 | Tag::BUSY)), "being changed");
-        ledger.moved(2, &open, [State::SynSent; 2], [State::Established; 2], SECOND, u64::MAX);
+        let opening = ([State::SynSent; 2], [State::Established; 2]);
+        moved(&mut ledger, 2, &open, opening, SECOND, u64::MAX);
         assert!(ledger.glance(2, tag(7)), "an event told of it");
+        moved(&mut ledger, 3, &open, opening, SECOND, u64::MAX);
+        assert!(ledger.glance(3, tag(7)), "only an event told of it");
     }
 
     /// The slots that are due, each reminded of.
@@ -300,11 +314,11 @@ mod tests {
         assert_eq!(due(&mut ledger, after_five), [2]);
         assert_eq!(due(&mut ledger, after_five), [2], "until it is seen to");
         let ((three, after_three), (four, after_four)) = (after(3), after(4));
-        ledger.moved(2, &open, opening.0, opening.1, SECOND, three);
+        moved(&mut ledger, 2, &open, opening, SECOND, three);
         assert_eq!(due(&mut ledger, after_three), [2], "an event told of an earlier deadline");
-        ledger.moved(2, &open, opening.0, opening.1, SECOND, four);
+        moved(&mut ledger, 2, &open, opening, SECOND, four);
         assert_eq!(due(&mut ledger, after_three), [2], "an older one may come after it");
-        ledger.moved(1, &open, opening.0, opening.1, SECOND, 0);
+        moved(&mut ledger, 1, &open, opening, SECOND, 0);
         assert_eq!(due(&mut ledger, SECOND), [1], "what was due long ago is due now");
         ledger.free(1, 0);
         ledger.note(far, 0, tag(7), &open, SECOND, four);
@@ -339,32 +353,25 @@ mod tests {
         let mut ledger = Ledger::new(4);
         let opening = flow(State::SynSent, State::SynReceived);
         let open = flow(State::Established, State::Established);
-        ledger.note(0, 0, tag(1), &open, 2_000, u64::MAX);
-        ledger.note(3, 1, Tag(1 << 16 | Tag::HALF_OPEN), &opening, 2_000, u64::MAX);
-        assert_eq!(ledger.census().used, [[0, 1, 0], [1, 0, 0]]);
+        ledger.note(0, 1, tag(1), &open, 2_000, u64::MAX);
+        ledger.note(3, 0, Tag(1 << 16 | Tag::HALF_OPEN), &opening, 2_000, u64::MAX);
+        assert_eq!(ledger.census().used, [[1, 0, 0], [0, 1, 0]]);
         let states = |b| [State::SynSent, b];
-        let moved = ledger.moved(
-            3,
-            &opening,
-            states(State::SynReceived),
-            states(State::Established),
-            1_000_960,
-            u64::MAX,
-        );
-        assert_eq!(moved, [None, Some(999_968)], "since it was opened, in steps of 32 ns");
-        let lost = [State::FinWait1, State::SynReceived];
-        assert_eq!(
-            ledger.moved(3, &opening, lost, states(State::Established), 3_000, u64::MAX),
-            [None; 2],
-            "not known"
-        );
+        let opened = (states(State::SynReceived), states(State::Established));
+        let stays = moved(&mut ledger, 3, &opening, opened, 1_000_960, u64::MAX);
+        assert_eq!(stays, [None, Some(999_968)], "since it was opened, in steps of 32 ns");
+        let lost = ([State::FinWait1, State::SynReceived], states(State::Established));
+        assert_eq!(moved(&mut ledger, 3, &opening, lost, 3_000, u64::MAX), [None; 2], "not known");
         let endpoints = ledger.census().endpoints;
         assert_eq!(endpoints[Place::Local as usize][State::Established as usize], 1);
         assert_eq!(endpoints[Place::Remote as usize][State::Established as usize], 2);
         assert_eq!(endpoints[Place::Local as usize][State::SynSent as usize], 1);
-        ledger.note(0, 0, Tag(2 << 16 | Tag::OVER), &flow(State::Closed, State::Closed), 4_000, u64::MAX);
-        ledger.free(3, 1);
-        assert_eq!(ledger.census().used, [[0, 0, 1], [0; 3]]);
+        let closed = flow(State::Closed, State::Closed);
+        moved(&mut ledger, 3, &closed, (states(State::Established), [State::Closed; 2]), 3_000, u64::MAX);
+        assert_eq!(ledger.census().used, [[0, 0, 1], [0, 1, 0]], "at once, and once");
+        ledger.note(0, 1, Tag(2 << 16 | Tag::OVER), &closed, 4_000, u64::MAX);
+        ledger.free(3, 0);
+        assert_eq!(ledger.census().used, [[0; 3], [0, 0, 1]]);
         assert_eq!(ledger.census().endpoints, [[0; State::COUNT]; 2]);
     }
 
@@ -376,14 +383,13 @@ mod tests {
         let mut next = flow(State::Established, State::SynReceived);
         next.opened_ns = 9_000_000;
         let from = [State::SynSent, State::Listen];
-        let stays =
-            ledger.moved(1, &next, from, [State::Established, State::SynReceived], 9_000_640, u64::MAX);
+        let to = [State::Established, State::SynReceived];
+        let stays = moved(&mut ledger, 1, &next, (from, to), 9_000_640, u64::MAX);
         assert_eq!(stays, [Some(640), None]);
         next.opened_ns = 20_000_000;
         ledger.note(1, 0, half_open, &next, 30_000_000, u64::MAX);
-        let to = [State::Established; 2];
-        let stays =
-            ledger.moved(1, &next, [State::Established, State::SynReceived], to, 30_000_000, u64::MAX);
+        let states = (to, [State::Established; 2]);
+        let stays = moved(&mut ledger, 1, &next, states, 30_000_000, u64::MAX);
         assert_eq!(
             stays,
             [None, Some(10_000_000)],

@@ -23,7 +23,7 @@ use tcp_common::{Cause, End, Flow, FlowKey, Outcome, Previous, Rules, State};
 
 use super::lock::lock;
 use super::mirror::hook_of;
-use super::shared::Shared;
+use super::shared::{Change, Shared};
 use crate::audit::{Leftovers, addresses, is_here};
 use crate::describe::{address, monotonic_ns};
 use crate::kernel::Entry;
@@ -183,15 +183,9 @@ impl Looker {
         tally.count_outcome(&flow, &outcome);
         drop(tally);
         tracing::debug!("no socket any more: {:?}", absent.ends().collect::<Vec<_>>());
-        self.shared.tell_transitions(
-            &absent.key,
-            &flow,
-            hook,
-            now_ns,
-            outcome.from,
-            outcome.to,
-            Cause::Silence,
-        );
+        let Outcome { from, to, .. } = outcome;
+        let (key, flow, cause) = (&absent.key, &flow, Cause::Silence);
+        self.shared.tell_transitions(&Change { key, flow, hook, at_ns: now_ns, from, to, cause });
     }
 }
 

@@ -10,11 +10,11 @@ use std::sync::Arc;
 
 use sweep::open_uncounted;
 use tcp_common::record::{Event, event_flag, event_kind, mark};
-use tcp_common::{Cause, End, Flow, FlowKey, Previous, State};
+use tcp_common::{Cause, End, Flow, FlowKey, Outcome, Previous, State};
 
 use super::ledger::Ledger;
 use super::lock::lock;
-use super::shared::{Shared, Told};
+use super::shared::{Change, Shared, Told};
 use super::tally::Tally;
 use super::walk::Walk;
 use crate::kernel::Events;
@@ -88,22 +88,19 @@ impl Mirror {
     fn take(&mut self, event: &Event, tally: &mut Tally) {
         match event.kind {
             event_kind::TRANSITION => {
-                let (from, to) = (states(event.from), states(event.to));
+                let change = Change {
+                    key: &event.key,
+                    flow: &event.flow,
+                    hook: event.hook,
+                    at_ns: event.at_ns,
+                    from: states(event.from),
+                    to: states(event.to),
+                    cause: Cause::from_u8(event.cause).unwrap_or(Cause::Nothing),
+                };
                 if let Some(index) = self.shared.table.index_of(event) {
-                    self.count_stays(tally, index, &event.flow, from, to, event.at_ns);
+                    self.count_stays(tally, index, &change);
                 }
-                if self.shared.watchers.receiver_count() > 0 {
-                    let cause = Cause::from_u8(event.cause).unwrap_or(Cause::Nothing);
-                    self.shared.tell_transitions(
-                        &event.key,
-                        &event.flow,
-                        event.hook,
-                        event.at_ns,
-                        from,
-                        to,
-                        cause,
-                    );
-                }
+                self.shared.tell_transitions(&change);
                 if event.flags & event_flag::ESTABLISHED != 0 {
                     tally.count_open(&event.key, &event.flow);
                 }
@@ -119,20 +116,12 @@ impl Mirror {
     }
 
     /// Counts how long the ends that moved had been in the states before.
-    fn count_stays(
-        &mut self,
-        tally: &mut Tally,
-        index: u32,
-        flow: &Flow,
-        from: [State; 2],
-        to: [State; 2],
-        at_ns: u64,
-    ) {
-        let due_ns = sweep::due_ns(flow, &self.shared.rules);
-        let stays = self.ledger.moved(index, flow, from, to, at_ns, due_ns);
+    fn count_stays(&mut self, tally: &mut Tally, index: u32, change: &Change<'_>) {
+        let due_ns = sweep::due_ns(change.flow, &self.shared.rules);
+        let stays = self.ledger.moved(index, change, due_ns);
         for end in [End::A, End::B] {
             if let Some(ns) = stays[end as usize] {
-                tally.count_stay(flow.is_local(end), from[end as usize], ns);
+                tally.count_stay(change.flow.is_local(end), change.from[end as usize], ns);
             }
         }
     }
@@ -163,15 +152,15 @@ impl Mirror {
         }
         if flow.marks & mark::CLOSE_REPORTED == 0 {
             if !was_over {
-                self.shared.tell_transitions(
-                    &event.key,
-                    &flow,
-                    event.hook,
-                    event.at_ns,
+                self.shared.tell_transitions(&Change {
+                    key: &event.key,
+                    flow: &flow,
+                    hook: event.hook,
+                    at_ns: event.at_ns,
                     from,
-                    [State::Closed; 2],
-                    Cause::Syn,
-                );
+                    to: [State::Closed; 2],
+                    cause: Cause::Syn,
+                });
             }
             self.report(tally, &event.key, &flow, event.hook, event.at_ns);
         }
@@ -206,15 +195,9 @@ impl Mirror {
         if outcome.previous != Previous::None {
             self.end_previous(tally, event, before, outcome.previous);
         }
-        self.shared.tell_transitions(
-            &event.key,
-            &flow,
-            event.hook,
-            event.at_ns,
-            outcome.from,
-            outcome.to,
-            outcome.cause,
-        );
+        let Outcome { from, to, cause, .. } = outcome;
+        let Event { ref key, hook, at_ns, .. } = *event;
+        self.shared.tell_transitions(&Change { key, flow: &flow, hook, at_ns, from, to, cause });
         self.look_at(tally, index);
     }
 

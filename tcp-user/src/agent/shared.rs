@@ -43,6 +43,21 @@ pub struct Told {
     pub event: view::Event,
 }
 
+/// What a segment or the clock did to a flow.
+pub(super) struct Change<'a> {
+    pub(super) key: &'a FlowKey,
+    /// After it.
+    pub(super) flow: &'a Flow,
+    /// As [`super::mirror::hook_of`] tells it.
+    pub(super) hook: u32,
+    pub(super) at_ns: u64,
+    /// The ends' states before.
+    pub(super) from: [State; 2],
+    /// And after.
+    pub(super) to: [State; 2],
+    pub(super) cause: Cause,
+}
+
 impl Shared {
     /// Everything that can be told now.
     pub fn snapshot(&self) -> anyhow::Result<Snapshot> {
@@ -61,21 +76,11 @@ impl Shared {
     }
 
     /// Tells those who watch.
-    #[expect(clippy::too_many_arguments, reason = "the fields of one event, of which there are two kinds")]
-    pub(super) fn tell_transitions(
-        &self,
-        key: &FlowKey,
-        flow: &Flow,
-        hook: u32,
-        at_ns: u64,
-        from: [State; 2],
-        to: [State; 2],
-        cause: Cause,
-    ) {
+    pub(super) fn tell_transitions(&self, change: &Change<'_>) {
         if self.watchers.receiver_count() == 0 {
             return;
         }
-        let describer = self.describer();
+        let (describer, &Change { key, flow, hook, at_ns, from, to, cause }) = (self.describer(), change);
         let transitions = describer.transitions(key, flow, at_ns, from, to, cause);
         if transitions.is_empty() {
             return;

@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 
 use tcp_common::record::mark;
 use tcp_common::table::Tag;
-use tcp_common::{Flow, Rules};
+use tcp_common::{Flow, Outcome, Rules};
 
 use super::{Mirror, hook_of};
 use crate::agent::lock::lock;
+use crate::agent::shared::Change;
 use crate::agent::tally::Tally;
 use crate::agent::walk::STRIDE;
 use crate::describe::monotonic_ns;
@@ -123,9 +124,11 @@ impl Mirror {
         }
         if outcome.is_transition() {
             tally.lateness.observe(now_ns.saturating_sub(due_ns) as f64 / 1e9);
-            self.count_stays(tally, index, &flow, outcome.from, outcome.to, now_ns);
             tally.count_outcome(&flow, &outcome);
-            shared.tell_transitions(&key, &flow, hook, now_ns, outcome.from, outcome.to, outcome.cause);
+            let Outcome { from, to, cause, .. } = outcome;
+            let change = Change { key: &key, flow: &flow, hook, at_ns: now_ns, from, to, cause };
+            self.count_stays(tally, index, &change);
+            shared.tell_transitions(&change);
         }
         // So that the next glance takes it for what it is, unless somebody has changed it since.
         self.ledger.note(index, family, tag, &flow, now_ns, self::due_ns(&flow, rules));
