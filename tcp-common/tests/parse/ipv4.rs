@@ -1,0 +1,51 @@
+//! IPv4: lengths, fragments, options.
+
+use tcp_common::Ignored;
+use tcp_common::wire::{Captured, Link, parse};
+
+use crate::datagrams::{ACK, NOP, V4_PLAIN, ip, segment, tcp, v4};
+
+#[test]
+fn length_zero_takes_the_length_of_the_frame() {
+    let mut datagram = v4(V4_PLAIN, &segment(ACK, &[], 0));
+    datagram[2..4].fill(0);
+    let super_packet = Captured { bytes: &datagram, wire_len: 40 + 185_000 };
+    let packet = parse(&super_packet, Link::Ip, None).expect("a TCP packet");
+    assert_eq!(packet.segment.payload_len, 185_000);
+
+    let none_left = Captured { bytes: &datagram, wire_len: 20 };
+    assert_eq!(parse(&none_left, Link::Ip, None), Err(Ignored::Malformed));
+}
+
+#[test]
+fn the_longest_header_is_stepped_over() {
+    let mut datagram = v4(V4_PLAIN, &segment(ACK, &[], 5));
+    datagram[0] = 0x4f;
+    datagram[3] += 40;
+    datagram.splice(20..20, [NOP; 40]);
+    let packet = tcp(&datagram);
+    assert_eq!((packet.segment.payload_len, packet.datagram.tcp_offset), (5, 60));
+}
+
+#[test]
+fn padding_does_not_complete_a_tiny_first_fragment() {
+    for junk in [0x00, 0x50, 0xf0] {
+        let mut datagram = v4(0x2000, &segment(ACK, &[], 0));
+        datagram[2..4].copy_from_slice(&28u16.to_be_bytes());
+        datagram[28..].fill(junk);
+        assert_eq!(ip(&datagram), Err(Ignored::Truncated));
+    }
+}
+
+#[test]
+fn a_later_fragment_of_another_protocol_is_not_tcp() {
+    let mut datagram = v4(0x00b9, &segment(ACK, &[], 0));
+    assert_eq!(ip(&datagram), Err(Ignored::FragmentLater));
+    datagram[9] = 17;
+    assert_eq!(ip(&datagram), Err(Ignored::NotTcp));
+}
+
+#[test]
+fn do_not_fragment_is_no_fragment() {
+    tcp(&v4(0x4000, &segment(ACK, &[], 0)));
+}

@@ -1,0 +1,91 @@
+//! IPv6: chains of extension headers, jumbograms, fragments.
+
+use tcp_common::Ignored;
+use tcp_common::wire::{Captured, Link, parse};
+
+use crate::datagrams::{ACK, ip, segment, tcp, v6};
+
+const HOP_BY_HOP: u8 = 0;
+const ROUTING: u8 = 43;
+const FRAGMENT: u8 = 44;
+const ESP: u8 = 50;
+const AUTHENTICATION: u8 = 51;
+const NONE: u8 = 59;
+const DESTINATION: u8 = 60;
+const MOBILITY: u8 = 135;
+
+#[test]
+fn extension_headers_are_stepped_over_by_their_own_units() {
+    let whole = segment(ACK, &[], 9);
+    for (header, length_field, octets) in [
+        (HOP_BY_HOP, 1, 16),
+        (ROUTING, 2, 24),
+        (FRAGMENT, 0xff, 8),
+        (AUTHENTICATION, 4, 24),
+        (DESTINATION, 0, 8),
+        (MOBILITY, 3, 32),
+    ] {
+        let mut extension = vec![0; octets];
+        extension[1] = length_field;
+        let packet = tcp(&v6(&[(header, extension)], &whole));
+        assert_eq!(packet.segment.payload_len, 9, "header {header}");
+        assert_eq!(packet.datagram.tcp_offset as usize, 40 + octets, "header {header}");
+    }
+}
+
+#[test]
+fn six_extension_headers_are_followed_and_ten_are_not() {
+    let chain = |n| v6(&vec![(DESTINATION, vec![0; 8]); n], &segment(ACK, &[], 0));
+    tcp(&chain(6));
+    assert_eq!(ip(&chain(10)), Err(Ignored::Unsupported));
+    let mut udp = chain(6);
+    udp[40 + 5 * 8] = 17;
+    assert_eq!(ip(&udp), Err(Ignored::NotTcp));
+}
+
+#[test]
+fn what_hides_the_rest_is_not_tcp() {
+    for next in [ESP, NONE, 17, 58, 41] {
+        let mut datagram = v6(&[(HOP_BY_HOP, vec![0; 8])], &segment(ACK, &[], 0));
+        datagram[40] = next;
+        assert_eq!(ip(&datagram), Err(Ignored::NotTcp), "next header {next}");
+    }
+}
+
+#[test]
+fn an_extension_beyond_the_payload_is_malformed() {
+    let mut datagram = v6(&[(DESTINATION, vec![0; 8])], &segment(ACK, &[], 0));
+    datagram[5] = 4;
+    assert_eq!(ip(&datagram), Err(Ignored::Malformed));
+}
+
+#[test]
+fn length_zero_takes_the_length_of_the_frame() {
+    let mut datagram = v6(&[(HOP_BY_HOP, vec![0; 8])], &segment(ACK, &[], 0));
+    datagram[4..6].fill(0);
+    let super_packet = Captured { bytes: &datagram, wire_len: 40 + 8 + 20 + 500_000 };
+    let packet = parse(&super_packet, Link::Ip, None).expect("a TCP packet");
+    assert_eq!(packet.segment.payload_len, 500_000);
+}
+
+#[test]
+fn fragments_are_told_apart() {
+    let fragment = |field: u16| {
+        let [high, low] = field.to_be_bytes();
+        v6(&[(FRAGMENT, vec![0, 0, high, low, 0, 0, 0, 1])], &segment(ACK, &[], 4))
+    };
+    tcp(&fragment(0));
+    assert_eq!(ip(&fragment(1)), Err(Ignored::FragmentFirst));
+    assert_eq!(ip(&fragment(8)), Err(Ignored::FragmentLater));
+    assert_eq!(ip(&fragment(9)), Err(Ignored::FragmentLater));
+    let of = |next| {
+        let mut datagram = fragment(8);
+        datagram[40] = next;
+        ip(&datagram)
+    };
+    assert_eq!(of(17), Err(Ignored::NotTcp));
+    assert_eq!(of(DESTINATION), Err(Ignored::FragmentLater));
+    let atomic = (FRAGMENT, vec![0; 8]);
+    let nested = v6(&[(FRAGMENT, vec![0, 0, 0, 1, 0, 0, 0, 1]), atomic], &segment(ACK, &[], 4));
+    assert_eq!(ip(&nested), Err(Ignored::FragmentFirst));
+}

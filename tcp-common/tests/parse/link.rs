@@ -1,0 +1,59 @@
+//! What is around a datagram, and the two ways between two ends.
+
+use tcp_common::Ignored;
+use tcp_common::wire::{Link, parse};
+
+use crate::datagrams::{ACK, V4_PLAIN, ethernet, ip, segment, tcp, v4, v6};
+
+#[test]
+fn an_ip_link_takes_both_versions_and_nothing_else() {
+    assert_eq!(tcp(&v4(V4_PLAIN, &segment(ACK, &[], 3))).segment.payload_len, 3);
+    assert_eq!(tcp(&v6(&[], &segment(ACK, &[], 3))).segment.payload_len, 3);
+    assert_eq!(ip(&[0x55; 60]), Err(Ignored::NotTcp));
+    assert_eq!(ip(&[]), Err(Ignored::Truncated));
+}
+
+#[test]
+fn the_outer_tag_is_in_the_key() {
+    let packet = ethernet(&[0x88a8, 0xe00a, 0x8100, 0x0014], 0x0800, &v4(V4_PLAIN, &segment(ACK, &[], 0)));
+    let packet = parse(&packet[..], Link::Ethernet, None).expect("a TCP packet");
+    assert_eq!(packet.key.vlan, 10, "the id alone, without priority and drop eligibility");
+    assert_eq!((packet.vlan_count, packet.vlans), (2, [10, 20]));
+}
+
+#[test]
+fn a_tag_that_the_nic_stripped_is_in_the_key() {
+    let datagram = v4(V4_PLAIN, &segment(ACK, &[], 0));
+    let plain = ethernet(&[], 0x0800, &datagram);
+    let tagged = ethernet(&[0x8100, 20], 0x0800, &datagram);
+    for frame in [plain, tagged] {
+        let packet = parse(&frame[..], Link::Ethernet, Some(7)).expect("a TCP packet");
+        assert_eq!(packet.key.vlan, 7);
+    }
+}
+
+#[test]
+fn three_tags_are_unsupported() {
+    let frame = ethernet(&[0x88a8, 1, 0x8100, 2, 0x8100, 3], 0x0800, &v4(V4_PLAIN, &segment(ACK, &[], 0)));
+    assert_eq!(parse(&frame[..], Link::Ethernet, None), Err(Ignored::Unsupported));
+}
+
+#[test]
+fn the_ether_type_must_agree_with_the_version() {
+    let (four, six) = (v4(V4_PLAIN, &segment(ACK, &[], 0)), v6(&[], &segment(ACK, &[], 0)));
+    for (ether_type, datagram) in [(0x86dd, four), (0x0800, six)] {
+        let frame = ethernet(&[], ether_type, &datagram);
+        assert_eq!(parse(&frame[..], Link::Ethernet, None), Err(Ignored::Malformed));
+    }
+}
+
+#[test]
+fn the_reverse_packet_has_the_same_key_and_the_other_sender() {
+    let there = tcp(&v4(V4_PLAIN, &segment(ACK, &[], 0)));
+    let mut back = v4(V4_PLAIN, &segment(ACK, &[], 0));
+    back[12..20].rotate_left(4);
+    back[20..24].rotate_left(2);
+    let back = tcp(&back);
+    assert_eq!(there.key, back.key);
+    assert_eq!(there.sender, back.sender.peer());
+}
