@@ -1,17 +1,18 @@
 //! `finwait audit` beside a real kernel: every close agrees, and what does not is found, explained and repaired.
 
 mod common;
+mod hosts;
 
-use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
-use std::process::{Child, Command, Output};
+use std::net::{SocketAddr, TcpListener};
+use std::process::{Command, Output};
 use std::time::Duration;
 
-use common::{Agent, FINWAIT, spawn, until};
+use common::{Agent, FINWAIT, until};
 use finwait::audit::{Finding, Reason, Report, Verdict};
-use finwait::lab::{Family, Host, Lab, Namespace, Scenario};
+use finwait::lab::{Family, Lab, Scenario};
 use finwait::sockets::TrackedState;
-use socket2::{Domain, SockRef, Socket, Type};
+use hosts::{Far, Pair, Watch, nft, run, sysctl};
+use socket2::SockRef;
 use tcp_common::State;
 
 const LONG_AGO: Duration = Duration::from_millis(300);
@@ -35,80 +36,8 @@ fn report(lab: &Lab, agent: &Agent<'_>, arguments: &[&str]) -> (i32, Report) {
     (code, serde_json::from_slice(&output.stdout).expect("a report"))
 }
 
-/// A connection from the client's host to a listener that an agent's host has, after a question and an answer.
-struct Pair {
-    client: TcpStream,
-    server: TcpStream,
-}
-
-impl Pair {
-    fn open(from: &Host, to: &Host, address: IpAddr) -> Pair {
-        let listener = to.run(|| TcpListener::bind((address, 0))).expect("namespace").expect("listening");
-        Pair::open_to(from, &listener, listener.local_addr().expect("its address"))
-    }
-
-    fn open_to(from: &Host, listener: &TcpListener, address: SocketAddr) -> Pair {
-        let client = from.run(|| TcpStream::connect(address)).expect("namespace").expect("connecting");
-        let (server, _) = listener.accept().expect("accepting");
-        let mut pair = Pair { client, server };
-        pair.client.write_all(b"question").expect("asking");
-        pair.server.read_exact(&mut [0; 8]).expect("reading");
-        pair
-    }
-
-    /// The server's socket is bound to its interface: a look-up by addresses alone does not find it.
-    fn bound_to_device(lab: &Lab, address: IpAddr) -> Pair {
-        let listener = lab.server.run(|| {
-            let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
-            socket.bind_device(Some(lab.server.interface.as_bytes()))?;
-            socket.bind(&SocketAddr::new(address, 0).into())?;
-            socket.listen(8)?;
-            std::io::Result::Ok(TcpListener::from(socket))
-        });
-        let listener = listener.expect("namespace").expect("listening");
-        let address = listener.local_addr().expect("its address");
-        let pair = Pair::open_to(&lab.client, &listener, address);
-        assert_eq!(lab.server.socket(pair.ends().0, pair.ends().1).expect("asking"), None);
-        pair
-    }
-
-    fn ends(&self) -> (SocketAddr, SocketAddr) {
-        let ends = (self.server.local_addr().expect("an end"), self.server.peer_addr().expect("an end"));
-        (canonical(ends.0), canonical(ends.1))
-    }
-
-    /// The server closes first, so that TIME-WAIT is on the agent's host.
-    fn close_server_first(mut self) {
-        drop(self.server);
-        self.client.read_to_end(&mut Vec::new()).expect("the server's FIN");
-    }
-}
-
-fn canonical(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip().to_canonical(), address.port())
-}
-
 fn of(report: &Report, (local, remote): (SocketAddr, SocketAddr)) -> Option<&Finding> {
     report.findings.iter().find(|finding| finding.local == local.into() && finding.remote == remote.into())
-}
-
-fn sysctl(host: &Host, name: &str, value: &str) {
-    let path = format!("/proc/sys/net/ipv4/{name}");
-    host.run(|| std::fs::write(&path, value)).expect("entering the namespace").expect(&path);
-}
-
-fn run(host: &Host, line: &str) {
-    let words: Vec<&str> = line.split(' ').collect();
-    let mut child = spawn(host, Command::new(words[0]).args(&words[1..]));
-    assert!(child.wait().expect("waiting").success(), "{line}");
-}
-
-/// Rules in a table of its own, which is there already or is made.
-fn nft(host: &Host, lines: &[&str]) {
-    for line in ["add table ip t"].iter().chain(lines) {
-        let mut child = spawn(host, Command::new("nft").arg(line));
-        assert!(child.wait().expect("waiting").success(), "nft (Debian: nftables) {line}");
-    }
 }
 
 #[test]
@@ -169,43 +98,13 @@ fn a_full_time_wait_table_is_a_difference() {
     drop(live);
 }
 
-/// What `watch` has told of one kind of record so far.
-struct Watch {
-    process: Child,
-    file: String,
-}
-
-impl Watch {
-    fn start(agent: &Agent<'_>, name: &str) -> Watch {
-        let file = format!("{}/{name}.watch", env!("CARGO_TARGET_TMPDIR"));
-        let process = Command::new(FINWAIT)
-            .args(["watch", "-o", "ndjson", "--socket", &agent.socket])
-            .stdout(std::fs::File::create(&file).expect("a file"))
-            .spawn()
-            .expect("starting watch");
-        Watch { process, file }
-    }
-
-    fn has(&self, words: &[&str]) -> bool {
-        let text = std::fs::read_to_string(&self.file).expect("what watch wrote");
-        text.lines().any(|line| words.iter().all(|word| line.contains(word)))
-    }
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
 #[test]
 fn what_the_kernel_forgets_the_agent_ends() {
     let lab = lab();
     sysctl(&lab.server, "tcp_fin_timeout", "1");
     let arguments = ["-i", lab.server.interface, "--audit-interval", "500ms"];
     let agent = Agent::start(&lab, "audit-repair", &arguments);
-    let watch = Watch::start(&agent, "audit-repair");
+    let watch = Watch::start(&lab.server, &agent, "audit-repair", &[]);
     let address = lab.server.address(Family::Ipv4);
     // Kept: nobody may end these.
     let live = Pair::open(&lab.client, &lab.server, address);
@@ -393,11 +292,7 @@ fn the_owner_of_a_socket_is_named_and_found() {
     assert!(String::from_utf8_lossy(&elsewhere.stdout).contains("\"process\":null"));
     assert_eq!(agent.cli(&["ls", &format!("process {pid}")]).status.code(), Some(4));
 
-    let file = format!("{}/audit-owner.watch", env!("CARGO_TARGET_TMPDIR"));
-    let mut command = Command::new(FINWAIT);
-    command.args(["watch", "-o", "ndjson", "--socket", &agent.socket, &format!("process {pid}")]);
-    command.stdout(std::fs::File::create(&file).expect("a file"));
-    let watch = Watch { process: spawn(&lab.server, &mut command), file };
+    let watch = Watch::start(&lab.server, &agent, "audit-owner", &[&format!("process {pid}")]);
     std::thread::sleep(LONG_AGO);
     let Pair { client, server } = pair;
     // An abort: close() sends a RST.
@@ -407,51 +302,4 @@ fn the_owner_of_a_socket_is_named_and_found() {
         watch.has(&["finwait.close/1", "rst_abort", &format!("\"pid\":{pid}")])
     });
     drop(server);
-}
-
-/// A third host, which the server's routes to.
-struct Far {
-    namespace: Namespace,
-    keeper: Child,
-}
-
-impl Far {
-    fn behind(lab: &Lab) -> Far {
-        let namespace = Namespace::new().expect("a namespace");
-        // `ip` finds a namespace by a process in it.
-        let keeper =
-            namespace.run(|| Command::new("sleep").arg("600").spawn()).expect("namespace").expect("sleep");
-        let id = keeper.id();
-        let far = Far { namespace, keeper };
-        sysctl(&lab.server, "ip_forward", "1");
-        run(&lab.server, &format!("ip link add far type veth peer name near netns {id}"));
-        run(&lab.server, "ip address add 10.9.1.2/24 dev far");
-        run(&lab.server, "ip link set far up");
-        run(&lab.client, "ip route add 10.9.1.0/24 via 10.9.0.2");
-        for line in [
-            "ip address add 10.9.1.3/24 dev near",
-            "ip link set near up",
-            "ip route add default via 10.9.1.2",
-        ] {
-            let mut words = line.split(' ');
-            let mut command = Command::new(words.next().expect("a program"));
-            command.args(words);
-            let status = far.namespace.run(|| command.status()).expect("namespace").expect(line);
-            assert!(status.success(), "{line}");
-        }
-        // A port where nobody listens answers as soon as packets pass.
-        until("packets pass", || {
-            let near = SocketAddr::from(([10, 9, 1, 3], 1));
-            let answer = lab.client.run(|| TcpStream::connect_timeout(&near, LONG_AGO)).expect("namespace");
-            answer.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
-        });
-        far
-    }
-}
-
-impl Drop for Far {
-    fn drop(&mut self) {
-        let _ = self.keeper.kill();
-        let _ = self.keeper.wait();
-    }
 }
