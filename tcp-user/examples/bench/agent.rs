@@ -17,11 +17,11 @@ use tcp_common::{End, Flags};
 use crate::bpf::Program;
 use crate::conversation::Conversation;
 use crate::kept::Kept;
-use crate::that_fit;
+use crate::{Size, that_fit};
 
 /// Measures an agent, the binary `finwait`, at each number of connections, of each group in a table for the most of it; lets
 /// the last ones of the first group run out of TIME-WAIT.
-pub(crate) fn measure(finwait: &Path, groups: &[&[u32]]) -> Result<Value> {
+pub(crate) fn measure(finwait: &Path, size: &Size) -> Result<Value> {
     println!(
         "\nThe agent (CPU over {} s; memory of the process, the flow table in it; whole times)",
         IDLE.as_secs()
@@ -31,11 +31,11 @@ pub(crate) fn measure(finwait: &Path, groups: &[&[u32]]) -> Result<Value> {
         "connections", "CPU ms/s", "memory MB", "table MB", "scrape ms", "ls s", "ls MB", "lost"
     );
     let (mut rows, mut ends) = (Vec::new(), Value::Null);
-    for numbers in groups {
+    for numbers in size.agent {
         let numbers = that_fit(numbers)?;
         let Some(&most) = numbers.last() else { continue };
         let lab = Lab::new()?;
-        let agent = lab.server.run(|| Agent::start(finwait, "lo", "tc", most))??;
+        let agent = lab.server.run(|| Agent::start(finwait, "lo", "tc", most, size.msl))??;
         let mut opened = 0;
         for &number in &numbers {
             lab.server.run(|| (opened..number).try_for_each(|one| agent.open(one)))??;
@@ -60,7 +60,13 @@ pub(crate) struct Agent {
 
 impl Agent {
     /// Starts it in this thread's namespace and waits until it answers.
-    pub(crate) fn start(finwait: &Path, interface: &str, ingress: &str, most: u32) -> Result<Agent> {
+    pub(crate) fn start(
+        finwait: &Path,
+        interface: &str,
+        ingress: &str,
+        most: u32,
+        msl: &str,
+    ) -> Result<Agent> {
         let (temporary, id) = (std::env::temp_dir(), std::process::id());
         let socket = format!("{}/finwait-bench-{id}-{ingress}.sock", temporary.display());
         let program = finwait.to_str().context("the path of finwait")?;
@@ -79,6 +85,8 @@ impl Agent {
             LISTEN,
             "--max-flows",
             &most.to_string(),
+            "--msl",
+            msl,
         ])?;
         let mut agent = Agent { process, finwait: finwait.into(), socket, program: None };
         let deadline = Instant::now() + Duration::from_secs(60);

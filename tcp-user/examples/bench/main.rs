@@ -107,6 +107,8 @@ struct Size {
     wrk: u32,
     /// As `flows`, of the agent; each group in a table for the most of it.
     agent: &'static [&'static [u32]],
+    /// The agent's `--msl`: half as long as its TIME-WAITs last.
+    msl: &'static str,
 }
 
 const QUICK: Size = Size {
@@ -114,13 +116,14 @@ const QUICK: Size = Size {
     long_rounds: 7,
     repeat: 100_000,
     stream: 10_000,
-    frames: 100_000,
+    frames: 50_000,
     flows: &[1, 10_000, 100_000],
-    opens: &[100_000],
+    opens: &[50_000],
     flood: 100_000,
-    connects: 10_000,
+    connects: 5_000,
     wrk: 1,
-    agent: &[&[1, 10_000, 100_000]],
+    agent: &[&[1, 100_000]],
+    msl: "6s",
 };
 const WHOLE: Size = Size {
     rounds: 11,
@@ -134,6 +137,7 @@ const WHOLE: Size = Size {
     connects: 20_000,
     wrk: 2,
     agent: &[&[1, 10_000, 100_000, 1_000_000], &[1, 4_000_000]],
+    msl: "30s",
 };
 
 fn main() -> Result<()> {
@@ -150,7 +154,7 @@ fn main() -> Result<()> {
     let steps = want(Part::Steps).then(|| steps::measure(size)).transpose()?;
     let flood = want(Part::Flood).then(|| flood::measure(size)).transpose()?;
     let traffic = want(Part::Traffic).then(|| traffic(&arguments.finwait, size)).transpose()?;
-    let agent = want(Part::Agent).then(|| agent::measure(&arguments.finwait, size.agent)).transpose()?;
+    let agent = want(Part::Agent).then(|| agent::measure(&arguments.finwait, size)).transpose()?;
     let report = json!({
         "cpu": cpu_model()?,
         "cpus": std::thread::available_parallelism()?,

@@ -31,7 +31,7 @@ impl World {
     pub(crate) fn all(finwait: &Path) -> Result<Vec<World>> {
         let agent = |lab: &Lab, ingress| -> Result<Option<Agent>> {
             let interface = lab.server.interface;
-            let agent = lab.server.run(|| Agent::start(finwait, interface, ingress, CONNECTIONS))??;
+            let agent = lab.server.run(|| Agent::start(finwait, interface, ingress, CONNECTIONS, MSL))??;
             agent.process().signal(Signal::SIGSTOP)?;
             Ok(Some(agent))
         };
@@ -78,6 +78,8 @@ impl World {
 
 /// Until all events are read.
 const REST: Duration = Duration::from_millis(200);
+/// As finwait has it unless told otherwise; the server's own TIME-WAITs do not ask.
+const MSL: &str = "30s";
 /// The agents are made for.
 const CONNECTIONS: u32 = 1 << 18;
 const SETTINGS: [(&str, &str); 4] = [
