@@ -21,6 +21,8 @@ const FLOWS: u16 = 2_000;
 const FIRST_PORT: u16 = 1_000;
 /// How often one call runs a frame in the contended phase.
 const REPEAT: u32 = 2_000;
+/// How often that phase may run.
+const MOST: u32 = 8;
 
 /// What both CPUs do at the same time: a segment from each end, each given `repeat` times.
 struct Phase {
@@ -68,28 +70,37 @@ fn no_transition_is_lost_or_doubled() {
     assert!(cpus >= 2, "this test needs two CPUs");
     let mut events = kernel.take_events().expect("the ring is ours");
     let mut deferred_transitions = Matrix::new();
-    let (mut sent, mut deferred) = (0u64, 0u64);
+    let (mut sent, mut deferred, mut repeated) = (0u64, 0u64, 0);
     for phase in phases() {
-        run_both(&kernel, &phase);
-        sent += 2 * u64::from(phase.flows) * u64::from(phase.repeat);
-        deferred += apply_deferred(&mut events, kernel.table(), &mut deferred_transitions);
-        println!("{}: {deferred} segments deferred so far", phase.name);
+        loop {
+            run_both(&kernel, &phase);
+            sent += 2 * u64::from(phase.flows) * u64::from(phase.repeat);
+            deferred += apply_deferred(&mut events, kernel.table(), &mut deferred_transitions);
+            println!("{}: {deferred} segments deferred so far", phase.name);
+            if phase.repeat == 1 {
+                break;
+            }
+            // Two CPUs that fall in step keep each other from the fast path: then both run again.
+            repeated += phase.repeat;
+            if predicted(&kernel) > sent / 3 || repeated == MOST * phase.repeat {
+                break;
+            }
+        }
     }
     let counters = kernel.counters().expect("counters");
     assert_eq!(counters.events_lost, 0);
     assert_eq!(counters.ignored.iter().sum::<u64>(), 0, "nothing was ignored: {:?}", counters.ignored);
     assert_eq!(counters.tracked, sent);
     assert_eq!(counters.deferred, deferred);
-    let predicted: u64 = counters.predicted.iter().flatten().sum();
-    // 0.87 of them mostly, 0.24 where the two fall in step and keep each other from it.
-    assert!(predicted > sent / 20, "the fast path was in it: {predicted} of {sent}");
+    let predicted = predicted(&kernel);
+    assert!(predicted > sent / 4, "the fast path was in it: {predicted} of {sent}");
 
     let entries: Vec<_> = kernel.table().entries().collect();
     assert_eq!(entries.len(), usize::from(FLOWS), "a slot a flow");
     let mut ends_in = BTreeMap::new();
     for entry in &entries {
         let flow = &entry.flow;
-        let long = if entry.key.port_a < FIRST_PORT + 40 { REPEAT } else { 0 };
+        let long = if entry.key.port_a < FIRST_PORT + 40 { repeated } else { 0 };
         for end in [End::A, End::B] {
             *ends_in.entry(flow.state(end)).or_insert(0) += 1;
             assert_eq!(flow.half(end).segments, 5 + long, "segments of {end:?} of {:?}", entry.key);
@@ -211,6 +222,10 @@ fn what_a_full_ring_has_no_room_for_is_counted() {
     assert_eq!(numbers, first.chain(later).collect::<Vec<_>>());
     let counters = kernel.counters().expect("counters");
     assert_eq!((counters.events, counters.events_lost), (u64::from(HOLDS) + 10, 100));
+}
+
+fn predicted(kernel: &Kernel) -> u64 {
+    kernel.counters().expect("counters").predicted.iter().flatten().sum()
 }
 
 fn keep_to(cpu: usize) {

@@ -275,5 +275,7 @@ fn sum(page: &str, name: &str) -> u64 {
     samples.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum::<f64>() as u64
 }
 
+/// As finwait has it unless told otherwise.
+pub(crate) const MSL: &str = "30s";
 const LISTEN: &str = "127.0.0.1:9817";
 const IDLE: Duration = Duration::from_secs(5);

@@ -137,7 +137,7 @@ const WHOLE: Size = Size {
     connects: 20_000,
     wrk: 2,
     agent: &[&[1, 10_000, 100_000, 1_000_000], &[1, 4_000_000]],
-    msl: "30s",
+    msl: agent::MSL,
 };
 
 fn main() -> Result<()> {

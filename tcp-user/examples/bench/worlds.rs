@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result};
 use finwait::lab::Lab;
 use nix::sys::signal::Signal;
 
-use crate::agent::Agent;
+use crate::agent::{Agent, MSL};
 use crate::bare;
 use crate::bpf::Place;
 use crate::hosts;
@@ -78,8 +78,6 @@ impl World {
 
 /// Until all events are read.
 const REST: Duration = Duration::from_millis(200);
-/// As finwait has it unless told otherwise; the server's own TIME-WAITs do not ask.
-const MSL: &str = "30s";
 /// The agents are made for.
 const CONNECTIONS: u32 = 1 << 18;
 const SETTINGS: [(&str, &str); 4] = [
