@@ -3,7 +3,7 @@
 //! Modules from the kernel to the person: `kernel` is the one that names aya, `agent` mirrors and serves, `describe` and
 //! `view` put flow records into the users' words, `filter` chooses among them and `output` writes them, `cli` is what can be
 //! typed and `commands` what it does. `replay` needs no kernel. `sockets` is the kernel's own view, `audit` compares with it.
-//! `lab` makes real connections for `demo` and the tests, `storm` many thousands of them.
+//! `lab` makes real connections for `demo` and the tests.
 
 pub mod agent;
 pub mod audit;
@@ -19,5 +19,4 @@ mod netlink;
 pub mod output;
 pub mod replay;
 pub mod sockets;
-pub mod storm;
 pub mod view;

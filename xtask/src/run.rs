@@ -26,7 +26,6 @@ const KERNEL_TESTS: &[&str] = &[
     "older",
     "traffic",
     "prometheus",
-    "storm",
     "bad_input",
     "dry_run",
     "notify",
@@ -61,7 +60,7 @@ pub(crate) fn test() -> Result<()> {
 
 /// Whether a packet of an established connection keeps to its short way: `bench --gate`, as the tests have built it.
 pub(crate) fn gate() -> Result<()> {
-    cargo(&["run", "--quiet", "--package", "tcp-user", "--example", "bench", "--", "--gate"])
+    cargo(&["run", "--quiet", "--package", "bench", "--", "--gate"])
 }
 
 /// Every test, a file or a folder with a `main.rs`, but the [`KERNEL_TESTS`]: a new one is run unless it is named there.
@@ -101,7 +100,7 @@ pub(crate) fn record_demo() -> Result<()> {
     debian::install(&["tcpdump"])?;
     let capture = format!("{}/recording.pcap", target_dir());
     let _ = std::fs::remove_file(&capture);
-    cargo(&["run", "--quiet", "--package", "tcp-user", "--example", "record_demo", &capture])?;
+    cargo(&["run", "--quiet", "--package", "chores", "--bin", "record_demo", &capture])?;
     call(Command::new("gzip").args(["-9", "--no-name", "--force", &capture]))?;
     let kept = root().join("tcp-user/src/demo/recording.pcap.gz");
     std::fs::copy(format!("{capture}.gz"), &kept).context("keeping the recording")?;
@@ -118,7 +117,7 @@ pub(crate) fn bench(arguments: &[String]) -> Result<()> {
     let build = format!("{}/release", target_dir());
     release("bench")?;
     call(
-        Command::new(format!("{build}/examples/bench"))
+        Command::new(format!("{build}/bench"))
             .args([
                 "--json",
                 &format!("{}/bench.json", target_dir()),
@@ -135,22 +134,12 @@ pub(crate) fn storm(arguments: &[String]) -> Result<()> {
         debian::install(&["nftables"])?;
     }
     release("storm")?;
-    call(Command::new(format!("{}/release/examples/storm", target_dir())).args(arguments))
+    call(Command::new(format!("{}/release/storm", target_dir())).args(arguments))
 }
 
-/// Builds finwait and one of its larger chores as they are shipped.
-fn release(example: &str) -> Result<()> {
-    cargo(&[
-        "build",
-        "--quiet",
-        "--release",
-        "--package",
-        "tcp-user",
-        "--bin",
-        "finwait",
-        "--example",
-        example,
-    ])
+/// Builds finwait and the program of one of `crates/` in the release profile.
+fn release(package: &str) -> Result<()> {
+    cargo(&["build", "--quiet", "--release", "--package", "tcp-user", "--package", package, "--bins"])
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Makes a large capture to measure `finwait replay` with: many connections at once, each opened, used and closed.
 //!
-//! `cargo run --release --example make_capture -- FILE [MEGABYTES]`
+//! `cargo run --release --package chores --bin make_capture -- FILE [MEGABYTES]`
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};

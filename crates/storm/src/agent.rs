@@ -7,14 +7,13 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-
-use crate::agent::report::Stats;
-use crate::agent::server::Status;
-use crate::lab::Host;
-use crate::view::{Close, Connection};
+use finwait::agent::report::Stats;
+use finwait::agent::server::Status;
+use finwait::lab::Host;
+use finwait::view::{Close, Connection};
 
 /// A running agent, and a `watch` that keeps every close.
-pub(super) struct Agent {
+pub(crate) struct Agent {
     binary: PathBuf,
     socket: PathBuf,
     closes: PathBuf,
@@ -24,7 +23,7 @@ pub(super) struct Agent {
 
 impl Agent {
     /// Starts it on the interface of `host`.
-    pub(super) fn start(
+    pub(crate) fn start(
         host: &Host,
         binary: &Path,
         folder: &Path,
@@ -61,14 +60,14 @@ impl Agent {
     }
 
     /// Every connection that it has, those too that are over.
-    pub(super) fn list(&self) -> Result<Vec<Connection>> {
+    pub(crate) fn list(&self) -> Result<Vec<Connection>> {
         let output = ask(&self.binary, &self.socket, &["ls", "--all", "-o", "ndjson"])?;
         let lines = output.stdout.split(|&octet| octet == b'\n').filter(|line| !line.is_empty());
         lines.map(|line| Ok(serde_json::from_slice(line)?)).collect()
     }
 
     /// What it has lost: events, flows evicted, segments whose flow found no place or was contended for too long.
-    pub(super) fn losses(&self) -> Result<Vec<(&'static str, u64)>> {
+    pub(crate) fn losses(&self) -> Result<Vec<(&'static str, u64)>> {
         let ask = |command| Ok(ask(&self.binary, &self.socket, &[command, "-o", "json"])?.stdout);
         let answers: Result<Vec<_>> = ["status", "stats"].into_iter().map(ask).collect();
         let [status, stats] = &answers?[..] else { bail!("two answers") };
@@ -86,12 +85,12 @@ impl Agent {
     }
 
     /// Whether its `watch` has told of anything yet.
-    pub(super) fn watches(&self) -> Result<bool> {
+    pub(crate) fn watches(&self) -> Result<bool> {
         Ok(std::fs::metadata(&self.closes)?.len() > 0)
     }
 
     /// The close records so far.
-    pub(super) fn closes(&self) -> Result<Vec<Connection>> {
+    pub(crate) fn closes(&self) -> Result<Vec<Connection>> {
         let mut closes = Vec::new();
         for line in BufReader::new(File::open(&self.closes)?).lines() {
             let line = line?;

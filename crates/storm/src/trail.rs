@@ -4,49 +4,48 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use finwait::lab::Side;
 use tcp_common::seq::{Seq, at_or_before, before, later};
 use tcp_common::wire::Packet;
 use tcp_common::{Endpoint, Flags, FlowKey, Kind};
 
-use crate::lab::Side;
-
 /// Both ways of every flow.
 #[derive(Debug, Default)]
-pub(super) struct Trails(HashMap<FlowKey, [Way; 2]>);
+pub(crate) struct Trails(HashMap<FlowKey, [Way; 2]>);
 
 /// What one host has sent in a flow.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Way {
+pub(crate) struct Way {
     /// Frames sent so far.
-    pub(super) frames: u64,
+    pub(crate) frames: u64,
     /// Of these, how many were lost; and of these, how many RSTs.
-    pub(super) lost: u64,
-    pub(super) lost_resets: u64,
+    pub(crate) lost: u64,
+    pub(crate) lost_resets: u64,
     /// Copies made, and frames that others may have overtaken.
-    pub(super) doubled: u64,
-    pub(super) delayed: u64,
+    pub(crate) doubled: u64,
+    pub(crate) delayed: u64,
     /// SYNs with an ISN of their own.
-    pub(super) opens: u32,
+    pub(crate) opens: u32,
     /// Whether it has sent its SYN or its FIN more than once.
-    pub(super) again: bool,
+    pub(crate) again: bool,
     /// Whether a SYN, SYN-ACK or FIN of it was doubled or delayed.
-    pub(super) copied: bool,
+    pub(crate) copied: bool,
     /// Whether the latest that it has sent is a SYN.
-    pub(super) opens_now: bool,
+    pub(crate) opens_now: bool,
     /// Whether it has sent a keepalive probe before its first octet.
-    pub(super) probed_at_start: bool,
+    pub(crate) probed_at_start: bool,
     /// Whether it has sent FINs at two places of its stream; and whether in any life of the flow.
-    pub(super) two_fins: bool,
-    pub(super) two_fins_once: bool,
+    pub(crate) two_fins: bool,
+    pub(crate) two_fins_once: bool,
     /// Whether a FIN acknowledged less than the host had before: no socket does, so another one sent it.
-    pub(super) second_socket: bool,
+    pub(crate) second_socket: bool,
     /// The longest that a frame, or its copy, was under way.
-    pub(super) longest: Duration,
+    pub(crate) longest: Duration,
     /// When its FIN was first sent.
-    pub(super) fin_at: Option<Instant>,
+    pub(crate) fin_at: Option<Instant>,
     /// Whether that first FIN acknowledged the other host's; and whether it was lost.
-    pub(super) fin_knows: bool,
-    pub(super) fin_lost: bool,
+    pub(crate) fin_knows: bool,
+    pub(crate) fin_lost: bool,
     fin_end: Option<Seq>,
     isn: Option<Seq>,
     sent: Extent,
@@ -70,11 +69,11 @@ struct Extent {
 
 /// A frame on its way: whose it is, and what it says.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Step {
-    pub(super) key: FlowKey,
-    pub(super) sender: Side,
+pub(crate) struct Step {
+    pub(crate) key: FlowKey,
+    pub(crate) sender: Side,
     /// Which frame of its sender in this flow it is, from 0.
-    pub(super) number: u64,
+    pub(crate) number: u64,
     opens: u32,
     said: Extent,
     sent_at: Instant,
@@ -87,7 +86,7 @@ pub(super) struct Step {
 
 impl Trails {
     /// Notes a frame that `sender` has sent.
-    pub(super) fn sent(&mut self, sender: Side, packet: &Packet) -> Step {
+    pub(crate) fn sent(&mut self, sender: Side, packet: &Packet) -> Step {
         let segment = &packet.segment;
         let ways = self.0.entry(packet.key).or_default();
         let other_fin = ways[sender.peer() as usize].fin_end;
@@ -143,7 +142,7 @@ impl Trails {
     }
 
     /// Notes that the frame is with the other host for the first time.
-    pub(super) fn arrived(&mut self, step: &Step) {
+    pub(crate) fn arrived(&mut self, step: &Step) {
         let way = self.way_mut(step);
         way.under_way = way.under_way.saturating_sub(1);
         way.longest = way.longest.max(step.sent_at.elapsed());
@@ -153,13 +152,13 @@ impl Trails {
     }
 
     /// Notes that a copy of it is there.
-    pub(super) fn copy_arrived(&mut self, step: &Step) {
+    pub(crate) fn copy_arrived(&mut self, step: &Step) {
         let way = self.way_mut(step);
         way.longest = way.longest.max(step.sent_at.elapsed());
     }
 
     /// Notes that the frame will never be there.
-    pub(super) fn lost(&mut self, step: &Step) {
+    pub(crate) fn lost(&mut self, step: &Step) {
         let way = self.way_mut(step);
         way.under_way = way.under_way.saturating_sub(1);
         way.lost += 1;
@@ -172,7 +171,7 @@ impl Trails {
     }
 
     /// Notes that the frame is delivered twice, or late.
-    pub(super) fn strays(&mut self, step: &Step, doubled: bool, delayed: bool) {
+    pub(crate) fn strays(&mut self, step: &Step, doubled: bool, delayed: bool) {
         let way = self.way_mut(step);
         way.doubled += u64::from(doubled);
         way.delayed += u64::from(delayed);
@@ -184,38 +183,38 @@ impl Trails {
     }
 
     /// Frames sent, lost, doubled, delayed, of all flows.
-    pub(super) fn totals(&self) -> [u64; 4] {
+    pub(crate) fn totals(&self) -> [u64; 4] {
         self.0.values().flatten().fold([0; 4], |[sent, lost, doubled, delayed], way| {
             [sent + way.frames, lost + way.lost, doubled + way.doubled, delayed + way.delayed]
         })
     }
 
     /// Both ways of a flow: the client host's, the server host's.
-    pub(super) fn ways(&self, one: SocketAddr, other: SocketAddr) -> [Way; 2] {
+    pub(crate) fn ways(&self, one: SocketAddr, other: SocketAddr) -> [Way; 2] {
         self.0.get(&key(one, other)).copied().unwrap_or_default()
     }
 }
 
 impl Way {
     /// Whether two sockets have sent in this life: FINs at two places, or one that acknowledges less than was had before.
-    pub(super) fn has_two_sockets(&self) -> bool {
+    pub(crate) fn has_two_sockets(&self) -> bool {
         self.two_fins || self.second_socket
     }
 
     /// Whether it has sent a RST in this life.
-    pub(super) fn has_reset(&self) -> bool {
+    pub(crate) fn has_reset(&self) -> bool {
         self.sent.reset > 0
     }
 
     /// Whether of all that it has sent in this life RSTs alone have come to the other host.
-    pub(super) fn only_resets_arrived(&self) -> bool {
+    pub(crate) fn only_resets_arrived(&self) -> bool {
         self.arrived.reset > 0 && self.arrived.end.is_none()
     }
 }
 
 /// Whether the host on `side` has sent something that the other one lacks: octets, an acknowledgment or a RST that were
 /// lost or are still under way.
-pub(super) fn is_behind(ways: &[Way; 2], side: Side) -> bool {
+pub(crate) fn is_behind(ways: &[Way; 2], side: Side) -> bool {
     let (way, back) = (&ways[side as usize], &ways[side.peer() as usize]);
     let hole = way.lost_end.is_some_and(|end| back.sent.ack.is_none_or(|ack| before(ack, end)));
     way.under_way > 0 || way.sent != way.arrived || hole || way.lacks_reset
@@ -237,7 +236,7 @@ impl Extent {
 }
 
 /// The key under which finwait has the flow.
-pub(super) fn key(one: SocketAddr, other: SocketAddr) -> FlowKey {
+pub(crate) fn key(one: SocketAddr, other: SocketAddr) -> FlowKey {
     let endpoint = |address: SocketAddr| match address.ip() {
         IpAddr::V4(ip) => Endpoint::v4(ip.octets(), address.port()),
         IpAddr::V6(ip) => Endpoint::v6(ip.octets(), address.port()),

@@ -34,6 +34,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use finwait::lab::{Family, Lab, Side};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tcp_common::FlowKey;
 use tokio::sync::watch;
@@ -42,7 +43,6 @@ use tokio::time::Instant;
 pub use report::{Differences, Report, Tally};
 pub use wire::Weather;
 
-use crate::lab::{Family, Lab, Side};
 use agent::Agent;
 use closes::{Made, Records};
 use compare::{Look, Sockets as KernelSockets, connected};
@@ -111,6 +111,21 @@ pub fn run(options: &Options, mut say: impl FnMut(&str)) -> Result<Report> {
             storm.rage(&mut say).await
         })
     })
+}
+
+/// The `finwait` program of the build that the running program belongs to.
+///
+/// # Errors
+///
+/// Fails if that build has no `finwait` yet.
+pub fn built_finwait() -> Result<PathBuf> {
+    let program = std::env::current_exe().context("finding the running program")?;
+    // A test is one folder deeper than a program.
+    let candidates = program.ancestors().skip(1).take(2).map(|folder| folder.join("finwait"));
+    candidates
+        .into_iter()
+        .find(|path| path.is_file())
+        .context("no finwait beside this program. Build it: cargo build --package tcp-user")
 }
 
 /// Tries a door at which nobody is until both agents tell of it: from then on they miss no close.

@@ -2,30 +2,30 @@
 
 use std::collections::HashMap;
 
+use finwait::lab::{Lab, Side};
+use finwait::view::{self, Connection, Who};
 use jiff::Timestamp;
 use tcp_common::{CloseKind, FlowKey};
 
-use super::compare::describe;
-use super::plan::{Ending, Expected, Plan};
-use super::report::Tally;
-use super::trail::{Trails, Way, key};
-use crate::lab::{Lab, Side};
-use crate::view::{self, Connection, Who};
+use crate::compare::describe;
+use crate::plan::{Ending, Expected, Plan};
+use crate::report::Tally;
+use crate::trail::{Trails, Way, key};
 
 /// The latest that an agent has said of each incarnation. An agent forgets what is over for a while, and counts the
 /// incarnations of the flow from 1 again: when it was opened tells them apart.
 #[derive(Default)]
-pub(super) struct Records(HashMap<FlowKey, Vec<Connection>>);
+pub(crate) struct Records(HashMap<FlowKey, Vec<Connection>>);
 
 /// A connection that the program made, and what became of the plan.
-pub(super) struct Made {
-    pub(super) plan: Plan,
-    pub(super) outcome: Result<(), String>,
+pub(crate) struct Made {
+    pub(crate) plan: Plan,
+    pub(crate) outcome: Result<(), String>,
 }
 
 impl Records {
     /// Takes what the agent says now.
-    pub(super) fn note(&mut self, connection: Connection) {
+    pub(crate) fn note(&mut self, connection: Connection) {
         let flow = key(connection.client.socket_address(), connection.server.socket_address());
         let records = self.0.entry(flow).or_default();
         match records.iter_mut().find(|known| is_same(known, &connection)) {
@@ -35,7 +35,7 @@ impl Records {
     }
 
     /// Compares with what was done.
-    pub(super) fn compare(
+    pub(crate) fn compare(
         &mut self,
         lab: &Lab,
         made: &HashMap<FlowKey, Vec<Made>>,

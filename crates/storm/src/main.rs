@@ -3,9 +3,9 @@
 use std::io::Write as _;
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use clap::Parser;
-use finwait::storm::{self, Options, Weather};
+use storm::{Options, Weather};
 
 /// Makes very many real connections over a bad cable and compares both ends with both kernels. Needs root.
 #[derive(Parser)]
@@ -39,9 +39,7 @@ fn main() -> Result<()> {
     let seed = arguments.seed.unwrap_or_else(|| fastrand::u64(..));
     println!("seed {seed}; the server host's capture is {}", arguments.folder.join("server.pcap").display());
     let Arguments { connections, loss, duplicates, reorder, conntrack, folder, .. } = arguments;
-    let program = std::env::current_exe()?;
-    // target/release/examples/storm -> target/release/finwait
-    let finwait = program.ancestors().nth(2).context("the build folder")?.join("finwait");
+    let finwait = storm::built_finwait()?;
     let examples = folder.join("report.txt");
     let options = Options {
         connections,

@@ -4,18 +4,18 @@ use std::collections::HashMap;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
+use finwait::lab::Host;
+use finwait::sockets::{TrackedState, tracked};
 use tcp_common::{FlowKey, State};
 
-use super::report::Report;
-use super::trail::key;
-use crate::lab::Host;
-use crate::sockets::{TrackedState, tracked};
+use crate::report::Report;
+use crate::trail::key;
 
 /// What conntrack says of each flow.
-pub(super) type States = HashMap<FlowKey, TrackedState>;
+pub(crate) type States = HashMap<FlowKey, TrackedState>;
 
 /// Switches it on: a rule that looks at a connection's state makes the kernel follow connections.
-pub(super) fn switch_on(host: &Host) -> Result<()> {
+pub(crate) fn switch_on(host: &Host) -> Result<()> {
     for line in [
         "add table inet storm",
         "add chain inet storm in { type filter hook input priority 0 ; }",
@@ -30,14 +30,14 @@ pub(super) fn switch_on(host: &Host) -> Result<()> {
 }
 
 /// What it says now.
-pub(super) fn states(host: &Host) -> Result<States> {
+pub(crate) fn states(host: &Host) -> Result<States> {
     let tracked = host.run(tracked)??;
     Ok(tracked.into_iter().map(|entry| (key(entry.original.0, entry.original.1), entry.state)).collect())
 }
 
 /// Holds its one state of this flow, read as its documentation says, against one end. An entry that is gone says that
 /// there is no connection.
-pub(super) fn compare(
+pub(crate) fn compare(
     states: &States,
     flow: FlowKey,
     truth: State,

@@ -3,35 +3,35 @@
 
 use std::time::{Duration, Instant};
 
+use finwait::lab::{KernelSocket, Side};
+use finwait::view::Connection;
 use tcp_common::State;
 
-use super::plan::{Ending, Plan};
-use super::trail::{Way, is_behind};
-use crate::lab::{KernelSocket, Side};
-use crate::view::Connection;
+use crate::plan::{Ending, Plan};
+use crate::trail::{Way, is_behind};
 
 /// One end whose kernel says something else.
-pub(super) struct Case<'a> {
+pub(crate) struct Case<'a> {
     /// The host of this end.
-    pub(super) side: Side,
+    pub(crate) side: Side,
     /// What finwait says of it, and whether as proved.
-    pub(super) state: State,
-    pub(super) confirmed: bool,
+    pub(crate) state: State,
+    pub(crate) confirmed: bool,
     /// Its connection, unless finwait knows of none.
-    pub(super) connection: Option<&'a Connection>,
+    pub(crate) connection: Option<&'a Connection>,
     /// The kernel's socket, unless there is none.
-    pub(super) socket: Option<&'a KernelSocket>,
+    pub(crate) socket: Option<&'a KernelSocket>,
     /// What both hosts have sent in the flow.
-    pub(super) ways: [Way; 2],
+    pub(crate) ways: [Way; 2],
     /// What the flow was to do, the latest last.
-    pub(super) plans: &'a [Plan],
+    pub(crate) plans: &'a [Plan],
     /// When finwait was asked.
-    pub(super) asked_at: Instant,
+    pub(crate) asked_at: Instant,
 }
 
 impl Case<'_> {
     /// Why finwait on the host of this end may say so.
-    pub(super) fn seen_from_here(&self) -> Option<&'static str> {
+    pub(crate) fn seen_from_here(&self) -> Option<&'static str> {
         use State::*;
         let (mine, theirs) = (&self.ways[self.side as usize], &self.ways[self.side.peer() as usize]);
         let cookies = self.was_to(|plan| plan.cookies);
@@ -84,7 +84,7 @@ impl Case<'_> {
     }
 
     /// Why finwait on the other host may say so.
-    pub(super) fn seen_from_there(&self) -> Option<&'static str> {
+    pub(crate) fn seen_from_there(&self) -> Option<&'static str> {
         use State::*;
         let (mine, theirs) = (&self.ways[self.side as usize], &self.ways[self.side.peer() as usize]);
         let crosses = mine.again || mine.copied;
@@ -158,4 +158,4 @@ const LATE_TIMER: &str = "2MSL is over, the kernel's timer has not gone off yet"
 /// `tcp_fin_timeout`, less a second.
 const ORPHAN: Duration = Duration::from_secs(59);
 /// The kernel counts in ticks of up to 10 ms (CONFIG_HZ), and two clocks are read one after the other.
-pub(super) const TICKS_MS: u64 = 50;
+pub(crate) const TICKS_MS: u64 = 50;

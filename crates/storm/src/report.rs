@@ -66,13 +66,13 @@ impl Tally {
         self.explained.values().map(count).sum()
     }
 
-    pub(super) fn agree(&mut self) {
+    pub(crate) fn agree(&mut self) {
         self.checks += 1;
         self.agreed += 1;
     }
 
     /// A difference, with a reason or without.
-    pub(super) fn differ(
+    pub(crate) fn differ(
         &mut self,
         why: Option<&'static str>,
         what: String,

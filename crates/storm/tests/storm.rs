@@ -1,9 +1,9 @@
 //! A short socket storm: some thousand real connections over a bad cable, both ends compared with both kernels. The long
 //! one is `cargo xtask storm`.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use finwait::storm::{self, Options, Weather};
+use storm::{Options, Weather};
 
 #[test]
 fn every_difference_is_explained() {
@@ -11,7 +11,7 @@ fn every_difference_is_explained() {
     let options = Options {
         connections: 4_000,
         weather: Weather { seed, loss: 1.0, duplicates: 1.0, reorder: 1.0 },
-        finwait: PathBuf::from(env!("CARGO_BIN_EXE_finwait")),
+        finwait: storm::built_finwait().expect("finwait"),
         conntrack: true,
         folder: Path::new(env!("CARGO_TARGET_TMPDIR")).join("storm"),
     };

@@ -7,36 +7,36 @@ use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::time::Instant;
 
+use finwait::lab::{KernelSocket, Side};
+use finwait::view::{Connection, Endpoint};
 use tcp_common::{FlowKey, State};
 
-use super::conntrack;
-use super::plan::Plan;
-use super::report::{Report, Tally};
-use super::trail::{Trails, key};
-use super::why::{Case, TICKS_MS};
-use crate::lab::{KernelSocket, Side};
-use crate::view::{Connection, Endpoint};
+use crate::conntrack;
+use crate::plan::Plan;
+use crate::report::{Report, Tally};
+use crate::trail::{Trails, key};
+use crate::why::{Case, TICKS_MS};
 
 /// A kernel's connections by (its own end, the other one).
-pub(super) type Sockets = HashMap<(SocketAddr, SocketAddr), KernelSocket>;
+pub(crate) type Sockets = HashMap<(SocketAddr, SocketAddr), KernelSocket>;
 
 /// Everything that was looked at while the cable stood still.
-pub(super) struct Look<'a> {
+pub(crate) struct Look<'a> {
     /// Each kernel's sockets before and after the agents were asked.
-    pub(super) kernels: [[Sockets; 2]; 2],
+    pub(crate) kernels: [[Sockets; 2]; 2],
     /// When the agents were asked.
-    pub(super) asked_at: Instant,
+    pub(crate) asked_at: Instant,
     /// What the agent of each host says.
-    pub(super) ours: [Vec<Connection>; 2],
+    pub(crate) ours: [Vec<Connection>; 2],
     /// What conntrack of the server host says, if it is asked.
-    pub(super) conntrack: Option<conntrack::States>,
-    pub(super) trails: &'a Trails,
+    pub(crate) conntrack: Option<conntrack::States>,
+    pub(crate) trails: &'a Trails,
     /// What each flow was to do, the latest last.
-    pub(super) plans: &'a HashMap<FlowKey, Vec<Plan>>,
+    pub(crate) plans: &'a HashMap<FlowKey, Vec<Plan>>,
 }
 
 /// Only the sockets of connections: no listeners, nothing unconnected.
-pub(super) fn connected(sockets: Vec<KernelSocket>) -> Sockets {
+pub(crate) fn connected(sockets: Vec<KernelSocket>) -> Sockets {
     sockets
         .into_iter()
         .filter(|socket| socket.remote.port() != 0 && socket.state != State::Listen)
@@ -46,7 +46,7 @@ pub(super) fn connected(sockets: Vec<KernelSocket>) -> Sockets {
 
 impl Look<'_> {
     /// Compares what the agent on the host of this side says.
-    pub(super) fn compare(&self, watched: Side, report: &mut Report) {
+    pub(crate) fn compare(&self, watched: Side, report: &mut Report) {
         let mut known = HashSet::new();
         for connection in &self.ours[watched as usize] {
             let (client, server) = (&connection.client, &connection.server);
@@ -200,7 +200,7 @@ fn contradiction(said: State, confirmed: bool, truth: State) -> String {
     format!("{}{mark}, kernel {}", said.rfc_name(), truth.rfc_name())
 }
 
-pub(super) fn describe(connection: &Connection) -> String {
+pub(crate) fn describe(connection: &Connection) -> String {
     let end = |end: &Endpoint| {
         let mark = if end.confirmed { "" } else { "?" };
         format!("{} {}{mark}", end.socket_address(), end.state.rfc_name())

@@ -1,15 +1,14 @@
 //! What the hosts' kernels are told, phase by phase.
 
 use anyhow::{Context as _, Result};
-
-use crate::lab::Host;
+use finwait::lab::Host;
 
 /// Settings of both hosts during one phase: `net.ipv4` sysctls that differ from [`USUAL`].
-pub(super) struct Settings(&'static [(&'static str, &'static str)]);
+pub(crate) struct Settings(&'static [(&'static str, &'static str)]);
 
 impl Settings {
     /// Sets them.
-    pub(super) fn apply(&self, host: &Host) -> Result<()> {
+    pub(crate) fn apply(&self, host: &Host) -> Result<()> {
         host.run(|| {
             for (name, value) in USUAL.iter().chain(self.0) {
                 std::fs::write(format!("/proc/sys/net/ipv4/{name}"), value)
@@ -20,7 +19,7 @@ impl Settings {
     }
 
     /// Whether SYNs are answered with cookies only.
-    pub(super) fn cookies(&self) -> bool {
+    pub(crate) fn cookies(&self) -> bool {
         self.0.contains(&("tcp_syncookies", "2"))
     }
 }
@@ -34,7 +33,7 @@ const USUAL: [(&str, &str); 6] = [
     ("tcp_fastopen", "3"),
 ];
 /// One after another, then from the beginning.
-pub(super) const PHASES: [Settings; 6] = [
+pub(crate) const PHASES: [Settings; 6] = [
     Settings(&[]),
     Settings(&[("tcp_timestamps", "0")]),
     Settings(&[("tcp_tw_reuse", "1")]),

@@ -1,36 +1,36 @@
 //! What a connection of the storm is to do, drawn by lot, and what must be said of it afterwards.
 
+use finwait::lab::{Family, Side};
 use tcp_common::CloseKind;
 
-use super::sockets::{DOORS, NO_DOOR};
-use crate::lab::{Family, Side};
+use crate::sockets::{DOORS, NO_DOOR};
 
 /// One connection to be made.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Plan {
-    pub(super) family: Family,
+pub(crate) struct Plan {
+    pub(crate) family: Family,
     /// Which host opens.
-    pub(super) opener: Side,
+    pub(crate) opener: Side,
     /// The opener's port and the other host's.
-    pub(super) ports: (u16, u16),
-    pub(super) ending: Ending,
+    pub(crate) ports: (u16, u16),
+    pub(crate) ending: Ending,
     /// Which host begins to close.
-    pub(super) first: Side,
+    pub(crate) first: Side,
     /// Whether that host closes its socket at once, and does not only shut down its half.
-    pub(super) whole: bool,
+    pub(crate) whole: bool,
     /// Octets that the opener sends, and that come back.
-    pub(super) request: usize,
-    pub(super) answer: usize,
-    pub(super) hold: Hold,
-    pub(super) fast_open: bool,
-    pub(super) keep_alive: bool,
+    pub(crate) request: usize,
+    pub(crate) answer: usize,
+    pub(crate) hold: Hold,
+    pub(crate) fast_open: bool,
+    pub(crate) keep_alive: bool,
     /// Whether hosts answer SYNs with cookies only meanwhile, and so remember nothing.
-    pub(super) cookies: bool,
+    pub(crate) cookies: bool,
 }
 
 /// How it ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Ending {
+pub(crate) enum Ending {
     /// The second host has read everything before it closes.
     Fins,
     /// After the first FIN the second host sends so much more, then closes.
@@ -55,7 +55,7 @@ pub(super) enum Ending {
 
 /// Where it stands still until the next comparison is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Hold {
+pub(crate) enum Hold {
     Nowhere,
     Open,
     HalfClosed,
@@ -63,16 +63,16 @@ pub(super) enum Hold {
 
 /// What must be said of a connection in the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Expected {
+pub(crate) struct Expected {
     /// One of these.
-    pub(super) kinds: &'static [CloseKind],
-    pub(super) closer: Option<Side>,
-    pub(super) aborter: Option<Side>,
+    pub(crate) kinds: &'static [CloseKind],
+    pub(crate) closer: Option<Side>,
+    pub(crate) aborter: Option<Side>,
 }
 
 impl Ending {
     /// Its name, without numbers.
-    pub(super) const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Ending::Fins => "fins",
             Ending::HalfClose { .. } => "half-close",
@@ -90,7 +90,7 @@ impl Ending {
 
 impl Plan {
     /// Draws the plan with this number. `both_families`: IPv6 too.
-    pub(super) fn draw(seed: u64, number: u64, both_families: bool) -> Plan {
+    pub(crate) fn draw(seed: u64, number: u64, both_families: bool) -> Plan {
         let mut dice = fastrand::Rng::with_seed(seed ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let side = |dice: &mut fastrand::Rng| if dice.bool() { Side::Client } else { Side::Server };
         let ending = match dice.u8(0..100) {
@@ -131,7 +131,7 @@ impl Plan {
     }
 
     /// What is certain of its end if everything went as planned and no RST was lost; `None` where the timing decides.
-    pub(super) fn expected(&self) -> Option<Expected> {
+    pub(crate) fn expected(&self) -> Option<Expected> {
         use CloseKind::*;
         let (first, second) = (Some(self.first), Some(self.first.peer()));
         let (kinds, closer, aborter): (&[_], _, _) = match self.ending {
@@ -149,7 +149,7 @@ impl Plan {
     }
 
     /// Octets that lie unread at the first host.
-    pub(super) const UNREAD: usize = 100;
+    pub(crate) const UNREAD: usize = 100;
 }
 
 /// Mostly small, sometimes many segments.

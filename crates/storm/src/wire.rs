@@ -15,11 +15,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use finwait::lab::{Side, Tap};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tcp_common::wire::{Link, parse};
 
-use super::trail::{Step, Trails};
-use crate::lab::{Side, Tap};
+use crate::trail::{Step, Trails};
 
 /// How bad the cable is: chances in percent, for each TCP frame.
 #[derive(Clone, Copy, Debug)]
@@ -35,7 +35,7 @@ pub struct Weather {
 }
 
 /// The cable, with a thread that carries.
-pub(super) struct Wire {
+pub(crate) struct Wire {
     shared: Arc<Shared>,
     carrier: Option<JoinHandle<()>>,
 }
@@ -59,7 +59,7 @@ struct State {
 
 impl Wire {
     /// Begins to carry. The capture is written to `capture`.
-    pub(super) fn start(taps: [Tap; 2], weather: Weather, capture: &Path) -> io::Result<Wire> {
+    pub(crate) fn start(taps: [Tap; 2], weather: Weather, capture: &Path) -> io::Result<Wire> {
         let state = State {
             taps,
             weather,
@@ -78,12 +78,12 @@ impl Wire {
     }
 
     /// From now on no TCP frame is delivered. What hosts go on sending is taken and kept.
-    pub(super) fn stop(&self) {
+    pub(crate) fn stop(&self) {
         self.shared.state().stopped.get_or_insert_default();
     }
 
     /// Delivers what was kept, and everything after it.
-    pub(super) fn go_on(&self) {
+    pub(crate) fn go_on(&self) {
         let mut state = self.shared.state();
         for (step, frame) in state.stopped.take().unwrap_or_default() {
             state.carry(step, frame);
@@ -91,18 +91,18 @@ impl Wire {
     }
 
     /// How long no TCP frame has been sent or delivered.
-    pub(super) fn silence(&self) -> Duration {
+    pub(crate) fn silence(&self) -> Duration {
         let state = self.shared.state();
         if state.waiting.is_empty() { state.last_frame.elapsed() } else { Duration::ZERO }
     }
 
     /// Looks at what the cable knows.
-    pub(super) fn with_trails<T>(&self, look: impl FnOnce(&Trails) -> T) -> T {
+    pub(crate) fn with_trails<T>(&self, look: impl FnOnce(&Trails) -> T) -> T {
         look(&self.shared.state().trails)
     }
 
     /// Writes out what is in the capture's buffer.
-    pub(super) fn flush(&self) -> io::Result<()> {
+    pub(crate) fn flush(&self) -> io::Result<()> {
         self.shared.state().capture.0.flush()
     }
 }

@@ -8,22 +8,21 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use finwait::lab::{Family, Host, Lab, Side};
 use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 
-use crate::lab::{Family, Host, Lab, Side};
-
 /// The ports on which each host listens.
-pub(super) const DOORS: std::ops::Range<u16> = 7000..7016;
+pub(crate) const DOORS: std::ops::Range<u16> = 7000..7016;
 /// A port on which nobody does.
-pub(super) const NO_DOOR: u16 = 6999;
+pub(crate) const NO_DOOR: u16 = 6999;
 /// Another one, which no plan has.
-pub(super) const NO_PLANS_DOOR: u16 = 6998;
+pub(crate) const NO_PLANS_DOOR: u16 = 6998;
 
 /// Makes sockets of either host, and hands out the connections that arrive.
-pub(super) struct Sockets {
+pub(crate) struct Sockets {
     makers: [mpsc::Sender<(Family, oneshot::Sender<io::Result<Socket>>)>; 2],
     expected: Arc<Mutex<Expected>>,
 }
@@ -33,7 +32,7 @@ type Expected = HashMap<(SocketAddr, SocketAddr), oneshot::Sender<TcpStream>>;
 
 impl Sockets {
     /// Opens every door. Must be called in a tokio runtime; the threads that make sockets live as long as `scope`.
-    pub(super) fn open<'scope, 'lab: 'scope>(
+    pub(crate) fn open<'scope, 'lab: 'scope>(
         scope: &'scope std::thread::Scope<'scope, '_>,
         lab: &'lab Lab,
     ) -> Result<Sockets> {
@@ -51,14 +50,14 @@ impl Sockets {
     }
 
     /// A socket of this host.
-    pub(super) async fn make(&self, side: Side, family: Family) -> Result<Socket> {
+    pub(crate) async fn make(&self, side: Side, family: Family) -> Result<Socket> {
         let (answer, made) = oneshot::channel();
         self.makers[side as usize].send((family, answer)).context("the socket maker is gone")?;
         Ok(made.await.context("the socket maker is gone")??)
     }
 
     /// Where the connection from `client` to `server` will arrive once it is accepted.
-    pub(super) fn expect(&self, client: SocketAddr, server: SocketAddr) -> oneshot::Receiver<TcpStream> {
+    pub(crate) fn expect(&self, client: SocketAddr, server: SocketAddr) -> oneshot::Receiver<TcpStream> {
         let (arrives, arrival) = oneshot::channel();
         let mut expected = self.expected.lock().unwrap_or_else(PoisonError::into_inner);
         expected.insert((client, server), arrives);
@@ -94,13 +93,13 @@ impl Sockets {
 }
 
 /// Keepalive as fast as Linux has it, so that probes are seen, and as patient: the cable may stand still.
-pub(super) fn keep_alive(socket: &Socket) -> io::Result<()> {
+pub(crate) fn keep_alive(socket: &Socket) -> io::Result<()> {
     let second = Duration::from_secs(1);
     socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(second).with_interval(second).with_retries(127))
 }
 
 /// Data go with the SYN where the peer has given a cookie before.
-pub(super) fn open_fast(socket: &Socket) -> io::Result<()> {
+pub(crate) fn open_fast(socket: &Socket) -> io::Result<()> {
     Ok(setsockopt(socket, sockopt::TcpFastOpenConnect, &true)?)
 }
 

@@ -5,23 +5,23 @@ use std::net::{Shutdown, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use finwait::lab::{Lab, Side};
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, Interest};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::plan::{Ending, Hold, Plan};
-use super::sockets::{Sockets, keep_alive, open_fast};
-use crate::lab::{Lab, Side};
+use crate::plan::{Ending, Hold, Plan};
+use crate::sockets::{Sockets, keep_alive, open_fast};
 
 /// What the plans share.
-pub(super) struct Stage<'lab> {
-    pub(super) lab: &'lab Lab,
-    pub(super) sockets: Sockets,
+pub(crate) struct Stage<'lab> {
+    pub(crate) lab: &'lab Lab,
+    pub(crate) sockets: Sockets,
     /// How many comparisons have been made: who holds still waits for the next one.
-    pub(super) comparisons: watch::Receiver<u64>,
-    pub(super) holding: std::sync::atomic::AtomicUsize,
+    pub(crate) comparisons: watch::Receiver<u64>,
+    pub(crate) holding: std::sync::atomic::AtomicUsize,
 }
 
 /// Both ends of an open connection.
@@ -31,13 +31,13 @@ struct Ends {
 
 impl Plan {
     /// The opener's address and the other host's.
-    pub(super) fn addresses(&self, lab: &Lab) -> (SocketAddr, SocketAddr) {
+    pub(crate) fn addresses(&self, lab: &Lab) -> (SocketAddr, SocketAddr) {
         let address = |side: Side, port| SocketAddr::new(lab.host(side).address(self.family), port);
         (address(self.opener, self.ports.0), address(self.opener.peer(), self.ports.1))
     }
 
     /// Carries it out. An error says what did not go as planned: under loss that may be.
-    pub(super) async fn perform(&self, stage: &Stage<'_>) -> Result<()> {
+    pub(crate) async fn perform(&self, stage: &Stage<'_>) -> Result<()> {
         let Some(mut ends) = self.open(stage).await? else { return Ok(()) };
         self.talk(&mut ends).await?;
         self.hold(Hold::Open, stage).await;
