@@ -82,7 +82,7 @@ fn every_close(ingress: &str) {
         ("local", ["syn_received", "established", "fin_wait_1", "fin_wait_2", "close_wait", "last_ack"]),
     ] {
         for state in states {
-            let count = format!("finwait_state_seconds_count{{side=\"{side}\",state=\"{state}\"}}");
+            let count = format!("finwait_state_duration_seconds_count{{side=\"{side}\",state=\"{state}\"}}");
             let stays = page.lines().filter_map(|line| line.strip_prefix(&count)).collect::<Vec<_>>();
             assert!(stays.len() == 1 && stays[0] != " 0", "times in {state}, {side}, are counted: {page}");
         }

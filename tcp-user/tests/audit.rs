@@ -137,7 +137,7 @@ fn what_the_kernel_forgets_the_agent_ends() {
         assert_eq!(finding.ours.as_ref().map(|ours| ours.state), Some(State::Established));
     }
     let page = agent.scrape();
-    assert!(page.contains("finwait_audit_repairs_total{what=\"fin_wait_2\"} 1"), "{page}");
+    assert!(page.contains("finwait_audit_repairs_total{state=\"fin_wait_2\"} 1"), "{page}");
 }
 
 #[test]

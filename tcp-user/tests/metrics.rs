@@ -1,6 +1,6 @@
 //! The scraped page: golden text, the bound on its size, and promtool's opinion.
 //!
-//! `FINWAIT_UPDATE_GOLDEN=1 cargo test -p tcp-user --test metrics` rewrites the golden file.
+//! `FINWAIT_BLESS=1 cargo test -p tcp-user --test metrics` rewrites the golden file.
 
 use std::array;
 use std::collections::BTreeSet;
@@ -124,7 +124,7 @@ fn series(snapshot: &Snapshot) -> BTreeSet<String> {
 #[test]
 fn the_page_is_as_agreed() {
     let page = page(&busy(), Format::Text);
-    if std::env::var_os("FINWAIT_UPDATE_GOLDEN").is_some() {
+    if std::env::var_os("FINWAIT_BLESS").is_some() {
         std::fs::write(GOLDEN, &page).expect("write the golden file");
     }
     let golden = std::fs::read_to_string(GOLDEN).expect("read the golden file");
@@ -186,7 +186,7 @@ fn openmetrics_is_the_same_samples_under_its_own_heads() {
     assert_eq!(open.matches("# EOF").count(), 1);
     for head in [
         "# TYPE finwait_packets counter\nfinwait_packets_total ",
-        "# TYPE finwait_handshake_seconds histogram\n# UNIT finwait_handshake_seconds seconds\n",
+        "# TYPE finwait_handshake_duration_seconds histogram\n# UNIT finwait_handshake_duration_seconds seconds\n",
         "# TYPE finwait_build info\nfinwait_build_info{version=",
         "# TYPE finwait_endpoints gauge\nfinwait_endpoints{side=",
     ] {

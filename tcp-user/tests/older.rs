@@ -252,9 +252,7 @@ fn older_connections_are_adopted_and_followed_to_their_end() {
     let unmoved: Vec<_> = agent.stats().unmoved.into_iter().filter(|(_, count)| *count > 0).collect();
     assert_eq!(unmoved, []);
     assert_eq!(adopted(), all.len() as u64, "once");
-    assert!(
-        agent.scrape().contains(&format!("finwait_audit_repairs_total{{what=\"adopted\"}} {}", all.len()))
-    );
+    assert!(agent.scrape().contains(&format!("finwait_connections_adopted_total {}\n", all.len())));
 }
 
 /// A FIN that nobody acknowledges is sent again, sooner or later: known from the socket or from its copy, it is one FIN.

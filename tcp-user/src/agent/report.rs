@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use tcp_common::record::segment_kind;
 use tcp_common::{Cause, CloseKind, Ignored, State};
 
-use super::tally::{CLOSERS, FAMILIES, Place, RESET_REASONS, ROLES, Snapshot, close_forms};
+use super::tally::{CLOSERS, FAMILIES, Place, ROLES, Snapshot, close_forms};
 
 type Counts = BTreeMap<String, u64>;
 
@@ -21,7 +21,7 @@ pub struct Stats {
     pub opened: BTreeMap<String, Counts>,
     /// Connections that are over, by kind and closer.
     pub closed: BTreeMap<String, Counts>,
-    /// Believed RSTs, by reason and origin.
+    /// RSTs by reason and origin. `blind` ones were not accepted; their origin is not known and counts as remote.
     pub resets: BTreeMap<String, Counts>,
     /// What happened to TIME-WAITs.
     pub time_wait: Counts,
@@ -64,7 +64,12 @@ impl From<&Snapshot> for Stats {
                 .into_iter()
                 .filter(|(kind, _)| kind != CloseKind::Open.name())
                 .collect(),
-            resets: nested(RESET_REASONS, |reason| named(Place::ALL.map(Place::name), &tally.resets[reason])),
+            resets: snapshot
+                .resets()
+                .into_iter()
+                .chain([("blind", [snapshot.ignored_rsts(), 0])])
+                .map(|(reason, counts)| (reason.to_owned(), named(Place::ALL.map(Place::name), &counts)))
+                .collect(),
             time_wait: [
                 ("entered", snapshot.entered(State::TimeWait)),
                 ("expired", tally.time_wait_expired),

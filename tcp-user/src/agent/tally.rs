@@ -41,9 +41,8 @@ impl Place {
 
 /// Who closed first, seen from this host.
 pub const CLOSERS: [&str; 5] = ["local", "remote", "both", "none", "unknown"];
-/// Why a RST was believed, or not.
-pub const RESET_REASONS: [&str; 7] =
-    ["refused", "abort", "after_fin", "state_lost", "half_open", "time_wait_assassination", "blind"];
+/// Why an accepted RST was sent.
+pub const RESET_REASONS: [&str; 5] = ["refused", "abort", "after_fin", "state_lost", "syn_abort"];
 /// The role of the local end in an open.
 pub const ROLES: [&str; 2] = ["client", "server"];
 /// What a flow is when space is short: the first must make room before the last, the second never.
@@ -61,8 +60,8 @@ pub struct Tally {
     pub opened: [[u64; 2]; 2],
     /// Connections that are over, by [`close_forms`] and [`CLOSERS`].
     pub closed: [[u64; 5]; CloseKind::ALL.len() + 1],
-    /// Believed RSTs by [`RESET_REASONS`] and origin ([`Place`]).
-    pub resets: [[u64; 2]; 7],
+    /// RSTs that closed a connection, by [`RESET_REASONS`] and origin ([`Place`]).
+    pub resets: [[u64; 2]; 5],
     /// TIME-WAITs that ran out.
     pub time_wait_expired: u64,
     /// Transitions that the agent made itself (clock, deferred segments): `[place][from][to]`.
@@ -99,7 +98,7 @@ impl Default for Tally {
         Tally {
             opened: [[0; 2]; 2],
             closed: [[0; 5]; CloseKind::ALL.len() + 1],
-            resets: [[0; 2]; 7],
+            resets: [[0; 2]; 5],
             time_wait_expired: 0,
             transitions: [[[0; State::COUNT]; State::COUNT]; 2],
             delivered: 0,
@@ -219,10 +218,40 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// Causes of RSTs that belong to a connection and were not accepted (RFC 9293 3.10.7.4, RFC 5961, RFC 1337).
+    pub const IGNORED_RSTS: [Cause; 4] =
+        [Cause::RstSynSent, Cause::RstInexact, Cause::RstOutOfWindow, Cause::RstRfc1337];
+
+    /// Segments that the kernel programs counted under a cause.
+    pub fn segments_of(&self, cause: Cause) -> u64 {
+        self.counters.causes[cause as usize]
+    }
+
     /// Flows in the table by [`FLOW_CLASSES`].
     pub fn table_classes(&self) -> [u64; 3] {
         let [v4, v6] = self.table_used;
         array::from_fn(|class| v4[class] + v6[class])
+    }
+
+    /// RSTs that belong to a connection and were not accepted.
+    pub fn ignored_rsts(&self) -> u64 {
+        Snapshot::IGNORED_RSTS.map(|cause| self.segments_of(cause)).iter().sum()
+    }
+
+    /// Accepted RSTs by reason and by the side that sent them ([`Place`]): those that closed a connection, counted by
+    /// the agent, and those in TIME-WAIT, counted by the kernel programs.
+    pub fn resets(&self) -> [(&'static str, [u64; 2]); RESET_REASONS.len() + 1] {
+        let assassinations = [self.assassinated(Place::Local), self.assassinated(Place::Remote)];
+        array::from_fn(|index| match RESET_REASONS.get(index) {
+            Some(&reason) => (reason, self.tally.resets[index]),
+            None => ("time_wait_assassination", assassinations),
+        })
+    }
+
+    /// TIME-WAITs of this side that a segment ended. The agent's scan ends those that expire; a TIME-WAIT whose next
+    /// segment arrives between its deadline and the scan is counted here.
+    pub fn assassinated(&self, side: Place) -> u64 {
+        self.counters.transitions[side as usize][State::TimeWait as usize][State::Closed as usize]
     }
 
     /// Transitions of kernel and agent together.

@@ -5,7 +5,7 @@ use tcp_common::{Cause, CloseKind, Ignored, State};
 
 use super::{Data, Family, Samples};
 use crate::agent::tally::{
-    CLOSERS, DEFERRED_OUTCOMES, FAMILIES, FLOW_CLASSES, Place, RESET_REASONS, ROLES, Snapshot, close_forms,
+    CLOSERS, DEFERRED_OUTCOMES, FAMILIES, FLOW_CLASSES, Place, ROLES, Snapshot, close_forms,
 };
 use crate::kernel::ProgramRuns;
 
@@ -13,7 +13,7 @@ use crate::kernel::ProgramRuns;
 pub(super) const TABLE: &[Family] = &[
     Family {
         name: "endpoints",
-        help: "Ends of connections by the side they are on and the RFC 9293 state they are in",
+        help: "Endpoints of tracked connections by side (local or remote) and RFC 9293 state",
         labels: &["side", "state"],
         data: Data::Gauge(|snapshot| {
             each(Place::ALL, State::ALL, |place, state| {
@@ -23,19 +23,19 @@ pub(super) const TABLE: &[Family] = &[
     },
     Family {
         name: "transitions",
-        help: "Changes of an end's state; edges of the RFC 9293 diagram are present from the start, others once seen",
+        help: "State transitions of endpoints. Those of the RFC 9293 diagram are exported from the start, others once they occur",
         labels: &["side", "from", "to"],
         data: Data::Counter(transitions),
     },
     Family {
         name: "connections_opened",
-        help: "Connections whose two ends became ESTABLISHED, by the role of the local end",
+        help: "Connections that reached ESTABLISHED at both ends, by role of the local endpoint. Forwarded connections count as server",
         labels: &["role", "family"],
         data: Data::Counter(|snapshot| table(ROLES, FAMILIES, &snapshot.tally.opened)),
     },
     Family {
         name: "connections_closed",
-        help: "Connections that are over, by how they were closed and who closed first",
+        help: "Closed connections by close kind and by the side that closed first. A connection is counted once its TIME-WAIT is over",
         labels: &["kind", "closer"],
         data: Data::Counter(|snapshot| {
             let mut samples = table(close_forms(), CLOSERS, &snapshot.tally.closed);
@@ -46,37 +46,47 @@ pub(super) const TABLE: &[Family] = &[
     },
     Family {
         name: "resets",
-        help: "RSTs that ended something by reason and origin; blind ones were not believed, their origin counts as remote",
+        help: "RSTs that ended a connection or a TIME-WAIT, by reason and by the side that sent them",
         labels: &["reason", "origin"],
-        data: Data::Counter(resets),
+        data: Data::Counter(|snapshot| {
+            let origins = Place::ALL.map(Place::name);
+            let row = |(reason, counts)| table([reason], origins, &[counts]);
+            snapshot.resets().into_iter().flat_map(row).collect()
+        }),
+    },
+    Family {
+        name: "rsts_ignored",
+        help: "RSTs that were not accepted because of their sequence number, the connection's state or RFC 1337, by cause",
+        labels: &["cause"],
+        data: Data::Counter(|snapshot| by_cause(snapshot, &Snapshot::IGNORED_RSTS)),
     },
     Family {
         name: "time_wait_events",
-        help: "What happened to TIME-WAITs; reuse_refused and old_duplicate count such SYNs in every state",
+        help: "TIME-WAIT events. reuse_refused and old_duplicate count SYNs in every state, not only in TIME-WAIT",
         labels: &["event"],
         data: Data::Counter(time_wait_events),
     },
     Family {
-        name: "handshake",
-        help: "Time from the SYN until both ends were ESTABLISHED",
+        name: "handshake_duration",
+        help: "Time from the first SYN until both endpoints were ESTABLISHED",
         labels: &[],
         data: Data::Seconds(|snapshot| vec![(Vec::new(), &snapshot.tally.handshake)]),
     },
     Family {
-        name: "connection",
-        help: "Time from the SYN to the end of the close, TIME-WAIT left out",
+        name: "connection_duration",
+        help: "Time from the first SYN to the end of the close, without TIME-WAIT",
         labels: &[],
         data: Data::Seconds(|snapshot| vec![(Vec::new(), &snapshot.tally.connection)]),
     },
     Family {
-        name: "close",
-        help: "Time from the first FIN or RST to the end of the close, TIME-WAIT left out",
+        name: "close_duration",
+        help: "Time from the first FIN or RST to the end of the close, without TIME-WAIT",
         labels: &[],
         data: Data::Seconds(|snapshot| vec![(Vec::new(), &snapshot.tally.close)]),
     },
     Family {
-        name: "state",
-        help: "Time in states that were left, by the side and the state",
+        name: "state_duration",
+        help: "Time that endpoints spent in a state, by side. Observed when the state is left",
         labels: &["side", "state"],
         data: Data::Seconds(|snapshot| {
             let left = State::ALL.into_iter().filter(|state| ![State::Closed, State::Listen].contains(state));
@@ -91,137 +101,136 @@ pub(super) const TABLE: &[Family] = &[
     },
     Family {
         name: "expiry_lateness",
-        help: "How long after its deadline the agent ended what time alone ends",
+        help: "Delay between a timer's deadline and its expiry",
         labels: &[],
         data: Data::Seconds(|snapshot| vec![(Vec::new(), &snapshot.tally.lateness)]),
     },
     Family {
         name: "sweep_pause",
-        help: "How long a turn of the agent's sweep through the table kept events waiting",
+        help: "Time that events waited for one step of the agent's scan of the flow table",
         labels: &[],
         data: Data::Seconds(|snapshot| vec![(Vec::new(), &snapshot.tally.sweep_pause)]),
     },
     Family {
         name: "segments",
-        help: "Segments given to a connection; a packet that offload made of several counts as several",
+        help: "Segments of tracked connections. A packet merged by offloading counts as the segments that it stands for",
         labels: &["direction", "kind"],
         data: Data::Counter(|snapshot| table(DIRECTIONS, segment_kind::NAMES, &snapshot.counters.segments)),
     },
     Family {
-        name: "segments_unmoved",
-        help: "Segments that belong to a connection and moved nothing, by cause",
+        name: "segments_without_effect",
+        help: "Segments of tracked connections that changed nothing, by cause",
         labels: &["cause"],
         data: Data::Counter(|snapshot| {
             let causes = (Cause::BadFlags as u8..=u8::MAX).filter_map(Cause::from_u8);
-            causes.map(|cause| (vec![cause.name()], count_of(snapshot, &[cause]))).collect()
+            by_cause(snapshot, &causes.collect::<Vec<_>>())
         }),
     },
     Family {
-        name: "retransmitted",
-        help: "Segments of handshake and close that came again",
+        name: "retransmitted_segments",
+        help: "Retransmitted segments of the handshake and of the close",
         labels: &["kind"],
         data: Data::Counter(|snapshot| {
             let kinds = [("syn", Cause::SynAgain), ("syn_ack", Cause::SynAckAgain), ("fin", Cause::FinAgain)];
-            kinds.map(|(kind, cause)| (vec![kind], count_of(snapshot, &[cause]))).into()
+            kinds.map(|(kind, cause)| (vec![kind], snapshot.segments_of(cause))).into()
         }),
     },
     Family {
         name: "packets",
-        help: "Packets that the kernel programs saw: the tracked and the ignored",
+        help: "Packets that the kernel programs saw, tracked and ignored",
         labels: &[],
         data: Data::Counter(|snapshot| one(snapshot.counters.seen)),
     },
     Family {
         name: "packets_tracked",
-        help: "Packets whose segment was given to a connection",
+        help: "Packets that belong to a tracked connection",
         labels: &[],
         data: Data::Counter(|snapshot| one(snapshot.counters.tracked)),
     },
     Family {
         name: "packets_ignored",
-        help: "Packets that were given to no connection, by reason",
+        help: "Packets that belong to no tracked connection, by reason",
         labels: &["reason"],
         data: Data::Counter(|snapshot| list(Ignored::ALL.map(Ignored::name), &snapshot.counters.ignored)),
     },
     Family {
         name: "events_delivered",
-        help: "Events that the agent took from the ring",
+        help: "Events that the agent read from the kernel's ring buffers",
         labels: &[],
         data: Data::Counter(|snapshot| one(snapshot.tally.delivered)),
     },
     Family {
         name: "events_lost",
-        help: "Events that found the ring full",
+        help: "Events lost because a ring buffer was full",
         labels: &[],
         data: Data::Counter(|snapshot| one(snapshot.counters.events_lost)),
     },
     Family {
         name: "resyncs",
-        help: "Times the agent read the whole flow table again because events were lost",
+        help: "Full reads of the flow table after events were lost",
         labels: &[],
         data: Data::Counter(|snapshot| one(snapshot.tally.resyncs)),
     },
     Family {
-        name: "audit_looks",
-        help: "Times the agent compared its connections with the kernel's sockets",
+        name: "socket_checks",
+        help: "Checks of the agent's connections against the kernel's sockets",
         labels: &[],
         data: Data::Counter(|snapshot| one(snapshot.tally.audit_looks)),
     },
     Family {
         name: "audit_repairs",
-        help: "Local ends that had no socket any more though no segment told, by the state they were taken for; adopted: connections older than the agent, known from their socket",
-        labels: &["what"],
+        help: "Local endpoints closed because the kernel no longer had a socket for them, by last known state",
+        labels: &["state"],
         data: Data::Counter(|snapshot| {
-            snapshot.tally.repairs().map(|(what, count)| (vec![what], count)).collect()
+            let repairs = |state: State| (vec![state.name()], snapshot.tally.audit_repairs[state as usize]);
+            State::ALL.map(repairs).into()
         }),
     },
     Family {
+        name: "connections_adopted",
+        help: "Connections older than the agent that it imported from the kernel's sockets",
+        labels: &[],
+        data: Data::Counter(|snapshot| one(snapshot.tally.audit_adopted)),
+    },
+    Family {
         name: "deferred_segments",
-        help: "Segments handed to the agent because their connection was busy on another CPU",
+        help: "Segments handed to the agent because another CPU had locked their connection",
         labels: &[],
         data: Data::Counter(|snapshot| one(snapshot.counters.deferred)),
     },
     Family {
         name: "deferred_outcomes",
-        help: "Deferred segments by what became of them: applied in order, or after a younger one, or without a connection",
+        help: "Deferred segments by outcome: applied in order, overtaken by a later segment, or dropped without a connection",
         labels: &["outcome"],
         data: Data::Counter(|snapshot| list(DEFERRED_OUTCOMES, &snapshot.tally.deferred)),
     },
     Family {
-        name: "claims_yielded",
-        help: "Places given up because another CPU opened or ended a connection with the same home at the same time",
+        name: "flow_table_insert_retries",
+        help: "Flow table inserts retried because another CPU changed the same bucket",
         labels: &[],
         data: Data::Counter(|snapshot| one(snapshot.counters.claims_yielded)),
     },
     Family {
         name: "flows_evicted",
-        help: "Connections forgotten to make room for others, by what they were",
+        help: "Connections evicted from the flow table to make room, by their condition",
         labels: &["reason"],
         data: Data::Counter(|snapshot| list(EVICTIONS, &snapshot.counters.evicted)),
     },
     Family {
         name: "flow_table_entries",
-        help: "Connections in the flow table",
-        labels: &["table"],
-        data: Data::Gauge(|snapshot| {
-            list(FAMILIES, &snapshot.table_used.map(|classes| classes.iter().sum()))
-        }),
+        help: "Connections in the flow table by address family and class. Half-open ones are evicted first, live ones never",
+        labels: &["table", "class"],
+        data: Data::Gauge(|snapshot| table(FAMILIES, FLOW_CLASSES, &snapshot.table_used)),
     },
     Family {
         name: "flow_table_capacity",
-        help: "Connections that all find a place in the flow table; it takes more while there is one in reach",
+        help: "Guaranteed capacity of the flow table, in connections",
         labels: &["table"],
         data: Data::Gauge(|snapshot| list(FAMILIES, &snapshot.table_capacity)),
     },
     Family {
-        name: "flow_table_flows",
-        help: "Connections in the flow table; where space is short half-open ones make room first, live ones never",
-        labels: &["class"],
-        data: Data::Gauge(|snapshot| list(FLOW_CLASSES, &snapshot.table_classes())),
-    },
-    Family {
         name: "program_runs",
-        help: "Runs of the kernel programs, counted while the sysctl kernel.bpf_stats_enabled is 1",
+        help: "Runs of the kernel programs. Counted only while the sysctl kernel.bpf_stats_enabled is 1",
         labels: &["program"],
         data: Data::Counter(|snapshot| {
             snapshot.programs.iter().map(|program| (vec![program.program], program.runs)).collect()
@@ -229,7 +238,7 @@ pub(super) const TABLE: &[Family] = &[
     },
     Family {
         name: "program_run",
-        help: "Time that these runs took",
+        help: "Time spent in the kernel programs. Counted only while the sysctl kernel.bpf_stats_enabled is 1",
         labels: &["program"],
         data: Data::Elapsed(|snapshot| {
             let ns = |program: &ProgramRuns| u64::try_from(program.duration.as_nanos()).unwrap_or(u64::MAX);
@@ -238,7 +247,7 @@ pub(super) const TABLE: &[Family] = &[
     },
     Family {
         name: "build",
-        help: "The running agent",
+        help: "Version of the running agent",
         labels: &["version"],
         data: Data::Info(&[env!("CARGO_PKG_VERSION")]),
     },
@@ -289,47 +298,22 @@ fn transitions(snapshot: &Snapshot) -> Samples {
     samples
 }
 
-/// The agent's count of closes by RST, and what only the kernel programs see.
-fn resets(snapshot: &Snapshot) -> Samples {
-    each(RESET_REASONS, Place::ALL, |reason, origin| {
-        let index = RESET_REASONS.iter().position(|&known| known == reason);
-        let closes = index.map_or(0, |index| snapshot.tally.resets[index][origin as usize]);
-        let seen_in_kernel = match (reason, origin) {
-            ("time_wait_assassination", Place::Remote) => assassinated(snapshot, Place::Local),
-            ("time_wait_assassination", Place::Local) => assassinated(snapshot, Place::Remote),
-            ("blind", Place::Remote) => count_of(
-                snapshot,
-                &[Cause::RstSynSent, Cause::RstInexact, Cause::RstOutOfWindow, Cause::RstRfc1337],
-            ),
-            _ => 0,
-        };
-        (vec![reason, origin.name()], closes + seen_in_kernel)
-    })
-}
-
 fn time_wait_events(snapshot: &Snapshot) -> Samples {
     [
         ("entered", snapshot.entered(State::TimeWait)),
         ("expired", snapshot.tally.time_wait_expired),
         ("restarted", snapshot.counters.time_wait_restarted),
-        ("reused", count_of(snapshot, &[Cause::Reuse])),
-        ("reuse_refused", count_of(snapshot, &[Cause::PendingSyn])),
-        ("old_duplicate", count_of(snapshot, &[Cause::OldDupSyn])),
-        ("assassinated", Place::ALL.iter().map(|&place| assassinated(snapshot, place)).sum()),
+        ("reused", snapshot.segments_of(Cause::Reuse)),
+        ("reuse_refused", snapshot.segments_of(Cause::PendingSyn)),
+        ("old_duplicate", snapshot.segments_of(Cause::OldDupSyn)),
+        ("assassinated", Place::ALL.iter().map(|&side| snapshot.assassinated(side)).sum()),
     ]
     .map(|(event, count)| (vec![event], count))
     .into()
 }
 
-/// TIME-WAITs of this side that a segment ended. The agent's sweep ends those that run out; one whose next segment comes
-/// between its deadline and the sweep is counted here.
-fn assassinated(snapshot: &Snapshot, place: Place) -> u64 {
-    snapshot.counters.transitions[place as usize][State::TimeWait as usize][State::Closed as usize]
-}
-
-/// Sum of the kernel programs' counts of these causes.
-fn count_of(snapshot: &Snapshot, causes: &[Cause]) -> u64 {
-    causes.iter().map(|&cause| snapshot.counters.causes[cause as usize]).sum()
+fn by_cause(snapshot: &Snapshot, causes: &[Cause]) -> Samples {
+    causes.iter().map(|&cause| (vec![cause.name()], snapshot.segments_of(cause))).collect()
 }
 
 fn one(count: u64) -> Samples {
