@@ -6,9 +6,7 @@ use std::io;
 
 use axum::extract::Query;
 use axum::http::Uri;
-use finwait::agent::report::Stats;
-use finwait::agent::server::{Observed, Status, Wanted, Which};
-use finwait::client;
+use finwait::api::{ConnectionsQuery, EventsQuery, Observed, Stats, Status, client};
 use finwait::filter::Filter;
 use finwait::output::{EventWriter, Format, ListWriter, Palette};
 use finwait::view::{Connection, Event};
@@ -35,8 +33,8 @@ thread_local! {
 /// The agent's side: what the handlers read out of the path.
 fn request(path: &[u8]) {
     let Ok(uri) = Uri::try_from(path) else { return };
-    let _ = Query::<Which>::try_from_uri(&uri);
-    if let Ok(Query(wanted)) = Query::<Wanted>::try_from_uri(&uri)
+    let _ = Query::<ConnectionsQuery>::try_from_uri(&uri);
+    if let Ok(Query(wanted)) = Query::<EventsQuery>::try_from_uri(&uri)
         && let Err(error) = Filter::parse(&wanted.filter)
     {
         assert!(!error.to_string().is_empty());

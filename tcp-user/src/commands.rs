@@ -12,10 +12,9 @@ use comfy_table::{ContentArrangement, Table, presets};
 use tokio::runtime::Runtime;
 
 use crate::agent::privileges::PrivilegeError;
-use crate::agent::report::Stats;
-use crate::agent::server::Status;
+use crate::api::client::{self, NotReachable};
+use crate::api::{Stats, Status};
 use crate::cli::{self, Command, ConfigError, Report, ReportArgs, RunArgs, RunOptions, UsageError};
-use crate::client::{self, NotReachable};
 use crate::filter::FilterError;
 use crate::kernel::{AttachError, Ingress, KernelError};
 use crate::lab::LabError;

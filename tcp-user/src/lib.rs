@@ -6,12 +6,12 @@
 //! `lab` makes real connections for `demo` and the tests.
 
 pub mod agent;
+pub mod api;
 pub mod audit;
 pub mod cli;
-pub mod client;
+pub mod clock;
 pub mod commands;
 pub mod demo;
-pub mod describe;
 pub mod filter;
 pub mod kernel;
 pub mod lab;

@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 
 use finwait::agent::interfaces::Names;
 use finwait::agent::lock::lock;
-use finwait::agent::mirror::{BATCH, Mirror};
 use finwait::agent::shared::Shared;
-use finwait::agent::tally::form_index;
+use finwait::agent::totals::form_index;
+use finwait::agent::tracker::{BATCH, Mirror};
 use finwait::kernel::{Kernel, LoadOptions, ProgramName};
 use frames::segment;
 use nix::sched::{CpuSet, sched_setaffinity};

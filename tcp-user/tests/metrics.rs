@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use finwait::agent::metrics::{Format, encode};
-use finwait::agent::tally::{Snapshot, Tally};
+use finwait::agent::totals::{Snapshot, Tally};
 use finwait::kernel::ProgramRuns;
 use tcp_common::State;
 use tcp_common::record::Counters;

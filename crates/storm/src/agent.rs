@@ -7,8 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use finwait::agent::report::Stats;
-use finwait::agent::server::Status;
+use finwait::api::{Stats, Status};
 use finwait::lab::Host;
 use finwait::view::{Close, Connection};
 

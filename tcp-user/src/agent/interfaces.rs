@@ -8,9 +8,9 @@ use futures_util::stream::BoxStream;
 use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use rtnetlink::MulticastGroup;
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkXdp};
-use serde::{Deserialize, Serialize};
 
 use super::lock::lock;
+use crate::api::InterfaceStatus;
 use crate::kernel::{AttachError, Attachment, Ingress, Kernel, describe_program};
 
 /// One interface as the kernel lists it.
@@ -114,19 +114,6 @@ impl Names {
     }
 }
 
-/// One line of `finwait status`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Watched {
-    /// Name of the interface.
-    pub interface: String,
-    /// `xdp-native`, `tcx` or `clsact`; `null` where it is not watched.
-    pub ingress: Option<String>,
-    /// The same for egress.
-    pub egress: Option<String>,
-    /// Why it is not watched.
-    pub error: Option<String>,
-}
-
 /// Keeps programs on the interfaces that are to be watched.
 pub struct Keeper {
     wanted: Vec<String>,
@@ -194,21 +181,24 @@ impl Keeper {
     }
 
     /// What sits where.
-    pub fn watched(&self, names: &Names) -> Vec<Watched> {
+    pub fn watched(&self, names: &Names) -> Vec<InterfaceStatus> {
         self.attached
             .iter()
             .map(|(&index, attached)| {
                 let name = names.of_hook(index << 1).unwrap_or_else(|| format!("#{index}"));
                 match attached {
-                    Ok(attachment) => Watched {
+                    Ok(attachment) => InterfaceStatus {
                         interface: name,
                         ingress: Some(attachment.ingress.to_string()),
                         egress: Some(attachment.egress.to_string()),
                         error: None,
                     },
-                    Err(error) => {
-                        Watched { interface: name, ingress: None, egress: None, error: Some(error.clone()) }
-                    }
+                    Err(error) => InterfaceStatus {
+                        interface: name,
+                        ingress: None,
+                        egress: None,
+                        error: Some(error.clone()),
+                    },
                 }
             })
             .collect()

@@ -4,22 +4,23 @@
 //! takes what they tell and keeps the clock, in the thread of `rounds`; `ledger` is what it remembers; `tally` is what was counted, `shared` what all of them have, `report` and `metrics` say it, `server` answers
 //! those who ask on the socket of `query`. `look` checks against the kernel's sockets.
 
+mod change;
 mod dry_run;
 pub mod interfaces;
-pub mod ledger;
 pub mod lock;
-mod look;
 pub mod metrics;
-pub mod mirror;
 mod netdev;
+mod paced_scan;
 pub mod privileges;
-pub mod query;
-pub mod report;
-mod rounds;
+pub mod query_socket;
+mod reconciler;
 pub mod server;
 pub mod shared;
-pub mod tally;
-mod walk;
+pub mod slot_cache;
+mod stats;
+pub mod totals;
+pub mod tracker;
+mod worker;
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -35,16 +36,17 @@ use tokio::runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::broadcast;
 
+use crate::api::InterfaceStatus;
 use crate::kernel::{self, Diagnostics, Events, Ingress, Kernel, KernelError, LoadOptions};
 use interfaces::{Interface, Keeper, Names, Netlink};
 use lock::lock;
-use look::Adopter;
-use mirror::Mirror;
 use privileges::Account;
-use query::Query;
-use rounds::Rounds;
+use query_socket::Query;
+use reconciler::Adopter;
 use server::App;
 use shared::Shared;
+use tracker::Mirror;
+use worker::Rounds;
 
 /// How the agent is to run.
 #[derive(Clone, Debug)]
@@ -201,7 +203,7 @@ fn notify(state: NotifyState<'_>) {
 /// Compares the table with the kernel's sockets from time to time, if that is wanted.
 async fn look_forever(adopter: Adopter, interval: Option<Duration>) {
     match interval {
-        Some(interval) => look::look_forever(adopter, interval).await,
+        Some(interval) => reconciler::look_forever(adopter, interval).await,
         None => std::future::pending().await,
     }
 }
@@ -210,7 +212,7 @@ async fn look_forever(adopter: Adopter, interval: Option<Duration>) {
 async fn follow_forever(
     mut keeper: Keeper,
     shared: Arc<Shared>,
-    watched: Arc<Mutex<Vec<interfaces::Watched>>>,
+    watched: Arc<Mutex<Vec<InterfaceStatus>>>,
 ) -> Result<()> {
     let mut netlink = Netlink::open()?;
     let mut clocks = tokio::time::interval(CLOCK_INTERVAL);

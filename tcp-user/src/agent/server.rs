@@ -1,6 +1,5 @@
 //! What the agent answers: the query socket (HTTP over a Unix socket) and `/metrics`.
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -12,60 +11,17 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use futures_util::{StreamExt as _, stream};
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 use tcp_common::Ignored;
 use tokio::sync::broadcast::error::RecvError;
 
-use super::interfaces::Watched;
+use super::change::hook_of;
 use super::lock::lock;
 use super::metrics::{self, Format};
-use super::mirror::hook_of;
-use super::report::Stats;
 use super::shared::{Shared, Told};
-use super::tally::FLOW_CLASSES;
+use super::totals::FLOW_CLASSES;
+use crate::api::{ConnectionsQuery, EventsQuery, InterfaceStatus, Observed, Stats, Status};
 use crate::filter::Filter;
-
-/// The answer to `/status`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Status {
-    /// `finwait.status/1`.
-    pub schema: String,
-    /// Version of the agent.
-    pub version: String,
-    /// Its process.
-    pub pid: u32,
-    /// Inode of its network namespace; `null` where /proc does not tell.
-    #[serde(default)]
-    pub namespace: Option<u64>,
-    /// When it started.
-    pub started_at: Timestamp,
-    /// What sits where.
-    pub interfaces: Vec<Watched>,
-    /// Connections in the flow table.
-    pub table_used: u64,
-    /// Of those, by what they are when space is short (`half_open`, `live`, `finished`).
-    #[serde(default)]
-    pub table_classes: BTreeMap<String, u64>,
-    /// Connections that all find a place.
-    pub table_capacity: u64,
-    /// Memory of the flow table, bytes.
-    pub table_bytes: u64,
-    /// Packets the programs ran for.
-    pub packets: u64,
-    /// Events the ring had no room for.
-    pub events_lost: u64,
-    /// Segments handed to the agent because their flow was busy.
-    pub deferred: u64,
-    /// Flows evicted to make room.
-    pub evicted: u64,
-    /// Packets of flows that found no place.
-    #[serde(default)]
-    pub refused: u64,
-    /// Instructions the verifier walked, by program.
-    pub verified_instructions: Vec<(String, u32)>,
-    /// 2MSL of this host's ends, ms.
-    pub two_msl_ms: u64,
-}
+use crate::sockets::namespace;
 
 /// What the handlers share.
 #[derive(Clone)]
@@ -75,7 +31,7 @@ pub struct App {
     /// When the agent started.
     pub started_at: Timestamp,
     /// What sits where, kept by the interface task.
-    pub watched: Arc<std::sync::Mutex<Vec<Watched>>>,
+    pub watched: Arc<std::sync::Mutex<Vec<InterfaceStatus>>>,
 }
 
 /// The query socket's routes.
@@ -96,19 +52,8 @@ pub fn metrics_routes(app: App) -> Router {
         .with_state(app)
 }
 
-/// What can be asked of `/connections`.
-#[derive(Deserialize)]
-pub struct Which {
-    /// Those too that are over and only remembered for late segments.
-    #[serde(default)]
-    pub all: bool,
-    /// Those only.
-    #[serde(default)]
-    pub filter: String,
-}
-
 /// A line a connection, as many as there are, never all in memory.
-async fn connections(State(app): State<App>, Query(which): Query<Which>) -> Response {
+async fn connections(State(app): State<App>, Query(which): Query<ConnectionsQuery>) -> Response {
     let filter = match Filter::parse(&which.filter) {
         Ok(filter) => Arc::new(filter),
         Err(error) => return (StatusCode::BAD_REQUEST, error.to_string()).into_response(),
@@ -139,28 +84,8 @@ fn lines(shared: &Shared, places: Range<u32>, all: bool, filter: &Filter) -> Vec
     lines
 }
 
-/// What can be asked of `/events`.
-#[derive(Deserialize)]
-pub struct Wanted {
-    /// Of which connections.
-    #[serde(default)]
-    pub filter: String,
-    /// Each event with its connection, for those who know more about that than the agent.
-    #[serde(default)]
-    pub connections: bool,
-}
-
-/// A line of `/events?connections=true`.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Observed<C, E> {
-    /// The connection after the event.
-    pub connection: C,
-    /// What happened.
-    pub event: E,
-}
-
 /// Transitions and closes as they happen, until the client goes.
-async fn events(State(app): State<App>, Query(wanted): Query<Wanted>) -> Response {
+async fn events(State(app): State<App>, Query(wanted): Query<EventsQuery>) -> Response {
     let filter = match Filter::parse(&wanted.filter) {
         Ok(filter) => filter,
         Err(error) => return (StatusCode::BAD_REQUEST, error.to_string()).into_response(),
@@ -207,7 +132,7 @@ async fn status(State(app): State<App>) -> Response {
         schema: "finwait.status/1".into(),
         version: env!("CARGO_PKG_VERSION").into(),
         pid: std::process::id(),
-        namespace: crate::audit::namespace(),
+        namespace: namespace(),
         started_at: app.started_at,
         interfaces: lock(&app.watched).clone(),
         table_used: snapshot.table_classes().iter().sum(),

@@ -3,16 +3,18 @@
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
-use tcp_common::{Cause, Flow, FlowKey, Rules, State};
+use tcp_common::Rules;
 use tokio::sync::broadcast;
 
+use super::change::Change;
 use super::interfaces::Names;
-use super::ledger::Census;
 use super::lock::lock;
-use super::tally::{Snapshot, Tally};
-use crate::describe::{Clock, Describer, monotonic_ns};
+use super::slot_cache::Census;
+use super::totals::{Snapshot, Tally};
+use crate::clock::{Clock, monotonic_ns};
 use crate::kernel::{Kernel, Table};
 use crate::view;
+use crate::view::describe::Describer;
 
 /// What the tasks of the agent share.
 pub struct Shared {
@@ -41,21 +43,6 @@ pub struct Told {
     pub connection: Arc<view::Connection>,
     /// What happened.
     pub event: view::Event,
-}
-
-/// What a segment or the clock did to a flow.
-pub(super) struct Change<'a> {
-    pub(super) key: &'a FlowKey,
-    /// After it.
-    pub(super) flow: &'a Flow,
-    /// As [`super::mirror::hook_of`] tells it.
-    pub(super) hook: u32,
-    pub(super) at_ns: u64,
-    /// The ends' states before.
-    pub(super) from: [State; 2],
-    /// And after.
-    pub(super) to: [State; 2],
-    pub(super) cause: Cause,
 }
 
 impl Shared {

@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use serde::{Deserialize, Serialize};
 use tcp_common::State;
 
-use super::{Ends, Finding};
+use super::Finding;
 use crate::sockets::{Tracked, TrackedState};
+use crate::view::SocketPair;
 
 /// What conntrack says of a connection, and whether its one state can stand for what the others say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,7 +59,7 @@ impl ConntrackCounts {
 /// Its entries by what is on the wire, before and after NAT.
 #[derive(Default)]
 pub(super) struct Entries {
-    by_ends: HashMap<Ends, TrackedState>,
+    by_ends: HashMap<SocketPair, TrackedState>,
     pub(super) count: u64,
 }
 
@@ -77,7 +78,7 @@ impl FromIterator<Tracked> for Entries {
 impl Entries {
     /// What it says of a finding.
     pub(super) fn of(&self, finding: &Finding) -> Option<Conntrack> {
-        let (local, remote): Ends = (finding.local.into(), finding.remote.into());
+        let (local, remote): SocketPair = (finding.local.into(), finding.remote.into());
         let state = *self.by_ends.get(&(local, remote)).or_else(|| self.by_ends.get(&(remote, local)))?;
         let ours = finding.ours.as_ref();
         let kernel = finding.kernel.as_ref().map(|socket| socket.state);

@@ -8,14 +8,12 @@ use anyhow::Result;
 use jiff::Timestamp;
 use tcp_common::State;
 
-use super::Ends;
-use super::ground::{Ground, Leftovers};
 use super::sample::Sample;
 use super::{ConntrackCounts, Counts, Finding, Ours, Reason, Report, SCHEMA, Socket, Verdict};
-use crate::agent::server::Status;
+use crate::api::Status;
 use crate::filter::Filter;
-use crate::sockets::KernelSocket;
-use crate::view::{Confidence, Connection, Endpoint, Family, Opener, Side};
+use crate::sockets::{HostContext, KernelSocket, Unmatched};
+use crate::view::{Confidence, Connection, Endpoint, Family, Opener, Side, SocketPair};
 
 /// How to compare.
 #[derive(Clone, Debug)]
@@ -32,7 +30,7 @@ pub struct Options {
 
 /// Takes two samples and reports what both say; one is enough where all agrees.
 pub async fn audit(agent: &Path, status: &Status, options: &Options) -> Result<Report> {
-    let ground = Ground::of(&status.interfaces, status.started_at, status.two_msl_ms);
+    let ground = HostContext::read(status.watched(), status.started_at, status.two_msl_ms);
     let first = judge(&Sample::take(agent, options.conntrack).await?, &ground, Timestamp::now());
     let second = if first.findings.iter().all(is_fine) {
         first.clone()
@@ -54,7 +52,7 @@ pub(super) struct Judged {
 }
 
 /// A verdict for every end of this host, and for every connection without one.
-pub(super) fn judge(sample: &Sample, ground: &Ground, now: Timestamp) -> Judged {
+pub(super) fn judge(sample: &Sample, ground: &HostContext, now: Timestamp) -> Judged {
     let mut findings = Vec::new();
     let mut known = HashSet::new();
     for connection in &sample.connections {
@@ -88,7 +86,7 @@ pub(super) fn judge(sample: &Sample, ground: &Ground, now: Timestamp) -> Judged 
     Judged { findings, listening: sample.listening.values().sum(), tracked, at: now }
 }
 
-fn compare(connection: &Connection, side: Side, sockets: &[KernelSocket], ground: &Ground) -> Finding {
+fn compare(connection: &Connection, side: Side, sockets: &[KernelSocket], ground: &HostContext) -> Finding {
     let ours = connection.end(side);
     let (local, remote) = connection.ends_from(side);
     let agreeing = sockets.iter().find(|socket| agree(connection, ours.state, Some(socket)));
@@ -157,7 +155,7 @@ fn ours_of(connection: &Connection, side: Side) -> Ours {
 
 /// What is left over on both sides and shares an end is one connection before and after a translation.
 fn recognise_nat(findings: &mut [Finding], sample: &Sample) {
-    let (mut forgotten, mut missed) = (Leftovers::default(), Leftovers::default());
+    let (mut forgotten, mut missed) = (Unmatched::default(), Unmatched::default());
     for finding in findings.iter() {
         let ends = ends_of(finding);
         let listens = sample.listening.contains_key(&ends.0.port());
@@ -225,12 +223,12 @@ fn is_fine(finding: &Finding) -> bool {
     finding.verdict == Verdict::Agree && finding.conntrack.is_none_or(|conntrack| !conntrack.differs())
 }
 
-fn ends_of(finding: &Finding) -> Ends {
+fn ends_of(finding: &Finding) -> SocketPair {
     (finding.local.into(), finding.remote.into())
 }
 
 /// Two VLANs may carry the same ends: the incarnation and its begin tell them apart.
-fn place(finding: &Finding) -> (Ends, Option<(u32, Option<Timestamp>)>) {
+fn place(finding: &Finding) -> (SocketPair, Option<(u32, Option<Timestamp>)>) {
     let incarnation = finding.ours.as_ref().map(|ours| {
         let Connection { incarnation, opened_at, .. } = ours.connection;
         (incarnation, opened_at.map(rounded))

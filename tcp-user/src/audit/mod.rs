@@ -1,18 +1,15 @@
 //! `finwait audit`: what the agent says of this host's ends beside the kernel's own sockets.
 //!
 //! Files in the order of the work: `sample` takes both views at nearly one moment, `judge` compares them end by end and
-//! keeps what two samples say alike, `ground` knows why one view may lack what the other has, `conntrack` puts nf_conntrack's beside them, `table` prints for people.
+//! keeps what two samples say alike, `conntrack` puts nf_conntrack's beside them, `table` prints for people.
 //! The records are here.
 
 mod conntrack;
-mod ground;
 mod judge;
 mod sample;
 mod table;
 
 pub use conntrack::{Conntrack, ConntrackCounts};
-pub use ground::namespace;
-pub(crate) use ground::{Ground, Leftovers, addresses, is_here};
 pub use judge::{Options, audit};
 pub use table::write as write_table;
 
@@ -22,11 +19,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tcp_common::State;
 
+pub use crate::sockets::Reason;
+
 use crate::sockets::{KernelSocket, Timer};
 use crate::view::{Connection, by_name, micros, words};
-
-/// Local end, remote end.
-type Ends = (SocketAddr, SocketAddr);
 
 /// The name of the document's shape.
 pub const SCHEMA: &str = "finwait.audit/1";
@@ -42,46 +38,6 @@ words! {
         OnlyOurs = "only_ours",
         /// The agent does not know this socket.
         OnlyKernel = "only_kernel",
-    }
-}
-
-words! {
-    /// Why one side may lack what the other has.
-    pub enum Reason ("reason") {
-        /// Neither end is on this host.
-        Forwarded = "forwarded",
-        /// The end is no address of this network namespace.
-        OtherNamespace = "other_namespace",
-        /// The kernel has a socket that shares one end: NAT.
-        Translated = "translated",
-        /// The kernel ended it without a segment.
-        Forgotten = "forgotten",
-        /// Nothing of it passed since the agent started.
-        Early = "early",
-        /// Its packets pass an interface that is not watched.
-        Unwatched = "unwatched",
-        /// Its segments passed, and the agent did not see them.
-        Missed = "missed",
-        /// A socket that is connected to itself is not followed.
-        SelfConnect = "self_connect",
-    }
-}
-
-impl Reason {
-    /// For people.
-    pub const fn explain(self) -> &'static str {
-        match self {
-            Reason::Forwarded => "forwarded: neither end is on this host",
-            Reason::OtherNamespace => "no address of this namespace: forwarded, or a container's",
-            Reason::Translated => "NAT: the kernel's socket has another address or port",
-            Reason::Forgotten => "no socket: orphan timed out, TIME-WAIT table full, ss -K, or SYN cookie",
-            Reason::Early => "silent since before the agent started",
-            Reason::Unwatched => "its interface is not watched",
-            Reason::Missed => {
-                "segments passed unseen: table full, encrypted below TCP, or a hook that missed them"
-            }
-            Reason::SelfConnect => "connected to itself: not followed",
-        }
     }
 }
 

@@ -6,11 +6,10 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use tcp_common::State;
 
-use super::Ends;
 use super::conntrack::Entries;
-use crate::client;
+use crate::api::client;
 use crate::sockets::{Diag, KernelSocket, tracked};
-use crate::view::Connection;
+use crate::view::{Connection, SocketPair};
 
 /// What agent and kernel said.
 #[derive(Default)]
@@ -18,7 +17,7 @@ pub(super) struct Sample {
     /// The agent's connections.
     pub(super) connections: Vec<Connection>,
     /// The kernel's sockets that have a peer. Usually one; two devices bound apart may have the same ends.
-    pub(super) sockets: HashMap<Ends, Vec<KernelSocket>>,
+    pub(super) sockets: HashMap<SocketPair, Vec<KernelSocket>>,
     /// Ports on which it listens, and on how many sockets.
     pub(super) listening: HashMap<u16, u64>,
     /// What conntrack follows, if that was asked for.

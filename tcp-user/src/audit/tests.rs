@@ -6,20 +6,19 @@ use std::time::Duration;
 
 use tcp_common::State;
 
-use super::ground::Ground;
 use super::judge::{Options, judge, settle};
 use super::sample::Sample;
 use super::{ConntrackCounts, Counts, Reason, Report, Verdict};
 use crate::filter::Filter;
-use crate::sockets::{KernelSocket, Timer, Tracked, TrackedState};
+use crate::sockets::{HostContext, KernelSocket, Timer, Tracked, TrackedState};
 use crate::view::{Connection, samples};
 
 const LOCAL: &str = "10.9.0.1:43210";
 const REMOTE: &str = "10.9.0.2:80";
 
-fn ground() -> Ground {
+fn ground() -> HostContext {
     let addresses = HashMap::from([("10.9.0.1".parse().expect("an address"), "eth0".to_owned())]);
-    Ground::new(addresses, HashSet::from(["eth0".to_owned()]), samples::at(40, 0.0), 60_000)
+    HostContext::new(addresses, HashSet::from(["eth0".to_owned()]), samples::at(40, 0.0), 60_000)
 }
 
 fn socket(local: &str, remote: &str, state: State) -> KernelSocket {

@@ -14,7 +14,7 @@ pub use config::{ConfigError, parse_config};
 pub use generate::{completions, generate, man};
 pub use machine::{MachineArgs, Timeout, TwRestart};
 pub use options::RunOptions;
-pub use query::{DEFAULT_SOCKET, FilterArgs, Report, SocketArgs};
+pub use query::{FilterArgs, Report, SocketArgs};
 pub use run::{Ingress, RunArgs};
 
 use crate::output::Format;

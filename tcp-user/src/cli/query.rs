@@ -1,13 +1,11 @@
 //! What the commands that ask have in common.
 
 use super::words;
+use crate::api::DEFAULT_SOCKET;
 use crate::filter::{Filter, FilterError};
 use clap::Args;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-
-/// Where the agent listens unless told otherwise.
-pub const DEFAULT_SOCKET: &str = "/run/finwait/finwait.sock";
 
 /// Which agent.
 #[derive(Args, Clone, Debug, PartialEq, Eq)]

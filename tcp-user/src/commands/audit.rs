@@ -6,17 +6,17 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 
 use super::found;
-use crate::agent::server::Status;
+use crate::api::{Status, client};
 use crate::audit;
 use crate::cli::{AuditArgs, Report};
-use crate::client;
+use crate::sockets::namespace;
 
 /// Our states beside the kernel's: only a process in the agent's namespace sees the sockets that the agent's flows have.
 pub(super) async fn run(args: &AuditArgs) -> Result<ExitCode> {
     let filter = args.filter.filter()?;
     let body = client::get(args.socket.path(), "/status").await?.whole().await?;
     let status: Status = serde_json::from_slice(&body).context("reading the agent's answer")?;
-    if status.namespace.is_some() && status.namespace != audit::namespace() {
+    if status.namespace.is_some() && status.namespace != namespace() {
         return Err(OtherNamespace { pid: status.pid }.into());
     }
     let options =

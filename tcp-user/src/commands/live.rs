@@ -10,13 +10,12 @@ use jiff::Timestamp;
 use serde::Deserialize;
 
 use super::found;
-use crate::agent::server::{Observed, Status};
+use crate::api::{Observed, Status, client};
 use crate::cli::{LsArgs, SocketArgs, WatchArgs};
 use crate::filter::Filter;
 use crate::output::{EventWriter, Format, ListWriter, Palette};
-use crate::sockets::Owners;
+use crate::sockets::{Owners, namespace};
 use crate::view::{Connection, Event};
-use crate::{audit, client};
 
 /// A list.
 pub(super) async fn ls(args: &LsArgs) -> Result<ExitCode> {
@@ -142,7 +141,7 @@ async fn owners(agent: &SocketArgs, format: Format, filter: &Filter) -> Result<O
     }
     let body = client::get(agent.path(), "/status").await?.whole().await?;
     let status: Status = serde_json::from_slice(&body).context(NOT_UNDERSTOOD)?;
-    let here = status.namespace.is_some() && status.namespace == audit::namespace();
+    let here = status.namespace.is_some() && status.namespace == namespace();
     if !here && filter.asks_for_process() {
         return Err(super::audit::OtherNamespace { pid: status.pid }.into());
     }

@@ -10,9 +10,10 @@ use tcp_common::{End, Endpoint, Flow, FlowKey};
 
 use super::table::{self, Row, Seen};
 use crate::agent::privileges;
-use crate::describe::{client_end, monotonic_ns};
+use crate::clock::monotonic_ns;
 use crate::kernel::{Attachment, Ingress, Kernel, LoadOptions};
 use crate::lab::{Family, Lab, Played, Scenario};
+use crate::view::describe::client_end;
 
 /// Performs it. Returns whether everything agreed.
 pub(super) fn run(ingress: Ingress) -> Result<bool> {

@@ -8,8 +8,9 @@ use jiff::Timestamp;
 use tcp_common::{Cause, Flow, FlowKey, Rules, State};
 
 use super::zeek::{self, Trace};
-use crate::describe::{Clock, Describer};
+use crate::clock::Clock;
 use crate::filter::Filter;
+use crate::view::describe::Describer;
 use crate::view::{Connection, Event};
 
 /// One thing to tell.

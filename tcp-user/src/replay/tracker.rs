@@ -17,8 +17,8 @@ use super::machine::{InKernel, Machine};
 use super::outbox::{Outbox, Output, Subject, Wanted, wall};
 use super::statistics::Statistics;
 use super::zeek::{Seen, Trace};
-use crate::describe::client_end;
 use crate::kernel::KernelError;
+use crate::view::describe::client_end;
 
 /// One frame of a capture.
 #[derive(Clone, Copy, Debug)]

@@ -7,15 +7,12 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::{Diag, SocketsError};
-use crate::view::{Connection, Process};
-
-/// Local end, remote end.
-type Ends = (SocketAddr, SocketAddr);
+use crate::view::{Connection, Process, SocketPair};
 
 /// The processes that own TCP sockets of this namespace, as far as this process may see them.
 #[derive(Debug, Default)]
 pub struct Owners {
-    by_ends: HashMap<Ends, Known>,
+    by_ends: HashMap<SocketPair, Known>,
     scanned: Option<Scan>,
 }
 
@@ -47,7 +44,7 @@ impl Owners {
     /// The same of the ends alone, the client's first, and whether they are on this host.
     pub fn of_ends(&self, ends: [(SocketAddr, bool); 2]) -> Option<Process> {
         let [(client, client_local), (server, server_local)] = ends;
-        let of = |local: bool, ends: Ends| self.by_ends.get(&ends).filter(|_| local);
+        let of = |local: bool, ends: SocketPair| self.by_ends.get(&ends).filter(|_| local);
         of(client_local, (client, server)).or_else(|| of(server_local, (server, client))).map(Known::process)
     }
 
@@ -73,7 +70,7 @@ impl Owners {
 
     fn scan_again(&mut self) -> Result<(), SocketsError> {
         let begun = Instant::now();
-        let mut by_inode: HashMap<u32, Ends> = HashMap::new();
+        let mut by_inode: HashMap<u32, SocketPair> = HashMap::new();
         Diag::open()?.for_each(|socket| {
             if socket.inode != 0 && socket.remote.port() != 0 {
                 by_inode.insert(socket.inode, (socket.local, socket.remote));

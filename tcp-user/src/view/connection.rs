@@ -43,6 +43,9 @@ pub struct Connection {
     pub process: Option<Process>,
 }
 
+/// Addresses of a socket: local endpoint, remote endpoint.
+pub type SocketPair = (SocketAddr, SocketAddr);
+
 /// One end of a connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Endpoint {
@@ -122,7 +125,7 @@ impl Connection {
     }
 
     /// Both addresses, that of one end first.
-    pub fn ends_from(&self, side: Side) -> (SocketAddr, SocketAddr) {
+    pub fn ends_from(&self, side: Side) -> SocketPair {
         (self.end(side).socket_address(), self.end(side.peer()).socket_address())
     }
 

@@ -6,12 +6,13 @@
 //! Times are RFC 3339 in UTC with microseconds, durations numbers of milliseconds, `null` is "not known" or "not yet".
 
 mod connection;
+pub mod describe;
 mod event;
 mod serial;
 mod states;
 mod words;
 
-pub use connection::{CloseInfo, Connection, Endpoint, Process, TimeWait, UNSEEN};
+pub use connection::{CloseInfo, Connection, Endpoint, Process, SocketPair, TimeWait, UNSEEN};
 pub use event::{Close, Durations, Event, Peer, Transition};
 pub(crate) use serial::{by_name, micros};
 pub use states::{StateSet, UnknownState};

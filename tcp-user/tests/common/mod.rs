@@ -17,8 +17,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use finwait::agent::report::Stats;
-use finwait::agent::server::Status;
+use finwait::api::{Stats, Status};
 use finwait::lab::{Host, Lab, Namespace};
 use finwait::view::{Connection, State};
 use nix::sys::signal::{Signal, kill};

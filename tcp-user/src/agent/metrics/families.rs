@@ -4,7 +4,7 @@ use tcp_common::record::segment_kind;
 use tcp_common::{Cause, CloseKind, Ignored, State};
 
 use super::{Data, Family, Samples};
-use crate::agent::tally::{
+use crate::agent::totals::{
     CLOSERS, DEFERRED_OUTCOMES, FAMILIES, FLOW_CLASSES, Place, ROLES, Snapshot, close_forms,
 };
 use crate::kernel::ProgramRuns;

@@ -11,7 +11,7 @@ pub use format::Format;
 
 use std::fmt;
 
-use super::tally::{Snapshot, seconds};
+use super::totals::{Snapshot, seconds};
 use prometheus_client::encoding::{EncodeMetric, MetricEncoder, NoLabelSet, text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::histogram::Histogram;

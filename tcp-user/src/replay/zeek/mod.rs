@@ -9,7 +9,7 @@ use serde::Serialize;
 use std::net::IpAddr;
 use tcp_common::{Flow, FlowKey};
 
-use crate::describe::{address, client_end};
+use crate::view::describe::{address, client_end};
 use endpoint::Endpoint;
 
 /// One line of `conn.log`, as Zeek's JSON writer names its fields.

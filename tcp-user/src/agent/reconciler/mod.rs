@@ -21,16 +21,14 @@ pub(super) use adopt::Adopter;
 use tcp_common::flow::half_fact;
 use tcp_common::{Cause, End, Flow, FlowKey, Outcome, Previous, Rules, State};
 
+use super::change::{Change, hook_of};
 use super::lock::lock;
-use super::mirror::hook_of;
-use super::shared::{Change, Shared};
-use crate::audit::{Leftovers, addresses, is_here};
-use crate::describe::{address, monotonic_ns};
+use super::shared::Shared;
+use crate::clock::monotonic_ns;
 use crate::kernel::Entry;
-use crate::sockets::{Diag, KernelSocket, SocketsError};
-
-/// Local end, remote end.
-type Ends = (SocketAddr, SocketAddr);
+use crate::sockets::{Diag, KernelSocket, SocketsError, Unmatched, addresses, is_here};
+use crate::view::SocketPair;
+use crate::view::describe::address;
 
 /// Looks for ever, `interval` apart, for the first time now. A look that fails is told, and the next one comes all the same.
 pub(super) async fn look_forever(adopter: Adopter, interval: Duration) {
@@ -139,7 +137,7 @@ impl Looker {
     fn keep_those_nowhere(&self, diag: &mut Diag, confirmed: &mut Vec<Absent>) -> Result<(), SocketsError> {
         let here = addresses();
         confirmed.retain(|absent| absent.ends().all(|(local, _)| is_here(&here, local.ip())));
-        let mut wanted = Leftovers::default();
+        let mut wanted = Unmatched::default();
         confirmed.iter().flat_map(Absent::ends).for_each(|ends| wanted.add(ends, false));
         let (mut similar, mut listening) = (HashSet::new(), HashSet::new());
         let up_ms = self.started_at.elapsed().as_millis();
@@ -158,7 +156,7 @@ impl Looker {
             similar.remove(&ends(&entry.key, End::A));
             similar.remove(&ends(&entry.key, End::B));
         }
-        let mut strangers = Leftovers::default();
+        let mut strangers = Unmatched::default();
         similar.into_iter().for_each(|ends| strangers.add(ends, listening.contains(&ends.0.port())));
         confirmed.retain(|absent| !absent.ends().any(|ends| strangers.share_an_end(ends)));
         Ok(())
@@ -205,13 +203,13 @@ impl Absent {
         identity(self) == identity(other)
     }
 
-    fn ends(&self) -> impl Iterator<Item = Ends> {
+    fn ends(&self) -> impl Iterator<Item = SocketPair> {
         let gone = [End::A, End::B].into_iter().filter(|&end| self.gone[end as usize]);
         gone.map(|end| ends(&self.key, end))
     }
 }
 
-fn ends(key: &FlowKey, local: End) -> Ends {
+fn ends(key: &FlowKey, local: End) -> SocketPair {
     let end = |end: End| SocketAddr::new(address(key, end), key.endpoint(end).port);
     (end(local), end(local.peer()))
 }

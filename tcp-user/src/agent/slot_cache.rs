@@ -7,8 +7,8 @@ use tcp_common::record::unsteady;
 use tcp_common::table::Tag;
 use tcp_common::{End, Flow, State};
 
-use super::shared::Change;
-use super::tally::Place;
+use super::change::Change;
+use super::totals::Place;
 use crate::kernel::class;
 
 /// How many ends are where, and how many slots are in use.

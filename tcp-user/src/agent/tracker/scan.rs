@@ -9,12 +9,12 @@ use tcp_common::record::mark;
 use tcp_common::table::Tag;
 use tcp_common::{Flow, Outcome, Rules};
 
-use super::{Mirror, hook_of};
+use super::Mirror;
+use crate::agent::change::{Change, hook_of};
 use crate::agent::lock::lock;
-use crate::agent::shared::Change;
-use crate::agent::tally::Tally;
-use crate::agent::walk::STRIDE;
-use crate::describe::monotonic_ns;
+use crate::agent::paced_scan::STRIDE;
+use crate::agent::totals::Tally;
+use crate::clock::monotonic_ns;
 use crate::kernel::Owned;
 
 impl Mirror {

@@ -9,8 +9,8 @@ use anyhow::{Context as _, Result, bail};
 use sd_notify::NotifyState;
 use tokio::sync::oneshot;
 
-use super::mirror::{BATCH, Mirror};
 use super::notify;
+use super::tracker::{BATCH, Mirror};
 use crate::kernel::Diagnostics;
 
 /// The thread; it is asked to stop, and waited for, when this is dropped.

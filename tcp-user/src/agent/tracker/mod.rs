@@ -4,19 +4,20 @@
 //! found room. What is not marked, since its event was lost or the clock did it, the sweep finds, marks and counts. An event
 //! also makes the mirror note when the clock will have something to do with the flow.
 
-mod sweep;
+mod scan;
 
 use std::sync::Arc;
 
-use sweep::open_uncounted;
+use scan::open_uncounted;
 use tcp_common::record::{Event, event_flag, event_kind, mark};
 use tcp_common::{Cause, End, Flow, FlowKey, Outcome, Previous, State};
 
-use super::ledger::Ledger;
+use super::change::Change;
 use super::lock::lock;
-use super::shared::{Change, Shared, Told};
-use super::tally::Tally;
-use super::walk::Walk;
+use super::paced_scan::Walk;
+use super::shared::{Shared, Told};
+use super::slot_cache::Ledger;
+use super::totals::Tally;
 use crate::kernel::Events;
 
 /// What drains the ring and sweeps the table.
@@ -117,7 +118,7 @@ impl Mirror {
 
     /// Counts how long the ends that moved had been in the states before.
     fn count_stays(&mut self, tally: &mut Tally, index: u32, change: &Change<'_>) {
-        let due_ns = sweep::due_ns(change.flow, &self.shared.rules);
+        let due_ns = scan::due_ns(change.flow, &self.shared.rules);
         let stays = self.ledger.moved(index, change, due_ns);
         for end in [End::A, End::B] {
             if let Some(ns) = stays[end as usize] {
@@ -209,11 +210,6 @@ impl Mirror {
             let _ = self.shared.watchers.send(Told { connection, event: close.into() });
         }
     }
-}
-
-/// The hook that names a connection's interface: either direction's, egress before ingress of one interface.
-pub fn hook_of(hooks: [u32; 2]) -> u32 {
-    hooks[0].max(hooks[1])
 }
 
 fn end(sender: u8) -> End {

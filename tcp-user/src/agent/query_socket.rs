@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::privileges::Account;
-use crate::cli::DEFAULT_SOCKET;
+use crate::api::DEFAULT_SOCKET;
 
 /// The bound socket. Dropping it removes the file, if it is still ours.
 #[derive(Debug)]

@@ -2,41 +2,14 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use jiff::Timestamp;
 use tcp_common::flow::{Closer, Confidence as FlowConfidence, Opener as FlowOpener};
 use tcp_common::{Cause, CloseKind, End, Flow, FlowKey, Rules, State};
 
-use crate::view::{
+use super::{
     Close, CloseInfo, Confidence, Connection, Durations, Endpoint, Family, Fins, Opener, Peer, Side,
     TimeWait, Transition, Who,
 };
-
-/// How the flow records' clock relates to wall time.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Clock {
-    /// Wall time in ns since the epoch when the records' clock was 0.
-    pub epoch_ns: i128,
-}
-
-impl Clock {
-    /// Relates CLOCK_MONOTONIC, which the kernel programs use, to wall time as it is now.
-    pub fn monotonic() -> Clock {
-        Clock { epoch_ns: Timestamp::now().as_nanosecond() - i128::from(monotonic_ns()) }
-    }
-
-    /// Wall time of a moment on the records' clock.
-    pub fn wall(&self, ns: u64) -> Timestamp {
-        Timestamp::from_nanosecond(self.epoch_ns + i128::from(ns)).unwrap_or(Timestamp::UNIX_EPOCH)
-    }
-}
-
-/// CLOCK_MONOTONIC in ns, the clock of `bpf_ktime_get_ns`.
-pub fn monotonic_ns() -> u64 {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: writes one timespec of ours.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut time) };
-    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
-}
+use crate::clock::Clock;
 
 /// What is needed to describe flows.
 #[derive(Clone, Copy, Debug)]

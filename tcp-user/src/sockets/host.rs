@@ -1,15 +1,54 @@
-//! What explains that one view lacks what the other has: the namespace, its addresses, what is watched and since when.
+//! Facts of this host that explain why only one of agent and kernel knows a connection: its network namespace, its
+//! addresses, the watched interfaces, the start of the agent.
 
 use std::collections::{HashMap, HashSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt as _;
 
 use jiff::Timestamp;
 
-use super::Ends;
-use super::Reason;
-use crate::agent::interfaces::Watched;
-use crate::sockets::KernelSocket;
+use super::KernelSocket;
+use crate::view::{SocketPair, words};
+
+words! {
+    /// Why one side may lack what the other has.
+    pub enum Reason ("reason") {
+        /// Neither end is on this host.
+        Forwarded = "forwarded",
+        /// The end is no address of this network namespace.
+        OtherNamespace = "other_namespace",
+        /// The kernel has a socket that shares one end: NAT.
+        Translated = "translated",
+        /// The kernel ended it without a segment.
+        Forgotten = "forgotten",
+        /// Nothing of it passed since the agent started.
+        Early = "early",
+        /// Its packets pass an interface that is not watched.
+        Unwatched = "unwatched",
+        /// Its segments passed, and the agent did not see them.
+        Missed = "missed",
+        /// A socket that is connected to itself is not followed.
+        SelfConnect = "self_connect",
+    }
+}
+
+impl Reason {
+    /// For people.
+    pub const fn explain(self) -> &'static str {
+        match self {
+            Reason::Forwarded => "forwarded: neither end is on this host",
+            Reason::OtherNamespace => "no address of this namespace: forwarded, or a container's",
+            Reason::Translated => "NAT: the kernel's socket has another address or port",
+            Reason::Forgotten => "no socket: orphan timed out, TIME-WAIT table full, ss -K, or SYN cookie",
+            Reason::Early => "silent since before the agent started",
+            Reason::Unwatched => "its interface is not watched",
+            Reason::Missed => {
+                "segments passed unseen: table full, encrypted below TCP, or a hook that missed them"
+            }
+            Reason::SelfConnect => "connected to itself: not followed",
+        }
+    }
+}
 
 /// The inode of this process' network namespace.
 pub fn namespace() -> Option<u64> {
@@ -31,33 +70,33 @@ pub(crate) fn is_here(addresses: &HashMap<IpAddr, String>, address: IpAddr) -> b
     addresses.contains_key(&address) || address.is_loopback()
 }
 
-/// Known before the samples.
-pub(crate) struct Ground {
+/// What is known of the host before its sockets are read.
+pub(crate) struct HostContext {
     addresses: HashMap<IpAddr, String>,
     watched: HashSet<String>,
     started_at: Timestamp,
     two_msl_ms: u64,
 }
 
-impl Ground {
-    /// `two_msl_ms`: how long this host's ends are in TIME-WAIT.
-    pub(crate) fn of(interfaces: &[Watched], started_at: Timestamp, two_msl_ms: u64) -> Ground {
-        let watched = interfaces.iter().filter(|interface| interface.error.is_none());
-        let watched = watched.map(|interface| interface.interface.clone()).collect();
-        Ground::new(addresses(), watched, started_at, two_msl_ms)
+impl HostContext {
+    /// Reads the addresses of this network namespace. `watched` names the interfaces that the agent watches,
+    /// `two_msl_ms` is how long local endpoints stay in TIME-WAIT.
+    pub(crate) fn read(watched: HashSet<String>, started_at: Timestamp, two_msl_ms: u64) -> HostContext {
+        HostContext::new(addresses(), watched, started_at, two_msl_ms)
     }
 
-    pub(super) fn new(
+    /// A context with given addresses and the names of their interfaces.
+    pub(crate) fn new(
         addresses: HashMap<IpAddr, String>,
         watched: HashSet<String>,
         started_at: Timestamp,
         two_msl_ms: u64,
-    ) -> Ground {
-        Ground { addresses, watched, started_at, two_msl_ms }
+    ) -> HostContext {
+        HostContext { addresses, watched, started_at, two_msl_ms }
     }
 
     /// Why the kernel may have no socket for this end of ours.
-    pub(super) fn why_no_socket(&self, (local, _): Ends) -> Reason {
+    pub(crate) fn why_no_socket(&self, (local, _): SocketPair) -> Reason {
         if !is_here(&self.addresses, local.ip()) { Reason::OtherNamespace } else { Reason::Forgotten }
     }
 
@@ -90,28 +129,5 @@ impl Ground {
             return Some("lo");
         }
         self.addresses.get(&socket.local.ip()).map(String::as_str)
-    }
-}
-
-/// Ends that nothing on the other side explains. Under NAT the kernel's socket and what is on the wire share one end, and
-/// differ in the other: both are left over.
-#[derive(Default)]
-pub(crate) struct Leftovers {
-    locals: HashSet<SocketAddr>,
-    remotes: HashSet<SocketAddr>,
-}
-
-impl Leftovers {
-    /// `listens`: whether the local port is a listener's, whose end all its connections share.
-    pub(crate) fn add(&mut self, (local, remote): Ends, listens: bool) {
-        self.remotes.insert(remote);
-        if !listens {
-            self.locals.insert(local);
-        }
-    }
-
-    /// Whether one of them shares an end with these.
-    pub(crate) fn share_an_end(&self, (local, remote): Ends) -> bool {
-        self.locals.contains(&local) || self.remotes.contains(&remote)
     }
 }

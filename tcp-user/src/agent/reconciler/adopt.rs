@@ -14,23 +14,23 @@ use tcp_common::flow::{Told, flow_fact};
 use tcp_common::record::mark;
 use tcp_common::{End, Endpoint, Flow, FlowKey, State};
 
-use super::{Ends, JUST_BEFORE_MS, ends};
-use crate::agent::interfaces::Watched;
+use super::{JUST_BEFORE_MS, ends};
 use crate::agent::lock::lock;
 use crate::agent::server::App;
 use crate::agent::shared::Shared;
-use crate::audit::{Ground, Reason};
-use crate::describe::monotonic_ns;
+use crate::api::{self, InterfaceStatus};
+use crate::clock::monotonic_ns;
 use crate::kernel::{Entry, Owned};
-use crate::sockets::{Diag, KernelSocket, SocketsError};
+use crate::sockets::{Diag, HostContext, KernelSocket, Reason, SocketsError};
+use crate::view::SocketPair;
 
 /// What makes flows of sockets.
 pub(in crate::agent) struct Adopter {
     shared: Arc<Shared>,
     started_at: Timestamp,
-    watched: Arc<Mutex<Vec<Watched>>>,
+    watched: Arc<Mutex<Vec<InterfaceStatus>>>,
     /// What was watched when the sockets were listed last; `None`: they are to be listed.
-    listed: Option<Vec<Watched>>,
+    listed: Option<Vec<InterfaceStatus>>,
 }
 
 impl Adopter {
@@ -50,7 +50,8 @@ impl Adopter {
         if self.listed.as_ref() == Some(&watched) {
             return Ok(());
         }
-        let ground = Ground::of(&watched, self.started_at, self.two_msl_ns() / 1_000_000);
+        let ground =
+            HostContext::read(api::watched(&watched), self.started_at, self.two_msl_ns() / 1_000_000);
         let (now, mut older) = (Timestamp::now(), Vec::new());
         diag.for_each(|socket| {
             let ends = (socket.local, socket.remote);
@@ -70,7 +71,7 @@ impl Adopter {
     }
 
     /// Makes a flow of a socket. Returns whether that is settled, be it that it cannot be done.
-    fn take(&self, diag: &mut Diag, ground: &Ground, ends: Ends) -> Result<bool, SocketsError> {
+    fn take(&self, diag: &mut Diag, ground: &HostContext, ends: SocketPair) -> Result<bool, SocketsError> {
         let (key, local) = key(ends);
         let Some(mut slot) = self.shared.table.claim(&key) else { return Ok(true) };
         // Only now: a segment that comes from here on waits for the slot, and what one did before is known to the socket.
@@ -150,7 +151,7 @@ fn is_in_motion(socket: &KernelSocket) -> bool {
 }
 
 /// The key of a socket's packets, and which end the socket is.
-fn key((local, remote): Ends) -> (FlowKey, End) {
+fn key((local, remote): SocketPair) -> (FlowKey, End) {
     let family = if local.is_ipv4() { 4 } else { 6 };
     FlowKey::new(endpoint(local), endpoint(remote), 0, family)
 }

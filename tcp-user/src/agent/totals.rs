@@ -8,9 +8,9 @@ use tcp_common::flow::{Closer, Opener};
 use tcp_common::record::Counters;
 use tcp_common::{Cause, CloseKind, End, Flow, FlowKey, Outcome, State};
 
-use crate::describe::handshake_ns;
 use crate::kernel::ProgramRuns;
 use crate::view::UNSEEN;
+use crate::view::describe::handshake_ns;
 
 /// Where an end is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]

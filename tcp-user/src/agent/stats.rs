@@ -2,52 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
 use tcp_common::record::segment_kind;
 use tcp_common::{Cause, CloseKind, Ignored, State};
 
-use super::tally::{CLOSERS, FAMILIES, Place, ROLES, Snapshot, close_forms};
-
-type Counts = BTreeMap<String, u64>;
-
-/// Totals since the agent started.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Stats {
-    /// `finwait.stats/1`.
-    pub schema: String,
-    /// Ends by place and state, now.
-    pub endpoints: BTreeMap<String, Counts>,
-    /// Connections that became ESTABLISHED, by role of the local end and family.
-    pub opened: BTreeMap<String, Counts>,
-    /// Connections that are over, by kind and closer.
-    pub closed: BTreeMap<String, Counts>,
-    /// RSTs by reason and origin. `blind` ones were not accepted; their origin is not known and counts as remote.
-    pub resets: BTreeMap<String, Counts>,
-    /// What happened to TIME-WAITs.
-    pub time_wait: Counts,
-    /// Segments by direction and kind.
-    pub segments: BTreeMap<String, Counts>,
-    /// Segments that moved nothing, by cause.
-    pub unmoved: Counts,
-    /// Packets: seen = tracked + ignored.
-    pub packets_seen: u64,
-    /// Packets given to a flow.
-    pub packets_tracked: u64,
-    /// Packets without a flow, by reason.
-    pub packets_ignored: Counts,
-    /// Events taken from the ring.
-    pub events_delivered: u64,
-    /// Events that found it full.
-    pub events_lost: u64,
-    /// Times the table was reread for that.
-    pub resyncs: u64,
-    /// Segments that the agent applied because their flow was busy.
-    pub deferred: u64,
-    /// Looks at the kernel's sockets.
-    pub audit_looks: u64,
-    /// Ends whose socket was gone without a segment, by the state they were in; `adopted`: connections older than the agent.
-    pub audit_repairs: Counts,
-}
+use super::totals::{CLOSERS, FAMILIES, Place, ROLES, Snapshot, close_forms};
+use crate::api::{Counts, Stats};
 
 impl From<&Snapshot> for Stats {
     fn from(snapshot: &Snapshot) -> Stats {

@@ -1,0 +1,23 @@
+//! A change of a flow's states, as the event thread and the socket reconciler hand it on.
+
+use tcp_common::{Cause, Flow, FlowKey, State};
+
+/// What a segment or the clock did to a flow.
+pub(super) struct Change<'a> {
+    pub(super) key: &'a FlowKey,
+    /// The flow after the change.
+    pub(super) flow: &'a Flow,
+    /// As [`hook_of`] gives it.
+    pub(super) hook: u32,
+    pub(super) at_ns: u64,
+    /// States of both ends before the change.
+    pub(super) from: [State; 2],
+    /// States of both ends after the change.
+    pub(super) to: [State; 2],
+    pub(super) cause: Cause,
+}
+
+/// The hook that names a connection's interface: either direction's, egress before ingress of one interface.
+pub(super) fn hook_of(hooks: [u32; 2]) -> u32 {
+    hooks[0].max(hooks[1])
+}

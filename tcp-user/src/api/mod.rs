@@ -1,0 +1,17 @@
+//! The query socket: HTTP over a Unix socket. Its address, its parameters and the documents it answers with.
+//!
+//! The agent serves these types, and the CLI and the tests read them, so neither has to know the other. Records of
+//! connections and events are in [`crate::view`].
+
+pub mod client;
+mod query;
+mod stats;
+mod status;
+
+pub use query::{ConnectionsQuery, EventsQuery, Observed};
+pub use stats::{Counts, Stats};
+pub(crate) use status::watched;
+pub use status::{InterfaceStatus, Status};
+
+/// Default path of the query socket.
+pub const DEFAULT_SOCKET: &str = "/run/finwait/finwait.sock";

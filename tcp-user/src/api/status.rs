@@ -1,0 +1,74 @@
+//! The document of `/status`.
+
+use std::collections::{BTreeMap, HashSet};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// State of the agent, its table and its interfaces.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Status {
+    /// `finwait.status/1`.
+    pub schema: String,
+    /// Version of the agent.
+    pub version: String,
+    /// Process id of the agent.
+    pub pid: u32,
+    /// Inode of the agent's network namespace; `null` if /proc does not show it.
+    #[serde(default)]
+    pub namespace: Option<u64>,
+    /// Time at which the agent started.
+    pub started_at: Timestamp,
+    /// Interfaces that the agent watches or tried to watch.
+    pub interfaces: Vec<InterfaceStatus>,
+    /// Connections in the flow table.
+    pub table_used: u64,
+    /// Connections in the flow table by eviction class (`half_open`, `live`, `finished`).
+    #[serde(default)]
+    pub table_classes: BTreeMap<String, u64>,
+    /// Guaranteed capacity of the flow table, in connections of both families.
+    pub table_capacity: u64,
+    /// Memory of the flow table, in bytes.
+    pub table_bytes: u64,
+    /// Packets that the kernel programs processed.
+    pub packets: u64,
+    /// Events lost because the event ring was full.
+    pub events_lost: u64,
+    /// Segments handed to the agent because another CPU held their flow.
+    pub deferred: u64,
+    /// Flows evicted to make room.
+    pub evicted: u64,
+    /// Packets of flows for which the table had no free slot.
+    #[serde(default)]
+    pub refused: u64,
+    /// Instructions the verifier processed, by program.
+    pub verified_instructions: Vec<(String, u32)>,
+    /// 2MSL of local endpoints, in ms.
+    pub two_msl_ms: u64,
+}
+
+/// State of one interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InterfaceStatus {
+    /// Name of the interface.
+    pub interface: String,
+    /// Ingress hook (`xdp-native`, `tcx` or `clsact`); `null` if the interface is not watched.
+    pub ingress: Option<String>,
+    /// Egress hook (`tcx` or `clsact`); `null` if the interface is not watched.
+    pub egress: Option<String>,
+    /// Reason why the interface is not watched.
+    pub error: Option<String>,
+}
+
+impl Status {
+    /// Names of the interfaces that the agent watches.
+    pub fn watched(&self) -> HashSet<String> {
+        watched(&self.interfaces)
+    }
+}
+
+/// Names of those interfaces that are watched.
+pub(crate) fn watched(interfaces: &[InterfaceStatus]) -> HashSet<String> {
+    let watched = interfaces.iter().filter(|status| status.error.is_none());
+    watched.map(|status| status.interface.clone()).collect()
+}
