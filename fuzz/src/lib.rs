@@ -13,11 +13,9 @@ use tcp_common::flow::{Closer, Told};
 use tcp_common::wire::{self, Link};
 use tcp_common::{End, Flow, FlowKey, Outcome, Rules, Segment, State};
 
-#[path = "../../tcp-common/tests/model/mod.rs"]
-mod model;
 mod query;
 
-use model::{Hostile, Script, World};
+use testkit::model::{Hostile, Script, World};
 
 /// A function that stands any bytes.
 pub type Target = fn(&[u8]);

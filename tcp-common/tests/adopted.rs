@@ -1,13 +1,11 @@
 //! A connection that is older than the tap: begun with what its host says of its own end, and followed from there (R25).
 
-mod model;
-
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use model::{Script, Seen, World, random_bytes};
 use tcp_common::flow::Told;
 use tcp_common::{End, Flow, Rules, Segment, State};
+use testkit::model::{Script, Seen, World, random_bytes};
 
 /// Runs of two endpoints over a bad network that are adopted somewhere on their way.
 const RUNS: u64 = 100_000;

@@ -1,13 +1,11 @@
 //! A segment that the tap sees late: two queues, two CPUs, a record that took the slower way. Whatever the order in which
 //! it saw the segments of two ends, they made the same close.
 
-mod model;
-
-use model::Script;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, FileFailurePersistence, RngSeed};
 use tcp_common::flow::Closer;
 use tcp_common::{CloseKind, End, Flags, Flow, Rules, Segment, State};
+use testkit::model::Script;
 
 fn config(cases: u32) -> Config {
     let regressions = FileFailurePersistence::Direct("tests/late.regressions");

@@ -3,15 +3,14 @@
 //! Deterministic: a fixed seed, and the cases that failed once (`properties.regressions`) first.
 
 mod edges;
-mod model;
 
 use std::fmt::Write as _;
 
-use model::{Hostile, Script, Seen, Witness, World};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, FileFailurePersistence, RngSeed, TestCaseResult};
 use tcp_common::flow::{Closer, flow_fact};
 use tcp_common::{CloseKind, End, Flags, Flow, Outcome, Previous, Rules, Segment, State};
+use testkit::model::{Hostile, Script, Seen, Witness, World};
 
 fn config(cases: u32) -> Config {
     let regressions = FileFailurePersistence::Direct("tests/properties.regressions");

@@ -1,9 +1,7 @@
 //! Every scenario of `conformance/scenarios.toml` through the pure machine: with every pair of ISNs, with the ends
 //! swapped, and with every segment fed twice.
 
-mod common;
-
-use common::{ISN_PAIRS, Scenario, Variant, load, run};
+use testkit::scenario::{ISN_PAIRS, Scenario, Variant, load, run};
 
 /// In the middle, at either end, and where both ends are one host's.
 const PLACES: [[bool; 2]; 4] = [[false, false], [true, false], [false, true], [true, true]];

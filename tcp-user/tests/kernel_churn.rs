@@ -4,8 +4,6 @@
 //!
 //! `FINWAIT_CHURN_SECONDS=600 cargo test -p tcp-user --test kernel_churn -- --nocapture` is a longer run.
 
-mod frames;
-
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Barrier, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -16,11 +14,11 @@ use finwait::agent::shared::Shared;
 use finwait::agent::totals::form_index;
 use finwait::agent::tracker::{BATCH, Mirror};
 use finwait::kernel::{Kernel, LoadOptions, ProgramName};
-use frames::segment;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 use tcp_common::table::Tag;
 use tcp_common::{CloseKind, End, Flags, Rules, Segment, State};
+use testkit::frames::{self, segment};
 use tokio::sync::broadcast;
 
 /// Connections of each kind in a round: on the tuples of the last round, and on new ones.

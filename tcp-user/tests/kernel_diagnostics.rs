@@ -1,7 +1,6 @@
 //! What the kernel programs say in the agent's log of segments that they do not follow.
 
 mod common;
-mod frames;
 
 use std::fs::{self, File};
 use std::process::Command;
@@ -11,8 +10,8 @@ use std::time::Duration;
 use common::{Agent, FINWAIT, public_folder, until_within};
 use finwait::kernel::{Kernel, LoadOptions, ProgramName};
 use finwait::lab::{Lab, Tap};
-use frames::{frame, frame_between, frame_v6_of, key_between, segment};
 use tcp_common::{End, Flags};
+use testkit::frames::{frame, frame_between, frame_v6_of, key_between, segment};
 
 /// What reached the log.
 static LINES: Mutex<Vec<String>> = Mutex::new(Vec::new());

@@ -4,17 +4,14 @@
 //! The segments are those of two model endpoints over a bad network, some of them bent, and streams of hostile ones; four
 //! flows of both families at a time, so that flows share the table and the clock.
 
-mod frames;
-#[path = "../../tcp-common/tests/model/mod.rs"]
-mod model;
-
 use std::collections::BTreeMap;
 
 use finwait::kernel::{Kernel, LoadOptions, ProgramName};
-use model::{Hostile, Script, Seen, World, random_bytes};
 use tcp_common::flow::flow_fact::{LOCAL_A, LOCAL_B};
 use tcp_common::record::{Counters, mark, segment_kind};
 use tcp_common::{Cause, End, Flags, Flow, Ignored, Kind, Rules, Segment};
+use testkit::frames;
+use testkit::model::{Hostile, Script, Seen, World, random_bytes};
 
 /// Where a kernel runs without hardware's help, `FINWAIT_TEST_SEGMENTS` says how few will do.
 const SEGMENTS_EACH: u64 = 520_000;

@@ -1,20 +1,13 @@
 //! `replay --kernel`: every capture of the tests through the XDP program and its table gives what the pure machine gives.
 
-#![allow(unreachable_pub, reason = "modules that several tests share")]
-
-#[allow(dead_code, reason = "one of several users")]
-mod captures;
-#[path = "../../tcp-common/tests/common/mod.rs"]
-mod common;
-mod frames;
-
 use std::io::{Cursor, Write as _};
 use std::process::{Command, Stdio};
 
-use captures::{Captured, Interface, Order, Unit, arp, pcap, pcapng, relink};
-use common::{Scenario, Variant, at_ns, load, rules, segment};
 use finwait::replay::{Capture, InKernel, Input, Output, Replay, Wanted};
 use tcp_common::Rules;
+use testkit::captures::{Captured, Interface, Order, Unit, arp, pcap, pcapng, relink};
+use testkit::frames;
+use testkit::scenario::{Scenario, Variant, at_ns, load, rules, segment};
 
 /// The loaded programs: one copy for all captures, for loading takes seconds.
 type Programs = Option<InKernel>;

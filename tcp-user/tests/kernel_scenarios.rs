@@ -1,17 +1,14 @@
 //! Every scenario through the loaded kernel programs (`BPF_PROG_TEST_RUN`, with the scenario's own clock), beside the
 //! pure machine: the same states and close records, and the same flow record byte for byte.
 
-#[path = "../../tcp-common/tests/common/mod.rs"]
-mod common;
-mod frames;
-
 use std::cell::RefCell;
 
-use common::{ISN_PAIRS, Tracker, Variant, check, load, rules};
 use finwait::kernel::{Events, Kernel, LoadOptions, ProgramName};
 use tcp_common::flow::flow_fact::{LOCAL_A, LOCAL_B};
 use tcp_common::record::{event_kind, mark};
 use tcp_common::{End, Flow, Ignored, Previous, Rules, Segment};
+use testkit::frames;
+use testkit::scenario::{ISN_PAIRS, Tracker, Variant, check, load, rules};
 
 /// Which program sees what the ends of this host send, and which all the others.
 #[derive(Clone, Copy)]

@@ -1,14 +1,12 @@
 //! The flow table of the loaded programs, full: as many connections as were asked for are all followed, and every packet
 //! that finds no place is counted.
 
-mod frames;
-
 use finwait::kernel::{Entry, Kernel, LoadOptions, ProgramName, class};
-use frames::segment;
 use tcp_common::flow::flow_fact;
 use tcp_common::record::{Counters, event_kind};
 use tcp_common::table::places_for;
 use tcp_common::{End, Flags, Ignored, Rules, Secret, Segment, State};
+use testkit::frames::{self, segment};
 
 /// The same places in every run: which flows share their reach, and so which make room, is a matter of chance. In some two
 /// of a thousand such floods, by reckoning and not by count, one of the thousand handshakes that are under way would be the

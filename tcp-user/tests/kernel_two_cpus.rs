@@ -4,18 +4,16 @@
 //! Each phase's segments are such that every interleaving is right, so that all counts are known beforehand. And the events
 //! that both tell are read in the order in which things happened.
 
-mod frames;
-
 use std::collections::BTreeMap;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use finwait::kernel::{Events, Kernel, LoadOptions, ProgramName, Table};
-use frames::segment;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 use tcp_common::record::event_kind;
 use tcp_common::{Cause, End, Flags, Rules, Segment, State};
+use testkit::frames::{self, segment};
 
 const FLOWS: u16 = 2_000;
 const FIRST_PORT: u16 = 1_000;

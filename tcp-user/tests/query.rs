@@ -1,8 +1,6 @@
 //! The query socket under hostile requests: whatever is sent, the agent answers as HTTP does or hangs up, and lives.
 
 mod common;
-#[path = "../../tcp-common/tests/model/mod.rs"]
-mod model;
 
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
@@ -10,7 +8,7 @@ use std::time::Duration;
 
 use common::Agent;
 use finwait::lab::Lab;
-use model::{Script, random_bytes};
+use testkit::model::{Script, random_bytes};
 
 const REQUESTS: u64 = 3_000;
 

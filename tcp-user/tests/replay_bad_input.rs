@@ -1,12 +1,6 @@
 //! Captures that lie, break off or are none: what was read before is told, the fault is named, and nothing is allocated
 //! that did not come. The program itself is run, as a person would.
 
-#![allow(unreachable_pub, reason = "modules that several tests share")]
-
-#[allow(dead_code, reason = "one of several users")]
-mod captures;
-mod frames;
-
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::fs;
 use std::io::{Cursor, Write as _};
@@ -14,9 +8,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use captures::{Captured, Interface, Order, Unit, pcap, pcapng};
 use finwait::replay::{Fault, Input, Options, Report, run_input};
 use tcp_common::{End, Flags, Segment};
+use testkit::captures::{Captured, Interface, Order, Unit, pcap, pcapng};
+use testkit::frames;
 
 /// The system's allocator, with the size of the largest block that was asked for.
 struct Watched;

@@ -1,15 +1,10 @@
 //! TCP checksums in captures: right, wrong, left to the NIC, and not to be known.
 
-#![allow(unreachable_pub, reason = "modules that several tests share")]
-
-#[allow(dead_code, reason = "one of several users")]
-mod captures;
-
 use std::io::Cursor;
 
-use captures::{Captured, Order, Unit, pcap};
 use etherparse::PacketBuilder;
 use finwait::replay::{Input, Options, Output, Statistics, run_input};
+use testkit::captures::{Captured, Order, Unit, pcap};
 
 /// A SYN, and a segment with payload.
 fn frames(v6: bool, payload: &[u8]) -> Vec<Vec<u8>> {

@@ -1,17 +1,12 @@
 //! `replay -o zeek`: a capture for every `conn_state` of Zeek, its history, and where finwait differs on purpose.
 
-#![allow(unreachable_pub, reason = "modules that several tests share")]
-
-#[allow(dead_code, reason = "one of several users")]
-mod captures;
-mod frames;
-
 use std::io::Cursor;
 
-use captures::{Captured, Order, Unit, arp, pcap};
 use finwait::replay::{Input, Options, Output, run_input};
 use serde_json::Value;
 use tcp_common::{End, Flags, Segment};
+use testkit::captures::{Captured, Order, Unit, arp, pcap};
+use testkit::frames;
 
 const MS: u64 = 1_000_000;
 const SYN: u8 = Flags::SYN;

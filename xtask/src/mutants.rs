@@ -88,7 +88,7 @@ impl Mutant {
     }
 }
 
-/// A workspace with tcp-common alone, under the target folder.
+/// A workspace of tcp-common and its test support, under the target folder.
 struct Copy {
     folder: PathBuf,
 }
@@ -99,13 +99,13 @@ impl Copy {
         if copy.folder.join("tcp-common").exists() {
             fs::remove_dir_all(copy.folder.join("tcp-common"))?;
         }
-        for folder in ["tcp-common", "conformance"] {
+        for folder in ["tcp-common", "crates/testkit", "conformance"] {
             copy_folder(&root().join(folder), &copy.folder.join(folder))?;
         }
         let workspace = fs::read_to_string(root().join("Cargo.toml"))?;
         let alone = workspace.lines().map(|line| {
             if line.starts_with("members = ") {
-                "members = [\"tcp-common\"]\n".to_owned()
+                "members = [\"tcp-common\", \"crates/testkit\"]\n".to_owned()
             } else {
                 format!("{line}\n")
             }

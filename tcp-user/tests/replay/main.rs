@@ -1,16 +1,8 @@
 //! Replay of captures that are made here: every scenario through both file formats, every link type and stamp,
 //! compressed and broken files, and what time does.
 
-#![allow(unreachable_pub, reason = "modules that several tests share")]
-
 mod broken;
-#[path = "../captures/mod.rs"]
-mod captures;
-#[path = "../../../tcp-common/tests/common/mod.rs"]
-mod common;
 mod formats;
-#[path = "../frames/mod.rs"]
-mod frames;
 mod scenarios;
 mod time;
 
@@ -18,8 +10,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::io::{Cursor, Write as _};
 use std::path::Path;
 
-use captures::{Captured, Interface, Order, Unit, add_simple_packet, arp, pcap, pcapng, relink};
-use common::{Close, ISN_PAIRS, Scenario, Variant, at_ns, end_of, load, rules, segment};
 use finwait::filter::Filter;
 use finwait::replay::{
     Fault, Frame, Input, LinkType, Listed, Options, Output, Replay, Report, Wanted, run, run_input,
@@ -27,6 +17,9 @@ use finwait::replay::{
 use finwait::view::{Connection, Event, Opener, Side, Who};
 use serde::Deserialize;
 use tcp_common::{End, Flags, Rules, Segment};
+use testkit::captures::{Captured, Interface, Order, Unit, add_simple_packet, arp, pcap, pcapng, relink};
+use testkit::frames;
+use testkit::scenario::{Close, ISN_PAIRS, Scenario, Variant, at_ns, end_of, load, rules, segment};
 
 const PLAIN: Variant = Variant { isn: (1_000, 5_000), swapped: false, doubled: false, local: [false; 2] };
 const SECOND_NS: u64 = 1_000_000_000;

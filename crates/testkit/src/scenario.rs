@@ -1,7 +1,5 @@
 //! Reads `conformance/scenarios.toml` and runs one scenario through the pure machine.
 
-#![allow(dead_code, unreachable_pub, reason = "several test programs include this file, each uses a part")]
-
 use serde::Deserialize;
 use tcp_common::flow::{Closer, Opener};
 use tcp_common::{CloseKind, End, Flags, Flow, Outcome, Rules, Segment, State, flow::Previous};
@@ -132,9 +130,7 @@ fn yes() -> bool {
 }
 
 pub fn load() -> Vec<Scenario> {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../conformance/scenarios.toml");
-    let text = std::fs::read_to_string(path).expect("conformance/scenarios.toml is part of the project");
-    let file: File = toml::from_str(&text).expect("scenarios.toml is well formed");
+    let file: File = toml::from_str(include_str!("../../../conformance/scenarios.toml")).expect("scenarios.toml is well formed");
     assert_eq!(file.format, 1);
     file.scenario
 }

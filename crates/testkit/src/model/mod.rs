@@ -5,13 +5,6 @@
 //!
 //! A run follows a script of bytes, so that proptest can shrink it, a fuzzer can mutate it and a seed can make millions.
 
-#![allow(
-    dead_code,
-    unused_imports,
-    unreachable_pub,
-    reason = "several test programs include this folder, each uses a part"
-)]
-
 mod endpoint;
 mod hostile;
 mod script;

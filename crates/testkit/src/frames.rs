@@ -1,7 +1,5 @@
 //! Frames for `BPF_PROG_TEST_RUN`.
 
-#![allow(unreachable_pub, dead_code, reason = "several test programs include this file")]
-
 use tcp_common::{End, Endpoint, Flags, FlowKey, Segment};
 
 /// A segment without options.
