@@ -1,21 +1,29 @@
-//! Captures in memory: frames in both file formats, both byte orders, every stamp and every link type.
+//! Captures in memory: pcap and pcapng, both byte orders, every timestamp resolution and every link type.
 
-/// A frame and when it was captured.
+/// A captured frame.
 #[derive(Clone)]
 pub struct Captured {
+    /// Time of capture, ns since the Unix epoch.
     pub at_ns: u64,
+    /// The whole frame, Ethernet header included.
     pub frame: Vec<u8>,
 }
 
+/// Byte order of a capture file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
+    /// Least significant byte first.
     Little,
+    /// Most significant byte first.
     Big,
 }
 
+/// Timestamp unit of a pcap file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
+    /// Microseconds.
     Micro,
+    /// Nanoseconds.
     Nano,
 }
 
@@ -71,7 +79,7 @@ impl Writer {
     }
 }
 
-/// A pcap file.
+/// Writes a pcap file of one link type.
 pub fn pcap(order: Order, unit: Unit, link: u32, frames: &[Captured]) -> Vec<u8> {
     let mut writer = Writer { order, bytes: Vec::new() };
     let (magic, unit_ns) = match unit {
@@ -97,19 +105,23 @@ pub fn pcap(order: Order, unit: Unit, link: u32, frames: &[Captured]) -> Vec<u8>
 /// An interface of a pcapng file.
 #[derive(Clone, Copy)]
 pub struct Interface {
+    /// Its link type (`LINKTYPE_*` of pcap).
     pub link: u16,
+    /// Its name, the `if_name` option.
     pub name: &'static str,
-    /// The option's octet and the stamps a second it means; `None`: microseconds.
+    /// The byte of the `if_tsresol` option and the units per second it stands for; `None`: microseconds.
     pub resolution: Option<(u8, u64)>,
-    /// What the interface's clock is behind, s.
+    /// The `if_tsoffset` option: seconds to add to every timestamp.
     pub offset_s: i64,
 }
 
 impl Interface {
+    /// An Ethernet interface with timestamps in microseconds.
     pub const ETHERNET: Interface = Interface { link: 1, name: "eth0", resolution: None, offset_s: 0 };
 }
 
-/// A pcapng file; each frame with the number of its interface. There are blocks in it that a replay has no use for.
+/// Writes a pcapng file; each frame comes with the index of its interface. Blocks of unknown types are
+/// mixed in.
 pub fn pcapng(order: Order, interfaces: &[Interface], frames: &[(usize, Captured)]) -> Vec<u8> {
     let mut writer = Writer { order, bytes: Vec::new() };
     writer.block(0x0a0d_0d0a, |body| {
@@ -126,8 +138,8 @@ pub fn pcapng(order: Order, interfaces: &[Interface], frames: &[(usize, Captured
             body.u16(0);
             body.u32(0);
             body.option(2, |value| value.bytes.extend(interface.name.as_bytes()));
-            if let Some((octet, _)) = interface.resolution {
-                body.option(9, |value| value.bytes.push(octet));
+            if let Some((byte, _)) = interface.resolution {
+                body.option(9, |value| value.bytes.push(byte));
             }
             if interface.offset_s != 0 {
                 body.option(14, |value| value.i64(interface.offset_s));
@@ -139,7 +151,7 @@ pub fn pcapng(order: Order, interfaces: &[Interface], frames: &[(usize, Captured
         let interface = interfaces[*index];
         let since_ns = u128::from(*at_ns) - interface.offset_s as u128 * 1_000_000_000;
         let per_second = interface.resolution.map_or(1_000_000, |(_, per_second)| per_second);
-        // Rounded up, as a coarse stamp must not come before the frame.
+        // Rounded up: a coarse timestamp must not precede the frame.
         let stamp = (since_ns * u128::from(per_second)).div_ceil(1_000_000_000) as u64;
         writer.block(6, |body| {
             body.u32(*index as u32);
@@ -156,7 +168,7 @@ pub fn pcapng(order: Order, interfaces: &[Interface], frames: &[(usize, Captured
     writer.bytes
 }
 
-/// Adds a simple packet block, which has no stamp, to a little-endian pcapng file.
+/// Appends a simple packet block, which has no timestamp, to a little-endian pcapng file.
 pub fn add_simple_packet(file: &mut Vec<u8>, frame: &[u8]) {
     let mut writer = Writer { order: Order::Little, bytes: std::mem::take(file) };
     writer.block(3, |body| {
@@ -166,7 +178,7 @@ pub fn add_simple_packet(file: &mut Vec<u8>, frame: &[u8]) {
     *file = writer.bytes;
 }
 
-/// A frame that is no TCP and only moves the clock.
+/// A frame that is not TCP and only advances the clock.
 pub fn arp(at_ns: u64) -> Captured {
     let mut frame = vec![0xff; 6];
     frame.extend([2, 0, 0, 0, 0, 1, 0x08, 0x06, 0, 1, 8, 0, 6, 4, 0, 1]);
@@ -174,7 +186,7 @@ pub fn arp(at_ns: u64) -> Captured {
     Captured { at_ns, frame }
 }
 
-/// Puts an Ethernet frame behind the header of another link type.
+/// Replaces the Ethernet header of a frame by the header of another link type.
 pub fn relink(frame: &[u8], link: u32) -> Vec<u8> {
     let (protocol, packet) = (&frame[12..14], &frame[14..]);
     let ip = protocol == [0x08, 0x00];
@@ -191,7 +203,7 @@ pub fn relink(frame: &[u8], link: u32) -> Vec<u8> {
             header.extend([0, 0, 0, 0, 0, 2, 0, 1, 0, 6, 2, 0, 0, 0, 0, 1, 0, 0]);
             header
         }
-        // The shortest form, and all of it.
+        // PPP without address and control fields, then with them.
         9 => vec![if ip { 0x21 } else { 0x29 }],
         50 => vec![0xff, 0x03, 0, if ip { 0x21 } else { 0x29 }],
         12 | 14 | 101 | 228 | 229 => Vec::new(),

@@ -1,8 +1,8 @@
-//! Frames for `BPF_PROG_TEST_RUN`.
+//! Ethernet frames of TCP segments, for `BPF_PROG_TEST_RUN` and for captures.
 
 use tcp_common::{End, Endpoint, Flags, FlowKey, Segment};
 
-/// A segment without options.
+/// A segment without options and with a window of 60,000 bytes.
 pub fn segment(flags: u8, seq: u32, ack: u32, payload_len: u32) -> Segment {
     Segment {
         seq,
@@ -15,19 +15,19 @@ pub fn segment(flags: u8, seq: u32, ack: u32, payload_len: u32) -> Segment {
     }
 }
 
-/// Ethernet, IPv4 and TCP headers of a segment between two fixed endpoints. The payload's length is in the IP header; its
-/// octets, which no program reads, are left out.
+/// Ethernet, IPv4 and TCP headers of a segment between 10.9.0.1:40000 (end A) and 10.9.0.2:80. The IP
+/// header counts the payload, but its bytes are left out: no program reads them.
 pub fn frame(sender: End, segment: &Segment) -> Vec<u8> {
     frame_of(40_000, sender, segment)
 }
 
-/// The key of that connection.
+/// The key of the connection that [`frame`] belongs to.
 pub fn key() -> FlowKey {
     let [a, b] = [End::A, End::B].map(|end| [10, 9, 0, host(end)]);
     FlowKey::new(Endpoint::v4(a, 40_000), Endpoint::v4(b, 80), 0, 4).0
 }
 
-/// The same with another port of end A.
+/// Headers of an IPv4 segment as in [`frame`], with another port of end A.
 pub fn frame_of(port_a: u16, sender: End, segment: &Segment) -> Vec<u8> {
     let tcp = tcp_header(port_a, sender, segment);
     let total = 20 + tcp.len() + segment.payload_len as usize;
@@ -40,7 +40,7 @@ pub fn frame_of(port_a: u16, sender: End, segment: &Segment) -> Vec<u8> {
     ethernet([8, 0], &ip, &tcp)
 }
 
-/// The same with another address and port of end A, by number.
+/// Headers of an IPv4 segment as in [`frame`]; the address and the port of end A follow from `number`.
 pub fn frame_between(number: u32, sender: End, segment: &Segment) -> Vec<u8> {
     let [first, second, third, fourth] = number.to_be_bytes();
     let mut frame = frame_of(u16::from_be_bytes([third, fourth]), sender, segment);
@@ -49,14 +49,15 @@ pub fn frame_between(number: u32, sender: End, segment: &Segment) -> Vec<u8> {
     frame
 }
 
-/// The key of those connections.
+/// The key of the connection that [`frame_between`] makes from the same `number`.
 pub fn key_between(number: u32) -> FlowKey {
     let [first, second, third, fourth] = number.to_be_bytes();
     let a = Endpoint::v4([10, 8, first, second], u16::from_be_bytes([third, fourth]));
     FlowKey::new(a, Endpoint::v4([10, 9, 0, host(End::B)], 80), 0, 4).0
 }
 
-/// The same in IPv6.
+/// Headers of an IPv6 segment between fd00::1 (end A, `port_a`) and port 80 of fd00::2, without payload
+/// bytes.
 pub fn frame_v6_of(port_a: u16, sender: End, segment: &Segment) -> Vec<u8> {
     let tcp = tcp_header(port_a, sender, segment);
     let len = tcp.len() + segment.payload_len as usize;

@@ -1,8 +1,6 @@
 //! Support for the tests of several crates: two model endpoints over a bad network, the conformance
 //! scenarios, and frames and captures made in memory.
 
-#![allow(missing_docs)]
-
 pub mod captures;
 pub mod frames;
 pub mod model;

@@ -1,10 +1,9 @@
-//! Reads `conformance/scenarios.toml` and runs one scenario through the pure machine.
-
+//! The scenarios of `conformance/scenarios.toml`, and how a state machine is checked against one.
 use serde::Deserialize;
 use tcp_common::flow::{Closer, Opener};
 use tcp_common::{CloseKind, End, Flags, Flow, Outcome, Rules, Segment, State, flow::Previous};
 
-/// The pairs every scenario is run with.
+/// The pairs of initial sequence numbers that every scenario is run with.
 pub const ISN_PAIRS: [(u32, u32); 5] = [
     (1000, 5000),
     (0, 0),
@@ -13,10 +12,14 @@ pub const ISN_PAIRS: [(u32, u32); 5] = [
     (4_294_967_294, 4_294_967_294),
 ];
 
+/// One way to run a scenario.
 #[derive(Clone, Copy, Debug)]
 pub struct Variant {
+    /// The initial sequence numbers of ends a and b.
     pub isn: (u32, u32),
+    /// Whether the scenario's end a is end B of the flow's key.
     pub swapped: bool,
+    /// Whether every segment is seen twice.
     pub doubled: bool,
     /// Whether the scenario's ends a and b are on the observer's own host.
     pub local: [bool; 2],
@@ -28,7 +31,7 @@ impl Variant {
         self.local[usize::from((end == End::B) != self.swapped)]
     }
 
-    /// A flow of which only that is known.
+    /// A flow of which only the location of its ends is known.
     pub fn empty(&self) -> Flow {
         let mut flow = Flow::EMPTY;
         for end in [End::A, End::B] {
@@ -44,29 +47,40 @@ struct File {
     scenario: Vec<Scenario>,
 }
 
+/// A scenario: segments, and what is right about both ends after each.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Scenario {
+    /// Its name, `S001` for example.
     pub id: String,
+    /// What happens in it.
     pub title: String,
     #[serde(rename = "source")]
     _source: String,
     #[serde(rename = "tags")]
     _tags: Vec<String>,
+    /// The rules it is run with, and where it holds.
     #[serde(default)]
     pub cfg: Cfg,
+    /// A pair of initial sequence numbers to run besides [`ISN_PAIRS`].
     pub isn: Option<Isn>,
+    /// The steps in the order in which the tap sees them.
     pub steps: Vec<Step>,
+    /// One close record per incarnation, as reported after the last step.
     #[serde(default)]
     pub close: Vec<Close>,
 }
 
+/// A pair of initial sequence numbers.
 #[derive(Deserialize, Clone, Copy)]
 pub struct Isn {
+    /// That of end a.
     pub a: u32,
+    /// That of end b.
     pub b: u32,
 }
 
+/// The configuration of a scenario.
 #[derive(Deserialize, Default)]
 #[serde(deny_unknown_fields)]
 pub struct Cfg {
@@ -75,15 +89,18 @@ pub struct Cfg {
     tw_restart: Option<String>,
     /// Holds only where this end is not on the observer's own host.
     far: Option<String>,
-    /// Holds only where this end is.
+    /// Holds only where this end is on the observer's own host.
     near: Option<String>,
     #[serde(default)]
     timeouts: std::collections::BTreeMap<String, u64>,
 }
 
+/// One segment, or a tick of the clock, and the expected states after it.
 #[derive(Deserialize)]
 pub struct Step {
+    /// When it happens, ms since the start of the scenario.
     pub at_ms: u64,
+    /// Whether only the clock advances.
     #[serde(default)]
     pub tick: bool,
     from: Option<String>,
@@ -112,15 +129,23 @@ struct Pair<T> {
     b: Option<T>,
 }
 
+/// The expected close record of one incarnation.
 #[derive(Deserialize, Clone)]
 #[serde(deny_unknown_fields)]
 pub struct Close {
+    /// Acceptable close kinds.
     pub kind: Vec<String>,
+    /// The end that opened the connection: `a`, `b`, `both` or `unknown`.
     pub opener: String,
+    /// Acceptable answers to which end closed first.
     pub closer: Vec<String>,
+    /// The end that reset the connection.
     pub aborter: String,
+    /// The ends that sent a FIN.
     pub fins: String,
+    /// Whether both FINs were acknowledged.
     pub complete: bool,
+    /// Whether an end lost its state, if it matters.
     #[serde(default)]
     pub state_lost: Option<bool>,
 }
@@ -129,14 +154,20 @@ fn yes() -> bool {
     true
 }
 
+/// All scenarios.
+///
+/// # Panics
+///
+/// If the file is malformed.
 pub fn load() -> Vec<Scenario> {
-    let file: File = toml::from_str(include_str!("../../../conformance/scenarios.toml")).expect("scenarios.toml is well formed");
+    let file: File = toml::from_str(include_str!("../../../conformance/scenarios.toml"))
+        .expect("scenarios.toml is well formed");
     assert_eq!(file.format, 1);
     file.scenario
 }
 
 impl Cfg {
-    /// Whether the scenario says what is right with these ends on the observer's own host.
+    /// Whether the scenario's expectations hold with these ends on the observer's own host.
     pub fn holds(&self, local: [bool; 2]) -> bool {
         let is_local = |end: &str| local[usize::from(end == "b")];
         !self.far.as_deref().is_some_and(is_local) && self.near.as_deref().is_none_or(is_local)
@@ -173,7 +204,8 @@ pub fn rules(cfg: &Cfg) -> Rules {
 }
 
 const MS: u64 = 1_000_000;
-/// Scenario clocks start at 0, ours at some hour: 0 must mean nothing special to the machine.
+/// The machine's clock at the start of a scenario; not 0, because 0 must mean nothing special to the
+/// machine.
 const START_NS: u64 = 3_600_000_000_000;
 
 /// When a step happens, on the machine's clock.
@@ -181,7 +213,7 @@ pub fn at_ns(step: &Step) -> u64 {
     START_NS + step.at_ms * MS
 }
 
-/// Which end of the flow's key scenario end "a" is.
+/// The end of the flow's key that the scenario's end `a` or `b` is.
 pub fn end_of(name: &str, swapped: bool) -> End {
     match (name, swapped) {
         ("a", false) | ("b", true) => End::A,
@@ -190,7 +222,7 @@ pub fn end_of(name: &str, swapped: bool) -> End {
     }
 }
 
-/// The segment of a step, or `None` where the tap sees none.
+/// The sender and the segment of a step, or `None` if the tap sees none.
 pub fn segment(step: &Step, variant: Variant) -> Option<(End, Segment)> {
     if step.tick || !step.captured {
         return None;
@@ -237,13 +269,13 @@ pub fn segment(step: &Step, variant: Variant) -> Option<(End, Segment)> {
     Some((end_of(from, variant.swapped), segment))
 }
 
-/// A tracker under test: the pure machine, or the kernel program.
+/// A state machine under test: the pure one, or that of the kernel programs.
 pub trait Tracker {
-    /// Feeds one segment, returns the flow after it.
+    /// Feeds one segment and returns the flow after it.
     fn segment(&mut self, now_ns: u64, sender: End, segment: &Segment) -> Flow;
-    /// Lets the clock act.
+    /// Advances the clock and returns the flow.
     fn tick(&mut self, now_ns: u64) -> Flow;
-    /// The close records of earlier incarnations, in order.
+    /// The earlier incarnations of the flow, oldest first.
     fn earlier(&self) -> Vec<Flow>;
 }
 
@@ -280,7 +312,7 @@ pub fn run(scenario: &Scenario, variant: Variant) -> Result<(), String> {
     check(scenario, variant, &mut Pure { flow: variant.empty(), rules, earlier: Vec::new() })
 }
 
-/// Runs a scenario through any tracker.
+/// Runs a scenario through a state machine under test.
 pub fn check(scenario: &Scenario, variant: Variant, tracker: &mut impl Tracker) -> Result<(), String> {
     let rules = rules(&scenario.cfg);
     let mut flow = Flow::EMPTY;

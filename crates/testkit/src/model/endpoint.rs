@@ -1,5 +1,6 @@
-//! One endpoint after RFC 9293 3.10, with RFC 5961's challenge ACKs and Linux's choice of believable resets: what it is and
-//! what its user has it send; `receive` is what segments do to it.
+//! One endpoint after RFC 9293 3.10, with the challenge ACKs of RFC 5961 and the resets that Linux
+//! accepts: its state and what its user makes it send. The module `receive` handles the segments that
+//! arrive.
 
 mod receive;
 
@@ -7,42 +8,44 @@ use tcp_common::{Flags, Segment, State};
 
 /// A transmission control block, and what its user has asked for.
 pub struct Endpoint {
+    /// Its state (RFC 9293 3.3.2).
     pub state: State,
-    /// Waits for a SYN whenever it has no connection.
+    /// Whether it is in LISTEN whenever it has no connection.
     pub listens: bool,
     /// When TIME-WAIT began or was restarted, ns.
     pub time_wait_at_ns: u64,
-    /// First number that was not used by an earlier incarnation.
+    /// First sequence number that no earlier incarnation used.
     next_iss: u64,
     iss: u64,
     una: u64,
     nxt: u64,
-    /// The FIN was sent; it is the octet before `nxt`.
+    /// The FIN was sent; its sequence number is the one before `nxt`.
     fin_sent: bool,
     rcv_nxt: u64,
-    /// Ranges beyond a hole.
+    /// Ranges received beyond a hole.
     held: Vec<(u64, u64)>,
-    /// Number of the peer's FIN, once it has arrived.
+    /// Sequence number of the peer's FIN, once it has arrived.
     peer_fin: Option<u64>,
-    /// The user has gone: data that arrives is answered with a RST.
+    /// The user no longer reads: data that arrives is answered with a RST.
     deaf: bool,
     opened_actively: bool,
     ack_due: bool,
     /// The acknowledgment number it sent last.
-    told: u64,
-    /// It lost its last connection without a word.
+    last_ack_sent: u64,
+    /// Whether it lost its last connection without sending anything.
     pub crashed: bool,
-    /// What the first copy of its FIN acknowledged.
+    /// The acknowledgment number of the first copy of its FIN.
     pub first_fin_ack: Option<u32>,
-    /// Whether it had the peer's FIN when it sent its own.
+    /// Whether it had received the peer's FIN when it sent its own.
     pub closed_knowing: bool,
-    /// Whether it wrote something after it had the peer's FIN.
+    /// Whether it wrote something after it had received the peer's FIN.
     pub wrote_knowing: bool,
     /// Whether it never had a connection.
     pub is_fresh: bool,
 }
 
 impl Endpoint {
+    /// An endpoint without a connection, in LISTEN or CLOSED.
     pub fn new(first_iss: u32, listens: bool) -> Endpoint {
         Endpoint {
             state: if listens { State::Listen } else { State::Closed },
@@ -59,7 +62,7 @@ impl Endpoint {
             deaf: false,
             opened_actively: false,
             ack_due: false,
-            told: FAR,
+            last_ack_sent: FAR,
             crashed: false,
             first_fin_ack: None,
             closed_knowing: false,
@@ -68,7 +71,7 @@ impl Endpoint {
         }
     }
 
-    /// The user opens actively, `gap` numbers after the last incarnation.
+    /// The user opens actively, `gap` sequence numbers after the last incarnation.
     pub fn open(&mut self, gap: u32, out: &mut Vec<Segment>) {
         if matches!(self.state, State::Closed | State::TimeWait) {
             self.begin(State::SynSent, gap);
@@ -77,7 +80,7 @@ impl Endpoint {
         }
     }
 
-    /// The user writes; what does not fit into half a window is left.
+    /// The user writes `len` bytes; nothing is sent while half a window is unacknowledged.
     pub fn write(&mut self, len: u32, out: &mut Vec<Segment>) {
         let open = matches!(self.state, State::Established | State::CloseWait);
         if open && len > 0 && self.nxt - self.una < WINDOW / 2 {
@@ -88,7 +91,7 @@ impl Endpoint {
         }
     }
 
-    /// The user has nothing more to send: the FIN goes out, on `len` last octets.
+    /// The user has nothing more to send: the FIN goes out with the last `len` bytes.
     pub fn shut_down(&mut self, len: u32, out: &mut Vec<Segment>) {
         self.state = match self.state {
             State::Established => State::FinWait1,
@@ -104,7 +107,7 @@ impl Endpoint {
         out.push(self.segment(seq, len, Flags::ACK | Flags::FIN));
     }
 
-    /// The user closes and reads no more.
+    /// The user closes and stops reading; the FIN goes out with the last `len` bytes.
     pub fn close(&mut self, len: u32, out: &mut Vec<Segment>) {
         self.shut_down(len, out);
         self.deaf = matches!(self.state, State::FinWait1 | State::FinWait2 | State::Closing | State::LastAck);
@@ -118,7 +121,7 @@ impl Endpoint {
         }
     }
 
-    /// The host loses its memory and says nothing.
+    /// The host forgets the connection and sends nothing.
     pub fn crash(&mut self) {
         if self.is_synchronized() && self.state != State::TimeWait {
             self.forget();
@@ -126,7 +129,7 @@ impl Endpoint {
         }
     }
 
-    /// The retransmission timer: the oldest octets again, at most `len` of them at once.
+    /// The retransmission timer fires: the oldest bytes go out again, `len` of them at most.
     pub fn retransmit(&mut self, len: u32, out: &mut Vec<Segment>) {
         match self.state {
             State::SynSent => out.push(self.segment(self.iss, 0, Flags::SYN)),
@@ -141,7 +144,7 @@ impl Endpoint {
         }
     }
 
-    /// A keepalive, where nothing is outstanding.
+    /// Sends a keepalive of `len` bytes if nothing is outstanding.
     pub fn probe(&mut self, len: u32, out: &mut Vec<Segment>) {
         let idle = matches!(self.state, State::Established | State::CloseWait | State::FinWait2);
         if idle && self.una == self.nxt {
@@ -149,36 +152,37 @@ impl Endpoint {
         }
     }
 
-    /// The delayed ACK.
+    /// Sends the delayed ACK if one is due.
     pub fn acknowledge(&mut self, out: &mut Vec<Segment>) {
         if self.ack_due {
             out.push(self.segment(self.nxt, 0, Flags::ACK));
         }
     }
 
+    /// Advances the clock: TIME-WAIT ends after 2MSL.
     pub fn tick(&mut self, now_ns: u64, two_msl_ns: u64) {
         if self.state == State::TimeWait && now_ns >= self.time_wait_at_ns + two_msl_ns {
             self.forget();
         }
     }
 
-    /// Whether something is still to be said or heard.
+    /// Whether it still has something to send or waits for an acknowledgment.
     pub fn is_busy(&self) -> bool {
         let opening = matches!(self.state, State::SynSent | State::SynReceived);
         opening || self.ack_due || (self.is_synchronized() && self.una < self.nxt)
     }
 
-    /// How many numbers it has used that are not acknowledged.
+    /// The number of sequence numbers in flight.
     pub fn unacknowledged(&self) -> u64 {
         self.nxt - self.una
     }
 
-    /// Whether it waits for the answer to a SYN of this number.
+    /// Whether it waits for the answer to a SYN with this sequence number.
     pub fn opens_with(&self, seq: u32) -> bool {
         self.state == State::SynSent && self.iss as u32 == seq
     }
 
-    /// How many separate blocks it holds beyond holes.
+    /// The number of separate blocks it holds beyond holes.
     pub fn blocks_held(&self) -> usize {
         let mut held = self.held.clone();
         held.sort_unstable();
@@ -216,7 +220,7 @@ impl Endpoint {
         self.ack_due = false;
     }
 
-    /// TIME-WAIT delays no ACK: nobody is left to do it.
+    /// Enters TIME-WAIT, which never delays an ACK.
     fn wait(&mut self, now_ns: u64, out: &mut Vec<Segment>) {
         self.state = State::TimeWait;
         self.time_wait_at_ns = now_ns;
@@ -231,7 +235,7 @@ impl Endpoint {
         let ack = if flags & Flags::ACK != 0 { self.rcv_nxt as u32 } else { 0 };
         if flags & Flags::ACK != 0 {
             self.ack_due = false;
-            self.told = self.rcv_nxt;
+            self.last_ack_sent = self.rcv_nxt;
         }
         let flags = Flags(flags);
         Segment {
@@ -246,7 +250,7 @@ impl Endpoint {
     }
 }
 
-/// Receive window of both ends, octets.
+/// Receive window of both ends, bytes.
 const WINDOW: u64 = 65_535;
-/// Far from 0, so that no 64-bit number goes below it.
+/// An offset that keeps every 64-bit sequence number above 0.
 const FAR: u64 = 1 << 40;

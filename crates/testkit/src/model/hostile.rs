@@ -1,17 +1,20 @@
-//! Segments that nobody's stack would send in that order: every kind, with numbers near the points where rules turn.
+//! Segments in orders that no TCP implementation sends: every kind, with numbers near the boundaries of
+//! the rules.
 
 use tcp_common::{End, Flags, Segment};
 
 use super::Script;
 
-/// A stream of such segments, all of one flow.
+/// A stream of hostile segments, all of one flow.
 pub struct Hostile {
     isn: [u32; 2],
     last: [Segment; 2],
+    /// When the last segment was sent, ns.
     pub now_ns: u64,
 }
 
 impl Hostile {
+    /// Starts a stream; the script chooses the initial sequence numbers.
     pub fn new(script: &mut Script) -> Hostile {
         let isn = |script: &mut Script| match script.below(4) {
             0 => 1_000,
@@ -23,7 +26,7 @@ impl Hostile {
         Hostile { isn, last: [Segment::default(); 2], now_ns: 3_600_000_000_000 }
     }
 
-    /// The next one, some time later.
+    /// The next sender and segment, some time after the last one.
     pub fn next(&mut self, script: &mut Script) -> (End, Segment) {
         self.now_ns += PAUSES_NS[script.below(PAUSES_NS.len())];
         let sender = if script.below(2) == 0 { End::A } else { End::B };
@@ -49,7 +52,8 @@ impl Hostile {
         (sender, segment)
     }
 
-    /// Near the first number of `end`, or near where its last segment began or ended.
+    /// A sequence number near the ISN of `end`, near either edge of its last segment, or near the
+    /// peer's last ACK.
     fn number(&self, script: &mut Script, end: End) -> u32 {
         let last = &self.last[end as usize];
         let base = [self.isn[end as usize], last.seq, last.end(), self.last[end.peer() as usize].ack];

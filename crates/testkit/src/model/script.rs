@@ -1,15 +1,17 @@
-//! Decisions, read off bytes.
+//! A run's decisions, read from bytes.
 
-/// What a run decides next; over when the bytes are.
+/// The decisions of a run, one after the other; it ends with its bytes.
 pub struct Script<'a> {
     bytes: &'a [u8],
 }
 
 impl<'a> Script<'a> {
+    /// Starts at the first byte.
     pub fn new(bytes: &'a [u8]) -> Script<'a> {
         Script { bytes }
     }
 
+    /// Whether every byte has been used.
     pub fn is_over(&self) -> bool {
         self.bytes.is_empty()
     }
@@ -21,10 +23,12 @@ impl<'a> Script<'a> {
         (high | usize::from(self.byte())) % limit
     }
 
+    /// Whether a choice of one in `n` comes true.
     pub fn one_in(&mut self, n: usize) -> bool {
         self.below(n) == n - 1
     }
 
+    /// A number of 32 bits; 0 when the script is over.
     pub fn number(&mut self) -> u32 {
         u32::from_be_bytes([self.byte(), self.byte(), self.byte(), self.byte()])
     }
@@ -40,7 +44,7 @@ impl<'a> Script<'a> {
     }
 }
 
-/// Bytes of a seed (SplitMix64): the same everywhere and for ever.
+/// Pseudorandom bytes (SplitMix64): a seed always gives the same bytes, on every machine.
 pub fn random_bytes(seed: u64, len: usize) -> Vec<u8> {
     let mut state = seed;
     let mut bytes = Vec::with_capacity(len + 8);

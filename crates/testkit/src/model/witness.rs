@@ -1,21 +1,21 @@
-//! What a perfect witness says of a close: from what the endpoints did, and of the remote end what the tap was shown.
+//! The true form of a close: from what the endpoints did, and for the remote end from what reached the tap.
 
 use tcp_common::flow::Closer;
 use tcp_common::{CloseKind, End, Flags, Kind};
 
 use super::{Seen, World};
 
-/// Watches one incarnation.
+/// A witness of one incarnation.
 #[derive(Default)]
 pub struct Witness {
-    /// A RST was on the wire, or the wire misled about B: nothing exact can be said of this close.
+    /// A RST was on the wire, or the tap missed the first copy of B's FIN: the close has no exact form.
     spoiled: bool,
     fin_end: [Option<u32>; 2],
     seen: Vec<Seen>,
 }
 
 impl Witness {
-    /// Takes what the tap saw in one step of the world.
+    /// Records one segment that the tap saw.
     pub fn watch(&mut self, world: &World, seen: &Seen) {
         let sender = seen.sender;
         match seen.segment.kind() {
@@ -23,7 +23,8 @@ impl Witness {
             Kind::Rst => self.spoiled = true,
             Kind::Fin if self.fin_end[sender as usize].is_none() => {
                 self.fin_end[sender as usize] = Some(seen.segment.end());
-                // Its first copy was lost on the way to the tap, and this one says more than that one did.
+                // The first copy was lost on the way to the tap, and this copy acknowledges more than
+                // that one did.
                 self.spoiled |= world.ends[sender as usize].first_fin_ack != Some(seen.segment.ack);
             }
             _ => {}
@@ -31,7 +32,7 @@ impl Witness {
         self.seen.push(*seen);
     }
 
-    /// Whether B's FIN said to the tap what it said when B closed, and no RST came between.
+    /// Whether the tap saw B's FIN as B first sent it, and no RST was on the wire.
     pub fn is_exact(&self) -> bool {
         !self.spoiled
     }
@@ -46,9 +47,9 @@ impl Witness {
         })
     }
 
-    /// The kinds that are right for this close, if both ends closed. More than one where octets sent again are the only
-    /// payload that covers the FIN: whether the tap had them before is another question than whether they were written
-    /// after it.
+    /// The close kinds that are correct, if both ends closed. There are two if the only payload that
+    /// acknowledges the FIN was retransmitted: the tap may have missed its first copy, so it cannot
+    /// know whether that was written before the FIN.
     pub fn kinds(&self, world: &World) -> Option<Vec<CloseKind>> {
         let Closer::One(closer) = self.closer(world)? else { return Some(vec![CloseKind::Simultaneous]) };
         let passive = closer.peer();

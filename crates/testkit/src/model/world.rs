@@ -1,4 +1,4 @@
-//! The network between two endpoints: it loses, repeats and reorders; the tap is on the host of end A.
+//! The network between two endpoints: it loses, duplicates and reorders. The tap is on the host of end A.
 
 use tcp_common::{End, Flags, Segment, State};
 
@@ -7,26 +7,31 @@ use super::{Endpoint, Script};
 /// A segment as the tap saw it.
 #[derive(Clone, Copy, Debug)]
 pub struct Seen {
+    /// When the tap saw it, ns.
     pub at_ns: u64,
+    /// The end that sent it.
     pub sender: End,
+    /// The segment itself.
     pub segment: Segment,
 }
 
-/// Both endpoints and what is under way.
+/// Both endpoints and the segments in flight.
 pub struct World {
+    /// The clock, ns.
     pub now_ns: u64,
+    /// Both endpoints, A first.
     pub ends: [Endpoint; 2],
-    /// A RST of A may never have reached B, which the tap cannot know.
+    /// Whether a RST was lost in the network, which the tap cannot see.
     pub lost_reset: bool,
-    /// Something has happened that the observer does not follow: A held more than two separate blocks (R10), or an end that
-    /// has closed answers a copy of a SYN whose sender is in another life (R16).
+    /// Whether something happened that the observer does not follow: A held more than two separate
+    /// blocks (R10), or a listening end answered a SYN of an earlier incarnation (R16).
     pub beyond: bool,
-    under_way: [Vec<Segment>; 2],
+    in_flight: [Vec<Segment>; 2],
     seen: Vec<Seen>,
 }
 
 impl World {
-    /// The script chooses who listens and the first numbers.
+    /// Two endpoints without a connection; the script chooses who listens and the ISNs.
     pub fn new(script: &mut Script) -> World {
         let isn = |script: &mut Script| match script.below(4) {
             0 => 1_000,
@@ -41,12 +46,12 @@ impl World {
             ends: [Endpoint::new(a, listens[0]), Endpoint::new(b, listens[1])],
             lost_reset: false,
             beyond: false,
-            under_way: [Vec::new(), Vec::new()],
+            in_flight: [Vec::new(), Vec::new()],
             seen: Vec::new(),
         }
     }
 
-    /// One thing happens. Returns what the tap saw of it, answers that an endpoint owes at once included.
+    /// Makes one thing happen. Returns the segments that the tap saw, immediate answers included.
     pub fn step(&mut self, script: &mut Script) -> Vec<Seen> {
         self.now_ns += 1_000_000;
         let end = if script.below(2) == 0 { End::A } else { End::B };
@@ -69,7 +74,8 @@ impl World {
         std::mem::take(&mut self.seen)
     }
 
-    /// Who listens does not open. Without any listener both open once: which SYN of which life met which is not to be seen.
+    /// Opens actively. A listening end never does; without any listener each end opens once, because
+    /// the tap could not see which SYN met which incarnation.
     fn open(&mut self, end: End, script: &mut Script, out: &mut Vec<Segment>) {
         let peer = &self.ends[end.peer() as usize];
         let own = &self.ends[end as usize];
@@ -81,13 +87,13 @@ impl World {
     fn rare(&mut self, end: End, script: &mut Script, out: &mut Vec<Segment>) {
         match script.below(4) {
             0 | 1 => self.ends[end as usize].abort(out),
-            // What happens inside the host of A without a segment the tap cannot know.
+            // Only B: the tap cannot see what happens inside the host of A without a segment.
             2 => self.ends[1].crash(),
             _ => self.let_two_msl_pass(),
         }
     }
 
-    /// Nothing happens for more than 2MSL; what was under way is dead.
+    /// Lets more than 2MSL pass; segments in flight are lost.
     pub fn let_two_msl_pass(&mut self) {
         self.lose_everything();
         self.now_ns += 2 * MSL_NS + 1_000_000_000;
@@ -96,12 +102,13 @@ impl World {
         }
     }
 
-    /// The network behaves and both ends say what they have to, until nobody has more to say. Then each end that holds a
-    /// connection shows that it does. Calls `look` with everything the tap saw.
-    pub fn come_to_rest(&mut self, mut look: impl FnMut(&World, Vec<Seen>)) -> bool {
+    /// Delivers everything without faults until neither end has anything left to send. Then each end
+    /// that holds a connection sends a probe. Calls `see` with the segments that the tap saw. Returns
+    /// whether both ends came to rest.
+    pub fn come_to_rest(&mut self, mut see: impl FnMut(&World, Vec<Seen>)) -> bool {
         for round in 0..40 {
             self.now_ns += 1_000_000;
-            // Two ends that contradict each other would do so for ever: hosts limit the rate of such ACKs.
+            // Two ends that disagree would answer each other forever; hosts limit the rate of such ACKs.
             for _ in 0..100 {
                 let Some(end) = [End::A, End::B].into_iter().find(|&end| !self.towards(end).is_empty())
                 else {
@@ -109,7 +116,7 @@ impl World {
                 };
                 self.arrive(end, 0);
                 let seen = std::mem::take(&mut self.seen);
-                look(self, seen);
+                see(self, seen);
             }
             self.lose_everything();
             for end in [End::A, End::B] {
@@ -121,12 +128,13 @@ impl World {
                 }
                 self.send(end, out);
                 let seen = std::mem::take(&mut self.seen);
-                look(self, seen);
+                see(self, seen);
             }
         }
         !self.ends.iter().any(Endpoint::is_busy)
     }
 
+    /// The state of one end.
     pub fn state(&self, end: End) -> State {
         self.ends[end as usize].state
     }
@@ -143,7 +151,7 @@ impl World {
         let count = self.towards(to).len();
         if count > 0 {
             let index = script.below(count);
-            let lost = self.under_way[to as usize].remove(index);
+            let lost = self.in_flight[to as usize].remove(index);
             self.lost_reset |= lost.flags.has(Flags::RST);
         }
     }
@@ -151,20 +159,20 @@ impl World {
     fn repeat(&mut self, to: End, script: &mut Script) {
         let count = self.towards(to).len();
         if count > 0 {
-            let copy = self.under_way[to as usize][script.below(count)];
-            self.under_way[to as usize].push(copy);
+            let copy = self.in_flight[to as usize][script.below(count)];
+            self.in_flight[to as usize].push(copy);
         }
     }
 
-    /// Nothing that is under way arrives.
+    /// Loses every segment in flight.
     pub fn lose_everything(&mut self) {
-        for lost in self.under_way.iter_mut().flat_map(|way| way.drain(..)) {
+        for lost in self.in_flight.iter_mut().flat_map(|way| way.drain(..)) {
             self.lost_reset |= lost.flags.has(Flags::RST);
         }
     }
 
     fn arrive(&mut self, to: End, index: usize) {
-        let segment = self.under_way[to as usize].remove(index);
+        let segment = self.in_flight[to as usize].remove(index);
         if to == End::A {
             self.seen.push(Seen { at_ns: self.now_ns, sender: End::B, segment });
         }
@@ -183,16 +191,16 @@ impl World {
             if from == End::A {
                 self.seen.push(Seen { at_ns: self.now_ns, sender: End::A, segment });
             }
-            self.under_way[from.peer() as usize].push(segment);
+            self.in_flight[from.peer() as usize].push(segment);
         }
     }
 
     fn towards(&self, end: End) -> &[Segment] {
-        &self.under_way[end as usize]
+        &self.in_flight[end as usize]
     }
 }
 
 const LENGTHS: [u32; 6] = [0, 1, 100, 536, 1_460, 4_000];
-/// Half of the time that TIME-WAIT lasts.
+/// Maximum segment lifetime, ns; TIME-WAIT lasts twice as long.
 const MSL_NS: u64 = 30_000_000_000;
 const START_NS: u64 = 3_600_000_000_000;

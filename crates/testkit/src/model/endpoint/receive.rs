@@ -1,11 +1,11 @@
-//! What a segment does to the endpoint that it reaches (RFC 9293 3.10.7).
+//! How an endpoint handles a segment that arrives (RFC 9293 3.10.7).
 
 use tcp_common::{Flags, Segment, State};
 
 use super::{Endpoint, FAR, WINDOW};
 
 impl Endpoint {
-    /// A segment arrives (RFC 9293 3.10.7).
+    /// Handles a segment that arrives; what it sends in answer is appended to `out`.
     pub fn receive(&mut self, segment: &Segment, now_ns: u64, out: &mut Vec<Segment>) {
         match self.state {
             State::Closed => self.refuse(segment, out),
@@ -74,10 +74,11 @@ impl Endpoint {
         let data_end = seq + u64::from(segment.payload_len);
         let end = data_end + u64::from(fin) + u64::from(has(Flags::SYN));
         let window_end = self.rcv_nxt + WINDOW;
-        // Linux (`tcp_sequence`) is content with an end that it has acknowledged just now, RFC 9293 wants new octets.
-        let acceptable = seq < window_end && end >= self.told;
+        // RFC 9293 wants new bytes; Linux (`tcp_sequence`) also accepts an end that it has just
+        // acknowledged.
+        let acceptable = seq < window_end && end >= self.last_ack_sent;
         if has(Flags::RST) {
-            if self.believes_reset(seq) {
+            if self.accepts_reset(seq) {
                 self.forget();
             } else if acceptable {
                 out.push(self.segment(self.nxt, 0, Flags::ACK));
@@ -93,7 +94,7 @@ impl Endpoint {
             return;
         }
         if self.state == State::SynReceived && self.opened_actively && has(Flags::SYN) && !bare_syn {
-            // A simultaneous open (RFC 9293 figure 7): this SYN-ACK has the SYN that came before it.
+            // A simultaneous open (RFC 9293 figure 7): this SYN-ACK repeats the SYN that came before it.
             if seq + 1 == self.rcv_nxt && self.take_ack(segment, now_ns, out) {
                 out.push(self.segment(self.nxt, 0, Flags::ACK));
             }
@@ -113,18 +114,19 @@ impl Endpoint {
         }
     }
 
-    /// Exactly where the next octet goes, or where the highest held one ended, or on the FIN itself (`tcp_reset_check`).
-    /// Where this end's last ACK pointed: no host does that if it has got more since, but an observer has to (R12).
-    fn believes_reset(&self, seq: u64) -> bool {
+    /// Whether a RST with this sequence number is accepted: at RCV.NXT, at the end of the highest block
+    /// held, or on the FIN itself (`tcp_reset_check`). Also at the last ACK sent: a host that has
+    /// received more since would not accept that, but an observer has to (R12).
+    fn accepts_reset(&self, seq: u64) -> bool {
         let at_held_edge = self.held.iter().map(|held| held.1).max() == Some(seq);
         let has_fin = matches!(self.state, State::CloseWait | State::LastAck | State::Closing);
         seq == self.rcv_nxt
-            || (self.state != State::TimeWait && seq == self.told)
+            || (self.state != State::TimeWait && seq == self.last_ack_sent)
             || (self.state != State::TimeWait && at_held_edge)
             || (has_fin && seq + 1 == self.rcv_nxt)
     }
 
-    /// The ACK field. Returns whether the rest of the segment counts.
+    /// Handles the ACK field. Returns whether the rest of the segment is processed.
     fn take_ack(&mut self, segment: &Segment, now_ns: u64, out: &mut Vec<Segment>) -> bool {
         let ack = near(self.una, segment.ack);
         if self.state == State::SynReceived {
@@ -196,7 +198,7 @@ impl Endpoint {
         }
     }
 
-    /// RST, so that the sender's half-open connection ends.
+    /// Answers with a RST, which ends the sender's half-open connection.
     fn refuse(&mut self, segment: &Segment, out: &mut Vec<Segment>) {
         if segment.flags.has(Flags::RST) {
             return;
@@ -210,7 +212,7 @@ impl Endpoint {
     }
 }
 
-/// The 64-bit number nearest to `reference` that looks like `wire` on the wire.
+/// The 64-bit number nearest to `reference` whose low 32 bits are `wire`.
 fn near(reference: u64, wire: u32) -> u64 {
     let offset = wire.wrapping_sub(reference as u32) as i32;
     reference.wrapping_add_signed(i64::from(offset))
