@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::{Agent, FINWAIT, until};
-use finwait::lab::{Family, Lab, Scenario};
+use finwait::lab::{Lab, Scenario};
 use tcp_common::State;
 
 fn every_close(ingress: &str) {
@@ -22,10 +22,7 @@ fn every_close(ingress: &str) {
         .spawn()
         .expect("starting watch");
     std::thread::sleep(Duration::from_millis(300));
-    for family in Family::ALL {
-        if !lab.supports(family) {
-            continue;
-        }
+    for family in lab.families() {
         let played: Vec<_> = Scenario::perform_all(&lab, family)
             .into_iter()
             .map(|result| result.expect("a scenario"))

@@ -217,7 +217,7 @@ fn check_shape(scenario: &Scenario, packets: &[&Packet]) {
         "close_wait_leak" => all == "cFA sA",
         "rst_abort" => without_acks() == "cRA",
         "rst_unread_data" => without_acks() == "cFA sRA",
-        "rst_nobody_reads" => all == "cFA sA sA14 cR",
+        "rst_data_after_close" => all == "cFA sA sA14 cR",
         "refused" => all == "sRA",
         "syn_unanswered" => all.replace(' ', "").replace("cS", "").is_empty(),
         "syn_abort" => all == "cR",

@@ -34,7 +34,7 @@ fn agrees(ingress: &str) {
     let nginx = Nginx::start(&lab, &fresh_folder(&name));
     let traffic = Traffic { lab: &lab, agent: &agent, ingress };
     let unwatched = traffic.unwatched_packets();
-    let families = Family::ALL.into_iter().filter(|&family| lab.supports(family));
+    let families = lab.families();
     let webs: Vec<_> = families.map(|family| Web { traffic: &traffic, family }).collect();
     for web in &webs {
         web.one_request_a_connection();

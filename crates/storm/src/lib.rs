@@ -72,7 +72,7 @@ pub struct Options {
 pub fn run(options: &Options, mut say: impl FnMut(&str)) -> Result<Report> {
     std::fs::create_dir_all(&options.folder)
         .with_context(|| format!("making {}", options.folder.display()))?;
-    let (lab, taps) = Lab::uncabled().context("making two hosts")?;
+    let (lab, taps) = Lab::with_taps().context("making two hosts")?;
     let wire = Wire::start(taps, options.weather, &options.folder.join("server.pcap"))?;
     // Far more than there will be: an eviction, which is right where space is short, would be a difference here.
     let flows = (options.connections * 8).next_power_of_two().max(1 << 16);

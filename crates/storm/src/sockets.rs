@@ -39,7 +39,7 @@ impl Sockets {
         let makers = [Side::Client, Side::Server].map(|side| make_sockets(scope, lab.host(side)));
         let sockets = Sockets { makers, expected: Arc::default() };
         for side in [Side::Client, Side::Server] {
-            for family in Family::ALL.into_iter().filter(|&family| lab.supports(family)) {
+            for family in lab.families() {
                 for port in DOORS {
                     let address = SocketAddr::new(lab.host(side).address(family), port);
                     sockets.open_door(lab.host(side), address).context("opening a listening socket")?;

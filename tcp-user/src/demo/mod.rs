@@ -1,7 +1,7 @@
-//! `finwait demo`: real connections between two hosts on one cable, closed in many ways; our states beside the kernels'.
+//! `finwait demo`: real connections between two hosts, closed in many ways, with finwait's states beside the kernels'.
 //!
-//! `live` performs it. Where that is not permitted or not supported, `recording` shows the same closes as they were once.
-//! `table` is how either looks.
+//! `live` runs it. Where the machine does not permit or support that, `recording` shows the same closes from a capture.
+//! `table` prints either.
 
 mod live;
 mod recording;
@@ -9,45 +9,69 @@ mod table;
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
+use indicatif::ProgressBar;
 use table::{TITLE, paint};
 
 use crate::kernel::{AttachError, Ingress, KernelError};
 use crate::lab::LabError;
 
-/// Runs it: 0 if everything agreed, 1 if not, 4 if only the recording could be shown, 130 after Ctrl-C.
+/// The user has pressed Ctrl-C: exit code 130.
+///
+/// The hosts, their link and the attached programs are held by open files of this process only, so they disappear with
+/// it.
+#[derive(Debug, thiserror::Error)]
+#[error("interrupted. The test network and the attached programs are removed with this process")]
+pub struct Interrupted;
+
+/// Runs the demonstration. Returns exit code 0 if every row agrees and 1 otherwise.
+///
+/// # Errors
+///
+/// Fails with [`Interrupted`] after Ctrl-C. Fails with the reason, after showing a recording, if the demonstration
+/// cannot run on this machine.
 pub async fn run(ingress: Ingress) -> Result<ExitCode> {
+    let progress = ProgressBar::new_spinner();
+    let (finished, outcome) = tokio::sync::oneshot::channel();
+    // A detached thread, which does not delay the end of the process after Ctrl-C.
+    std::thread::spawn({
+        let progress = progress.clone();
+        move || finished.send(show(ingress, &progress))
+    });
     tokio::select! {
-        shown = tokio::task::spawn_blocking(move || show(ingress)) => shown?,
+        outcome = outcome => outcome.context("internal error: the demonstration panicked. Please report this bug")?,
         interrupted = tokio::signal::ctrl_c() => {
             interrupted?;
-            // Hosts, cable and programs are held by open files of this process and by nothing else.
-            eprintln!("\r\x1b[Kfinwait: interrupted; the two hosts, their cable and the programs on it go with this process");
-            std::process::exit(130);
+            progress.finish_and_clear();
+            Err(Interrupted.into())
         }
     }
 }
 
-fn show(ingress: Ingress) -> Result<ExitCode> {
-    match live::run(ingress) {
+fn show(ingress: Ingress, progress: &ProgressBar) -> Result<ExitCode> {
+    match live::run(ingress, progress) {
         Ok(true) => Ok(ExitCode::SUCCESS),
         Ok(false) => Ok(ExitCode::FAILURE),
-        Err(error) if is_refusal(&error) => {
-            anstream::eprintln!("finwait: {error:#}.");
-            anstream::println!(
-                "{} The closes below were recorded on the cable of another machine and are read now by the same state \
-                 machine; ITS KERNEL is what the kernels said then.\n",
-                paint(TITLE, "This is a recording.")
-            );
-            recording::show()?;
-            anstream::println!("A recording. To see it happen here: {}", paint(TITLE, "sudo finwait demo"));
-            Ok(ExitCode::from(4))
+        Err(error) => {
+            progress.finish_and_clear();
+            if is_refusal(&error) {
+                anstream::println!(
+                    "{} The demonstration cannot run here; the reason follows the tables. These closes were recorded \
+                     on another machine.\n",
+                    paint(TITLE, "This is a recording.")
+                );
+                recording::show()?;
+                anstream::println!(
+                    "To run the demonstration on this machine: {}",
+                    paint(TITLE, "sudo finwait demo")
+                );
+            }
+            Err(error)
         }
-        Err(error) => Err(error),
     }
 }
 
-/// Whether another user or another kernel would succeed.
+/// Whether the demonstration could run with more permissions or on another kernel.
 fn is_refusal(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
         cause.downcast_ref().is_some_and(LabError::is_refusal)

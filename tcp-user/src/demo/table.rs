@@ -1,4 +1,4 @@
-//! The table that a newcomer sees first.
+//! The table of `finwait demo`: one row for each close.
 
 use std::io::{self, Write as _};
 
@@ -9,18 +9,18 @@ use tcp_common::State;
 use crate::lab::{Family, Scenario};
 use crate::output::state_style;
 
-/// One close: what finwait says of it, and what the kernels said.
+/// One close: finwait's view and the kernels' view.
 pub(super) struct Row {
     pub(super) scenario: &'static Scenario,
-    /// `None`: finwait has not seen it.
-    pub(super) ours: Option<Seen>,
-    /// The client's and the server's state by their own kernel.
+    /// Finwait's view of the connection. `None` if finwait did not see it.
+    pub(super) observed: Option<Observed>,
+    /// The states of the client and the server by their own kernels.
     pub(super) kernel: (State, State),
 }
 
-/// What finwait says of a connection.
+/// Finwait's view of a connection.
 #[derive(Debug)]
-pub(super) struct Seen {
+pub(super) struct Observed {
     pub(super) client: State,
     pub(super) server: State,
     pub(super) kind: &'static str,
@@ -29,14 +29,14 @@ pub(super) struct Seen {
 }
 
 impl Row {
-    /// Whether finwait is right about everything.
+    /// Whether finwait's view matches the kernels and the scenario.
     pub(super) fn agrees(&self) -> bool {
-        self.ours.as_ref().is_some_and(|ours| {
-            socket_state(ours.client) == self.kernel.0
-                && socket_state(ours.server) == self.kernel.1
-                && ours.kind == self.scenario.kind
-                && ours.closer == self.scenario.closer
-                && ours.incarnation == self.scenario.incarnation
+        self.observed.as_ref().is_some_and(|observed| {
+            socket_state(observed.client) == self.kernel.0
+                && socket_state(observed.server) == self.kernel.1
+                && observed.kind == self.scenario.kind
+                && observed.closer == self.scenario.closer
+                && observed.incarnation == self.scenario.incarnation
         })
     }
 
@@ -45,37 +45,37 @@ impl Row {
         let mark = if agrees { paint(GOOD, "ok") } else { paint(BAD, "NO") };
         let kernels = [self.kernel.0, self.kernel.1]
             .map(|state| paint(if agrees { FAINT } else { BAD }, state.rfc_name()));
-        let [their_client, their_server] = kernels;
-        let ours = |state: State| paint(state_style(state, true), state.rfc_name());
-        let (kind, closer, client, server) = match &self.ours {
-            Some(seen) => (seen.kind, seen.closer, ours(seen.client), ours(seen.server)),
+        let [kernel_client, kernel_server] = kernels;
+        let state = |state: State| paint(state_style(state, true), state.rfc_name());
+        let (kind, closer, client, server) = match &self.observed {
+            Some(seen) => (seen.kind, seen.closer, state(seen.client), state(seen.server)),
             None => ("-", "-", paint(BAD, "not seen"), paint(BAD, "not seen")),
         };
         let what = self.scenario.summary.to_owned();
-        [mark, kind.into(), closer.into(), client, their_client, server, their_server, what]
+        [mark, kind.into(), closer.into(), client, kernel_client, server, kernel_server, what]
     }
 }
 
-/// Prints the closes of one family; `place` says where they were seen.
-pub(super) fn print(family: Family, place: &str, rows: &[Row]) -> io::Result<()> {
+/// Prints the closes of one family. `source` says where they were observed.
+pub(super) fn print(family: Family, source: &str, rows: &[Row]) -> io::Result<()> {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
-    let titles = ["", "CLOSE", "CLOSER", "CLIENT", "ITS KERNEL", "SERVER", "ITS KERNEL", "WHAT HAPPENED"];
+    let titles = ["", "CLOSE", "CLOSER", "CLIENT", "(KERNEL)", "SERVER", "(KERNEL)", "DESCRIPTION"];
     table.set_header(titles.map(|title| paint(TITLE, title)));
     table.add_rows(rows.iter().map(Row::cells));
-    // On a terminal that has room for it, the story is folded within its column.
+    // On a terminal that is wide enough, the description is wrapped within its column.
     let width = terminal_size::terminal_size().map(|(width, _)| width.0);
-    if let Some(width) = width.filter(|width| *width >= ROOM) {
+    if let Some(width) = width.filter(|width| *width >= WRAP_WIDTH) {
         table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
         for column in table.column_iter_mut().take(titles.len() - 1) {
             column.set_constraint(ColumnConstraint::ContentWidth);
         }
     }
     let mut out = anstream::stdout().lock();
-    writeln!(out, "{}, {place}\n\n{table}\n", paint(TITLE, name(family)))
+    writeln!(out, "{}, {source}\n\n{table}\n", paint(TITLE, name(family)))
 }
 
-/// As people call it.
+/// The family's name for people.
 pub(super) fn name(family: Family) -> &'static str {
     match family {
         Family::Ipv4 => "IPv4",
@@ -83,13 +83,12 @@ pub(super) fn name(family: Family) -> &'static str {
     }
 }
 
-/// What a kernel's socket table shows for this state: a listener's part in an open that nobody answered is no socket of
-/// the connection.
+/// The state that the kernel's socket table shows for `state`. An unanswered open has no socket at the listener's end.
 fn socket_state(state: State) -> State {
     if state == State::Listen { State::Closed } else { state }
 }
 
-/// Stripped again where nobody sees colours.
+/// Applies a style. `anstream` strips it where the output shows no colours.
 pub(super) fn paint(style: Style, text: &str) -> String {
     format!("{style}{text}{style:#}")
 }
@@ -98,5 +97,5 @@ pub(super) const TITLE: Style = Style::new().bold();
 const GOOD: Style = AnsiColor::Green.on_default();
 const BAD: Style = AnsiColor::Red.on_default().bold();
 const FAINT: Style = Style::new().dimmed();
-/// Columns that the table takes with a story of some words a line.
-const ROOM: u16 = 116;
+/// Terminal width, in columns, from which descriptions are wrapped.
+const WRAP_WIDTH: u16 = 116;

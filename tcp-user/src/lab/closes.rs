@@ -1,7 +1,7 @@
-//! The ways in which a connection closes, each really performed between the two hosts of the lab.
+//! The ways in which a connection closes, each performed with real sockets between the two hosts of the lab.
 //!
-//! One row a scenario in [`SCENARIOS`], and in `plays` one short function that reads as the story of it. Each takes less than two
-//! seconds, each has a server port of its own, and all may run at once.
+//! Each scenario has a row in [`SCENARIOS`] and one short function in `plays`. It takes less than two seconds and has a
+//! server port of its own, so that all scenarios can run at once.
 
 mod plays;
 mod table;
@@ -13,42 +13,42 @@ use socket2::Socket;
 use tcp_common::State;
 
 use super::link::NO_IPV6;
-use super::stage::{Flow, Stage};
+use super::stage::{Addresses, Stage};
 use super::{Family, Lab, LabError, Side};
 
 pub use table::SCENARIOS;
 
-/// One way in which a connection closes, or does not.
+/// One way in which a connection closes or stays open.
 #[derive(Debug)]
 pub struct Scenario {
-    /// Short name, unique.
+    /// Unique short name.
     pub name: &'static str,
-    /// What happens, in one line for people.
+    /// One-line description for people.
     pub summary: &'static str,
-    /// The close kind an observer should report: `fin_4seg`, `open`, ...
+    /// The expected close kind: `fin_4seg`, `open`, ...
     pub kind: &'static str,
-    /// Whose FIN came first: `client`, `server`, `both` or `none`.
+    /// Which end sent the first FIN: `client`, `server`, `both` or `none`.
     pub closer: &'static str,
-    /// Whose RST ended it.
+    /// The end whose RST ended the connection.
     pub aborter: Option<Side>,
-    /// The kernel's state of the client's end when the scenario is over.
+    /// The state of the client's socket when the scenario is over.
     pub client: State,
-    /// The same for the server's end.
+    /// The state of the server's socket when the scenario is over.
     pub server: State,
-    /// Which life of the 4-tuple this is about, from 1.
+    /// The incarnation of the 4-tuple that is checked, from 1.
     pub incarnation: u32,
     play: fn(&Stage<'_>) -> Result<Scene, LabError>,
 }
 
-/// A scenario that has been performed. The states of both ends last while this is kept; dropping it closes the
-/// sockets that are still open, with all that follows on the wire.
+/// A scenario that has been performed. Both ends keep their states while this value lives. Dropping it closes the
+/// sockets that are still open.
 #[derive(Debug)]
 pub struct Played {
-    /// Which one.
+    /// The scenario.
     pub scenario: &'static Scenario,
-    /// The client's end.
+    /// The client's address.
     pub client: SocketAddr,
-    /// The server's end.
+    /// The server's address.
     pub server: SocketAddr,
     _kept: Vec<Socket>,
 }
@@ -59,19 +59,19 @@ impl Scenario {
         SCENARIOS.iter().find(|scenario| scenario.name == name)
     }
 
-    /// Performs it and waits until the kernel has both ends in the states the scenario promises.
+    /// Performs the scenario and waits until both sockets are in the expected states.
     pub fn perform(&'static self, lab: &Lab, family: Family) -> Result<Played, LabError> {
         if !lab.supports(family) {
             return Err(LabError::NotSupported { action: "make IPv6 connections", needs: NO_IPV6 });
         }
         let stage = Stage { lab, family, port: self.port() };
-        let Scene { flow, kept } = (self.play)(&stage)?;
-        stage.wait(flow, Side::Client, self.client)?;
-        stage.wait(flow, Side::Server, self.server)?;
-        Ok(Played { scenario: self, client: flow.client, server: flow.server, _kept: kept })
+        let Scene { addresses, kept } = (self.play)(&stage)?;
+        stage.wait(addresses, Side::Client, self.client)?;
+        stage.wait(addresses, Side::Server, self.server)?;
+        Ok(Played { scenario: self, client: addresses.client, server: addresses.server, _kept: kept })
     }
 
-    /// Performs all of them at once, a thread each; results in the order of [`SCENARIOS`].
+    /// Performs all scenarios at once, one thread each. The results are in the order of [`SCENARIOS`].
     pub fn perform_all(lab: &Lab, family: Family) -> Vec<Result<Played, LabError>> {
         thread::scope(|scope| {
             let players: Vec<_> =
@@ -83,26 +83,26 @@ impl Scenario {
         })
     }
 
-    /// The server's port: the scenario's place in the table, so that a person finds it again.
+    /// The server's port: 7001 plus the index of the scenario in [`SCENARIOS`].
     pub(crate) fn port(&self) -> u16 {
-        let place = SCENARIOS.iter().position(|scenario| scenario.name == self.name).unwrap_or(0);
-        FIRST_PORT + place as u16
+        let index = SCENARIOS.iter().position(|scenario| scenario.name == self.name).unwrap_or(0);
+        FIRST_PORT + index as u16
     }
 }
 
-/// What a scenario leaves behind.
+/// The result of a scenario: its addresses and the sockets that stay open.
 struct Scene {
-    flow: Flow,
+    addresses: Addresses,
     kept: Vec<Socket>,
 }
 
 impl Scene {
-    fn over(flow: Flow) -> Result<Scene, LabError> {
-        Ok(Scene { flow, kept: Vec::new() })
+    fn over(addresses: Addresses) -> Result<Scene, LabError> {
+        Ok(Scene { addresses, kept: Vec::new() })
     }
 
-    fn keeping<const N: usize>(flow: Flow, kept: [Socket; N]) -> Result<Scene, LabError> {
-        Ok(Scene { flow, kept: kept.into() })
+    fn keeping<const N: usize>(addresses: Addresses, kept: [Socket; N]) -> Result<Scene, LabError> {
+        Ok(Scene { addresses, kept: kept.into() })
     }
 }
 

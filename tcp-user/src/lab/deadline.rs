@@ -1,14 +1,14 @@
-//! Waiting for a condition, never for a time.
+//! Waits for conditions, never for a fixed time.
 
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::LabError;
 
-/// How long anything in the lab may take before it is given up.
+/// How long one operation in the lab may take before it fails.
 pub(super) const LIMIT: Duration = Duration::from_secs(5);
 
-/// Asks `check` again and again until it says `Ok(Ok(value))`. `Ok(Err((expected, found)))` means "not yet".
+/// Calls `check` repeatedly until it returns `Ok(Ok(value))`. `Ok(Err((expected, found)))` means "not yet".
 pub(super) fn wait_until<T>(
     mut check: impl FnMut() -> Result<Result<T, (String, String)>, LabError>,
 ) -> Result<T, LabError> {
@@ -24,5 +24,5 @@ pub(super) fn wait_until<T>(
     }
 }
 
-/// Short beside the shortest timer of TCP that matters here (40 ms, the delayed ACK), long beside one question.
+/// Pause between two checks: short compared with the delayed ACK (40 ms), long compared with one check.
 const PAUSE: Duration = Duration::from_millis(1);

@@ -1,55 +1,55 @@
-//! What can go wrong in the lab, said so that a person knows what to do next.
+//! Errors of the lab, each with what to do next.
 
 use std::io;
 
 use crate::sockets::SocketsError;
 use nix::libc::{EACCES, EAFNOSUPPORT, EINVAL, EOPNOTSUPP, EPERM};
 
-/// Why the lab could not be built, or why a scenario did not end as it should.
+/// Why the lab could not be built, or why a scenario did not end as expected.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LabError {
-    /// This process lacks a capability.
+    /// The process lacks a capability.
     #[error("not permitted to {action}: {capability} is missing (run as root, or grant it)")]
     NotPermitted {
-        /// What was tried.
+        /// The operation that failed.
         action: &'static str,
-        /// The capability that allows it.
+        /// The capability that permits the operation.
         capability: &'static str,
     },
-    /// This kernel was built or configured without something the lab needs.
+    /// The kernel was built or configured without a feature that the lab needs.
     #[error("this kernel cannot {action}: {needs}")]
     NotSupported {
-        /// What was tried.
+        /// The operation that failed.
         action: &'static str,
-        /// What is missing.
+        /// The missing feature.
         needs: &'static str,
     },
-    /// The kernel does not show its sockets.
+    /// The kernel's sockets could not be read.
     #[error(transparent)]
     Sockets(#[from] SocketsError),
     /// A system call failed for another reason.
     #[error("cannot {action}")]
     System {
-        /// What was tried.
+        /// The operation that failed.
         action: &'static str,
-        /// What the kernel said.
+        /// The kernel's error.
         source: io::Error,
     },
     /// The kernel did not reach the expected condition before the deadline.
     #[error("waited {waited_ms} ms for {expected}, but found {found}")]
     Timeout {
-        /// How long, in milliseconds.
+        /// Waiting time in milliseconds.
         waited_ms: u128,
-        /// The condition.
+        /// The expected condition.
         expected: String,
-        /// What was there instead.
+        /// The condition found instead.
         found: String,
     },
 }
 
 impl LabError {
-    /// Whether a person with more rights, or another kernel, would succeed: not a defect of the lab.
+    /// Whether the cause is a missing capability or kernel feature, and not a defect of the lab.
     pub fn is_refusal(&self) -> bool {
         match self {
             LabError::NotPermitted { .. } | LabError::NotSupported { .. } => true,
@@ -58,7 +58,7 @@ impl LabError {
         }
     }
 
-    /// For a call that is refused without `capability`, and fails with "unknown" where the kernel lacks `needs`.
+    /// Error of a call that needs `capability` and the kernel feature `needs`.
     pub(super) fn of(
         action: &'static str,
         capability: &'static str,
@@ -71,7 +71,7 @@ impl LabError {
         }
     }
 
-    /// For a call that needs no special right.
+    /// Error of a call that needs no capability.
     pub(super) fn system(action: &'static str) -> impl FnOnce(io::Error) -> LabError {
         move |source| LabError::System { action, source }
     }

@@ -1,4 +1,4 @@
-//! The cable between the two hosts: a veth pair, its addresses, and the wait until it carries.
+//! The link between the two hosts: a veth pair, its addresses, and the wait until it carries packets.
 
 use std::io;
 use std::net::IpAddr;
@@ -16,16 +16,16 @@ use super::deadline::wait_until;
 use super::{LabError, Namespace};
 use crate::netlink::Channel;
 
-/// Interfaces and addresses of the namespace in which it was opened.
+/// Access to the interfaces and addresses of one namespace.
 pub(super) struct Links(Channel);
 
 impl Links {
-    /// Opens a view on the calling thread's namespace.
+    /// Opens the calling thread's namespace.
     pub(super) fn open() -> Result<Links, LabError> {
         Channel::open(NETLINK_ROUTE).map(Links).map_err(LabError::system("open a netlink socket"))
     }
 
-    /// Makes a veth pair: one end here, the other in `peer_namespace`. Either namespace's end takes both away.
+    /// Creates a veth pair: one end here, the other in `peer_namespace`. The end of either namespace removes both.
     pub(super) fn create_veth(
         &mut self,
         name: &str,
@@ -46,7 +46,7 @@ impl Links {
         ))
     }
 
-    /// Gives the interface an address, usable at once (no duplicate address detection).
+    /// Adds an address to the interface, usable at once (no duplicate address detection).
     pub(super) fn add_address(
         &mut self,
         name: &str,
@@ -64,7 +64,7 @@ impl Links {
             IpAddr::V6(_) => NO_IPV6,
         };
         match self.change(RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_EXCL) {
-            // "IPv6 is disabled on this device" comes as EACCES: no matter of rights.
+            // The kernel reports "IPv6 is disabled on this device" as EACCES, which is not a missing permission here.
             Err(error) if address.is_ipv6() && error.raw_os_error() == Some(nix::libc::EACCES) => {
                 Err(LabError::NotSupported { action: ADD_ADDRESS, needs: NO_IPV6 })
             }
@@ -85,7 +85,7 @@ impl Links {
         ))
     }
 
-    /// Lets the interface hold this many frames that wait for the cable.
+    /// Sets the length of the interface's transmit queue, in frames.
     pub(super) fn set_queue_length(&mut self, name: &str, frames: u32) -> Result<(), LabError> {
         let mut message = LinkMessage::default();
         message.header.index = self.find(name)?.index;
@@ -97,7 +97,7 @@ impl Links {
         ))
     }
 
-    /// Waits until both ends are up and packets pass: until then the kernel throws them away.
+    /// Waits until both ends are up. Until then the kernel drops packets.
     pub(super) fn wait_for_carrier(&mut self, name: &str) -> Result<(), LabError> {
         wait_until(|| {
             let link = self.find(name)?;

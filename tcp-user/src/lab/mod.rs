@@ -1,14 +1,13 @@
-//! A small world of two hosts on one cable, for proofs: network namespaces, a veth pair, real connections closed in
-//! many ways, and the kernel's own socket states as the oracle.
+//! A test network of two hosts: network namespaces, a veth pair, real connections closed in many ways, and the
+//! kernel's own socket states to compare with.
 //!
 //! ```text
 //! client 10.9.0.1, fd00:9::1  [veth-client]=====[veth-server]  server 10.9.0.2, fd00:9::2
 //! ```
 //!
-//! Nothing of it is visible outside the process and nothing remains of it, even after SIGKILL: see [`netns`]. It
-//! needs CAP_SYS_ADMIN and CAP_NET_ADMIN. It knows nothing of BPF and of the tracker.
+//! The network is visible only inside the process and disappears with it, even after SIGKILL: see [`netns`]. It
+//! needs CAP_SYS_ADMIN and CAP_NET_ADMIN. It uses neither BPF nor the state machine.
 
-use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Mutex, PoisonError};
 
@@ -28,26 +27,27 @@ pub use netns::Namespace;
 pub use tap::Tap;
 
 pub use crate::sockets::{Diag, KernelSocket};
+pub use crate::view::{Family, Side};
 
 use link::Links;
 
-/// The client's interface.
+/// Name of the client's interface.
 pub const CLIENT_INTERFACE: &str = "veth-client";
-/// The server's interface.
+/// Name of the server's interface.
 pub const SERVER_INTERFACE: &str = "veth-server";
 
-/// Two hosts on one cable. Dropping it takes everything away.
+/// Two hosts on one link. Dropping it removes both hosts and the link.
 #[derive(Debug)]
 pub struct Lab {
     /// The host that opens connections.
     pub client: Host,
-    /// The host that is connected to.
+    /// The host that accepts connections.
     pub server: Host,
     ipv6: bool,
 }
 
 impl Lab {
-    /// Builds both hosts and waits until packets pass between them.
+    /// Builds both hosts on a veth pair and waits until packets pass between them.
     pub fn new() -> Result<Lab, LabError> {
         let client = Namespace::new()?;
         let server = Namespace::new()?;
@@ -62,8 +62,9 @@ impl Lab {
         Ok(lab)
     }
 
-    /// Builds both hosts without a cable: whoever has the two ends (the client's, the server's) carries the frames.
-    pub fn uncabled() -> Result<(Lab, [Tap; 2]), LabError> {
+    /// Builds both hosts without a link. The caller forwards frames between the two TAP devices: the client's, the
+    /// server's.
+    pub fn with_taps() -> Result<(Lab, [Tap; 2]), LabError> {
         let (client, server) = (Namespace::new()?, Namespace::new()?);
         let taps = [client.run(|| Tap::create(TAP_INTERFACE))??, server.run(|| Tap::create(TAP_INTERFACE))??];
         let lab = Lab::of(
@@ -71,7 +72,7 @@ impl Lab {
             Host::new(server, Side::Server, TAP_INTERFACE)?,
         );
         for host in [&lab.client, &lab.server] {
-            // What the interface sends is not to be lost before the cable.
+            // A short queue would drop frames before they reach the TAP device.
             host.run(|| Links::open()?.set_queue_length(TAP_INTERFACE, TAP_QUEUE))??;
         }
         Ok((lab, taps))
@@ -82,7 +83,7 @@ impl Lab {
         Lab { client, server, ipv6 }
     }
 
-    /// The host on this side.
+    /// The host in this role.
     pub fn host(&self, side: Side) -> &Host {
         match side {
             Side::Client => &self.client,
@@ -90,21 +91,26 @@ impl Lab {
         }
     }
 
-    /// Whether connections of this family can be made here; IPv4 always can.
+    /// Whether connections of this family can be made. IPv4 always works.
     pub fn supports(&self, family: Family) -> bool {
         family == Family::Ipv4 || self.ipv6
     }
 
-    /// The kernel's states of both ends of a connection: client's, server's.
+    /// The families of which connections can be made, IPv4 first.
+    pub fn families(&self) -> impl Iterator<Item = Family> {
+        Family::ALL.iter().copied().filter(|&family| self.supports(family))
+    }
+
+    /// The states of both ends of a connection by their kernels: the client's, the server's.
     pub fn states(&self, client: SocketAddr, server: SocketAddr) -> Result<(State, State), LabError> {
         Ok((self.client.state(client, server)?, self.server.state(server, client)?))
     }
 }
 
-/// One host of the lab: a namespace with one interface.
+/// A host: a network namespace with one interface.
 #[derive(Debug)]
 pub struct Host {
-    /// Name of its interface.
+    /// Name of the host's interface.
     pub interface: &'static str,
     namespace: Namespace,
     side: Side,
@@ -116,8 +122,8 @@ impl Host {
     fn new(namespace: Namespace, side: Side, interface: &'static str) -> Result<Host, LabError> {
         let (has_ipv6, diag) = namespace.run(|| {
             let mut links = Links::open()?;
-            links.add_address(interface, Family::Ipv4.address(side), 24)?;
-            let has_ipv6 = match links.add_address(interface, Family::Ipv6.address(side), 64) {
+            links.add_address(interface, address(Family::Ipv4, side), 24)?;
+            let has_ipv6 = match links.add_address(interface, address(Family::Ipv6, side), 64) {
                 Err(LabError::NotSupported { .. }) => false,
                 outcome => outcome.map(|()| true)?,
             };
@@ -128,101 +134,56 @@ impl Host {
         Ok(Host { interface, namespace, side, has_ipv6, diag: Mutex::new(diag) })
     }
 
-    /// Runs `work` on a thread of this host: see [`Namespace::run`].
+    /// Runs `work` on a thread inside this host: see [`Namespace::run`].
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, LabError> {
         self.namespace.run(work)
     }
 
-    /// The namespace that is this host.
+    /// The host's network namespace.
     pub fn namespace(&self) -> &Namespace {
         &self.namespace
     }
 
-    /// Its address.
+    /// The host's address of this family.
     pub fn address(&self, family: Family) -> IpAddr {
-        family.address(self.side)
+        address(family, self.side)
     }
 
-    /// Every TCP socket its kernel has.
+    /// Every TCP socket of the host.
     pub fn sockets(&self) -> Result<Vec<KernelSocket>, LabError> {
         Ok(self.diag(Diag::sockets)?)
     }
 
-    /// Its socket with these ends.
+    /// The host's socket with these addresses.
     pub fn socket(&self, local: SocketAddr, remote: SocketAddr) -> Result<Option<KernelSocket>, LabError> {
         Ok(self.diag(|diag| diag.find(local, remote))?)
     }
 
-    /// The state of its socket with these ends; CLOSED if there is none.
+    /// The state of the host's socket with these addresses. CLOSED if there is none.
     pub fn state(&self, local: SocketAddr, remote: SocketAddr) -> Result<State, LabError> {
         Ok(self.diag(|diag| diag.state(local, remote))?)
     }
 
     fn diag<T>(&self, ask: impl FnOnce(&mut Diag) -> T) -> T {
-        // A panic between question and answer leaves nothing that the next question would not skip.
+        // A request that panicked leaves only replies that the next request skips.
         ask(&mut self.diag.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-/// One of the two hosts, and its role in every connection of the lab.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Side {
-    /// Sends the first SYN.
-    Client,
-    /// Answers it.
-    Server,
-}
-
-impl Side {
-    /// The other one.
-    pub const fn peer(self) -> Side {
-        match self {
-            Side::Client => Side::Server,
-            Side::Server => Side::Client,
-        }
-    }
-
-    /// Name in machine output.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Side::Client => "client",
-            Side::Server => "server",
-        }
-    }
-}
-
-impl fmt::Display for Side {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-/// IPv4 or IPv6.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Family {
-    /// 10.9.0.0/24
-    Ipv4,
-    /// fd00:9::/64
-    Ipv6,
-}
-
-impl Family {
-    /// Both.
-    pub const ALL: [Family; 2] = [Family::Ipv4, Family::Ipv6];
-
-    const fn address(self, side: Side) -> IpAddr {
-        let host = match side {
-            Side::Client => 1,
-            Side::Server => 2,
-        };
-        match self {
-            Family::Ipv4 => IpAddr::V4(Ipv4Addr::new(10, 9, 0, host)),
-            Family::Ipv6 => IpAddr::V6(Ipv6Addr::new(0xfd00, 9, 0, 0, 0, 0, 0, host as u16)),
-        }
+/// 10.9.0.0/24 and fd00:9::/64: host 1 is the client, host 2 the server.
+const fn address(family: Family, side: Side) -> IpAddr {
+    let host = match side {
+        Side::Client => 1,
+        Side::Server => 2,
+    };
+    match family {
+        Family::Ipv4 => IpAddr::V4(Ipv4Addr::new(10, 9, 0, host)),
+        Family::Ipv6 => IpAddr::V6(Ipv6Addr::new(0xfd00, 9, 0, 0, 0, 0, 0, host as u16)),
     }
 }
 
 const LOOPBACK: &str = "lo";
-/// The interface of either host where there is no cable.
+/// Name of either host's interface where a TAP device replaces the link.
 const TAP_INTERFACE: &str = "tap0";
+/// Frames.
 const TAP_QUEUE: u32 = 20_000;

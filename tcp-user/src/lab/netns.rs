@@ -1,7 +1,7 @@
-//! Network namespaces that live as long as the value that holds them.
+//! Network namespaces that live as long as the value that owns them.
 //!
-//! A namespace is held by a file descriptor only, never by a bind mount: when the process ends, however it ends, the
-//! kernel takes the namespace away and the interfaces in it.
+//! A namespace is held by a file descriptor only, never by a bind mount. When the process ends, however it ends, the
+//! kernel removes the namespace and its interfaces.
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -13,14 +13,14 @@ use nix::sched::{CloneFlags, setns, unshare};
 
 use super::LabError;
 
-/// A network namespace of its own, gone when dropped and its last socket closed.
+/// A network namespace, removed when this value is dropped and the last socket inside it is closed.
 #[derive(Debug)]
 pub struct Namespace {
     handle: OwnedFd,
 }
 
 impl Namespace {
-    /// Makes an empty namespace. The calling thread stays where it is.
+    /// Creates an empty namespace. The calling thread stays in its own.
     pub fn new() -> Result<Namespace, LabError> {
         on_new_thread(|| {
             unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| cannot_create(errno.into()))?;
@@ -30,8 +30,8 @@ impl Namespace {
         })?
     }
 
-    /// Runs `work` on a thread inside the namespace and waits for it. Sockets made there stay there, and may be
-    /// handed out and used from any thread. A panic of `work` continues in the caller.
+    /// Runs `work` on a thread inside the namespace and waits for it. Sockets created there stay in the namespace
+    /// and can be used from any thread. A panic of `work` continues in the caller.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, LabError> {
         on_new_thread(|| {
             setns(self, CloneFlags::CLONE_NEWNET).map_err(|errno| {
@@ -50,7 +50,7 @@ impl AsFd for Namespace {
     }
 }
 
-/// Namespaces belong to threads: a thread that dies after the work leaves the caller's own namespace untouched.
+/// A namespace belongs to a thread: a new thread leaves the caller's own namespace unchanged.
 fn on_new_thread<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, LabError> {
     thread::scope(|scope| {
         let worker =

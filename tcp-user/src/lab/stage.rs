@@ -1,4 +1,4 @@
-//! What the scenarios are made of: opening, closing, losing segments, waiting for a state.
+//! The operations of scenarios: opening, closing, dropping segments, waiting for a state.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr};
@@ -10,56 +10,56 @@ use tcp_common::State;
 use super::deadline::{LIMIT, wait_until};
 use super::{Family, Lab, LabError, Side};
 
-/// Where one scenario is performed: the lab, the family, and the server's port that is this scenario's own.
+/// Where one scenario runs: the lab, the family, and the scenario's server port.
 pub(super) struct Stage<'lab> {
     pub(super) lab: &'lab Lab,
     pub(super) family: Family,
     pub(super) port: u16,
 }
 
-/// Both ends of an open connection.
-pub(super) struct Ends {
+/// The two sockets of an open connection.
+pub(super) struct OpenConnection {
     pub(super) client: Socket,
     pub(super) server: Socket,
-    pub(super) flow: Flow,
+    pub(super) addresses: Addresses,
 }
 
 /// The addresses of a connection.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Flow {
+pub(super) struct Addresses {
     pub(super) client: SocketAddr,
     pub(super) server: SocketAddr,
 }
 
 impl Stage<'_> {
-    /// A connection on which a question and an answer have passed, so that nothing of the handshake is pending.
-    pub(super) fn open(&self) -> Result<Ends, LabError> {
+    /// Opens a connection and exchanges a request and a response, so that no segment of the handshake is pending.
+    pub(super) fn open(&self) -> Result<OpenConnection, LabError> {
         self.open_to(&self.listener()?, self.client_socket(0)?)
     }
 
-    /// The same with a listener and a client socket at hand.
-    pub(super) fn open_to(&self, listener: &Socket, client: Socket) -> Result<Ends, LabError> {
+    /// Opens a connection from `client` to `listener`, as [`Stage::open`] does.
+    pub(super) fn open_to(&self, listener: &Socket, client: Socket) -> Result<OpenConnection, LabError> {
         client.connect(&listener.local_addr().map_err(failed)?).map_err(LabError::system("connect"))?;
         let (server, _) = listener.accept().map_err(LabError::system("accept a connection"))?;
         set_limits(&server)?;
-        let flow = Flow { client: local_addr(&client)?, server: local_addr(&server)? };
-        let ends = Ends { client, server, flow };
-        ends.send(Side::Client, b"question")?;
-        ends.receive(Side::Server, b"question")?;
-        ends.send(Side::Server, b"answer")?;
-        ends.receive(Side::Client, b"answer")?;
-        Ok(ends)
+        let addresses = Addresses { client: local_addr(&client)?, server: local_addr(&server)? };
+        let connection = OpenConnection { client, server, addresses };
+        connection.send(Side::Client, b"question")?;
+        connection.receive(Side::Server, b"question")?;
+        connection.send(Side::Server, b"answer")?;
+        connection.receive(Side::Client, b"answer")?;
+        Ok(connection)
     }
 
-    /// A listening socket of the server.
+    /// Opens a listening socket on the server.
     pub(super) fn listener(&self) -> Result<Socket, LabError> {
         let socket = self.server_socket()?;
         socket.listen(BACKLOG).map_err(LabError::system("listen"))?;
         Ok(socket)
     }
 
-    /// A socket of the server that has the scenario's port but does not listen. If a predecessor still has the port
-    /// (the same scenario again, its sockets kept), any other one does.
+    /// Opens a socket on the server, bound to the scenario's port but not listening. If the port is in use by an
+    /// earlier run whose sockets are kept, the kernel chooses another port.
     pub(super) fn server_socket(&self) -> Result<Socket, LabError> {
         let socket = self.socket(Side::Server)?;
         match self.bind(&socket, Side::Server, self.port) {
@@ -70,15 +70,15 @@ impl Stage<'_> {
         Ok(socket)
     }
 
-    /// A socket of the client, bound to `port` (0: any), not yet connected.
+    /// Opens an unconnected socket on the client, bound to `port` (0: any).
     pub(super) fn client_socket(&self, port: u16) -> Result<Socket, LabError> {
         let socket = self.socket(Side::Client)?;
         self.bind(&socket, Side::Client, port).map_err(LabError::system("bind the client's port"))?;
         Ok(socket)
     }
 
-    /// Sends the SYN and does not wait for what comes of it.
-    pub(super) fn begin_connect(&self, client: &Socket, server: &Socket) -> Result<Flow, LabError> {
+    /// Sends the SYN without waiting for an answer.
+    pub(super) fn begin_connect(&self, client: &Socket, server: &Socket) -> Result<Addresses, LabError> {
         client.set_nonblocking(true).map_err(failed)?;
         match client.connect(&server.local_addr().map_err(failed)?) {
             Err(error) if error.raw_os_error() != Some(EINPROGRESS) => {
@@ -86,13 +86,13 @@ impl Stage<'_> {
             }
             _ => {}
         }
-        Ok(Flow { client: local_addr(client)?, server: local_addr(server)? })
+        Ok(Addresses { client: local_addr(client)?, server: local_addr(server)? })
     }
 
-    /// Waits until the kernel has this end in this state.
-    pub(super) fn wait(&self, flow: Flow, side: Side, wanted: State) -> Result<(), LabError> {
+    /// Waits until the socket of this end is in this state.
+    pub(super) fn wait(&self, addresses: Addresses, side: Side, wanted: State) -> Result<(), LabError> {
         wait_until(|| {
-            let state = self.state(flow, side)?;
+            let state = self.state(addresses, side)?;
             Ok(if state == wanted {
                 Ok(())
             } else {
@@ -101,21 +101,21 @@ impl Stage<'_> {
         })
     }
 
-    /// Waits until this end's filter has swallowed a segment.
-    pub(super) fn wait_for_loss(&self, flow: Flow, side: Side) -> Result<(), LabError> {
-        let (local, remote) = flow.seen_from(side);
+    /// Waits until this end's filter has dropped a segment.
+    pub(super) fn wait_for_drop(&self, addresses: Addresses, side: Side) -> Result<(), LabError> {
+        let (local, remote) = addresses.seen_from(side);
         wait_until(|| {
             let drops = self.lab.host(side).socket(local, remote)?.map_or(0, |socket| socket.drops);
             Ok(if drops > 0 {
                 Ok(())
             } else {
-                Err((format!("a segment lost before {side}"), "none was".to_owned()))
+                Err((format!("a segment dropped at the {side}"), "none".to_owned()))
             })
         })
     }
 
-    fn state(&self, flow: Flow, side: Side) -> Result<State, LabError> {
-        let (local, remote) = flow.seen_from(side);
+    fn state(&self, addresses: Addresses, side: Side) -> Result<State, LabError> {
+        let (local, remote) = addresses.seen_from(side);
         self.lab.host(side).state(local, remote)
     }
 
@@ -139,13 +139,13 @@ impl Stage<'_> {
     }
 }
 
-impl Ends {
-    /// Sends data.
+impl OpenConnection {
+    /// Sends `data` from this end.
     pub(super) fn send(&self, side: Side, data: &[u8]) -> Result<(), LabError> {
         self.socket(side).write_all(data).map_err(LabError::system("send"))
     }
 
-    /// Waits for exactly these data.
+    /// Waits until this end has received exactly `expected`.
     pub(super) fn receive(&self, side: Side, expected: &[u8]) -> Result<(), LabError> {
         let mut data = vec![0; expected.len()];
         self.socket(side).read_exact(&mut data).map_err(LabError::system("receive"))?;
@@ -155,32 +155,32 @@ impl Ends {
         Err(LabError::system("receive what was sent")(io::ErrorKind::InvalidData.into()))
     }
 
-    /// Sends the FIN; the socket stays open for reading.
+    /// Sends a FIN from this end. The socket stays open for reading.
     pub(super) fn finish(&self, side: Side) -> Result<(), LabError> {
-        self.socket(side).shutdown(Shutdown::Write).map_err(LabError::system("shut a connection down"))
+        self.socket(side).shutdown(Shutdown::Write).map_err(LabError::system("shut down a connection"))
     }
 
-    /// Reads up to the peer's FIN.
+    /// Reads at this end up to the peer's FIN.
     pub(super) fn read_to_end(&self, side: Side) -> Result<(), LabError> {
         self.socket(side).read_to_end(&mut Vec::new()).map(drop).map_err(LabError::system("receive"))
     }
 
-    /// Sends an ACK that the kernel has put off.
+    /// Sends an ACK that the kernel has delayed at this end.
     pub(super) fn acknowledge(&self, side: Side) -> Result<(), LabError> {
         self.socket(side).set_tcp_quickack(true).map_err(failed)
     }
 
-    /// From now on, what arrives at this end is seen on the wire but lost before TCP gets it.
-    pub(super) fn lose_arrivals(&self, side: Side) -> Result<(), LabError> {
-        lose_arrivals(self.socket(side))
+    /// Drops every segment that arrives at this end, after it was seen on the wire and before TCP receives it.
+    pub(super) fn drop_arrivals(&self, side: Side) -> Result<(), LabError> {
+        drop_arrivals(self.socket(side))
     }
 
-    /// Ends the loss.
-    pub(super) fn heal(&self, side: Side) -> Result<(), LabError> {
+    /// Stops dropping segments at this end.
+    pub(super) fn keep_arrivals(&self, side: Side) -> Result<(), LabError> {
         self.socket(side).detach_filter().map_err(LabError::system("detach a socket filter"))
     }
 
-    /// The socket on this side.
+    /// The socket of this end.
     pub(super) fn socket(&self, side: Side) -> &Socket {
         match side {
             Side::Client => &self.client,
@@ -188,7 +188,7 @@ impl Ends {
         }
     }
 
-    /// The two sockets, the one on `side` first.
+    /// Both sockets, the one of this end first.
     pub(super) fn split(self, side: Side) -> (Socket, Socket) {
         match side {
             Side::Client => (self.client, self.server),
@@ -197,7 +197,7 @@ impl Ends {
     }
 }
 
-impl Flow {
+impl Addresses {
     fn seen_from(self, side: Side) -> (SocketAddr, SocketAddr) {
         match side {
             Side::Client => (self.client, self.server),
@@ -206,13 +206,12 @@ impl Flow {
     }
 }
 
-/// Attaches a classic BPF filter that accepts nothing. It runs in `tcp_v4_rcv` and `tcp_v6_rcv`, after every hook of
-/// the network layer (XDP, TC, netfilter) and before TCP: the segment was on the wire, the end never got it. On a
-/// listener it also covers the connections that are not yet established.
-pub(super) fn lose_arrivals(socket: &Socket) -> Result<(), LabError> {
+/// Attaches a classic BPF filter that drops every segment. It runs in `tcp_v4_rcv` and `tcp_v6_rcv`, after XDP, TC and
+/// netfilter and before TCP. On a listener it also covers connections that are not yet established.
+pub(super) fn drop_arrivals(socket: &Socket) -> Result<(), LabError> {
     const BPF_RET_K: u16 = 0x06;
-    let accept_no_octet = SockFilter::new(BPF_RET_K, 0, 0, 0);
-    socket.attach_filter(&[accept_no_octet]).map_err(LabError::system("attach a socket filter"))
+    let accept_no_byte = SockFilter::new(BPF_RET_K, 0, 0, 0);
+    socket.attach_filter(&[accept_no_byte]).map_err(LabError::system("attach a socket filter"))
 }
 
 fn set_limits(socket: &Socket) -> Result<(), LabError> {

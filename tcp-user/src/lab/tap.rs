@@ -1,4 +1,4 @@
-//! A TAP device: an Ethernet interface whose cable is a file. Whoever has the file is the network.
+//! TAP devices: Ethernet interfaces whose frames are read from and written to a file.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
@@ -9,13 +9,13 @@ use nix::libc;
 
 use super::LabError;
 
-/// The far end of the cable of a TAP interface. The interface goes away with it.
+/// The network side of a TAP interface. Dropping it removes the interface.
 #[derive(Debug)]
 pub struct Tap(File);
 
 impl Tap {
-    /// Makes an interface of this name in the calling thread's namespace. Frames come as the kernel would give them to
-    /// hardware without offloads: no larger than the MTU, checksums complete.
+    /// Creates an interface of this name in the calling thread's namespace. Frames look as on hardware without
+    /// offloads: no larger than the MTU, with complete checksums.
     pub fn create(name: &str) -> Result<Tap, LabError> {
         let file = OpenOptions::new()
             .read(true)
@@ -37,7 +37,7 @@ impl Tap {
         Ok(Tap(file))
     }
 
-    /// The next frame that the host has sent; `None` while there is none.
+    /// Reads the next frame that the host has sent. Returns its length, or `None` if there is no frame.
     pub fn receive(&self, frame: &mut [u8]) -> io::Result<Option<usize>> {
         match (&self.0).read(frame) {
             Ok(length) => Ok(Some(length)),
@@ -46,7 +46,7 @@ impl Tap {
         }
     }
 
-    /// Hands a frame to the host. Its kernel has dealt with it when this returns.
+    /// Delivers a frame to the host. The kernel has processed it when this returns.
     pub fn send(&self, frame: &[u8]) -> io::Result<()> {
         (&self.0).write(frame).map(drop)
     }

@@ -22,7 +22,7 @@ fn main() -> Result<()> {
         std::thread::sleep(Duration::from_millis(20));
     }
     let mut played = Vec::new();
-    for family in Family::ALL {
+    for &family in Family::ALL {
         for play in Scenario::perform_all(&lab, family) {
             played.push(play?);
         }

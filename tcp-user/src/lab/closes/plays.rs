@@ -1,4 +1,4 @@
-//! The stories: what each end does, in order.
+//! The steps of each scenario: what each end does, in order.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -6,32 +6,32 @@ use std::time::{Duration, Instant};
 use nix::libc::{ECONNREFUSED, MSG_MORE};
 use tcp_common::State;
 
-use super::super::stage::{Ends, Flow, Stage, lose_arrivals};
+use super::super::stage::{Addresses, OpenConnection, Stage, drop_arrivals};
 use super::super::{LabError, Side};
 use super::Scene;
 
 pub(super) fn live(stage: &Stage<'_>) -> Result<Scene, LabError> {
-    let Ends { client, server, flow } = stage.open()?;
-    Scene::keeping(flow, [client, server])
+    let OpenConnection { client, server, addresses } = stage.open()?;
+    Scene::keeping(addresses, [client, server])
 }
 
 pub(super) fn four_segments(stage: &Stage<'_>, closer: Side) -> Result<Scene, LabError> {
-    let ends = stage.open()?;
-    close_in_four(stage, &ends, closer)?;
-    Scene::over(ends.flow)
+    let connection = stage.open()?;
+    close_in_four(stage, &connection, closer)?;
+    Scene::over(connection.addresses)
 }
 
 pub(super) fn three_segments(stage: &Stage<'_>, closer: Side) -> Result<Scene, LabError> {
     for _ in 0..ATTEMPTS {
-        let ends = stage.open()?;
+        let connection = stage.open()?;
         let begun = Instant::now();
-        ends.finish(closer)?;
-        ends.read_to_end(closer.peer())?;
-        ends.finish(closer.peer())?;
-        // After the FIN the receiver puts its ACK off, so a close that came soon enough carried it.
+        connection.finish(closer)?;
+        connection.read_to_end(closer.peer())?;
+        connection.finish(closer.peer())?;
+        // The receiver of a FIN delays its ACK, so the FIN of a close that follows soon enough carries it.
         if begun.elapsed() < SHORTEST_DELAYED_ACK / 2 {
-            ends.read_to_end(closer)?;
-            return Scene::over(ends.flow);
+            connection.read_to_end(closer)?;
+            return Scene::over(connection.addresses);
         }
     }
     Err(LabError::Timeout {
@@ -42,108 +42,108 @@ pub(super) fn three_segments(stage: &Stage<'_>, closer: Side) -> Result<Scene, L
 }
 
 pub(super) fn data_on_fin(stage: &Stage<'_>) -> Result<Scene, LabError> {
-    let ends = stage.open()?;
-    // MSG_MORE holds the data back until the FIN joins them.
-    ends.client.send_with_flags(b"farewell", MSG_MORE).map_err(LabError::system("send"))?;
-    close_in_four(stage, &ends, Side::Client)?;
-    Scene::over(ends.flow)
+    let connection = stage.open()?;
+    // MSG_MORE holds the data back until the FIN is sent with it.
+    connection.client.send_with_flags(b"farewell", MSG_MORE).map_err(LabError::system("send"))?;
+    close_in_four(stage, &connection, Side::Client)?;
+    Scene::over(connection.addresses)
 }
 
 pub(super) fn half_close(stage: &Stage<'_>) -> Result<Scene, LabError> {
-    let ends = stage.open()?;
-    ends.finish(Side::Client)?;
-    ends.read_to_end(Side::Server)?;
+    let connection = stage.open()?;
+    connection.finish(Side::Client)?;
+    connection.read_to_end(Side::Server)?;
     for part in [b"the rest", b"and more"] {
-        ends.send(Side::Server, part)?;
-        ends.receive(Side::Client, part)?;
+        connection.send(Side::Server, part)?;
+        connection.receive(Side::Client, part)?;
     }
-    ends.finish(Side::Server)?;
-    ends.read_to_end(Side::Client)?;
-    Scene::over(ends.flow)
+    connection.finish(Side::Server)?;
+    connection.read_to_end(Side::Client)?;
+    Scene::over(connection.addresses)
 }
 
-/// Both FINs are on the wire before either is received; the retransmissions, 200 ms later, complete the close.
+/// Both FINs are sent before either is received. The retransmissions, 200 ms later, complete the close.
 pub(super) fn simultaneous(stage: &Stage<'_>) -> Result<Scene, LabError> {
-    let ends = stage.open()?;
-    ends.lose_arrivals(Side::Client)?;
-    ends.lose_arrivals(Side::Server)?;
-    ends.finish(Side::Client)?;
-    ends.finish(Side::Server)?;
-    stage.wait_for_loss(ends.flow, Side::Client)?;
-    stage.wait_for_loss(ends.flow, Side::Server)?;
-    ends.heal(Side::Client)?;
-    ends.heal(Side::Server)?;
-    stage.wait(ends.flow, Side::Client, State::TimeWait)?;
-    stage.wait(ends.flow, Side::Server, State::TimeWait)?;
-    Scene::over(ends.flow)
+    let connection = stage.open()?;
+    connection.drop_arrivals(Side::Client)?;
+    connection.drop_arrivals(Side::Server)?;
+    connection.finish(Side::Client)?;
+    connection.finish(Side::Server)?;
+    stage.wait_for_drop(connection.addresses, Side::Client)?;
+    stage.wait_for_drop(connection.addresses, Side::Server)?;
+    connection.keep_arrivals(Side::Client)?;
+    connection.keep_arrivals(Side::Server)?;
+    stage.wait(connection.addresses, Side::Client, State::TimeWait)?;
+    stage.wait(connection.addresses, Side::Server, State::TimeWait)?;
+    Scene::over(connection.addresses)
 }
 
 pub(super) fn lost_last_ack(stage: &Stage<'_>) -> Result<Scene, LabError> {
-    let ends = stage.open()?;
-    ends.finish(Side::Client)?;
-    ends.read_to_end(Side::Server)?;
-    ends.acknowledge(Side::Server)?;
-    stage.wait(ends.flow, Side::Client, State::FinWait2)?;
-    ends.lose_arrivals(Side::Server)?;
-    ends.finish(Side::Server)?;
-    stage.wait_for_loss(ends.flow, Side::Server)?;
-    ends.heal(Side::Server)?;
-    stage.wait(ends.flow, Side::Server, State::Closed)?;
-    Scene::over(ends.flow)
+    let connection = stage.open()?;
+    connection.finish(Side::Client)?;
+    connection.read_to_end(Side::Server)?;
+    connection.acknowledge(Side::Server)?;
+    stage.wait(connection.addresses, Side::Client, State::FinWait2)?;
+    connection.drop_arrivals(Side::Server)?;
+    connection.finish(Side::Server)?;
+    stage.wait_for_drop(connection.addresses, Side::Server)?;
+    connection.keep_arrivals(Side::Server)?;
+    stage.wait(connection.addresses, Side::Server, State::Closed)?;
+    Scene::over(connection.addresses)
 }
 
 pub(super) fn close_wait_leak(stage: &Stage<'_>) -> Result<Scene, LabError> {
-    let ends = stage.open()?;
-    let flow = ends.flow;
-    let (client, server) = ends.split(Side::Client);
+    let connection = stage.open()?;
+    let addresses = connection.addresses;
+    let (client, server) = connection.split(Side::Client);
     drop(client);
-    Scene::keeping(flow, [server])
+    Scene::keeping(addresses, [server])
 }
 
 pub(super) fn rst_abort(stage: &Stage<'_>) -> Result<Scene, LabError> {
-    let ends = stage.open()?;
-    let flow = ends.flow;
-    ends.client.set_linger(Some(Duration::ZERO)).map_err(LabError::system("set SO_LINGER"))?;
-    let (client, server) = ends.split(Side::Client);
+    let connection = stage.open()?;
+    let addresses = connection.addresses;
+    connection.client.set_linger(Some(Duration::ZERO)).map_err(LabError::system("set SO_LINGER"))?;
+    let (client, server) = connection.split(Side::Client);
     drop(client);
-    stage.wait(flow, Side::Server, State::Closed)?;
+    stage.wait(addresses, Side::Server, State::Closed)?;
     drop(server);
-    Scene::over(flow)
+    Scene::over(addresses)
 }
 
 pub(super) fn rst_unread_data(stage: &Stage<'_>) -> Result<Scene, LabError> {
-    let ends = stage.open()?;
-    let flow = ends.flow;
-    ends.send(Side::Client, b"nobody will read this")?;
-    ends.finish(Side::Client)?;
-    stage.wait(flow, Side::Server, State::CloseWait)?;
-    let (server, client) = ends.split(Side::Server);
+    let connection = stage.open()?;
+    let addresses = connection.addresses;
+    connection.send(Side::Client, b"never read")?;
+    connection.finish(Side::Client)?;
+    stage.wait(addresses, Side::Server, State::CloseWait)?;
+    let (server, client) = connection.split(Side::Server);
     drop(server);
-    stage.wait(flow, Side::Client, State::Closed)?;
+    stage.wait(addresses, Side::Client, State::Closed)?;
     drop(client);
-    Scene::over(flow)
+    Scene::over(addresses)
 }
 
-pub(super) fn rst_nobody_reads(stage: &Stage<'_>) -> Result<Scene, LabError> {
-    let ends = stage.open()?;
-    let flow = ends.flow;
-    let (client, server) = ends.split(Side::Client);
+pub(super) fn rst_data_after_close(stage: &Stage<'_>) -> Result<Scene, LabError> {
+    let connection = stage.open()?;
+    let addresses = connection.addresses;
+    let (client, server) = connection.split(Side::Client);
     drop(client);
-    stage.wait(flow, Side::Client, State::FinWait2)?;
-    server.send(b"are you there?").map_err(LabError::system("send"))?;
-    stage.wait(flow, Side::Server, State::Closed)?;
+    stage.wait(addresses, Side::Client, State::FinWait2)?;
+    server.send(b"data to closed").map_err(LabError::system("send"))?;
+    stage.wait(addresses, Side::Server, State::Closed)?;
     drop(server);
-    Scene::over(flow)
+    Scene::over(addresses)
 }
 
 pub(super) fn refused(stage: &Stage<'_>) -> Result<Scene, LabError> {
-    // Bound, so that nobody else listens there, but not listening.
+    // Bound, so that no other socket listens on the port, but not listening.
     let server = stage.server_socket()?;
     let client = stage.client_socket(0)?;
-    let flow = stage.begin_connect(&client, &server)?;
-    stage.wait(flow, Side::Client, State::Closed)?;
+    let addresses = stage.begin_connect(&client, &server)?;
+    stage.wait(addresses, Side::Client, State::Closed)?;
     match client.take_error() {
-        Ok(Some(error)) if error.raw_os_error() == Some(ECONNREFUSED) => Scene::over(flow),
+        Ok(Some(error)) if error.raw_os_error() == Some(ECONNREFUSED) => Scene::over(addresses),
         Ok(other) => Err(LabError::System {
             action: "be refused",
             source: other.unwrap_or_else(|| io::ErrorKind::InvalidData.into()),
@@ -154,44 +154,45 @@ pub(super) fn refused(stage: &Stage<'_>) -> Result<Scene, LabError> {
 
 pub(super) fn syn_unanswered(stage: &Stage<'_>) -> Result<Scene, LabError> {
     let server = stage.listener()?;
-    lose_arrivals(&server)?;
+    drop_arrivals(&server)?;
     let client = stage.client_socket(0)?;
-    let flow = stage.begin_connect(&client, &server)?;
-    Scene::keeping(flow, [client, server])
+    let addresses = stage.begin_connect(&client, &server)?;
+    Scene::keeping(addresses, [client, server])
 }
 
-/// The SYN-ACK is lost and comes again after a second, when the client's socket has gone.
+/// The SYN-ACK is dropped. Its retransmission, a second later, finds no client socket.
 pub(super) fn syn_abort(stage: &Stage<'_>) -> Result<Scene, LabError> {
     let server = stage.listener()?;
     let client = stage.client_socket(0)?;
-    lose_arrivals(&client)?;
-    let flow = stage.begin_connect(&client, &server)?;
-    stage.wait(flow, Side::Server, State::SynReceived)?;
+    drop_arrivals(&client)?;
+    let addresses = stage.begin_connect(&client, &server)?;
+    stage.wait(addresses, Side::Server, State::SynReceived)?;
     drop(client);
-    stage.wait(flow, Side::Server, State::Closed)?;
-    Scene::over(flow)
+    stage.wait(addresses, Side::Server, State::Closed)?;
+    Scene::over(addresses)
 }
 
 pub(super) fn time_wait_reuse(stage: &Stage<'_>) -> Result<Scene, LabError> {
     let listener = stage.listener()?;
     let first = stage.open_to(&listener, stage.client_socket(0)?)?;
-    let Flow { client, .. } = first.flow;
+    let Addresses { client, .. } = first.addresses;
     close_in_four(stage, &first, Side::Server)?;
-    stage.wait(first.flow, Side::Server, State::TimeWait)?;
-    stage.wait(first.flow, Side::Client, State::Closed)?;
+    stage.wait(first.addresses, Side::Server, State::TimeWait)?;
+    stage.wait(first.addresses, Side::Client, State::Closed)?;
     drop(first);
-    let Ends { client, server, flow } = stage.open_to(&listener, stage.client_socket(client.port())?)?;
-    Scene::keeping(flow, [client, server])
+    let OpenConnection { client, server, addresses } =
+        stage.open_to(&listener, stage.client_socket(client.port())?)?;
+    Scene::keeping(addresses, [client, server])
 }
 
-/// FIN, ACK, FIN, ACK: the second FIN is sent only when the first closer has the ACK of its own.
-fn close_in_four(stage: &Stage<'_>, ends: &Ends, closer: Side) -> Result<(), LabError> {
-    ends.finish(closer)?;
-    ends.read_to_end(closer.peer())?;
-    ends.acknowledge(closer.peer())?;
-    stage.wait(ends.flow, closer, State::FinWait2)?;
-    ends.finish(closer.peer())?;
-    ends.read_to_end(closer)
+/// Closes by FIN, ACK, FIN, ACK: the second FIN is sent only when the first one has been acknowledged.
+fn close_in_four(stage: &Stage<'_>, connection: &OpenConnection, closer: Side) -> Result<(), LabError> {
+    connection.finish(closer)?;
+    connection.read_to_end(closer.peer())?;
+    connection.acknowledge(closer.peer())?;
+    stage.wait(connection.addresses, closer, State::FinWait2)?;
+    connection.finish(closer.peer())?;
+    connection.read_to_end(closer)
 }
 
 const ATTEMPTS: usize = 10;

@@ -1,15 +1,15 @@
-//! The table of the scenarios.
+//! The table of scenarios.
 
 use tcp_common::State;
 
 use super::super::Side;
 use super::{Scenario, plays};
 
-/// Every scenario, the ordinary ones first.
+/// Every scenario, the common ones first.
 pub static SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "live",
-        summary: "an open connection, nobody closes",
+        summary: "an open connection; neither end closes",
         kind: "open",
         closer: "none",
         aborter: None,
@@ -64,7 +64,7 @@ pub static SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "data_on_fin",
-        summary: "the client's last data and its FIN are one segment",
+        summary: "the client sends its last data and its FIN in one segment",
         kind: "fin_4seg",
         closer: "client",
         aborter: None,
@@ -75,7 +75,7 @@ pub static SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "half_close",
-        summary: "the client closes its half; the server goes on sending, then closes",
+        summary: "the client closes its direction; the server sends more data, then closes",
         kind: "half_close",
         closer: "client",
         aborter: None,
@@ -86,7 +86,7 @@ pub static SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "simultaneous",
-        summary: "both close at once, neither having seen the other's FIN",
+        summary: "both ends close before either receives the other's FIN",
         kind: "simultaneous",
         closer: "both",
         aborter: None,
@@ -97,7 +97,7 @@ pub static SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "lost_last_ack",
-        summary: "the last ACK is lost; the server's FIN comes again and 2MSL starts anew",
+        summary: "the last ACK is lost; the server resends its FIN and TIME-WAIT restarts",
         kind: "fin_4seg",
         closer: "client",
         aborter: None,
@@ -108,7 +108,7 @@ pub static SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "close_wait_leak",
-        summary: "the client closes; the server forgets to",
+        summary: "the client closes; the server does not",
         kind: "open",
         closer: "client",
         aborter: None,
@@ -130,7 +130,7 @@ pub static SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "rst_unread_data",
-        summary: "the client closes; the server closes without having read everything: RST",
+        summary: "the client closes; the server closes with unread data and sends a RST",
         kind: "rst_after_fin",
         closer: "client",
         aborter: Some(Side::Server),
@@ -140,19 +140,19 @@ pub static SCENARIOS: &[Scenario] = &[
         play: plays::rst_unread_data,
     },
     Scenario {
-        name: "rst_nobody_reads",
-        summary: "the client closes and goes; the server goes on sending: RST",
+        name: "rst_data_after_close",
+        summary: "the client closes its socket; data from the server is answered by a RST",
         kind: "rst_after_fin",
         closer: "client",
         aborter: Some(Side::Client),
         client: State::Closed,
         server: State::Closed,
         incarnation: 1,
-        play: plays::rst_nobody_reads,
+        play: plays::rst_data_after_close,
     },
     Scenario {
         name: "refused",
-        summary: "nobody listens on the port",
+        summary: "no socket listens on the port",
         kind: "refused",
         closer: "none",
         aborter: Some(Side::Server),
@@ -163,7 +163,7 @@ pub static SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "syn_unanswered",
-        summary: "the SYN gets no answer",
+        summary: "the SYN is not answered",
         kind: "open",
         closer: "none",
         aborter: None,
@@ -174,7 +174,7 @@ pub static SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "syn_abort",
-        summary: "the client gives up before the handshake is complete and resets the late answer",
+        summary: "the client aborts the open; the late SYN-ACK is answered by a RST",
         kind: "syn_abort",
         closer: "none",
         aborter: Some(Side::Client),
@@ -185,7 +185,7 @@ pub static SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "time_wait_reuse",
-        summary: "the client opens the same 4-tuple again while the server holds it in TIME-WAIT",
+        summary: "the client reuses a 4-tuple that is in TIME-WAIT at the server",
         kind: "open",
         closer: "none",
         aborter: None,
