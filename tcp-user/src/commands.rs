@@ -11,16 +11,19 @@ use anyhow::{Context as _, Result};
 use comfy_table::{ContentArrangement, Table, presets};
 use tokio::runtime::Runtime;
 
+use crate::agent;
 use crate::agent::privileges::PrivilegeError;
 use crate::api::client::{self, NotReachable};
 use crate::api::{Stats, Status};
 use crate::cli::{self, Command, ConfigError, Report, ReportArgs, RunArgs, RunOptions, UsageError};
+#[cfg(feature = "lab")]
+use crate::demo;
 use crate::filter::FilterError;
 use crate::kernel::{AttachError, Ingress, KernelError};
+#[cfg(feature = "lab")]
 use crate::lab::LabError;
 use crate::replay::ReplayError;
 use crate::sockets::SocketsError;
-use crate::{agent, demo};
 
 /// Runs the command. The exit code is the design's: 0 fine, 1 nothing found or a difference, 2 usage, 3 agent not
 /// reachable, 4 not permitted or not supported here.
@@ -34,6 +37,7 @@ pub fn execute(command: Command) -> Result<ExitCode> {
         Command::Status(args) => wait_for(status(&args)),
         Command::Audit(args) => wait_for(audit::run(&args)),
         Command::Replay(args) => replay::run(&args),
+        #[cfg(feature = "lab")]
         Command::Demo(args) => wait_for(demo::run(args.ingress.into())),
         Command::Completions { shell } => {
             cli::completions(shell, &mut io::stdout().lock())?;
@@ -72,6 +76,14 @@ pub fn exit_code(error: &anyhow::Error) -> ExitCode {
         if cause.is::<NotReachable>() {
             return ExitCode::from(3);
         }
+        #[cfg(feature = "lab")]
+        if cause.is::<LabError>() {
+            return ExitCode::from(4);
+        }
+        #[cfg(feature = "lab")]
+        if cause.is::<demo::Interrupted>() {
+            return ExitCode::from(130);
+        }
         let denied = |io: &io::Error| io.kind() == io::ErrorKind::PermissionDenied;
         if let Some(ConfigError::Unreadable { source, .. }) = cause.downcast_ref()
             && denied(source)
@@ -83,7 +95,6 @@ pub fn exit_code(error: &anyhow::Error) -> ExitCode {
         }
         if cause.is::<KernelError>()
             || cause.is::<AttachError>()
-            || cause.is::<LabError>()
             || cause.is::<SocketsError>()
             || cause.is::<audit::OtherNamespace>()
             || cause.is::<PrivilegeError>()

@@ -11,9 +11,11 @@ pub mod audit;
 pub mod cli;
 pub mod clock;
 pub mod commands;
+#[cfg(feature = "lab")]
 pub mod demo;
 pub mod filter;
 pub mod kernel;
+#[cfg(feature = "lab")]
 pub mod lab;
 mod netlink;
 pub mod output;

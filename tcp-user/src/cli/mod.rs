@@ -82,6 +82,7 @@ pub enum Command {
     ///
     /// Works in network namespaces of its own and touches nothing else. Where the machine allows no BPF or no
     /// namespaces, it says which permission is missing.
+    #[cfg(feature = "lab")]
     Demo(DemoArgs),
 
     /// Print the completions for a shell.
@@ -257,6 +258,7 @@ impl ReplayArgs {
 }
 
 /// `finwait demo`.
+#[cfg(feature = "lab")]
 #[derive(Args, Debug)]
 pub struct DemoArgs {
     /// Which program sees incoming packets.

@@ -15,6 +15,7 @@ pub use cell::{duration, escape};
 pub use events::EventWriter;
 pub use list::ListWriter;
 pub use palette::Palette;
+#[cfg(feature = "lab")]
 pub(crate) use palette::state_style;
 
 use crate::view::words;
