@@ -8,11 +8,11 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Barrier, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use finwait::agent::interfaces::Names;
+use finwait::agent::interfaces::InterfaceNames;
 use finwait::agent::lock::lock;
 use finwait::agent::shared::Shared;
 use finwait::agent::totals::form_index;
-use finwait::agent::tracker::{BATCH, Mirror};
+use finwait::agent::tracker::{BATCH, Tracker};
 use finwait::kernel::{Kernel, LoadOptions, ProgramName};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
@@ -45,19 +45,19 @@ fn every_counter_agrees_after_a_churn() {
         table: Arc::clone(kernel.table()),
         kernel: Mutex::new(kernel),
         rules,
-        tally: Mutex::default(),
-        census: Mutex::default(),
+        totals: Mutex::default(),
+        gauges: Mutex::default(),
         unseen_changes: AtomicBool::default(),
-        names: Names::default(),
+        names: InterfaceNames::default(),
         watchers: broadcast::Sender::new(1),
     });
-    let mut mirror = Mirror::new(Arc::clone(&shared), events);
+    let mut tracker = Tracker::new(Arc::clone(&shared), events);
     let stop = AtomicBool::new(false);
     let (connections, sent) = std::thread::scope(|scope| {
         let agent = scope.spawn(|| {
             while !stop.load(Relaxed) {
-                while mirror.drain() == BATCH {}
-                mirror.sweep(Duration::from_millis(5));
+                while tracker.drain() == BATCH {}
+                tracker.sweep(Duration::from_millis(5));
                 std::thread::sleep(Duration::from_millis(2));
             }
         });
@@ -82,7 +82,7 @@ fn churn(shared: &Shared, seconds: u64) -> (u64, u64) {
         rounds += 1;
     }
     let connections = u64::from(rounds * 2 * FLOWS);
-    let all_closed = || lock(&shared.tally).closed.iter().flatten().sum::<u64>() >= connections;
+    let all_closed = || lock(&shared.totals).closed.iter().flatten().sum::<u64>() >= connections;
     until("every connection is over", all_closed);
     println!("{connections} connections, {sent} segments in {:?}", begun.elapsed());
     (connections, sent)
@@ -130,7 +130,7 @@ fn round(kernel: &MutexGuard<'_, Kernel>, shared: &Shared, number: u32) -> u64 {
         // The next stage's segments come after this one's.
         let deferred = kernel.counters().expect("counters").deferred;
         until("what was deferred is applied", || {
-            lock(&shared.tally).deferred.iter().sum::<u64>() == deferred
+            lock(&shared.totals).deferred.iter().sum::<u64>() == deferred
         });
     }
     sent
@@ -164,7 +164,7 @@ fn run(kernel: &Kernel, stage: &[Vec<Sent>; 2]) {
 
 fn check(shared: &Shared, connections: u64, sent: u64) {
     let counters = lock(&shared.kernel).counters().expect("counters");
-    let tally = lock(&shared.tally).clone();
+    let totals = lock(&shared.totals).clone();
     println!(
         "{} deferred, {} claims yielded, {:?} evicted, {:?} predicted",
         counters.deferred, counters.claims_yielded, counters.evicted, counters.predicted
@@ -173,19 +173,19 @@ fn check(shared: &Shared, connections: u64, sent: u64) {
     assert_eq!((counters.seen, counters.tracked), (sent, sent));
     assert_eq!(counters.ignored.iter().sum::<u64>(), 0);
     assert_eq!(counters.segments.iter().flatten().sum::<u64>() + counters.deferred, sent);
-    let [in_order, overtaken, dropped] = tally.deferred;
+    let [in_order, overtaken, dropped] = totals.deferred;
     println!("{in_order} of the deferred in order, {overtaken} overtaken");
     assert_eq!((in_order + overtaken, dropped), (counters.deferred, 0));
 
-    assert_eq!(tally.opened.iter().flatten().sum::<u64>(), connections, "opened");
-    assert_eq!(tally.closed.iter().flatten().sum::<u64>(), connections, "closed");
-    let simultaneous = tally.closed[form_index(Some(CloseKind::Simultaneous))].iter().sum::<u64>();
+    assert_eq!(totals.opened.iter().flatten().sum::<u64>(), connections, "opened");
+    assert_eq!(totals.closed.iter().flatten().sum::<u64>(), connections, "closed");
+    let simultaneous = totals.closed[form_index(Some(CloseKind::Simultaneous))].iter().sum::<u64>();
     assert_eq!(simultaneous, connections, "as it was played");
 
     // Every end is where it was before, so it has left each state as often as it came there.
     let [half_open, time_wait] = [counters.evicted[1], counters.evicted[2]];
     assert_eq!((half_open, time_wait), (0, 0));
-    let matrices = [counters.transitions, tally.transitions];
+    let matrices = [counters.transitions, totals.transitions];
     for state in State::ALL {
         let count = |edge: &dyn Fn(usize) -> (usize, usize)| -> u64 {
             let edges = (0..State::COUNT).map(edge);

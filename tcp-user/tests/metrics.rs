@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use finwait::agent::metrics::{Format, encode};
-use finwait::agent::totals::{Snapshot, Tally};
+use finwait::agent::totals::{Snapshot, Totals};
 use finwait::kernel::ProgramRuns;
 use tcp_common::State;
 use tcp_common::record::Counters;
@@ -24,13 +24,13 @@ fn busy() -> Snapshot {
         last
     });
     for (index, seconds) in [0.0005, 0.25, 2.0, 700.0].into_iter().enumerate() {
-        for histogram in [&snapshot.tally.handshake, &snapshot.tally.connection, &snapshot.tally.close] {
+        for histogram in [&snapshot.totals.handshake, &snapshot.totals.connection, &snapshot.totals.close] {
             histogram.observe(seconds);
         }
-        snapshot.tally.count_stay(index % 2 == 0, State::CloseWait, (seconds * 1e9) as u64);
+        snapshot.totals.observe_state_duration(index % 2 == 0, State::CloseWait, (seconds * 1e9) as u64);
         if index < 2 {
-            snapshot.tally.lateness.observe(seconds);
-            snapshot.tally.sweep_pause.observe(seconds);
+            snapshot.totals.lateness.observe(seconds);
+            snapshot.totals.sweep_pause.observe(seconds);
         }
     }
     snapshot
@@ -79,7 +79,7 @@ fn snapshot(mut next: impl FnMut() -> u64) -> Snapshot {
             causes: row(next),
             time_wait_restarted: next(),
         },
-        tally: Tally {
+        totals: Totals {
             opened: rows(next),
             closed: rows(next),
             resets: rows(next),
@@ -91,7 +91,7 @@ fn snapshot(mut next: impl FnMut() -> u64) -> Snapshot {
             audit_looks: next(),
             audit_repairs: row(next),
             audit_adopted: next(),
-            ..Tally::default()
+            ..Totals::default()
         },
         endpoints: rows(next),
         table_used: rows(next),

@@ -5,18 +5,18 @@ use std::io::{self, Write as _};
 use anyhow::{Context as _, Result};
 use comfy_table::{ContentArrangement, Table, presets};
 
-use super::interfaces::{Interface, Keeper};
+use super::interfaces::{Attachments, Interface};
 use super::{Options, load_programs, netdev};
 use crate::kernel::{AttachError, Ingress, Mode, describe_program, has_tcx};
 
 /// Loads the programs, since only the kernel can say that it takes them, lets go of them, and prints what would sit where.
 /// Fails as the agent would.
-pub(super) fn run(options: &Options, keeper: &Keeper, present: &[Interface]) -> Result<()> {
+pub(super) fn run(options: &Options, attachments: &Attachments, present: &[Interface]) -> Result<()> {
     drop(load_programs(options)?);
     let plans: Vec<_> = present
         .iter()
-        .filter(|interface| keeper.wants(interface))
-        .map(|interface| (interface, plan(interface, keeper.ingress_of(interface))))
+        .filter(|interface| attachments.is_selected(interface))
+        .map(|interface| (interface, plan(interface, attachments.ingress_of(interface))))
         .collect();
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);

@@ -95,11 +95,11 @@ async fn list(handle: &rtnetlink::Handle) -> Result<Vec<Interface>, rtnetlink::E
     Ok(interfaces)
 }
 
-/// Names of interfaces by their index, as they were last seen: a record may outlive its interface.
+/// InterfaceNames of interfaces by their index, as they were last seen: a record may outlive its interface.
 #[derive(Clone, Default)]
-pub struct Names(Arc<Mutex<BTreeMap<u32, String>>>);
+pub struct InterfaceNames(Arc<Mutex<BTreeMap<u32, String>>>);
 
-impl Names {
+impl InterfaceNames {
     /// Remembers what is there now.
     pub fn learn(&self, interfaces: &[Interface]) {
         let mut names = lock(&self.0);
@@ -115,20 +115,20 @@ impl Names {
 }
 
 /// Keeps programs on the interfaces that are to be watched.
-pub struct Keeper {
+pub struct Attachments {
     wanted: Vec<String>,
     ingress: Ingress,
     attached: BTreeMap<u32, Result<Attachment, String>>,
 }
 
-impl Keeper {
+impl Attachments {
     /// `wanted`: names, or none for every interface that is up.
-    pub fn new(wanted: Vec<String>, ingress: Ingress) -> Keeper {
-        Keeper { wanted, ingress, attached: BTreeMap::new() }
+    pub fn new(wanted: Vec<String>, ingress: Ingress) -> Attachments {
+        Attachments { wanted, ingress, attached: BTreeMap::new() }
     }
 
     /// Whether an interface is to be watched now.
-    pub fn wants(&self, interface: &Interface) -> bool {
+    pub fn is_selected(&self, interface: &Interface) -> bool {
         if self.wanted.is_empty() { interface.up } else { self.wanted.contains(&interface.name) }
     }
 
@@ -150,7 +150,7 @@ impl Keeper {
         self.attached.retain(|&index, _| interfaces.iter().any(|interface| interface.index == index));
         let mut failures = Vec::new();
         for interface in interfaces {
-            if !self.wants(interface) || self.attached.contains_key(&interface.index) {
+            if !self.is_selected(interface) || self.attached.contains_key(&interface.index) {
                 continue;
             }
             match kernel.attach(
@@ -181,7 +181,7 @@ impl Keeper {
     }
 
     /// What sits where.
-    pub fn watched(&self, names: &Names) -> Vec<InterfaceStatus> {
+    pub fn watched(&self, names: &InterfaceNames) -> Vec<InterfaceStatus> {
         self.attached
             .iter()
             .map(|(&index, attached)| {

@@ -1,7 +1,7 @@
 //! The agent: `finwait run`.
 //!
 //! Modules in the order of the data: `interfaces` puts programs on hooks, `privileges` gives away what that took, `mirror`
-//! takes what they tell and keeps the clock, in the thread of `rounds`; `ledger` is what it remembers; `tally` is what was counted, `shared` what all of them have, `report` and `metrics` say it, `server` answers
+//! takes what they tell and keeps the clock, in the thread of `rounds`; `ledger` is what it remembers; `totals` is what was counted, `shared` what all of them have, `report` and `metrics` say it, `server` answers
 //! those who ask on the socket of `query`. `look` checks against the kernel's sockets.
 
 mod change;
@@ -38,15 +38,15 @@ use tokio::sync::broadcast;
 
 use crate::api::InterfaceStatus;
 use crate::kernel::{self, Diagnostics, Events, Ingress, Kernel, KernelError, LoadOptions};
-use interfaces::{Interface, Keeper, Names, Netlink};
+use interfaces::{Attachments, Interface, InterfaceNames, Netlink};
 use lock::lock;
 use privileges::Account;
-use query_socket::Query;
-use reconciler::Adopter;
+use query_socket::QuerySocket;
+use reconciler::{Adopter, SocketReconciler};
 use server::App;
 use shared::Shared;
-use tracker::Mirror;
-use worker::Rounds;
+use tracker::Tracker;
+use worker::Worker;
 
 /// How the agent is to run.
 #[derive(Clone, Debug)]
@@ -78,23 +78,23 @@ pub fn run(options: &Options) -> Result<()> {
     let alone = runtime::Builder::new_current_thread().enable_all().build()?;
     let present = alone.block_on(present_interfaces())?;
     drop(alone);
-    let keeper = Keeper::new(options.interfaces.clone(), options.ingress);
-    if let Some(missing) = keeper.missing(&present).first() {
+    let attachments = Attachments::new(options.interfaces.clone(), options.ingress);
+    if let Some(missing) = attachments.missing(&present).first() {
         let names: Vec<_> = present.iter().map(|interface| interface.name.as_str()).collect();
         bail!("no interface is named {missing:?} here; there are: {}", names.join(", "));
     }
     if options.dry_run {
-        return dry_run::run(options, &keeper, &present);
+        return dry_run::run(options, &attachments, &present);
     }
-    let ready = prepare(options, keeper, &present)?;
+    let ready = prepare(options, attachments, &present)?;
     runtime::Runtime::new()?.block_on(ready.serve())
 }
 
 /// What an agent has when it needs no more privileges than to follow interfaces.
 struct Ready {
     metrics: TcpListener,
-    query: Query,
-    keeper: Keeper,
+    query: QuerySocket,
+    attachments: Attachments,
     shared: Arc<Shared>,
     events: Events,
     diagnostics: Option<Diagnostics>,
@@ -102,21 +102,21 @@ struct Ready {
 }
 
 /// Binds, loads, attaches, and gives away the privileges that this took.
-fn prepare(options: &Options, mut keeper: Keeper, present: &[Interface]) -> Result<Ready> {
+fn prepare(options: &Options, mut attachments: Attachments, present: &[Interface]) -> Result<Ready> {
     let account = options.user.as_deref().map(Account::named).transpose()?;
     // What can be taken by others is asked for before anything is attached.
     let metrics = TcpListener::bind(options.listen).with_context(|| {
         format!("listening on {}: choose another address with --listen, port 0 takes any", options.listen)
     })?;
-    let query = Query::bind(&options.socket, account.as_ref())?;
+    let query = QuerySocket::bind(&options.socket, account.as_ref())?;
     let mut kernel = load_programs(options)?;
     let events = kernel.take_events().context("the event ring is taken")?;
     let diagnostics = kernel.take_diagnostics();
-    let names = Names::default();
+    let names = InterfaceNames::default();
     names.learn(present);
     present.iter().for_each(|interface| kernel::sweep(&interface.name));
-    let failures = keeper.follow(&mut kernel, present);
-    if keeper.count() == 0 {
+    let failures = attachments.follow(&mut kernel, present);
+    if attachments.count() == 0 {
         match failures.into_iter().next() {
             Some(failure) => return Err(failure.into()),
             None => return nothing_is_up(),
@@ -130,13 +130,21 @@ fn prepare(options: &Options, mut keeper: Keeper, present: &[Interface]) -> Resu
         table: Arc::clone(kernel.table()),
         kernel: Mutex::new(kernel),
         rules: options.rules,
-        tally: Mutex::default(),
-        census: Mutex::default(),
+        totals: Mutex::default(),
+        gauges: Mutex::default(),
         unseen_changes: AtomicBool::default(),
         names,
         watchers: broadcast::Sender::new(65_536),
     });
-    Ok(Ready { metrics, query, keeper, shared, events, diagnostics, audit_interval: options.audit_interval })
+    Ok(Ready {
+        metrics,
+        query,
+        attachments,
+        shared,
+        events,
+        diagnostics,
+        audit_interval: options.audit_interval,
+    })
 }
 
 fn nothing_is_up<T>() -> Result<T> {
@@ -157,14 +165,14 @@ fn load_programs(options: &Options) -> Result<Kernel, KernelError> {
 
 impl Ready {
     async fn serve(self) -> Result<()> {
-        let Ready { metrics, query, keeper, shared, events, diagnostics, audit_interval } = self;
-        let watched = Arc::new(Mutex::new(keeper.watched(&shared.names)));
+        let Ready { metrics, query, attachments, shared, events, diagnostics, audit_interval } = self;
+        let watched = Arc::new(Mutex::new(attachments.watched(&shared.names)));
         let app =
             App { shared: Arc::clone(&shared), started_at: Timestamp::now(), watched: Arc::clone(&watched) };
         let adopter = Adopter::new(&app);
         tracing::info!(
             "watching {} interfaces; metrics on http://{}/metrics, queries on {}",
-            keeper.count(),
+            attachments.count(),
             metrics.local_addr()?,
             query.path().display()
         );
@@ -180,15 +188,15 @@ impl Ready {
             }
         };
         // Its end, when this function returns, waits for the thread: what detaches the programs goes last.
-        let mut rounds = Rounds::start(Mirror::new(Arc::clone(&shared), events), diagnostics)?;
+        let mut rounds = Worker::start(Tracker::new(Arc::clone(&shared), events), diagnostics)?;
         notify(NotifyState::Ready);
         let result = tokio::select! {
             () = stopped => Ok(()),
             result = axum::serve(metrics, server::metrics_routes(app.clone())) => result.context("serving metrics"),
             result = axum::serve(queries, server::query_routes(app)) => result.context("serving queries"),
             result = rounds.ended() => result,
-            () = look_forever(adopter, audit_interval) => Ok(()),
-            result = follow_forever(keeper, shared, watched) => result,
+            () = reconcile(adopter, audit_interval) => Ok(()),
+            result = follow_forever(attachments, shared, watched) => result,
         };
         notify(NotifyState::Stopping);
         result
@@ -200,17 +208,17 @@ fn notify(state: NotifyState<'_>) {
     let _ = sd_notify::notify(&[state]);
 }
 
-/// Compares the table with the kernel's sockets from time to time, if that is wanted.
-async fn look_forever(adopter: Adopter, interval: Option<Duration>) {
+/// Runs the socket reconciler every `interval`; never returns if there is no interval.
+async fn reconcile(adopter: Adopter, interval: Option<Duration>) {
     match interval {
-        Some(interval) => reconciler::look_forever(adopter, interval).await,
+        Some(interval) => SocketReconciler::new(adopter, interval).run().await,
         None => std::future::pending().await,
     }
 }
 
 /// Follows interfaces that come and go, and keeps the kernel's two clocks related.
 async fn follow_forever(
-    mut keeper: Keeper,
+    mut attachments: Attachments,
     shared: Arc<Shared>,
     watched: Arc<Mutex<Vec<InterfaceStatus>>>,
 ) -> Result<()> {
@@ -220,10 +228,10 @@ async fn follow_forever(
         match netlink.list().await {
             Ok(present) => {
                 shared.names.learn(&present);
-                for failure in keeper.follow(&mut lock(&shared.kernel), &present) {
+                for failure in attachments.follow(&mut lock(&shared.kernel), &present) {
                     tracing::warn!("{failure}");
                 }
-                *lock(&watched) = keeper.watched(&shared.names);
+                *lock(&watched) = attachments.watched(&shared.names);
             }
             Err(error) => tracing::warn!("listing the interfaces: {error}"),
         }

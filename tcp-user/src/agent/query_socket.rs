@@ -14,15 +14,15 @@ use crate::api::DEFAULT_SOCKET;
 
 /// The bound socket. Dropping it removes the file, if it is still ours.
 #[derive(Debug)]
-pub struct Query {
+pub struct QuerySocket {
     listener: UnixListener,
     path: PathBuf,
     file: (u64, u64),
 }
 
-impl Query {
+impl QuerySocket {
     /// Binds the socket, mode 0660. `account` becomes its owner, and that of the folder if the folder is the agent's own.
-    pub fn bind(path: &Path, account: Option<&Account>) -> Result<Query> {
+    pub fn bind(path: &Path, account: Option<&Account>) -> Result<QuerySocket> {
         let give = |path: &Path| match account {
             Some(account) => chown(path, Some(account.uid.as_raw()), Some(account.gid.as_raw())),
             None => Ok(()),
@@ -44,7 +44,7 @@ impl Query {
             format!("binding the query socket {}: choose another place with --socket", path.display())
         })?;
         let metadata = path.symlink_metadata().context("looking at the query socket")?;
-        let query = Query { listener, path: path.into(), file: (metadata.dev(), metadata.ino()) };
+        let query = QuerySocket { listener, path: path.into(), file: (metadata.dev(), metadata.ino()) };
         fs::set_permissions(path, Permissions::from_mode(0o660))
             .and_then(|()| give(path))
             .with_context(|| format!("setting owner and mode of {}", path.display()))?;
@@ -63,7 +63,7 @@ impl Query {
     }
 }
 
-impl Drop for Query {
+impl Drop for QuerySocket {
     fn drop(&mut self) {
         let ours = self.path.symlink_metadata().is_ok_and(|now| (now.dev(), now.ino()) == self.file);
         if ours {

@@ -17,7 +17,7 @@ use tokio::sync::broadcast::error::RecvError;
 use super::change::hook_of;
 use super::lock::lock;
 use super::metrics::{self, Format};
-use super::shared::{Shared, Told};
+use super::shared::{Shared, WatchEvent};
 use super::totals::FLOW_CLASSES;
 use crate::api::{ConnectionsQuery, EventsQuery, InterfaceStatus, Observed, Stats, Status};
 use crate::filter::Filter;
@@ -96,7 +96,7 @@ async fn events(State(app): State<App>, Query(wanted): Query<EventsQuery>) -> Re
         let line = loop {
             match receiver.recv().await {
                 Ok(told) if !filter.matches(&told.connection, Timestamp::now()) => {}
-                Ok(Told { connection, event }) if connections => {
+                Ok(WatchEvent { connection, event }) if connections => {
                     let observed = Observed { connection: &*connection, event: &event };
                     break serde_json::to_string(&observed).unwrap_or_default();
                 }

@@ -7,10 +7,10 @@ use tcp_common::Rules;
 use tokio::sync::broadcast;
 
 use super::change::Change;
-use super::interfaces::Names;
+use super::interfaces::InterfaceNames;
 use super::lock::lock;
-use super::slot_cache::Census;
-use super::totals::{Snapshot, Tally};
+use super::slot_cache::StateGauges;
+use super::totals::{Snapshot, Totals};
 use crate::clock::{Clock, monotonic_ns};
 use crate::kernel::{Kernel, Table};
 use crate::view;
@@ -25,20 +25,20 @@ pub struct Shared {
     /// The rules in force.
     pub rules: Rules,
     /// What was counted.
-    pub tally: Mutex<Tally>,
-    /// How many ends are where, as of the last turn of the mirror.
-    pub census: Mutex<Census>,
+    pub totals: Mutex<Totals>,
+    /// How many ends are where, as of the last turn of the tracker.
+    pub gauges: Mutex<StateGauges>,
     /// Set by who has changed flows in the table, which no event tells of: the mirror is to find them.
     pub unseen_changes: AtomicBool,
-    /// Names of interfaces by index.
-    pub names: Names,
+    /// InterfaceNames of interfaces by index.
+    pub names: InterfaceNames,
     /// Who watches.
-    pub watchers: broadcast::Sender<Told>,
+    pub watchers: broadcast::Sender<WatchEvent>,
 }
 
 /// What happened, and to which connection: a watcher may want only some.
 #[derive(Clone)]
-pub struct Told {
+pub struct WatchEvent {
     /// The connection after it.
     pub connection: Arc<view::Connection>,
     /// What happened.
@@ -51,10 +51,10 @@ impl Shared {
         let kernel = lock(&self.kernel);
         let (counters, programs) = (kernel.counters()?, kernel.program_runs()?);
         drop(kernel);
-        let tally = lock(&self.tally).clone();
-        let Census { endpoints, used } = lock(&self.census).clone();
+        let totals = lock(&self.totals).clone();
+        let StateGauges { endpoints, used } = lock(&self.gauges).clone();
         let table_capacity = self.table.capacities().map(u64::from);
-        Ok(Snapshot { counters, tally, endpoints, table_used: used, table_capacity, programs })
+        Ok(Snapshot { counters, totals, endpoints, table_used: used, table_capacity, programs })
     }
 
     /// How to describe flows now.
@@ -63,7 +63,7 @@ impl Shared {
     }
 
     /// Tells those who watch.
-    pub(super) fn tell_transitions(&self, change: &Change<'_>) {
+    pub(super) fn publish_transitions(&self, change: &Change<'_>) {
         if self.watchers.receiver_count() == 0 {
             return;
         }
@@ -75,8 +75,9 @@ impl Shared {
         let connection = Arc::new(describer.connection(key, flow, self.names.of_hook(hook)));
         for transition in transitions {
             // Nobody listening any more is no error.
-            let _ =
-                self.watchers.send(Told { connection: Arc::clone(&connection), event: transition.into() });
+            let _ = self
+                .watchers
+                .send(WatchEvent { connection: Arc::clone(&connection), event: transition.into() });
         }
     }
 }

@@ -1,5 +1,5 @@
 //! What the mirror remembers of each slot between two looks: when the clock has something to do there, which asks for no
-//! reading of the slot; its tag, so that a glance at it is mostly enough; and the census, so that a scrape needs no look.
+//! reading of the slot; its tag, so that a glance at it is mostly enough; and the gauges, so that a scrape needs no look.
 
 use std::hint::black_box;
 
@@ -8,51 +8,51 @@ use tcp_common::table::Tag;
 use tcp_common::{End, Flow, State};
 
 use super::change::Change;
-use super::totals::Place;
+use super::totals::Locality;
 use crate::kernel::class;
 
 /// How many ends are where, and how many slots are in use.
 #[derive(Clone, Debug, Default)]
-pub struct Census {
-    /// Ends by [`Place`] and state, connections that are over left out.
+pub struct StateGauges {
+    /// Ends by [`Locality`] and state, connections that are over left out.
     pub endpoints: [[u64; State::COUNT]; 2],
     /// Flows in the table, by family and [`class`].
     pub used: [[u64; 3]; 2],
 }
 
 /// A note of every slot: 24 octets and a little, in arrays of what is read together. Zeros are the note of a free one.
-pub struct Ledger {
-    ends: Vec<[Stay; 2]>,
+pub struct SlotCache {
+    ends: Vec<[StateEntry; 2]>,
     /// The tag at the last look, in short, or one made of an event since, which is no slot's; 0: there was neither.
     tags: Vec<u32>,
     /// When the clock makes the next look needed, with no segment.
     dues: Vec<Due>,
     /// The earliest of every [`BLOCK`] of them, or one that was: none comes before it.
     earliest: Vec<Due>,
-    census: Census,
+    gauges: StateGauges,
 }
 
 /// A deadline on the monotonic clock, in steps of 2 to the [`STEP_BITS`] ns, counted down: the higher of two is the earlier
 /// one.
 type Due = i32;
 
-/// Where an end is and since when: ns in the upper bits, [`Place`] and state in the lower five. Zero: nowhere.
+/// Where an end is and since when: ns in the upper bits, [`Locality`] and state in the lower five. Zero: nowhere.
 #[derive(Clone, Copy, Default, PartialEq)]
-struct Stay(u64);
+struct StateEntry(u64);
 
 const _: () = assert!(State::COUNT <= 16);
 
-impl Ledger {
+impl SlotCache {
     /// For a table of so many slots. A tag or a deadline that was never written costs no memory.
-    pub fn new(slots: u32) -> Ledger {
+    pub fn new(slots: u32) -> SlotCache {
         let blocks = slots.div_ceil(BLOCK) as usize;
         let slots = slots as usize;
-        Ledger {
-            ends: vec![[Stay::default(); 2]; slots],
+        SlotCache {
+            ends: vec![[StateEntry::default(); 2]; slots],
             tags: vec![0; slots],
             dues: vec![NEVER; slots],
             earliest: vec![NEVER; blocks],
-            census: Census::default(),
+            gauges: StateGauges::default(),
         }
     }
 
@@ -62,12 +62,12 @@ impl Ledger {
     }
 
     /// The census as of now.
-    pub fn census(&self) -> &Census {
-        &self.census
+    pub fn gauges(&self) -> &StateGauges {
+        &self.gauges
     }
 
     /// Adds the slots of a block where the clock has something to do. It is in nobody's mind then: who could do nothing
-    /// there says so ([`Ledger::remind`]).
+    /// there says so ([`SlotCache::reschedule`]).
     pub fn take_due(&mut self, block: u32, now_ns: u64, found: &mut Vec<u32>) {
         let (now, earliest) = (due_by(now_ns), &mut self.earliest[block as usize]);
         if *earliest < now {
@@ -81,50 +81,50 @@ impl Ledger {
     }
 
     /// What is due at a slot is to be found again, if anything is.
-    pub fn remind(&mut self, index: u32) {
+    pub fn reschedule(&mut self, index: u32) {
         let earliest = &mut self.earliest[(index / BLOCK) as usize];
         *earliest = (*earliest).max(self.dues[index as usize]);
     }
 
     /// Has the notes of a slot come to this CPU, beside those of others.
-    pub fn touch(&self, index: u32) {
+    pub fn prefetch(&self, index: u32) {
         let place = index as usize;
         black_box((self.ends[place][0].0, self.tags[place], self.dues[place]));
     }
 
     /// A glance at the tag of a place: whether there must be a look.
-    pub fn glance(&self, index: u32, tag: Tag) -> bool {
+    pub fn tag_changed(&self, index: u32, tag: Tag) -> bool {
         // Who holds it leaves another tag.
         tag.at_rest() && self.tags[index as usize] != short(tag)
     }
 
     /// Notes the flow that a place of `family` holds under this tag, and when the clock will change it.
-    pub fn note(&mut self, index: u32, family: usize, tag: Tag, flow: &Flow, now_ns: u64, due_ns: u64) {
+    pub fn record(&mut self, index: u32, family: usize, tag: Tag, flow: &Flow, now_ns: u64, due_ns: u64) {
         self.count(index, family, short(tag));
         for (stay, end) in self.ends[index as usize].iter_mut().zip([End::A, End::B]) {
             let known = stay.is_of(flow);
-            let (place, state) = (Place::of(flow.is_local(end)), flow.state(end));
+            let (place, state) = (Locality::of(flow.is_local(end)), flow.state(end));
             if flow.is_over() {
-                self.census.replace(stay, Stay::default());
+                self.gauges.replace(stay, StateEntry::default());
             } else if !known || (stay.place(), stay.state()) != (place as usize, state as usize) {
                 let since_ns = if known { now_ns } else { flow.opened_ns };
-                self.census.replace(stay, Stay::new(since_ns, place, state));
+                self.gauges.replace(stay, StateEntry::new(since_ns, place, state));
             }
         }
         self.dues[index as usize] = due_at(due_ns);
-        self.remind(index);
+        self.reschedule(index);
     }
 
     /// Notes what an event or the clock did to the flow in a place, which the clock will change next at `due_ns`; the next
     /// glance makes a look of it. Returns how long each end that moved had been in the state before, ns, where that is known.
-    pub(super) fn moved(&mut self, index: u32, change: &Change<'_>, due_ns: u64) -> [Option<u64>; 2] {
+    pub(super) fn update(&mut self, index: u32, change: &Change<'_>, due_ns: u64) -> [Option<u64>; 2] {
         let &Change { key, flow, at_ns, from, to, .. } = change;
         let place = index as usize;
         let version = self.tags[place] & !PHASE ^ OTHER_VERSION;
         self.count(index, usize::from(key.family != 4), version | unsteady(flow) as u32);
         // A newer event may have been there: to look too early does no harm.
         self.dues[place] = self.dues[place].max(due_at(due_ns));
-        self.remind(index);
+        self.reschedule(index);
         [End::A, End::B].map(|end| {
             let (stay, from, to) =
                 (&mut self.ends[place][end as usize], from[end as usize], to[end as usize]);
@@ -134,8 +134,8 @@ impl Ledger {
                 (from == to || from == State::SynSent).then_some(flow.opened_ns)
             };
             let begun_ns = if from == to { since_ns.unwrap_or(at_ns) } else { at_ns };
-            let new = Stay::new(begun_ns, Place::of(flow.is_local(end)), to);
-            self.census.replace(stay, if flow.is_over() { Stay::default() } else { new });
+            let new = StateEntry::new(begun_ns, Locality::of(flow.is_local(end)), to);
+            self.gauges.replace(stay, if flow.is_over() { StateEntry::default() } else { new });
             since_ns.filter(|_| from != to).map(|since_ns| at_ns.saturating_sub(since_ns))
         })
     }
@@ -148,18 +148,18 @@ impl Ledger {
         }
         self.count(index, family, 0);
         for stay in &mut self.ends[index as usize] {
-            self.census.replace(stay, Stay::default());
+            self.gauges.replace(stay, StateEntry::default());
         }
         self.dues[index as usize] = NEVER;
     }
 
     fn count(&mut self, index: u32, family: usize, tag: u32) {
         let known = std::mem::replace(&mut self.tags[index as usize], tag);
-        self.census.count(family, known, tag);
+        self.gauges.count(family, known, tag);
     }
 }
 
-impl Census {
+impl StateGauges {
     fn count(&mut self, family: usize, known: u32, new: u32) {
         let class = |tag: u32| class(u64::from(tag & PHASE));
         if let Some(class) = class(known) {
@@ -170,7 +170,7 @@ impl Census {
         }
     }
 
-    fn replace(&mut self, stay: &mut Stay, new: Stay) {
+    fn replace(&mut self, stay: &mut StateEntry, new: StateEntry) {
         if stay.0 != 0 {
             self.endpoints[stay.place()][stay.state()] -= 1;
         }
@@ -181,9 +181,9 @@ impl Census {
     }
 }
 
-impl Stay {
-    fn new(since_ns: u64, place: Place, state: State) -> Stay {
-        Stay(since_ns & !0x1f | (place as u64) << 4 | state as u64)
+impl StateEntry {
+    fn new(since_ns: u64, place: Locality, state: State) -> StateEntry {
+        StateEntry(since_ns & !0x1f | (place as u64) << 4 | state as u64)
     }
 
     /// Whether it belongs to this life of the flow, and not to who was in its place before.
@@ -259,7 +259,7 @@ mod tests {
     }
 
     fn moved(
-        ledger: &mut Ledger,
+        cache: &mut SlotCache,
         index: u32,
         flow: &Flow,
         states: ([State; 2], [State; 2]),
@@ -268,30 +268,30 @@ mod tests {
     ) -> [Option<u64>; 2] {
         let key = &FlowKey { family: 4, ..FlowKey::default() };
         let ((from, to), hook, cause) = (states, 1, Cause::Ack);
-        ledger.moved(index, &Change { key, flow, hook, at_ns, from, to, cause }, due_ns)
+        cache.update(index, &Change { key, flow, hook, at_ns, from, to, cause }, due_ns)
     }
 
     #[test]
     fn a_glance_is_enough_until_the_tag_is_another() {
-        let mut ledger = Ledger::new(4);
+        let mut cache = SlotCache::new(4);
         let open = flow(State::Established, State::Established);
-        assert!(ledger.glance(2, tag(7)), "never looked at");
-        ledger.note(2, 0, tag(7), &open, SECOND, 5 * SECOND);
-        assert!(!ledger.glance(2, tag(7)));
-        assert!(ledger.glance(2, tag(8)), "changed");
-        assert!(!ledger.glance(2, Tag(8 << 16 | Tag::BUSY)), "being changed");
+        assert!(cache.tag_changed(2, tag(7)), "never looked at");
+        cache.record(2, 0, tag(7), &open, SECOND, 5 * SECOND);
+        assert!(!cache.tag_changed(2, tag(7)));
+        assert!(cache.tag_changed(2, tag(8)), "changed");
+        assert!(!cache.tag_changed(2, Tag(8 << 16 | Tag::BUSY)), "being changed");
         let opening = ([State::SynSent; 2], [State::Established; 2]);
-        moved(&mut ledger, 2, &open, opening, SECOND, u64::MAX);
-        assert!(ledger.glance(2, tag(7)), "an event told of it");
-        moved(&mut ledger, 3, &open, opening, SECOND, u64::MAX);
-        assert!(ledger.glance(3, tag(7)), "only an event told of it");
+        moved(&mut cache, 2, &open, opening, SECOND, u64::MAX);
+        assert!(cache.tag_changed(2, tag(7)), "an event told of it");
+        moved(&mut cache, 3, &open, opening, SECOND, u64::MAX);
+        assert!(cache.tag_changed(3, tag(7)), "only an event told of it");
     }
 
     /// The slots that are due, each reminded of.
-    fn due(ledger: &mut Ledger, now_ns: u64) -> Vec<u32> {
+    fn due(cache: &mut SlotCache, now_ns: u64) -> Vec<u32> {
         let mut found = Vec::new();
-        (0..ledger.blocks()).for_each(|block| ledger.take_due(block, now_ns, &mut found));
-        found.iter().for_each(|&index| ledger.remind(index));
+        (0..cache.blocks()).for_each(|block| cache.take_due(block, now_ns, &mut found));
+        found.iter().for_each(|&index| cache.reschedule(index));
         found
     }
 
@@ -303,93 +303,93 @@ mod tests {
 
     #[test]
     fn the_clock_comes_to_a_slot_when_its_flow_is_due_and_not_before() {
-        let mut ledger = Ledger::new(3 * BLOCK + 1);
+        let mut cache = SlotCache::new(3 * BLOCK + 1);
         let far = 3 * BLOCK;
         let open = flow(State::Established, State::Established);
         let opening = ([State::SynSent; 2], [State::Established; 2]);
-        assert!(due(&mut ledger, u64::MAX).is_empty(), "nothing there");
+        assert!(due(&mut cache, u64::MAX).is_empty(), "nothing there");
         let (five, after_five) = after(5);
-        ledger.note(2, 0, tag(7), &open, SECOND, five);
-        assert!(due(&mut ledger, five).is_empty());
-        assert_eq!(due(&mut ledger, after_five), [2]);
-        assert_eq!(due(&mut ledger, after_five), [2], "until it is seen to");
+        cache.record(2, 0, tag(7), &open, SECOND, five);
+        assert!(due(&mut cache, five).is_empty());
+        assert_eq!(due(&mut cache, after_five), [2]);
+        assert_eq!(due(&mut cache, after_five), [2], "until it is seen to");
         let ((three, after_three), (four, after_four)) = (after(3), after(4));
-        moved(&mut ledger, 2, &open, opening, SECOND, three);
-        assert_eq!(due(&mut ledger, after_three), [2], "an event told of an earlier deadline");
-        moved(&mut ledger, 2, &open, opening, SECOND, four);
-        assert_eq!(due(&mut ledger, after_three), [2], "an older one may come after it");
-        moved(&mut ledger, 1, &open, opening, SECOND, 0);
-        assert_eq!(due(&mut ledger, SECOND), [1], "what was due long ago is due now");
-        ledger.free(1, 0);
-        ledger.note(far, 0, tag(7), &open, SECOND, four);
-        ledger.note(2, 0, tag(7), &open, SECOND, u64::MAX);
-        assert!(due(&mut ledger, four).is_empty());
-        assert_eq!(due(&mut ledger, after_four), [far], "another block");
-        assert_eq!(due(&mut ledger, 200_000_000 * SECOND), [far], "the other one will never be due");
-        ledger.free(far, 0);
-        assert!(due(&mut ledger, 200_000_000 * SECOND).is_empty());
+        moved(&mut cache, 2, &open, opening, SECOND, three);
+        assert_eq!(due(&mut cache, after_three), [2], "an event told of an earlier deadline");
+        moved(&mut cache, 2, &open, opening, SECOND, four);
+        assert_eq!(due(&mut cache, after_three), [2], "an older one may come after it");
+        moved(&mut cache, 1, &open, opening, SECOND, 0);
+        assert_eq!(due(&mut cache, SECOND), [1], "what was due long ago is due now");
+        cache.free(1, 0);
+        cache.record(far, 0, tag(7), &open, SECOND, four);
+        cache.record(2, 0, tag(7), &open, SECOND, u64::MAX);
+        assert!(due(&mut cache, four).is_empty());
+        assert_eq!(due(&mut cache, after_four), [far], "another block");
+        assert_eq!(due(&mut cache, 200_000_000 * SECOND), [far], "the other one will never be due");
+        cache.free(far, 0);
+        assert!(due(&mut cache, 200_000_000 * SECOND).is_empty());
     }
 
     #[test]
     fn the_clock_passes_by_a_block_until_its_first_slot_is_due() {
-        let mut ledger = Ledger::new(2 * BLOCK);
+        let mut cache = SlotCache::new(2 * BLOCK);
         let open = flow(State::Established, State::Established);
         let [two, three, nine] = [2, 3, 9].map(|seconds| due_at(seconds * SECOND));
-        ledger.note(5, 0, tag(7), &open, SECOND, 3 * SECOND);
-        ledger.note(6, 0, tag(7), &open, SECOND, 2 * SECOND);
-        assert_eq!(ledger.earliest, [two, NEVER]);
-        ledger.note(6, 0, tag(8), &open, SECOND, 9 * SECOND);
-        assert_eq!(ledger.earliest, [two, NEVER], "too early does no harm");
-        assert!(due(&mut ledger, after(2).1).is_empty());
-        assert_eq!(ledger.earliest, [three, NEVER]);
-        ledger.take_due(0, 4 * SECOND, &mut Vec::new());
-        assert_eq!(ledger.earliest, [nine, NEVER], "who takes one has it");
-        ledger.remind(5);
-        assert_eq!(ledger.earliest, [three, NEVER]);
+        cache.record(5, 0, tag(7), &open, SECOND, 3 * SECOND);
+        cache.record(6, 0, tag(7), &open, SECOND, 2 * SECOND);
+        assert_eq!(cache.earliest, [two, NEVER]);
+        cache.record(6, 0, tag(8), &open, SECOND, 9 * SECOND);
+        assert_eq!(cache.earliest, [two, NEVER], "too early does no harm");
+        assert!(due(&mut cache, after(2).1).is_empty());
+        assert_eq!(cache.earliest, [three, NEVER]);
+        cache.take_due(0, 4 * SECOND, &mut Vec::new());
+        assert_eq!(cache.earliest, [nine, NEVER], "who takes one has it");
+        cache.reschedule(5);
+        assert_eq!(cache.earliest, [three, NEVER]);
     }
 
     #[test]
     fn the_census_is_what_looks_and_events_came_to() {
-        let mut ledger = Ledger::new(4);
+        let mut cache = SlotCache::new(4);
         let opening = flow(State::SynSent, State::SynReceived);
         let open = flow(State::Established, State::Established);
-        ledger.note(0, 1, tag(1), &open, 2_000, u64::MAX);
-        ledger.note(3, 0, Tag(1 << 16 | Tag::HALF_OPEN), &opening, 2_000, u64::MAX);
-        assert_eq!(ledger.census().used, [[1, 0, 0], [0, 1, 0]]);
+        cache.record(0, 1, tag(1), &open, 2_000, u64::MAX);
+        cache.record(3, 0, Tag(1 << 16 | Tag::HALF_OPEN), &opening, 2_000, u64::MAX);
+        assert_eq!(cache.gauges().used, [[1, 0, 0], [0, 1, 0]]);
         let states = |b| [State::SynSent, b];
         let opened = (states(State::SynReceived), states(State::Established));
-        let stays = moved(&mut ledger, 3, &opening, opened, 1_000_960, u64::MAX);
+        let stays = moved(&mut cache, 3, &opening, opened, 1_000_960, u64::MAX);
         assert_eq!(stays, [None, Some(999_968)], "since it was opened, in steps of 32 ns");
         let lost = ([State::FinWait1, State::SynReceived], states(State::Established));
-        assert_eq!(moved(&mut ledger, 3, &opening, lost, 3_000, u64::MAX), [None; 2], "not known");
-        let endpoints = ledger.census().endpoints;
-        assert_eq!(endpoints[Place::Local as usize][State::Established as usize], 1);
-        assert_eq!(endpoints[Place::Remote as usize][State::Established as usize], 2);
-        assert_eq!(endpoints[Place::Local as usize][State::SynSent as usize], 1);
+        assert_eq!(moved(&mut cache, 3, &opening, lost, 3_000, u64::MAX), [None; 2], "not known");
+        let endpoints = cache.gauges().endpoints;
+        assert_eq!(endpoints[Locality::Local as usize][State::Established as usize], 1);
+        assert_eq!(endpoints[Locality::Remote as usize][State::Established as usize], 2);
+        assert_eq!(endpoints[Locality::Local as usize][State::SynSent as usize], 1);
         let closed = flow(State::Closed, State::Closed);
-        moved(&mut ledger, 3, &closed, (states(State::Established), [State::Closed; 2]), 3_000, u64::MAX);
-        assert_eq!(ledger.census().used, [[0, 0, 1], [0, 1, 0]], "at once, and once");
-        ledger.note(0, 1, Tag(2 << 16 | Tag::OVER), &closed, 4_000, u64::MAX);
-        ledger.free(3, 0);
-        assert_eq!(ledger.census().used, [[0; 3], [0, 0, 1]]);
-        assert_eq!(ledger.census().endpoints, [[0; State::COUNT]; 2]);
+        moved(&mut cache, 3, &closed, (states(State::Established), [State::Closed; 2]), 3_000, u64::MAX);
+        assert_eq!(cache.gauges().used, [[0, 0, 1], [0, 1, 0]], "at once, and once");
+        cache.record(0, 1, Tag(2 << 16 | Tag::OVER), &closed, 4_000, u64::MAX);
+        cache.free(3, 0);
+        assert_eq!(cache.gauges().used, [[0; 3], [0, 0, 1]]);
+        assert_eq!(cache.gauges().endpoints, [[0; State::COUNT]; 2]);
     }
 
     #[test]
     fn who_was_in_a_place_before_lends_nobody_its_time() {
-        let mut ledger = Ledger::new(4);
+        let mut cache = SlotCache::new(4);
         let half_open = Tag(1 << 16 | Tag::HALF_OPEN);
-        ledger.note(1, 0, half_open, &flow(State::SynSent, State::Listen), 2_000, u64::MAX);
+        cache.record(1, 0, half_open, &flow(State::SynSent, State::Listen), 2_000, u64::MAX);
         let mut next = flow(State::Established, State::SynReceived);
         next.opened_ns = 9_000_000;
         let from = [State::SynSent, State::Listen];
         let to = [State::Established, State::SynReceived];
-        let stays = moved(&mut ledger, 1, &next, (from, to), 9_000_640, u64::MAX);
+        let stays = moved(&mut cache, 1, &next, (from, to), 9_000_640, u64::MAX);
         assert_eq!(stays, [Some(640), None]);
         next.opened_ns = 20_000_000;
-        ledger.note(1, 0, half_open, &next, 30_000_000, u64::MAX);
+        cache.record(1, 0, half_open, &next, 30_000_000, u64::MAX);
         let states = (to, [State::Established; 2]);
-        let stays = moved(&mut ledger, 1, &next, states, 30_000_000, u64::MAX);
+        let stays = moved(&mut cache, 1, &next, states, 30_000_000, u64::MAX);
         assert_eq!(
             stays,
             [None, Some(10_000_000)],

@@ -5,21 +5,21 @@ use std::collections::BTreeMap;
 use tcp_common::record::segment_kind;
 use tcp_common::{Cause, CloseKind, Ignored, State};
 
-use super::totals::{CLOSERS, FAMILIES, Place, ROLES, Snapshot, close_forms};
+use super::totals::{CLOSERS, FAMILIES, Locality, ROLES, Snapshot, close_forms};
 use crate::api::{Counts, Stats};
 
 impl From<&Snapshot> for Stats {
     fn from(snapshot: &Snapshot) -> Stats {
-        let (counters, tally) = (&snapshot.counters, &snapshot.tally);
+        let (counters, totals) = (&snapshot.counters, &snapshot.totals);
         Stats {
             schema: "finwait.stats/1".into(),
-            endpoints: nested(Place::ALL.map(Place::name), |place| {
+            endpoints: nested(Locality::ALL.map(Locality::name), |place| {
                 let count =
                     |state: &State| (state.name().to_owned(), snapshot.endpoints[place][*state as usize]);
                 State::ALL.iter().map(count).collect()
             }),
-            opened: nested(ROLES, |role| named(FAMILIES, &tally.opened[role])),
-            closed: nested(close_forms(), |form| named(CLOSERS, &tally.closed[form]))
+            opened: nested(ROLES, |role| named(FAMILIES, &totals.opened[role])),
+            closed: nested(close_forms(), |form| named(CLOSERS, &totals.closed[form]))
                 .into_iter()
                 .filter(|(kind, _)| kind != CloseKind::Open.name())
                 .collect(),
@@ -27,11 +27,13 @@ impl From<&Snapshot> for Stats {
                 .resets()
                 .into_iter()
                 .chain([("blind", [snapshot.ignored_rsts(), 0])])
-                .map(|(reason, counts)| (reason.to_owned(), named(Place::ALL.map(Place::name), &counts)))
+                .map(|(reason, counts)| {
+                    (reason.to_owned(), named(Locality::ALL.map(Locality::name), &counts))
+                })
                 .collect(),
             time_wait: [
                 ("entered", snapshot.entered(State::TimeWait)),
-                ("expired", tally.time_wait_expired),
+                ("expired", totals.time_wait_expired),
                 ("restarted", counters.time_wait_restarted),
                 ("reused", counters.causes[Cause::Reuse as usize]),
             ]
@@ -47,12 +49,12 @@ impl From<&Snapshot> for Stats {
             packets_seen: counters.seen,
             packets_tracked: counters.tracked,
             packets_ignored: named(Ignored::ALL.map(Ignored::name), &counters.ignored),
-            events_delivered: tally.delivered,
+            events_delivered: totals.delivered,
             events_lost: counters.events_lost,
-            resyncs: tally.resyncs,
+            resyncs: totals.resyncs,
             deferred: counters.deferred,
-            audit_looks: tally.audit_looks,
-            audit_repairs: tally.repairs().map(|(what, count)| (what.to_owned(), count)).collect(),
+            audit_looks: totals.audit_looks,
+            audit_repairs: totals.repairs().map(|(what, count)| (what.to_owned(), count)).collect(),
         }
     }
 }

@@ -16,26 +16,26 @@ use crate::view::describe::handshake_ns;
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[allow(missing_docs, reason = "the words of the design")]
-pub enum Place {
+pub enum Locality {
     Remote = 0,
     Local = 1,
 }
 
-impl Place {
+impl Locality {
     /// Both.
-    pub const ALL: [Place; 2] = [Place::Remote, Place::Local];
+    pub const ALL: [Locality; 2] = [Locality::Remote, Locality::Local];
 
     /// The label value.
     pub const fn name(self) -> &'static str {
         match self {
-            Place::Remote => "remote",
-            Place::Local => "local",
+            Locality::Remote => "remote",
+            Locality::Local => "local",
         }
     }
 
     /// The place of an end.
-    pub(super) fn of(local: bool) -> Place {
-        if local { Place::Local } else { Place::Remote }
+    pub(super) fn of(local: bool) -> Locality {
+        if local { Locality::Local } else { Locality::Remote }
     }
 }
 
@@ -55,12 +55,12 @@ pub const FAMILIES: [&str; 2] = ["ipv4", "ipv6"];
 
 /// Everything the agent counts itself: per connection, once.
 #[derive(Clone, Debug)]
-pub struct Tally {
+pub struct Totals {
     /// Connections that became ESTABLISHED, by [`ROLES`] and [`FAMILIES`]. Forwarded ones count as server.
     pub opened: [[u64; 2]; 2],
     /// Connections that are over, by [`close_forms`] and [`CLOSERS`].
     pub closed: [[u64; 5]; CloseKind::ALL.len() + 1],
-    /// RSTs that closed a connection, by [`RESET_REASONS`] and origin ([`Place`]).
+    /// RSTs that closed a connection, by [`RESET_REASONS`] and origin ([`Locality`]).
     pub resets: [[u64; 2]; 5],
     /// TIME-WAITs that ran out.
     pub time_wait_expired: u64,
@@ -84,7 +84,7 @@ pub struct Tally {
     pub connection: Histogram,
     /// First FIN or RST to the end of the close, seconds.
     pub close: Histogram,
-    /// Time in a state that was left, seconds, by [`Place`] and state.
+    /// Time in a state that was left, seconds, by [`Locality`] and state.
     pub state: [[Histogram; State::COUNT]; 2],
     /// How late the clock ended something, seconds.
     pub lateness: Histogram,
@@ -92,10 +92,10 @@ pub struct Tally {
     pub sweep_pause: Histogram,
 }
 
-impl Default for Tally {
-    fn default() -> Tally {
+impl Default for Totals {
+    fn default() -> Totals {
         let seconds = |bounds: &[f64]| Histogram::new(bounds.iter().copied());
-        Tally {
+        Totals {
             opened: [[0; 2]; 2],
             closed: [[0; 5]; CloseKind::ALL.len() + 1],
             resets: [[0; 2]; 5],
@@ -117,7 +117,7 @@ impl Default for Tally {
     }
 }
 
-impl Tally {
+impl Totals {
     /// What looks at the kernel's sockets have set right: ends whose socket was gone, by the state they were in, and
     /// connections older than the agent.
     pub fn repairs(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
@@ -155,7 +155,7 @@ impl Tally {
                 _ if flow.state_lost() => 3,
                 _ => 1,
             };
-            self.resets[reason][Place::of(flow.is_local(aborter)) as usize] += 1;
+            self.resets[reason][Locality::of(flow.is_local(aborter)) as usize] += 1;
         }
         if let Some(closing_ns) = flow.closing_seen_ns() {
             let ended_ns = flow.last_ns;
@@ -167,8 +167,8 @@ impl Tally {
     }
 
     /// Counts how long an end was in a state.
-    pub fn count_stay(&self, local: bool, state: State, ns: u64) {
-        self.state[Place::of(local) as usize][state as usize].observe(seconds(ns));
+    pub fn observe_state_duration(&self, local: bool, state: State, ns: u64) {
+        self.state[Locality::of(local) as usize][state as usize].observe(seconds(ns));
     }
 
     /// Counts what the agent made of a flow.
@@ -184,7 +184,7 @@ impl Tally {
     /// Counts a transition that the agent made.
     pub fn count_transition(&mut self, local: bool, from: State, to: State) {
         if from != to {
-            self.transitions[Place::of(local) as usize][from as usize][to as usize] += 1;
+            self.transitions[Locality::of(local) as usize][from as usize][to as usize] += 1;
         }
     }
 }
@@ -206,8 +206,8 @@ pub struct Snapshot {
     /// The kernel programs' counters.
     pub counters: Counters,
     /// The agent's.
-    pub tally: Tally,
-    /// Ends by [`Place`] and state, connections that are over left out.
+    pub totals: Totals,
+    /// Ends by [`Locality`] and state, connections that are over left out.
     pub endpoints: [[u64; State::COUNT]; 2],
     /// Flows in the table by [`FAMILIES`] and [`FLOW_CLASSES`].
     pub table_used: [[u64; 3]; 2],
@@ -238,31 +238,31 @@ impl Snapshot {
         Snapshot::IGNORED_RSTS.map(|cause| self.segments_of(cause)).iter().sum()
     }
 
-    /// Accepted RSTs by reason and by the side that sent them ([`Place`]): those that closed a connection, counted by
+    /// Accepted RSTs by reason and by the side that sent them ([`Locality`]): those that closed a connection, counted by
     /// the agent, and those in TIME-WAIT, counted by the kernel programs.
     pub fn resets(&self) -> [(&'static str, [u64; 2]); RESET_REASONS.len() + 1] {
-        let assassinations = [self.assassinated(Place::Local), self.assassinated(Place::Remote)];
+        let assassinations = [self.assassinated(Locality::Local), self.assassinated(Locality::Remote)];
         array::from_fn(|index| match RESET_REASONS.get(index) {
-            Some(&reason) => (reason, self.tally.resets[index]),
+            Some(&reason) => (reason, self.totals.resets[index]),
             None => ("time_wait_assassination", assassinations),
         })
     }
 
     /// TIME-WAITs of this side that a segment ended. The agent's scan ends those that expire; a TIME-WAIT whose next
     /// segment arrives between its deadline and the scan is counted here.
-    pub fn assassinated(&self, side: Place) -> u64 {
+    pub fn assassinated(&self, side: Locality) -> u64 {
         self.counters.transitions[side as usize][State::TimeWait as usize][State::Closed as usize]
     }
 
     /// Transitions of kernel and agent together.
-    pub fn transitions(&self, place: Place, from: State, to: State) -> u64 {
+    pub fn transitions(&self, place: Locality, from: State, to: State) -> u64 {
         let (place, from, to) = (place as usize, from as usize, to as usize);
-        self.counters.transitions[place][from][to] + self.tally.transitions[place][from][to]
+        self.counters.transitions[place][from][to] + self.totals.transitions[place][from][to]
     }
 
     /// How often an end entered a state.
     pub fn entered(&self, state: State) -> u64 {
-        let pairs = Place::ALL.iter().flat_map(|&place| State::ALL.iter().map(move |&from| (place, from)));
+        let pairs = Locality::ALL.iter().flat_map(|&place| State::ALL.iter().map(move |&from| (place, from)));
         pairs.map(|(place, from)| self.transitions(place, from, state)).sum()
     }
 }
@@ -285,13 +285,13 @@ mod tests {
     fn a_close_that_nobody_saw_is_counted_as_that() {
         let told = Told { state: State::TimeWait, time_wait_at_ns: 2_000, wscale: None };
         let flow = Flow::adopted(3_000, End::A, &told).expect("a flow");
-        let mut tally = Tally::default();
-        tally.count_close(&flow);
-        let unseen = tally.closed[form_index(None)];
+        let mut totals = Totals::default();
+        totals.count_close(&flow);
+        let unseen = totals.closed[form_index(None)];
         assert_eq!(close_forms()[form_index(None)], UNSEEN);
         assert_eq!(
             (unseen, unseen.iter().sum()),
-            ([1, 0, 0, 0, 0], tally.closed.iter().flatten().sum::<u64>())
+            ([1, 0, 0, 0, 0], totals.closed.iter().flatten().sum::<u64>())
         );
     }
 

@@ -10,28 +10,28 @@ use sd_notify::NotifyState;
 use tokio::sync::oneshot;
 
 use super::notify;
-use super::tracker::{BATCH, Mirror};
+use super::tracker::{BATCH, Tracker};
 use crate::kernel::Diagnostics;
 
 /// The thread; it is asked to stop, and waited for, when this is dropped.
-pub(super) struct Rounds {
+pub(super) struct Worker {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
     ended: oneshot::Receiver<()>,
 }
 
-impl Rounds {
+impl Worker {
     /// Starts it.
-    pub(super) fn start(mirror: Mirror, diagnostics: Option<Diagnostics>) -> Result<Rounds> {
+    pub(super) fn start(tracker: Tracker, diagnostics: Option<Diagnostics>) -> Result<Worker> {
         let stop = Arc::new(AtomicBool::new(false));
         let (at_end, ended) = oneshot::channel::<()>();
         let asked = Arc::clone(&stop);
         let thread = thread::Builder::new().name("mirror".into()).spawn(move || {
             // Dropped when the thread ends, however it does.
             let _at_end = at_end;
-            go_round(mirror, diagnostics, &asked);
+            event_loop(tracker, diagnostics, &asked);
         });
-        Ok(Rounds { stop, thread: Some(thread.context("starting the mirror's thread")?), ended })
+        Ok(Worker { stop, thread: Some(thread.context("starting the mirror's thread")?), ended })
     }
 
     /// Comes back only if the thread has failed.
@@ -41,7 +41,7 @@ impl Rounds {
     }
 }
 
-impl Drop for Rounds {
+impl Drop for Worker {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
@@ -51,15 +51,15 @@ impl Drop for Rounds {
     }
 }
 
-fn go_round(mut mirror: Mirror, mut diagnostics: Option<Diagnostics>, stop: &AtomicBool) {
+fn event_loop(mut tracker: Tracker, mut diagnostics: Option<Diagnostics>, stop: &AtomicBool) {
     let mut watchdog = Watchdog::new();
-    let many = (mirror.ring_len() / PART_FILLED) as usize;
+    let many = (tracker.ring_len() / PART_FILLED) as usize;
     let (mut pause, mut swept_at) = (LONGEST_PAUSE, Instant::now());
     while !stop.load(Ordering::Relaxed) {
-        let count = mirror.drain();
+        let count = tracker.drain();
         let elapsed = swept_at.elapsed();
         swept_at += elapsed;
-        let rest = mirror.sweep(elapsed);
+        let rest = tracker.sweep(elapsed);
         if let Some(diagnostics) = &mut diagnostics {
             diagnostics.flush();
         }
@@ -71,7 +71,7 @@ fn go_round(mut mirror: Mirror, mut diagnostics: Option<Diagnostics>, stop: &Ato
     }
 }
 
-/// Tells systemd that the mirror, on which all the rest depends, gets on: with a ring that is never empty, a table that
+/// Tells systemd that the tracker, on which all the rest depends, gets on: with a ring that is never empty, a table that
 /// is never swept, or a lock that never comes free, it falls silent.
 struct Watchdog {
     /// How long systemd waits; `None` where it does not.

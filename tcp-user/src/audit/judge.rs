@@ -30,15 +30,15 @@ pub struct Options {
 
 /// Takes two samples and reports what both say; one is enough where all agrees.
 pub async fn audit(agent: &Path, status: &Status, options: &Options) -> Result<Report> {
-    let ground = HostContext::read(status.watched(), status.started_at, status.two_msl_ms);
-    let first = judge(&Sample::take(agent, options.conntrack).await?, &ground, Timestamp::now());
+    let host = HostContext::read(status.watched(), status.started_at, status.two_msl_ms);
+    let first = judge(&Sample::take(agent, options.conntrack).await?, &host, Timestamp::now());
     let second = if first.findings.iter().all(is_fine) {
         first.clone()
     } else {
         tokio::time::sleep(options.interval).await;
-        judge(&Sample::take(agent, options.conntrack).await?, &ground, Timestamp::now())
+        judge(&Sample::take(agent, options.conntrack).await?, &host, Timestamp::now())
     };
-    Ok(settle(&first, second, options))
+    Ok(confirm(&first, second, options))
 }
 
 /// One sample's verdicts.
@@ -52,7 +52,7 @@ pub(super) struct Judged {
 }
 
 /// A verdict for every end of this host, and for every connection without one.
-pub(super) fn judge(sample: &Sample, ground: &HostContext, now: Timestamp) -> Judged {
+pub(super) fn judge(sample: &Sample, host: &HostContext, now: Timestamp) -> Judged {
     let mut findings = Vec::new();
     let mut known = HashSet::new();
     for connection in &sample.connections {
@@ -62,7 +62,7 @@ pub(super) fn judge(sample: &Sample, ground: &HostContext, now: Timestamp) -> Ju
             forwarded = false;
             let sockets = sample.sockets.get(&connection.ends_from(side)).map_or(&[][..], Vec::as_slice);
             known.insert(connection.ends_from(side));
-            findings.push(compare(connection, side, sockets, ground));
+            findings.push(compare(connection, side, sockets, host));
         }
         if forwarded {
             findings.push(forwarded_finding(connection));
@@ -71,7 +71,7 @@ pub(super) fn judge(sample: &Sample, ground: &HostContext, now: Timestamp) -> Ju
     let unknown = sample.sockets.iter().filter(|(ends, _)| !known.contains(*ends));
     findings.extend(unknown.flat_map(|(_, sockets)| sockets).map(|socket| Finding {
         verdict: Verdict::OnlyKernel,
-        reason: Some(ground.why_unknown(socket, now)),
+        reason: Some(host.why_unknown(socket, now)),
         local: socket.local.into(),
         remote: socket.remote.into(),
         ours: None,
@@ -86,7 +86,7 @@ pub(super) fn judge(sample: &Sample, ground: &HostContext, now: Timestamp) -> Ju
     Judged { findings, listening: sample.listening.values().sum(), tracked, at: now }
 }
 
-fn compare(connection: &Connection, side: Side, sockets: &[KernelSocket], ground: &HostContext) -> Finding {
+fn compare(connection: &Connection, side: Side, sockets: &[KernelSocket], host: &HostContext) -> Finding {
     let ours = connection.end(side);
     let (local, remote) = connection.ends_from(side);
     let agreeing = sockets.iter().find(|socket| agree(connection, ours.state, Some(socket)));
@@ -94,7 +94,7 @@ fn compare(connection: &Connection, side: Side, sockets: &[KernelSocket], ground
     let (verdict, reason) = match (agree(connection, ours.state, socket), socket) {
         (true, _) => (Verdict::Agree, None),
         (false, Some(_)) => (Verdict::Differ, None),
-        (false, None) => match ground.why_no_socket((local, remote)) {
+        (false, None) => match host.why_no_socket((local, remote)) {
             Reason::Forgotten => (Verdict::Differ, Some(Reason::Forgotten)),
             reason => (Verdict::OnlyOurs, Some(reason)),
         },
@@ -176,18 +176,18 @@ fn recognise_nat(findings: &mut [Finding], sample: &Sample) {
 }
 
 /// Keeps the second sample's findings that the first has too.
-pub(super) fn settle(first: &Judged, second: Judged, options: &Options) -> Report {
-    let before: HashMap<_, _> = first.findings.iter().map(|finding| (place(finding), finding)).collect();
+pub(super) fn confirm(first: &Judged, second: Judged, options: &Options) -> Report {
+    let before: HashMap<_, _> = first.findings.iter().map(|finding| (finding_id(finding), finding)).collect();
     let mut counts = Counts { listening: second.listening, ..Counts::default() };
     let mut conntrack =
         second.tracked.map(|entries| ConntrackCounts { entries, ..ConntrackCounts::default() });
     let mut findings = Vec::new();
     for finding in second.findings {
-        if !wanted(&finding, &options.filter, second.at) {
+        if !is_selected(&finding, &options.filter, second.at) {
             continue;
         }
-        let settled =
-            is_fine(&finding) || before.get(&place(&finding)).is_some_and(|earlier| alike(earlier, &finding));
+        let settled = is_fine(&finding)
+            || before.get(&finding_id(&finding)).is_some_and(|earlier| alike(earlier, &finding));
         if !settled {
             counts.unsettled += 1;
             continue;
@@ -228,7 +228,7 @@ fn ends_of(finding: &Finding) -> SocketPair {
 }
 
 /// Two VLANs may carry the same ends: the incarnation and its begin tell them apart.
-fn place(finding: &Finding) -> (SocketPair, Option<(u32, Option<Timestamp>)>) {
+fn finding_id(finding: &Finding) -> (SocketPair, Option<(u32, Option<Timestamp>)>) {
     let incarnation = finding.ours.as_ref().map(|ours| {
         let Connection { incarnation, opened_at, .. } = ours.connection;
         (incarnation, opened_at.map(rounded))
@@ -249,7 +249,7 @@ fn alike(first: &Finding, second: &Finding) -> bool {
     verdict(first) == verdict(second) && states(first) == states(second)
 }
 
-fn wanted(finding: &Finding, filter: &Filter, now: Timestamp) -> bool {
+fn is_selected(finding: &Finding, filter: &Filter, now: Timestamp) -> bool {
     if filter.is_empty() {
         return true;
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tcp_common::State;
 
-use super::judge::{Options, judge, settle};
+use super::judge::{Options, confirm, judge};
 use super::sample::Sample;
 use super::{ConntrackCounts, Counts, Reason, Report, Verdict};
 use crate::filter::Filter;
@@ -16,7 +16,7 @@ use crate::view::{Connection, samples};
 const LOCAL: &str = "10.9.0.1:43210";
 const REMOTE: &str = "10.9.0.2:80";
 
-fn ground() -> HostContext {
+fn host() -> HostContext {
     let addresses = HashMap::from([("10.9.0.1".parse().expect("an address"), "eth0".to_owned())]);
     HostContext::new(addresses, HashSet::from(["eth0".to_owned()]), samples::at(40, 0.0), 60_000)
 }
@@ -56,16 +56,16 @@ fn sample(connections: &[Connection], sockets: &[KernelSocket]) -> Sample {
 }
 
 fn judged(connections: &[Connection], sockets: &[KernelSocket]) -> Vec<(Verdict, Option<Reason>)> {
-    let judged = judge(&sample(connections, sockets), &ground(), samples::at(50, 0.0));
+    let judged = judge(&sample(connections, sockets), &host(), samples::at(50, 0.0));
     judged.findings.iter().map(|finding| (finding.verdict, finding.reason)).collect()
 }
 
 fn audited(first: &Sample, second: &Sample, filter: &str) -> Report {
-    let (ground, at) = (ground(), samples::at(50, 0.0));
+    let (host, at) = (host(), samples::at(50, 0.0));
     let filter = Filter::parse(filter).expect("a filter");
     let options =
         Options { filter, interval: Duration::ZERO, all: false, conntrack: first.conntrack.is_some() };
-    settle(&judge(first, &ground, at), judge(second, &ground, at), &options)
+    confirm(&judge(first, &host, at), judge(second, &host, at), &options)
 }
 
 fn closed() -> Connection {

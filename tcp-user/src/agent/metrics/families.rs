@@ -5,7 +5,7 @@ use tcp_common::{Cause, CloseKind, Ignored, State};
 
 use super::{Data, Family, Samples};
 use crate::agent::totals::{
-    CLOSERS, DEFERRED_OUTCOMES, FAMILIES, FLOW_CLASSES, Place, ROLES, Snapshot, close_forms,
+    CLOSERS, DEFERRED_OUTCOMES, FAMILIES, FLOW_CLASSES, Locality, ROLES, Snapshot, close_forms,
 };
 use crate::kernel::ProgramRuns;
 
@@ -16,7 +16,7 @@ pub(super) const TABLE: &[Family] = &[
         help: "Endpoints of tracked connections by side (local or remote) and RFC 9293 state",
         labels: &["side", "state"],
         data: Data::Gauge(|snapshot| {
-            each(Place::ALL, State::ALL, |place, state| {
+            each(Locality::ALL, State::ALL, |place, state| {
                 (vec![place.name(), state.name()], snapshot.endpoints[place as usize][state as usize])
             })
         }),
@@ -31,14 +31,14 @@ pub(super) const TABLE: &[Family] = &[
         name: "connections_opened",
         help: "Connections that reached ESTABLISHED at both ends, by role of the local endpoint. Forwarded connections count as server",
         labels: &["role", "family"],
-        data: Data::Counter(|snapshot| table(ROLES, FAMILIES, &snapshot.tally.opened)),
+        data: Data::Counter(|snapshot| table(ROLES, FAMILIES, &snapshot.totals.opened)),
     },
     Family {
         name: "connections_closed",
         help: "Closed connections by close kind and by the side that closed first. A connection is counted once its TIME-WAIT is over",
         labels: &["kind", "closer"],
         data: Data::Counter(|snapshot| {
-            let mut samples = table(close_forms(), CLOSERS, &snapshot.tally.closed);
+            let mut samples = table(close_forms(), CLOSERS, &snapshot.totals.closed);
             // What is open is not closed.
             samples.retain(|(labels, _)| labels[0] != CloseKind::Open.name());
             samples
@@ -49,7 +49,7 @@ pub(super) const TABLE: &[Family] = &[
         help: "RSTs that ended a connection or a TIME-WAIT, by reason and by the side that sent them",
         labels: &["reason", "origin"],
         data: Data::Counter(|snapshot| {
-            let origins = Place::ALL.map(Place::name);
+            let origins = Locality::ALL.map(Locality::name);
             let row = |(reason, counts)| table([reason], origins, &[counts]);
             snapshot.resets().into_iter().flat_map(row).collect()
         }),
@@ -70,19 +70,19 @@ pub(super) const TABLE: &[Family] = &[
         name: "handshake_duration",
         help: "Time from the first SYN until both endpoints were ESTABLISHED",
         labels: &[],
-        data: Data::Seconds(|snapshot| vec![(Vec::new(), &snapshot.tally.handshake)]),
+        data: Data::Seconds(|snapshot| vec![(Vec::new(), &snapshot.totals.handshake)]),
     },
     Family {
         name: "connection_duration",
         help: "Time from the first SYN to the end of the close, without TIME-WAIT",
         labels: &[],
-        data: Data::Seconds(|snapshot| vec![(Vec::new(), &snapshot.tally.connection)]),
+        data: Data::Seconds(|snapshot| vec![(Vec::new(), &snapshot.totals.connection)]),
     },
     Family {
         name: "close_duration",
         help: "Time from the first FIN or RST to the end of the close, without TIME-WAIT",
         labels: &[],
-        data: Data::Seconds(|snapshot| vec![(Vec::new(), &snapshot.tally.close)]),
+        data: Data::Seconds(|snapshot| vec![(Vec::new(), &snapshot.totals.close)]),
     },
     Family {
         name: "state_duration",
@@ -90,11 +90,11 @@ pub(super) const TABLE: &[Family] = &[
         labels: &["side", "state"],
         data: Data::Seconds(|snapshot| {
             let left = State::ALL.into_iter().filter(|state| ![State::Closed, State::Listen].contains(state));
-            Place::ALL
+            Locality::ALL
                 .into_iter()
                 .flat_map(|place| left.clone().map(move |state| (place, state)))
                 .map(|(place, state)| {
-                    (vec![place.name(), state.name()], &snapshot.tally.state[place as usize][state as usize])
+                    (vec![place.name(), state.name()], &snapshot.totals.state[place as usize][state as usize])
                 })
                 .collect()
         }),
@@ -103,13 +103,13 @@ pub(super) const TABLE: &[Family] = &[
         name: "expiry_lateness",
         help: "Delay between a timer's deadline and its expiry",
         labels: &[],
-        data: Data::Seconds(|snapshot| vec![(Vec::new(), &snapshot.tally.lateness)]),
+        data: Data::Seconds(|snapshot| vec![(Vec::new(), &snapshot.totals.lateness)]),
     },
     Family {
         name: "sweep_pause",
         help: "Time that events waited for one step of the agent's scan of the flow table",
         labels: &[],
-        data: Data::Seconds(|snapshot| vec![(Vec::new(), &snapshot.tally.sweep_pause)]),
+        data: Data::Seconds(|snapshot| vec![(Vec::new(), &snapshot.totals.sweep_pause)]),
     },
     Family {
         name: "segments",
@@ -157,7 +157,7 @@ pub(super) const TABLE: &[Family] = &[
         name: "events_delivered",
         help: "Events that the agent read from the kernel's ring buffers",
         labels: &[],
-        data: Data::Counter(|snapshot| one(snapshot.tally.delivered)),
+        data: Data::Counter(|snapshot| one(snapshot.totals.delivered)),
     },
     Family {
         name: "events_lost",
@@ -169,20 +169,20 @@ pub(super) const TABLE: &[Family] = &[
         name: "resyncs",
         help: "Full reads of the flow table after events were lost",
         labels: &[],
-        data: Data::Counter(|snapshot| one(snapshot.tally.resyncs)),
+        data: Data::Counter(|snapshot| one(snapshot.totals.resyncs)),
     },
     Family {
         name: "socket_checks",
         help: "Checks of the agent's connections against the kernel's sockets",
         labels: &[],
-        data: Data::Counter(|snapshot| one(snapshot.tally.audit_looks)),
+        data: Data::Counter(|snapshot| one(snapshot.totals.audit_looks)),
     },
     Family {
         name: "audit_repairs",
         help: "Local endpoints closed because the kernel no longer had a socket for them, by last known state",
         labels: &["state"],
         data: Data::Counter(|snapshot| {
-            let repairs = |state: State| (vec![state.name()], snapshot.tally.audit_repairs[state as usize]);
+            let repairs = |state: State| (vec![state.name()], snapshot.totals.audit_repairs[state as usize]);
             State::ALL.map(repairs).into()
         }),
     },
@@ -190,7 +190,7 @@ pub(super) const TABLE: &[Family] = &[
         name: "connections_adopted",
         help: "Connections older than the agent that it imported from the kernel's sockets",
         labels: &[],
-        data: Data::Counter(|snapshot| one(snapshot.tally.audit_adopted)),
+        data: Data::Counter(|snapshot| one(snapshot.totals.audit_adopted)),
     },
     Family {
         name: "deferred_segments",
@@ -202,7 +202,7 @@ pub(super) const TABLE: &[Family] = &[
         name: "deferred_outcomes",
         help: "Deferred segments by outcome: applied in order, overtaken by a later segment, or dropped without a connection",
         labels: &["outcome"],
-        data: Data::Counter(|snapshot| list(DEFERRED_OUTCOMES, &snapshot.tally.deferred)),
+        data: Data::Counter(|snapshot| list(DEFERRED_OUTCOMES, &snapshot.totals.deferred)),
     },
     Family {
         name: "flow_table_insert_retries",
@@ -286,7 +286,7 @@ const EDGES: [(State, State); 17] = {
 /// segments sees others too: they join once they were seen, and eleven states leave room for 110 a side at most.
 fn transitions(snapshot: &Snapshot) -> Samples {
     let mut samples = Samples::new();
-    for place in Place::ALL {
+    for place in Locality::ALL {
         for (from, to) in State::ALL.into_iter().flat_map(|from| State::ALL.map(|to| (from, to))) {
             let count = snapshot.transitions(place, from, to);
             let expected = to == State::Closed || EDGES.contains(&(from, to));
@@ -301,12 +301,12 @@ fn transitions(snapshot: &Snapshot) -> Samples {
 fn time_wait_events(snapshot: &Snapshot) -> Samples {
     [
         ("entered", snapshot.entered(State::TimeWait)),
-        ("expired", snapshot.tally.time_wait_expired),
+        ("expired", snapshot.totals.time_wait_expired),
         ("restarted", snapshot.counters.time_wait_restarted),
         ("reused", snapshot.segments_of(Cause::Reuse)),
         ("reuse_refused", snapshot.segments_of(Cause::PendingSyn)),
         ("old_duplicate", snapshot.segments_of(Cause::OldDupSyn)),
-        ("assassinated", Place::ALL.iter().map(|&side| snapshot.assassinated(side)).sum()),
+        ("assassinated", Locality::ALL.iter().map(|&side| snapshot.assassinated(side)).sum()),
     ]
     .map(|(event, count)| (vec![event], count))
     .into()

@@ -50,13 +50,12 @@ impl Adopter {
         if self.listed.as_ref() == Some(&watched) {
             return Ok(());
         }
-        let ground =
-            HostContext::read(api::watched(&watched), self.started_at, self.two_msl_ns() / 1_000_000);
+        let host = HostContext::read(api::watched(&watched), self.started_at, self.two_msl_ns() / 1_000_000);
         let (now, mut older) = (Timestamp::now(), Vec::new());
         diag.for_each(|socket| {
             let ends = (socket.local, socket.remote);
             if is_connection(socket.state)
-                && ground.why_unknown(&socket, now) == Reason::Early
+                && host.why_unknown(&socket, now) == Reason::Early
                 && self.shared.table.find(&key(ends).0).is_none()
             {
                 older.push(ends);
@@ -64,14 +63,14 @@ impl Adopter {
         })?;
         let mut settled = true;
         for ends in older {
-            settled &= self.take(diag, &ground, ends)?;
+            settled &= self.take(diag, &host, ends)?;
         }
         self.listed = settled.then_some(watched);
         Ok(())
     }
 
     /// Makes a flow of a socket. Returns whether that is settled, be it that it cannot be done.
-    fn take(&self, diag: &mut Diag, ground: &HostContext, ends: SocketPair) -> Result<bool, SocketsError> {
+    fn take(&self, diag: &mut Diag, host: &HostContext, ends: SocketPair) -> Result<bool, SocketsError> {
         let (key, local) = key(ends);
         let Some(mut slot) = self.shared.table.claim(&key) else { return Ok(true) };
         // Only now: a segment that comes from here on waits for the slot, and what one did before is known to the socket.
@@ -90,7 +89,7 @@ impl Adopter {
                 return Ok(true);
             }
         }
-        slot.set_local(local.peer(), ground.is_here(ends.1.ip()));
+        slot.set_local(local.peer(), host.is_here(ends.1.ip()));
         // It was opened, and a TIME-WAIT closed, before anybody counted.
         slot.marks = mark::OPEN_COUNTED;
         if socket.state == State::TimeWait {
@@ -98,7 +97,7 @@ impl Adopter {
         }
         drop(slot);
         self.shared.unseen_changes.store(true, Ordering::Relaxed);
-        lock(&self.shared.tally).audit_adopted += 1;
+        lock(&self.shared.totals).audit_adopted += 1;
         tracing::debug!("older than the agent: {ends:?} in {:?}", socket.state);
         Ok(true)
     }

@@ -30,24 +30,8 @@ use crate::sockets::{Diag, KernelSocket, SocketsError, Unmatched, addresses, is_
 use crate::view::SocketPair;
 use crate::view::describe::address;
 
-/// Looks for ever, `interval` apart, for the first time now. A look that fails is told, and the next one comes all the same.
-pub(super) async fn look_forever(adopter: Adopter, interval: Duration) {
-    let mut looker = Looker::new(adopter, interval);
-    loop {
-        let look = tokio::task::spawn_blocking(move || {
-            let outcome = looker.look();
-            (looker, outcome)
-        });
-        let Ok((again, outcome)) = look.await else { return };
-        looker = again;
-        if let Err(error) = outcome {
-            tracing::warn!("looking at the kernel's sockets: {error}");
-        }
-        tokio::time::sleep(interval).await;
-    }
-}
-
-struct Looker {
+/// Compares the flow table with the kernel's sockets at regular intervals.
+pub(super) struct SocketReconciler {
     shared: Arc<Shared>,
     adopter: Adopter,
     interval: Duration,
@@ -69,24 +53,50 @@ struct Absent {
     since: Instant,
 }
 
-impl Looker {
-    fn new(adopter: Adopter, interval: Duration) -> Looker {
+impl SocketReconciler {
+    /// `interval` is the time from the end of one check to the start of the next.
+    pub(super) fn new(adopter: Adopter, interval: Duration) -> SocketReconciler {
         let shared = adopter.shared();
-        Looker { shared, adopter, interval, started_at: Instant::now(), next_slot: 0, absent: HashMap::new() }
+        SocketReconciler {
+            shared,
+            adopter,
+            interval,
+            started_at: Instant::now(),
+            next_slot: 0,
+            absent: HashMap::new(),
+        }
     }
 
-    fn look(&mut self) -> Result<(), SocketsError> {
+    /// Checks for ever, the first time immediately. A failed check is logged, and the next one follows as usual.
+    pub(super) async fn run(self) {
+        let mut reconciler = self;
+        let interval = reconciler.interval;
+        loop {
+            let check = tokio::task::spawn_blocking(move || {
+                let outcome = reconciler.check();
+                (reconciler, outcome)
+            });
+            let Ok((returned, outcome)) = check.await else { return };
+            reconciler = returned;
+            if let Err(error) = outcome {
+                tracing::warn!("checking against the kernel's sockets: {error}");
+            }
+            tokio::time::sleep(interval).await;
+        }
+    }
+
+    fn check(&mut self) -> Result<(), SocketsError> {
         let mut diag = Diag::open()?;
         self.adopter.adopt(&mut diag)?;
         let mut confirmed = self.absent_twice(&mut diag)?;
         if !confirmed.is_empty() {
-            self.keep_those_nowhere(&mut diag, &mut confirmed)?;
+            self.retain_missing(&mut diag, &mut confirmed)?;
         }
         for absent in &confirmed {
             self.absent.remove(&absent.index);
             self.end(absent);
         }
-        lock(&self.shared.tally).audit_looks += 1;
+        lock(&self.shared.totals).audit_looks += 1;
         Ok(())
     }
 
@@ -134,7 +144,7 @@ impl Looker {
 
     /// Leaves those whose end belongs to this namespace, and that no socket can be: neither by the list of all nor under
     /// another name.
-    fn keep_those_nowhere(&self, diag: &mut Diag, confirmed: &mut Vec<Absent>) -> Result<(), SocketsError> {
+    fn retain_missing(&self, diag: &mut Diag, confirmed: &mut Vec<Absent>) -> Result<(), SocketsError> {
         let here = addresses();
         confirmed.retain(|absent| absent.ends().all(|(local, _)| is_here(&here, local.ip())));
         let mut wanted = Unmatched::default();
@@ -174,16 +184,16 @@ impl Looker {
         let (flow, hook) = (*slot, hook_of(slot.hooks()));
         drop(slot);
         self.shared.unseen_changes.store(true, Ordering::Relaxed);
-        let mut tally = lock(&self.shared.tally);
+        let mut totals = lock(&self.shared.totals);
         for end in [End::A, End::B].into_iter().filter(|&end| absent.gone[end as usize]) {
-            tally.audit_repairs[outcome.from[end as usize] as usize] += 1;
+            totals.audit_repairs[outcome.from[end as usize] as usize] += 1;
         }
-        tally.count_outcome(&flow, &outcome);
-        drop(tally);
+        totals.count_outcome(&flow, &outcome);
+        drop(totals);
         tracing::debug!("no socket any more: {:?}", absent.ends().collect::<Vec<_>>());
         let Outcome { from, to, .. } = outcome;
         let (key, flow, cause) = (&absent.key, &flow, Cause::Silence);
-        self.shared.tell_transitions(&Change { key, flow, hook, at_ns: now_ns, from, to, cause });
+        self.shared.publish_transitions(&Change { key, flow, hook, at_ns: now_ns, from, to, cause });
     }
 }
 

@@ -1,4 +1,4 @@
-//! The mirror: takes the kernel's events, sweeps the table, counts every open and every close once, and tells watchers.
+//! The tracker: takes the kernel's events, sweeps the table, counts every open and every close once, and tells watchers.
 //!
 //! The table is the truth, and an event is part of it: the kernel marks a flow's open or close as told only where the event
 //! found room. What is not marked, since its event was lost or the clock did it, the sweep finds, marks and counts. An event
@@ -14,20 +14,20 @@ use tcp_common::{Cause, End, Flow, FlowKey, Outcome, Previous, State};
 
 use super::change::Change;
 use super::lock::lock;
-use super::paced_scan::Walk;
-use super::shared::{Shared, Told};
-use super::slot_cache::Ledger;
-use super::totals::Tally;
+use super::paced_scan::PacedScan;
+use super::shared::{Shared, WatchEvent};
+use super::slot_cache::SlotCache;
+use super::totals::Totals;
 use crate::kernel::Events;
 
 /// What drains the ring and sweeps the table.
-pub struct Mirror {
+pub struct Tracker {
     shared: Arc<Shared>,
     /// Taken while they are drained.
     events: Option<Events>,
-    ledger: Ledger,
-    clock: Walk,
-    glances: Walk,
+    cache: SlotCache,
+    clock: PacedScan,
+    tags: PacedScan,
     /// Homes whose flows are to be glanced at in haste, as at the start and after a loss.
     unknown: u32,
     /// Next expected event of each CPU.
@@ -35,16 +35,16 @@ pub struct Mirror {
     lost: bool,
 }
 
-impl Mirror {
+impl Tracker {
     /// Takes the rings.
-    pub fn new(shared: Arc<Shared>, events: Events) -> Mirror {
+    pub fn new(shared: Arc<Shared>, events: Events) -> Tracker {
         let places = shared.table.places();
-        let ledger = Ledger::new(places);
-        Mirror {
+        let cache = SlotCache::new(places);
+        Tracker {
             events: Some(events),
-            clock: Walk::round(ledger.blocks()),
-            ledger,
-            glances: Walk::round(places),
+            clock: PacedScan::round(cache.blocks()),
+            cache,
+            tags: PacedScan::round(places),
             unknown: places,
             sequences: Vec::new(),
             lost: false,
@@ -62,22 +62,22 @@ impl Mirror {
         let Some(mut events) = self.events.take() else { return 0 };
         let shared = Arc::clone(&self.shared);
         // For all of them: each counts several times.
-        let mut tally = lock(&shared.tally);
+        let mut totals = lock(&shared.totals);
         let count = events.drain(BATCH, |event| {
-            self.note_sequence(event);
-            self.take(event, &mut tally);
+            self.check_sequence(event);
+            self.apply(event, &mut totals);
         });
         self.events = Some(events);
-        tally.delivered += count as u64;
+        totals.delivered += count as u64;
         if std::mem::take(&mut self.lost) {
             // What the lost ones did to the table is to be found there.
             self.unknown = shared.table.places();
-            tally.resyncs += 1;
+            totals.resyncs += 1;
         }
         count
     }
 
-    fn note_sequence(&mut self, event: &Event) {
+    fn check_sequence(&mut self, event: &Event) {
         let cpu = event.cpu as usize;
         if self.sequences.len() <= cpu {
             self.sequences.resize(cpu + 1, 0);
@@ -86,7 +86,7 @@ impl Mirror {
         self.sequences[cpu] = event.sequence.wrapping_add(1);
     }
 
-    fn take(&mut self, event: &Event, tally: &mut Tally) {
+    fn apply(&mut self, event: &Event, totals: &mut Totals) {
         match event.kind {
             event_kind::TRANSITION => {
                 let change = Change {
@@ -99,37 +99,37 @@ impl Mirror {
                     cause: Cause::from_u8(event.cause).unwrap_or(Cause::Nothing),
                 };
                 if let Some(index) = self.shared.table.index_of(event) {
-                    self.count_stays(tally, index, &change);
+                    self.update(totals, index, &change);
                 }
-                self.shared.tell_transitions(&change);
+                self.shared.publish_transitions(&change);
                 if event.flags & event_flag::ESTABLISHED != 0 {
-                    tally.count_open(&event.key, &event.flow);
+                    totals.count_open(&event.key, &event.flow);
                 }
                 if event.flags & event_flag::OVER != 0 {
-                    self.report(tally, &event.key, &event.flow, event.hook, event.at_ns);
+                    self.report(totals, &event.key, &event.flow, event.hook, event.at_ns);
                 }
             }
-            event_kind::PREVIOUS => self.take_previous(tally, event),
-            event_kind::DEFERRED => self.apply_deferred(tally, event),
-            event_kind::EVICTED => self.take_evicted(tally, event),
+            event_kind::PREVIOUS => self.apply_previous(totals, event),
+            event_kind::DEFERRED => self.apply_deferred(totals, event),
+            event_kind::EVICTED => self.apply_evicted(totals, event),
             _ => {}
         }
     }
 
     /// Counts how long the ends that moved had been in the states before.
-    fn count_stays(&mut self, tally: &mut Tally, index: u32, change: &Change<'_>) {
+    fn update(&mut self, totals: &mut Totals, index: u32, change: &Change<'_>) {
         let due_ns = scan::due_ns(change.flow, &self.shared.rules);
-        let stays = self.ledger.moved(index, change, due_ns);
+        let stays = self.cache.update(index, change, due_ns);
         for end in [End::A, End::B] {
             if let Some(ns) = stays[end as usize] {
-                tally.count_stay(change.flow.is_local(end), change.from[end as usize], ns);
+                totals.observe_state_duration(change.flow.is_local(end), change.from[end as usize], ns);
             }
         }
     }
 
-    fn take_previous(&self, tally: &mut Tally, event: &Event) {
+    fn apply_previous(&self, totals: &mut Totals, event: &Event) {
         self.end_previous(
-            tally,
+            totals,
             event,
             event.flow,
             Previous::from_u8(event.previous).unwrap_or(Previous::Over),
@@ -137,23 +137,23 @@ impl Mirror {
     }
 
     /// Counts and reports the end of a flow whose next life an event's segment began.
-    fn end_previous(&self, tally: &mut Tally, event: &Event, mut flow: Flow, previous: Previous) {
+    fn end_previous(&self, totals: &mut Totals, event: &Event, mut flow: Flow, previous: Previous) {
         let was_over = flow.is_over();
         let from = [flow.state(End::A), flow.state(End::B)];
         flow.end_previous(event.at_ns, previous, &self.shared.rules);
         if open_uncounted(&flow) {
-            tally.count_open(&event.key, &flow);
+            totals.count_open(&event.key, &flow);
         }
         if !was_over {
             // The next life begins from CLOSED.
             for end in [End::A, End::B] {
                 let local = flow.is_local(end);
-                tally.count_transition(local, from[end as usize], State::Closed);
+                totals.count_transition(local, from[end as usize], State::Closed);
             }
         }
         if flow.marks & mark::CLOSE_REPORTED == 0 {
             if !was_over {
-                self.shared.tell_transitions(&Change {
+                self.shared.publish_transitions(&Change {
                     key: &event.key,
                     flow: &flow,
                     hook: event.hook,
@@ -163,26 +163,26 @@ impl Mirror {
                     cause: Cause::Syn,
                 });
             }
-            self.report(tally, &event.key, &flow, event.hook, event.at_ns);
+            self.report(totals, &event.key, &flow, event.hook, event.at_ns);
         }
     }
 
     /// A flow that was over, or as good as, and had to make room before the sweep came to it.
-    fn take_evicted(&self, tally: &mut Tally, event: &Event) {
+    fn apply_evicted(&self, totals: &mut Totals, event: &Event) {
         if open_uncounted(&event.flow) {
-            tally.count_open(&event.key, &event.flow);
+            totals.count_open(&event.key, &event.flow);
         }
-        self.report(tally, &event.key, &event.flow, event.hook, event.at_ns);
+        self.report(totals, &event.key, &event.flow, event.hook, event.at_ns);
     }
 
     /// Applies a segment that found its flow's slot busy, by the function that the kernel would have used.
-    fn apply_deferred(&mut self, tally: &mut Tally, event: &Event) {
+    fn apply_deferred(&mut self, totals: &mut Totals, event: &Event) {
         let shared = Arc::clone(&self.shared);
         let index = shared.table.find(&event.key);
         let Some((index, mut owned)) =
             index.and_then(|index| Some((index, shared.table.seize(index, event)?)))
         else {
-            tally.deferred[DROPPED] += 1;
+            totals.deferred[DROPPED] += 1;
             return;
         };
         let before = *owned;
@@ -191,23 +191,23 @@ impl Mirror {
         let outcome = owned.on_segment(event.at_ns, end(event.sender), &event.segment, &shared.rules);
         let flow = *owned;
         drop(owned);
-        tally.deferred[usize::from(overtaken)] += 1;
-        tally.count_outcome(&flow, &outcome);
+        totals.deferred[usize::from(overtaken)] += 1;
+        totals.count_outcome(&flow, &outcome);
         if outcome.previous != Previous::None {
-            self.end_previous(tally, event, before, outcome.previous);
+            self.end_previous(totals, event, before, outcome.previous);
         }
         let Outcome { from, to, cause, .. } = outcome;
         let Event { ref key, hook, at_ns, .. } = *event;
-        self.shared.tell_transitions(&Change { key, flow: &flow, hook, at_ns, from, to, cause });
-        self.look_at(tally, index);
+        self.shared.publish_transitions(&Change { key, flow: &flow, hook, at_ns, from, to, cause });
+        self.visit_slot(totals, index);
     }
 
-    fn report(&self, tally: &mut Tally, key: &FlowKey, flow: &Flow, hook: u32, at_ns: u64) {
-        tally.count_close(flow);
+    fn report(&self, totals: &mut Totals, key: &FlowKey, flow: &Flow, hook: u32, at_ns: u64) {
+        totals.count_close(flow);
         if self.shared.watchers.receiver_count() > 0 {
             let close = self.shared.describer().close(key, flow, self.shared.names.of_hook(hook), at_ns);
             let connection = Arc::new(close.connection.clone());
-            let _ = self.shared.watchers.send(Told { connection, event: close.into() });
+            let _ = self.shared.watchers.send(WatchEvent { connection, event: close.into() });
         }
     }
 }

@@ -9,15 +9,15 @@ use tcp_common::record::mark;
 use tcp_common::table::Tag;
 use tcp_common::{Flow, Outcome, Rules};
 
-use super::Mirror;
+use super::Tracker;
 use crate::agent::change::{Change, hook_of};
 use crate::agent::lock::lock;
 use crate::agent::paced_scan::STRIDE;
-use crate::agent::totals::Tally;
+use crate::agent::totals::Totals;
 use crate::clock::monotonic_ns;
 use crate::kernel::Owned;
 
-impl Mirror {
+impl Tracker {
     /// Goes on round the table by what is due when `elapsed` has passed since the last call: to the flows that the clock
     /// changes, and to those that no event told of. What is not done when `TURN` is over is left to later turns: returns
     /// whether there is a rest.
@@ -27,82 +27,82 @@ impl Mirror {
         }
         self.clock.time_passed(elapsed, CLOCK_NS);
         let shared = Arc::clone(&self.shared);
-        let mut tally = lock(&shared.tally);
+        let mut totals = lock(&shared.totals);
         let (begun, now_ns) = (Instant::now(), monotonic_ns());
         while self.clock.is_behind() && begun.elapsed() < TURN {
-            self.end_what_is_due(&mut tally, now_ns);
+            self.expire_due(&mut totals, now_ns);
         }
-        self.glances.time_passed(elapsed, if self.unknown == 0 { GLANCE_NS } else { HASTE_NS });
-        let glances_begun = Instant::now();
-        while self.glances.is_behind() && glances_begun.elapsed() < TURN {
-            self.glance(&mut tally);
+        self.tags.time_passed(elapsed, if self.unknown == 0 { GLANCE_NS } else { HASTE_NS });
+        let tags_begun = Instant::now();
+        while self.tags.is_behind() && tags_begun.elapsed() < TURN {
+            self.tag_scan(&mut totals);
         }
-        self.ledger.census().clone_into(&mut lock(&shared.census));
-        tally.sweep_pause.observe(begun.elapsed().as_secs_f64());
-        self.clock.is_behind() || self.glances.is_behind()
+        self.cache.gauges().clone_into(&mut lock(&shared.gauges));
+        totals.sweep_pause.observe(begun.elapsed().as_secs_f64());
+        self.clock.is_behind() || self.tags.is_behind()
     }
 
     /// Looks at those places of the next blocks whose time has come, of some [`FEW`] at most.
-    fn end_what_is_due(&mut self, tally: &mut Tally, now_ns: u64) {
+    fn expire_due(&mut self, totals: &mut Totals, now_ns: u64) {
         let Range { start, end } = self.clock.next_stride();
         let (mut due, mut next) = (Vec::new(), start);
         while next < end && due.len() < FEW {
-            self.ledger.take_due(next, now_ns, &mut due);
+            self.cache.take_due(next, now_ns, &mut due);
             next += 1;
         }
-        self.look_at_all(tally, &due);
-        due.iter().for_each(|&index| self.ledger.remind(index));
-        self.clock.came_to(next);
+        self.visit_slots(totals, &due);
+        due.iter().for_each(|&index| self.cache.reschedule(index));
+        self.clock.advance(next);
     }
 
     /// Glances at the tags of the flows of the next homes, and looks at those that are others than they were.
-    fn glance(&mut self, tally: &mut Tally) {
-        let homes = self.glances.next_stride();
+    fn tag_scan(&mut self, totals: &mut Totals) {
+        let homes = self.tags.next_stride();
         let mut flows = Vec::with_capacity(STRIDE as usize);
         self.shared.table.list(homes.clone(), &mut flows);
-        flows.retain(|&(index, tag)| self.ledger.glance(index, tag));
+        flows.retain(|&(index, tag)| self.cache.tag_changed(index, tag));
         let changed: Vec<_> = flows.into_iter().map(|(index, _)| index).collect();
-        self.look_at_all(tally, &changed);
+        self.visit_slots(totals, &changed);
         self.unknown = self.unknown.saturating_sub(homes.len() as u32);
-        self.glances.came_to(homes.end);
+        self.tags.advance(homes.end);
     }
 
-    fn look_at_all(&mut self, tally: &mut Tally, places: &[u32]) {
+    fn visit_slots(&mut self, totals: &mut Totals, places: &[u32]) {
         for &index in places {
             self.shared.table.touch(index);
-            self.ledger.touch(index);
+            self.cache.prefetch(index);
         }
-        places.iter().for_each(|&index| self.look_at(tally, index));
+        places.iter().for_each(|&index| self.visit_slot(totals, index));
     }
 
     /// Lets the clock act on a slot, counts what has not been counted, retires what is done.
-    pub(super) fn look_at(&mut self, tally: &mut Tally, index: u32) {
+    pub(super) fn visit_slot(&mut self, totals: &mut Totals, index: u32) {
         let shared = Arc::clone(&self.shared);
         let (table, rules) = (&shared.table, &shared.rules);
         // The tag first: what changes after it makes the next glance a look.
         let tag = table.tag(index);
         let Some(entry) = table.read(index) else {
             if tag.phase() == Tag::FREE {
-                self.ledger.free(index, table.family(index));
+                self.cache.free(index, table.family(index));
             }
             return;
         };
         let (now_ns, due_ns) = (monotonic_ns(), due_ns(&entry.flow, rules));
         if now_ns < due_ns && !open_uncounted(&entry.flow) {
             if tag.at_rest() {
-                self.ledger.note(index, table.family(index), tag, &entry.flow, now_ns, due_ns);
+                self.cache.record(index, table.family(index), tag, &entry.flow, now_ns, due_ns);
             }
             return;
         }
         // If somebody else has it, the note that is there brings the next look.
         let Some(owned) = table.own(index) else { return };
         if owned.key() == entry.key && owned.incarnation == entry.flow.incarnation {
-            self.act(tally, index, owned, now_ns, due_ns);
+            self.act(totals, index, owned, now_ns, due_ns);
         }
     }
 
     /// Does what was due at `due_ns` to a slot's flow.
-    fn act(&mut self, tally: &mut Tally, index: u32, mut owned: Owned<'_>, now_ns: u64, due_ns: u64) {
+    fn act(&mut self, totals: &mut Totals, index: u32, mut owned: Owned<'_>, now_ns: u64, due_ns: u64) {
         let shared = Arc::clone(&self.shared);
         let (family, rules) = (shared.table.family(index), &shared.rules);
         let outcome = owned.tick(now_ns, rules);
@@ -114,26 +114,26 @@ impl Mirror {
             owned.marks |= mark::CLOSE_REPORTED;
         } else if owned.is_over() && now_ns >= self::due_ns(&owned, rules) {
             owned.retire();
-            self.ledger.free(index, family);
+            self.cache.free(index, family);
             return;
         }
         let (key, flow, hook) = (owned.key(), *owned, hook_of(owned.hooks()));
         let tag = owned.let_go();
         if count_open {
-            tally.count_open(&key, &flow);
+            totals.count_open(&key, &flow);
         }
         if outcome.is_transition() {
-            tally.lateness.observe(now_ns.saturating_sub(due_ns) as f64 / 1e9);
-            tally.count_outcome(&flow, &outcome);
+            totals.lateness.observe(now_ns.saturating_sub(due_ns) as f64 / 1e9);
+            totals.count_outcome(&flow, &outcome);
             let Outcome { from, to, cause, .. } = outcome;
             let change = Change { key: &key, flow: &flow, hook, at_ns: now_ns, from, to, cause };
-            self.count_stays(tally, index, &change);
-            shared.tell_transitions(&change);
+            self.update(totals, index, &change);
+            shared.publish_transitions(&change);
         }
         // So that the next glance takes it for what it is, unless somebody has changed it since.
-        self.ledger.note(index, family, tag, &flow, now_ns, self::due_ns(&flow, rules));
+        self.cache.record(index, family, tag, &flow, now_ns, self::due_ns(&flow, rules));
         if report {
-            self.report(tally, &key, &flow, hook, now_ns);
+            self.report(totals, &key, &flow, hook, now_ns);
         }
     }
 }
