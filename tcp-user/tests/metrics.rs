@@ -1,22 +1,24 @@
-//! The scraped page: golden text, the bound on its size, and promtool's opinion.
+//! The scraped page: its golden file, the reference made from it, the bound on its size, and promtool's lint.
 //!
-//! `FINWAIT_BLESS=1 cargo test -p tcp-user --test metrics` rewrites the golden file.
+//! `FINWAIT_BLESS=1 cargo test -p tcp-user --test metrics` rewrites the golden file and `docs/METRICS.md`.
 
 use std::array;
 use std::collections::BTreeSet;
-use std::io::Write;
+use std::fmt::Write as _;
+use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use finwait::agent::metrics::{Format, encode};
 use finwait::agent::totals::{Snapshot, Totals};
-use finwait::kernel::ProgramRuns;
+use finwait::kernel::{ProgramName, ProgramRuns};
 use tcp_common::State;
 use tcp_common::record::Counters;
 
 const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/metrics.golden.txt");
+const REFERENCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/METRICS.md");
 
-/// A snapshot with a number of its own in every place that can count.
+/// A snapshot in which every counter has a value of its own.
 fn busy() -> Snapshot {
     let mut last = 100;
     let snapshot = snapshot(|| {
@@ -36,7 +38,7 @@ fn busy() -> Snapshot {
     snapshot
 }
 
-/// The agent has just started.
+/// The snapshot of an agent that has just started.
 fn idle() -> Snapshot {
     snapshot(|| 0)
 }
@@ -62,7 +64,7 @@ fn snapshot(mut next: impl FnMut() -> u64) -> Snapshot {
     }
     let next = &mut next;
     Snapshot {
-        // No `..`: whoever adds a counter decides here whether it is scraped.
+        // No `..`: a new counter must be added here.
         counters: Counters {
             predicted: [[0; 2]; 2],
             merged: [[0; 2]; 2],
@@ -96,11 +98,13 @@ fn snapshot(mut next: impl FnMut() -> u64) -> Snapshot {
         endpoints: rows(next),
         table_used: rows(next),
         table_capacity: row(next),
-        programs: vec![ProgramRuns {
-            program: "finwait_xdp",
-            runs: next(),
-            duration: Duration::from_nanos(next()),
-        }],
+        programs: ProgramName::ALL
+            .map(|program| ProgramRuns {
+                program: program.name(),
+                runs: next(),
+                duration: Duration::from_nanos(next()),
+            })
+            .into(),
     }
 }
 
@@ -122,17 +126,117 @@ fn series(snapshot: &Snapshot) -> BTreeSet<String> {
 }
 
 #[test]
-fn the_page_is_as_agreed() {
-    let page = page(&busy(), Format::Text);
-    if std::env::var_os("FINWAIT_BLESS").is_some() {
-        std::fs::write(GOLDEN, &page).expect("write the golden file");
-    }
-    let golden = std::fs::read_to_string(GOLDEN).expect("read the golden file");
-    for (number, (line, agreed)) in page.lines().zip(golden.lines()).enumerate() {
-        assert_eq!(line, agreed, "line {} of {GOLDEN}", number + 1);
-    }
-    assert_eq!(page.lines().count(), golden.lines().count(), "lines of {GOLDEN}");
+fn the_page_matches_its_golden_file() {
+    assert_golden(GOLDEN, &page(&busy(), Format::Text));
 }
+
+#[test]
+fn the_reference_matches_the_page() {
+    assert_golden(REFERENCE, &reference(&page(&busy(), Format::OpenMetrics)));
+}
+
+/// Compares a text with a file line by line; with `FINWAIT_BLESS=1` writes the file first.
+fn assert_golden(path: &str, text: &str) {
+    if std::env::var_os("FINWAIT_BLESS").is_some() {
+        std::fs::write(path, text).expect("write the golden file");
+    }
+    let golden = std::fs::read_to_string(path).expect("read the golden file");
+    for (number, (line, agreed)) in text.lines().zip(golden.lines()).enumerate() {
+        assert_eq!(line, agreed, "line {} of {path}", number + 1);
+    }
+    assert_eq!(text.lines().count(), golden.lines().count(), "lines of {path}");
+}
+
+/// The text of `docs/METRICS.md`. Everything but the introduction is read from an OpenMetrics page: each family's name,
+/// type, unit, HELP, and every label with its values in the page's order.
+fn reference(open_metrics: &str) -> String {
+    let mut text = INTRODUCTION.to_owned();
+    let (heads, body): (Vec<_>, Vec<_>) = open_metrics.lines().partition(|line| line.starts_with("# "));
+    for head in heads {
+        let words: Vec<_> = head.splitn(4, ' ').collect();
+        match words[..] {
+            ["#", "HELP", family, help] => {
+                let kind = value_of(open_metrics, "TYPE", family).expect("a type");
+                let samples: Vec<_> = body.iter().filter_map(|line| Sample::of(line, family, kind)).collect();
+                let name = samples.first().expect("a sample").name;
+                let unit = value_of(open_metrics, "UNIT", family);
+                let unit = unit.map(|unit| format!(" of {unit}")).unwrap_or_default();
+                writeln!(text, "\n## {name}\n\n{help}\n\nType: {kind}{unit}").expect("a String");
+                let labels = labels(&samples);
+                text.push_str(if labels.is_empty() { "" } else { "\n" });
+                labels.iter().for_each(|(label, values)| {
+                    let values =
+                        if *label == "version" { "such as `0.1.0`".into() } else { values.join(", ") };
+                    writeln!(text, "- `{label}`: {values}").expect("a String");
+                });
+            }
+            ["#", "TYPE" | "UNIT", ..] | ["#", "EOF"] => {}
+            _ => panic!("{head}"),
+        }
+    }
+    text
+}
+
+/// The rest of the line `# WORD FAMILY REST`.
+fn value_of<'a>(page: &'a str, word: &str, family: &str) -> Option<&'a str> {
+    let begin = format!("# {word} {family} ");
+    page.lines().find_map(|line| line.strip_prefix(begin.as_str()))
+}
+
+/// One line of a page, without its number.
+struct Sample<'a> {
+    name: &'a str,
+    labels: Vec<(&'a str, &'a str)>,
+}
+
+impl<'a> Sample<'a> {
+    /// Reads a line that belongs to a family of this type. Of a histogram only the buckets are read.
+    fn of(line: &'a str, family: &'a str, kind: &str) -> Option<Sample<'a>> {
+        let (series, _) = line.rsplit_once(' ')?;
+        let (name, labels) = series.split_once('{').unwrap_or((series, ""));
+        let suffix = match kind {
+            "counter" => "_total",
+            "info" => "_info",
+            "histogram" => "_bucket",
+            _ => "",
+        };
+        (name.strip_prefix(family)? == suffix).then(|| Sample {
+            name: if kind == "histogram" { family } else { name },
+            labels: labels.trim_end_matches('}').split(',').filter_map(|pair| pair.split_once('=')).collect(),
+        })
+    }
+}
+
+/// Every label with its values, each once, in the order of the page.
+fn labels<'a>(samples: &[Sample<'a>]) -> Vec<(&'a str, Vec<String>)> {
+    let mut labels: Vec<(&str, Vec<String>)> = Vec::new();
+    for &(label, value) in samples.iter().flat_map(|sample| &sample.labels) {
+        let value = format!("`{}`", value.trim_matches('"'));
+        match labels.iter_mut().find(|(known, _)| *known == label) {
+            Some((_, values)) if values.contains(&value) => {}
+            Some((_, values)) => values.push(value),
+            None => labels.push((label, vec![value])),
+        }
+    }
+    labels
+}
+
+const INTRODUCTION: &str = "\
+# Metrics
+
+The agent (`finwait run`) serves these metrics at `http://127.0.0.1:9817/metrics`; `--listen` changes the address. The
+format is Prometheus text 0.0.4, or OpenMetrics 1.0.0 for a scraper that asks for it in its `Accept` header.
+
+- Counters start at 0 when the agent starts and count IPv4 and IPv6 together unless a label separates them.
+- Every series is exported from the start, at 0, except state transitions that RFC 9293 does not have.
+- Labels have only the values listed here: no address and no port becomes a label.
+- `side` and `origin` say whether an endpoint is on this host. Causes, close kinds and reasons are explained in
+  [RECORDS.md](RECORDS.md).
+- Each histogram has the series `_bucket` (label `le`: the upper bound), `_sum` and `_count`.
+
+A test generates this file from the table that declares the families (`tcp-user/src/agent/metrics/families.rs`).
+`FINWAIT_BLESS=1 cargo test -p tcp-user --test metrics` rewrites it.
+";
 
 #[test]
 fn the_number_of_series_is_bounded() {
@@ -147,7 +251,7 @@ fn the_number_of_series_is_bounded() {
 }
 
 #[test]
-fn promtool_has_nothing_to_say() {
+fn promtool_finds_no_fault() {
     for snapshot in [idle(), busy()] {
         let mut promtool = Command::new("promtool")
             .args(["check", "metrics"])
@@ -167,7 +271,7 @@ fn promtool_has_nothing_to_say() {
 }
 
 #[test]
-fn plain_text_has_no_word_of_openmetrics() {
+fn plain_text_has_no_openmetrics_syntax() {
     let page = page(&busy(), Format::Text);
     assert!(!page.contains("# EOF") && !page.contains("# UNIT") && !page.contains("_total_total"));
     for line in page.lines().filter(|line| line.starts_with("# TYPE ")) {
@@ -178,7 +282,7 @@ fn plain_text_has_no_word_of_openmetrics() {
 }
 
 #[test]
-fn openmetrics_is_the_same_samples_under_its_own_heads() {
+fn openmetrics_has_the_same_samples() {
     let snapshot = busy();
     let (text, open) = (page(&snapshot, Format::Text), page(&snapshot, Format::OpenMetrics));
     assert_eq!(samples(&open), samples(&text));
@@ -195,7 +299,7 @@ fn openmetrics_is_the_same_samples_under_its_own_heads() {
 }
 
 #[test]
-fn a_scraper_gets_the_form_it_asks_for() {
+fn a_scraper_gets_the_format_it_asks_for() {
     for (accept, format) in [
         (None, Format::Text),
         (Some(""), Format::Text),

@@ -1,4 +1,4 @@
-//! The families: one table declares them all.
+//! The table that declares every family.
 
 use tcp_common::record::segment_kind;
 use tcp_common::{Cause, CloseKind, Ignored, State};
@@ -9,11 +9,11 @@ use crate::agent::totals::{
 };
 use crate::kernel::ProgramRuns;
 
-/// Every family: the contract with dashboards and alerts.
+/// Every family. Dashboards and alerts depend on names, labels and label values: none is renamed or removed.
 pub(super) const TABLE: &[Family] = &[
     Family {
         name: "endpoints",
-        help: "Endpoints of tracked connections by side (local or remote) and RFC 9293 state",
+        help: "Endpoints of tracked connections by side (local or remote) and RFC 9293 state.",
         labels: &["side", "state"],
         data: Data::Gauge(|snapshot| {
             each(Locality::ALL, State::ALL, |place, state| {
@@ -23,30 +23,30 @@ pub(super) const TABLE: &[Family] = &[
     },
     Family {
         name: "transitions",
-        help: "State transitions of endpoints. Those of the RFC 9293 diagram are exported from the start, others once they occur",
+        help: "State transitions of endpoints. Those of the RFC 9293 diagram are exported from the start, others once they occur.",
         labels: &["side", "from", "to"],
         data: Data::Counter(transitions),
     },
     Family {
         name: "connections_opened",
-        help: "Connections that reached ESTABLISHED at both ends, by role of the local endpoint. Forwarded connections count as server",
+        help: "Connections that reached ESTABLISHED at both ends, by role of the local endpoint. Forwarded connections count as server.",
         labels: &["role", "family"],
         data: Data::Counter(|snapshot| table(ROLES, FAMILIES, &snapshot.totals.opened)),
     },
     Family {
         name: "connections_closed",
-        help: "Closed connections by close kind and by the side that closed first. A connection is counted once its TIME-WAIT is over",
+        help: "Closed connections by close kind and by the side that closed first. A connection is counted once its TIME-WAIT is over.",
         labels: &["kind", "closer"],
         data: Data::Counter(|snapshot| {
             let mut samples = table(close_forms(), CLOSERS, &snapshot.totals.closed);
-            // What is open is not closed.
+            // An open connection is not closed.
             samples.retain(|(labels, _)| labels[0] != CloseKind::Open.name());
             samples
         }),
     },
     Family {
         name: "resets",
-        help: "RSTs that ended a connection or a TIME-WAIT, by reason and by the side that sent them",
+        help: "RSTs that ended a connection or a TIME-WAIT, by reason and by the side that sent them.",
         labels: &["reason", "origin"],
         data: Data::Counter(|snapshot| {
             let origins = Locality::ALL.map(Locality::name);
@@ -56,37 +56,37 @@ pub(super) const TABLE: &[Family] = &[
     },
     Family {
         name: "rsts_ignored",
-        help: "RSTs that were not accepted because of their sequence number, the connection's state or RFC 1337, by cause",
+        help: "RSTs that were not accepted because of their sequence number, the connection's state or RFC 1337, by cause.",
         labels: &["cause"],
         data: Data::Counter(|snapshot| by_cause(snapshot, &Snapshot::IGNORED_RSTS)),
     },
     Family {
         name: "time_wait_events",
-        help: "TIME-WAIT events. reuse_refused and old_duplicate count SYNs in every state, not only in TIME-WAIT",
+        help: "TIME-WAIT events. reuse_refused and old_duplicate count SYNs in every state, not only in TIME-WAIT.",
         labels: &["event"],
         data: Data::Counter(time_wait_events),
     },
     Family {
         name: "handshake_duration",
-        help: "Time from the first SYN until both endpoints were ESTABLISHED",
+        help: "Time from the first SYN until both endpoints were ESTABLISHED.",
         labels: &[],
         data: Data::Seconds(|snapshot| vec![(Vec::new(), &snapshot.totals.handshake)]),
     },
     Family {
         name: "connection_duration",
-        help: "Time from the first SYN to the end of the close, without TIME-WAIT",
+        help: "Time from the first SYN to the end of the close, without TIME-WAIT.",
         labels: &[],
         data: Data::Seconds(|snapshot| vec![(Vec::new(), &snapshot.totals.connection)]),
     },
     Family {
         name: "close_duration",
-        help: "Time from the first FIN or RST to the end of the close, without TIME-WAIT",
+        help: "Time from the first FIN or RST to the end of the close, without TIME-WAIT.",
         labels: &[],
         data: Data::Seconds(|snapshot| vec![(Vec::new(), &snapshot.totals.close)]),
     },
     Family {
         name: "state_duration",
-        help: "Time that endpoints spent in a state, by side. Observed when the state is left",
+        help: "Time that endpoints spent in a state, by side. Observed when the state is left.",
         labels: &["side", "state"],
         data: Data::Seconds(|snapshot| {
             let left = State::ALL.into_iter().filter(|state| ![State::Closed, State::Listen].contains(state));
@@ -101,25 +101,25 @@ pub(super) const TABLE: &[Family] = &[
     },
     Family {
         name: "expiry_lateness",
-        help: "Delay between a timer's deadline and its expiry",
+        help: "Delay between a timer's deadline and its expiry.",
         labels: &[],
         data: Data::Seconds(|snapshot| vec![(Vec::new(), &snapshot.totals.lateness)]),
     },
     Family {
         name: "sweep_pause",
-        help: "Time that events waited for one step of the agent's scan of the flow table",
+        help: "Time that events waited for one step of the agent's scan of the flow table.",
         labels: &[],
         data: Data::Seconds(|snapshot| vec![(Vec::new(), &snapshot.totals.sweep_pause)]),
     },
     Family {
         name: "segments",
-        help: "Segments of tracked connections. A packet merged by offloading counts as the segments that it stands for",
+        help: "Segments of tracked connections. A packet merged by offloading counts as the segments that it stands for.",
         labels: &["direction", "kind"],
         data: Data::Counter(|snapshot| table(DIRECTIONS, segment_kind::NAMES, &snapshot.counters.segments)),
     },
     Family {
         name: "segments_without_effect",
-        help: "Segments of tracked connections that changed nothing, by cause",
+        help: "Segments of tracked connections that changed nothing, by cause.",
         labels: &["cause"],
         data: Data::Counter(|snapshot| {
             let causes = (Cause::BadFlags as u8..=u8::MAX).filter_map(Cause::from_u8);
@@ -128,7 +128,7 @@ pub(super) const TABLE: &[Family] = &[
     },
     Family {
         name: "retransmitted_segments",
-        help: "Retransmitted segments of the handshake and of the close",
+        help: "Retransmitted segments of the handshake and of the close.",
         labels: &["kind"],
         data: Data::Counter(|snapshot| {
             let kinds = [("syn", Cause::SynAgain), ("syn_ack", Cause::SynAckAgain), ("fin", Cause::FinAgain)];
@@ -137,49 +137,49 @@ pub(super) const TABLE: &[Family] = &[
     },
     Family {
         name: "packets",
-        help: "Packets that the kernel programs saw, tracked and ignored",
+        help: "Packets that the kernel programs saw, tracked and ignored.",
         labels: &[],
         data: Data::Counter(|snapshot| one(snapshot.counters.seen)),
     },
     Family {
         name: "packets_tracked",
-        help: "Packets that belong to a tracked connection",
+        help: "Packets that belong to a tracked connection.",
         labels: &[],
         data: Data::Counter(|snapshot| one(snapshot.counters.tracked)),
     },
     Family {
         name: "packets_ignored",
-        help: "Packets that belong to no tracked connection, by reason",
+        help: "Packets that belong to no tracked connection, by reason.",
         labels: &["reason"],
         data: Data::Counter(|snapshot| list(Ignored::ALL.map(Ignored::name), &snapshot.counters.ignored)),
     },
     Family {
         name: "events_delivered",
-        help: "Events that the agent read from the kernel's ring buffers",
+        help: "Events that the agent read from the kernel's ring buffers.",
         labels: &[],
         data: Data::Counter(|snapshot| one(snapshot.totals.delivered)),
     },
     Family {
         name: "events_lost",
-        help: "Events lost because a ring buffer was full",
+        help: "Events lost because a ring buffer was full.",
         labels: &[],
         data: Data::Counter(|snapshot| one(snapshot.counters.events_lost)),
     },
     Family {
         name: "resyncs",
-        help: "Full reads of the flow table after events were lost",
+        help: "Full reads of the flow table after events were lost.",
         labels: &[],
         data: Data::Counter(|snapshot| one(snapshot.totals.resyncs)),
     },
     Family {
         name: "socket_checks",
-        help: "Checks of the agent's connections against the kernel's sockets",
+        help: "Checks of the agent's connections against the kernel's sockets.",
         labels: &[],
         data: Data::Counter(|snapshot| one(snapshot.totals.audit_looks)),
     },
     Family {
         name: "audit_repairs",
-        help: "Local endpoints closed because the kernel no longer had a socket for them, by last known state",
+        help: "Local endpoints closed because the kernel no longer had a socket for them, by last known state.",
         labels: &["state"],
         data: Data::Counter(|snapshot| {
             let repairs = |state: State| (vec![state.name()], snapshot.totals.audit_repairs[state as usize]);
@@ -188,49 +188,49 @@ pub(super) const TABLE: &[Family] = &[
     },
     Family {
         name: "connections_adopted",
-        help: "Connections older than the agent that it imported from the kernel's sockets",
+        help: "Connections older than the agent that it imported from the kernel's sockets.",
         labels: &[],
         data: Data::Counter(|snapshot| one(snapshot.totals.audit_adopted)),
     },
     Family {
         name: "deferred_segments",
-        help: "Segments handed to the agent because another CPU had locked their connection",
+        help: "Segments handed to the agent because another CPU had locked their connection.",
         labels: &[],
         data: Data::Counter(|snapshot| one(snapshot.counters.deferred)),
     },
     Family {
         name: "deferred_outcomes",
-        help: "Deferred segments by outcome: applied in order, overtaken by a later segment, or dropped without a connection",
+        help: "Deferred segments by outcome: applied in order, overtaken by a later segment, or dropped without a connection.",
         labels: &["outcome"],
         data: Data::Counter(|snapshot| list(DEFERRED_OUTCOMES, &snapshot.totals.deferred)),
     },
     Family {
         name: "flow_table_insert_retries",
-        help: "Flow table inserts retried because another CPU changed the same bucket",
+        help: "Flow table inserts retried because another CPU changed the same bucket.",
         labels: &[],
         data: Data::Counter(|snapshot| one(snapshot.counters.claims_yielded)),
     },
     Family {
         name: "flows_evicted",
-        help: "Connections evicted from the flow table to make room, by their condition",
+        help: "Connections evicted from the flow table to make room, by their condition.",
         labels: &["reason"],
         data: Data::Counter(|snapshot| list(EVICTIONS, &snapshot.counters.evicted)),
     },
     Family {
         name: "flow_table_entries",
-        help: "Connections in the flow table by address family and class. Half-open ones are evicted first, live ones never",
+        help: "Connections in the flow table by address family and class. Half-open ones are evicted first, live ones never.",
         labels: &["table", "class"],
         data: Data::Gauge(|snapshot| table(FAMILIES, FLOW_CLASSES, &snapshot.table_used)),
     },
     Family {
         name: "flow_table_capacity",
-        help: "Guaranteed capacity of the flow table, in connections",
+        help: "Guaranteed capacity of the flow table, in connections.",
         labels: &["table"],
         data: Data::Gauge(|snapshot| list(FAMILIES, &snapshot.table_capacity)),
     },
     Family {
         name: "program_runs",
-        help: "Runs of the kernel programs. Counted only while the sysctl kernel.bpf_stats_enabled is 1",
+        help: "Runs of the kernel programs. Counted only while the sysctl kernel.bpf_stats_enabled is 1.",
         labels: &["program"],
         data: Data::Counter(|snapshot| {
             snapshot.programs.iter().map(|program| (vec![program.program], program.runs)).collect()
@@ -238,7 +238,7 @@ pub(super) const TABLE: &[Family] = &[
     },
     Family {
         name: "program_run",
-        help: "Time spent in the kernel programs. Counted only while the sysctl kernel.bpf_stats_enabled is 1",
+        help: "Time spent in the kernel programs. Counted only while the sysctl kernel.bpf_stats_enabled is 1.",
         labels: &["program"],
         data: Data::Elapsed(|snapshot| {
             let ns = |program: &ProgramRuns| u64::try_from(program.duration.as_nanos()).unwrap_or(u64::MAX);
@@ -247,18 +247,18 @@ pub(super) const TABLE: &[Family] = &[
     },
     Family {
         name: "build",
-        help: "Version of the running agent",
+        help: "Version of the running agent.",
         labels: &["version"],
         data: Data::Info(&[env!("CARGO_PKG_VERSION")]),
     },
 ];
 
-/// Directions, in the order of `Counters::segments`.
+/// Directions in the order of `Counters::segments`.
 const DIRECTIONS: [&str; 2] = ["ingress", "egress"];
-/// Reasons of eviction, in the order of `Counters::evicted`.
+/// Reasons for eviction in the order of `Counters::evicted`.
 const EVICTIONS: [&str; 3] = ["over", "half_open", "time_wait"];
 
-/// The edges of RFC 9293 3.3.2, figure 5, without those to CLOSED: a RST or the clock leads there from every state.
+/// The transitions of RFC 9293 3.3.2, figure 5, except those to CLOSED: a RST or a timer leads there from every state.
 const EDGES: [(State, State); 17] = {
     use State::*;
     [
@@ -282,8 +282,9 @@ const EDGES: [(State, State); 17] = {
     ]
 };
 
-/// The edges of the RFC, also at 0, so that the first of them is an increase that `rate` sees. An observer that missed
-/// segments sees others too: they join once they were seen, and eleven states leave room for 110 a side at most.
+/// Samples of the state transitions. Those of RFC 9293 are exported at 0 too, so that `rate` sees the first one as an
+/// increase. An observer that missed segments sees other transitions as well. They are exported once they occurred; there
+/// are at most 110 for each side.
 fn transitions(snapshot: &Snapshot) -> Samples {
     let mut samples = Samples::new();
     for place in Locality::ALL {
@@ -298,6 +299,7 @@ fn transitions(snapshot: &Snapshot) -> Samples {
     samples
 }
 
+/// Samples of what happened to TIME-WAITs.
 fn time_wait_events(snapshot: &Snapshot) -> Samples {
     [
         ("entered", snapshot.entered(State::TimeWait)),
@@ -312,18 +314,22 @@ fn time_wait_events(snapshot: &Snapshot) -> Samples {
     .into()
 }
 
+/// One sample for each cause.
 fn by_cause(snapshot: &Snapshot, causes: &[Cause]) -> Samples {
     causes.iter().map(|&cause| (vec![cause.name()], snapshot.segments_of(cause))).collect()
 }
 
+/// The one sample of a family without labels.
 fn one(count: u64) -> Samples {
     vec![(Vec::new(), count)]
 }
 
+/// Samples of a family with one label.
 fn list<const N: usize>(names: [&'static str; N], counts: &[u64; N]) -> Samples {
     names.into_iter().zip(counts).map(|(name, &count)| (vec![name], count)).collect()
 }
 
+/// Samples of a family with two labels.
 fn table<const N: usize, const M: usize>(
     rows: [&'static str; N],
     columns: [&'static str; M],
@@ -335,6 +341,7 @@ fn table<const N: usize, const M: usize>(
     rows.into_iter().zip(counts).flat_map(row).collect()
 }
 
+/// One sample for each pair.
 fn each<A: Copy, B: Copy, const N: usize, const M: usize>(
     rows: [A; N],
     columns: [B; M],

@@ -1,6 +1,9 @@
-//! The two text forms of the page, and which one a scraper asks for.
+//! The two text formats of the page, and which one a scraper gets.
 
-/// The form of a scrape's answer.
+use mediatype::names::{_STAR, APPLICATION, PLAIN, TEXT};
+use mediatype::{MediaType, MediaTypeList, Name, ReadParams as _};
+
+/// The format of the answer to a scrape.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Format {
     /// Prometheus text, version 0.0.4.
@@ -10,20 +13,22 @@ pub enum Format {
 }
 
 impl Format {
-    /// The form that a scraper with this `Accept` header gets: OpenMetrics if it names it and likes it no less than plain
-    /// text, otherwise plain text.
+    /// Chooses the format by the request's `Accept` header (RFC 9110, 12.5.1): OpenMetrics if the scraper names it and
+    /// prefers it to plain text or likes both equally, otherwise plain text.
     pub fn negotiate(accept_header: Option<&str>) -> Format {
-        let ranges = || accept_header.unwrap_or_default().split(',').filter_map(MediaRange::parse);
-        let weight = |name: &str| {
-            ranges().filter(|range| range.name == name).map(|range| range.weight).reduce(f32::max)
+        let ranges: Vec<_> = MediaTypeList::new(accept_header.unwrap_or_default()).flatten().collect();
+        let weight = |(main, sub)| {
+            let same = ranges.iter().filter(|range| range.ty == main && range.subty == sub);
+            same.filter_map(weight_of).reduce(f32::max)
         };
-        let open_metrics = weight("application/openmetrics-text").unwrap_or(0.0);
+        let open_metrics = weight((APPLICATION, OPENMETRICS_TEXT)).unwrap_or(0.0);
         // The most specific range that covers plain text decides.
-        let plain = ["text/plain", "text/*", "*/*"].into_iter().find_map(weight).unwrap_or(0.0);
+        let plain =
+            [(TEXT, PLAIN), (TEXT, _STAR), (_STAR, _STAR)].into_iter().find_map(weight).unwrap_or(0.0);
         if open_metrics > 0.0 && open_metrics >= plain { Format::OpenMetrics } else { Format::Text }
     }
 
-    /// For the `Content-Type` header.
+    /// The value of the `Content-Type` header.
     pub const fn content_type(self) -> &'static str {
         match self {
             Format::Text => "text/plain; version=0.0.4; charset=utf-8",
@@ -32,29 +37,19 @@ impl Format {
     }
 }
 
-/// One element of an `Accept` header.
-struct MediaRange {
-    name: String,
-    weight: f32,
+/// The weight of a media range, from 0 to 1. `None` if it is out of range, or if the range asks for a version of
+/// OpenMetrics other than 1.0.0 and its draft 0.0.1, which the same text satisfies.
+fn weight_of(range: &MediaType<'_>) -> Option<f32> {
+    if let Some(version) = range.get_param(VERSION)
+        && range.subty == OPENMETRICS_TEXT
+        && !["1.0.0", "0.0.1"].contains(&&*version.unquoted_str())
+    {
+        return None;
+    }
+    let weight = range.get_param(Q).map_or(Ok(1.0), |weight| weight.as_str().parse());
+    weight.ok().filter(|weight| (0.0..=1.0).contains(weight))
 }
 
-impl MediaRange {
-    /// `None` where it asks for a version of OpenMetrics that is not spoken here, or makes no sense.
-    fn parse(range: &str) -> Option<MediaRange> {
-        let mut parts = range.split(';').map(str::trim);
-        let name = parts.next()?.to_ascii_lowercase();
-        let mut weight = 1.0;
-        for (key, value) in parts.filter_map(|part| part.split_once('=')) {
-            let value = value.trim().trim_matches('"');
-            match key.trim().to_ascii_lowercase().as_str() {
-                "q" => weight = value.parse().ok().filter(|weight| (0.0..=1.0).contains(weight))?,
-                // 0.0.1 is the draft that the same text satisfies.
-                "version" if name.ends_with("/openmetrics-text") && !matches!(value, "1.0.0" | "0.0.1") => {
-                    return None;
-                }
-                _ => {}
-            }
-        }
-        Some(MediaRange { name, weight })
-    }
-}
+const OPENMETRICS_TEXT: Name<'_> = Name::new_unchecked("openmetrics-text");
+const VERSION: Name<'_> = Name::new_unchecked("version");
+const Q: Name<'_> = Name::new_unchecked("q");

@@ -1,156 +1,166 @@
-//! What Prometheus scrapes: one table of families, two forms of text.
+//! The page that Prometheus scrapes, in two text formats.
 //!
-//! A label value is a `&'static str`, so it can only be a name out of this program's own tables: no address, no port, no
-//! word of a peer's ever becomes a series. The number of series is therefore bounded whatever happens on the wire, and
-//! every series but those of transitions that the RFC does not know is there from the first scrape, at 0.
+//! One table declares every family. A label value is a `&'static str`, so it can only be a name from this program's
+//! own tables: no address, port or other text from a packet can become a series. The number of series is therefore
+//! bounded. Every series is exported from the first scrape, at 0, except state transitions that RFC 9293 does not have.
 
 mod families;
 mod format;
 
 pub use format::Format;
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use super::totals::{Snapshot, seconds};
-use prometheus_client::encoding::{EncodeMetric, MetricEncoder, NoLabelSet, text};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, text};
 use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
-/// The whole answer to a scrape.
+/// Writes the whole page.
+///
+/// # Errors
+///
+/// Fails only if formatting into a string fails, which it never does.
 pub fn encode(snapshot: &Snapshot, format: Format) -> Result<String, fmt::Error> {
-    let mut registry = Registry::with_prefix("finwait");
-    for family in families::TABLE {
-        family.register(snapshot, format, &mut registry);
-    }
+    let mut registry = Registry::with_prefix(PREFIX);
+    registry.register_collector(Box::new(snapshot.clone()));
     let mut page = String::new();
+    text::encode(&mut page, &registry)?;
     match format {
-        Format::Text => text::encode_registry(&mut page, &registry)?,
-        Format::OpenMetrics => text::encode(&mut page, &registry)?,
+        Format::OpenMetrics => Ok(page),
+        Format::Text => plain_text(&page),
+    }
+}
+
+/// Turns an OpenMetrics page into Prometheus text 0.0.4. The samples are the same; only the lines before them differ:
+/// plain text knows neither units nor infos, and names a family with its suffix.
+fn plain_text(open_metrics: &str) -> Result<String, fmt::Error> {
+    let mut page = String::with_capacity(open_metrics.len());
+    let mut families = families::TABLE.iter();
+    for line in open_metrics.lines() {
+        if line.starts_with("# HELP ") {
+            let family = families.next().ok_or(fmt::Error)?;
+            let name = family.plain_name();
+            writeln!(page, "# HELP {name} {}\n# TYPE {name} {}", family.help, family.plain_type())?;
+        } else if !line.starts_with('#') {
+            writeln!(page, "{line}")?;
+        }
     }
     Ok(page)
 }
 
+/// Begins the name of every family.
+const PREFIX: &str = "finwait";
+
 /// One row of the table.
 struct Family {
-    /// Without `finwait_`, unit and suffix.
+    /// The name without prefix, unit and suffix.
     name: &'static str,
-    /// Without the full stop.
+    /// Whole sentences.
     help: &'static str,
+    /// Names of the labels, in the order of the samples' label values.
     labels: &'static [&'static str],
     data: Data,
 }
 
-/// The type of a family and where its numbers come from.
+/// The type of a family and the function that takes its samples from a snapshot.
 enum Data {
     Counter(fn(&Snapshot) -> Samples),
     Gauge(fn(&Snapshot) -> Samples),
-    /// A counter of seconds, given in ns.
+    /// A counter of seconds; the samples are in nanoseconds.
     Elapsed(fn(&Snapshot) -> Samples),
     /// Histograms of seconds.
     Seconds(fn(&Snapshot) -> Histograms<'_>),
-    /// A constant, all of it in the labels.
+    /// The constant 1 with these label values.
     Info(&'static [&'static str]),
 }
 
-/// Label values and the histogram.
-type Histograms<'a> = Vec<(Vec<&'static str>, &'a Histogram)>;
-
-/// Label values and the number.
+/// Label values and a number.
 type Samples = Vec<(Vec<&'static str>, u64)>;
 
-impl Family {
-    /// OpenMetrics names a family without its suffix, plain text with it; units and infos only OpenMetrics knows.
-    fn register(&self, snapshot: &Snapshot, format: Format, registry: &mut Registry) {
-        let (plain, counter) = (format == Format::Text, if format == Format::Text { "_total" } else { "" });
-        let count = if plain { Value::Number } else { Value::Total };
-        let (suffix, unit, kind, samples) = match self.data {
-            Data::Counter(of) => (counter, None, MetricType::Counter, values(of(snapshot), count)),
-            Data::Elapsed(of) => {
-                let ns = if plain { Value::Elapsed } else { Value::ElapsedTotal };
-                (counter, Some(Unit::Seconds), MetricType::Counter, values(of(snapshot), ns))
-            }
-            Data::Gauge(of) => ("", None, MetricType::Gauge, values(of(snapshot), Value::Number)),
-            Data::Seconds(of) => {
-                let value = |histogram: &Histogram| Value::Histogram(histogram.clone());
-                let samples = of(snapshot).into_iter().map(|(labels, of)| (labels, value(of))).collect();
-                ("", Some(Unit::Seconds), MetricType::Histogram, samples)
-            }
-            Data::Info(labels) if plain => {
-                ("_info", None, MetricType::Gauge, vec![(labels.to_vec(), Value::Number(1))])
-            }
-            Data::Info(labels) => ("", None, MetricType::Info, vec![(labels.to_vec(), Value::Info)]),
-        };
-        let series = Series { labels: self.labels, kind, samples };
-        match unit {
-            None => registry.register(format!("{}{suffix}", self.name), self.help, series),
-            Some(unit) if plain => {
-                registry.register(format!("{}_{}{suffix}", self.name, unit.as_str()), self.help, series);
-            }
-            Some(unit) => registry.register_with_unit(self.name, self.help, unit, series),
-        }
+/// Label values and a histogram.
+type Histograms<'a> = Vec<(Vec<&'static str>, &'a Histogram)>;
+
+impl Collector for Snapshot {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        families::TABLE.iter().try_for_each(|family| family.encode(self, &mut encoder))
     }
 }
 
-fn values(samples: Samples, value: fn(u64) -> Value) -> Vec<(Vec<&'static str>, Value)> {
-    samples.into_iter().map(|(labels, number)| (labels, value(number))).collect()
-}
-
-/// A sample's value, and what is written after the family's name.
-#[derive(Clone, Debug)]
-enum Value {
-    /// Nothing.
-    Number(u64),
-    /// `_total`.
-    Total(u64),
-    /// Nothing; ns, written in seconds.
-    Elapsed(u64),
-    /// `_total`; ns, written in seconds.
-    ElapsedTotal(u64),
-    Histogram(Histogram),
-    /// `_info`: the labels are all there is.
-    Info,
-}
-
-/// A family's samples in the order of the table (the library's own `Family` has the order of a hash map).
-#[derive(Debug)]
-struct Series {
-    labels: &'static [&'static str],
-    kind: MetricType,
-    samples: Vec<(Vec<&'static str>, Value)>,
-}
-
-impl EncodeMetric for Series {
-    fn encode(&self, mut encoder: MetricEncoder) -> fmt::Result {
-        if let ([], [(_, value)]) = (self.labels, self.samples.as_slice()) {
-            return value.encode(encoder);
-        }
-        for (values, value) in &self.samples {
-            debug_assert_eq!(values.len(), self.labels.len());
-            let labels: Vec<(&str, &str)> = self.labels.iter().copied().zip(values.iter().copied()).collect();
-            match value {
-                Value::Info => encoder.encode_info(&labels)?,
-                value => value.encode(encoder.encode_family(&labels)?)?,
+impl Family {
+    fn encode(&self, snapshot: &Snapshot, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let unit = self.unit();
+        let encoder =
+            encoder.encode_descriptor(self.name, self.help, unit.as_ref(), self.data.metric_type())?;
+        match self.data {
+            Data::Counter(samples) => self.encode_all(encoder, samples(snapshot), ConstCounter::new),
+            Data::Gauge(samples) => self.encode_all(encoder, samples(snapshot), ConstGauge::new),
+            Data::Elapsed(samples) => {
+                self.encode_all(encoder, samples(snapshot), |ns| ConstCounter::new(seconds(ns)))
             }
+            Data::Seconds(samples) => self.encode_all(encoder, samples(snapshot), Histogram::clone),
+            Data::Info(values) => Info::new(self.label_set(values)).encode(encoder),
+        }
+    }
+
+    /// Encodes the samples in their order. (The library's own `Family` has the order of a hash map.)
+    fn encode_all<T, M: EncodeMetric>(
+        &self,
+        mut encoder: MetricEncoder<'_>,
+        samples: Vec<(Vec<&'static str>, T)>,
+        metric: impl Fn(T) -> M,
+    ) -> fmt::Result {
+        for (values, value) in samples {
+            if values.is_empty() {
+                return metric(value).encode(encoder);
+            }
+            metric(value).encode(encoder.encode_family(&self.label_set(&values))?)?;
         }
         Ok(())
     }
 
-    fn metric_type(&self) -> MetricType {
-        self.kind
+    fn label_set(&self, values: &[&'static str]) -> Vec<(&'static str, &'static str)> {
+        debug_assert_eq!(values.len(), self.labels.len());
+        self.labels.iter().copied().zip(values.iter().copied()).collect()
+    }
+
+    fn unit(&self) -> Option<Unit> {
+        matches!(self.data, Data::Elapsed(_) | Data::Seconds(_)).then_some(Unit::Seconds)
+    }
+
+    /// The name in Prometheus text 0.0.4.
+    fn plain_name(&self) -> String {
+        let unit = self.unit().map_or_else(String::new, |unit| format!("_{}", unit.as_str()));
+        let suffix = match self.data {
+            Data::Counter(_) | Data::Elapsed(_) => "_total",
+            Data::Info(_) => "_info",
+            Data::Gauge(_) | Data::Seconds(_) => "",
+        };
+        format!("{PREFIX}_{}{unit}{suffix}", self.name)
+    }
+
+    /// The type in Prometheus text 0.0.4, where an info is a gauge.
+    fn plain_type(&self) -> &'static str {
+        match self.data {
+            Data::Counter(_) | Data::Elapsed(_) => "counter",
+            Data::Gauge(_) | Data::Info(_) => "gauge",
+            Data::Seconds(_) => "histogram",
+        }
     }
 }
 
-impl Value {
-    fn encode(&self, mut encoder: MetricEncoder) -> fmt::Result {
+impl Data {
+    fn metric_type(&self) -> MetricType {
         match self {
-            // The library's word for "no suffix".
-            Value::Number(number) => encoder.encode_gauge(number),
-            Value::Elapsed(ns) => encoder.encode_gauge(&seconds(*ns)),
-            Value::Total(number) => encoder.encode_counter::<NoLabelSet, _, u64>(number, None),
-            Value::ElapsedTotal(ns) => encoder.encode_counter::<NoLabelSet, _, u64>(&seconds(*ns), None),
-            Value::Histogram(histogram) => histogram.encode(encoder),
-            Value::Info => Ok(()),
+            Data::Counter(_) | Data::Elapsed(_) => MetricType::Counter,
+            Data::Gauge(_) => MetricType::Gauge,
+            Data::Seconds(_) => MetricType::Histogram,
+            Data::Info(_) => MetricType::Info,
         }
     }
 }
