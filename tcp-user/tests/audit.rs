@@ -15,8 +15,6 @@ use hosts::{Far, Pair, Watch, nft, run, sysctl};
 use socket2::SockRef;
 use tcp_common::State;
 
-const LONG_AGO: Duration = Duration::from_millis(300);
-
 fn lab() -> Lab {
     Lab::new().expect("making namespaces (root needed)")
 }
@@ -41,6 +39,7 @@ fn of(report: &Report, (local, remote): (SocketAddr, SocketAddr)) -> Option<&Fin
 }
 
 #[test]
+#[ignore = "needs root"]
 fn every_close_agrees_in_both_families() {
     let lab = lab();
     let agent = Agent::start(&lab, "audit-closes", &["-i", lab.server.interface, "--max-flows", "4096"]);
@@ -61,6 +60,7 @@ fn every_close_agrees_in_both_families() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn ipv4_on_an_ipv6_listener_agrees() {
     let lab = lab();
     let agent = Agent::start(&lab, "audit-mapped", &["-i", lab.server.interface]);
@@ -75,6 +75,7 @@ fn ipv4_on_an_ipv6_listener_agrees() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_full_time_wait_table_is_a_difference() {
     let lab = lab();
     sysctl(&lab.server, "tcp_max_tw_buckets", "0");
@@ -99,6 +100,7 @@ fn a_full_time_wait_table_is_a_difference() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn what_the_kernel_forgets_the_agent_ends() {
     let lab = lab();
     sysctl(&lab.server, "tcp_fin_timeout", "1");
@@ -141,6 +143,7 @@ fn what_the_kernel_forgets_the_agent_ends() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn without_the_look_it_stays_a_difference() {
     let lab = lab();
     sysctl(&lab.server, "tcp_fin_timeout", "1");
@@ -153,10 +156,15 @@ fn without_the_look_it_stays_a_difference() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn older_and_unwatched_sockets_are_only_the_kernels() {
     let lab = lab();
     let older = Pair::open(&lab.client, &lab.server, lab.server.address(Family::Ipv4));
-    std::thread::sleep(LONG_AGO);
+    let (local, remote) = older.ends();
+    until("its kernel has noted the silence", || {
+        let socket = lab.server.socket(local, remote).expect("asking").expect("a socket");
+        socket.silent_ms >= Some(100)
+    });
     let agent = Agent::start(&lab, "audit-older", &["-i", lab.server.interface, "--audit-interval", "0"]);
     let unwatched = Pair::open(&lab.server, &lab.server, "127.0.0.1".parse().expect("loopback"));
     let (code, report) = report(&lab, &agent, &[]);
@@ -170,6 +178,7 @@ fn older_and_unwatched_sockets_are_only_the_kernels() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_forwarded_connection_is_only_ours() {
     let lab = lab();
     let far = Far::behind(&lab);
@@ -185,6 +194,7 @@ fn a_forwarded_connection_is_only_ours() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_translated_connection_is_one_and_not_ended() {
     let lab = lab();
     nft(&lab.server, &["add chain ip t nat { type nat hook prerouting priority -100 ; }"]);
@@ -210,6 +220,7 @@ fn a_translated_connection_is_one_and_not_ended() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn conntrack_is_shown_beside_the_two() {
     let lab = lab();
     nft(
@@ -241,6 +252,7 @@ fn conntrack_is_shown_beside_the_two() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn without_conntrack_it_says_what_is_missing() {
     let lab = lab();
     let agent = Agent::start(&lab, "audit-no-conntrack", &["-i", lab.server.interface]);
@@ -257,6 +269,7 @@ fn without_conntrack_it_says_what_is_missing() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn elsewhere_it_says_so() {
     let lab = lab();
     let agent = Agent::start(&lab, "audit-elsewhere", &["-i", lab.server.interface]);
@@ -271,6 +284,7 @@ fn elsewhere_it_says_so() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn the_owner_of_a_socket_is_named_and_found() {
     let lab = lab();
     let agent = Agent::start(&lab, "audit-owner", &["-i", lab.server.interface]);
@@ -293,7 +307,6 @@ fn the_owner_of_a_socket_is_named_and_found() {
     assert_eq!(agent.cli(&["ls", &format!("process {pid}")]).status.code(), Some(4));
 
     let watch = Watch::start(&lab.server, &agent, "audit-owner", &[&format!("process {pid}")]);
-    std::thread::sleep(LONG_AGO);
     let Pair { client, server } = pair;
     // An abort: close() sends a RST.
     SockRef::from(&client).set_linger(Some(Duration::ZERO)).expect("SO_LINGER");

@@ -12,7 +12,7 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use common::{Agent, FINWAIT, call, http_get, public_folder};
+use common::{Agent, FINWAIT, Signal, call, http_get, public_folder};
 use finwait::lab::Lab;
 use foreign::{Foreign, attached};
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -79,6 +79,7 @@ fn assert_refused(output: &Output, code: i32, parts: &[&str]) {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn an_unknown_interface_is_named_beside_those_there_are() {
     let scene = Scene::new("unknown");
     assert_refused(&scene.run(&["-i", "eth77"]), 1, &["eth77", "veth-server", "lo"]);
@@ -86,6 +87,7 @@ fn an_unknown_interface_is_named_beside_those_there_are() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn an_unknown_user_is_named() {
     let scene = Scene::new("nouser");
     assert_refused(&scene.run(&["--user", "nemo"]), 4, &["nemo", "adduser", "--user"]);
@@ -93,6 +95,7 @@ fn an_unknown_user_is_named() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn without_root_the_missing_capabilities_are_named() {
     let scene = Scene::new("nobody");
     fs::set_permissions(&scene.folder, fs::Permissions::from_mode(0o777)).expect("its mode");
@@ -104,6 +107,7 @@ fn without_root_the_missing_capabilities_are_named() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_kernel_without_bpf_is_an_unsupported_one() {
     let scene = Scene::new("nobpf");
     let mut command = Command::new(FINWAIT);
@@ -115,6 +119,7 @@ fn a_kernel_without_bpf_is_an_unsupported_one() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn root_of_a_user_namespace_is_not_root() {
     let scene = Scene::new("userns");
     let mut command = Command::new("unshare");
@@ -124,6 +129,7 @@ fn root_of_a_user_namespace_is_not_root() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn xdp_of_somebody_else_stays() {
     let scene = Scene::new("taken");
     let server = &scene.lab.server;
@@ -137,12 +143,13 @@ fn xdp_of_somebody_else_stays() {
     let agent = Agent::start(&scene.lab, "taken", &["-i", server.interface]);
     let beside = ["xdp foreign", "tcx ingress finwait_in", "tcx egress finwait_out"];
     assert_eq!(attached(server, server.interface), beside);
-    assert!(agent.stop("TERM").success());
+    assert!(agent.stop(Signal::SIGTERM).success());
     assert_eq!(attached(server, server.interface), alone, "still there, and nothing of ours");
     drop(foreign);
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_port_in_use_is_named() {
     let scene = Scene::new("port");
     let taken = scene.lab.server.run(|| std::net::TcpListener::bind("127.0.0.1:9817"));
@@ -152,6 +159,7 @@ fn a_port_in_use_is_named() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn only_a_socket_on_which_nobody_answers_is_replaced() {
     let scene = Scene::new("socket");
     let socket = scene.socket();
@@ -185,6 +193,7 @@ fn connect(path: &str) -> std::io::Result<Socket> {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_killed_agent_is_in_nobodys_way() {
     let scene = Scene::new("killed");
     let server = &scene.lab.server;
@@ -205,7 +214,7 @@ fn a_killed_agent_is_in_nobodys_way() {
     let agent = Agent::start_by(&scene.lab, &socket, &mut command());
     let during = attached(server, server.interface);
     assert_eq!(during.len(), 3, "TCX twice, and the stranger: {during:?}");
-    assert_eq!(agent.stop("KILL").code(), None, "killed");
+    assert_eq!(agent.stop(Signal::SIGKILL).code(), None, "killed");
     let after = attached(server, server.interface);
     assert!(after.len() == 1 && after[0].contains("0x7"), "the stranger: {after:?}");
     assert!(Path::new(&socket).exists(), "a stale socket");
@@ -214,11 +223,12 @@ fn a_killed_agent_is_in_nobodys_way() {
     let xdp = ["--ingress", "xdp", "-i", server.interface];
     let again = Agent::start_by(&scene.lab, &socket, command().args(xdp));
     assert!(attached(server, server.interface).contains(&"xdp finwait_xdp".to_owned()));
-    assert_eq!(again.stop("KILL").code(), None, "killed");
+    assert_eq!(again.stop(Signal::SIGKILL).code(), None, "killed");
     assert_eq!(attached(server, server.interface), after);
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_mistake_in_the_file_is_pointed_at() {
     let scene = Scene::new("config");
     let path = scene.path("finwait.toml");
@@ -240,6 +250,7 @@ fn a_mistake_in_the_file_is_pointed_at() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn an_option_is_over_the_environment_over_the_file_over_the_default() {
     let scene = Scene::new("order");
     let [option, environment, file] = ["option", "environment", "file"].map(|name| scene.path(name));
@@ -262,10 +273,11 @@ fn an_option_is_over_the_environment_over_the_file_over_the_default() {
     assert_eq!((watched.interface.as_str(), watched.ingress.as_deref()), ("veth-server", Some("xdp-native")));
     let page = http_get(scene.lab.server.namespace(), "127.0.0.1:9817", "/metrics");
     assert!(page.contains("finwait_flow_table_capacity"), "the default's address: {page}");
-    assert!(agent.stop("TERM").success());
+    assert!(agent.stop(Signal::SIGTERM).success());
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_typo_in_a_filter_is_pointed_at() {
     let scene = Scene::new("filter");
     for command in ["ls", "watch"] {
@@ -284,6 +296,7 @@ fn a_typo_in_a_filter_is_pointed_at() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_broken_capture_is_read_as_far_as_it_goes() {
     let scene = Scene::new("capture");
     let replay = |file: &str| scene.output(Command::new(FINWAIT).args(["replay", file]));

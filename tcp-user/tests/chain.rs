@@ -11,7 +11,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use aya::programs::TcAttachType;
-use common::{Agent, FINWAIT, call, until};
+use common::{Agent, FINWAIT, Signal, call, until};
 use finwait::kernel::has_tcx;
 use finwait::lab::{Family, Lab};
 use finwait::view::State;
@@ -66,11 +66,13 @@ fn a_wall_behind_ours_holds(ours_by_tcx: bool, wall_by_tcx: bool) {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_filter_behind_ours_sees_what_our_filter_has_seen() {
     a_wall_behind_ours_holds(false, false);
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_filter_behind_ours_sees_what_our_tcx_program_has_seen() {
     let lab = lab();
     let interface = lab.server.interface;
@@ -80,6 +82,7 @@ fn a_filter_behind_ours_sees_what_our_tcx_program_has_seen() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_tcx_program_behind_ours_sees_every_packet() {
     let lab = lab();
     let interface = lab.server.interface;
@@ -88,6 +91,7 @@ fn a_tcx_program_behind_ours_sees_every_packet() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn on_clsact_nothing_stays_but_what_the_next_agent_removes() {
     let lab = lab();
     let server = &lab.server;
@@ -108,12 +112,12 @@ fn on_clsact_nothing_stays_but_what_the_next_agent_removes() {
     until("the connection is listed", || {
         killed.connections().iter().any(|one| one.client.state == State::Established)
     });
-    assert_eq!(killed.stop("KILL").code(), None, "killed");
+    assert_eq!(killed.stop(Signal::SIGKILL).code(), None, "killed");
     assert_eq!(ours(&attached(server, server.interface)), 2, "a filter has no owner");
 
     let next = agent(&lab, "clsact", false);
     assert_eq!(ours(&attached(server, server.interface)), 2, "those left behind went, its own came");
-    assert!(next.stop("TERM").success());
+    assert!(next.stop(Signal::SIGTERM).success());
     assert_eq!(attached(server, server.interface), before, "nothing of ours, and the stranger");
     drop(open);
 }

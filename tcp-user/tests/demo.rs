@@ -26,6 +26,7 @@ fn assert_all_right(text: &str) {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn root_sees_it_happen() {
     let (output, text) = demo(Command::new(FINWAIT).arg("demo"));
     assert!(output.status.success(), "{output:?}");
@@ -34,6 +35,7 @@ fn root_sees_it_happen() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn an_ordinary_user_sees_a_recording() {
     let nobody = ["--reuid", "nobody", "--regid", "nogroup", "--clear-groups", FINWAIT, "demo"];
     let (output, text) = demo(Command::new("setpriv").args(nobody));
@@ -46,6 +48,7 @@ fn an_ordinary_user_sees_a_recording() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_kernel_without_bpf_shows_a_recording() {
     let mut command = Command::new(FINWAIT);
     command.arg("demo");
@@ -58,6 +61,7 @@ fn a_kernel_without_bpf_shows_a_recording() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn interrupted_it_goes_and_says_so() {
     let mut command = Command::new(FINWAIT);
     command.arg("demo").stdout(Stdio::null()).stderr(Stdio::piped());
@@ -69,8 +73,7 @@ fn interrupted_it_goes_and_says_so() {
         let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap_or("0");
         u64::from_str_radix(caught.trim(), 16).is_ok_and(|caught| caught & 2 != 0)
     });
-    let sent = Command::new("kill").args(["-s", "INT", &child.id().to_string()]).status().expect("kill");
-    assert!(sent.success());
+    common::send(&child, common::Signal::SIGINT);
     let output = child.wait_with_output().expect("waiting");
     assert_eq!(output.status.code(), Some(130), "{output:?}");
     assert!(String::from_utf8_lossy(&output.stderr).contains("interrupted"), "{output:?}");

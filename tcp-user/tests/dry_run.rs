@@ -5,7 +5,7 @@ mod foreign;
 
 use std::process::{Command, Output};
 
-use common::{Agent, FINWAIT};
+use common::{Agent, FINWAIT, Signal};
 use finwait::lab::{Host, Lab};
 use foreign::{Foreign, attached};
 
@@ -27,6 +27,7 @@ fn line(output: &Output, interface: &str) -> ([String; 3], String) {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn what_it_says_is_what_the_agent_does() {
     let lab = Lab::new().expect("making namespaces (root needed)");
     let server = &lab.server;
@@ -43,10 +44,11 @@ fn what_it_says_is_what_the_agent_does() {
         [Some(&done.interface), done.ingress.as_ref(), done.egress.as_ref()],
         modes.each_ref().map(Some)
     );
-    assert!(agent.stop("TERM").success());
+    assert!(agent.stop(Signal::SIGTERM).success());
 }
 
 #[test]
+#[ignore = "needs root"]
 fn somebody_elses_xdp_is_named() {
     let lab = Lab::new().expect("making namespaces (root needed)");
     let server = &lab.server;
@@ -65,6 +67,7 @@ fn somebody_elses_xdp_is_named() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn a_driver_without_native_xdp_is_known_before() {
     let lab = Lab::new().expect("making namespaces (root needed)");
     let said = dry_run(&lab.server, &["--ingress", "xdp", "-i", "lo"]);
@@ -75,6 +78,7 @@ fn a_driver_without_native_xdp_is_known_before() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn without_root_it_says_what_is_missing() {
     let lab = Lab::new().expect("making namespaces (root needed)");
     let mut command = Command::new("setpriv");

@@ -5,9 +5,8 @@ mod common;
 use std::fs::{self, File};
 use std::process::Command;
 use std::sync::Mutex;
-use std::time::Duration;
 
-use common::{Agent, FINWAIT, public_folder, until_within};
+use common::{Agent, FINWAIT, Signal, public_folder, until};
 use finwait::kernel::{Kernel, LoadOptions, ProgramName};
 use finwait::lab::{Lab, Tap};
 use tcp_common::{End, Flags};
@@ -37,6 +36,7 @@ impl log::Log for Lines {
 const SYN_FIN: u8 = Flags::SYN | Flags::FIN;
 
 #[test]
+#[ignore = "needs root"]
 fn each_segment_that_is_not_followed_is_told_of_by_every_program() {
     log::set_logger(&Lines).expect("the first logger");
     log::set_max_level(log::LevelFilter::Debug);
@@ -85,6 +85,7 @@ fn each_segment_that_is_not_followed_is_told_of_by_every_program() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn the_agent_logs_it_where_it_is_asked_to() {
     let lab = Lab::new().expect("making namespaces (root needed)");
     let folder = public_folder("diagnostics");
@@ -116,14 +117,12 @@ fn the_agent_logs_it_where_it_is_asked_to() {
         let log_file = File::create(&log).expect("a log");
         let agent = Agent::start_logging(&lab, &socket, &mut command, log_file);
         tap.send(&frame(End::A, &segment(SYN_FIN, 7, 0, 0))).expect("sending");
-        until_within(Duration::from_secs(5), "the segment is counted", || {
-            agent.stats().packets_ignored["bad_flags"] == 1
-        });
+        until("the segment is counted", || agent.stats().packets_ignored["bad_flags"] == 1);
         let has_line = || fs::read_to_string(&log).expect("the log").contains("kernel: bad_flags segment");
         if told {
-            until_within(Duration::from_secs(5), "the log has it", has_line);
+            until("the log has it", has_line);
         } else {
-            assert!(agent.stop("TERM").success());
+            assert!(agent.stop(Signal::SIGTERM).success());
             assert!(!has_line(), "nobody asked for it");
         }
     }

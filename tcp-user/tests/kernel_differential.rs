@@ -18,11 +18,13 @@ const SEGMENTS_EACH: u64 = 520_000;
 const FLOWS: u16 = 4;
 
 #[test]
+#[ignore = "needs root"]
 fn through_xdp() {
     differ(ProgramName::Xdp, 1);
 }
 
 #[test]
+#[ignore = "needs root"]
 fn through_tc() {
     differ(ProgramName::In, 1 << 32);
 }

@@ -12,6 +12,7 @@ const CASES: &str = include_str!("../../conformance/parse_cases.jsonl");
 const SHORTEST: usize = 14;
 
 #[test]
+#[ignore = "needs root"]
 fn the_kernel_programs_read_every_case_as_the_parser_does() {
     let options =
         LoadOptions { rules: Rules::RFC, max_flows: 64, max_flows_v6: 64, ..LoadOptions::default() };

@@ -86,6 +86,7 @@ fn with_port(mut frame: Vec<u8>, port: u16) -> Vec<u8> {
 const PLAIN: Variant = Variant { isn: (1_000, 5_000), swapped: false, doubled: false, local: [false; 2] };
 
 #[test]
+#[ignore = "needs root"]
 fn through_the_table_of_the_kernel() {
     let mut programs = Some(InKernel::load().expect("loading the kernel programs (root needed)"));
     every_scenario(&mut programs);
@@ -131,6 +132,7 @@ fn every_link_type(programs: &mut Programs) {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn the_same_is_printed() {
     let scenario = load().into_iter().find(|scenario| scenario.id == "S001").expect("the first one");
     let file = pcap(Order::Little, Unit::Nano, 1, &frames_of(&scenario, PLAIN));

@@ -154,6 +154,7 @@ fn run_all(kernel: &mut Kernel, events: &RefCell<Events>, Hooks { local, ingress
 
 /// One test, since loading takes a minute where a kernel runs without hardware's help.
 #[test]
+#[ignore = "needs root"]
 fn through_xdp_and_tc() {
     let options =
         LoadOptions { rules: Rules::RFC, max_flows: 64, max_flows_v6: 64, ..LoadOptions::default() };

@@ -83,6 +83,7 @@ fn classes(kernel: &Kernel, family: usize) -> [u32; 3] {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn as_many_connections_as_were_asked_for_find_a_place_and_those_beyond_are_counted() {
     const RATED: u32 = 100_000;
     let kernel = load(RATED);
@@ -103,6 +104,7 @@ fn as_many_connections_as_were_asked_for_find_a_place_and_those_beyond_are_count
 }
 
 #[test]
+#[ignore = "needs root"]
 fn ipv6_connections_too() {
     const RATED: u16 = 30_000;
     let kernel = load(u32::from(RATED));
@@ -123,6 +125,7 @@ fn ipv6_connections_too() {
 /// A million SYNs from a million addresses, a microsecond apart, at a table for a tenth of them: no connection that lives
 /// or is finished makes room, and handshakes that begin meanwhile, and take 20 ms, are followed to their end.
 #[test]
+#[ignore = "needs root"]
 fn a_flood_of_syns_pushes_out_nothing_but_its_own() {
     const RATED: u32 = 100_000;
     const FLOOD: u32 = 1_000_000;
@@ -170,6 +173,7 @@ fn a_flood_of_syns_pushes_out_nothing_but_its_own() {
 
 /// Where there is nothing but TIME-WAIT and live ones, the oldest TIME-WAIT in reach makes room, and is told of.
 #[test]
+#[ignore = "needs root"]
 fn where_nothing_is_half_open_time_wait_makes_room() {
     const RATED: u32 = 2_000;
     let mut kernel = load(RATED);
@@ -205,6 +209,7 @@ fn where_nothing_is_half_open_time_wait_makes_room() {
 /// A segment of a connection that nobody has seen begin makes a flow; until the other end has shown itself too, or the
 /// one has spoken for a while, it is worth no more than a SYN.
 #[test]
+#[ignore = "needs root"]
 fn nor_does_a_flood_of_acks() {
     const RATED: u32 = 20_000;
     let kernel = load(RATED);
@@ -223,6 +228,7 @@ fn nor_does_a_flood_of_acks() {
 
 /// An agent that is killed holds a flow for good: its segments are deferred, none is lost, until the next agent lets go.
 #[test]
+#[ignore = "needs root"]
 fn a_successor_lets_go_of_what_a_killed_agent_held() {
     let mut kernel = load(64);
     let mut events = kernel.take_events().expect("the ring is ours");

@@ -1,15 +1,16 @@
-//! Two CPUs at once on the same flows, one a direction: no segment is lost or counted twice, and the transitions that
-//! were counted are exactly the ways that the ends have gone.
+//! Two CPUs handle the same flows at once, one direction each. No segment is lost or counted twice, and the counted
+//! transitions are exactly the paths that the ends took.
 //!
-//! Each phase's segments are such that every interleaving is right, so that all counts are known beforehand. And the events
-//! that both tell are read in the order in which things happened.
+//! Every interleaving of a phase's segments is valid, so all counts are known in advance. The events of both CPUs are read
+//! in the order in which things happened.
 
 use std::collections::BTreeMap;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use finwait::kernel::{Events, Kernel, LoadOptions, ProgramName, Table};
-use nix::sched::{CpuSet, sched_setaffinity};
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 use tcp_common::record::event_kind;
 use tcp_common::{Cause, End, Flags, Rules, Segment, State};
@@ -19,10 +20,12 @@ const FLOWS: u16 = 2_000;
 const FIRST_PORT: u16 = 1_000;
 /// How often one call runs a frame in the contended phase.
 const REPEAT: u32 = 2_000;
-/// How often that phase may run.
-const MOST: u32 = 8;
+/// Flows of the contended phase.
+const CONTENDED: u16 = 40;
+/// How long the contended phase may go on without a meeting of the two CPUs.
+const LIMIT: Duration = Duration::from_secs(120);
 
-/// What both CPUs do at the same time: a segment from each end, each given `repeat` times.
+/// The segments of both CPUs at the same time: one from each end, each repeated `repeat` times.
 struct Phase {
     name: &'static str,
     from: [Segment; 2],
@@ -47,7 +50,7 @@ fn phases() -> [Phase; 6] {
         Phase {
             name: "a long run of ACKs on few flows",
             from: [segment(ACK, 1010, 5010, 0), segment(ACK, 5010, 1010, 0)],
-            flows: 40,
+            flows: CONTENDED,
             repeat: REPEAT,
         },
         phase(
@@ -60,29 +63,37 @@ fn phases() -> [Phase; 6] {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn no_transition_is_lost_or_doubled() {
     let options =
         LoadOptions { rules: Rules::RFC, max_flows: 1 << 15, max_flows_v6: 64, ..LoadOptions::default() };
     let mut kernel = Kernel::load(&options).expect("loading the kernel programs (root needed)");
-    let cpus = std::thread::available_parallelism().expect("a number of CPUs").get();
-    assert!(cpus >= 2, "this test needs two CPUs");
     let mut events = kernel.take_events().expect("the ring is ours");
     let mut deferred_transitions = Matrix::new();
     let (mut sent, mut deferred, mut repeated) = (0u64, 0u64, 0);
     for phase in phases() {
+        let deadline = Instant::now() + LIMIT;
         loop {
+            let before = predicted(&kernel);
             run_both(&kernel, &phase);
-            sent += 2 * u64::from(phase.flows) * u64::from(phase.repeat);
+            let count = 2 * u64::from(phase.flows) * u64::from(phase.repeat);
+            sent += count;
             deferred += apply_deferred(&mut events, kernel.table(), &mut deferred_transitions);
             println!("{}: {deferred} segments deferred so far", phase.name);
             if phase.repeat == 1 {
                 break;
             }
-            // Two CPUs that fall in step keep each other from the fast path: then both run again.
+            // Every segment of this phase is predicted unless the other CPU has the slot at that moment.
             repeated += phase.repeat;
-            if predicted(&kernel) > sent / 3 || repeated == MOST * phase.repeat {
+            let short = predicted(&kernel) - before;
+            println!("{short} of {count} took the short path");
+            if short > 0 && short < count - u64::from(phase.flows) {
                 break;
             }
+            assert!(
+                Instant::now() < deadline,
+                "the CPUs never met on a flow: {short} of {count} were predicted"
+            );
         }
     }
     let counters = kernel.counters().expect("counters");
@@ -90,15 +101,13 @@ fn no_transition_is_lost_or_doubled() {
     assert_eq!(counters.ignored.iter().sum::<u64>(), 0, "nothing was ignored: {:?}", counters.ignored);
     assert_eq!(counters.tracked, sent);
     assert_eq!(counters.deferred, deferred);
-    let predicted = predicted(&kernel);
-    assert!(predicted > sent / 4, "the fast path was in it: {predicted} of {sent}");
 
     let entries: Vec<_> = kernel.table().entries().collect();
     assert_eq!(entries.len(), usize::from(FLOWS), "a slot a flow");
     let mut ends_in = BTreeMap::new();
     for entry in &entries {
         let flow = &entry.flow;
-        let long = if entry.key.port_a < FIRST_PORT + 40 { repeated } else { 0 };
+        let long = if entry.key.port_a < FIRST_PORT + CONTENDED { repeated } else { 0 };
         for end in [End::A, End::B] {
             *ends_in.entry(flow.state(end)).or_insert(0) += 1;
             assert_eq!(flow.half(end).segments, 5 + long, "segments of {end:?} of {:?}", entry.key);
@@ -131,6 +140,7 @@ fn no_transition_is_lost_or_doubled() {
 /// The segments of a connection in turn, those of A seen by one CPU and those of B by the other: each event begins with the
 /// states that the one before it left, while the rings are being written, and out of full ones in small portions.
 #[test]
+#[ignore = "needs root"]
 fn the_events_of_a_flow_come_in_the_order_of_its_segments() {
     const LIVES: u16 = 3_000;
     const ACK: u8 = Flags::ACK;
@@ -156,8 +166,9 @@ fn the_events_of_a_flow_come_in_the_order_of_its_segments() {
                 *cpus.entry(event.cpu).or_insert(0) += 1;
             })
         };
+        let [first, second] = two_cpus();
         std::thread::scope(|scope| {
-            for (cpu, of, program) in [(0, End::A, ProgramName::Out), (1, End::B, ProgramName::In)] {
+            for (cpu, of, program) in [(first, End::A, ProgramName::Out), (second, End::B, ProgramName::In)] {
                 let (turn, kernel, life) = (&turn, &kernel, &life);
                 scope.spawn(move || {
                     keep_to(cpu);
@@ -196,12 +207,13 @@ fn the_events_of_a_flow_come_in_the_order_of_its_segments() {
 
 /// A ring holds so many events. The others are counted, and the numbers of those that come later tell the reader.
 #[test]
+#[ignore = "needs root"]
 fn what_a_full_ring_has_no_room_for_is_counted() {
     const HOLDS: u16 = 1024;
     let options = LoadOptions { rules: Rules::RFC, ring_bytes: 0, ..LoadOptions::default() };
     let mut kernel = Kernel::load(&options).expect("loading the kernel programs (root needed)");
     let mut events = kernel.take_events().expect("the rings are ours");
-    keep_to(1);
+    keep_to(two_cpus()[1]);
     let open = |port: u16| {
         for (end, segment) in [
             (End::A, segment(Flags::SYN, 999, 0, 0)),
@@ -226,6 +238,16 @@ fn predicted(kernel: &Kernel) -> u64 {
     kernel.counters().expect("counters").predicted.iter().flatten().sum()
 }
 
+/// The first two CPUs that this process may run on.
+fn two_cpus() -> [usize; 2] {
+    let allowed = sched_getaffinity(Pid::from_raw(0)).expect("the allowed CPUs");
+    let mut cpus = (0..CpuSet::count()).filter(|&cpu| allowed.is_set(cpu).expect("a CPU number"));
+    match (cpus.next(), cpus.next()) {
+        (Some(first), Some(second)) => [first, second],
+        _ => panic!("this test needs two CPUs"),
+    }
+}
+
 fn keep_to(cpu: usize) {
     let mut only = CpuSet::new();
     only.set(cpu).expect("a CPU number");
@@ -234,8 +256,9 @@ fn keep_to(cpu: usize) {
 
 fn run_both(kernel: &Kernel, phase: &Phase) {
     let start = Barrier::new(2);
+    let [first, second] = two_cpus();
     std::thread::scope(|scope| {
-        for (cpu, sender, program) in [(0, End::A, ProgramName::Out), (1, End::B, ProgramName::In)] {
+        for (cpu, sender, program) in [(first, End::A, ProgramName::Out), (second, End::B, ProgramName::In)] {
             let start = &start;
             scope.spawn(move || {
                 keep_to(cpu);

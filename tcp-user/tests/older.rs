@@ -202,6 +202,7 @@ fn agree(lab: &Lab, agent: &Agent<'_>) -> bool {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn older_connections_are_adopted_and_followed_to_their_end() {
     let lab = Lab::new().expect("making namespaces (root needed)");
     let families: Vec<_> = lab.families().collect();
@@ -257,6 +258,7 @@ fn older_connections_are_adopted_and_followed_to_their_end() {
 
 /// A FIN that nobody acknowledges is sent again, sooner or later: known from the socket or from its copy, it is one FIN.
 #[test]
+#[ignore = "needs root"]
 fn a_fin_that_is_lost_again_and_again() {
     let lab = Lab::new().expect("making namespaces (root needed)");
     let mut older = Older::open(&lab, Family::Ipv4, Before::Nothing, After::CloseAtOnce);
@@ -289,6 +291,7 @@ fn a_fin_that_is_lost_again_and_again() {
 
 /// Two sockets tell of one connection.
 #[test]
+#[ignore = "needs root"]
 fn both_ends_are_of_this_host() {
     let lab = Lab::new().expect("making namespaces (root needed)");
     let listener =
@@ -314,6 +317,7 @@ fn both_ends_are_of_this_host() {
 
 /// What its packets are called is not known until there are some.
 #[test]
+#[ignore = "needs root"]
 fn a_translated_connection_is_one_again_when_it_has_spoken() {
     let lab = Lab::new().expect("making namespaces (root needed)");
     for line in [
@@ -340,6 +344,7 @@ fn a_translated_connection_is_one_again_when_it_has_spoken() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn what_passes_another_interface_is_not_adopted() {
     let lab = Lab::new().expect("making namespaces (root needed)");
     let older = Older::open(&lab, Family::Ipv4, Before::Nothing, After::Close);

@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::process::Command;
 
-use common::{Agent, FINWAIT, call, public_folder, until};
+use common::{Agent, FINWAIT, Signal, call, public_folder, until};
 use finwait::lab::Lab;
 
 /// `finwait run` on this socket, metrics on any free port.
@@ -76,6 +76,7 @@ fn follows_a_new_interface(lab: &Lab, agent: &Agent) {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn root_keeps_only_what_later_interfaces_need() {
     let lab = Lab::new().expect("making namespaces (root needed)");
     let folder = public_folder("root");
@@ -85,11 +86,12 @@ fn root_keeps_only_what_later_interfaces_need() {
     follows_a_new_interface(&lab, &agent);
     assert_eq!(mode(&folder.join("own")), 0o750);
     assert_eq!(mode(Path::new(&socket)), 0o660);
-    assert!(agent.stop("TERM").success());
+    assert!(agent.stop(Signal::SIGTERM).success());
     assert!(!Path::new(&socket).exists(), "the socket is gone");
 }
 
 #[test]
+#[ignore = "needs root"]
 fn another_user_is_become() {
     let lab = Lab::new().expect("making namespaces (root needed)");
     let folder = public_folder("user");
@@ -107,11 +109,12 @@ fn another_user_is_become() {
         .output()
         .expect("setpriv");
     assert!(asked.status.success(), "{asked:?}");
-    assert!(agent.stop("INT").success());
+    assert!(agent.stop(Signal::SIGINT).success());
     assert!(!Path::new(&socket).exists(), "the socket is gone, though root made it");
 }
 
 #[test]
+#[ignore = "needs root"]
 fn an_unprivileged_user_with_three_capabilities_is_enough() {
     let lab = Lab::new().expect("making namespaces (root needed)");
     let folder = public_folder("three");
@@ -145,7 +148,7 @@ fn an_unprivileged_user_with_three_capabilities_is_enough() {
     // Only root can narrow the bounding set; no_new_privs bars the way there.
     assert_poor(agent.process.id(), &nobody, NET_ADMIN | 1 << 39 | 1 << 38);
     follows_a_new_interface(&lab, &agent);
-    assert!(agent.stop("TERM").success());
+    assert!(agent.stop(Signal::SIGTERM).success());
 }
 
 fn mode(path: &Path) -> u32 {

@@ -10,6 +10,7 @@ use finwait::lab::{Family, Lab, Scenario};
 use serde::Deserialize;
 
 #[test]
+#[ignore = "needs root"]
 fn prometheus_has_what_finwait_says() {
     let lab = Lab::new().expect("making namespaces (root needed)");
     let agent = Agent::start(&lab, "prometheus", &["-i", lab.server.interface]);

@@ -13,6 +13,7 @@ use testkit::model::{Script, random_bytes};
 const REQUESTS: u64 = 3_000;
 
 #[test]
+#[ignore = "needs root"]
 fn the_agent_stands_any_request() {
     let lab = Lab::new().expect("making namespaces (root needed)");
     let mut agent = Agent::start(&lab, "query", &["-i", lab.server.interface, "--max-flows", "64"]);

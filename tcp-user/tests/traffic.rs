@@ -16,6 +16,7 @@ use tcp_common::State;
 
 /// Both at the same time, for the sake of TIME-WAIT: it is waited for in full.
 #[test]
+#[ignore = "needs root"]
 fn finwait_agrees_with_both_kernels_by_xdp_and_by_tc() {
     thread::scope(|scope| {
         let [xdp, tc] = ["xdp", "tc"].map(|ingress| scope.spawn(move || agrees(ingress)));
@@ -126,7 +127,7 @@ impl Traffic<'_> {
     }
 
     fn wait_for_the_end_of_time_wait(&self) {
-        let limit = Duration::from_secs(100);
+        let limit = Duration::from_secs(300);
         until_within(limit, "the kernels have no connection left", || {
             thread::sleep(Duration::from_secs(1));
             oracle::ends(self.lab).is_some_and(|ends| ends.is_empty())

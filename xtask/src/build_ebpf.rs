@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 
 use crate::command::{call, exists, root};
-use crate::{debian, same_names};
+use crate::{debian, rustc_wrapper};
 
 const OBJECT: &str = "tcp-user/bpf/finwait.bpf.o";
 const SOURCES: &str = "tcp-user/bpf/finwait.bpf.sources";
@@ -48,7 +48,7 @@ pub(crate) fn build(check: bool) -> Result<()> {
     .to_vec();
     flags.extend(registries.collect::<Result<Vec<_>>>()?);
     call(
-        same_names::ask_for(&mut Command::new("/usr/bin/cargo"))?
+        rustc_wrapper::wrap(&mut Command::new("/usr/bin/cargo"))?
             .args(["build", "--release", "-Z", "build-std=core"])
             .current_dir(root().join("tcp-ebpf"))
             .env("RUSTC", "/usr/bin/rustc")

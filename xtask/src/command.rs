@@ -1,4 +1,4 @@
-//! Other programs: how they are called, which there are, and where they find the project.
+//! Running other programs, and the folders they work in.
 
 use std::path::Path;
 use std::process::Command;
@@ -10,7 +10,10 @@ pub(crate) fn cargo(arguments: &[&str]) -> Result<()> {
     call(Command::new(env!("CARGO")).args(arguments))
 }
 
-/// Runs a command, an exit code other than 0 is an error.
+/// Runs a command.
+///
+/// # Errors
+/// Fails if it cannot start or exits with a status other than 0.
 pub(crate) fn call(command: &mut Command) -> Result<()> {
     let status = command.status().with_context(|| format!("starting {command:?}"))?;
     if !status.success() {
@@ -19,10 +22,9 @@ pub(crate) fn call(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Whether this process is root.
+/// Whether the effective user is root.
 pub(crate) fn is_root() -> bool {
-    let id = Command::new("id").arg("-u").output();
-    id.is_ok_and(|output| output.stdout.trim_ascii() == b"0")
+    nix::unistd::geteuid().is_root()
 }
 
 /// Whether a program is on the PATH.
@@ -31,7 +33,7 @@ pub(crate) fn exists(program: &str) -> bool {
         .is_some_and(|path| std::env::split_paths(&path).any(|folder| folder.join(program).is_file()))
 }
 
-/// Where cargo builds.
+/// The folder that cargo builds in, relative to the project's folder unless the environment says otherwise.
 pub(crate) fn target_dir() -> String {
     std::env::var("CARGO_TARGET_DIR").unwrap_or_else(|_| "target".into())
 }

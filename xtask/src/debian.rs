@@ -10,17 +10,23 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::command::{call, exists};
 
-/// Installs those packages that are missing. Their services neither start nor will at the next boot: what is wanted is
-/// the programs. A package that was there before is left as it is, and so is its service.
+/// Names the missing packages and installs them. Their services neither start now nor at the next boot: only their
+/// programs are wanted. A package that is already installed stays as it is, and so does its service.
+///
+/// # Errors
+/// Fails without `apt-get`, or when installing fails.
 pub(crate) fn install(packages: &[&str]) -> Result<()> {
-    let missing: Vec<_> = packages.iter().filter(|package| !is_installed(package)).collect();
+    let missing = missing(packages);
     if missing.is_empty() {
         return Ok(());
     }
     if !exists("apt-get") {
-        bail!("this is no Debian: install by hand what Debian calls {missing:?}, then try again");
+        bail!(
+            "apt-get is missing: install the equivalents of these Debian packages, then try again: {}",
+            missing.join(" ")
+        );
     }
-    println!("installing {missing:?}");
+    println!("installing the Debian packages {} (their services stay off)", missing.join(" "));
     let _no_services = NoServices::begin()?;
     call(Command::new("apt-get").args(["update", "--quiet"]).stdout(Stdio::null()))?;
     call(
@@ -31,7 +37,7 @@ pub(crate) fn install(packages: &[&str]) -> Result<()> {
             .stdout(Stdio::null()),
     )?;
     for package in missing {
-        // A service is called like its package here.
+        // Each of these packages names its service after itself.
         if Path::new("/etc/init.d").join(package).exists() {
             call(Command::new("update-rc.d").args([package, "disable"]))?;
         }
@@ -39,7 +45,12 @@ pub(crate) fn install(packages: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// While it is there, packages that are installed start no services: see `policy-rc.d` in invoke-rc.d(8).
+/// Those of the packages that are not installed.
+pub(crate) fn missing<'a>(packages: &[&'a str]) -> Vec<&'a str> {
+    packages.iter().copied().filter(|package| !is_installed(package)).collect()
+}
+
+/// Keeps packages from starting services while it exists: see `policy-rc.d` in invoke-rc.d(8).
 struct NoServices {
     ours: bool,
 }
@@ -49,17 +60,17 @@ impl NoServices {
         match fs::OpenOptions::new().write(true).create_new(true).mode(0o755).open(POLICY) {
             Ok(mut file) => {
                 let guard = NoServices { ours: true };
-                // Without effect once this process is gone, should it be killed before it can take the file away.
+                // The script allows everything once this process is gone: a killed process cannot remove the file.
                 write!(
                     file,
-                    "#!/bin/sh\n# Written by finwait's cargo xtask test, for the time it installs packages.\n\
+                    "#!/bin/sh\n# Written by finwait's cargo xtask while it installs packages.\n\
                      kill -0 {} 2>/dev/null && exit 101\nexit 0\n",
                     std::process::id()
                 )
                 .with_context(|| format!("writing {POLICY}"))?;
                 Ok(guard)
             }
-            // The administrator's own word on services.
+            // The administrator's own policy stays in force.
             Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(NoServices { ours: false }),
             Err(error) => Err(error).with_context(|| format!("writing {POLICY}")),
         }

@@ -3,11 +3,12 @@
 use std::fs;
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result, ensure};
 
 use crate::command::{call, root, target_dir};
 
-/// What cargo-fuzz passes to rustc, less the sanitizer, which stable has not: the code under test has no unsafe of its own.
+/// The flags that cargo-fuzz passes to rustc, without the sanitizer: stable Rust has none, and the code under test has no
+/// unsafe code of its own.
 const COVERAGE: [&str; 9] = [
     "-Cpasses=sancov-module",
     "-Cllvm-args=-sanitizer-coverage-level=4",
@@ -20,13 +21,22 @@ const COVERAGE: [&str; 9] = [
     "--cfg=fuzzing",
 ];
 
-/// Fuzzes one target for some seconds. What it finds goes to a corpus under the target folder; an input that fails is
+/// Fuzzes one target for a number of seconds. New inputs go to a corpus under the target folder. An input that fails is
 /// written beside it and named.
+///
+/// # Errors
+/// Fails for an unknown target, or if an input fails.
 pub(crate) fn fuzz(target: &str, seconds: u64) -> Result<()> {
+    let known = targets()?;
+    ensure!(
+        known.iter().any(|name| name == target),
+        "no target {target:?}: choose one of {}",
+        known.join(", ")
+    );
     let work = root().join(target_dir()).join("fuzz");
     let found = work.join("corpus").join(target);
     fs::create_dir_all(&found)?;
-    // Named, so that build scripts and macros are left as they are.
+    // With a named target the flags do not reach build scripts and macros.
     let triple = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
     call(
         Command::new(env!("CARGO"))
@@ -43,4 +53,14 @@ pub(crate) fn fuzz(target: &str, seconds: u64) -> Result<()> {
             .args([found, root().join("fuzz/corpus").join(target)])
             .env("FINWAIT_FUZZ_TARGET", target),
     )
+}
+
+/// The targets: each has a folder in the committed corpus.
+fn targets() -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in root().join("fuzz/corpus").read_dir().context("reading fuzz/corpus")? {
+        names.push(entry?.file_name().to_string_lossy().into_owned());
+    }
+    names.sort();
+    Ok(names)
 }

@@ -1,95 +1,114 @@
-//! The project's own chores: `cargo xtask test`, `demo`, `build-ebpf`, `package`, `vmtest`.
+//! The project's tasks: `cargo xtask --help` lists them.
 
 mod build_ebpf;
 mod command;
 mod debian;
+mod fresh;
 mod fuzz;
+mod lint;
 mod mutants;
 mod package;
 mod run;
-mod same_names;
+mod rustc_wrapper;
 mod vmtest;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
-#[command(about = "The project's own chores")]
+#[command(about = "The project's tasks")]
 struct Arguments {
     #[command(subcommand)]
-    chore: Chore,
+    task: Task,
 }
 
 #[derive(Subcommand)]
-enum Chore {
-    /// Runs every test; as root the kernel tests too. Installs the Debian packages that the tests need.
-    Test,
-    /// Builds finwait and runs its demonstration, as root.
+enum Task {
+    /// Run every test. As root this includes the tests that load kernel programs, and installs the Debian packages they need.
+    Test {
+        /// Name missing Debian packages instead of installing them.
+        #[arg(long)]
+        no_install: bool,
+        /// Arguments for each test program, such as `--skip NAME`.
+        #[arg(last = true)]
+        arguments: Vec<String>,
+    },
+    /// Check format and lints of every crate, the kernel programs included.
+    Lint,
+    /// Run both README commands in a new minimal Debian 12 (root needed), to find a hidden installation step.
+    Fresh {
+        /// Keep the system's folder afterwards.
+        #[arg(long)]
+        keep: bool,
+    },
+    /// Build finwait and run its demonstration as root.
     Demo {
-        /// Passed on to `finwait demo`.
+        /// Arguments for `finwait demo`.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// Builds the kernel object from `tcp-ebpf/`, installing the toolchain it needs.
+    /// Build the kernel object from `tcp-ebpf/`, installing the toolchain it needs.
     BuildEbpf {
-        /// Only proves that the committed object is what the sources give.
+        /// Compare a fresh build with the committed object and change nothing.
         #[arg(long)]
         check: bool,
     },
-    /// Records anew the closes that `finwait demo` shows where it may not run (root needed).
+    /// Record the closes that `finwait demo` shows where it lacks permission (root needed).
     RecordDemo,
-    /// Measures what a packet costs, beside bare programs and nf_conntrack, and what the agent costs (root needed).
+    /// Measure the cost of a packet beside bare programs and nf_conntrack, and the cost of the agent (root needed).
     Bench {
         /// `--quick`: fewer and shorter rounds, fewer connections; `--only packets|growth|opens|steps|flood|traffic|agent`;
-        /// `--gate`: only whether a packet of an established connection keeps to its short way.
+        /// `--gate`: compare an established packet with a bare parse, and nothing else.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// Puts deliberate faults into the rules, one at a time, and demands that the tests notice each (minutes).
+    /// Put deliberate faults into the rules, one at a time, and require that the tests notice each (10 minutes).
     Mutants {
-        /// Only those whose id begins so, such as `R12`.
+        /// Prefix of the ids to run, such as `R12`; default all.
         only: Option<String>,
     },
-    /// Fuzzes one target with libFuzzer: parser, machine, endpoints, capture, filter or config.
+    /// Fuzz one target with libFuzzer.
     Fuzz {
-        /// Which.
+        /// The target: a folder of `fuzz/corpus`.
         target: String,
-        /// How long.
+        /// Duration in seconds.
         #[arg(default_value_t = 60)]
         seconds: u64,
     },
-    /// Makes 100,000 real connections over a bad cable and compares both ends with both kernels (root needed).
+    /// Make 100,000 real connections over an impaired link and compare both ends with both kernels (root needed).
     Storm {
         /// `--connections N`, `--seed S`, `--loss PERCENT`, `--duplicates PERCENT`, `--reorder PERCENT`, `--conntrack`.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// Builds the Debian package; as root also installs, uses and purges it on a copy-on-write image of this system.
+    /// Build the Debian package. As root, also install, use and purge it on a copy-on-write image of this system.
     Package,
-    /// Boots kernels of Debian 12 in qemu, without KVM, and runs finwait and its kernel tests there (no root needed).
+    /// Boot kernels of Debian 12 in qemu, without KVM, and run finwait and its kernel tests there (no root needed).
     Vmtest {
-        /// Which; all of them unless named.
+        /// Kernels to boot; default all.
         kernels: Vec<vmtest::Version>,
-        /// Only what begins so in the plan, such as `kernel_scenarios` or `finwait`.
+        /// Name of the test program to run, such as `kernel_scenarios` or `finwait`; default all.
         #[arg(long)]
         only: Option<String>,
     },
 }
 
 fn main() -> Result<()> {
-    if same_names::called_as_rustc() {
-        return same_names::be_rustc();
+    if rustc_wrapper::is_active() {
+        return rustc_wrapper::run();
     }
-    match Arguments::parse().chore {
-        Chore::Test => run::test(),
-        Chore::Demo { arguments } => run::demo(&arguments),
-        Chore::BuildEbpf { check } => build_ebpf::build(check),
-        Chore::RecordDemo => run::record_demo(),
-        Chore::Bench { arguments } => run::bench(&arguments),
-        Chore::Mutants { only } => mutants::run(only.as_deref()),
-        Chore::Fuzz { target, seconds } => fuzz::fuzz(&target, seconds),
-        Chore::Storm { arguments } => run::storm(&arguments),
-        Chore::Package => package::package(),
-        Chore::Vmtest { kernels, only } => vmtest::run(&kernels, only.as_deref()),
+    match Arguments::parse().task {
+        Task::Test { no_install, arguments } => run::test(!no_install, &arguments),
+        Task::Lint => lint::lint(),
+        Task::Fresh { keep } => fresh::fresh(keep),
+        Task::Demo { arguments } => run::demo(&arguments),
+        Task::BuildEbpf { check } => build_ebpf::build(check),
+        Task::RecordDemo => run::record_demo(),
+        Task::Bench { arguments } => run::bench(&arguments),
+        Task::Mutants { only } => mutants::run(only.as_deref()),
+        Task::Fuzz { target, seconds } => fuzz::fuzz(&target, seconds),
+        Task::Storm { arguments } => run::storm(&arguments),
+        Task::Package => package::package(),
+        Task::Vmtest { kernels, only } => vmtest::run(&kernels, only.as_deref()),
     }
 }

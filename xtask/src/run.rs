@@ -7,78 +7,40 @@ use anyhow::{Context as _, Result};
 use crate::command::{call, cargo, exists, is_root, root, target_dir};
 use crate::{build_ebpf, debian};
 
-/// The tests that need a kernel to load programs into, and root.
-const KERNEL_TESTS: &[&str] = &[
-    "kernel_parse",
-    "kernel_scenarios",
-    "kernel_differential",
-    "kernel_replay",
-    "query",
-    "kernel_two_cpus",
-    "kernel_table",
-    "kernel_churn",
-    "kernel_diagnostics",
-    "lab",
-    "chain",
-    "agent",
-    "privileges",
-    "audit",
-    "older",
-    "traffic",
-    "prometheus",
-    "bad_input",
-    "dry_run",
-    "notify",
-    "demo",
-    "topology",
-];
+/// The Debian packages whose programs the tests marked `#[ignore = "needs root"]` run.
+const ROOT_TEST_PACKAGES: &[&str] = &["curl", "iproute2", "nftables", "nginx", "prometheus", "wrk"];
 
-/// The Debian packages whose programs those tests run.
-const KERNEL_TEST_PACKAGES: &[&str] = &["curl", "iproute2", "nftables", "nginx", "prometheus", "wrk"];
-
-/// Format, lints, and every test there is.
-pub(crate) fn test() -> Result<()> {
+/// Runs every test; without root, those that need no root. With `install` as root, installs the packages they need first.
+///
+/// No test decides by a time, so nothing here depends on the processor.
+///
+/// # Errors
+/// Fails if a test fails, or if the committed kernel object is older than its sources.
+pub(crate) fn test(install: bool, arguments: &[String]) -> Result<()> {
     build_ebpf::sources_match()?;
-    cargo(&["fmt", "--all", "--check"])?;
-    cargo(&["clippy", "--quiet", "--workspace", "--all-targets", "--", "--deny", "warnings"])?;
-    let mut arguments = vec!["test", "--workspace"];
-    let others = tests_without_root()?;
+    let mut command = Command::new(env!("CARGO"));
+    command.args(["test", "--workspace", "--"]);
     if is_root() {
-        debian::install(KERNEL_TEST_PACKAGES)?;
-        arguments.extend(["--", "--test-threads", "1"]);
+        if install {
+            debian::install(ROOT_TEST_PACKAGES)?;
+        } else {
+            name_missing_packages();
+        }
+        // One at a time: tests load kernel programs and count what these see.
+        command.args(["--include-ignored", "--test-threads", "1"]);
     } else {
         println!(
-            "not root: the kernel tests ({}) are left out, they load programs and make network namespaces",
-            KERNEL_TESTS.join(", ")
+            "not root: the tests that load kernel programs or make network namespaces are listed as ignored"
         );
-        arguments.extend(["--lib", "--bins"]);
-        arguments.extend(others.iter().flat_map(|name| ["--test", name.as_str()]));
     }
-    cargo(&arguments)?;
-    if is_root() { gate() } else { Ok(()) }
+    call(command.args(arguments))
 }
 
-/// Whether a packet of an established connection keeps to its short way: `bench --gate`, as the tests have built it.
-pub(crate) fn gate() -> Result<()> {
-    cargo(&["run", "--quiet", "--package", "bench", "--", "--gate"])
-}
-
-/// Every test, a file or a folder with a `main.rs`, but the [`KERNEL_TESTS`]: a new one is run unless it is named there.
-fn tests_without_root() -> Result<Vec<String>> {
-    let mut names = Vec::new();
-    for folder in ["tcp-common/tests", "tcp-user/tests", "fuzz/tests"] {
-        for entry in root().join(folder).read_dir().with_context(|| format!("reading {folder}"))? {
-            let path = entry?.path();
-            let name = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
-            let is_test =
-                path.extension().is_some_and(|extension| extension == "rs") || path.join("main.rs").is_file();
-            if is_test && !KERNEL_TESTS.contains(&name) {
-                names.push(name.to_owned());
-            }
-        }
+fn name_missing_packages() {
+    let missing = debian::missing(ROOT_TEST_PACKAGES);
+    if !missing.is_empty() {
+        println!("not installed: {}; the tests that run their programs will fail", missing.join(" "));
     }
-    names.sort();
-    Ok(names)
 }
 
 /// Builds finwait and runs its demonstration.
@@ -110,9 +72,6 @@ pub(crate) fn record_demo() -> Result<()> {
 
 /// What packets and the agent cost, with what `arguments` say of it.
 pub(crate) fn bench(arguments: &[String]) -> Result<()> {
-    if arguments == ["--gate"] {
-        return gate();
-    }
     debian::install(&["nftables", "nginx", "wrk"])?;
     let build = format!("{}/release", target_dir());
     release("bench")?;
@@ -140,21 +99,4 @@ pub(crate) fn storm(arguments: &[String]) -> Result<()> {
 /// Builds finwait and the program of one of `crates/` in the release profile.
 fn release(package: &str) -> Result<()> {
     cargo(&["build", "--quiet", "--release", "--package", "tcp-user", "--package", package, "--bins"])
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn without_root_only_the_kernel_tests_are_left_out() {
-        let names = tests_without_root().expect("the test folders");
-        for name in ["corpus", "metrics", "properties", "replay", "scenarios"] {
-            assert!(names.iter().any(|other| other == name), "{name} needs no root: {names:?}");
-        }
-        for name in KERNEL_TESTS {
-            assert!(!names.iter().any(|other| other == name), "{name} needs root");
-            assert!(root().join(format!("tcp-user/tests/{name}.rs")).is_file(), "{name} is a test");
-        }
-    }
 }

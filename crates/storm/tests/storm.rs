@@ -6,6 +6,7 @@ use std::path::Path;
 use storm::{Options, Weather};
 
 #[test]
+#[ignore = "needs root"]
 fn every_difference_is_explained() {
     let seed = fastrand::u64(..);
     let options = Options {

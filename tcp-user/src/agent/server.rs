@@ -146,6 +146,7 @@ async fn status(State(app): State<App>) -> Response {
         refused: snapshot.counters.ignored[Ignored::TableFull as usize],
         verified_instructions: programs,
         two_msl_ms: app.shared.rules.time_wait_local_ns / 1_000_000,
+        watchers: app.shared.watchers.receiver_count() as u64,
     })
     .into_response()
 }

@@ -45,6 +45,9 @@ pub struct Status {
     pub verified_instructions: Vec<(String, u32)>,
     /// 2MSL of local endpoints, in ms.
     pub two_msl_ms: u64,
+    /// Number of clients that follow the events.
+    #[serde(default)]
+    pub watchers: u64,
 }
 
 /// State of one interface.

@@ -20,7 +20,8 @@ use std::time::{Duration, Instant};
 use finwait::api::{Stats, Status};
 use finwait::lab::{Host, Lab, Namespace};
 use finwait::view::{Connection, State};
-use nix::sys::signal::{Signal, kill};
+pub use nix::sys::signal::Signal;
+use nix::sys::signal::kill;
 use nix::unistd::Pid;
 
 /// The binary under test.
@@ -69,11 +70,9 @@ impl<'a> Agent<'a> {
         agent
     }
 
-    /// Sends it a signal, TERM or INT or KILL, and waits for its end.
-    pub fn stop(mut self, signal: &str) -> ExitStatus {
-        let pid = self.process.id().to_string();
-        let sent = Command::new("kill").args(["-s", signal, &pid]).status().expect("kill");
-        assert!(sent.success(), "sending {signal}");
+    /// Sends it a signal and waits for its end.
+    pub fn stop(mut self, signal: Signal) -> ExitStatus {
+        send(&self.process, signal);
         self.process.wait().expect("waiting for the agent")
     }
 
@@ -81,6 +80,11 @@ impl<'a> Agent<'a> {
     pub fn status(&self) -> Status {
         let output = self.cli(&["status", "-o", "json"]);
         serde_json::from_slice(&output.stdout).expect("a status")
+    }
+
+    /// Waits until this number of clients follow its events.
+    pub fn wait_for_watchers(&self, count: u64) {
+        until("the watchers are connected", || self.status().watchers == count);
     }
 
     /// Runs another command of the binary against this agent.
@@ -140,9 +144,18 @@ impl Daemon {
 impl Drop for Daemon {
     /// By SIGTERM, so that it takes its own children along.
     fn drop(&mut self) {
-        let _ = kill(Pid::from_raw(self.0.id() as i32), Signal::SIGTERM);
+        let _ = kill(pid(&self.0), Signal::SIGTERM);
         let _ = self.0.wait();
     }
+}
+
+/// Sends a signal to a child.
+pub fn send(child: &Child, signal: Signal) {
+    kill(pid(child), signal).expect("sending a signal to a child");
+}
+
+fn pid(child: &Child) -> Pid {
+    Pid::from_raw(i32::try_from(child.id()).expect("the kernel's process ids are positive"))
 }
 
 /// Runs a program in a host of the lab; it must succeed. Returns what it printed.

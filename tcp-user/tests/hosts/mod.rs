@@ -95,7 +95,10 @@ impl Watch {
         let mut command = Command::new(FINWAIT);
         command.args(["watch", "-o", "ndjson", "--socket", &agent.socket]).args(filter);
         command.stdout(std::fs::File::create(&file).expect("a file"));
-        Watch { process: spawn(host, &mut command), file }
+        let watchers = agent.status().watchers;
+        let process = spawn(host, &mut command);
+        agent.wait_for_watchers(watchers + 1);
+        Watch { process, file }
     }
 
     pub(crate) fn has(&self, words: &[&str]) -> bool {

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use finwait::lab::{Family, Lab, Scenario};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 fn main() -> Result<()> {
     let file = PathBuf::from(std::env::args_os().nth(1).context("name a file")?);
@@ -29,7 +31,7 @@ fn main() -> Result<()> {
     }
     // The last segments are on their way through tcpdump.
     std::thread::sleep(Duration::from_secs(1));
-    ensure!(Command::new("kill").args(["-s", "INT", &tcpdump.id().to_string()]).status()?.success());
+    kill(Pid::from_raw(i32::try_from(tcpdump.id())?), Signal::SIGINT).context("interrupting tcpdump")?;
     ensure!(tcpdump.wait()?.success(), "tcpdump failed");
     Ok(())
 }

@@ -1,6 +1,7 @@
-//! The same symbol names wherever the project lies. Cargo derives a crate's identity, which its symbols carry, from the
-//! absolute path of a path dependency; here it is derived from the crate's name. For that, cargo is told to call this
-//! program in place of rustc.
+//! Makes symbol names independent of the checkout's path.
+//!
+//! Cargo derives a crate's identity, which its symbols carry, from the absolute path of a path dependency. The wrapper
+//! derives it from the crate's name instead. For that, cargo runs this program in place of rustc.
 
 use std::env;
 use std::ffi::OsString;
@@ -11,26 +12,32 @@ use anyhow::{Context, Result};
 
 const MARK: &str = "XTASK_AS_RUSTC";
 
-/// Makes cargo call this program in place of rustc.
-pub(crate) fn ask_for(cargo: &mut Command) -> Result<&mut Command> {
-    let itself = env::current_exe().context("where is xtask itself?")?;
+/// Makes cargo run this program in place of rustc.
+///
+/// # Errors
+/// Fails if the path of this program is unknown.
+pub(crate) fn wrap(cargo: &mut Command) -> Result<&mut Command> {
+    let itself = env::current_exe().context("finding the path of xtask")?;
     Ok(cargo.env("RUSTC_WRAPPER", itself).env(MARK, "1"))
 }
 
-/// Whether cargo called this program in place of rustc.
-pub(crate) fn called_as_rustc() -> bool {
+/// Whether cargo runs this program in place of rustc.
+pub(crate) fn is_active() -> bool {
     env::var_os(MARK).is_some()
 }
 
-/// Becomes the rustc that cargo meant.
-pub(crate) fn be_rustc() -> Result<()> {
+/// Replaces this process by the rustc that cargo asked for, with a stable crate identity.
+///
+/// # Errors
+/// Returns only on failure.
+pub(crate) fn run() -> Result<()> {
     let mut words = env::args_os().skip(1);
-    let rustc = words.next().context("cargo names the compiler first")?;
+    let rustc = words.next().context("cargo passes the compiler first")?;
     let words = with_identity(words.collect(), &env::var("CARGO_PKG_NAME").unwrap_or_default());
-    Err(Command::new(rustc).args(words).exec()).context("calling rustc")
+    Err(Command::new(rustc).args(words).exec()).context("starting rustc")
 }
 
-/// Only what is built for the kernel: build scripts and macros leave nothing of theirs in the object.
+/// Changes crates built for the kernel only: build scripts and macros leave nothing in the object.
 fn with_identity(mut words: Vec<OsString>, package: &str) -> Vec<OsString> {
     if words.iter().any(|word| word == "--target") {
         for word in

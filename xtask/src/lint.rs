@@ -1,0 +1,31 @@
+//! Format and lints.
+
+use std::process::{Command, Stdio};
+
+use anyhow::{Result, bail};
+
+use crate::command::{call, cargo};
+
+/// Checks format and lints of every crate; a warning is a failure.
+///
+/// # Errors
+/// Fails if rustfmt or clippy is missing, and says what to install.
+pub(crate) fn lint() -> Result<()> {
+    for (tool, component, package) in
+        [("fmt", "rustfmt", "rustfmt-web"), ("clippy", "clippy", "rust-web-clippy")]
+    {
+        let probe = Command::new(env!("CARGO"))
+            .args([tool, "--version"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()?;
+        if !probe.success() {
+            bail!(
+                "`cargo {tool}` is missing: run `rustup component add {component}`, \
+                 or on Debian `apt install {package}`"
+            );
+        }
+    }
+    call(Command::new(env!("CARGO")).args(["fmt", "--all", "--check"]))?;
+    cargo(&["clippy", "--quiet", "--workspace", "--all-targets", "--", "--deny", "warnings"])
+}
