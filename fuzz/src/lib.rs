@@ -9,7 +9,7 @@ use std::path::Path;
 use finwait::cli::parse_config;
 use finwait::filter::Filter;
 use finwait::replay::{Input, Options, run_input};
-use tcp_common::flow::{Closer, Told};
+use tcp_common::flow::{Closer, SocketReport};
 use tcp_common::wire::{self, Link};
 use tcp_common::{End, Flow, FlowKey, Outcome, Rules, Segment, State};
 
@@ -56,9 +56,9 @@ fn adopted(bytes: &[u8]) {
     let state = State::ALL[script.below(State::ALL.len())];
     let wscale = (script.below(2) == 0).then_some([7, 14]);
     let hostile = Hostile::new(&mut script);
-    let told = Told { state, time_wait_at_ns: hostile.now_ns, wscale };
+    let report = SocketReport { state, time_wait_at_ns: hostile.now_ns, wscale };
     if let (Some(flow), Some(mirror)) =
-        (Flow::adopted(hostile.now_ns, End::A, &told), Flow::adopted(hostile.now_ns, End::B, &told))
+        (Flow::adopted(hostile.now_ns, End::A, &report), Flow::adopted(hostile.now_ns, End::B, &report))
     {
         stand(&mut script, hostile, flow, mirror);
     }

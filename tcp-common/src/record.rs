@@ -34,7 +34,7 @@ pub struct Record {
     /// Where each direction was first seen, from end A, from end B: interface index shifted by one, bit 0 set on
     /// egress; 0 = nowhere yet.
     pub hooks: [u32; 2],
-    /// The flow; in STEADY the prediction is ahead of it ([`Prediction::settle`]).
+    /// The flow; in STEADY the prediction is ahead of it ([`Prediction::flush_into`]).
     pub flow: Flow,
 }
 
@@ -75,7 +75,7 @@ pub fn rest(prediction: &mut Prediction, flow: &Flow) -> u64 {
 /// The phase of a flow that has no prediction.
 #[inline(always)]
 pub fn unsteady(flow: &Flow) -> u64 {
-    let [a, b] = &flow.halves;
+    let [a, b] = &flow.ends;
     if flow.is_over() {
         Tag::OVER
     } else if flow.is_half_open() {
@@ -92,7 +92,7 @@ const fn is_finished(state: u8) -> bool {
     state == State::TimeWait as u8 || state == State::Closed as u8
 }
 
-/// A hook in the short form of [`crate::flow::Lane`]. Two interfaces whose indices are equal modulo 2^14 share it: copies of
+/// A hook in the short form of [`crate::flow::DirectionPrediction`]. Two interfaces whose indices are equal modulo 2^14 share it: copies of
 /// a packet at both are not told apart then.
 #[inline(always)]
 pub const fn short_hook(hook: u32) -> u16 {

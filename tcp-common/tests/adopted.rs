@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use tcp_common::flow::Told;
+use tcp_common::flow::SocketReport;
 use tcp_common::{End, Flow, Rules, Segment, State};
 use testkit::model::{Script, Seen, World, random_bytes};
 
@@ -69,12 +69,12 @@ fn adopt(world: &mut World) -> Option<(State, Flow)> {
     if !is_silent {
         return None;
     }
-    let told = Told { state: own.state, time_wait_at_ns: own.time_wait_at_ns, wscale: None };
-    let flow = Flow::adopted(world.now_ns, End::A, &told)?;
-    assert_eq!(flow.state(End::A), told.state);
-    assert_eq!(flow.time_wait_deadline_ns(End::A, &Rules::RFC).is_some(), told.state == State::TimeWait);
+    let report = SocketReport { state: own.state, time_wait_at_ns: own.time_wait_at_ns, wscale: None };
+    let flow = Flow::adopted(world.now_ns, End::A, &report)?;
+    assert_eq!(flow.state(End::A), report.state);
+    assert_eq!(flow.time_wait_deadline_ns(End::A, &Rules::RFC).is_some(), report.state == State::TimeWait);
     world.lose_everything();
-    Some((told.state, flow))
+    Some((report.state, flow))
 }
 
 fn look(flow: &mut Flow, world: &World, seen: Vec<Seen>, log: &mut String) {

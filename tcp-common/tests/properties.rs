@@ -78,13 +78,13 @@ proptest! {
     fn an_exact_reset_ends_every_flow(bytes in script(300), from_b in any::<bool>()) {
         let (mut flow, now_ns) = after_hostile(&bytes, |_, _, _| {});
         let sender = if from_b { End::B } else { End::A };
-        let (own, peer) = (*flow.half(sender), *flow.half(sender.peer()));
-        if flow.is_empty() || flow.is_over() || (own.contig == 0 && own.segments == 0) {
+        let (own, peer) = (*flow.end(sender), *flow.end(sender.peer()));
+        if flow.is_empty() || flow.is_over() || (own.rcv_nxt == 0 && own.segments == 0) {
             return Ok(());
         }
-        let ack = if flow.state(sender.peer()) == State::SynSent { peer.first } else { peer.contig };
+        let ack = if flow.state(sender.peer()) == State::SynSent { peer.first_seq } else { peer.rcv_nxt };
         let flags = Flags(Flags::RST | Flags::ACK);
-        let reset = Segment { seq: own.contig, ack, flags, wire_segments: 1, ..Segment::default() };
+        let reset = Segment { seq: own.rcv_nxt, ack, flags, wire_segments: 1, ..Segment::default() };
         let incarnation = flow.incarnation;
         flow.on_segment(now_ns, sender, &reset, &Rules::RFC);
         prop_assert!(flow.is_over() || flow.incarnation != incarnation, "{flow:?}");
@@ -238,7 +238,7 @@ fn facts_of_close(flow: &Flow) -> (CloseKind, Closer, bool, u32) {
 }
 
 fn mirror_flow(mut flow: Flow) -> Flow {
-    flow.halves.swap(0, 1);
+    flow.ends.swap(0, 1);
     for (a, b) in [
         (flow_fact::OPENER_A, flow_fact::OPENER_B),
         (flow_fact::ABORTER_A, flow_fact::ABORTER_B),

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt::Write as _;
 
-use tcp_common::flow::half_fact::{FIN, SEQ};
+use tcp_common::flow::end_fact::{FIN, SEQ};
 use tcp_common::{End, Flags, Flow, Rules, Segment, State};
 
 #[test]
@@ -86,7 +86,7 @@ fn apply(mut flow: Flow, sender: End, input: &Input, depth: u64) -> Flow {
         flow.tick(now_ns + Rules::RFC.time_wait_remote_ns, &Rules::RFC);
         return flow;
     };
-    let (own, peer) = (flow.half(sender), flow.half(sender.peer()));
+    let (own, peer) = (flow.end(sender), flow.end(sender.peer()));
     let known = own.facts & SEQ != 0;
     let fresh_isn = 1_000 + 1_000_000 * depth as u32 + 500_000 * sender as u32;
     let opens_anew = !known || flow.is_over();
@@ -100,10 +100,10 @@ fn apply(mut flow: Flow, sender: End, input: &Input, depth: u64) -> Flow {
             }
         }
         _ if flags & Flags::FIN != 0 && own.facts & FIN != 0 => own.fin_end.wrapping_sub(1),
-        _ if known => own.high,
+        _ if known => own.snd_max,
         _ => fresh_isn,
     };
-    let all = if flags & Flags::SYN != 0 { peer.first } else { peer.high };
+    let all = if flags & Flags::SYN != 0 { peer.first_seq } else { peer.snd_max };
     let ack = if flags & Flags::ACK == 0 { 0 } else { all.wrapping_sub(u32::from(input.stale)) };
     let segment = Segment {
         seq,
@@ -124,11 +124,11 @@ fn pair(flow: &Flow, sender: End) -> Pair {
 
 /// What tells two flows apart here: facts and states, no numbers.
 fn essence(flow: &Flow) -> [u32; 7] {
-    let half = |end| {
-        let half = flow.half(end);
-        [half.facts, u32::from(half.state), u32::from(half.proved)]
+    let facts = |end| {
+        let own = flow.end(end);
+        [own.facts, u32::from(own.state), u32::from(own.proved)]
     };
-    let ([a, b, c], [d, e, f]) = (half(End::A), half(End::B));
+    let ([a, b, c], [d, e, f]) = (facts(End::A), facts(End::B));
     [flow.facts, a, b, c, d, e, f]
 }
 

@@ -199,11 +199,11 @@ fn sender(work: &Work) -> End {
 fn claim_direction(work: &mut Work) -> bool {
     let at = (work.at_ns >> AT_SHIFT) as u16;
     let sender = sender(work);
-    let [lane_a, lane_b] = &mut work.prediction.lanes;
+    let [from_a, from_b] = &mut work.prediction.directions;
     let [hook_a, hook_b] = &mut work.record.hooks;
     let (own, own_hook, peer_hook) = match sender {
-        End::A => (lane_a, hook_a, hook_b),
-        End::B => (lane_b, hook_b, hook_a),
+        End::A => (from_a, hook_a, hook_b),
+        End::B => (from_b, hook_b, hook_a),
     };
     if *own_hook != work.hook {
         if *own_hook != 0 && at.wrapping_sub(own.at) < HOOK_SILENCE {

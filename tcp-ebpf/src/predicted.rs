@@ -84,7 +84,7 @@ fn take_plain<K: Table, P: Packet, H: Header, const AT_HOME: bool>(
     if !maps.swap_tag(slot, tag, tag.interrupted()) {
         return Some(false);
     }
-    prediction.take(plain, wire_segments, now_ns);
+    prediction.apply(plain, wire_segments, now_ns);
     maps.store_tag(slot, tag.interrupted().resumed());
     // SAFETY: a per-CPU value; programs of one CPU do not interrupt each other while they run.
     count(unsafe { &mut *counters }, plain.payload_len, wire_segments, direction);

@@ -220,7 +220,7 @@ fn check_out<K: Table>(index: u32, settle: bool, work: &mut Work, settings: &Set
     // SAFETY: the place is this CPU's.
     let (slot, record) = unsafe { (&mut *slot, &mut *record) };
     if settle {
-        slot.prediction.settle(&mut record.flow);
+        slot.prediction.flush_into(&mut record.flow);
     }
     work.record = *record;
     work.prediction = slot.prediction;

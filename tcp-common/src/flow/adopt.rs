@@ -2,16 +2,16 @@
 //! numbers: those of the open connection come with the next segments as in any pickup, those of the FINs are placed by
 //! what is known of who has them.
 
+use super::facts::end_fact::*;
 use super::facts::flow_fact;
-use super::facts::half_fact::*;
-use super::{Flow, Half, sides};
+use super::{EndState, Flow, sides};
 use crate::segment::{Flags, Segment};
 use crate::seq::{Seq, before};
 use crate::state::{End, State};
 
 /// What a host says of its end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Told {
+pub struct SocketReport {
     /// Its state.
     pub state: State,
     /// When its TIME-WAIT began or was restarted last, ns; meaningful in TIME-WAIT only.
@@ -23,11 +23,11 @@ pub struct Told {
 impl Flow {
     /// The flow of a connection of which the host of `end` has told, and nothing was seen. `None` for a state that is no
     /// connection's yet or any more. The peer's state is assumed from it.
-    pub fn adopted(now_ns: u64, end: End, told: &Told) -> Option<Flow> {
-        const HAS: u32 = FIN | FIN_TOLD | FIN_DELIVERED;
+    pub fn adopted(now_ns: u64, end: End, report: &SocketReport) -> Option<Flow> {
+        const HAS: u32 = FIN | FIN_REPORTED | FIN_DELIVERED;
         const KNOWS: u32 = HAS | FIN_ACKED;
         // Of the end and of its peer; whether the end had the peer's FIN when it sent its own, and the other way round.
-        let (own_facts, peer_facts, knew) = match told.state {
+        let (own_facts, peer_facts, knew) = match report.state {
             State::Established => (0, 0, [false, false]),
             State::FinWait1 => (HAS, 0, [false, false]),
             State::FinWait2 => (KNOWS, EMPTY_COVER, [false, false]),
@@ -43,29 +43,29 @@ impl Flow {
             opened_ns: now_ns,
             established_ns: now_ns,
             last_ns: now_ns,
-            closing_ns: if told.state as u8 == State::Established as u8 { 0 } else { now_ns },
+            closing_ns: if report.state as u8 == State::Established as u8 { 0 } else { now_ns },
             incarnation: 1,
             facts: flow_fact::MIDSTREAM | flow_fact::ADOPTED | flow_fact::ESTABLISHED,
             ..Flow::EMPTY
         };
         flow.set_local(end, true);
-        let (own, peer) = sides(&mut flow.halves, end);
-        for (half, facts, knew) in [(&mut *own, own_facts, knew[0]), (&mut *peer, peer_facts, knew[1])] {
-            half.facts = SYN | SYN_ACKED | facts;
+        let (own, peer) = sides(&mut flow.ends, end);
+        for (x, facts, knew) in [(&mut *own, own_facts, knew[0]), (&mut *peer, peer_facts, knew[1])] {
+            x.facts = SYN | SYN_ACKED | facts;
             // In numbers of their own until they are placed: both FINs end at 1.
-            half.fin_end = 1;
-            half.fin_ack = knew as Seq;
+            x.fin_end = 1;
+            x.fin_ack = knew as Seq;
         }
-        if let Some([own_shift, peer_shift]) = told.wscale {
+        if let Some([own_shift, peer_shift]) = report.wscale {
             own.wscale = own_shift;
             peer.wscale = peer_shift;
             own.set(WSCALE);
             peer.set(WSCALE);
         }
-        own.proved = told.state as u8;
+        own.proved = report.state as u8;
         let mut outcome = flow.tick(now_ns, &super::Rules::RFC);
-        flow.settle(now_ns, &mut outcome);
-        sides(&mut flow.halves, end).0.time_wait_at_ns = told.time_wait_at_ns;
+        flow.derive_states(now_ns, &mut outcome);
+        sides(&mut flow.ends, end).0.time_wait_at_ns = report.time_wait_at_ns;
         Some(flow)
     }
 
@@ -74,14 +74,14 @@ impl Flow {
     /// last word.
     #[inline(never)]
     pub(super) fn place_fins(&mut self, sender: End, segment: &Segment) {
-        let (x, y) = sides(&mut self.halves, sender);
-        if y.has(FIN_TOLD) && (!y.has(SEQ) || before(y.fin_end, segment.ack)) {
+        let (x, y) = sides(&mut self.ends, sender);
+        if y.has(FIN_REPORTED) && (!y.has(SEQ) || before(y.fin_end, segment.ack)) {
             place(y, x, segment.ack);
         }
-        if x.has(FIN_TOLD) {
+        if x.has(FIN_REPORTED) {
             if segment.flags.has(Flags::FIN) {
                 place(x, y, segment.end());
-                x.clear(FIN_TOLD);
+                x.clear(FIN_REPORTED);
             } else if !x.has(SEQ) {
                 place(x, y, segment.seq);
             }
@@ -98,14 +98,14 @@ impl Flow {
 
 /// Moves the FIN of `x`, and what its peer's FIN says of it, to where it ends.
 #[inline(always)]
-fn place(x: &mut Half, y: &mut Half, end: Seq) {
+fn place(x: &mut EndState, y: &mut EndState, end: Seq) {
     y.fin_ack = y.fin_ack.wrapping_add(end.wrapping_sub(x.fin_end));
     x.fin_end = end;
     if !x.has(SEQ) {
         x.isn = end.wrapping_sub(2);
-        x.first = end.wrapping_sub(1);
+        x.first_seq = end.wrapping_sub(1);
         x.set(SEQ);
     }
-    x.contig = end;
-    x.high = end;
+    x.rcv_nxt = end;
+    x.snd_max = end;
 }

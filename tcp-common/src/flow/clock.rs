@@ -1,7 +1,7 @@
 //! What time alone ends: TIME-WAIT after 2MSL, every other state after its limit of silence.
 
-use super::facts::{flow_fact, half_fact};
-use super::{Cause, Flow, Half, Outcome, Previous, Rules, local_bit};
+use super::facts::{end_fact, flow_fact};
+use super::{Cause, EndState, Flow, Outcome, Previous, Rules, local_bit};
 use crate::state::{End, State};
 
 impl Flow {
@@ -27,21 +27,21 @@ impl Flow {
         }
         if self.silent_too_long(now_ns, rules) {
             self.facts |= flow_fact::SILENCE;
-            give_up(&mut self.halves[0]);
-            give_up(&mut self.halves[1]);
+            give_up(&mut self.ends[0]);
+            give_up(&mut self.ends[1]);
             outcome.cause = Cause::Silence;
         }
         if outcome.cause as u8 != Cause::Nothing as u8 {
-            self.settle_apart(now_ns, &mut outcome);
+            self.derive_states_out_of_line(now_ns, &mut outcome);
         }
         outcome
     }
 
     /// When TIME-WAIT of this end is over, on the caller's clock in ns; `None` in any other state.
     pub fn time_wait_deadline_ns(&self, end: End, rules: &Rules) -> Option<u64> {
-        let half = self.half(end);
-        (half.state == State::TimeWait as u8)
-            .then(|| half.time_wait_at_ns.saturating_add(self.two_msl_ns(end, rules)))
+        let x = self.end(end);
+        (x.state == State::TimeWait as u8)
+            .then(|| x.time_wait_at_ns.saturating_add(self.two_msl_ns(end, rules)))
     }
 
     /// When the clock will next change something if no segment comes; `None` if it never will.
@@ -67,10 +67,10 @@ impl Flow {
     #[inline(always)]
     fn end_by_clock(&mut self, end: End, now_ns: u64, rules: &Rules) -> bool {
         let limit = self.two_msl_ns(end, rules);
-        let half = &mut self.halves[end as usize & 1];
-        let due = half.state == State::TimeWait as u8 && now_ns >= half.time_wait_at_ns.saturating_add(limit);
+        let x = &mut self.ends[end as usize & 1];
+        let due = x.state == State::TimeWait as u8 && now_ns >= x.time_wait_at_ns.saturating_add(limit);
         if due {
-            half.set(half_fact::GONE);
+            x.set(end_fact::GONE);
         }
         due
     }
@@ -86,8 +86,8 @@ impl Flow {
     /// connection is open to that peer, and stays so.
     #[inline(always)]
     fn silence_limit_ns(&self, end: End, rules: &Rules) -> u64 {
-        let state = self.half(end).state;
-        let answered = self.half(end.peer()).proved > State::SynReceived as u8;
+        let state = self.end(end).state;
+        let answered = self.end(end.peer()).proved > State::SynReceived as u8;
         let open = state == State::SynReceived as u8 && answered && !self.is_local(end);
         match rules.silence_ns.get(if open { State::Established as usize } else { state as usize }) {
             Some(&limit) => limit,
@@ -97,8 +97,8 @@ impl Flow {
 }
 
 #[inline(always)]
-fn give_up(half: &mut Half) {
-    if half.state != State::TimeWait as u8 {
-        half.set(half_fact::GONE);
+fn give_up(x: &mut EndState) {
+    if x.state != State::TimeWait as u8 {
+        x.set(end_fact::GONE);
     }
 }

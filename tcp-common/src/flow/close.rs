@@ -1,6 +1,6 @@
 //! How the incarnation was opened and closed: read off the facts, outside of the packet path.
 
-use super::facts::{flow_fact, half_fact::*};
+use super::facts::{end_fact::*, flow_fact};
 use super::{Flow, Previous, Rules};
 use crate::state::{End, State};
 
@@ -119,7 +119,7 @@ impl Confidence {
 impl Flow {
     /// How it was closed.
     pub fn close_kind(&self) -> CloseKind {
-        let [a, b] = &self.halves;
+        let [a, b] = &self.ends;
         let (fins, reset) = ((a.has(FIN), b.has(FIN)), self.aborter().is_some());
         if self.flow_has(flow_fact::SUPERSEDED) {
             return CloseKind::Superseded;
@@ -146,7 +146,7 @@ impl Flow {
     pub fn close_kind_seen(&self) -> Option<CloseKind> {
         let kind = self.close_kind();
         let untold = match self.closer() {
-            Closer::One(closer) => kind == CloseKind::Fin3Seg && self.half(closer.peer()).has(FIN_TOLD),
+            Closer::One(closer) => kind == CloseKind::Fin3Seg && self.end(closer.peer()).has(FIN_REPORTED),
             Closer::None | Closer::Both => false,
         };
         (!untold).then_some(kind)
@@ -160,7 +160,7 @@ impl Flow {
 
     fn fin_kind(&self) -> CloseKind {
         let Closer::One(closer) = self.closer() else { return CloseKind::Simultaneous };
-        let passive = self.half(closer.peer());
+        let passive = self.end(closer.peer());
         if passive.has(DATA_COVER) {
             CloseKind::HalfClose
         } else if passive.has(EMPTY_COVER) {
@@ -172,7 +172,7 @@ impl Flow {
 
     /// Who closed first.
     pub fn closer(&self) -> Closer {
-        let [a, b] = &self.halves;
+        let [a, b] = &self.ends;
         match (a.has(FIN), b.has(FIN)) {
             (false, false) => Closer::None,
             (true, false) => Closer::One(End::A),
@@ -215,13 +215,13 @@ impl Flow {
 
     /// Whether this end sent a FIN.
     pub fn sent_fin(&self, end: End) -> bool {
-        self.half(end).has(FIN)
+        self.end(end).has(FIN)
     }
 
     /// Whether both FINs were sent and acknowledged by number.
     #[inline(always)]
     pub fn complete(&self) -> bool {
-        let [a, b] = &self.halves;
+        let [a, b] = &self.ends;
         a.fin_covered_by(b.ack) && b.fin_covered_by(a.ack) && a.has(ACK) && b.has(ACK)
     }
 
@@ -232,7 +232,7 @@ impl Flow {
 
     /// How far the record can be trusted.
     pub fn confidence(&self) -> Confidence {
-        let [a, b] = &self.halves;
+        let [a, b] = &self.ends;
         let unanswered = matches!(self.close_kind(), CloseKind::SynTimeout)
             || a.state == State::SynSent as u8
             || b.state == State::SynSent as u8;
@@ -259,9 +259,9 @@ impl Flow {
         if matches!(previous, Previous::AbortedByA | Previous::AbortedByB) {
             self.facts |= flow_fact::FORGOTTEN;
         }
-        for half in &mut self.halves {
-            half.set(GONE);
-            half.state = State::Closed as u8;
+        for x in &mut self.ends {
+            x.set(GONE);
+            x.state = State::Closed as u8;
         }
         self.facts |= flow_fact::OVER;
     }

@@ -1,10 +1,10 @@
 //! ACK, payload and FIN: the established connection and its close (R2..R11, R17..R24).
 
+use super::facts::end_fact::*;
 use super::facts::flow_fact;
-use super::facts::half_fact::*;
 use super::open::pending_bit;
 use super::unseen::{is_unseen_fin, leave_hole, leave_unseen, see_fin, see_late};
-use super::{Cause, Flow, Half, Outcome, Previous, Step, sides};
+use super::{Cause, EndState, Flow, Outcome, Previous, Step, sides};
 use crate::segment::{Flags, Kind, Segment};
 use crate::seq::{Seq, at_or_before, before, later};
 use crate::state::{End, State};
@@ -27,10 +27,10 @@ impl Flow {
         let any_ack =
             if self.is_local(holder) { rules.linux_restart_local } else { rules.linux_restart_remote } != 0;
         let fin_again = cause as u8 == Cause::FinAgain as u8;
-        let half = &mut self.halves[holder as usize & 1];
-        if half.state == State::TimeWait as u8 && (fin_again || any_ack) && !half.has(GONE) {
-            half.time_wait_at_ns = now_ns;
-            half.restarts = half.restarts.saturating_add(fin_again as u8);
+        let y = &mut self.ends[holder as usize & 1];
+        if y.state == State::TimeWait as u8 && (fin_again || any_ack) && !y.has(GONE) {
+            y.time_wait_at_ns = now_ns;
+            y.restarts = y.restarts.saturating_add(fin_again as u8);
             outcome.restarted = fin_again;
         }
     }
@@ -45,10 +45,10 @@ impl Flow {
         } else if self.is_over() && !self.revives(sender, segment) {
             return Cause::Late;
         }
-        if (self.halves[0].facts | self.halves[1].facts) & FIN_TOLD != 0 {
+        if (self.ends[0].facts | self.ends[1].facts) & FIN_REPORTED != 0 {
             self.place_fins(sender, segment);
         }
-        let (x, y) = sides(&mut self.halves, sender);
+        let (x, y) = sides(&mut self.ends, sender);
         choose_answer(y, segment.ack);
         let opening = (y.state == State::SynSent as u8 && !x.has(SYN)) || y.state == State::SynReceived as u8;
         if opening && !before(y.isn, segment.ack) {
@@ -58,33 +58,40 @@ impl Flow {
         // R19, and R21: off until both directions were seen.
         let window = y.window.max(MIN_WINDOW);
         if x.has(SEQ) && x.has(SEEN) && y.has(SEEN) {
-            let upper = later(x.contig, if y.has(ACK) { y.ack } else { x.contig }).wrapping_add(window);
-            let below = before(segment.seq, x.contig.wrapping_sub(window));
+            let upper = later(x.rcv_nxt, if y.has(ACK) { y.ack } else { x.rcv_nxt }).wrapping_add(window);
+            let below = before(segment.seq, x.rcv_nxt.wrapping_sub(window));
             if below || before(upper, segment.seq) {
-                x.stray = [segment.seq, segment.end(), segment.ack];
-                x.clear(STRAY_FIN | OTHER_ANSWER);
-                x.set(if segment.flags.has(Flags::FIN) { STRAY | STRAY_FIN } else { STRAY });
+                x.out_of_window = [segment.seq, segment.end(), segment.ack];
+                x.clear(OUT_OF_WINDOW_FIN | OTHER_ANSWER);
+                x.set(if segment.flags.has(Flags::FIN) {
+                    OUT_OF_WINDOW | OUT_OF_WINDOW_FIN
+                } else {
+                    OUT_OF_WINDOW
+                });
                 return if below { Cause::OldDupSeq } else { Cause::SeqAboveWindow };
             }
         }
         let mut cause = if segment.payload_len != 0 { Cause::Data } else { Cause::Ack };
         // The ACK beyond what the tap saw of the peer: a resynchronisation, a voided FIN, a capture gap or a lie.
-        if y.has(SEQ) && before(y.high, segment.ack) {
+        if y.has(SEQ) && before(y.snd_max, segment.ack) {
             let sender_window = x.window.max(MIN_WINDOW);
-            if y.has(STRAY) && (segment.ack == y.stray[0] || segment.ack == y.stray[1]) {
+            if y.has(OUT_OF_WINDOW)
+                && (segment.ack == y.out_of_window[0] || segment.ack == y.out_of_window[1])
+            {
                 resynchronise(y);
                 cause = Cause::Resync;
                 self.facts |= flow_fact::GAP;
                 if y.has(FIN) && self.closing_ns == 0 {
                     self.closing_ns = now_ns;
                 }
-            } else if x.has(SEEN) && y.has(SEEN) && before(y.high.wrapping_add(sender_window), segment.ack) {
+            } else if x.has(SEEN) && y.has(SEEN) && before(y.snd_max.wrapping_add(sender_window), segment.ack)
+            {
                 return Cause::AckUnsent;
             } else if y.has(FIN) {
                 // R17: the receiver acknowledges other octets where the FIN was.
                 y.clear(FIN | FIN_DELIVERED | FIN_ACKED | UNSEEN | UNSEEN_TWO);
                 x.clear(COVERS);
-                y.contig = segment.ack;
+                y.rcv_nxt = segment.ack;
                 cause = Cause::FinVoided;
             } else if y.has(SEEN) {
                 self.facts |= flow_fact::GAP;
@@ -92,11 +99,11 @@ impl Flow {
             }
         }
         self.facts &= !pending_bit(sender);
-        let (x, y) = sides(&mut self.halves, sender);
-        if y.has(SEEN) && before(y.contig, segment.ack) && leave_hole(y, segment.ack) {
+        let (x, y) = sides(&mut self.ends, sender);
+        if y.has(SEEN) && before(y.rcv_nxt, segment.ack) && leave_hole(y, segment.ack) {
             self.facts |= flow_fact::GAP;
         }
-        if segment.end() == segment.seq && !x.has(FIN) && x.has(SEQ) && before(x.high, segment.seq) {
+        if segment.end() == segment.seq && !x.has(FIN) && x.has(SEQ) && before(x.snd_max, segment.seq) {
             leave_unseen(x, y, segment.seq);
         }
         // First, since it is a call: of a `covers` held meanwhile the verifier of Linux 6.1 forgets that it matters, takes what
@@ -113,7 +120,7 @@ impl Flow {
         // SYN-SENT takes nothing before the SYN.
         if x.has(FIN)
             && y.state != State::SynSent as u8
-            && x.contig == x.fin_end
+            && x.rcv_nxt == x.fin_end
             && !x.has(FIN_DELIVERED)
             && (segment.flags.has(Flags::FIN) || fresh)
         {
@@ -127,7 +134,7 @@ impl Flow {
                 // It has the FIN that acknowledged its own.
                 x.set(FIN_ACKED);
             }
-        } else if y.has(UNSEEN) && !y.has(FIN) && segment.ack == y.high {
+        } else if y.has(UNSEEN) && !y.has(FIN) && segment.ack == y.snd_max {
             // What was not seen may end with the FIN (R11).
             note_cover(x, segment, fresh);
         }
@@ -146,7 +153,7 @@ impl Flow {
     /// R9: a copy of its FIN by an end taken as CLOSED proves LAST-ACK, unless a RST ended the connection.
     #[inline(always)]
     fn revives(&self, sender: End, segment: &Segment) -> bool {
-        let x = &self.halves[sender as usize & 1];
+        let x = &self.ends[sender as usize & 1];
         segment.kind() as u8 == Kind::Fin as u8
             && x.has(FIN)
             && segment.end() == x.fin_end
@@ -160,20 +167,21 @@ impl Flow {
     fn begin_midstream(&mut self, now_ns: u64, previous: Previous, outcome: &mut Outcome) {
         self.reset_for_next(now_ns, previous, outcome);
         self.facts |= flow_fact::MIDSTREAM;
-        for half in &mut self.halves {
-            half.set(SYN | SYN_ACKED);
+        for x in &mut self.ends {
+            x.set(SYN | SYN_ACKED);
         }
     }
 }
 
 /// R22: of two answers with different numbers to copies of one SYN the peer's `ack` says which holds.
 #[inline(always)]
-fn choose_answer(y: &mut Half, ack: Seq) {
-    if y.has(OTHER_ANSWER) && y.state == State::SynReceived as u8 && ack == y.stray[0].wrapping_add(1) {
-        y.isn = y.stray[0];
-        y.first = ack;
-        y.contig = ack;
-        y.high = ack;
+fn choose_answer(y: &mut EndState, ack: Seq) {
+    if y.has(OTHER_ANSWER) && y.state == State::SynReceived as u8 && ack == y.out_of_window[0].wrapping_add(1)
+    {
+        y.isn = y.out_of_window[0];
+        y.first_seq = ack;
+        y.rcv_nxt = ack;
+        y.snd_max = ack;
         y.clear(OTHER_ANSWER);
     }
 }
@@ -181,14 +189,14 @@ fn choose_answer(y: &mut Half, ack: Seq) {
 /// Takes what the ACK of `x` says of `y`, which learns it unless it has `dropped` the segment. Returns whether it covers
 /// `y`'s FIN.
 #[inline(always)]
-fn take_ack(x: &mut Half, y: &mut Half, segment: &Segment, dropped: bool) -> bool {
+fn take_ack(x: &mut EndState, y: &mut EndState, segment: &Segment, dropped: bool) -> bool {
     let ack = segment.ack;
     if !y.has(SEQ) {
         // `y` has not been seen: the ACK tells where its stream is.
         y.isn = ack.wrapping_sub(1);
-        y.first = ack;
-        y.contig = ack;
-        y.high = ack;
+        y.first_seq = ack;
+        y.rcv_nxt = ack;
+        y.snd_max = ack;
         y.set(SEQ | SYN);
     }
     let handshake = before(y.isn, ack);
@@ -211,32 +219,32 @@ fn take_ack(x: &mut Half, y: &mut Half, segment: &Segment, dropped: bool) -> boo
     let covers = y.fin_covered_by(ack);
     if covers {
         advance(y, y.fin_end.wrapping_sub(1));
-        y.contig = later(y.contig, y.fin_end);
+        y.rcv_nxt = later(y.rcv_nxt, y.fin_end);
         y.set(if dropped { FIN_DELIVERED } else { FIN_DELIVERED | FIN_ACKED });
-    } else if before(y.contig, ack) {
+    } else if before(y.rcv_nxt, ack) {
         advance(y, ack);
         merge_blocks(y);
         deliver_fin(y);
     }
-    y.high = later(y.high, ack);
+    y.snd_max = later(y.snd_max, ack);
     covers
 }
 
 /// Where nothing is known of the stream of `x`, it begins here.
 #[inline(always)]
-fn begin_stream(x: &mut Half, seq: Seq) {
+fn begin_stream(x: &mut EndState, seq: Seq) {
     if !x.has(SEQ) {
         x.isn = seq.wrapping_sub(1);
-        x.first = seq;
-        x.contig = seq;
-        x.high = seq;
+        x.first_seq = seq;
+        x.rcv_nxt = seq;
+        x.snd_max = seq;
         x.set(SEQ);
     }
 }
 
 /// Takes the payload. Returns whether it held octets not seen before.
 #[inline(never)]
-fn take_payload(x: &mut Half, y: &Half, segment: &Segment, cause: &mut Cause) -> bool {
+fn take_payload(x: &mut EndState, y: &EndState, segment: &Segment, cause: &mut Cause) -> bool {
     let end = segment.seq.wrapping_add(segment.payload_len);
     if x.has(FIN) && before(x.fin_end.wrapping_sub(1), end) {
         // R18: octets above the own FIN.
@@ -244,23 +252,24 @@ fn take_payload(x: &mut Half, y: &Half, segment: &Segment, cause: &mut Cause) ->
         return false;
     }
     let late = x.has(UNSEEN) && see_late(x, y, end);
-    let fresh = late || before(x.high, end) || (before(x.contig, end) && at_or_before(segment.seq, x.contig));
-    if at_or_before(segment.seq, x.contig) {
-        advance(x, later(x.contig, end));
+    let fresh =
+        late || before(x.snd_max, end) || (before(x.rcv_nxt, end) && at_or_before(segment.seq, x.rcv_nxt));
+    if at_or_before(segment.seq, x.rcv_nxt) {
+        advance(x, later(x.rcv_nxt, end));
         merge_blocks(x);
-        if x.has(FIN) && x.contig == x.fin_end.wrapping_sub(1) {
-            x.contig = x.fin_end;
+        if x.has(FIN) && x.rcv_nxt == x.fin_end.wrapping_sub(1) {
+            x.rcv_nxt = x.fin_end;
         }
     } else {
         hold_block(x, segment.seq, end);
     }
-    x.high = later(x.high, end);
+    x.snd_max = later(x.snd_max, end);
     fresh
 }
 
 /// Takes the FIN of `x`. Returns whether it is the first copy.
 #[inline(always)]
-fn take_fin(x: &mut Half, y: &mut Half, segment: &Segment, cause: &mut Cause) -> bool {
+fn take_fin(x: &mut EndState, y: &mut EndState, segment: &Segment, cause: &mut Cause) -> bool {
     let (peer_isn, peer_ack) = (y.isn, y.ack);
     if !segment.flags.has(Flags::FIN) {
         return false;
@@ -280,16 +289,16 @@ fn take_fin(x: &mut Half, y: &mut Half, segment: &Segment, cause: &mut Cause) ->
             x.fin_ack = segment.ack;
         }
         *cause = Cause::FinAgain;
-        if x.contig == end.wrapping_sub(1) {
-            x.contig = end;
+        if x.rcv_nxt == end.wrapping_sub(1) {
+            x.rcv_nxt = end;
         }
-        x.high = later(x.high, end);
+        x.snd_max = later(x.snd_max, end);
         return false;
     }
     // The peer's ACK of this FIN may have been seen first, on another CPU, and taken for a gap (R11).
     let was_unseen = is_unseen_fin(x, end);
-    let acked_before = was_unseen && end == x.contig && end == peer_ack;
-    if before(end, x.contig) || (end == x.contig && !acked_before) {
+    let acked_before = was_unseen && end == x.rcv_nxt && end == peer_ack;
+    if before(end, x.rcv_nxt) || (end == x.rcv_nxt && !acked_before) {
         // Octets where the FIN would be were already acknowledged: an old duplicate.
         *cause = Cause::OldDupSeq;
         return false;
@@ -302,35 +311,35 @@ fn take_fin(x: &mut Half, y: &mut Half, segment: &Segment, cause: &mut Cause) ->
     x.fin_end = end;
     x.fin_ack = segment.ack;
     x.set(FIN);
-    if x.contig == end.wrapping_sub(1) {
-        x.contig = end;
+    if x.rcv_nxt == end.wrapping_sub(1) {
+        x.rcv_nxt = end;
     }
-    x.high = later(x.high, end);
+    x.snd_max = later(x.snd_max, end);
     *cause = Cause::Fin;
     true
 }
 
 /// R7: what a segment that covers the peer's FIN says about the form of the close.
 #[inline(always)]
-fn note_cover(x: &mut Half, segment: &Segment, fresh: bool) {
+fn note_cover(x: &mut EndState, segment: &Segment, fresh: bool) {
     let fin = segment.flags.has(Flags::FIN);
     if segment.payload_len == 0 {
-        let after_unseen = x.has(UNSEEN) && segment.seq == x.high && !x.has(FIN);
+        let after_unseen = x.has(UNSEEN) && segment.seq == x.snd_max && !x.has(FIN);
         if !fin && (!x.has(FIN) || before(segment.seq, x.fin_end)) {
             x.set(if after_unseen { EMPTY_AFTER } else { EMPTY_COVER });
         }
     } else if fresh {
         x.set(DATA_COVER);
-        if !x.has(COVER_MARK) {
-            x.cover_mark = segment.seq;
-            x.set(COVER_MARK);
+        if !x.has(FIRST_DATA_AFTER_FIN) {
+            x.first_data_after_fin = segment.seq;
+            x.set(FIRST_DATA_AFTER_FIN);
         }
     }
 }
 
 /// What the sender's own segment proves of it (STATE_MACHINE A2).
 #[inline(always)]
-fn prove(x: &Half, y: &Half, segment: &Segment, covers: bool, fresh: bool) -> State {
+fn prove(x: &EndState, y: &EndState, segment: &Segment, covers: bool, fresh: bool) -> State {
     let proved = match State::from_u8(x.proved) {
         Some(state) => state,
         None => State::Unknown,
@@ -350,7 +359,7 @@ fn prove(x: &Half, y: &Half, segment: &Segment, covers: bool, fresh: bool) -> St
                 (false, false) => State::FinWait1,
             };
         }
-        let answers_cover = y.has(COVER_MARK) && before(y.cover_mark, segment.ack);
+        let answers_cover = y.has(FIRST_DATA_AFTER_FIN) && before(y.first_data_after_fin, segment.ack);
         return if answers_cover && proved as u8 == State::FinWait1 as u8 { State::FinWait2 } else { proved };
     }
     if covers {
@@ -360,8 +369,8 @@ fn prove(x: &Half, y: &Half, segment: &Segment, covers: bool, fresh: bool) -> St
         State::Unknown | State::SynSent if before(y.isn, segment.ack) => State::Established,
         // With Fast Open data go out before the handshake is over.
         State::SynReceived
-            if before(y.first, segment.ack)
-                || (fresh && x.has(SYN_ACKED) && y.first == y.isn.wrapping_add(1)) =>
+            if before(y.first_seq, segment.ack)
+                || (fresh && x.has(SYN_ACKED) && y.first_seq == y.isn.wrapping_add(1)) =>
         {
             State::Established
         }
@@ -382,41 +391,41 @@ fn prove(x: &Half, y: &Half, segment: &Segment, covers: bool, fresh: bool) -> St
 
 /// The window this end offers, scaled if both ends announced a shift (RFC 7323 2.2).
 #[inline(always)]
-fn scaled_window(x: &Half, y: &Half, segment: &Segment) -> u32 {
+fn scaled_window(x: &EndState, y: &EndState, segment: &Segment) -> u32 {
     let shift = if x.has(WSCALE) && y.has(WSCALE) { x.wscale & 15 } else { 0 };
     (segment.window as u32) << shift
 }
 
 /// Where the peer has all before a FIN that was seen, it is taken to have that too.
 #[inline(always)]
-fn deliver_fin(half: &mut Half) {
-    if half.has(FIN) && half.contig == half.fin_end.wrapping_sub(1) {
-        half.contig = half.fin_end;
-        half.set(FIN_DELIVERED);
+fn deliver_fin(x: &mut EndState) {
+    if x.has(FIN) && x.rcv_nxt == x.fin_end.wrapping_sub(1) {
+        x.rcv_nxt = x.fin_end;
+        x.set(FIN_DELIVERED);
     }
 }
 
 /// Moves the in-order edge and counts the octets of the stream it passes.
 #[inline(always)]
-fn advance(half: &mut Half, to: Seq) {
-    if before(half.contig, to) {
-        half.bytes = half.bytes.wrapping_add(to.wrapping_sub(half.contig) as u64);
-        half.contig = to;
+fn advance(x: &mut EndState, to: Seq) {
+    if before(x.rcv_nxt, to) {
+        x.bytes = x.bytes.wrapping_add(to.wrapping_sub(x.rcv_nxt) as u64);
+        x.rcv_nxt = to;
     }
 }
 
 /// Takes blocks that the in-order edge has reached.
 #[inline(always)]
-fn merge_blocks(half: &mut Half) {
+fn merge_blocks(x: &mut EndState) {
     // Twice, since the second block may close the gap before the first.
     for _ in 0..2 {
-        if half.has(BLOCK_0) && at_or_before(half.blocks[0], half.contig) {
-            advance(half, half.blocks[1]);
-            half.clear(BLOCK_0);
+        if x.has(BLOCK_0) && at_or_before(x.blocks[0], x.rcv_nxt) {
+            advance(x, x.blocks[1]);
+            x.clear(BLOCK_0);
         }
-        if half.has(BLOCK_1) && at_or_before(half.blocks[2], half.contig) {
-            advance(half, half.blocks[3]);
-            half.clear(BLOCK_1);
+        if x.has(BLOCK_1) && at_or_before(x.blocks[2], x.rcv_nxt) {
+            advance(x, x.blocks[3]);
+            x.clear(BLOCK_1);
         }
     }
 }
@@ -424,42 +433,42 @@ fn merge_blocks(half: &mut Half) {
 /// Keeps an out-of-order block, one with those it touches; where both places are taken by others the peer's ACK will raise
 /// the edge instead.
 #[inline(always)]
-fn hold_block(half: &mut Half, mut start: Seq, mut end: Seq) {
-    let [start_0, end_0, start_1, end_1] = half.blocks;
-    if half.has(BLOCK_0) && at_or_before(start, end_0) && at_or_before(start_0, end) {
+fn hold_block(x: &mut EndState, mut start: Seq, mut end: Seq) {
+    let [start_0, end_0, start_1, end_1] = x.blocks;
+    if x.has(BLOCK_0) && at_or_before(start, end_0) && at_or_before(start_0, end) {
         start = if before(start, start_0) { start } else { start_0 };
         end = later(end, end_0);
-        half.clear(BLOCK_0);
+        x.clear(BLOCK_0);
     }
-    if half.has(BLOCK_1) && at_or_before(start, end_1) && at_or_before(start_1, end) {
+    if x.has(BLOCK_1) && at_or_before(start, end_1) && at_or_before(start_1, end) {
         start = if before(start, start_1) { start } else { start_1 };
         end = later(end, end_1);
-        half.clear(BLOCK_1);
+        x.clear(BLOCK_1);
     }
-    if !half.has(BLOCK_0) {
-        half.blocks[0] = start;
-        half.blocks[1] = end;
-        half.set(BLOCK_0);
-    } else if !half.has(BLOCK_1) {
-        half.blocks[2] = start;
-        half.blocks[3] = end;
-        half.set(BLOCK_1);
+    if !x.has(BLOCK_0) {
+        x.blocks[0] = start;
+        x.blocks[1] = end;
+        x.set(BLOCK_0);
+    } else if !x.has(BLOCK_1) {
+        x.blocks[2] = start;
+        x.blocks[3] = end;
+        x.set(BLOCK_1);
     }
 }
 
 /// R19: believes the stray segment after the peer acknowledged exactly into it.
 #[inline(always)]
-fn resynchronise(y: &mut Half) {
-    let [_, end, ack] = y.stray;
-    if y.has(STRAY_FIN) && !y.has(FIN) {
+fn resynchronise(y: &mut EndState) {
+    let [_, end, ack] = y.out_of_window;
+    if y.has(OUT_OF_WINDOW_FIN) && !y.has(FIN) {
         y.fin_end = end;
         y.fin_ack = ack;
         y.set(FIN | FIN_DELIVERED);
         y.proved = State::FinWait1 as u8;
     }
-    y.contig = end;
-    y.high = end;
-    y.clear(STRAY | STRAY_FIN | BLOCK_0 | BLOCK_1 | UNSEEN | UNSEEN_TWO);
+    y.rcv_nxt = end;
+    y.snd_max = end;
+    y.clear(OUT_OF_WINDOW | OUT_OF_WINDOW_FIN | BLOCK_0 | BLOCK_1 | UNSEEN | UNSEEN_TWO);
 }
 
 /// A window smaller than this does not make a segment an old duplicate (nf_conntrack's MAXACKWINCONST).

@@ -1,12 +1,12 @@
 //! Facts, and the states they make.
 
-use super::{Flow, Half, Outcome};
+use super::{EndState, Flow, Outcome};
 use crate::segment::Segment;
 use crate::seq::{at_or_before, before};
 use crate::state::State;
 
-/// Facts about one end, bits of `Half::facts`.
-pub mod half_fact {
+/// Facts about one end, bits of `EndState::facts`.
+pub mod end_fact {
     /// Its SYN was seen, or is known from the peer's ACK of it.
     pub const SYN: u32 = 1 << 0;
     /// It sent a SYN without ACK: it opened actively.
@@ -31,12 +31,12 @@ pub mod half_fact {
     pub const EMPTY_COVER: u32 = 1 << 10;
     /// It sent new payload in a segment covering the same (R7).
     pub const DATA_COVER: u32 = 1 << 11;
-    /// `cover_mark` is set.
-    pub const COVER_MARK: u32 = 1 << 12;
+    /// `first_data_after_fin` is set.
+    pub const FIRST_DATA_AFTER_FIN: u32 = 1 << 12;
     /// `stray` is set.
-    pub const STRAY: u32 = 1 << 13;
+    pub const OUT_OF_WINDOW: u32 = 1 << 13;
     /// The stray segment carried a FIN.
-    pub const STRAY_FIN: u32 = 1 << 14;
+    pub const OUT_OF_WINDOW_FIN: u32 = 1 << 14;
     /// The first block is in use.
     pub const BLOCK_0: u32 = 1 << 15;
     /// The second block is in use.
@@ -50,7 +50,7 @@ pub mod half_fact {
     /// `stray[0]` is the ISN of another SYN-ACK, sent before the present one (SYN cookies).
     pub const OTHER_ANSWER: u32 = 1 << 20;
     /// Its FIN was not seen, a host told of it: `fin_end` is placed by what is seen (R25).
-    pub const FIN_TOLD: u32 = 1 << 21;
+    pub const FIN_REPORTED: u32 = 1 << 21;
     /// The last octet before the FIN, or before `high`, was sent and not seen (R11).
     pub const UNSEEN: u32 = 1 << 22;
     /// Nor was the octet before that one.
@@ -58,7 +58,7 @@ pub mod half_fact {
     /// An empty segment as in `EMPTY_COVER` came after the unseen octet, which may be the own FIN.
     pub const EMPTY_AFTER: u32 = 1 << 24;
     /// What is known of its segments that cover the peer's FIN.
-    pub const COVERS: u32 = EMPTY_COVER | EMPTY_AFTER | DATA_COVER | COVER_MARK;
+    pub const COVERS: u32 = EMPTY_COVER | EMPTY_AFTER | DATA_COVER | FIRST_DATA_AFTER_FIN;
 }
 
 /// Facts about the incarnation, bits of `Flow::facts`.
@@ -99,9 +99,9 @@ pub mod flow_fact {
     pub const ADOPTED: u32 = 1 << 16;
 }
 
-use half_fact::*;
+use end_fact::*;
 
-impl Half {
+impl EndState {
     #[inline(always)]
     pub(super) const fn has(&self, fact: u32) -> bool {
         self.facts & fact != 0
@@ -120,7 +120,7 @@ impl Half {
     /// Whether this number acknowledges the SYN of an end that has sent nothing else.
     #[inline(always)]
     pub(super) fn syn_acknowledged_by(&self, ack: u32) -> bool {
-        before(self.isn, ack) && at_or_before(ack, self.first)
+        before(self.isn, ack) && at_or_before(ack, self.first_seq)
     }
 
     /// Whether the segment has an older timestamp than the end's latest.
@@ -137,14 +137,14 @@ impl Half {
 
     /// Whether the first copy of this end's FIN already acknowledged the peer's: it closed second (R5, R6).
     #[inline(always)]
-    pub(super) fn closed_knowing(&self, peer: &Half) -> bool {
+    pub(super) fn closed_knowing(&self, peer: &EndState) -> bool {
         self.has(FIN) && peer.fin_covered_by(self.fin_ack)
     }
 }
 
 /// The state that the facts make of end `x` (RFC 9293 3.10.7 read backwards).
 #[inline(always)]
-pub(super) fn derive(x: &Half, y: &Half) -> State {
+pub(super) fn derive(x: &EndState, y: &EndState) -> State {
     if x.has(GONE) {
         return State::Closed;
     }
@@ -171,20 +171,20 @@ pub(super) fn derive(x: &Half, y: &Half) -> State {
 }
 
 impl Flow {
-    /// [`settle`](Self::settle) as a call of its own, where it is rare.
+    /// [`derive_states`](Self::derive_states) as a call of its own, where it is rare.
     #[inline(never)]
-    pub(super) fn settle_apart(&mut self, now_ns: u64, outcome: &mut Outcome) {
-        self.settle(now_ns, outcome);
+    pub(super) fn derive_states_out_of_line(&mut self, now_ns: u64, outcome: &mut Outcome) {
+        self.derive_states(now_ns, outcome);
     }
 
     /// Writes the states that the facts make, starts TIME-WAIT where it is entered, and fills in what the caller is to
     /// know.
     #[inline(always)]
-    pub(super) fn settle(&mut self, now_ns: u64, outcome: &mut Outcome) {
+    pub(super) fn derive_states(&mut self, now_ns: u64, outcome: &mut Outcome) {
         if self.incarnation == 0 {
             return;
         }
-        let [a, b] = &mut self.halves;
+        let [a, b] = &mut self.ends;
         let (state_a, state_b) = (derive(a, b), derive(b, a));
         enter(a, state_a, now_ns);
         enter(b, state_b, now_ns);
@@ -202,9 +202,9 @@ impl Flow {
 }
 
 #[inline(always)]
-fn enter(half: &mut Half, state: State, now_ns: u64) {
-    if state as u8 == State::TimeWait as u8 && half.state != State::TimeWait as u8 {
-        half.time_wait_at_ns = now_ns;
+fn enter(x: &mut EndState, state: State, now_ns: u64) {
+    if state as u8 == State::TimeWait as u8 && x.state != State::TimeWait as u8 {
+        x.time_wait_at_ns = now_ns;
     }
-    half.state = state as u8;
+    x.state = state as u8;
 }

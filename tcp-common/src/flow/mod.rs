@@ -8,26 +8,26 @@
 //! segments) and *proved* (what its own segments prove, a lower bound).
 //!
 //! Files in the order of a segment's way: [`mod@self`] dispatches, `open` handles SYN and SYN-ACK, `data` ACK, payload
-//! and FIN, `unseen` what comes late or never, `reset` RST, `facts` derives the states, `clock` ends what time ends, `answer` is
+//! and FIN, `unseen` what comes late or never, `reset` RST, `facts` derives the states, `clock` ends what time ends, `outcome` is
 //! what the caller learns, `close` tells how it was closed; `adopt` begins with what a host tells. `prediction` spares the established connection all of it.
 
 mod adopt;
-mod answer;
 mod clock;
 mod close;
 mod data;
 mod facts;
 mod open;
+mod outcome;
 mod prediction;
 mod reset;
 mod rules;
 mod unseen;
 
-pub use adopt::Told;
-pub use answer::{Cause, Outcome, Previous};
+pub use adopt::SocketReport;
 pub use close::{CloseKind, Closer, Confidence, Opener};
-pub use facts::{flow_fact, half_fact};
-pub use prediction::{AT_SHIFT, Lane, Prediction};
+pub use facts::{end_fact, flow_fact};
+pub use outcome::{Cause, Outcome, Previous};
+pub use prediction::{AT_SHIFT, DirectionPrediction, Prediction};
 pub use rules::Rules;
 
 use crate::segment::{Kind, Segment};
@@ -37,7 +37,7 @@ use crate::state::{End, State};
 /// What is known of one end. Fixed layout: it lives in kernel memory.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Half {
+pub struct EndState {
     /// Payload octets of the stream that were seen or acknowledged; retransmissions count once.
     pub bytes: u64,
     /// When TIME-WAIT began or was restarted last, in ns; meaningful in TIME-WAIT only.
@@ -45,11 +45,11 @@ pub struct Half {
     /// Initial sequence number: the SYN's.
     pub isn: Seq,
     /// The first octet after the SYN and what it carried.
-    pub first: Seq,
+    pub first_seq: Seq,
     /// In-order edge: everything before it was seen or acknowledged; RCV.NXT of the peer.
-    pub contig: Seq,
+    pub rcv_nxt: Seq,
     /// Highest sequence number sent so far, plus one.
-    pub high: Seq,
+    pub snd_max: Seq,
     /// Highest acknowledgment number this end sent.
     pub ack: Seq,
     /// Window this end offered last, in octets.
@@ -59,16 +59,16 @@ pub struct Half {
     /// The acknowledgment number on the first copy of this end's FIN: what makes the closer causal.
     pub fin_ack: Seq,
     /// Where this end's first new data begins that was sent knowing the peer's FIN.
-    pub cover_mark: Seq,
-    /// Out-of-order blocks beyond `contig`: (start, end) twice.
+    pub first_data_after_fin: Seq,
+    /// Out-of-order blocks beyond `rcv_nxt`: (start, end) twice.
     pub blocks: [Seq; 4],
     /// The last segment outside every window: begin, end, and its acknowledgment number.
-    pub stray: [Seq; 3],
+    pub out_of_window: [Seq; 3],
     /// Latest timestamp value this end sent (RFC 7323).
     pub tsval: u32,
     /// Segments seen from this end.
     pub segments: u32,
-    /// See [`half_fact`].
+    /// See [`end_fact`].
     pub facts: u32,
     /// Assumed state, a [`State`].
     pub state: u8,
@@ -93,7 +93,7 @@ pub struct Flow {
     /// When the last segment that belongs to it was seen.
     pub last_ns: u64,
     /// The two ends, A first.
-    pub halves: [Half; 2],
+    pub ends: [EndState; 2],
     /// Which life of the flow this is, from 1; 0 means that nothing is known.
     pub incarnation: u32,
     /// ISN of a SYN that may or may not start the next incarnation (R14).
@@ -108,25 +108,25 @@ pub struct Flow {
     pub marks: u32,
 }
 
-const _: () = assert!(size_of::<Half>() == 96 && size_of::<Flow>() == 248);
+const _: () = assert!(size_of::<EndState>() == 96 && size_of::<Flow>() == 248);
 
 impl Flow {
     /// A flow of which nothing is known.
     pub const EMPTY: Flow = {
-        let half = Half {
+        let x = EndState {
             bytes: 0,
             time_wait_at_ns: 0,
             isn: 0,
-            first: 0,
-            contig: 0,
-            high: 0,
+            first_seq: 0,
+            rcv_nxt: 0,
+            snd_max: 0,
             ack: 0,
             window: 0,
             fin_end: 0,
             fin_ack: 0,
-            cover_mark: 0,
+            first_data_after_fin: 0,
             blocks: [0; 4],
-            stray: [0; 3],
+            out_of_window: [0; 3],
             tsval: 0,
             segments: 0,
             facts: 0,
@@ -140,7 +140,7 @@ impl Flow {
             established_ns: 0,
             closing_ns: 0,
             last_ns: 0,
-            halves: [half; 2],
+            ends: [x; 2],
             incarnation: 0,
             pending_isn: 0,
             pending_first: 0,
@@ -159,7 +159,7 @@ impl Flow {
         outcome.cause = match segment.kind() {
             Kind::Syn => {
                 let cause = self.on_syn(&step, &mut outcome);
-                if self.halves[sender as usize & 1].is_outdated(segment) {
+                if self.ends[sender as usize & 1].is_outdated(segment) {
                     // Without an ACK only what is too old by its timestamp restarts 2MSL (PAWS, RFC 7323 5).
                     self.restart_time_wait(&step, cause, &mut outcome);
                 }
@@ -180,9 +180,9 @@ impl Flow {
         if outcome.cause as u8 == Cause::BadFlags as u8 {
             return outcome;
         }
-        let half = &mut self.halves[sender as usize & 1];
-        half.segments = half.segments.saturating_add(segment.wire_segments as u32);
-        self.settle(now_ns, &mut outcome);
+        let x = &mut self.ends[sender as usize & 1];
+        x.segments = x.segments.saturating_add(segment.wire_segments as u32);
+        self.derive_states(now_ns, &mut outcome);
         outcome
     }
 
@@ -196,19 +196,18 @@ impl Flow {
     /// ghost (R20).
     #[inline(always)]
     pub fn is_over(&self) -> bool {
-        self.halves[0].state == State::Closed as u8 && self.halves[1].state == State::Closed as u8
+        self.ends[0].state == State::Closed as u8 && self.ends[1].state == State::Closed as u8
     }
 
     /// Whether no two ends have agreed on it: a handshake that is not done, or the middle of a connection of which one end
     /// has shown itself a few times. Anybody can make such flows, with any addresses.
     #[inline(always)]
     pub fn is_half_open(&self) -> bool {
-        let [a, b] = &self.halves;
-        let opening =
-            |half: &Half| half.state == State::SynSent as u8 || half.state == State::SynReceived as u8;
+        let [a, b] = &self.ends;
+        let opening = |x: &EndState| x.state == State::SynSent as u8 || x.state == State::SynReceived as u8;
         if self.facts & flow_fact::MIDSTREAM != 0 {
             return self.facts & flow_fact::ADOPTED == 0
-                && !(a.has(half_fact::SEEN) && b.has(half_fact::SEEN))
+                && !(a.has(end_fact::SEEN) && b.has(end_fact::SEEN))
                 && a.segments.saturating_add(b.segments) < SPEAKS_ALONE;
         }
         self.facts & flow_fact::ESTABLISHED == 0 && (opening(a) || opening(b))
@@ -217,7 +216,7 @@ impl Flow {
     /// Assumed state of one end: CLOSED where nothing is known.
     #[inline(always)]
     pub fn state(&self, end: End) -> State {
-        match State::from_u8(self.halves[end as usize & 1].state) {
+        match State::from_u8(self.ends[end as usize & 1].state) {
             None | Some(State::Unknown) => State::Closed,
             Some(state) => state,
         }
@@ -225,7 +224,7 @@ impl Flow {
 
     /// What the end's own segments prove; `Unknown` while it has sent none that prove anything.
     pub fn proved(&self, end: End) -> State {
-        State::from_u8(self.halves[end as usize & 1].proved).unwrap_or(State::Unknown)
+        State::from_u8(self.ends[end as usize & 1].proved).unwrap_or(State::Unknown)
     }
 
     /// Whether the end's own segments prove the assumed state.
@@ -234,8 +233,8 @@ impl Flow {
     }
 
     /// What is known of one end.
-    pub const fn half(&self, end: End) -> &Half {
-        &self.halves[end as usize & 1]
+    pub const fn end(&self, end: End) -> &EndState {
+        &self.ends[end as usize & 1]
     }
 
     /// Says whether an end belongs to this host: its TIME-WAIT then follows this host's rules.
@@ -281,8 +280,8 @@ impl Step<'_> {
 
 /// The sender's half and the receiver's.
 #[inline(always)]
-fn sides(halves: &mut [Half; 2], sender: End) -> (&mut Half, &mut Half) {
-    let [a, b] = halves;
+fn sides(ends: &mut [EndState; 2], sender: End) -> (&mut EndState, &mut EndState) {
+    let [a, b] = ends;
     match sender {
         End::A => (a, b),
         End::B => (b, a),

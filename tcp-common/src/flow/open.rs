@@ -1,8 +1,8 @@
 //! SYN and SYN-ACK: the handshake, simultaneous and split opens, the next incarnation (R14..R16, R22).
 
+use super::facts::end_fact::*;
 use super::facts::flow_fact;
-use super::facts::half_fact::*;
-use super::{Cause, Flow, Half, Outcome, Previous, Step, sides};
+use super::{Cause, EndState, Flow, Outcome, Previous, Step, sides};
 use crate::segment::Segment;
 use crate::seq::{Seq, before};
 use crate::state::{End, State};
@@ -15,7 +15,7 @@ impl Flow {
         let ended = self.is_over();
         let silence = self.facts & flow_fact::SILENCE != 0;
         let empty = self.incarnation == 0;
-        let (x, y) = sides(&mut self.halves, sender);
+        let (x, y) = sides(&mut self.ends, sender);
         let same_isn = x.has(SYN) && x.isn == segment.seq;
         if empty || (ended && (silence || !same_isn)) {
             self.begin(now_ns, sender, segment, if empty { Previous::None } else { Previous::Over }, outcome);
@@ -64,7 +64,7 @@ impl Flow {
         let pending = self.facts & pending_bit(sender.peer()) != 0
             && (segment.ack == self.pending_first || segment.ack == self.pending_isn.wrapping_add(1));
         let empty = self.incarnation == 0;
-        let (x, y) = sides(&mut self.halves, sender);
+        let (x, y) = sides(&mut self.ends, sender);
         let same_isn = x.has(SYN) && x.isn == segment.seq;
         if empty || ended {
             if same_isn && !silence {
@@ -102,12 +102,12 @@ impl Flow {
             return Cause::BadSynAck;
         }
         let opener_too = self.facts & opener_bit(sender) != 0;
-        let (x, y) = sides(&mut self.halves, sender);
+        let (x, y) = sides(&mut self.ends, sender);
         let opened_actively = x.has(BARE_SYN);
         let acked = x.has(SYN_ACKED) && opened_actively;
         if x.has(SYN_ACK) {
-            x.stray[0] = x.isn;
-            x.clear(STRAY | STRAY_FIN);
+            x.out_of_window[0] = x.isn;
+            x.clear(OUT_OF_WINDOW | OUT_OF_WINDOW_FIN);
             x.set(OTHER_ANSWER);
         }
         start(x, segment, State::SynReceived);
@@ -122,9 +122,9 @@ impl Flow {
         if y.proved <= State::SynSent as u8 {
             // A Fast Open payload that the server did not take is sent again: the stream begins where the ACK says.
             y.bytes = segment.ack.wrapping_sub(y.isn).wrapping_sub(1) as u64;
-            y.first = segment.ack;
-            y.contig = segment.ack;
-            y.high = segment.ack;
+            y.first_seq = segment.ack;
+            y.rcv_nxt = segment.ack;
+            y.snd_max = segment.ack;
         }
         let split = y.has(BARE_SYN) && y.has(SYN_ACK) && x.has(BARE_SYN);
         if split || (opened_actively && !opener_too && y.has(SYN_ACK)) {
@@ -145,7 +145,7 @@ impl Flow {
     ) {
         self.reset_for_next(now_ns, previous, outcome);
         self.facts |= opener_bit(opener);
-        let (x, _) = sides(&mut self.halves, opener);
+        let (x, _) = sides(&mut self.ends, opener);
         start(x, segment, State::SynSent);
         x.set(BARE_SYN);
     }
@@ -161,7 +161,7 @@ impl Flow {
     ) {
         let (isn, first, tsval) = (self.pending_isn, self.pending_first, self.pending_tsval);
         self.begin_unseen(now_ns, opener, isn, first, previous, outcome);
-        let (x, _) = sides(&mut self.halves, opener);
+        let (x, _) = sides(&mut self.ends, opener);
         x.tsval = tsval;
         x.set(BARE_SYN | SEEN);
         x.proved = State::SynSent as u8;
@@ -180,12 +180,12 @@ impl Flow {
     ) {
         self.reset_for_next(now_ns, previous, outcome);
         self.facts |= opener_bit(opener);
-        let (x, _) = sides(&mut self.halves, opener);
+        let (x, _) = sides(&mut self.ends, opener);
         x.set(SYN | SEQ);
         x.isn = isn;
-        x.first = first;
-        x.contig = first;
-        x.high = first;
+        x.first_seq = first;
+        x.rcv_nxt = first;
+        x.snd_max = first;
         x.window = DEFAULT_WINDOW;
     }
 
@@ -227,18 +227,18 @@ pub(super) const fn opener_bit(end: End) -> u32 {
 
 /// Takes the numbers and options of an end's SYN or SYN-ACK.
 #[inline(always)]
-fn start(x: &mut Half, segment: &Segment, proved: State) {
+fn start(x: &mut EndState, segment: &Segment, proved: State) {
     x.isn = segment.seq;
-    x.first = segment.end();
-    x.contig = x.first;
-    x.high = x.first;
+    x.first_seq = segment.end();
+    x.rcv_nxt = x.first_seq;
+    x.snd_max = x.first_seq;
     x.proved = proved as u8;
     x.set(SYN | SEQ | SEEN);
     note_syn_options(x, segment);
 }
 
 #[inline(always)]
-fn note_syn_options(x: &mut Half, segment: &Segment) {
+fn note_syn_options(x: &mut EndState, segment: &Segment) {
     // The window field of a SYN is never scaled (RFC 7323 2.2).
     x.window = segment.window as u32;
     if segment.has(Segment::HAS_WSCALE) {
@@ -253,7 +253,7 @@ fn note_syn_options(x: &mut Half, segment: &Segment) {
 
 /// R15 and RFC 6191: whether the peer of `x`, in TIME-WAIT, takes this SYN for a new connection.
 #[inline(always)]
-fn may_reuse(x: &Half, segment: &Segment) -> bool {
+fn may_reuse(x: &EndState, segment: &Segment) -> bool {
     if x.has(TIMESTAMP) && segment.has(Segment::HAS_TIMESTAMP) {
         if before(x.tsval, segment.tsval) {
             return true;
@@ -262,7 +262,7 @@ fn may_reuse(x: &Half, segment: &Segment) -> bool {
             return false;
         }
     }
-    x.has(SEQ) && before(x.contig, segment.seq)
+    x.has(SEQ) && before(x.rcv_nxt, segment.seq)
 }
 
 /// Window assumed of an end that has not told one yet.

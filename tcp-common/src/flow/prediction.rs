@@ -3,11 +3,11 @@
 //! line that also finds it; everything else goes through the whole machine.
 //!
 //! A prediction is a promise about the machine: a segment that [`Prediction::fits`] would change nothing in the flow but
-//! what [`Prediction::settle`] writes back. A test holds it to that, segment by segment.
+//! what [`Prediction::flush_into`] writes back. A test holds it to that, segment by segment.
 
+use super::facts::end_fact::*;
 use super::facts::flow_fact;
-use super::facts::half_fact::*;
-use super::{Flow, Half};
+use super::{EndState, Flow};
 use crate::seq::{Seq, later};
 use crate::state::State;
 use crate::wire::{Header, plain::Plain};
@@ -15,7 +15,7 @@ use crate::wire::{Header, plain::Plain};
 /// One direction of a flow: what its next segment will look like, and where it is seen.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Lane {
+pub struct DirectionPrediction {
     /// Sequence number of the next segment.
     pub next: Seq,
     /// Latest acknowledgment number.
@@ -37,7 +37,7 @@ pub struct Prediction {
     /// When the last predicted segment was seen, ns; 0 where none was.
     pub last_ns: u64,
     /// From end A, from end B.
-    pub lanes: [Lane; 2],
+    pub directions: [DirectionPrediction; 2],
 }
 
 const _: () = assert!(size_of::<Prediction>() == 40);
@@ -45,8 +45,8 @@ const _: () = assert!(size_of::<Prediction>() == 40);
 impl Prediction {
     /// Of a flow that has just been claimed.
     pub const EMPTY: Prediction = {
-        let lane = Lane { next: 0, ack: 0, window: 0, segments: 0, hook: 0, at: 0 };
-        Prediction { last_ns: 0, lanes: [lane; 2] }
+        let direction = DirectionPrediction { next: 0, ack: 0, window: 0, segments: 0, hook: 0, at: 0 };
+        Prediction { last_ns: 0, directions: [direction; 2] }
     };
 
     /// Whether the segment is what was predicted, seen at the hook that its direction belongs to. `silence_ns` is the
@@ -60,7 +60,7 @@ impl Prediction {
         now_ns: u64,
         silence_ns: u64,
     ) -> bool {
-        let (own, peer) = (&self.lanes[plain.sender & 1], &self.lanes[plain.sender & 1 ^ 1]);
+        let (own, peer) = (&self.directions[plain.sender & 1], &self.directions[plain.sender & 1 ^ 1]);
         if own.hook != hook {
             return false;
         }
@@ -84,8 +84,8 @@ impl Prediction {
 
     /// Takes a segment that [`fits`](Self::fits).
     #[inline(always)]
-    pub fn take<K, H: Header>(&mut self, plain: &Plain<K, H>, wire_segments: u32, now_ns: u64) {
-        let own = &mut self.lanes[plain.sender & 1];
+    pub fn apply<K, H: Header>(&mut self, plain: &Plain<K, H>, wire_segments: u32, now_ns: u64) {
+        let own = &mut self.directions[plain.sender & 1];
         if plain.payload_len != 0 {
             // A keepalive's octet is none of the stream's.
             own.next = later(own.next, plain.seq().wrapping_add(plain.payload_len));
@@ -100,24 +100,24 @@ impl Prediction {
     /// Predicts from what the flow is now. Returns whether anything can be predicted.
     #[inline(always)]
     pub fn renew(&mut self, flow: &Flow) -> bool {
-        let [a, b] = &flow.halves;
-        let [lane_a, lane_b] = &mut self.lanes;
-        follow(lane_a, a, b);
-        follow(lane_b, b, a);
+        let [a, b] = &flow.ends;
+        let [from_a, from_b] = &mut self.directions;
+        predict(from_a, a, b);
+        predict(from_b, b, a);
         self.last_ns = flow.last_ns;
-        (lane_a.segments & lane_b.segments) & NOTHING != NOTHING
+        (from_a.segments & from_b.segments) & NOTHING != NOTHING
             && flow.facts & flow_fact::ESTABLISHED != 0
             && flow.facts & (flow_fact::PENDING_A | flow_fact::PENDING_B) == 0
     }
 
     /// Writes back to the flow what was taken since [`renew`](Self::renew).
     #[inline(always)]
-    pub fn settle(&mut self, flow: &mut Flow) {
-        let [a, b] = &mut flow.halves;
-        let [lane_a, lane_b] = &mut self.lanes;
+    pub fn flush_into(&mut self, flow: &mut Flow) {
+        let [a, b] = &mut flow.ends;
+        let [from_a, from_b] = &mut self.directions;
         let scaled = a.has(WSCALE) && b.has(WSCALE);
-        write_back(lane_a, a, scaled);
-        write_back(lane_b, b, scaled);
+        write_back(from_a, a, scaled);
+        write_back(from_b, b, scaled);
         if flow.last_ns < self.last_ns {
             flow.last_ns = self.last_ns;
         }
@@ -125,32 +125,32 @@ impl Prediction {
 }
 
 #[inline(always)]
-fn follow(lane: &mut Lane, half: &Half, peer: &Half) {
-    lane.next = half.contig;
-    lane.ack = half.ack;
-    lane.segments = unpredictable(half, peer);
+fn predict(direction: &mut DirectionPrediction, x: &EndState, y: &EndState) {
+    direction.next = x.rcv_nxt;
+    direction.ack = x.ack;
+    direction.segments = unpredictable(x, y);
 }
 
 #[inline(always)]
-fn write_back(lane: &mut Lane, half: &mut Half, scaled: bool) {
-    let segments = lane.segments & SEGMENTS;
+fn write_back(direction: &mut DirectionPrediction, x: &mut EndState, scaled: bool) {
+    let segments = direction.segments & SEGMENTS;
     if segments == 0 {
         return;
     }
-    half.bytes = half.bytes.wrapping_add(lane.next.wrapping_sub(half.contig) as u64);
-    half.contig = lane.next;
-    half.high = lane.next;
-    half.ack = lane.ack;
-    half.window = (lane.window as u32) << if scaled { half.wscale & 15 } else { 0 };
-    half.segments = half.segments.saturating_add(segments as u32);
-    lane.segments &= NOTHING;
+    x.bytes = x.bytes.wrapping_add(direction.next.wrapping_sub(x.rcv_nxt) as u64);
+    x.rcv_nxt = direction.next;
+    x.snd_max = direction.next;
+    x.ack = direction.ack;
+    x.window = (direction.window as u32) << if scaled { x.wscale & 15 } else { 0 };
+    x.segments = x.segments.saturating_add(segments as u32);
+    direction.segments &= NOTHING;
 }
 
-/// Which segments of `x` would change more of the flow than [`Prediction::take`] does: none where both ends are proved to
+/// Which segments of `x` would change more of the flow than [`Prediction::apply`] does: none where both ends are proved to
 /// be ESTABLISHED and nothing is pending, held or missing; some where `y` has closed its side and `x` has not, or the other
 /// way round, and both know; else all of them.
 #[inline(always)]
-fn unpredictable(x: &Half, y: &Half) -> u16 {
+fn unpredictable(x: &EndState, y: &EndState) -> u16 {
     const ESTABLISHED: u8 = State::Established as u8;
     const CLOSE_WAIT: u8 = State::CloseWait as u8;
     const FIN_WAIT_1: u8 = State::FinWait1 as u8;
@@ -162,10 +162,10 @@ fn unpredictable(x: &Half, y: &Half) -> u16 {
         (ESTABLISHED, ESTABLISHED, ESTABLISHED) => 0,
         // Payload would be data after the FIN. An ACK of the first data that covered it proves FIN-WAIT-2.
         (FIN_WAIT_2, CLOSE_WAIT, FIN_WAIT_2) => NO_PAYLOAD,
-        (FIN_WAIT_2, CLOSE_WAIT, FIN_WAIT_1) if !y.has(COVER_MARK) => NO_PAYLOAD,
+        (FIN_WAIT_2, CLOSE_WAIT, FIN_WAIT_1) if !y.has(FIRST_DATA_AFTER_FIN) => NO_PAYLOAD,
         // The first segment of either kind after the peer's FIN tells of the form of the close (R7).
         (CLOSE_WAIT, FIN_WAIT_2, CLOSE_WAIT) if y.fin_covered_by(x.ack) => {
-            let payload = if x.has(DATA_COVER) && x.has(COVER_MARK) { 0 } else { NO_PAYLOAD };
+            let payload = if x.has(DATA_COVER) && x.has(FIRST_DATA_AFTER_FIN) { 0 } else { NO_PAYLOAD };
             payload | if x.has(EMPTY_COVER) { 0 } else { NO_EMPTY }
         }
         _ => NOTHING,
@@ -174,17 +174,19 @@ fn unpredictable(x: &Half, y: &Half) -> u16 {
 
 /// Whether nothing is held or missing, and all that is known was seen.
 #[inline(always)]
-fn is_quiet(half: &Half) -> bool {
+fn is_quiet(x: &EndState) -> bool {
     const NEEDED: u32 = SYN | SYN_ACKED | SEQ | ACK | SEEN;
-    const UNWANTED: u32 = FIN_TOLD | GONE | BLOCK_0 | BLOCK_1 | STRAY | UNSEEN;
-    half.facts & (NEEDED | UNWANTED) == NEEDED && half.contig == half.high
+    const UNWANTED: u32 = FIN_REPORTED | GONE | BLOCK_0 | BLOCK_1 | OUT_OF_WINDOW | UNSEEN;
+    x.facts & (NEEDED | UNWANTED) == NEEDED && x.rcv_nxt == x.snd_max
 }
 
-/// Whether a lane on which not all segments are predicted expects this one.
+/// Whether a direction on which not all segments are predicted expects this one.
 #[inline(always)]
-fn is_expected(lane: u16, segments: u32, payload_len: u32) -> bool {
+fn is_expected(direction: u16, segments: u32, payload_len: u32) -> bool {
     let unexpected = if payload_len == 0 { NO_EMPTY } else { NO_PAYLOAD };
-    lane & NOTHING != 0 && lane & unexpected == 0 && segments & NOTHING as u32 == (lane & NOTHING) as u32
+    direction & NOTHING != 0
+        && direction & unexpected == 0
+        && segments & NOTHING as u32 == (direction & NOTHING) as u32
 }
 
 /// Whether it is the octet before the next one, or less (RFC 9293 3.8.4): it moves nothing (R24).
@@ -193,9 +195,9 @@ fn is_keepalive(seq: Seq, next: Seq, payload_len: u32) -> bool {
     seq == next.wrapping_sub(1) && payload_len <= 1
 }
 
-/// From ns to the unit of [`Lane::at`].
+/// From ns to the unit of [`DirectionPrediction::at`].
 pub const AT_SHIFT: u32 = 26;
-/// Bits of [`Lane::segments`]: no segment with payload is predicted.
+/// Bits of [`DirectionPrediction::segments`]: no segment with payload is predicted.
 const NO_PAYLOAD: u16 = 1 << 15;
 /// No segment without.
 const NO_EMPTY: u16 = 1 << 14;

@@ -1,9 +1,9 @@
 //! RST: believed only where a host would believe it (RFC 5961 3.2, rules R12 and R13).
 
+use super::facts::end_fact::*;
 use super::facts::flow_fact;
-use super::facts::half_fact::*;
 use super::open::pending_bit;
-use super::{Cause, Flow, Half, Outcome, Previous, Step, sides};
+use super::{Cause, EndState, Flow, Outcome, Previous, Step, sides};
 use crate::segment::{Flags, Segment};
 use crate::state::{End, State};
 
@@ -19,7 +19,7 @@ impl Flow {
             return Cause::RstClosed;
         }
         let complete = self.complete();
-        let (x, y) = sides(&mut self.halves, sender);
+        let (x, y) = sides(&mut self.ends, sender);
         let answers_syn = y.state == State::SynSent as u8;
         if answers_syn {
             let fits = segment.flags.has(Flags::ACK) && y.syn_acknowledged_by(segment.ack);
@@ -27,7 +27,7 @@ impl Flow {
                 return Cause::RstSynSent;
             }
         } else if !is_exact(x, y, segment) {
-            let offset = segment.seq.wrapping_sub(x.contig);
+            let offset = segment.seq.wrapping_sub(x.rcv_nxt);
             return if offset < y.window { Cause::RstInexact } else { Cause::RstOutOfWindow };
         } else if y.state == State::TimeWait as u8 && rules.rfc1337 != 0 {
             return Cause::RstRfc1337;
@@ -68,25 +68,25 @@ impl Flow {
         if self.closing_ns == 0 {
             self.closing_ns = now_ns;
         }
-        self.halves[0].set(GONE);
-        self.halves[1].set(GONE);
+        self.ends[0].set(GONE);
+        self.ends[1].set(GONE);
     }
 }
 
 /// R12: the sender's in-order end, its highest end, the receiver's last ACK, or the own FIN's number while the receiver
 /// has that FIN (`tcp_reset_check`). Where only a host has told of the connection, nobody can say better (R25).
 #[inline(always)]
-fn is_exact(x: &Half, y: &Half, segment: &Segment) -> bool {
-    if !x.has(SEQ) || segment.seq == x.contig {
+fn is_exact(x: &EndState, y: &EndState, segment: &Segment) -> bool {
+    if !x.has(SEQ) || segment.seq == x.rcv_nxt {
         return true;
     }
     if y.state == State::TimeWait as u8 {
         return false;
     }
     // What was not seen is not held by its receiver either, a FIN that was seen is (Linux: the highest SACK edge).
-    (segment.seq == x.high && (x.has(FIN) || !x.has(UNSEEN)))
+    (segment.seq == x.snd_max && (x.has(FIN) || !x.has(UNSEEN)))
         // What was seen first may have been a keepalive, or what placed the FIN the ACK of all before it.
-        || ((x.has(FIN_TOLD) || !y.has(SEEN)) && segment.seq == x.contig.wrapping_add(1))
+        || ((x.has(FIN_REPORTED) || !y.has(SEEN)) && segment.seq == x.rcv_nxt.wrapping_add(1))
         || (y.has(ACK) && segment.seq == y.ack)
         || (x.has(FIN_DELIVERED) && segment.seq == x.fin_end.wrapping_sub(1))
 }

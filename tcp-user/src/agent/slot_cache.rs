@@ -252,8 +252,8 @@ mod tests {
         let mut flow = Flow::EMPTY;
         flow.opened_ns = 1_000;
         flow.incarnation = 1;
-        flow.halves[0].state = a as u8;
-        flow.halves[1].state = b as u8;
+        flow.ends[0].state = a as u8;
+        flow.ends[1].state = b as u8;
         flow.set_local(End::A, true);
         flow
     }

@@ -277,13 +277,13 @@ pub(super) fn seconds(ns: u64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use tcp_common::flow::Told;
+    use tcp_common::flow::SocketReport;
 
     use super::*;
 
     #[test]
     fn a_close_that_nobody_saw_is_counted_as_that() {
-        let told = Told { state: State::TimeWait, time_wait_at_ns: 2_000, wscale: None };
+        let told = SocketReport { state: State::TimeWait, time_wait_at_ns: 2_000, wscale: None };
         let flow = Flow::adopted(3_000, End::A, &told).expect("a flow");
         let mut totals = Totals::default();
         totals.count_close(&flow);

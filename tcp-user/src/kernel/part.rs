@@ -72,7 +72,7 @@ impl<K: TableKey> Part<K> {
             fence(Ordering::Acquire);
             if self.load(index) == before {
                 if before.phase() == Tag::STEADY {
-                    slot.prediction.settle(&mut record.flow);
+                    slot.prediction.flush_into(&mut record.flow);
                 }
                 return Some((slot.key, record));
             }
@@ -131,7 +131,7 @@ impl<K: TableKey> Part<K> {
         // SAFETY: the tag says that it is ours: nobody else writes the place until it is let go.
         let (slot, record) = unsafe { (&mut *self.slots.at(index), &mut *self.records.at(index)) };
         if before.phase() == Tag::STEADY {
-            slot.prediction.settle(&mut record.flow);
+            slot.prediction.flush_into(&mut record.flow);
         }
         Held { part: self, index, slot, record }
     }

@@ -79,7 +79,7 @@ impl Describer<'_> {
     /// The close record of an incarnation that was over at `ended_ns`.
     pub fn close(&self, key: &FlowKey, flow: &Flow, interface: Option<String>, ended_ns: u64) -> Close {
         let started = |ns: u64| (ns != 0).then_some(ns);
-        let time_wait_ns = flow.halves.iter().map(|half| half.time_wait_at_ns).filter(|&ns| ns != 0).min();
+        let time_wait_ns = flow.ends.iter().map(|x| x.time_wait_at_ns).filter(|&ns| ns != 0).min();
         let closed_ns = time_wait_ns.unwrap_or(ended_ns);
         let closing_ns = flow.closing_seen_ns();
         // Of a flow whose close was not seen from its beginning nobody knows how long it was open.
@@ -129,15 +129,15 @@ impl Describer<'_> {
     }
 
     fn endpoint(&self, key: &FlowKey, flow: &Flow, end: End) -> Endpoint {
-        let half = flow.half(end);
+        let x = flow.end(end);
         Endpoint {
             address: address(key, end),
             port: key.endpoint(end).port,
             state: flow.state(end),
             confirmed: flow.confirmed(end),
             local: flow.is_local(end),
-            segments: u64::from(half.segments),
-            bytes: half.bytes,
+            segments: u64::from(x.segments),
+            bytes: x.bytes,
         }
     }
 
@@ -177,7 +177,7 @@ impl Describer<'_> {
         Some(TimeWait {
             holder,
             expires_in_ms: until_ns.saturating_sub(self.now_ns) / 1_000_000,
-            restarts: flow.halves.iter().map(|half| u32::from(half.restarts)).sum(),
+            restarts: flow.ends.iter().map(|x| u32::from(x.restarts)).sum(),
         })
     }
 }

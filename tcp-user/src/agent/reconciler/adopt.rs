@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use jiff::Timestamp;
-use tcp_common::flow::{Told, flow_fact};
+use tcp_common::flow::{SocketReport, flow_fact};
 use tcp_common::record::mark;
 use tcp_common::{End, Endpoint, Flow, FlowKey, State};
 
@@ -82,7 +82,7 @@ impl Adopter {
             }
         };
         let now_ns = monotonic_ns();
-        match Flow::adopted(now_ns, local, &self.told(&socket, now_ns)) {
+        match Flow::adopted(now_ns, local, &self.report(&socket, now_ns)) {
             Some(flow) => *slot = flow,
             None => {
                 slot.retire();
@@ -125,10 +125,10 @@ impl Adopter {
         Ok(slot.map(Owned::retire).is_some())
     }
 
-    fn told(&self, socket: &KernelSocket, now_ns: u64) -> Told {
+    fn report(&self, socket: &KernelSocket, now_ns: u64) -> SocketReport {
         let left_ns = u64::from(socket.expires_ms.unwrap_or(0)) * 1_000_000;
         let time_wait_at_ns = (now_ns + left_ns).saturating_sub(self.two_msl_ns());
-        Told { state: socket.state, time_wait_at_ns, wscale: socket.wscale }
+        SocketReport { state: socket.state, time_wait_at_ns, wscale: socket.wscale }
     }
 
     fn two_msl_ns(&self) -> u64 {
@@ -137,7 +137,7 @@ impl Adopter {
 }
 
 fn is_unseen(flow: &Flow) -> bool {
-    flow.facts & flow_fact::ADOPTED != 0 && flow.halves.iter().all(|half| half.segments == 0)
+    flow.facts & flow_fact::ADOPTED != 0 && flow.ends.iter().all(|x| x.segments == 0)
 }
 
 fn is_connection(state: State) -> bool {

@@ -18,7 +18,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 pub(super) use adopt::Adopter;
-use tcp_common::flow::half_fact;
+use tcp_common::flow::end_fact;
 use tcp_common::{Cause, End, Flow, FlowKey, Outcome, Previous, Rules, State};
 
 use super::change::{Change, hook_of};
@@ -239,9 +239,9 @@ fn forget(flow: &mut Flow, gone: [bool; 2], now_ns: u64) -> Outcome {
     }
     let states = |flow: &Flow| [End::A, End::B].map(|end| flow.state(end));
     let from = states(flow);
-    for (half, _) in flow.halves.iter_mut().zip(gone).filter(|(_, gone)| *gone) {
-        half.facts |= half_fact::GONE;
-        half.state = State::Closed as u8;
+    for (x, _) in flow.ends.iter_mut().zip(gone).filter(|(_, gone)| *gone) {
+        x.facts |= end_fact::GONE;
+        x.state = State::Closed as u8;
     }
     Outcome {
         from,

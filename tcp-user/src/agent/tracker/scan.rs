@@ -155,7 +155,7 @@ pub(super) fn due_ns(flow: &Flow, rules: &Rules) -> u64 {
     if close_unreported(flow) {
         return 0;
     }
-    let time_wait_ns = flow.halves.iter().map(|half| half.time_wait_at_ns).max().unwrap_or(0);
+    let time_wait_ns = flow.ends.iter().map(|x| x.time_wait_at_ns).max().unwrap_or(0);
     let two_msl_ns = rules.time_wait_local_ns.max(rules.time_wait_remote_ns);
     let over_ns = if time_wait_ns == 0 { flow.last_ns } else { time_wait_ns.saturating_add(two_msl_ns) };
     over_ns.max(flow.last_ns).saturating_add(QUARANTINE_NS)

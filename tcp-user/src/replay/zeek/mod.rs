@@ -62,13 +62,13 @@ impl Conn {
             resp_p: key.endpoint(resp).port,
             proto: "tcp",
             duration: seconds(trace.last_ns.saturating_sub(flow.opened_ns)),
-            orig_bytes: flow.half(orig).bytes,
-            resp_bytes: flow.half(resp).bytes,
+            orig_bytes: flow.end(orig).bytes,
+            resp_bytes: flow.end(resp).bytes,
             conn_state: conn_state(trace.endpoint(orig), trace.endpoint(resp), flow, &history),
             missed_bytes: trace.missed_bytes,
             history,
-            orig_pkts: u64::from(flow.half(orig).segments),
-            resp_pkts: u64::from(flow.half(resp).segments),
+            orig_pkts: u64::from(flow.end(orig).segments),
+            resp_pkts: u64::from(flow.end(resp).segments),
         }
     }
 }
@@ -76,7 +76,7 @@ impl Conn {
 /// Zeek's summary (`conn_state` in `scripts/base/protocols/conn/main.zeek`).
 fn conn_state(orig: Endpoint, resp: Endpoint, flow: &Flow, history: &str) -> &'static str {
     use Endpoint::{Closed, Established, Inactive, Reset, SynAckSent, SynSent};
-    let nothing_sent = flow.halves.iter().all(|half| half.bytes == 0);
+    let nothing_sent = flow.ends.iter().all(|x| x.bytes == 0);
     match (orig, resp) {
         (SynSent | SynAckSent, Reset) => "REJ",
         (Reset, Reset) if nothing_sent => "REJ",

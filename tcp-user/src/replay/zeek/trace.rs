@@ -1,6 +1,6 @@
 //! What must be remembered of the segments of an incarnation for Zeek's summary of it.
 
-use tcp_common::flow::half_fact;
+use tcp_common::flow::end_fact;
 use tcp_common::seq::{Seq, at_or_before, before as is_before, later};
 use tcp_common::{Cause, End, Flags, Flow, Segment};
 
@@ -118,12 +118,12 @@ impl Trace {
         if seen.segment.flags.has(Flags::SYN) && !seen.segment.flags.has(Flags::ACK) {
             return;
         }
-        if seen.after.half(seen.orig).facts & half_fact::BARE_SYN != 0 {
+        if seen.after.end(seen.orig).facts & end_fact::BARE_SYN != 0 {
             self.first = Some(seen.orig);
             self.letter(seen.orig, 'S');
             let (own, _) = sides(&mut self.ends, seen.orig);
             own.told |= SYN;
-            own.numbers[0] = Some(seen.after.half(seen.orig).isn);
+            own.numbers[0] = Some(seen.after.end(seen.orig).isn);
             own.endpoint = Endpoint::SynSent;
         }
     }
@@ -241,25 +241,25 @@ impl Trace {
 
 /// How many of the octets before `ack` were never seen of `end`. A FIN that was not seen either counts as one (R11).
 fn missed(before: &Flow, end: End, ack: Seq) -> u32 {
-    let half = before.half(end);
-    let known = half_fact::SEQ | half_fact::SEEN;
-    if half.facts & known != known || !is_before(half.contig, ack) {
+    let x = before.end(end);
+    let known = end_fact::SEQ | end_fact::SEEN;
+    if x.facts & known != known || !is_before(x.rcv_nxt, ack) {
         return 0;
     }
     let within = |start: Seq, stop: Seq| {
-        let (start, stop) = (later(start, half.contig), if is_before(stop, ack) { stop } else { ack });
+        let (start, stop) = (later(start, x.rcv_nxt), if is_before(stop, ack) { stop } else { ack });
         if is_before(start, stop) { stop.wrapping_sub(start) } else { 0 }
     };
     let mut seen = 0;
-    for (bit, index) in [(half_fact::BLOCK_0, 0), (half_fact::BLOCK_1, 2)] {
-        if half.facts & bit != 0 {
-            seen += within(half.blocks[index], half.blocks[index + 1]);
+    for (bit, index) in [(end_fact::BLOCK_0, 0), (end_fact::BLOCK_1, 2)] {
+        if x.facts & bit != 0 {
+            seen += within(x.blocks[index], x.blocks[index + 1]);
         }
     }
-    if half.facts & half_fact::FIN != 0 {
-        seen += within(half.fin_end.wrapping_sub(1), half.fin_end);
+    if x.facts & end_fact::FIN != 0 {
+        seen += within(x.fin_end.wrapping_sub(1), x.fin_end);
     }
-    ack.wrapping_sub(half.contig).saturating_sub(seen)
+    ack.wrapping_sub(x.rcv_nxt).saturating_sub(seen)
 }
 
 fn sides(ends: &mut [Side; 2], sender: End) -> (&mut Side, &mut Side) {
