@@ -73,17 +73,17 @@ impl Flow {
     /// or its sender's next segment begins, a keepalive's one octet sooner; a later ACK moves it up, and its copy has the
     /// last word.
     #[inline(never)]
-    pub(super) fn place_fins(&mut self, sender: End, segment: &Segment) {
+    pub(super) fn locate_fins(&mut self, sender: End, segment: &Segment) {
         let (x, y) = sides(&mut self.ends, sender);
         if y.has(FIN_REPORTED) && (!y.has(SEQ) || before(y.fin_end, segment.ack)) {
-            place(y, x, segment.ack);
+            move_fin(y, x, segment.ack);
         }
         if x.has(FIN_REPORTED) {
             if segment.flags.has(Flags::FIN) {
-                place(x, y, segment.end());
+                move_fin(x, y, segment.end());
                 x.clear(FIN_REPORTED);
             } else if !x.has(SEQ) {
-                place(x, y, segment.seq);
+                move_fin(x, y, segment.seq);
             }
         }
         // A FIN that is still to come acknowledges more, and ends later, than what has been seen by now.
@@ -98,7 +98,7 @@ impl Flow {
 
 /// Moves the FIN of `x`, and what its peer's FIN says of it, to where it ends.
 #[inline(always)]
-fn place(x: &mut EndState, y: &mut EndState, end: Seq) {
+fn move_fin(x: &mut EndState, y: &mut EndState, end: Seq) {
     y.fin_ack = y.fin_ack.wrapping_add(end.wrapping_sub(x.fin_end));
     x.fin_end = end;
     if !x.has(SEQ) {

@@ -1,7 +1,7 @@
 //! What time alone ends: TIME-WAIT after 2MSL, every other state after its limit of silence.
 
-use super::facts::{end_fact, flow_fact};
-use super::{Cause, EndState, Flow, Outcome, Previous, Rules, local_bit};
+use super::facts::{end_fact::GONE, flow_fact};
+use super::{Cause, EndState, Flow, Outcome, Previous, Rules, Step, local_bit};
 use crate::state::{End, State};
 
 impl Flow {
@@ -59,6 +59,24 @@ impl Flow {
         earliest
     }
 
+    /// Restarts 2MSL when the peer's FIN is retransmitted (RFC 9293 3.10.7.4). Linux also restarts it for any segment that
+    /// has an ACK or that PAWS rejects (`tcp_timewait_state_process`).
+    #[inline(always)]
+    pub(super) fn restart_time_wait(&mut self, step: &Step, cause: Cause, outcome: &mut Outcome) {
+        let Step { now_ns, rules, .. } = *step;
+        let sender = step.sender();
+        let holder = sender.peer();
+        let any_ack =
+            if self.is_local(holder) { rules.linux_restart_local } else { rules.linux_restart_remote } != 0;
+        let fin_again = cause as u8 == Cause::FinAgain as u8;
+        let y = &mut self.ends[holder as usize & 1];
+        if y.state == State::TimeWait as u8 && (fin_again || any_ack) && !y.has(GONE) {
+            y.time_wait_at_ns = now_ns;
+            y.restarts = y.restarts.saturating_add(fin_again as u8);
+            outcome.restarted = fin_again;
+        }
+    }
+
     #[inline(always)]
     fn two_msl_ns(&self, end: End, rules: &Rules) -> u64 {
         if self.facts & local_bit(end) != 0 { rules.time_wait_local_ns } else { rules.time_wait_remote_ns }
@@ -70,7 +88,7 @@ impl Flow {
         let x = &mut self.ends[end as usize & 1];
         let due = x.state == State::TimeWait as u8 && now_ns >= x.time_wait_at_ns.saturating_add(limit);
         if due {
-            x.set(end_fact::GONE);
+            x.set(GONE);
         }
         due
     }
@@ -99,6 +117,6 @@ impl Flow {
 #[inline(always)]
 fn give_up(x: &mut EndState) {
     if x.state != State::TimeWait as u8 {
-        x.set(end_fact::GONE);
+        x.set(GONE);
     }
 }

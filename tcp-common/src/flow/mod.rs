@@ -11,14 +11,18 @@
 //! and FIN, `unseen` what comes late or never, `reset` RST, `facts` derives the states, `clock` ends what time ends, `outcome` is
 //! what the caller learns, `close` tells how it was closed; `adopt` begins with what a host tells. `prediction` spares the established connection all of it.
 
+mod ack;
 mod adopt;
 mod clock;
 mod close;
 mod data;
 mod facts;
+mod fin;
 mod open;
 mod outcome;
 mod prediction;
+mod proof;
+mod reassembly;
 mod reset;
 mod rules;
 mod unseen;

@@ -26,7 +26,7 @@ impl Flow {
             if x.proved > State::SynSent as u8 {
                 return Cause::OldDupSyn;
             }
-            note_syn_options(x, segment);
+            record_syn_options(x, segment);
             if x.proved == State::SynSent as u8 && x.has(BARE_SYN) && !y.has(BARE_SYN) {
                 x.clear(SYN_ACKED);
             }
@@ -234,11 +234,11 @@ fn start(x: &mut EndState, segment: &Segment, proved: State) {
     x.snd_max = x.first_seq;
     x.proved = proved as u8;
     x.set(SYN | SEQ | SEEN);
-    note_syn_options(x, segment);
+    record_syn_options(x, segment);
 }
 
 #[inline(always)]
-fn note_syn_options(x: &mut EndState, segment: &Segment) {
+fn record_syn_options(x: &mut EndState, segment: &Segment) {
     // The window field of a SYN is never scaled (RFC 7323 2.2).
     x.window = segment.window as u32;
     if segment.has(Segment::HAS_WSCALE) {

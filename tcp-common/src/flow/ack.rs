@@ -1,0 +1,124 @@
+//! Acknowledgments: what the ACK of one end says of the other's stream (R4, R10, R17, R19, R22, R24).
+
+use super::facts::end_fact::*;
+use super::facts::flow_fact;
+use super::fin::deliver_fin;
+use super::reassembly::{advance, merge_blocks};
+use super::unseen::leave_unseen;
+use super::{Cause, EndState, Flow, Step, sides};
+use crate::segment::Segment;
+use crate::seq::{Seq, before, later};
+use crate::state::State;
+
+impl Flow {
+    /// Handles an ACK beyond everything that was seen of the receiver: a resynchronization (R19), a FIN that was none
+    /// (R17), a gap in the capture, or a forgery. Returns false for the last one; `cause` is changed for the first two.
+    #[inline(always)]
+    pub(super) fn accept_ack_beyond(&mut self, step: &Step, cause: &mut Cause) -> bool {
+        let Step { now_ns, segment, .. } = *step;
+        let (x, y) = sides(&mut self.ends, step.sender());
+        let sender_window = x.window.max(MIN_WINDOW);
+        if y.has(OUT_OF_WINDOW) && (segment.ack == y.out_of_window[0] || segment.ack == y.out_of_window[1]) {
+            resynchronize(y);
+            *cause = Cause::Resync;
+            self.facts |= flow_fact::GAP;
+            if y.has(FIN) && self.closing_ns == 0 {
+                self.closing_ns = now_ns;
+            }
+        } else if x.has(SEEN) && y.has(SEEN) && before(y.snd_max.wrapping_add(sender_window), segment.ack) {
+            return false;
+        } else if y.has(FIN) {
+            // R17: the receiver acknowledges other bytes where the FIN was.
+            y.clear(FIN | FIN_DELIVERED | FIN_ACKED | UNSEEN | UNSEEN_TWO);
+            x.clear(COVERS);
+            y.rcv_nxt = segment.ack;
+            *cause = Cause::FinVoided;
+        } else if y.has(SEEN) {
+            self.facts |= flow_fact::GAP;
+            leave_unseen(y, x, segment.ack);
+        }
+        true
+    }
+}
+
+/// R22: of two answers with different numbers to copies of one SYN, keeps the one that the peer's `ack` names.
+#[inline(always)]
+pub(super) fn choose_answer(y: &mut EndState, ack: Seq) {
+    if y.has(OTHER_ANSWER) && y.state == State::SynReceived as u8 && ack == y.out_of_window[0].wrapping_add(1)
+    {
+        y.isn = y.out_of_window[0];
+        y.first_seq = ack;
+        y.rcv_nxt = ack;
+        y.snd_max = ack;
+        y.clear(OTHER_ANSWER);
+    }
+}
+
+/// Applies the ACK of `x` to both ends. `dropped`: `y` discards the segment, so it does not learn of the ACK. Returns
+/// whether the ACK covers the FIN of `y`.
+#[inline(always)]
+pub(super) fn apply_ack(x: &mut EndState, y: &mut EndState, segment: &Segment, dropped: bool) -> bool {
+    let ack = segment.ack;
+    if !y.has(SEQ) {
+        // `y` has not been seen: the ACK says where its stream is.
+        y.isn = ack.wrapping_sub(1);
+        y.first_seq = ack;
+        y.rcv_nxt = ack;
+        y.snd_max = ack;
+        y.set(SEQ | SYN);
+    }
+    let handshake = before(y.isn, ack);
+    if handshake {
+        if y.state == State::SynSent as u8 && !x.has(BARE_SYN | SYN_ACK) {
+            // It answers a SYN, so it has sent a SYN-ACK: where the tap missed that, the opener has to show it (R22).
+            if !x.has(SYN) {
+                x.isn = segment.seq.wrapping_sub(1);
+                x.set(SYN);
+            }
+        } else if !dropped {
+            y.set(SYN_ACKED);
+        }
+        if x.proved == State::SynSent as u8 {
+            x.set(SYN_ACKED);
+        }
+    }
+    x.ack = if x.has(ACK) { later(x.ack, ack) } else { ack };
+    x.set(ACK);
+    let covers = y.fin_covered_by(ack);
+    if covers {
+        advance(y, y.fin_end.wrapping_sub(1));
+        y.rcv_nxt = later(y.rcv_nxt, y.fin_end);
+        y.set(if dropped { FIN_DELIVERED } else { FIN_DELIVERED | FIN_ACKED });
+    } else if before(y.rcv_nxt, ack) {
+        advance(y, ack);
+        merge_blocks(y);
+        deliver_fin(y);
+    }
+    y.snd_max = later(y.snd_max, ack);
+    covers
+}
+
+/// The window this end offers, in bytes: scaled if both ends announced a shift (RFC 7323 2.2).
+#[inline(always)]
+pub(super) fn scaled_window(x: &EndState, y: &EndState, segment: &Segment) -> u32 {
+    let shift = if x.has(WSCALE) && y.has(WSCALE) { x.wscale & 15 } else { 0 };
+    (segment.window as u32) << shift
+}
+
+/// R19: accepts the segment outside the window, since the peer has acknowledged exactly into it.
+#[inline(always)]
+fn resynchronize(y: &mut EndState) {
+    let [_, end, ack] = y.out_of_window;
+    if y.has(OUT_OF_WINDOW_FIN) && !y.has(FIN) {
+        y.fin_end = end;
+        y.fin_ack = ack;
+        y.set(FIN | FIN_DELIVERED);
+        y.proved = State::FinWait1 as u8;
+    }
+    y.rcv_nxt = end;
+    y.snd_max = end;
+    y.clear(OUT_OF_WINDOW | OUT_OF_WINDOW_FIN | BLOCK_0 | BLOCK_1 | UNSEEN | UNSEEN_TWO);
+}
+
+/// Smallest window, in bytes, that is used to tell an old duplicate (MAXACKWINCONST of nf_conntrack).
+pub(super) const MIN_WINDOW: u32 = 66_000;

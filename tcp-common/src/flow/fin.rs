@@ -1,0 +1,133 @@
+//! FIN: its number, its copies, its delivery, and what covers it (R3..R11, R18).
+
+use super::facts::end_fact::*;
+use super::facts::flow_fact;
+use super::unseen::{is_unseen_fin, see_fin};
+use super::{Cause, EndState, Flow};
+use crate::segment::{Flags, Kind, Segment};
+use crate::seq::{at_or_before, before, later};
+use crate::state::{End, State};
+
+impl Flow {
+    /// R9: whether the segment is a copy of the FIN of an end assumed CLOSED, which proves LAST-ACK, unless a RST ended
+    /// the connection.
+    #[inline(always)]
+    pub(super) fn is_revived_by(&self, sender: End, segment: &Segment) -> bool {
+        let x = &self.ends[sender as usize & 1];
+        segment.kind() as u8 == Kind::Fin as u8
+            && x.has(FIN)
+            && segment.end() == x.fin_end
+            && at_or_before(x.ack, segment.ack)
+            && self.facts & (flow_fact::ABORTER_A | flow_fact::ABORTER_B) == 0
+            && !x.has(GONE)
+    }
+}
+
+/// Applies the FIN of `x`. Returns whether it is the first copy.
+#[inline(always)]
+pub(super) fn apply_fin(x: &mut EndState, y: &mut EndState, segment: &Segment, cause: &mut Cause) -> bool {
+    let (peer_isn, peer_ack) = (y.isn, y.ack);
+    if !segment.flags.has(Flags::FIN) {
+        return false;
+    }
+    let end = segment.end();
+    if x.has(FIN) {
+        if end != x.fin_end {
+            *cause = Cause::DataAfterFin;
+            return false;
+        }
+        // The same FIN again (R3): its sender has no ACK of it yet. An ACK lower than the sender's last one: an old copy.
+        if segment.ack == x.ack {
+            x.clear(FIN_ACKED | GONE);
+        }
+        // Of its copies the one with the lowest ACK was sent first, whichever came first (R6).
+        if before(segment.ack, x.fin_ack) && before(peer_isn, segment.ack) {
+            x.fin_ack = segment.ack;
+        }
+        *cause = Cause::FinAgain;
+        if x.rcv_nxt == end.wrapping_sub(1) {
+            x.rcv_nxt = end;
+        }
+        x.snd_max = later(x.snd_max, end);
+        return false;
+    }
+    // The peer's ACK of this FIN may have been seen first, on another CPU, and taken for a gap (R11).
+    let was_unseen = is_unseen_fin(x, end);
+    let acked_before = was_unseen && end == x.rcv_nxt && end == peer_ack;
+    if before(end, x.rcv_nxt) || (end == x.rcv_nxt && !acked_before) {
+        // Bytes where the FIN would be were already acknowledged: an old duplicate.
+        *cause = Cause::OldDupSeq;
+        return false;
+    }
+    if acked_before {
+        x.bytes = x.bytes.wrapping_sub(1);
+        x.set(FIN_DELIVERED | FIN_ACKED);
+    }
+    see_fin(x, y, was_unseen);
+    x.fin_end = end;
+    x.fin_ack = segment.ack;
+    x.set(FIN);
+    if x.rcv_nxt == end.wrapping_sub(1) {
+        x.rcv_nxt = end;
+    }
+    x.snd_max = later(x.snd_max, end);
+    *cause = Cause::Fin;
+    true
+}
+
+/// Delivers a FIN that was seen when the peer has everything before it.
+#[inline(always)]
+pub(super) fn deliver_fin(x: &mut EndState) {
+    if x.has(FIN) && x.rcv_nxt == x.fin_end.wrapping_sub(1) {
+        x.rcv_nxt = x.fin_end;
+        x.set(FIN_DELIVERED);
+    }
+}
+
+/// Delivers the FIN of `x` if its own segment made the stream complete up to there. SYN-SENT accepts nothing before the
+/// SYN.
+#[inline(always)]
+pub(super) fn deliver_own_fin(x: &mut EndState, y: &EndState, segment: &Segment, fresh: bool) {
+    if x.has(FIN)
+        && y.state != State::SynSent as u8
+        && x.rcv_nxt == x.fin_end
+        && !x.has(FIN_DELIVERED)
+        && (segment.flags.has(Flags::FIN) || fresh)
+    {
+        x.set(FIN_DELIVERED);
+    }
+}
+
+/// Applies what follows for `x` from its segment covering the FIN of `y`, or the byte that may be that FIN (R11).
+#[inline(always)]
+pub(super) fn apply_cover(x: &mut EndState, y: &EndState, segment: &Segment, covers: bool, fresh: bool) {
+    if covers {
+        // If it was assumed to be closed, its TIME-WAIT began later than assumed.
+        x.clear(GONE);
+        record_cover(x, segment, fresh);
+        if x.has(FIN) && !segment.flags.has(Flags::FIN) && y.closed_knowing(x) {
+            // It has the FIN that acknowledged its own.
+            x.set(FIN_ACKED);
+        }
+    } else if y.has(UNSEEN) && !y.has(FIN) && segment.ack == y.snd_max {
+        record_cover(x, segment, fresh);
+    }
+}
+
+/// R7: records what a segment that covers the peer's FIN says about the kind of the close.
+#[inline(always)]
+fn record_cover(x: &mut EndState, segment: &Segment, fresh: bool) {
+    let fin = segment.flags.has(Flags::FIN);
+    if segment.payload_len == 0 {
+        let after_unseen = x.has(UNSEEN) && segment.seq == x.snd_max && !x.has(FIN);
+        if !fin && (!x.has(FIN) || before(segment.seq, x.fin_end)) {
+            x.set(if after_unseen { EMPTY_AFTER } else { EMPTY_COVER });
+        }
+    } else if fresh {
+        x.set(DATA_COVER);
+        if !x.has(FIRST_DATA_AFTER_FIN) {
+            x.first_data_after_fin = segment.seq;
+            x.set(FIRST_DATA_AFTER_FIN);
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! The stream of one end: its in-order edge, and two blocks of out-of-order bytes beyond that edge (R10).
+
+use super::facts::end_fact::*;
+use super::unseen::see_late;
+use super::{Cause, EndState};
+use crate::segment::Segment;
+use crate::seq::{Seq, at_or_before, before, later};
+
+/// Begins the stream of `x` at `seq` if its sequence numbers are unknown.
+#[inline(always)]
+pub(super) fn begin_stream(x: &mut EndState, seq: Seq) {
+    if !x.has(SEQ) {
+        x.isn = seq.wrapping_sub(1);
+        x.first_seq = seq;
+        x.rcv_nxt = seq;
+        x.snd_max = seq;
+        x.set(SEQ);
+    }
+}
+
+/// Applies the payload of `x`. Returns whether it held bytes that were not seen before.
+#[inline(never)]
+pub(super) fn apply_payload(x: &mut EndState, y: &EndState, segment: &Segment, cause: &mut Cause) -> bool {
+    let end = segment.seq.wrapping_add(segment.payload_len);
+    if x.has(FIN) && before(x.fin_end.wrapping_sub(1), end) {
+        // R18: bytes above the own FIN.
+        *cause = Cause::DataAfterFin;
+        return false;
+    }
+    let late = x.has(UNSEEN) && see_late(x, y, end);
+    let fresh =
+        late || before(x.snd_max, end) || (before(x.rcv_nxt, end) && at_or_before(segment.seq, x.rcv_nxt));
+    if at_or_before(segment.seq, x.rcv_nxt) {
+        advance(x, later(x.rcv_nxt, end));
+        merge_blocks(x);
+        if x.has(FIN) && x.rcv_nxt == x.fin_end.wrapping_sub(1) {
+            x.rcv_nxt = x.fin_end;
+        }
+    } else {
+        store_block(x, segment.seq, end);
+    }
+    x.snd_max = later(x.snd_max, end);
+    fresh
+}
+
+/// Moves the in-order edge forward to `to` and counts the bytes of the stream that it passes.
+#[inline(always)]
+pub(super) fn advance(x: &mut EndState, to: Seq) {
+    if before(x.rcv_nxt, to) {
+        x.bytes = x.bytes.wrapping_add(to.wrapping_sub(x.rcv_nxt) as u64);
+        x.rcv_nxt = to;
+    }
+}
+
+/// Advances over the blocks that the in-order edge has reached.
+#[inline(always)]
+pub(super) fn merge_blocks(x: &mut EndState) {
+    // Twice, since the second block may close the gap before the first.
+    for _ in 0..2 {
+        if x.has(BLOCK_0) && at_or_before(x.blocks[0], x.rcv_nxt) {
+            advance(x, x.blocks[1]);
+            x.clear(BLOCK_0);
+        }
+        if x.has(BLOCK_1) && at_or_before(x.blocks[2], x.rcv_nxt) {
+            advance(x, x.blocks[3]);
+            x.clear(BLOCK_1);
+        }
+    }
+}
+
+/// Stores an out-of-order block, merged with those it touches. If both blocks are in use by others it is dropped: the
+/// peer's ACK will raise the edge instead.
+#[inline(always)]
+fn store_block(x: &mut EndState, mut start: Seq, mut end: Seq) {
+    let [start_0, end_0, start_1, end_1] = x.blocks;
+    if x.has(BLOCK_0) && at_or_before(start, end_0) && at_or_before(start_0, end) {
+        start = if before(start, start_0) { start } else { start_0 };
+        end = later(end, end_0);
+        x.clear(BLOCK_0);
+    }
+    if x.has(BLOCK_1) && at_or_before(start, end_1) && at_or_before(start_1, end) {
+        start = if before(start, start_1) { start } else { start_1 };
+        end = later(end, end_1);
+        x.clear(BLOCK_1);
+    }
+    if !x.has(BLOCK_0) {
+        x.blocks[0] = start;
+        x.blocks[1] = end;
+        x.set(BLOCK_0);
+    } else if !x.has(BLOCK_1) {
+        x.blocks[2] = start;
+        x.blocks[3] = end;
+        x.set(BLOCK_1);
+    }
+}
