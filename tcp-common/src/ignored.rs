@@ -1,8 +1,11 @@
 //! Why a packet did not move a flow: every packet is tracked or ends in exactly one of these.
 
+use strum::{IntoStaticStr, VariantArray};
+
 /// The reasons, as in `finwait_packets_ignored_total{reason}`.
 #[repr(u8)]
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "snake_case")]
 pub enum Ignored {
     /// Not IPv4 or IPv6 with TCP inside.
     NotTcp = 0,
@@ -31,40 +34,17 @@ pub enum Ignored {
 }
 
 impl Ignored {
-    /// How many reasons there are.
-    pub const COUNT: usize = 12;
+    /// How many reasons there are; reasons index arrays of this length.
+    pub const COUNT: usize = Ignored::VARIANTS.len();
 
     /// Every reason, in the order of their numbers.
-    pub const ALL: [Ignored; Ignored::COUNT] = [
-        Ignored::NotTcp,
-        Ignored::FragmentLater,
-        Ignored::FragmentFirst,
-        Ignored::Truncated,
-        Ignored::Malformed,
-        Ignored::Unsupported,
-        Ignored::BadFlags,
-        Ignored::NoFlow,
-        Ignored::Duplicate,
-        Ignored::SelfConnect,
-        Ignored::TableFull,
-        Ignored::Contended,
-    ];
+    pub const ALL: [Ignored; Ignored::COUNT] = match Ignored::VARIANTS.first_chunk() {
+        Some(all) => *all,
+        None => unreachable!(),
+    };
 
-    /// The metric's label value.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Ignored::NotTcp => "not_tcp",
-            Ignored::FragmentLater => "fragment_later",
-            Ignored::FragmentFirst => "fragment_first",
-            Ignored::Truncated => "truncated",
-            Ignored::Malformed => "malformed",
-            Ignored::Unsupported => "unsupported",
-            Ignored::BadFlags => "bad_flags",
-            Ignored::NoFlow => "no_flow",
-            Ignored::Duplicate => "duplicate",
-            Ignored::SelfConnect => "self_connect",
-            Ignored::TableFull => "table_full",
-            Ignored::Contended => "contended",
-        }
+    /// The metric's label value: `fragment_later`.
+    pub fn name(self) -> &'static str {
+        self.into()
     }
 }

@@ -1,7 +1,7 @@
 //! What crosses the kernel boundary: slots of the shared flow table, events, counters, settings.
 //!
 //! Everything here is `#[repr(C)]` integers with explicit padding and an asserted size. Nothing is an enum: the other
-//! side may be another version, so bytes become enums through `from_u8` only.
+//! side may be another version, so bytes become enums through `from_repr` only.
 
 use crate::flow::{Flow, Prediction};
 use crate::ignored::Ignored;

@@ -1,10 +1,13 @@
 //! The eleven states of one end (RFC 9293 3.3.2), and which end is meant.
 
+use strum::{FromRepr, IntoStaticStr, VariantArray};
+
 /// The RFC 9293 state of ONE end of a connection.
 ///
 /// `Unknown` is no RFC state: it is the proved track of an end that has not shown itself yet.
 #[repr(u8)]
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, PartialOrd, Ord, FromRepr, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "snake_case")]
 #[allow(missing_docs, reason = "the variants are the states of RFC 9293 3.3.2")]
 pub enum State {
     Unknown = 0,
@@ -13,7 +16,9 @@ pub enum State {
     SynSent = 3,
     SynReceived = 4,
     Established = 5,
+    #[strum(serialize = "fin_wait_1")]
     FinWait1 = 6,
+    #[strum(serialize = "fin_wait_2")]
     FinWait2 = 7,
     CloseWait = 8,
     Closing = 9,
@@ -23,59 +28,17 @@ pub enum State {
 
 impl State {
     /// How many values there are; states index arrays of this length.
-    pub const COUNT: usize = 12;
+    pub const COUNT: usize = State::VARIANTS.len();
 
-    /// Every RFC state, `Unknown` left out, in the order of RFC 9293 3.3.2's life of a connection.
-    pub const ALL: [State; 11] = [
-        State::Closed,
-        State::Listen,
-        State::SynSent,
-        State::SynReceived,
-        State::Established,
-        State::FinWait1,
-        State::FinWait2,
-        State::CloseWait,
-        State::Closing,
-        State::LastAck,
-        State::TimeWait,
-    ];
-
-    /// The state with this number, if there is one.
-    #[inline(always)]
-    pub const fn from_u8(value: u8) -> Option<State> {
-        Some(match value {
-            0 => State::Unknown,
-            1 => State::Closed,
-            2 => State::Listen,
-            3 => State::SynSent,
-            4 => State::SynReceived,
-            5 => State::Established,
-            6 => State::FinWait1,
-            7 => State::FinWait2,
-            8 => State::CloseWait,
-            9 => State::Closing,
-            10 => State::LastAck,
-            11 => State::TimeWait,
-            _ => return None,
-        })
-    }
+    /// Every RFC state, `Unknown` left out, in the order in which a connection may reach them.
+    pub const ALL: [State; State::COUNT - 1] = match State::VARIANTS.last_chunk() {
+        Some(all) => *all,
+        None => unreachable!(),
+    };
 
     /// Name in machine output: `fin_wait_1`.
-    pub const fn name(self) -> &'static str {
-        match self {
-            State::Unknown => "unknown",
-            State::Closed => "closed",
-            State::Listen => "listen",
-            State::SynSent => "syn_sent",
-            State::SynReceived => "syn_received",
-            State::Established => "established",
-            State::FinWait1 => "fin_wait_1",
-            State::FinWait2 => "fin_wait_2",
-            State::CloseWait => "close_wait",
-            State::Closing => "closing",
-            State::LastAck => "last_ack",
-            State::TimeWait => "time_wait",
-        }
+    pub fn name(self) -> &'static str {
+        self.into()
     }
 
     /// Name for people, in the spelling of RFC 9293: `FIN-WAIT-1`.

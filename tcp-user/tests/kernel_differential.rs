@@ -200,7 +200,7 @@ impl Expected {
         }
         for (cause, count) in counters.causes.iter().enumerate() {
             let expected = self.causes.get(&cause).copied().unwrap_or(0);
-            assert_eq!(*count, expected, "cause {:?}", Cause::from_u8(cause as u8));
+            assert_eq!(*count, expected, "cause {:?}", Cause::from_repr(cause as u8));
         }
         for (from, row) in counters.transitions[0].iter().enumerate() {
             for (to, remote) in row.iter().enumerate() {

@@ -77,7 +77,7 @@ impl Tracker for InKernel<'_> {
                 let mut flow = event.flow;
                 flow.end_previous(
                     event.at_ns,
-                    Previous::from_u8(event.previous).expect("a Previous"),
+                    Previous::from_repr(event.previous).expect("a Previous"),
                     &rules,
                 );
                 earlier.push(flow);

@@ -123,7 +123,7 @@ fn no_transition_is_lost_or_doubled() {
     for side in counters.transitions {
         for (from, row) in side.iter().enumerate() {
             for (to, &count) in row.iter().enumerate().filter(|(_, count)| **count > 0) {
-                let state = |number: usize| State::from_u8(number as u8).expect("a state");
+                let state = |number: usize| State::from_repr(number as u8).expect("a state");
                 *transitions.entry((state(from), state(to))).or_insert(0) += count;
             }
         }

@@ -43,7 +43,7 @@ impl Flow {
             opened_ns: now_ns,
             established_ns: now_ns,
             last_ns: now_ns,
-            closing_ns: if report.state as u8 == State::Established as u8 { 0 } else { now_ns },
+            closing_ns: if report.state == State::Established { 0 } else { now_ns },
             incarnation: 1,
             facts: flow_fact::MIDSTREAM | flow_fact::ADOPTED | flow_fact::ESTABLISHED,
             ..Flow::EMPTY

@@ -31,7 +31,7 @@ impl Flow {
             give_up(&mut self.ends[1]);
             outcome.cause = Cause::Silence;
         }
-        if outcome.cause as u8 != Cause::Nothing as u8 {
+        if outcome.cause != Cause::Nothing {
             self.derive_states_out_of_line(now_ns, &mut outcome);
         }
         outcome
@@ -68,7 +68,7 @@ impl Flow {
         let holder = sender.peer();
         let any_ack =
             if self.is_local(holder) { rules.linux_restart_local } else { rules.linux_restart_remote } != 0;
-        let fin_again = cause as u8 == Cause::FinAgain as u8;
+        let fin_again = cause == Cause::FinAgain;
         let y = &mut self.ends[holder as usize & 1];
         if y.state == State::TimeWait as u8 && (fin_again || any_ack) && !y.has(GONE) {
             y.time_wait_at_ns = now_ns;

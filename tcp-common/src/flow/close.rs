@@ -1,17 +1,22 @@
 //! How the incarnation was opened and closed: read off the facts, outside of the packet path.
 
+use strum::{IntoStaticStr, VariantArray};
+
 use super::facts::{end_fact::*, flow_fact};
 use super::{Flow, Previous, Rules};
 use crate::state::{End, State};
 
 /// How a connection was closed. The order of precedence is R7's.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "snake_case")]
 pub enum CloseKind {
     /// Not, or not fully.
     Open,
     /// FIN, ACK, FIN, ACK.
+    #[strum(serialize = "fin_4seg")]
     Fin4Seg,
     /// FIN, FIN with the ACK, ACK.
+    #[strum(serialize = "fin_3seg")]
     Fin3Seg,
     /// The FINs crossed.
     Simultaneous,
@@ -35,37 +40,14 @@ pub enum CloseKind {
 
 impl CloseKind {
     /// Every kind, in the order of their numbers.
-    pub const ALL: [CloseKind; 12] = [
-        CloseKind::Open,
-        CloseKind::Fin4Seg,
-        CloseKind::Fin3Seg,
-        CloseKind::Simultaneous,
-        CloseKind::HalfClose,
-        CloseKind::RstAbort,
-        CloseKind::RstAfterFin,
-        CloseKind::Refused,
-        CloseKind::SynAbort,
-        CloseKind::SynTimeout,
-        CloseKind::Timeout,
-        CloseKind::Superseded,
-    ];
+    pub const ALL: [CloseKind; CloseKind::VARIANTS.len()] = match CloseKind::VARIANTS.first_chunk() {
+        Some(all) => *all,
+        None => unreachable!(),
+    };
 
     /// Name in machine output: `fin_4seg`.
-    pub const fn name(self) -> &'static str {
-        match self {
-            CloseKind::Open => "open",
-            CloseKind::Fin4Seg => "fin_4seg",
-            CloseKind::Fin3Seg => "fin_3seg",
-            CloseKind::Simultaneous => "simultaneous",
-            CloseKind::HalfClose => "half_close",
-            CloseKind::RstAbort => "rst_abort",
-            CloseKind::RstAfterFin => "rst_after_fin",
-            CloseKind::Refused => "refused",
-            CloseKind::SynAbort => "syn_abort",
-            CloseKind::SynTimeout => "syn_timeout",
-            CloseKind::Timeout => "timeout",
-            CloseKind::Superseded => "superseded",
-        }
+    pub fn name(self) -> &'static str {
+        self.into()
     }
 }
 
@@ -92,7 +74,8 @@ pub enum Opener {
 }
 
 /// How far the record can be trusted.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 pub enum Confidence {
     /// Everything was seen.
     Exact,
@@ -105,14 +88,9 @@ pub enum Confidence {
 }
 
 impl Confidence {
-    /// Name in machine output.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Confidence::Exact => "exact",
-            Confidence::Gap => "gap",
-            Confidence::Midstream => "midstream",
-            Confidence::OneWay => "one_way",
-        }
+    /// Name in machine output: `one_way`.
+    pub fn name(self) -> &'static str {
+        self.into()
     }
 }
 

@@ -14,7 +14,7 @@ impl Flow {
     #[inline(always)]
     pub(super) fn is_revived_by(&self, sender: End, segment: &Segment) -> bool {
         let x = &self.ends[sender as usize & 1];
-        segment.kind() as u8 == Kind::Fin as u8
+        segment.kind() == Kind::Fin
             && x.has(FIN)
             && segment.end() == x.fin_end
             && at_or_before(x.ack, segment.ack)

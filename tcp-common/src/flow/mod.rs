@@ -178,10 +178,10 @@ impl Flow {
             Kind::Rst => self.on_reset(&step, &mut outcome),
             Kind::Bad => Cause::BadFlags,
         };
-        if self.incarnation != 0 && (outcome.cause as u8) < Cause::BadFlags as u8 {
+        if self.incarnation != 0 && outcome.cause.has_effect() {
             self.last_ns = now_ns;
         }
-        if outcome.cause as u8 == Cause::BadFlags as u8 {
+        if outcome.cause == Cause::BadFlags {
             return outcome;
         }
         let x = &mut self.ends[sender as usize & 1];
@@ -220,7 +220,7 @@ impl Flow {
     /// Assumed state of one end: CLOSED where nothing is known.
     #[inline(always)]
     pub fn state(&self, end: End) -> State {
-        match State::from_u8(self.ends[end as usize & 1].state) {
+        match State::from_repr(self.ends[end as usize & 1].state) {
             None | Some(State::Unknown) => State::Closed,
             Some(state) => state,
         }
@@ -228,7 +228,7 @@ impl Flow {
 
     /// What the end's own segments prove; `Unknown` while it has sent none that prove anything.
     pub fn proved(&self, end: End) -> State {
-        State::from_u8(self.ends[end as usize & 1].proved).unwrap_or(State::Unknown)
+        State::from_repr(self.ends[end as usize & 1].proved).unwrap_or(State::Unknown)
     }
 
     /// Whether the end's own segments prove the assumed state.

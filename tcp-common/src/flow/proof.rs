@@ -10,7 +10,7 @@ use crate::state::State;
 /// `fresh`: it has payload that was not seen before.
 #[inline(always)]
 pub(super) fn prove(x: &EndState, y: &EndState, segment: &Segment, covers: bool, fresh: bool) -> State {
-    let proved = match State::from_u8(x.proved) {
+    let proved = match State::from_repr(x.proved) {
         Some(state) => state,
         None => State::Unknown,
     };

@@ -42,8 +42,7 @@ impl From<&Snapshot> for Stats {
             segments: nested(["ingress", "egress"], |direction| {
                 named(segment_kind::NAMES, &counters.segments[direction])
             }),
-            unmoved: (Cause::BadFlags as u8..64)
-                .filter_map(Cause::from_u8)
+            unmoved: Cause::without_effect()
                 .map(|cause| (cause.name().to_owned(), counters.causes[cause as usize]))
                 .collect(),
             packets_seen: counters.seen,

@@ -113,9 +113,9 @@ impl InKernel {
         }
         let (mut cause, mut previous) = (Cause::Nothing, Previous::None);
         self.events.drain(usize::MAX, |event| {
-            cause = Cause::from_u8(event.cause).unwrap_or(cause);
+            cause = Cause::from_repr(event.cause).unwrap_or(cause);
             if event.kind == event_kind::PREVIOUS {
-                previous = Previous::from_u8(event.previous).unwrap_or_default();
+                previous = Previous::from_repr(event.previous).unwrap_or_default();
             }
         });
         let before = std::mem::replace(flow, self.read(&packet.key).ok_or(Ignored::TableFull)?);

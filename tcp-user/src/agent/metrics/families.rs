@@ -122,8 +122,7 @@ pub(super) const TABLE: &[Family] = &[
         help: "Segments of tracked connections that changed nothing, by cause.",
         labels: &["cause"],
         data: Data::Counter(|snapshot| {
-            let causes = (Cause::BadFlags as u8..=u8::MAX).filter_map(Cause::from_u8);
-            by_cause(snapshot, &causes.collect::<Vec<_>>())
+            by_cause(snapshot, &Cause::without_effect().collect::<Vec<_>>())
         }),
     },
     Family {

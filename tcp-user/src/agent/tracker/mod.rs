@@ -96,7 +96,7 @@ impl Tracker {
                     at_ns: event.at_ns,
                     from: states(event.from),
                     to: states(event.to),
-                    cause: Cause::from_u8(event.cause).unwrap_or(Cause::Nothing),
+                    cause: Cause::from_repr(event.cause).unwrap_or(Cause::Nothing),
                 };
                 if let Some(index) = self.shared.table.index_of(event) {
                     self.update(totals, index, &change);
@@ -132,7 +132,7 @@ impl Tracker {
             totals,
             event,
             event.flow,
-            Previous::from_u8(event.previous).unwrap_or(Previous::Over),
+            Previous::from_repr(event.previous).unwrap_or(Previous::Over),
         );
     }
 
@@ -217,7 +217,7 @@ fn end(sender: u8) -> End {
 }
 
 fn states(bytes: [u8; 2]) -> [State; 2] {
-    bytes.map(|byte| match State::from_u8(byte) {
+    bytes.map(|byte| match State::from_repr(byte) {
         None | Some(State::Unknown) => State::Closed,
         Some(state) => state,
     })

@@ -176,8 +176,7 @@ impl Trace {
     /// Octets of the peer that this segment acknowledges and nobody has seen.
     fn note_gap(&mut self, seen: &Seen<'_>) {
         let Seen { sender, segment, before, after, cause, .. } = *seen;
-        let belongs =
-            (cause as u8) < Cause::BadFlags as u8 && cause != Cause::FinVoided && cause != Cause::Resync;
+        let belongs = cause.has_effect() && cause != Cause::FinVoided && cause != Cause::Resync;
         if before.incarnation == after.incarnation && belongs && segment.flags.has(Flags::ACK) {
             let missed = missed(before, sender.peer(), segment.ack);
             if missed != 0 {
