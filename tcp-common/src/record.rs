@@ -75,21 +75,15 @@ pub fn rest(prediction: &mut Prediction, flow: &Flow) -> u64 {
 /// The phase of a flow that has no prediction.
 #[inline(always)]
 pub fn unsteady(flow: &Flow) -> u64 {
-    let [a, b] = &flow.ends;
     if flow.is_over() {
         Tag::OVER
     } else if flow.is_half_open() {
         Tag::HALF_OPEN
-    } else if is_finished(a.state) && is_finished(b.state) {
+    } else if flow.is_finished() {
         Tag::TIME_WAIT
     } else {
         Tag::LIVE
     }
-}
-
-#[inline(always)]
-const fn is_finished(state: u8) -> bool {
-    state == State::TimeWait as u8 || state == State::Closed as u8
 }
 
 /// A hook in the short form of [`crate::flow::DirectionPrediction`]. Two interfaces whose indices are equal modulo 2^14 share it: copies of

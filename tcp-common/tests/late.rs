@@ -71,7 +71,7 @@ impl Close {
             kind: flow.close_kind(),
             closer: flow.closer(),
             complete: flow.complete(),
-            bytes: ends.map(|end| flow.end(end).bytes),
+            bytes: ends.map(|end| flow.end(end).bytes()),
             states: ends.map(|end| flow.state(end)),
         }
     }

@@ -117,7 +117,7 @@ fn handshake(isn: [u32; 2]) -> [(End, Segment); 4] {
 
 /// One end closes, the other acknowledges it.
 fn half_close(flow: &Flow, closer: End) -> [(End, Segment); 2] {
-    let [own, peer] = [closer, closer.peer()].map(|end| flow.end(end).snd_max);
+    let [own, peer] = [closer, closer.peer()].map(|end| flow.end(end).snd_max());
     let fin = Segment { flags: Flags(Flags::FIN | Flags::ACK), ..plain(own, peer, 0) };
     [(closer, fin), (closer.peer(), plain(peer, own.wrapping_add(1), 0))]
 }
@@ -151,7 +151,7 @@ proptest! {
         }
         for step in steps {
             let sender = if step.from_b { End::B } else { End::A };
-            let (own, peer) = (pure.end(sender).snd_max, pure.end(sender.peer()).snd_max);
+            let (own, peer) = (pure.end(sender).snd_max(), pure.end(sender.peer()).snd_max());
             let segment = Segment {
                 seq: own.wrapping_add_signed(step.seq_off),
                 ack: peer.wrapping_sub(step.ack_back),
@@ -180,12 +180,12 @@ fn an_open_connection_is_taken_by_prediction() {
     for round in 0..100u64 {
         for sender in [End::A, End::B] {
             let flow = resting.settled();
-            let segment = plain(flow.end(sender).snd_max, flow.end(sender.peer()).snd_max, 1448);
+            let segment = plain(flow.end(sender).snd_max(), flow.end(sender.peer()).snd_max(), 1448);
             resting.segment(2_000 + round, sender, &segment, &rules);
         }
     }
     assert_eq!(resting.predicted, 200, "every segment in order is");
-    assert_eq!(resting.settled().end(End::B).bytes, 100 * 1448);
+    assert_eq!(resting.settled().end(End::B).bytes(), 100 * 1448);
 }
 
 #[test]
@@ -206,7 +206,7 @@ fn a_half_closed_connection_is_taken_by_prediction() {
             take(&mut resting, sender, &segment);
         }
         // Keepalives and their answers, though nothing was sent since.
-        let [own, peer] = [closer, closer.peer()].map(|end| resting.settled().end(end).snd_max);
+        let [own, peer] = [closer, closer.peer()].map(|end| resting.settled().end(end).snd_max());
         for _ in 0..3 {
             assert!(take(&mut resting, closer, &plain(own.wrapping_sub(1), peer, 0)));
             assert!(take(&mut resting, closer.peer(), &plain(peer, own, 0)));
@@ -221,7 +221,7 @@ fn a_half_closed_connection_is_taken_by_prediction() {
             assert_eq!((data, ack), (round > 0, round > 0), "round {round}");
         }
         let flow = resting.settled();
-        assert_eq!(flow.end(closer.peer()).snd_max, peer.wrapping_add(144_800));
+        assert_eq!(flow.end(closer.peer()).snd_max(), peer.wrapping_add(144_800));
         assert_eq!(flow.proved(closer), tcp_common::State::FinWait2);
         assert!(
             !take(&mut resting, closer, &plain(own, peer.wrapping_add(144_800), 10)),

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, FileFailurePersistence, RngSeed, TestCaseResult};
-use tcp_common::flow::{Closer, flow_fact};
+use tcp_common::flow::Closer;
 use tcp_common::{CloseKind, End, Flags, Flow, Outcome, Previous, Rules, Segment, State};
 use testkit::model::{Hostile, Script, Seen, Witness, World};
 
@@ -44,7 +44,7 @@ proptest! {
             let (sender, segment) = hostile.next(&mut script);
             let outcome = flow.on_segment(hostile.now_ns, sender, &segment, &Rules::AGENT);
             let mirrored = mirror.on_segment(hostile.now_ns, sender.peer(), &segment, &Rules::AGENT);
-            prop_assert_eq!(mirror_flow(flow), mirror);
+            prop_assert_eq!(flow.mirrored(), mirror);
             prop_assert_eq!(mirror_outcome(outcome), mirrored);
             prop_assert_eq!(flow.close_kind(), mirror.close_kind());
             prop_assert_eq!(mirror_closer(flow.closer()), mirror.closer());
@@ -79,15 +79,15 @@ proptest! {
         let (mut flow, now_ns) = after_hostile(&bytes, |_, _, _| {});
         let sender = if from_b { End::B } else { End::A };
         let (own, peer) = (*flow.end(sender), *flow.end(sender.peer()));
-        if flow.is_empty() || flow.is_over() || (own.rcv_nxt == 0 && own.segments == 0) {
+        if flow.is_empty() || flow.is_over() || (own.rcv_nxt() == 0 && own.segments() == 0) {
             return Ok(());
         }
-        let ack = if flow.state(sender.peer()) == State::SynSent { peer.first_seq } else { peer.rcv_nxt };
+        let ack = if flow.state(sender.peer()) == State::SynSent { peer.first_seq() } else { peer.rcv_nxt() };
         let flags = Flags(Flags::RST | Flags::ACK);
-        let reset = Segment { seq: own.rcv_nxt, ack, flags, wire_segments: 1, ..Segment::default() };
-        let incarnation = flow.incarnation;
+        let reset = Segment { seq: own.rcv_nxt(), ack, flags, wire_segments: 1, ..Segment::default() };
+        let incarnation = flow.incarnation();
         flow.on_segment(now_ns, sender, &reset, &Rules::RFC);
-        prop_assert!(flow.is_over() || flow.incarnation != incarnation, "{flow:?}");
+        prop_assert!(flow.is_over() || flow.incarnation() != incarnation, "{flow:?}");
     }
 
     /// A segment that comes twice in a row moves nothing the second time.
@@ -234,21 +234,7 @@ fn after_hostile(bytes: &[u8], mut look: impl FnMut(&Flow, &Outcome, &Segment)) 
 }
 
 fn facts_of_close(flow: &Flow) -> (CloseKind, Closer, bool, u32) {
-    (flow.close_kind(), flow.closer(), flow.complete(), flow.incarnation)
-}
-
-fn mirror_flow(mut flow: Flow) -> Flow {
-    flow.ends.swap(0, 1);
-    for (a, b) in [
-        (flow_fact::OPENER_A, flow_fact::OPENER_B),
-        (flow_fact::ABORTER_A, flow_fact::ABORTER_B),
-        (flow_fact::PENDING_A, flow_fact::PENDING_B),
-        (flow_fact::LOCAL_A, flow_fact::LOCAL_B),
-    ] {
-        let (has_a, has_b) = (flow.facts & a != 0, flow.facts & b != 0);
-        flow.facts = flow.facts & !(a | b) | if has_a { b } else { 0 } | if has_b { a } else { 0 };
-    }
-    flow
+    (flow.close_kind(), flow.closer(), flow.complete(), flow.incarnation())
 }
 
 fn mirror_outcome(mut outcome: Outcome) -> Outcome {

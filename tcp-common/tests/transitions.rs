@@ -81,29 +81,29 @@ const INPUTS: [Input; 9] = [
 ];
 
 fn apply(mut flow: Flow, sender: End, input: &Input, depth: u64) -> Flow {
-    let now_ns = flow.last_ns.max(1_000_000_000) + 1_000_000;
+    let now_ns = flow.last_ns().max(1_000_000_000) + 1_000_000;
     let Some(flags) = input.flags else {
         flow.tick(now_ns + Rules::RFC.time_wait_remote_ns, &Rules::RFC);
         return flow;
     };
     let (own, peer) = (flow.end(sender), flow.end(sender.peer()));
-    let known = own.facts & SEQ != 0;
+    let known = own.has(SEQ);
     let fresh_isn = 1_000 + 1_000_000 * depth as u32 + 500_000 * sender as u32;
     let opens_anew = !known || flow.is_over();
     let seq = match flags {
         Flags::SYN if opens_anew => fresh_isn,
         _ if flags & Flags::SYN != 0 => {
             if known {
-                own.isn
+                own.isn()
             } else {
                 fresh_isn
             }
         }
-        _ if flags & Flags::FIN != 0 && own.facts & FIN != 0 => own.fin_end.wrapping_sub(1),
-        _ if known => own.snd_max,
+        _ if flags & Flags::FIN != 0 && own.has(FIN) => own.fin_end().wrapping_sub(1),
+        _ if known => own.snd_max(),
         _ => fresh_isn,
     };
-    let all = if flags & Flags::SYN != 0 { peer.first_seq } else { peer.snd_max };
+    let all = if flags & Flags::SYN != 0 { peer.first_seq() } else { peer.snd_max() };
     let ack = if flags & Flags::ACK == 0 { 0 } else { all.wrapping_sub(u32::from(input.stale)) };
     let segment = Segment {
         seq,
@@ -124,12 +124,9 @@ fn pair(flow: &Flow, sender: End) -> Pair {
 
 /// What tells two flows apart here: facts and states, no numbers.
 fn essence(flow: &Flow) -> [u32; 7] {
-    let facts = |end| {
-        let own = flow.end(end);
-        [own.facts, u32::from(own.state), u32::from(own.proved)]
-    };
+    let facts = |end| [flow.end(end).facts(), flow.state(end) as u32, flow.proved(end) as u32];
     let ([a, b, c], [d, e, f]) = (facts(End::A), facts(End::B));
-    [flow.facts, a, b, c, d, e, f]
+    [flow.facts(), a, b, c, d, e, f]
 }
 
 fn text(table: &Table) -> String {

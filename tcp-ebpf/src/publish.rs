@@ -58,12 +58,12 @@ fn count_transition(counters: &mut Counters, local: bool, from: &State, to: &Sta
 #[inline(always)]
 pub fn transition(outcome: &Outcome, work: &mut Work, counters: &mut Counters) {
     let told = mark::told_by(outcome);
-    work.record.flow.marks |= told;
+    work.record.flow.set_reported(told);
     work.flags = (outcome.over as u32 * event_flag::OVER)
         | (outcome.established as u32 * event_flag::ESTABLISHED)
         | (outcome.restarted as u32 * event_flag::RESTARTED);
     if !emit(event_kind::TRANSITION, outcome, work, &work.packet.key, &work.record.flow, counters) {
-        work.record.flow.marks &= !told;
+        work.record.flow.clear_reported(told);
     }
 }
 

@@ -245,7 +245,7 @@ fn make_room<K: Table>(maps: Maps<K>, home: Home, work: &mut Work, counters: &mu
         let (Some(slot), Some(record)) = (K::slot(index), K::record(index)) else { return NOWHERE };
         // SAFETY: the place is this CPU's.
         let (slot, record) = unsafe { (&*slot, &*record) };
-        if record.flow.marks & mark::CLOSE_REPORTED == 0 {
+        if !record.flow.is_reported(mark::CLOSE_REPORTED) {
             work.at_ns = clock::now_ns(settings());
             publish::evicted(&slot.key.flow_key(), record, work, counters);
         }

@@ -7,7 +7,6 @@
 use std::collections::BTreeMap;
 
 use finwait::kernel::{Kernel, LoadOptions, ProgramName};
-use tcp_common::flow::flow_fact::{LOCAL_A, LOCAL_B};
 use tcp_common::record::{Counters, mark, segment_kind};
 use tcp_common::{Cause, End, Flags, Flow, Ignored, Kind, Rules, Segment};
 use testkit::frames;
@@ -133,7 +132,7 @@ impl Observed {
         let outcome = self.flow.on_segment(at_ns, sender, segment, &Rules::AGENT);
         // Events are taken after every round, so that there is room for each.
         if outcome.is_transition() {
-            self.flow.marks |= mark::told_by(&outcome);
+            self.flow.set_reported(mark::told_by(&outcome));
         }
         let kind = match kind {
             Kind::Syn => segment_kind::SYN,
@@ -164,9 +163,8 @@ fn compare(kernel: &Kernel, flows: &[Observed], seed: u64) {
             .iter()
             .find(|entry| entry.key.port_a == port_a(observed.place))
             .unwrap_or_else(|| panic!("round of seed {seed}: flow {} is not there", observed.place));
-        let mut flow = entry.flow;
         // Which end is local is decided by the hook, not by the machine.
-        flow.facts &= !(LOCAL_A | LOCAL_B);
+        let flow = entry.flow.without_locality();
         assert_eq!(
             flow, observed.flow,
             "round of seed {seed}, flow {}: kernel, pure machine",

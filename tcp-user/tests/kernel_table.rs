@@ -2,7 +2,6 @@
 //! that finds no place is counted.
 
 use finwait::kernel::{Entry, Kernel, LoadOptions, ProgramName, class};
-use tcp_common::flow::flow_fact;
 use tcp_common::record::{Counters, event_kind};
 use tcp_common::table::places_for;
 use tcp_common::{End, Flags, Ignored, Rules, Secret, Segment, State};
@@ -154,7 +153,7 @@ fn a_flood_of_syns_pushes_out_nothing_but_its_own() {
     let states = |numbers: std::ops::Range<u32>, expected: [State; 2]| {
         let as_expected = |entry: &Entry| {
             let flow = &entry.flow;
-            [flow.state(End::A), flow.state(End::B)] == expected && flow.facts & flow_fact::MIDSTREAM == 0
+            flow.states() == expected && !flow.is_midstream()
         };
         numbers.filter(|&number| find(&kernel, number).is_some_and(|entry| as_expected(&entry))).count()
     };

@@ -110,8 +110,8 @@ fn no_transition_is_lost_or_doubled() {
         let long = if entry.key.port_a < FIRST_PORT + CONTENDED { repeated } else { 0 };
         for end in [End::A, End::B] {
             *ends_in.entry(flow.state(end)).or_insert(0) += 1;
-            assert_eq!(flow.end(end).segments, 5 + long, "segments of {end:?} of {:?}", entry.key);
-            assert_eq!(flow.end(end).bytes, 10);
+            assert_eq!(flow.end(end).segments(), 5 + long, "segments of {end:?} of {:?}", entry.key);
+            assert_eq!(flow.end(end).bytes(), 10);
         }
         assert_eq!(flow.close_kind().name(), "simultaneous");
         assert!(flow.complete());

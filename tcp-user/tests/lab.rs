@@ -263,7 +263,7 @@ fn check_machine(scenario: &Scenario, packets: &[&Packet]) {
         Closer::Both => "both",
     };
     assert_eq!(
-        (flow.close_kind().name(), closer, flow.aborter().map(side), flow.incarnation),
+        (flow.close_kind().name(), closer, flow.aborter().map(side), flow.incarnation()),
         (scenario.kind, scenario.closer, scenario.aborter, scenario.incarnation),
         "{}: {:?}",
         scenario.name,

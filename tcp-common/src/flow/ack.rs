@@ -44,8 +44,7 @@ impl Flow {
 /// R22: of two answers with different numbers to copies of one SYN, keeps the one that the peer's `ack` names.
 #[inline(always)]
 pub(super) fn choose_answer(y: &mut EndState, ack: Seq) {
-    if y.has(OTHER_ANSWER) && y.state == State::SynReceived as u8 && ack == y.out_of_window[0].wrapping_add(1)
-    {
+    if y.has(OTHER_ANSWER) && y.is_in(State::SynReceived) && ack == y.out_of_window[0].wrapping_add(1) {
         y.isn = y.out_of_window[0];
         y.first_seq = ack;
         y.rcv_nxt = ack;
@@ -69,7 +68,7 @@ pub(super) fn apply_ack(x: &mut EndState, y: &mut EndState, segment: &Segment, d
     }
     let handshake = before(y.isn, ack);
     if handshake {
-        if y.state == State::SynSent as u8 && !x.has(BARE_SYN | SYN_ACK) {
+        if y.is_in(State::SynSent) && !x.has(BARE_SYN | SYN_ACK) {
             // It answers a SYN, so it has sent a SYN-ACK: where the tap missed that, the opener has to show it (R22).
             if !x.has(SYN) {
                 x.isn = segment.seq.wrapping_sub(1);

@@ -1,23 +1,14 @@
 //! What time alone ends: TIME-WAIT after 2MSL, every other state after its limit of silence.
 
 use super::facts::{end_fact::GONE, flow_fact};
-use super::{Cause, EndState, Flow, Outcome, Previous, Rules, Step, local_bit};
+use super::{Cause, EndState, Flow, Outcome, Rules, Step, local_bit};
 use crate::state::{End, State};
 
 impl Flow {
     /// Lets the clock end what is due. Cheap where nothing is.
     #[inline(always)]
     pub fn tick(&mut self, now_ns: u64, rules: &Rules) -> Outcome {
-        let from = [self.state(End::A), self.state(End::B)];
-        let mut outcome = Outcome {
-            from,
-            to: from,
-            cause: Cause::Nothing,
-            previous: Previous::None,
-            over: false,
-            established: false,
-            restarted: false,
-        };
+        let mut outcome = Outcome::unchanged(self.states());
         if self.is_over() || self.incarnation == 0 {
             return outcome;
         }
@@ -40,8 +31,7 @@ impl Flow {
     /// When TIME-WAIT of this end is over, on the caller's clock in ns; `None` in any other state.
     pub fn time_wait_deadline_ns(&self, end: End, rules: &Rules) -> Option<u64> {
         let x = self.end(end);
-        (x.state == State::TimeWait as u8)
-            .then(|| x.time_wait_at_ns.saturating_add(self.two_msl_ns(end, rules)))
+        (x.is_in(State::TimeWait)).then(|| x.time_wait_at_ns.saturating_add(self.two_msl_ns(end, rules)))
     }
 
     /// When the clock will next change something if no segment comes; `None` if it never will.
@@ -70,7 +60,7 @@ impl Flow {
             if self.is_local(holder) { rules.linux_restart_local } else { rules.linux_restart_remote } != 0;
         let fin_again = cause == Cause::FinAgain;
         let y = &mut self.ends[holder as usize & 1];
-        if y.state == State::TimeWait as u8 && (fin_again || any_ack) && !y.has(GONE) {
+        if y.is_in(State::TimeWait) && (fin_again || any_ack) && !y.has(GONE) {
             y.time_wait_at_ns = now_ns;
             y.restarts = y.restarts.saturating_add(fin_again as u8);
             outcome.restarted = fin_again;
@@ -78,7 +68,7 @@ impl Flow {
     }
 
     #[inline(always)]
-    fn two_msl_ns(&self, end: End, rules: &Rules) -> u64 {
+    pub(super) fn two_msl_ns(&self, end: End, rules: &Rules) -> u64 {
         if self.facts & local_bit(end) != 0 { rules.time_wait_local_ns } else { rules.time_wait_remote_ns }
     }
 
@@ -86,7 +76,7 @@ impl Flow {
     fn end_by_clock(&mut self, end: End, now_ns: u64, rules: &Rules) -> bool {
         let limit = self.two_msl_ns(end, rules);
         let x = &mut self.ends[end as usize & 1];
-        let due = x.state == State::TimeWait as u8 && now_ns >= x.time_wait_at_ns.saturating_add(limit);
+        let due = x.is_in(State::TimeWait) && now_ns >= x.time_wait_at_ns.saturating_add(limit);
         if due {
             x.set(GONE);
         }
@@ -116,7 +106,7 @@ impl Flow {
 
 #[inline(always)]
 fn give_up(x: &mut EndState) {
-    if x.state != State::TimeWait as u8 {
+    if !x.is_in(State::TimeWait) {
         x.set(GONE);
     }
 }

@@ -2,8 +2,8 @@
 
 use strum::{IntoStaticStr, VariantArray};
 
+use super::Flow;
 use super::facts::{end_fact::*, flow_fact};
-use super::{Flow, Previous, Rules};
 use crate::state::{End, State};
 
 /// How a connection was closed. The order of precedence is R7's.
@@ -212,8 +212,8 @@ impl Flow {
     pub fn confidence(&self) -> Confidence {
         let [a, b] = &self.ends;
         let unanswered = matches!(self.close_kind(), CloseKind::SynTimeout)
-            || a.state == State::SynSent as u8
-            || b.state == State::SynSent as u8;
+            || a.is_in(State::SynSent)
+            || b.is_in(State::SynSent);
         if self.flow_has(flow_fact::MIDSTREAM) {
             Confidence::Midstream
         } else if !unanswered && (!a.has(SEEN) || !b.has(SEEN)) {
@@ -223,25 +223,6 @@ impl Flow {
         } else {
             Confidence::Exact
         }
-    }
-
-    /// Brings a copy that was made before the segment to the end it came to when the next incarnation began.
-    pub fn end_previous(&mut self, now_ns: u64, previous: Previous, rules: &Rules) {
-        self.tick(now_ns, rules);
-        match previous {
-            Previous::None | Previous::Over => {}
-            Previous::Superseded => self.facts |= flow_fact::SUPERSEDED,
-            Previous::AbortedByA => self.abort(now_ns, End::A),
-            Previous::AbortedByB => self.abort(now_ns, End::B),
-        }
-        if matches!(previous, Previous::AbortedByA | Previous::AbortedByB) {
-            self.facts |= flow_fact::FORGOTTEN;
-        }
-        for x in &mut self.ends {
-            x.set(GONE);
-            x.state = State::Closed as u8;
-        }
-        self.facts |= flow_fact::OVER;
     }
 
     fn flow_has(&self, fact: u32) -> bool {

@@ -103,7 +103,7 @@ impl Flow {
 /// Why the receiver does not accept the segment; `None` if it does. A segment outside the window is remembered (R19).
 #[inline(always)]
 fn reject(x: &mut EndState, y: &mut EndState, segment: &Segment) -> Option<Cause> {
-    let opening = (y.state == State::SynSent as u8 && !x.has(SYN)) || y.state == State::SynReceived as u8;
+    let opening = (y.is_in(State::SynSent) && !x.has(SYN)) || y.is_in(State::SynReceived);
     if opening && !before(y.isn, segment.ack) {
         // The receiver answers with a RST and waits on: the segment is of an earlier incarnation.
         return Some(Cause::AckUnsent);

@@ -97,13 +97,18 @@ pub mod flow_fact {
     pub const FORGOTTEN: u32 = 1 << 15;
     /// The host of an end told of it before any segment was seen (R25).
     pub const ADOPTED: u32 = 1 << 16;
+
+    /// The facts about one end each: the bit of end A, the bit of end B.
+    pub(in crate::flow) const PAIRS: [(u32, u32); 4] =
+        [(OPENER_A, OPENER_B), (ABORTER_A, ABORTER_B), (PENDING_A, PENDING_B), (LOCAL_A, LOCAL_B)];
 }
 
 use end_fact::*;
 
 impl EndState {
+    /// Whether any of these bits of [`end_fact`] holds.
     #[inline(always)]
-    pub(super) const fn has(&self, fact: u32) -> bool {
+    pub const fn has(&self, fact: u32) -> bool {
         self.facts & fact != 0
     }
 
@@ -203,7 +208,7 @@ impl Flow {
 
 #[inline(always)]
 fn enter(x: &mut EndState, state: State, now_ns: u64) {
-    if state as u8 == State::TimeWait as u8 && x.state != State::TimeWait as u8 {
+    if state == State::TimeWait && !x.is_in(State::TimeWait) {
         x.time_wait_at_ns = now_ns;
     }
     x.state = state as u8;

@@ -89,7 +89,7 @@ pub(super) fn deliver_fin(x: &mut EndState) {
 #[inline(always)]
 pub(super) fn deliver_own_fin(x: &mut EndState, y: &EndState, segment: &Segment, fresh: bool) {
     if x.has(FIN)
-        && y.state != State::SynSent as u8
+        && !y.is_in(State::SynSent)
         && x.rcv_nxt == x.fin_end
         && !x.has(FIN_DELIVERED)
         && (segment.flags.has(Flags::FIN) || fresh)

@@ -18,6 +18,7 @@ mod close;
 mod data;
 mod facts;
 mod fin;
+pub mod lifecycle;
 mod open;
 mod outcome;
 mod prediction;
@@ -38,78 +39,82 @@ use crate::segment::{Kind, Segment};
 use crate::seq::Seq;
 use crate::state::{End, State};
 
-/// What is known of one end. Fixed layout: it lives in kernel memory.
+/// What is known of one end. Only this module reads and writes the fields; others ask by the methods.
+///
+/// Fixed layout: it lives in kernel memory, where zeros are an end of which nothing is known.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EndState {
     /// Payload octets of the stream that were seen or acknowledged; retransmissions count once.
-    pub bytes: u64,
+    bytes: u64,
     /// When TIME-WAIT began or was restarted last, in ns; meaningful in TIME-WAIT only.
-    pub time_wait_at_ns: u64,
+    time_wait_at_ns: u64,
     /// Initial sequence number: the SYN's.
-    pub isn: Seq,
+    isn: Seq,
     /// The first octet after the SYN and what it carried.
-    pub first_seq: Seq,
+    first_seq: Seq,
     /// In-order edge: everything before it was seen or acknowledged; RCV.NXT of the peer.
-    pub rcv_nxt: Seq,
+    rcv_nxt: Seq,
     /// Highest sequence number sent so far, plus one.
-    pub snd_max: Seq,
+    snd_max: Seq,
     /// Highest acknowledgment number this end sent.
-    pub ack: Seq,
+    ack: Seq,
     /// Window this end offered last, in octets.
-    pub window: u32,
+    window: u32,
     /// Number that acknowledges this end's FIN: `seq + len + 1` (RFC 9293 3.10.7.4).
-    pub fin_end: Seq,
+    fin_end: Seq,
     /// The acknowledgment number on the first copy of this end's FIN: what makes the closer causal.
-    pub fin_ack: Seq,
+    fin_ack: Seq,
     /// Where this end's first new data begins that was sent knowing the peer's FIN.
-    pub first_data_after_fin: Seq,
+    first_data_after_fin: Seq,
     /// Out-of-order blocks beyond `rcv_nxt`: (start, end) twice.
-    pub blocks: [Seq; 4],
+    blocks: [Seq; 4],
     /// The last segment outside every window: begin, end, and its acknowledgment number.
-    pub out_of_window: [Seq; 3],
+    out_of_window: [Seq; 3],
     /// Latest timestamp value this end sent (RFC 7323).
-    pub tsval: u32,
+    tsval: u32,
     /// Segments seen from this end.
-    pub segments: u32,
+    segments: u32,
     /// See [`end_fact`].
-    pub facts: u32,
+    facts: u32,
     /// Assumed state, a [`State`].
-    pub state: u8,
+    state: u8,
     /// Proved state, a [`State`].
-    pub proved: u8,
+    proved: u8,
     /// Window shift this end announced.
-    pub wscale: u8,
+    wscale: u8,
     /// How often TIME-WAIT of this end was restarted, saturating.
-    pub restarts: u8,
+    restarts: u8,
 }
 
-/// One flow's current incarnation. All zero is a flow of which nothing is known. Fixed layout: it lives in kernel memory.
+/// One flow's current incarnation. Only this module reads and writes the fields; others ask by the methods.
+///
+/// Fixed layout: it lives in kernel memory, where zeros are a flow of which nothing is known.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Flow {
     /// When the first segment of this incarnation was seen, ns on the caller's clock.
-    pub opened_ns: u64,
+    opened_ns: u64,
     /// When both ends were first ESTABLISHED, 0 while they never were.
-    pub established_ns: u64,
+    established_ns: u64,
     /// When the close began: first FIN or believed RST, 0 before.
-    pub closing_ns: u64,
+    closing_ns: u64,
     /// When the last segment that belongs to it was seen.
-    pub last_ns: u64,
+    last_ns: u64,
     /// The two ends, A first.
-    pub ends: [EndState; 2],
+    ends: [EndState; 2],
     /// Which life of the flow this is, from 1; 0 means that nothing is known.
-    pub incarnation: u32,
+    incarnation: u32,
     /// ISN of a SYN that may or may not start the next incarnation (R14).
-    pub pending_isn: Seq,
+    pending_isn: Seq,
     /// First octet after that SYN.
-    pub pending_first: Seq,
+    pending_first: Seq,
     /// See [`flow_fact`].
-    pub facts: u32,
+    facts: u32,
     /// Timestamp of the pending SYN.
-    pub pending_tsval: u32,
-    /// The owner's own marks on this incarnation; the machine only clears them when the next one begins.
-    pub marks: u32,
+    pending_tsval: u32,
+    /// Bits of the owner's: what it has reported of this incarnation. The machine only clears them when the next begins.
+    reported: u32,
 }
 
 const _: () = assert!(size_of::<EndState>() == 96 && size_of::<Flow>() == 248);
@@ -150,7 +155,7 @@ impl Flow {
             pending_first: 0,
             facts: 0,
             pending_tsval: 0,
-            marks: 0,
+            reported: 0,
         }
     };
 
@@ -200,7 +205,7 @@ impl Flow {
     /// ghost (R20).
     #[inline(always)]
     pub fn is_over(&self) -> bool {
-        self.ends[0].state == State::Closed as u8 && self.ends[1].state == State::Closed as u8
+        self.ends[0].is_in(State::Closed) && self.ends[1].is_in(State::Closed)
     }
 
     /// Whether no two ends have agreed on it: a handshake that is not done, or the middle of a connection of which one end
@@ -208,7 +213,7 @@ impl Flow {
     #[inline(always)]
     pub fn is_half_open(&self) -> bool {
         let [a, b] = &self.ends;
-        let opening = |x: &EndState| x.state == State::SynSent as u8 || x.state == State::SynReceived as u8;
+        let opening = |x: &EndState| x.is_in(State::SynSent) || x.is_in(State::SynReceived);
         if self.facts & flow_fact::MIDSTREAM != 0 {
             return self.facts & flow_fact::ADOPTED == 0
                 && !(a.has(end_fact::SEEN) && b.has(end_fact::SEEN))
@@ -226,6 +231,12 @@ impl Flow {
         }
     }
 
+    /// Assumed states of both ends, A first.
+    #[inline(always)]
+    pub fn states(&self) -> [State; 2] {
+        [self.state(End::A), self.state(End::B)]
+    }
+
     /// What the end's own segments prove; `Unknown` while it has sent none that prove anything.
     pub fn proved(&self, end: End) -> State {
         State::from_repr(self.ends[end as usize & 1].proved).unwrap_or(State::Unknown)
@@ -237,8 +248,89 @@ impl Flow {
     }
 
     /// What is known of one end.
+    #[inline(always)]
     pub const fn end(&self, end: End) -> &EndState {
         &self.ends[end as usize & 1]
+    }
+
+    /// Number of this incarnation of the flow, from 1; 0 if no segment was seen.
+    #[inline(always)]
+    pub const fn incarnation(&self) -> u32 {
+        self.incarnation
+    }
+
+    /// When the first segment of this incarnation was seen, ns on the caller's clock.
+    #[inline(always)]
+    pub const fn opened_ns(&self) -> u64 {
+        self.opened_ns
+    }
+
+    /// When both ends were first ESTABLISHED, ns; 0 if they never were.
+    #[inline(always)]
+    pub const fn established_ns(&self) -> u64 {
+        self.established_ns
+    }
+
+    /// When the close began, by the first FIN or an accepted RST, ns; 0 before.
+    #[inline(always)]
+    pub const fn closing_ns(&self) -> u64 {
+        self.closing_ns
+    }
+
+    /// When the last segment that belongs to this incarnation was seen, ns.
+    #[inline(always)]
+    pub const fn last_ns(&self) -> u64 {
+        self.last_ns
+    }
+
+    /// The bits of [`flow_fact`] that hold.
+    #[inline(always)]
+    pub const fn facts(&self) -> u32 {
+        self.facts
+    }
+
+    /// Whether the handshake was not seen.
+    #[inline(always)]
+    pub const fn is_midstream(&self) -> bool {
+        self.facts & flow_fact::MIDSTREAM != 0
+    }
+
+    /// Whether the flow was made of a socket ([`Flow::adopted`]) and not of a segment.
+    #[inline(always)]
+    pub const fn is_adopted(&self) -> bool {
+        self.facts & flow_fact::ADOPTED != 0
+    }
+
+    /// Whether both ends have been CLOSED at some time of this incarnation. A late FIN may have revived one since (R9).
+    #[inline(always)]
+    pub const fn was_over(&self) -> bool {
+        self.facts & flow_fact::OVER != 0
+    }
+
+    /// Whether each end is in TIME-WAIT or CLOSED.
+    #[inline(always)]
+    pub const fn is_finished(&self) -> bool {
+        let [a, b] = &self.ends;
+        (a.is_in(State::TimeWait) || a.is_in(State::Closed))
+            && (b.is_in(State::TimeWait) || b.is_in(State::Closed))
+    }
+
+    /// Whether the owner has set any of these bits of its own for this incarnation.
+    #[inline(always)]
+    pub const fn is_reported(&self, bits: u32) -> bool {
+        self.reported & bits != 0
+    }
+
+    /// Sets bits of the owner's. The machine clears all of them when the next incarnation begins.
+    #[inline(always)]
+    pub fn set_reported(&mut self, bits: u32) {
+        self.reported |= bits;
+    }
+
+    /// Clears bits of the owner's.
+    #[inline(always)]
+    pub fn clear_reported(&mut self, bits: u32) {
+        self.reported &= !bits;
     }
 
     /// Says whether an end belongs to this host: its TIME-WAIT then follows this host's rules.
@@ -252,6 +344,89 @@ impl Flow {
     #[inline(always)]
     pub const fn is_local(&self, end: End) -> bool {
         self.facts & local_bit(end) != 0
+    }
+
+    /// The flow without knowledge of which ends belong to this host.
+    pub const fn without_locality(mut self) -> Flow {
+        self.facts &= !(flow_fact::LOCAL_A | flow_fact::LOCAL_B);
+        self
+    }
+
+    /// The flow with its two ends exchanged, as an observer would have it that names them the other way round.
+    pub fn mirrored(mut self) -> Flow {
+        self.ends.swap(0, 1);
+        for (a, b) in flow_fact::PAIRS {
+            let (has_a, has_b) = (self.facts & a != 0, self.facts & b != 0);
+            self.facts = self.facts & !(a | b) | if has_a { b } else { 0 } | if has_b { a } else { 0 };
+        }
+        self
+    }
+}
+
+impl EndState {
+    /// Whether this is the assumed state.
+    #[inline(always)]
+    const fn is_in(&self, state: State) -> bool {
+        self.state == state as u8
+    }
+
+    /// The bits of [`end_fact`] that hold.
+    #[inline(always)]
+    pub const fn facts(&self) -> u32 {
+        self.facts
+    }
+
+    /// Bytes of payload in the stream that were seen or acknowledged; retransmissions count once.
+    #[inline(always)]
+    pub const fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Segments seen from this end.
+    #[inline(always)]
+    pub const fn segments(&self) -> u32 {
+        self.segments
+    }
+
+    /// Initial sequence number.
+    #[inline(always)]
+    pub const fn isn(&self) -> Seq {
+        self.isn
+    }
+
+    /// Sequence number of the first byte after the SYN and the payload that it carried.
+    #[inline(always)]
+    pub const fn first_seq(&self) -> Seq {
+        self.first_seq
+    }
+
+    /// In-order edge: every byte before it was seen or acknowledged. RCV.NXT of the peer.
+    #[inline(always)]
+    pub const fn rcv_nxt(&self) -> Seq {
+        self.rcv_nxt
+    }
+
+    /// Highest sequence number sent so far, plus one.
+    #[inline(always)]
+    pub const fn snd_max(&self) -> Seq {
+        self.snd_max
+    }
+
+    /// The acknowledgment number that covers this end's FIN; meaningful if it has sent one.
+    #[inline(always)]
+    pub const fn fin_end(&self) -> Seq {
+        self.fin_end
+    }
+
+    /// When TIME-WAIT began or was restarted last, ns; `None` if this end was never in TIME-WAIT.
+    pub fn time_wait_ns(&self) -> Option<u64> {
+        (self.time_wait_at_ns != 0).then_some(self.time_wait_at_ns)
+    }
+
+    /// How often TIME-WAIT of this end was restarted, saturating.
+    #[inline(always)]
+    pub const fn restarts(&self) -> u8 {
+        self.restarts
     }
 }
 

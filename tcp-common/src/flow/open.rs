@@ -32,7 +32,7 @@ impl Flow {
             }
             return Cause::SynAgain;
         }
-        if x.state == State::SynSent as u8 && !y.has(SYN) {
+        if x.is_in(State::SynSent) && !y.has(SYN) {
             self.begin(now_ns, sender, segment, Previous::Superseded, outcome);
             return Cause::Syn;
         }
@@ -42,8 +42,8 @@ impl Flow {
             x.set(BARE_SYN);
             return Cause::Syn;
         }
-        let peer_waits = y.state == State::TimeWait as u8;
-        let holder_alone = x.state == State::TimeWait as u8 && y.state == State::Closed as u8;
+        let peer_waits = y.is_in(State::TimeWait);
+        let holder_alone = x.is_in(State::TimeWait) && y.is_in(State::Closed);
         if holder_alone || (peer_waits && may_reuse(x, segment)) {
             self.begin(now_ns, sender, segment, Previous::Over, outcome);
             return Cause::Reuse;

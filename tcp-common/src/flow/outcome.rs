@@ -2,7 +2,7 @@
 
 use strum::{FromRepr, IntoStaticStr, VariantArray};
 
-use crate::state::State;
+use crate::state::{End, State};
 
 /// What happened to the flow, and the reason where nothing did.
 #[repr(u8)]
@@ -88,6 +88,18 @@ pub enum Previous {
     AbortedByB = 4,
 }
 
+impl Previous {
+    /// The end whose RST ended the incarnation before.
+    #[inline(always)]
+    pub const fn aborter(self) -> Option<End> {
+        match self {
+            Previous::AbortedByA => Some(End::A),
+            Previous::AbortedByB => Some(End::B),
+            Previous::None | Previous::Over | Previous::Superseded => None,
+        }
+    }
+}
+
 /// The answer to one segment or one look at the clock.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Outcome {
@@ -109,6 +121,20 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// Nothing happened: both ends stay in these states.
+    #[inline(always)]
+    pub const fn unchanged(states: [State; 2]) -> Outcome {
+        Outcome {
+            from: states,
+            to: states,
+            cause: Cause::Nothing,
+            previous: Previous::None,
+            over: false,
+            established: false,
+            restarted: false,
+        }
+    }
+
     /// Whether any state changed or an incarnation began or ended.
     #[inline(always)]
     pub fn is_transition(&self) -> bool {

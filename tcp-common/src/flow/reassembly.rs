@@ -6,6 +6,31 @@ use super::{Cause, EndState};
 use crate::segment::Segment;
 use crate::seq::{Seq, at_or_before, before, later};
 
+impl EndState {
+    /// How many of the bytes before `ack` this end must have sent and nobody has seen, as far as its in-order edge and
+    /// its two blocks say. 0 while its stream is unknown. A FIN that was not seen counts as one byte (R11).
+    pub fn unseen_before(&self, ack: Seq) -> u32 {
+        if !self.has(SEQ) || !self.has(SEEN) || !before(self.rcv_nxt, ack) {
+            return 0;
+        }
+        let between = |start: Seq, end: Seq| {
+            let (start, end) = (later(start, self.rcv_nxt), if before(end, ack) { end } else { ack });
+            if before(start, end) { end.wrapping_sub(start) } else { 0 }
+        };
+        let mut seen = 0;
+        for (fact, start, end) in [
+            (BLOCK_0, self.blocks[0], self.blocks[1]),
+            (BLOCK_1, self.blocks[2], self.blocks[3]),
+            (FIN, self.fin_end.wrapping_sub(1), self.fin_end),
+        ] {
+            if self.has(fact) {
+                seen += between(start, end);
+            }
+        }
+        ack.wrapping_sub(self.rcv_nxt).saturating_sub(seen)
+    }
+}
+
 /// Begins the stream of `x` at `seq` if its sequence numbers are unknown.
 #[inline(always)]
 pub(super) fn begin_stream(x: &mut EndState, seq: Seq) {

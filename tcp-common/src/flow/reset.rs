@@ -20,7 +20,7 @@ impl Flow {
         }
         let complete = self.complete();
         let (x, y) = sides(&mut self.ends, sender);
-        let answers_syn = y.state == State::SynSent as u8;
+        let answers_syn = y.is_in(State::SynSent);
         if answers_syn {
             let fits = segment.flags.has(Flags::ACK) && y.syn_acknowledged_by(segment.ack);
             if !fits {
@@ -29,7 +29,7 @@ impl Flow {
         } else if !is_exact(x, y, segment) {
             let offset = segment.seq.wrapping_sub(x.rcv_nxt);
             return if offset < y.window { Cause::RstInexact } else { Cause::RstOutOfWindow };
-        } else if y.state == State::TimeWait as u8 && rules.rfc1337 != 0 {
+        } else if y.is_in(State::TimeWait) && rules.rfc1337 != 0 {
             return Cause::RstRfc1337;
         }
         if self.facts & pending_bit(sender) != 0 {
@@ -80,7 +80,7 @@ fn is_exact(x: &EndState, y: &EndState, segment: &Segment) -> bool {
     if !x.has(SEQ) || segment.seq == x.rcv_nxt {
         return true;
     }
-    if y.state == State::TimeWait as u8 {
+    if y.is_in(State::TimeWait) {
         return false;
     }
     // What was not seen is not held by its receiver either, a FIN that was seen is (Linux: the highest SACK edge).

@@ -107,7 +107,7 @@ impl SlotCache {
             if flow.is_over() {
                 self.gauges.replace(stay, StateEntry::default());
             } else if !known || (stay.place(), stay.state()) != (place as usize, state as usize) {
-                let since_ns = if known { now_ns } else { flow.opened_ns };
+                let since_ns = if known { now_ns } else { flow.opened_ns() };
                 self.gauges.replace(stay, StateEntry::new(since_ns, place, state));
             }
         }
@@ -131,7 +131,7 @@ impl SlotCache {
             let since_ns = if stay.is_of(flow) {
                 (stay.state() == from as usize).then(|| stay.since_ns())
             } else {
-                (from == to || from == State::SynSent).then_some(flow.opened_ns)
+                (from == to || from == State::SynSent).then_some(flow.opened_ns())
             };
             let begun_ns = if from == to { since_ns.unwrap_or(at_ns) } else { at_ns };
             let new = StateEntry::new(begun_ns, Locality::of(flow.is_local(end)), to);
@@ -188,7 +188,7 @@ impl StateEntry {
 
     /// Whether it belongs to this life of the flow, and not to who was in its place before.
     fn is_of(self, flow: &Flow) -> bool {
-        self.0 != 0 && self.0 | 0x1f >= flow.opened_ns
+        self.0 != 0 && self.0 | 0x1f >= flow.opened_ns()
     }
 
     fn since_ns(self) -> u64 {
@@ -238,7 +238,7 @@ const OTHER_VERSION: u32 = 1 << 31;
 
 #[cfg(test)]
 mod tests {
-    use tcp_common::{Cause, FlowKey};
+    use tcp_common::{Cause, Flags, FlowKey, Rules, Segment};
 
     use super::*;
 
@@ -248,14 +248,34 @@ mod tests {
         Tag(version << 16 | Tag::LIVE)
     }
 
-    fn flow(a: State, b: State) -> Flow {
+    /// The flow in these states that segments make of it from `opened_ns` on. End A is local.
+    fn flow_from(opened_ns: u64, a: State, b: State) -> Flow {
+        const SYN_ACK: u8 = Flags::SYN | Flags::ACK;
+        const FIN_ACK: u8 = Flags::FIN | Flags::ACK;
         let mut flow = Flow::EMPTY;
-        flow.opened_ns = 1_000;
-        flow.incarnation = 1;
-        flow.ends[0].state = a as u8;
-        flow.ends[1].state = b as u8;
         flow.set_local(End::A, true);
+        for (sender, flags, seq, ack) in [
+            (End::A, Flags::SYN, 100, 0),
+            (End::B, SYN_ACK, 900, 101),
+            (End::A, Flags::SYN, 100, 0),
+            (End::A, Flags::ACK, 101, 901),
+            (End::A, FIN_ACK, 101, 901),
+            (End::B, FIN_ACK, 901, 102),
+            (End::A, Flags::ACK, 102, 902),
+        ] {
+            let segment = Segment { flags: Flags(flags), seq, ack, window: 1000, ..Segment::default() };
+            flow.on_segment(opened_ns, sender, &segment, &Rules::RFC);
+            if flow.states() == [a, b] {
+                return flow;
+            }
+        }
+        flow.tick(u64::MAX, &Rules::RFC);
+        assert_eq!(flow.states(), [a, b]);
         flow
+    }
+
+    fn flow(a: State, b: State) -> Flow {
+        flow_from(1_000, a, b)
     }
 
     fn moved(
@@ -380,13 +400,12 @@ mod tests {
         let mut cache = SlotCache::new(4);
         let half_open = Tag(1 << 16 | Tag::HALF_OPEN);
         cache.record(1, 0, half_open, &flow(State::SynSent, State::Listen), 2_000, u64::MAX);
-        let mut next = flow(State::Established, State::SynReceived);
-        next.opened_ns = 9_000_000;
+        let next = flow_from(9_000_000, State::Established, State::SynReceived);
         let from = [State::SynSent, State::Listen];
         let to = [State::Established, State::SynReceived];
         let stays = moved(&mut cache, 1, &next, (from, to), 9_000_640, u64::MAX);
         assert_eq!(stays, [Some(640), None]);
-        next.opened_ns = 20_000_000;
+        let next = flow_from(20_000_000, State::Established, State::SynReceived);
         cache.record(1, 0, half_open, &next, 30_000_000, u64::MAX);
         let states = (to, [State::Established; 2]);
         let stays = moved(&mut cache, 1, &next, states, 30_000_000, u64::MAX);

@@ -158,10 +158,10 @@ impl Totals {
             self.resets[reason][Locality::of(flow.is_local(aborter)) as usize] += 1;
         }
         if let Some(closing_ns) = flow.closing_seen_ns() {
-            let ended_ns = flow.last_ns;
+            let ended_ns = flow.last_ns();
             self.close.observe(seconds(ended_ns.saturating_sub(closing_ns)));
             if flow.was_established() {
-                self.connection.observe(seconds(ended_ns.saturating_sub(flow.opened_ns)));
+                self.connection.observe(seconds(ended_ns.saturating_sub(flow.opened_ns())));
             }
         }
     }

@@ -94,7 +94,7 @@ fn find(kernel: &Kernel, client: SocketAddr, server: SocketAddr) -> Option<Obser
             Closer::One(end) => name(end),
             Closer::Both => "both",
         },
-        incarnation: flow.incarnation,
+        incarnation: flow.incarnation(),
     })
 }
 

@@ -1,9 +1,8 @@
 //! What applies segments and the clock to flows: the pure machine here, or the kernel programs with their own table.
 
-use tcp_common::flow::flow_fact::{LOCAL_A, LOCAL_B, OVER};
 use tcp_common::record::event_kind;
 use tcp_common::wire::{Link, Packet};
-use tcp_common::{Cause, End, Flow, FlowKey, Ignored, Outcome, Previous, Rules, State};
+use tcp_common::{Cause, Flow, FlowKey, Ignored, Outcome, Previous, Rules, State};
 
 use super::link::Bare;
 use crate::kernel::{Events, Kernel, KernelError, LoadOptions, Owned, ProgramName};
@@ -119,12 +118,12 @@ impl InKernel {
             }
         });
         let before = std::mem::replace(flow, self.read(&packet.key).ok_or(Ignored::TableFull)?);
-        if cause == Cause::Nothing && states(&before) != states(flow) {
+        if cause == Cause::Nothing && before.states() != flow.states() {
             // A SYN that nobody has answered yet makes no event.
             cause = Cause::Syn;
         }
         let begun = before.is_empty() || previous != Previous::None;
-        let from = if begun { [State::Closed; 2] } else { states(&before) };
+        let from = if begun { [State::Closed; 2] } else { before.states() };
         Ok(outcome(&before, flow, from, cause, previous))
     }
 
@@ -140,7 +139,7 @@ impl InKernel {
         let rules = self.rules;
         if let Some(mut slot) = self.own(key) {
             let outcome = slot.tick(now_ns, &rules);
-            *flow = nobodys(*slot);
+            *flow = slot.without_locality();
             return outcome;
         }
         // It made room for another one in the kernel's table.
@@ -149,7 +148,7 @@ impl InKernel {
 
     fn read(&self, key: &FlowKey) -> Option<Flow> {
         let table = self.kernel.table();
-        table.read(table.find(key)?).map(|entry| nobodys(entry.flow))
+        table.read(table.find(key)?).map(|entry| entry.flow.without_locality())
     }
 
     fn own(&self, key: &FlowKey) -> Option<Owned<'_>> {
@@ -158,28 +157,18 @@ impl InKernel {
     }
 }
 
-/// The flow without what the hook says of its ends.
-fn nobodys(mut flow: Flow) -> Flow {
-    flow.facts &= !(LOCAL_A | LOCAL_B);
-    flow
-}
-
 /// What the machine in the kernel must have answered.
 fn outcome(before: &Flow, after: &Flow, from: [State; 2], cause: Cause, previous: Previous) -> Outcome {
-    let goes_on = before.incarnation == after.incarnation;
+    let goes_on = before.incarnation() == after.incarnation();
     Outcome {
         from,
-        to: states(after),
+        to: after.states(),
         cause,
         previous,
-        over: after.facts & OVER != 0 && !(goes_on && before.facts & OVER != 0),
+        over: after.was_over() && !(goes_on && before.was_over()),
         established: after.was_established() && !(goes_on && before.was_established()),
         restarted: false,
     }
-}
-
-fn states(flow: &Flow) -> [State; 2] {
-    [flow.state(End::A), flow.state(End::B)]
 }
 
 /// The packet as an Ethernet frame, as far as the programs read it.

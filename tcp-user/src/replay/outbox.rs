@@ -180,7 +180,7 @@ impl Subject<'_> {
 impl Ended {
     /// By opening; those of one moment by their keys, so that every replay lists them alike.
     fn place(&self) -> (u64, FlowKey, u32) {
-        (self.flow.opened_ns, self.key, self.flow.incarnation)
+        (self.flow.opened_ns(), self.key, self.flow.incarnation())
     }
 }
 

@@ -6,9 +6,8 @@ use hashbrown::HashMap;
 use hashbrown::hash_map::Entry;
 use jiff::Timestamp;
 use tcp_common::TableKey as _;
-use tcp_common::flow::flow_fact;
 use tcp_common::wire::{Captured, Packet};
-use tcp_common::{End, Flow, FlowKey, Ignored, Kind, Outcome, Previous, Rules, State};
+use tcp_common::{End, Flow, FlowKey, Ignored, Kind, Outcome, Previous, Rules};
 
 use super::checksum::{self, Checksum};
 use super::deadlines::{Deadlines, Place};
@@ -71,8 +70,6 @@ pub struct Replay {
 struct Followed {
     flow: Flow,
     place: Place,
-    /// When its last segment came, whether it belonged or not, or when the clock changed it.
-    touched_ns: u64,
     interface: Option<Arc<str>>,
     /// Where each end's segments are seen.
     points: [Point; 2],
@@ -160,7 +157,7 @@ impl Replay {
     pub fn finish(&mut self) {
         self.deadlines = Deadlines::default();
         let mut remaining: Vec<_> =
-            self.flows.iter().map(|(key, followed)| (followed.flow.opened_ns, *key)).collect();
+            self.flows.iter().map(|(key, followed)| (followed.flow.opened_ns(), *key)).collect();
         remaining.sort_unstable();
         self.remaining = remaining.into_iter().map(|(_, key)| key).collect::<Vec<_>>().into_iter();
         self.finished = true;
@@ -212,7 +209,7 @@ impl Replay {
         let (now_ns, rules) = (*now_ns, outbox.rules);
         let Some(followed) = flows.get_mut(key) else { return };
         followed.place.popped();
-        let mut due_ns = followed.due_ns(&rules);
+        let mut due_ns = followed.flow.due_ns(&rules);
         if due_ns.is_some_and(|due_ns| due_ns <= now_ns) {
             if followed.flow.is_over() {
                 outbox.ended(&followed.subject(key), now_ns);
@@ -221,9 +218,8 @@ impl Replay {
                 return;
             }
             let outcome = machine.tick(now_ns, key, &mut followed.flow, &rules);
-            followed.touched_ns = now_ns;
             tell(outbox, &followed.subject(key), now_ns, &outcome);
-            due_ns = followed.due_after_tick(now_ns, &rules);
+            due_ns = followed.flow.due_after_tick_ns(now_ns, &rules);
         }
         deadlines.at_most(&mut followed.place, key, due_ns);
     }
@@ -263,7 +259,6 @@ impl Replay {
         }
         let before = followed.flow;
         let outcome = machine.segment(now_ns, &bare, &packet, &mut followed.flow, &rules)?;
-        followed.touched_ns = now_ns;
         if outcome.previous != Previous::None {
             let trace = followed.trace.as_mut().map(std::mem::take);
             let ended = Followed { flow: before, trace, interface: followed.interface.clone(), ..*followed };
@@ -279,7 +274,7 @@ impl Replay {
             trace.take(&Seen { at_ns, sender, segment, before, after, cause, orig, checksum_wrong });
         }
         tell(outbox, &followed.subject(key), now_ns, &outcome);
-        let due_ns = followed.due_ns(&rules);
+        let due_ns = followed.flow.due_ns(&rules);
         deadlines.at_most(&mut followed.place, key, due_ns);
         Ok(())
     }
@@ -318,7 +313,6 @@ impl Followed {
         Followed {
             flow: Flow::EMPTY,
             place: Place::new(ticket),
-            touched_ns: 0,
             interface: interface.cloned(),
             points: [Point::default(); 2],
             trace: traced.then(Box::default),
@@ -328,25 +322,6 @@ impl Followed {
     fn subject<'a>(&'a self, key: &'a FlowKey) -> Subject<'a> {
         let trace = self.trace.as_deref();
         Subject { key, flow: &self.flow, interface: self.interface.as_ref(), trace }
-    }
-
-    /// When the clock will change it; R20: a flow that is over stays until it has been quiet for a while, so that late
-    /// segments make no ghost.
-    fn due_ns(&self, rules: &Rules) -> Option<u64> {
-        if self.flow.is_over() {
-            return Some(self.touched_ns.saturating_add(QUARANTINE_NS));
-        }
-        self.flow.next_deadline_ns(rules)
-    }
-
-    /// The same, when the clock has just acted. Silence that left an end in TIME-WAIT must not come up again.
-    fn due_after_tick(&self, now_ns: u64, rules: &Rules) -> Option<u64> {
-        let later = |due_ns: &u64| *due_ns > now_ns;
-        let time_wait = || {
-            let ends = [End::A, End::B].into_iter();
-            ends.filter_map(|end| self.flow.time_wait_deadline_ns(end, rules)).filter(later).min()
-        };
-        self.due_ns(rules).filter(later).or_else(time_wait)
     }
 
     /// A direction belongs to the point that saw it first, until that point falls silent. Returns whether the segment
@@ -371,29 +346,18 @@ fn tell(outbox: &mut Outbox, subject: &Subject<'_>, now_ns: u64, outcome: &Outco
 
 /// Tells the end of the incarnation that a segment replaced; its close only if that was not told before.
 fn end_previous(outbox: &mut Outbox, key: &FlowKey, mut ended: Followed, now_ns: u64, outcome: &Outcome) {
-    let told = ended.flow.facts & flow_fact::OVER != 0;
-    let from = [ended.flow.state(End::A), ended.flow.state(End::B)];
-    ended.flow.end_previous(now_ns, outcome.previous, &outbox.rules);
-    let aborter = match outcome.previous {
-        Previous::AbortedByA => Some(End::A),
-        Previous::AbortedByB => Some(End::B),
-        Previous::None | Previous::Over | Previous::Superseded => None,
-    };
-    if let (Some(trace), Some(aborter)) = (&mut ended.trace, aborter) {
+    let end = ended.flow.end_previous(now_ns, outcome.previous, &outbox.rules);
+    let end = Outcome { cause: outcome.cause, ..end };
+    if let (Some(trace), Some(aborter)) = (&mut ended.trace, outcome.previous.aborter()) {
         trace.aborted(aborter);
     }
     let subject = ended.subject(key);
-    outbox.transitions(&subject, now_ns, from, [State::Closed; 2], outcome.cause);
-    if !told {
-        outbox.close(&subject, now_ns);
-    }
+    tell(outbox, &subject, now_ns, &end);
     outbox.ended(&subject, now_ns);
 }
 
 const SECOND_NS: u64 = 1_000_000_000;
 /// No stamp is taken for later, so that every deadline lies in a future that exists: the year 2262.
 const END_OF_TIME_NS: u64 = i64::MAX as u64;
-/// How long a flow that is over stays.
-const QUARANTINE_NS: u64 = 60 * SECOND_NS;
 /// As in the kernel programs.
 const POINT_SILENCE_NS: u64 = SECOND_NS;

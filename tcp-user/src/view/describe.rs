@@ -53,7 +53,7 @@ impl Describer<'_> {
         Connection {
             family: if key.family == 4 { Family::Ipv4 } else { Family::Ipv6 },
             interface,
-            incarnation: flow.incarnation,
+            incarnation: flow.incarnation(),
             client: self.endpoint(key, flow, client),
             server: self.endpoint(key, flow, client.peer()),
             opener: match flow.opener() {
@@ -67,8 +67,8 @@ impl Describer<'_> {
                 FlowConfidence::Midstream => Confidence::Midstream,
                 FlowConfidence::OneWay => Confidence::OneWay,
             },
-            opened_at: (!midstream).then(|| self.clock.wall(flow.opened_ns)),
-            last_seen_at: self.clock.wall(flow.last_ns),
+            opened_at: (!midstream).then(|| self.clock.wall(flow.opened_ns())),
+            last_seen_at: self.clock.wall(flow.last_ns()),
             handshake_ms: handshake_ns(flow).map(ms),
             close: self.close_info(flow, client),
             time_wait: self.time_wait(flow, client),
@@ -79,11 +79,11 @@ impl Describer<'_> {
     /// The close record of an incarnation that was over at `ended_ns`.
     pub fn close(&self, key: &FlowKey, flow: &Flow, interface: Option<String>, ended_ns: u64) -> Close {
         let started = |ns: u64| (ns != 0).then_some(ns);
-        let time_wait_ns = flow.ends.iter().map(|x| x.time_wait_at_ns).filter(|&ns| ns != 0).min();
+        let time_wait_ns = [End::A, End::B].iter().filter_map(|&end| flow.end(end).time_wait_ns()).min();
         let closed_ns = time_wait_ns.unwrap_or(ended_ns);
         let closing_ns = flow.closing_seen_ns();
         // Of a flow whose close was not seen from its beginning nobody knows how long it was open.
-        let open = (flow.closing_ns == 0 || closing_ns.is_some()).then_some(flow.established_ns);
+        let open = (flow.closing_ns() == 0 || closing_ns.is_some()).then_some(flow.established_ns());
         let established_until = closing_ns.unwrap_or(ended_ns);
         Close {
             connection: self.connection(key, flow, interface),
@@ -119,7 +119,7 @@ impl Describer<'_> {
                 at: self.clock.wall(at_ns),
                 client: peer(client),
                 server: peer(client.peer()),
-                incarnation: flow.incarnation,
+                incarnation: flow.incarnation(),
                 side: side(end, client),
                 from: from[end as usize],
                 to: to[end as usize],
@@ -136,14 +136,14 @@ impl Describer<'_> {
             state: flow.state(end),
             confirmed: flow.confirmed(end),
             local: flow.is_local(end),
-            segments: u64::from(x.segments),
-            bytes: x.bytes,
+            segments: u64::from(x.segments()),
+            bytes: x.bytes(),
         }
     }
 
     fn close_info(&self, flow: &Flow, client: End) -> Option<CloseInfo> {
         let kind = flow.close_kind_seen();
-        if kind == Some(CloseKind::Open) && flow.closing_ns == 0 {
+        if kind == Some(CloseKind::Open) && flow.closing_ns() == 0 {
             return None;
         }
         let fins = match (flow.sent_fin(client), flow.sent_fin(client.peer())) {
@@ -177,7 +177,7 @@ impl Describer<'_> {
         Some(TimeWait {
             holder,
             expires_in_ms: until_ns.saturating_sub(self.now_ns) / 1_000_000,
-            restarts: flow.ends.iter().map(|x| u32::from(x.restarts)).sum(),
+            restarts: [End::A, End::B].iter().map(|&end| u32::from(flow.end(end).restarts())).sum(),
         })
     }
 }
@@ -189,7 +189,7 @@ fn side(end: End, client: End) -> Side {
 /// From the first segment to both ends ESTABLISHED; `None` where either was not seen.
 pub fn handshake_ns(flow: &Flow) -> Option<u64> {
     let seen = flow.was_established() && !matches!(flow.opener(), FlowOpener::Unknown);
-    seen.then(|| flow.established_ns.saturating_sub(flow.opened_ns))
+    seen.then(|| flow.established_ns().saturating_sub(flow.opened_ns()))
 }
 
 fn ms(ns: u64) -> f64 {

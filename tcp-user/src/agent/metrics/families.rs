@@ -121,9 +121,7 @@ pub(super) const TABLE: &[Family] = &[
         name: "segments_without_effect",
         help: "Segments of tracked connections that changed nothing, by cause.",
         labels: &["cause"],
-        data: Data::Counter(|snapshot| {
-            by_cause(snapshot, &Cause::without_effect().collect::<Vec<_>>())
-        }),
+        data: Data::Counter(|snapshot| by_cause(snapshot, &Cause::without_effect().collect::<Vec<_>>())),
     },
     Family {
         name: "retransmitted_segments",

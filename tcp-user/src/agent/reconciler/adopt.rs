@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use jiff::Timestamp;
-use tcp_common::flow::{SocketReport, flow_fact};
+use tcp_common::flow::SocketReport;
 use tcp_common::record::mark;
 use tcp_common::{End, Endpoint, Flow, FlowKey, State};
 
@@ -91,9 +91,9 @@ impl Adopter {
         }
         slot.set_local(local.peer(), host.is_here(ends.1.ip()));
         // It was opened, and a TIME-WAIT closed, before anybody counted.
-        slot.marks = mark::OPEN_COUNTED;
+        slot.set_reported(mark::OPEN_COUNTED);
         if socket.state == State::TimeWait {
-            slot.marks |= mark::CLOSE_REPORTED;
+            slot.set_reported(mark::CLOSE_REPORTED);
         }
         drop(slot);
         self.shared.unseen_changes.store(true, Ordering::Relaxed);
@@ -113,14 +113,14 @@ impl Adopter {
         let Some(silent_ms) = diag.inspect(own, remote)?.and_then(|socket| socket.silent_ms) else {
             return Ok(false);
         };
-        let adopted_ns = entry.flow.opened_ns;
+        let adopted_ns = entry.flow.opened_ns();
         let adopted_ms = u128::from(monotonic_ns().saturating_sub(adopted_ns) / 1_000_000);
         if u128::from(silent_ms) + JUST_BEFORE_MS >= adopted_ms {
             return Ok(false);
         }
         // What the socket has sent by now, the programs have seen by now.
         let still_unseen =
-            |slot: &Owned<'_>| slot.key() == entry.key && slot.opened_ns == adopted_ns && is_unseen(slot);
+            |slot: &Owned<'_>| slot.key() == entry.key && slot.opened_ns() == adopted_ns && is_unseen(slot);
         let slot = self.shared.table.own(entry.index).filter(still_unseen);
         Ok(slot.map(Owned::retire).is_some())
     }
@@ -137,7 +137,7 @@ impl Adopter {
 }
 
 fn is_unseen(flow: &Flow) -> bool {
-    flow.facts & flow_fact::ADOPTED != 0 && flow.ends.iter().all(|x| x.segments == 0)
+    flow.is_adopted() && [End::A, End::B].iter().all(|&end| flow.end(end).segments() == 0)
 }
 
 fn is_connection(state: State) -> bool {

@@ -18,8 +18,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 pub(super) use adopt::Adopter;
-use tcp_common::flow::end_fact;
-use tcp_common::{Cause, End, Flow, FlowKey, Outcome, Previous, Rules, State};
+use tcp_common::{Cause, End, Flow, FlowKey, Outcome, State};
 
 use super::change::{Change, hook_of};
 use super::lock::lock;
@@ -116,7 +115,7 @@ impl SocketReconciler {
                 continue;
             }
             let gone = [self.is_gone(&entry, End::A, diag)?, self.is_gone(&entry, End::B, diag)?];
-            lookups += [End::A, End::B].iter().filter(|&&end| needs_socket(&entry.flow, end)).count();
+            lookups += [End::A, End::B].iter().filter(|&&end| entry.flow.needs_socket(end)).count();
             if gone.contains(&true) {
                 let absent = Absent::new(&entry, gone);
                 let before = before.filter(|before| before.is_same(&absent));
@@ -133,13 +132,13 @@ impl SocketReconciler {
     }
 
     fn is_silent(&self, entry: &Entry, now_ns: u64) -> bool {
-        let silence_ns = now_ns.saturating_sub(entry.flow.last_ns);
+        let silence_ns = now_ns.saturating_sub(entry.flow.last_ns());
         !entry.flow.is_over() && u128::from(silence_ns) >= self.interval.as_nanos() / 2
     }
 
     fn is_gone(&self, entry: &Entry, end: End, diag: &mut Diag) -> Result<bool, SocketsError> {
         let (local, remote) = ends(&entry.key, end);
-        Ok(needs_socket(&entry.flow, end) && diag.find(local, remote)?.is_none())
+        Ok(entry.flow.needs_socket(end) && diag.find(local, remote)?.is_none())
     }
 
     /// Leaves those whose end belongs to this namespace, and that no socket can be: neither by the list of all nor under
@@ -180,7 +179,7 @@ impl SocketReconciler {
             return;
         }
         let now_ns = monotonic_ns();
-        let outcome = forget(&mut slot, absent.gone, now_ns);
+        let outcome = slot.close_without_socket(now_ns, absent.gone);
         let (flow, hook) = (*slot, hook_of(slot.hooks()));
         drop(slot);
         self.shared.unseen_changes.store(true, Ordering::Relaxed);
@@ -203,7 +202,7 @@ impl Absent {
     }
 
     fn of(index: u32, flow: &Flow, gone: [bool; 2]) -> Absent {
-        let Flow { incarnation, last_ns, .. } = *flow;
+        let (incarnation, last_ns) = (flow.incarnation(), flow.last_ns());
         Absent { index, key: FlowKey::default(), incarnation, last_ns, gone, since: Instant::now() }
     }
 
@@ -223,40 +222,6 @@ fn ends(key: &FlowKey, local: End) -> SocketPair {
     let end = |end: End| SocketAddr::new(address(key, end), key.endpoint(end).port);
     (end(local), end(local.peer()))
 }
-
-/// Whether the kernel must have a socket for this end. It has none for a SYN that it answered with a cookie, and
-/// SYN-RECEIVED ends soon anyway.
-fn needs_socket(flow: &Flow, end: End) -> bool {
-    let exempt = [State::Closed, State::Listen, State::Unknown, State::SynReceived];
-    flow.is_local(end) && !exempt.contains(&flow.state(end))
-}
-
-/// Ends what has no socket; the whole flow if then no end of this host is left to hear of the rest.
-fn forget(flow: &mut Flow, gone: [bool; 2], now_ns: u64) -> Outcome {
-    let alive = |end: End| needs_socket(flow, end) && !gone[end as usize];
-    if !alive(End::A) && !alive(End::B) {
-        return flow.tick(now_ns, &AT_ONCE);
-    }
-    let states = |flow: &Flow| [End::A, End::B].map(|end| flow.state(end));
-    let from = states(flow);
-    for (x, _) in flow.ends.iter_mut().zip(gone).filter(|(_, gone)| *gone) {
-        x.facts |= end_fact::GONE;
-        x.state = State::Closed as u8;
-    }
-    Outcome {
-        from,
-        to: states(flow),
-        cause: Cause::Silence,
-        previous: Previous::None,
-        over: false,
-        established: false,
-        restarted: false,
-    }
-}
-
-/// Every timer is due.
-const AT_ONCE: Rules =
-    Rules { time_wait_local_ns: 0, time_wait_remote_ns: 0, silence_ns: [1; State::COUNT], ..Rules::RFC };
 
 /// A socket that spoke so shortly before this began may be that of a flow that was seen: the programs were attached before,
 /// and the kernel's ages are in ticks. In doubt nothing is ended.

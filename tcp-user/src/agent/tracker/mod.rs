@@ -138,31 +138,17 @@ impl Tracker {
 
     /// Counts and reports the end of a flow whose next life an event's segment began.
     fn end_previous(&self, totals: &mut Totals, event: &Event, mut flow: Flow, previous: Previous) {
-        let was_over = flow.is_over();
-        let from = [flow.state(End::A), flow.state(End::B)];
-        flow.end_previous(event.at_ns, previous, &self.shared.rules);
+        let Outcome { from, to, .. } = flow.end_previous(event.at_ns, previous, &self.shared.rules);
         if open_uncounted(&flow) {
             totals.count_open(&event.key, &flow);
         }
-        if !was_over {
-            // The next life begins from CLOSED.
-            for end in [End::A, End::B] {
-                let local = flow.is_local(end);
-                totals.count_transition(local, from[end as usize], State::Closed);
-            }
+        // The next incarnation begins from CLOSED.
+        for end in [End::A, End::B] {
+            totals.count_transition(flow.is_local(end), from[end as usize], to[end as usize]);
         }
-        if flow.marks & mark::CLOSE_REPORTED == 0 {
-            if !was_over {
-                self.shared.publish_transitions(&Change {
-                    key: &event.key,
-                    flow: &flow,
-                    hook: event.hook,
-                    at_ns: event.at_ns,
-                    from,
-                    to: [State::Closed; 2],
-                    cause: Cause::Syn,
-                });
-            }
+        if !flow.is_reported(mark::CLOSE_REPORTED) {
+            let (key, hook, at_ns, cause) = (&event.key, event.hook, event.at_ns, Cause::Syn);
+            self.shared.publish_transitions(&Change { key, flow: &flow, hook, at_ns, from, to, cause });
             self.report(totals, &event.key, &flow, event.hook, event.at_ns);
         }
     }
@@ -187,7 +173,7 @@ impl Tracker {
         };
         let before = *owned;
         // As where one CPU overtakes the other, which the rules are made for.
-        let overtaken = before.last_ns > event.at_ns;
+        let overtaken = before.last_ns() > event.at_ns;
         let outcome = owned.on_segment(event.at_ns, end(event.sender), &event.segment, &shared.rules);
         let flow = *owned;
         drop(owned);

@@ -96,7 +96,7 @@ impl Tracker {
         }
         // If somebody else has it, the note that is there brings the next look.
         let Some(owned) = table.own(index) else { return };
-        if owned.key() == entry.key && owned.incarnation == entry.flow.incarnation {
+        if owned.key() == entry.key && owned.incarnation() == entry.flow.incarnation() {
             self.act(totals, index, owned, now_ns, due_ns);
         }
     }
@@ -108,10 +108,10 @@ impl Tracker {
         let outcome = owned.tick(now_ns, rules);
         let (count_open, report) = (open_uncounted(&owned), close_unreported(&owned));
         if count_open {
-            owned.marks |= mark::OPEN_COUNTED;
+            owned.set_reported(mark::OPEN_COUNTED);
         }
         if report {
-            owned.marks |= mark::CLOSE_REPORTED;
+            owned.set_reported(mark::CLOSE_REPORTED);
         } else if owned.is_over() && now_ns >= self::due_ns(&owned, rules) {
             owned.retire();
             self.cache.free(index, family);
@@ -139,26 +139,16 @@ impl Tracker {
 }
 
 pub(super) fn open_uncounted(flow: &Flow) -> bool {
-    flow.was_established() && flow.marks & mark::OPEN_COUNTED == 0
+    flow.was_established() && !flow.is_reported(mark::OPEN_COUNTED)
 }
 
 fn close_unreported(flow: &Flow) -> bool {
-    flow.is_over() && flow.marks & mark::CLOSE_REPORTED == 0
+    flow.is_over() && !flow.is_reported(mark::CLOSE_REPORTED)
 }
 
-/// When the agent has something to do with a flow, no segment coming: the clock ends a state, its close is to be
-/// reported (now), or it has been over and quiet long enough to be forgotten (R20).
+/// When the agent has to act on a flow if no segment arrives, ns: now if it has a close to report.
 pub(super) fn due_ns(flow: &Flow, rules: &Rules) -> u64 {
-    if !flow.is_over() {
-        return flow.next_deadline_ns(rules).unwrap_or(u64::MAX);
-    }
-    if close_unreported(flow) {
-        return 0;
-    }
-    let time_wait_ns = flow.ends.iter().map(|x| x.time_wait_at_ns).max().unwrap_or(0);
-    let two_msl_ns = rules.time_wait_local_ns.max(rules.time_wait_remote_ns);
-    let over_ns = if time_wait_ns == 0 { flow.last_ns } else { time_wait_ns.saturating_add(two_msl_ns) };
-    over_ns.max(flow.last_ns).saturating_add(QUARANTINE_NS)
+    if close_unreported(flow) { 0 } else { flow.due_ns(rules).unwrap_or(u64::MAX) }
 }
 
 /// The clock comes by every place once in that time: how late it may be.
@@ -171,5 +161,3 @@ const HASTE_NS: u64 = 1_000_000_000;
 const FEW: usize = 64;
 /// How long either walk may go on before events have their turn: no event waits a millisecond for both.
 const TURN: Duration = Duration::from_micros(250);
-/// How long a flow that is over stays, so that late segments make no ghost.
-const QUARANTINE_NS: u64 = 10_000_000_000;

@@ -7,7 +7,7 @@ pub(super) use trace::{Seen, Trace};
 
 use serde::Serialize;
 use std::net::IpAddr;
-use tcp_common::{Flow, FlowKey};
+use tcp_common::{End, Flow, FlowKey};
 
 use crate::view::describe::{address, client_end};
 use endpoint::Endpoint;
@@ -55,20 +55,20 @@ impl Conn {
         let (orig, resp) = (client_end(key, flow), client_end(key, flow).peer());
         let history = trace.history(orig);
         Conn {
-            ts: seconds(flow.opened_ns),
+            ts: seconds(flow.opened_ns()),
             orig_h: address(key, orig),
             orig_p: key.endpoint(orig).port,
             resp_h: address(key, resp),
             resp_p: key.endpoint(resp).port,
             proto: "tcp",
-            duration: seconds(trace.last_ns.saturating_sub(flow.opened_ns)),
-            orig_bytes: flow.end(orig).bytes,
-            resp_bytes: flow.end(resp).bytes,
+            duration: seconds(trace.last_ns.saturating_sub(flow.opened_ns())),
+            orig_bytes: flow.end(orig).bytes(),
+            resp_bytes: flow.end(resp).bytes(),
             conn_state: conn_state(trace.endpoint(orig), trace.endpoint(resp), flow, &history),
             missed_bytes: trace.missed_bytes,
             history,
-            orig_pkts: u64::from(flow.end(orig).segments),
-            resp_pkts: u64::from(flow.end(resp).segments),
+            orig_pkts: u64::from(flow.end(orig).segments()),
+            resp_pkts: u64::from(flow.end(resp).segments()),
         }
     }
 }
@@ -76,7 +76,7 @@ impl Conn {
 /// Zeek's summary (`conn_state` in `scripts/base/protocols/conn/main.zeek`).
 fn conn_state(orig: Endpoint, resp: Endpoint, flow: &Flow, history: &str) -> &'static str {
     use Endpoint::{Closed, Established, Inactive, Reset, SynAckSent, SynSent};
-    let nothing_sent = flow.ends.iter().all(|x| x.bytes == 0);
+    let nothing_sent = [End::A, End::B].iter().all(|&end| flow.end(end).bytes() == 0);
     match (orig, resp) {
         (SynSent | SynAckSent, Reset) => "REJ",
         (Reset, Reset) if nothing_sent => "REJ",

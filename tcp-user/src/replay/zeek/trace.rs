@@ -1,7 +1,7 @@
 //! What must be remembered of the segments of an incarnation for Zeek's summary of it.
 
 use tcp_common::flow::end_fact;
-use tcp_common::seq::{Seq, at_or_before, before as is_before, later};
+use tcp_common::seq::{Seq, at_or_before, later};
 use tcp_common::{Cause, End, Flags, Flow, Segment};
 
 use super::endpoint::{self, Endpoint};
@@ -60,7 +60,7 @@ impl Trace {
         if !self.ends.iter().all(|side| side.closed) {
             self.last_ns = seen.at_ns;
         }
-        if segment.flags.has(Flags::RST) && seen.after.incarnation != seen.before.incarnation {
+        if segment.flags.has(Flags::RST) && seen.after.incarnation() != seen.before.incarnation() {
             // It ended the incarnation before.
             return;
         }
@@ -118,12 +118,12 @@ impl Trace {
         if seen.segment.flags.has(Flags::SYN) && !seen.segment.flags.has(Flags::ACK) {
             return;
         }
-        if seen.after.end(seen.orig).facts & end_fact::BARE_SYN != 0 {
+        if seen.after.end(seen.orig).has(end_fact::BARE_SYN) {
             self.first = Some(seen.orig);
             self.letter(seen.orig, 'S');
             let (own, _) = sides(&mut self.ends, seen.orig);
             own.told |= SYN;
-            own.numbers[0] = Some(seen.after.end(seen.orig).isn);
+            own.numbers[0] = Some(seen.after.end(seen.orig).isn());
             own.endpoint = Endpoint::SynSent;
         }
     }
@@ -177,8 +177,8 @@ impl Trace {
     fn note_gap(&mut self, seen: &Seen<'_>) {
         let Seen { sender, segment, before, after, cause, .. } = *seen;
         let belongs = cause.has_effect() && cause != Cause::FinVoided && cause != Cause::Resync;
-        if before.incarnation == after.incarnation && belongs && segment.flags.has(Flags::ACK) {
-            let missed = missed(before, sender.peer(), segment.ack);
+        if before.incarnation() == after.incarnation() && belongs && segment.flags.has(Flags::ACK) {
+            let missed = before.end(sender.peer()).unseen_before(segment.ack);
             if missed != 0 {
                 self.missed_bytes += u64::from(missed);
                 self.counted(sender.peer(), 'G', GAP);
@@ -236,29 +236,6 @@ impl Trace {
             });
         }
     }
-}
-
-/// How many of the octets before `ack` were never seen of `end`. A FIN that was not seen either counts as one (R11).
-fn missed(before: &Flow, end: End, ack: Seq) -> u32 {
-    let x = before.end(end);
-    let known = end_fact::SEQ | end_fact::SEEN;
-    if x.facts & known != known || !is_before(x.rcv_nxt, ack) {
-        return 0;
-    }
-    let within = |start: Seq, stop: Seq| {
-        let (start, stop) = (later(start, x.rcv_nxt), if is_before(stop, ack) { stop } else { ack });
-        if is_before(start, stop) { stop.wrapping_sub(start) } else { 0 }
-    };
-    let mut seen = 0;
-    for (bit, index) in [(end_fact::BLOCK_0, 0), (end_fact::BLOCK_1, 2)] {
-        if x.facts & bit != 0 {
-            seen += within(x.blocks[index], x.blocks[index + 1]);
-        }
-    }
-    if x.facts & end_fact::FIN != 0 {
-        seen += within(x.fin_end.wrapping_sub(1), x.fin_end);
-    }
-    ack.wrapping_sub(x.rcv_nxt).saturating_sub(seen)
 }
 
 fn sides(ends: &mut [Side; 2], sender: End) -> (&mut Side, &mut Side) {
