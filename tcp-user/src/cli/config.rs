@@ -1,13 +1,15 @@
 //! The configuration file.
 
-use super::machine::{self, MachineArgs, Timeout};
-use super::run::{MAX_FLOWS, RunArgs};
-use serde::{Deserialize, Deserializer, de};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{fs, io};
+
+use serde::{Deserialize, Deserializer, de};
+
+use super::machine::{self, MachineArgs, Timeout};
+use super::run::{MAX_FLOWS, RunArgs};
 
 /// What is wrong with the configuration file.
 #[derive(Debug, thiserror::Error)]

@@ -1,11 +1,13 @@
 //! Completions and man pages, from the one definition.
 
-use super::Cli;
-use clap::CommandFactory as _;
-pub(super) use clap_complete::Shell;
 use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
+
+use clap::CommandFactory as _;
+
+use super::Cli;
+pub(super) use clap_complete::Shell;
 
 /// Writes into a folder all that a package ships: a man page a command, and completions for the shells of Debian.
 pub fn generate(folder: &Path) -> io::Result<()> {

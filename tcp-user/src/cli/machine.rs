@@ -1,12 +1,14 @@
 //! The rules of the state machine as options.
 
-use super::{word_parser, words};
-use crate::view::{State, StateSet};
-use clap::Args;
 use std::collections::BTreeMap;
 use std::str::FromStr;
 use std::time::Duration;
+
+use clap::Args;
 use tcp_common::Rules;
+
+use super::{word_parser, words};
+use crate::view::{State, StateSet};
 
 /// The rules that can be chosen; `None` leaves them to the environment, the file and the defaults.
 #[derive(Args, Clone, Debug, Default, PartialEq, Eq)]

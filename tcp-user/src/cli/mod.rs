@@ -17,12 +17,14 @@ pub use options::RunOptions;
 pub use query::{FilterArgs, Report, SocketArgs};
 pub use run::{Ingress, RunArgs};
 
-use crate::output::Format;
-use crate::view::words;
-use clap::builder::{PossibleValuesParser, TypedValueParser as _};
-use clap::{ArgAction, Args, Parser, Subcommand};
 use std::path::PathBuf;
 use std::time::Duration;
+
+use clap::builder::{PossibleValuesParser, TypedValueParser as _};
+use clap::{ArgAction, Args, Parser, Subcommand};
+
+use crate::output::Format;
+use crate::view::words;
 
 /// Watch the TCP connections of this host, the state of BOTH ends of each, above all while they close.
 ///

@@ -1,13 +1,15 @@
 //! What holds in the end: flag over environment over file over default.
 
-use super::config::{self, ConfigError};
-use super::run::{Ingress, RunArgs};
-use super::{MachineArgs, Timeout};
-use crate::api::DEFAULT_SOCKET;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
+
 use tcp_common::Rules;
+
+use super::config::{self, ConfigError};
+use super::query::DEFAULT_SOCKET;
+use super::run::{Ingress, RunArgs};
+use super::{MachineArgs, Timeout};
 
 /// How the agent is to run.
 #[derive(Clone, Debug, PartialEq)]

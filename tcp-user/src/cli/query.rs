@@ -1,11 +1,13 @@
 //! What the commands that ask have in common.
 
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+
 use super::words;
 use crate::api::DEFAULT_SOCKET;
 use crate::filter::{Filter, FilterError};
-use clap::Args;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 /// Which agent.
 #[derive(Args, Clone, Debug, PartialEq, Eq)]

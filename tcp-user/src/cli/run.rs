@@ -1,11 +1,13 @@
 //! The options of the agent.
 
-use super::{MachineArgs, word_parser, words};
-use clap::Args;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
+
+use clap::Args;
+
+use super::{MachineArgs, word_parser, words};
 
 /// What was typed or set in the environment; `None` and empty where neither.
 #[derive(Args, Clone, Debug, Default, PartialEq, Eq)]

@@ -1,8 +1,10 @@
-use super::*;
-use clap::CommandFactory as _;
 use std::path::Path;
 use std::time::Duration;
+
+use clap::CommandFactory as _;
 use tcp_common::{Rules, State};
+
+use super::*;
 
 /// Reads a command line. The tests set no environment: what clap does with it is clap's.
 #[track_caller]

@@ -1,11 +1,13 @@
 //! `ADDRESS[/LENGTH][:PORT]`, each part optional or `*`.
 
-use crate::view::Endpoint;
 use std::net::{IpAddr, Ipv6Addr};
+
 use winnow::ascii::dec_uint;
 use winnow::combinator::{alt, delimited, eof, opt, preceded, terminated};
 use winnow::prelude::*;
 use winnow::token::take_till;
+
+use crate::view::Endpoint;
 
 /// What an end's address and port must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -26,10 +26,12 @@ mod token;
 
 pub use error::FilterError;
 
-use crate::view::Connection;
-use jiff::Timestamp;
 use std::fmt;
 use std::str::FromStr;
+
+use jiff::Timestamp;
+
+use crate::view::Connection;
 use test::Test;
 
 /// Which connections are wanted.

@@ -1,12 +1,14 @@
 //! Tokens to a tree.
 
+use std::ops::Range;
+
+use jiff::SignedDuration;
+
 use super::address::{self, Host};
 use super::test::{Ends, Party, Role, Test};
 use super::token::{Kind, Operator, Token};
 use super::{Expression, FilterError};
 use crate::view::{CloseKind, Confidence, Family, StateSet, UNSEEN};
-use jiff::SignedDuration;
-use std::ops::Range;
 
 /// Reads all tokens; `text` is where they come from.
 pub(super) fn parse(text: &str, tokens: &[Token<'_>]) -> Result<Expression, FilterError> {

@@ -1,9 +1,10 @@
 //! One test of a filter and what it matches.
 
+use jiff::{SignedDuration, Timestamp};
+
 use super::address::Host;
 use super::token::Operator;
 use crate::view::{CloseKind, Confidence, Connection, Endpoint, Family, Opener, Side, StateSet, Who, words};
-use jiff::{SignedDuration, Timestamp};
 
 /// A fact about a connection.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,6 +1,7 @@
+use proptest::prelude::*;
+
 use super::*;
 use crate::view::{Side, State, Who, samples};
-use proptest::prelude::*;
 
 fn now() -> Timestamp {
     samples::at(47, 0.0)

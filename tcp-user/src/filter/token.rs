@@ -1,11 +1,13 @@
 //! The text of a filter as words and signs.
 
-use super::FilterError;
 use std::ops::Range;
+
 use winnow::combinator::{alt, delimited};
 use winnow::prelude::*;
 use winnow::stream::{LocatingSlice, Location};
 use winnow::token::{take_till, take_while};
+
+use super::FilterError;
 
 /// A piece of a filter and where it is.
 #[derive(Clone, Debug, PartialEq, Eq)]

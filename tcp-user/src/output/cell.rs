@@ -1,10 +1,12 @@
 //! Facts as text for people. No cell holds a space, so that `awk` can count columns; an empty one is `-`.
 
-use super::palette::{self, Palette};
-use crate::view::{CloseInfo, CloseKind, Endpoint, Process, State, TimeWait, UNSEEN};
-use anstyle::Style;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
+
+use anstyle::Style;
+
+use super::palette::{self, Palette};
+use crate::view::{CloseInfo, CloseKind, Endpoint, Process, State, TimeWait, UNSEEN};
 
 /// A text and how it looks where there are colours.
 pub(super) struct Cell {

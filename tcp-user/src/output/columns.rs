@@ -1,8 +1,9 @@
 //! The columns of the two tables.
 
+use jiff::Timestamp;
+
 use super::cell::{self, Cell, duration, escape_word, none};
 use crate::view::Connection;
-use jiff::Timestamp;
 
 /// One column of a table.
 pub(super) struct Column {

@@ -1,11 +1,13 @@
 //! Records as comma-separated values: the machine's words, an empty field where nothing is known.
 
+use std::io::{self, Write};
+
+use jiff::Timestamp;
+
 use super::cell::escape;
 use crate::view::{
     Close, CloseInfo, CloseKind, Connection, Durations, Endpoint, Event, Side, TimeWait, Transition,
 };
-use jiff::Timestamp;
-use std::io::{self, Write};
 
 /// Writes lines with as much quoting as they need.
 #[derive(Default)]

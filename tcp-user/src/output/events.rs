@@ -1,11 +1,12 @@
 //! Streams of transitions and closes.
 
+use std::fmt::Write as _;
+use std::io::{self, Write};
+
 use super::cell::{self, duration, escape_word};
 use super::palette::Palette;
 use super::{Format, JsonDocument, csv, json_line};
 use crate::view::{Close, Event, State, Transition, schema};
-use std::fmt::Write as _;
-use std::io::{self, Write};
 
 /// Writes events in one of the formats, one line each, as they come.
 pub struct EventWriter<W> {

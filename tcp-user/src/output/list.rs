@@ -1,12 +1,14 @@
 //! Lists of connections.
 
+use std::borrow::Borrow;
+use std::io::{self, Write};
+
+use jiff::Timestamp;
+
 use super::palette::Palette;
 use super::table::Table;
 use super::{Format, JsonDocument, csv, json_line};
 use crate::view::{Connection, schema};
-use jiff::Timestamp;
-use std::borrow::Borrow;
-use std::io::{self, Write};
 
 /// Writes a list of connections in one of the formats.
 pub struct ListWriter<W> {

@@ -18,9 +18,11 @@ pub use palette::Palette;
 #[cfg(feature = "lab")]
 pub(crate) use palette::state_style;
 
-use crate::view::words;
-use serde::Serialize;
 use std::io::{self, Write};
+
+use serde::Serialize;
+
+use crate::view::words;
 
 words! {
     /// How records are written.

@@ -1,8 +1,10 @@
 //! Which colours, if any.
 
-use crate::view::State;
-use anstyle::{AnsiColor, Style};
 use std::io::{self, Write};
+
+use anstyle::{AnsiColor, Style};
+
+use crate::view::State;
 
 /// Whether text is coloured.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -1,6 +1,7 @@
+use serde_json::Value;
+
 use super::*;
 use crate::view::{Connection, Event, Side, samples};
-use serde_json::Value;
 
 fn list(format: Format, palette: Palette, connections: &[Connection]) -> String {
     let mut out = Vec::new();

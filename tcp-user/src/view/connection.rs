@@ -1,11 +1,13 @@
 //! A connection as it stands.
 
-use super::serial::{by_name, micros};
-use super::{Confidence, Family, Fins, Opener, Side, Who, schema};
+use std::net::{IpAddr, SocketAddr};
+
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use std::net::{IpAddr, SocketAddr};
 use tcp_common::{CloseKind, State};
+
+use super::serial::{by_name, micros};
+use super::{Confidence, Family, Fins, Opener, Side, Who, schema};
 
 /// One connection, that is one incarnation of a flow, and the states of both its ends: [`schema::CONNECTION`].
 // `remote = "Self"` makes the derive produce inherent functions for the bare fields; the trait puts the schema before

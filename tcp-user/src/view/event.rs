@@ -1,12 +1,14 @@
 //! What happens to connections.
 
-use super::serial::{by_name, micros};
-use super::{Connection, Side};
-use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 use tcp_common::State;
+
+use super::serial::{by_name, micros};
+use super::{Connection, Side};
 
 /// One record of `watch` and `replay --events`, told apart by its schema.
 // The names are those of `view::schema`; a test holds them together, because an attribute takes no constant.

@@ -1,7 +1,8 @@
 //! Connections for the tests of this crate.
 
-use super::*;
 use jiff::Timestamp;
+
+use super::*;
 
 /// `minutes` and `seconds` after ten o'clock on the day of the samples.
 pub(crate) fn at(minutes: i64, seconds: f64) -> Timestamp {

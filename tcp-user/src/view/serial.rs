@@ -1,7 +1,8 @@
 //! How values of other crates are written in the records.
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::borrow::Cow;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use tcp_common::{CloseKind, State};
 
 /// A value of `tcp-common` that has a name in machine output.

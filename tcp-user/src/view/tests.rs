@@ -1,5 +1,6 @@
-use super::*;
 use serde_json::{Value, json};
+
+use super::*;
 
 #[test]
 fn connection_is_the_documented_json() {
