@@ -6,8 +6,8 @@
 use std::io::Cursor;
 use std::path::Path;
 
-use finwait::cli::parse_config;
 use finwait::filter::Filter;
+use finwait::options::ConfigFile;
 use finwait::replay::{Input, Options, run_input};
 use tcp_common::flow::{Closer, SocketReport};
 use tcp_common::wire::{self, Link};
@@ -138,7 +138,7 @@ fn filter(bytes: &[u8]) {
 /// The configuration file.
 fn config(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
-    if let Err(error) = parse_config(Path::new("finwait.toml"), text) {
+    if let Err(error) = ConfigFile::parse(Path::new("finwait.toml"), text) {
         assert!(!error.to_string().is_empty());
     }
 }

@@ -58,7 +58,7 @@ async fn hear(answer: Vec<u8>) {
 /// What is understood of a line is understood again when it is written, and is written in every form.
 fn line(bytes: &[u8]) {
     if let Some(connection) = again::<Connection>(bytes) {
-        for &format in Format::ALL {
+        for format in Format::ALL {
             let mut list = ListWriter::new(io::sink(), format, Palette::COLOURED, Timestamp::UNIX_EPOCH)
                 .expect("a sink takes everything");
             list.push(&connection).expect("a sink takes everything");
@@ -67,7 +67,7 @@ fn line(bytes: &[u8]) {
     }
     let observed = again::<Observed<Connection, Event>>(bytes).map(|observed| observed.event);
     if let Some(event) = observed.or_else(|| again::<Event>(bytes)) {
-        for &format in Format::ALL {
+        for format in Format::ALL {
             let mut events = EventWriter::new(io::sink(), format, Palette::COLOURED).expect("a sink");
             events.push(&event).expect("a sink takes everything");
             assert_eq!(events.finish().expect("a sink takes everything"), 1);

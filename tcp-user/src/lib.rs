@@ -18,6 +18,7 @@ pub mod kernel;
 #[cfg(feature = "lab")]
 pub mod lab;
 mod netlink;
+pub mod options;
 pub mod output;
 pub mod replay;
 pub mod sockets;

@@ -3,30 +3,37 @@
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
-use clap::Parser as _;
-use finwait::cli::Cli;
+use finwait::cli::{self, ParseError};
 use finwait::commands::{execute, exit_code};
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::{Layer as _, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    cli::complete();
+    let cli = match cli::parse(std::env::args_os()) {
+        Ok(cli) => cli,
+        Err(ParseError::Usage(error)) => error.exit(),
+        Err(ParseError::Config(error)) => return fail(&error.into()),
+    };
     let level = match cli.verbose {
         0 => LevelFilter::INFO,
         1 => LevelFilter::DEBUG,
         _ => LevelFilter::TRACE,
     };
     log_to_stderr(level);
-    match execute(cli.command) {
+    match execute(cli) {
         Ok(code) => code,
         // `finwait ls | head` has read enough.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("finwait: {error:#}");
-            exit_code(&error)
-        }
+        Err(error) => fail(&error),
     }
+}
+
+/// Prints an error with its causes.
+fn fail(error: &anyhow::Error) -> ExitCode {
+    eprintln!("finwait: {error:#}");
+    exit_code(error)
 }
 
 /// Coloured for people only; without the time where a journal writes its own. Of the libraries, which have much to say at

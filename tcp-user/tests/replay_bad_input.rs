@@ -228,12 +228,12 @@ fn what_was_read_is_printed_before_the_fault_is_told() {
     let cut = Scratch::new("cut.pcap", &file[..file.len() - 1]);
     let from_stdin = finwait(Path::new("-"), &file[..file.len() - 1]);
     for ran in [finwait(&cut.0, b""), from_stdin] {
-        assert_eq!((ran.lines, ran.code), (2, Some(1)), "{ran:?}");
+        assert_eq!((ran.lines, ran.code), (2, Some(5)), "{ran:?}");
         assert!(ran.message.contains("ends in the middle of a record that begins at byte 176"), "{ran:?}");
     }
     let garbage = Scratch::new("garbage.pcap", &[&file[..], &[0xff; 64]].concat());
     let ran = finwait(&garbage.0, b"");
-    assert_eq!((ran.lines, ran.code), (3, Some(1)), "{ran:?}");
+    assert_eq!((ran.lines, ran.code), (3, Some(5)), "{ran:?}");
     assert!(ran.message.contains("is damaged at byte 252"), "{ran:?}");
 }
 
@@ -249,21 +249,21 @@ fn what_is_no_capture_is_one_paragraph_with_the_next_step() {
     for (name, bytes, message) in cases {
         let file = Scratch::new(&name.replace(' ', "-"), bytes);
         for ran in [finwait(&file.0, b""), finwait(Path::new("-"), bytes)] {
-            assert_eq!((ran.lines, ran.code), (0, Some(1)), "{name}: {ran:?}");
+            assert_eq!((ran.lines, ran.code), (0, Some(5)), "{name}: {ran:?}");
             assert!(ran.message.contains(message), "{name}: {ran:?}");
             assert_eq!(ran.message.lines().count(), 1, "{name}: {ran:?}");
         }
     }
     let ran = finwait(&std::env::temp_dir(), b"");
-    assert!(ran.code == Some(1) && ran.message.contains("is a directory"), "{ran:?}");
+    assert!(ran.code == Some(5) && ran.message.contains("is a directory"), "{ran:?}");
     let ran = finwait(Path::new("/no/such/capture.pcap"), b"");
-    assert!(ran.code == Some(1) && ran.message.contains("does not exist"), "{ran:?}");
+    assert!(ran.code == Some(5) && ran.message.contains("does not exist"), "{ran:?}");
 }
 
 #[test]
 fn a_fifo_that_ends_is_a_capture_that_ends() {
     let file = pcap(Order::Little, Unit::Micro, 1, &syns(3));
-    for (kept, lines, code) in [(file.len(), 3, 0), (file.len() - 5, 2, 1), (24, 0, 1), (0, 0, 1)] {
+    for (kept, lines, code) in [(file.len(), 3, 0), (file.len() - 5, 2, 5), (24, 0, 1), (0, 0, 5)] {
         let fifo = Scratch::path(&format!("fifo-{kept}"));
         let made = Command::new("mkfifo").arg(&fifo.0).status().expect("mkfifo");
         assert!(made.success());

@@ -6,8 +6,9 @@ use anyhow::{Context as _, Result};
 use comfy_table::{ContentArrangement, Table, presets};
 
 use super::interfaces::{Attachments, Interface};
-use super::{Options, load_programs, netdev};
+use super::{load_programs, netdev};
 use crate::kernel::{AttachError, Ingress, Mode, describe_program, has_tcx};
+use crate::options::Options;
 
 /// Loads the programs, since only the kernel can say that it takes them, lets go of them, and prints what would sit where.
 /// Fails as the agent would.

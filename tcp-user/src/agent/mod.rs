@@ -22,8 +22,7 @@ pub mod totals;
 pub mod tracker;
 mod worker;
 
-use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::net::TcpListener;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -31,13 +30,13 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use jiff::Timestamp;
 use sd_notify::NotifyState;
-use tcp_common::Rules;
 use tokio::runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::broadcast;
 
 use crate::api::InterfaceStatus;
-use crate::kernel::{self, Diagnostics, Events, Ingress, Kernel, KernelError, LoadOptions};
+use crate::kernel::{self, Diagnostics, Events, Kernel, KernelError, LoadOptions};
+use crate::options::Options;
 use interfaces::{Attachments, Interface, InterfaceNames, Netlink};
 use lock::lock;
 use privileges::Account;
@@ -47,29 +46,6 @@ use server::App;
 use shared::Shared;
 use tracker::Tracker;
 use worker::Worker;
-
-/// How the agent is to run.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Interfaces to watch; none = every one that is up.
-    pub interfaces: Vec<String>,
-    /// How to watch ingress.
-    pub ingress: Ingress,
-    /// Where Prometheus scrapes.
-    pub listen: SocketAddr,
-    /// The query socket.
-    pub socket: PathBuf,
-    /// IPv4 connections that always find a place.
-    pub max_flows: u32,
-    /// Whom to become when everything is attached.
-    pub user: Option<String>,
-    /// How often to look at the kernel's sockets; `None`: never.
-    pub audit_interval: Option<Duration>,
-    /// Rules of the state machine.
-    pub rules: Rules,
-    /// Only say what would happen.
-    pub dry_run: bool,
-}
 
 /// Runs until SIGTERM or SIGINT. Detaches what is its own when it returns, whatever the reason.
 ///
@@ -129,7 +105,7 @@ fn prepare(options: &Options, mut attachments: Attachments, present: &[Interface
     let shared = Arc::new(Shared {
         table: Arc::clone(kernel.table()),
         kernel: Mutex::new(kernel),
-        rules: options.rules,
+        rules: options.rules(),
         totals: Mutex::default(),
         gauges: Mutex::default(),
         unseen_changes: AtomicBool::default(),
@@ -154,7 +130,7 @@ fn nothing_is_up<T>() -> Result<T> {
 /// Loads the programs; where that is refused, says which capability is missing.
 fn load_programs(options: &Options) -> Result<Kernel, KernelError> {
     let load = LoadOptions {
-        rules: options.rules,
+        rules: options.rules(),
         max_flows: options.max_flows,
         max_flows_v6: options.max_flows / 2,
         diagnostics: tracing::enabled!(tracing::Level::DEBUG),

@@ -1,28 +1,62 @@
-//! Completions and man pages, from the one definition.
+//! Completions and man pages, from the one definition of the commands.
 
 use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
 
-use clap::CommandFactory as _;
+use clap::{CommandFactory as _, ValueEnum};
+use clap_complete::CompleteEnv;
+use clap_complete::engine::CompletionCandidate;
+use clap_complete::env::Shells;
 
 use super::Cli;
-pub(super) use clap_complete::Shell;
+use crate::filter;
 
-/// Writes into a folder all that a package ships: a man page a command, and completions for the shells of Debian.
+/// Shells that finwait has completions for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Shell {
+    /// GNU Bash.
+    Bash,
+    /// Elvish.
+    Elvish,
+    /// fish.
+    Fish,
+    /// PowerShell.
+    Powershell,
+    /// Z shell.
+    Zsh,
+}
+
+/// Variable by which a completion script asks finwait for candidates.
+const COMPLETE: &str = "COMPLETE";
+
+/// Answers a completion script and exits; returns at once if none asks.
+///
+/// The scripts ask finwait itself, because only it can list interfaces and words of the filter.
+pub fn complete() {
+    CompleteEnv::with_factory(Cli::command).var(COMPLETE).complete();
+}
+
+/// Writes all that a package ships into a folder: man pages, and completions for the shells of Debian.
 pub fn generate(folder: &Path) -> io::Result<()> {
     fs::create_dir_all(folder)?;
     clap_mangen::generate_to(Cli::command(), folder)?;
-    for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
-        clap_complete::generate_to(shell, &mut Cli::command(), "finwait", folder)?;
+    for (shell, name) in
+        [(Shell::Bash, "finwait.bash"), (Shell::Zsh, "_finwait"), (Shell::Fish, "finwait.fish")]
+    {
+        completions(shell, &mut fs::File::create(folder.join(name))?)?;
     }
     Ok(())
 }
 
-/// Writes the completions for a shell.
+/// Writes the completion script for a shell.
 pub fn completions(shell: Shell, out: &mut impl Write) -> io::Result<()> {
+    let value = shell.to_possible_value();
+    let shells = Shells::builtins();
+    let completer = value.as_ref().and_then(|value| shells.completer(value.get_name()));
+    let completer = completer.ok_or(io::ErrorKind::Unsupported)?;
     let mut text = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "finwait", &mut text);
+    completer.write_registration(COMPLETE, "finwait", "finwait", "finwait", &mut text)?;
     out.write_all(&text)
 }
 
@@ -41,4 +75,9 @@ pub fn man(command: Option<&str>, out: &mut impl Write) -> io::Result<()> {
         }
     };
     page.render(out)
+}
+
+/// Words that a filter can have.
+pub(super) fn filter_words() -> Vec<CompletionCandidate> {
+    filter::words().map(CompletionCandidate::new).collect()
 }

@@ -1,42 +1,41 @@
-//! What can be typed: the one definition of the commands, from which help, completions and man pages come.
+//! The command line: the one definition of commands, from which help, completions and man pages come.
 //!
-//! The one module that names clap. It decides nothing and prints nothing but what clap prints; [`RunOptions`] joins what
-//! was typed with the environment and the configuration file.
+//! This module decides nothing and prints nothing but what clap prints. [`parse`] joins the command line with the
+//! environment and the configuration file.
 
-mod config;
 mod generate;
-mod machine;
-mod options;
+mod glossary;
+mod help;
 mod query;
-mod run;
 
-pub use config::{ConfigError, parse_config};
-pub use generate::{completions, generate, man};
-pub use machine::{MachineArgs, Timeout, TwRestart};
-pub use options::RunOptions;
-pub use query::{FilterArgs, Report, SocketArgs};
-pub use run::{Ingress, RunArgs};
-
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::{PossibleValuesParser, TypedValueParser as _};
-use clap::{ArgAction, Args, Parser, Subcommand};
+use clap::parser::ValueSource;
+use clap::{ArgAction, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
+pub use generate::{complete, completions, generate, man};
+pub use glossary::{UnknownTerm, glossary};
+pub use query::{FilterArgs, ReplayFormat, ReportFormat, SocketArgs};
+
+use crate::options::{ConfigError, ConfigFile, Options, RuleOptions};
 use crate::output::Format;
-use crate::view::words;
 
-/// Watch the TCP connections of this host, the state of BOTH ends of each, above all while they close.
+/// Watch the TCP connections of this host: the state of both ends of each, and how it closes.
 ///
-/// One agent per host (`finwait run`) follows every connection from the network side; the other commands ask it. `demo`
-/// and `replay` need no agent.
+/// One agent per host (`finwait run`) follows every connection from the network side. The other commands query it.
+/// `demo` and `replay` need no agent.
 #[derive(Parser, Debug)]
-#[command(name = "finwait", version, max_term_width = 110, propagate_version = true, after_help = EXIT_STATUS)]
+#[command(name = "finwait", version, max_term_width = 110, propagate_version = true, after_help = help::EXIT_STATUS)]
 pub struct Cli {
-    /// Say more; twice for even more.
+    /// Log more; repeat for even more
     #[arg(short, long, global = true, action = ArgAction::Count)]
     pub verbose: u8,
-    /// What to do.
+    /// The agent to query.
+    #[command(flatten)]
+    pub socket: SocketArgs,
+    /// The command.
     #[command(subcommand)]
     pub command: Command,
 }
@@ -44,260 +43,243 @@ pub struct Cli {
 /// The commands.
 #[derive(Subcommand, Debug)]
 pub enum Command {
-    /// Run the agent: attach, track, serve metrics and the query socket.
+    /// Run the agent: attach, track, serve metrics and queries
     ///
-    /// Stays in the foreground. Needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON. Never changes a packet's fate, never
+    /// Stays in the foreground. Needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON. Never drops or modifies packets and never
     /// replaces another program.
     ///
-    /// Every option but --config and --dry-run can be set in the file, under the option's name, and all but --dry-run in
-    /// the environment, as FINWAIT_ and the name (lists with commas). A flag wins over the environment, the environment
-    /// over the file; limits of silence are joined state by state.
-    #[command(after_long_help = run::EXAMPLES)]
-    Run(RunArgs),
+    /// Every option except --config and --dry-run can be set in the file, under the option's name. Every option except
+    /// --dry-run can be set in the environment, as FINWAIT_ and the name. A flag wins over the environment, the
+    /// environment over the file. Timeouts are merged state by state.
+    #[command(after_long_help = help::RUN)]
+    Run(Options),
 
-    /// List connections: the states of both ends, timers, who closes.
-    #[command(after_help = query::LS_EXAMPLES, after_long_help = query::LS_LONG)]
+    /// List connections: states of both ends, timers, who closed
+    #[command(after_help = help::LS, after_long_help = help::LS_LONG)]
     Ls(LsArgs),
 
-    /// Print transitions and closes as they happen.
-    #[command(after_help = query::WATCH_EXAMPLES, after_long_help = query::WATCH_LONG)]
+    /// Print transitions and closes as they happen
+    #[command(after_help = help::WATCH, after_long_help = help::WATCH_LONG)]
     Watch(WatchArgs),
 
-    /// Print totals: states, opens, closes by kind and closer, resets by reason, losses.
+    /// Print totals: states, opens, closes by kind and closer, resets by reason, losses
     Stats(ReportArgs),
 
-    /// Say how the agent is: attached where and how, table fill, losses, versions.
+    /// Show agent status: attached interfaces, table usage, lost events, version
     Status(ReportArgs),
 
-    /// Compare the agent's states with the kernel's own sockets; exit 1 on a difference.
+    /// Compare the agent's states with the kernel's sockets; exit 1 on a difference
     ///
-    /// Reads every TCP socket of this network namespace twice, a moment apart, and reports only what differs in the same
-    /// way both times. What both know to be CLOSED, or not there, agrees.
-    #[command(after_long_help = query::AUDIT_LONG)]
+    /// Reads every TCP socket of this network namespace twice and reports only differences present in both samples. A
+    /// connection that is closed or unknown on both sides counts as a match.
+    #[command(after_long_help = help::AUDIT_LONG)]
     Audit(AuditArgs),
 
-    /// Follow the connections of a capture file; no root needed.
-    #[command(after_help = query::REPLAY_EXAMPLES, after_long_help = query::REPLAY_LONG)]
+    /// Follow the connections of a capture file; needs no root
+    #[command(after_help = help::REPLAY, after_long_help = help::REPLAY_LONG)]
     Replay(ReplayArgs),
 
-    /// Prove it here and now: real connections, closed in many ways, our states beside the kernel's.
+    /// Close real connections in many ways and show finwait's states beside the kernel's
     ///
-    /// Works in network namespaces of its own and touches nothing else. Where the machine allows no BPF or no
-    /// namespaces, it says which permission is missing.
+    /// Works in network namespaces of its own and touches nothing else. If BPF or namespaces are not permitted, it names
+    /// the missing permission and shows a recording.
     #[cfg(feature = "lab")]
     Demo(DemoArgs),
 
-    /// Print the completions for a shell.
+    /// Explain the words of the output, such as fin_3seg or midstream
+    Glossary {
+        /// Words to explain [default: all]
+        #[arg(value_name = "WORD")]
+        words: Vec<String>,
+    },
+
+    /// Print a completion script for a shell
     Completions {
-        /// Which shell.
+        /// Shell to print the script for
         shell: generate::Shell,
     },
 
-    /// Print a man page in roff.
+    /// Print a man page in roff
     #[command(hide = true)]
     Man {
-        /// Of this command; of finwait itself if none is given.
+        /// Command to print the page of [default: finwait itself]
         command: Option<String>,
     },
 
-    /// Write the man pages and the completions for a package.
+    /// Write the man pages and completions for a package
     #[command(hide = true)]
     Generate {
-        /// Into this folder.
+        /// Folder to write to
         folder: PathBuf,
     },
 }
 
-/// `finwait ls`.
+/// Arguments of `finwait ls`.
 #[derive(Args, Debug)]
 pub struct LsArgs {
-    /// The agent.
-    #[command(flatten)]
-    pub socket: SocketArgs,
-    /// How it is written.
-    #[arg(short, long, value_name = "FORMAT", default_value = "table", value_parser = word_parser::<Format>())]
+    /// Output format
+    #[arg(short, long, value_name = "FORMAT", value_enum, default_value = "table")]
     pub output: Format,
-    /// List also what is over and only remembered for late segments.
+    /// Also list closed connections that are kept to absorb late packets
     #[arg(short, long)]
     pub all: bool,
-    /// Which connections.
+    /// Also show the process that owns each local socket; always shown by wide, json, ndjson and csv
+    #[arg(short, long)]
+    pub processes: bool,
+    /// Connections to list.
     #[command(flatten)]
     pub filter: FilterArgs,
 }
 
-/// `finwait watch`.
+/// Arguments of `finwait watch`.
 #[derive(Args, Debug)]
 pub struct WatchArgs {
-    /// The agent.
-    #[command(flatten)]
-    pub socket: SocketArgs,
-    /// How it is written.
-    #[arg(short, long, value_name = "FORMAT", default_value = "table", value_parser = word_parser::<Format>())]
+    /// Output format
+    #[arg(short, long, value_name = "FORMAT", value_enum, default_value = "table")]
     pub output: Format,
-    /// Which connections.
+    /// Connections to watch.
     #[command(flatten)]
     pub filter: FilterArgs,
 }
 
-/// `finwait stats` and `finwait status`.
+/// Arguments of `finwait stats` and `finwait status`.
 #[derive(Args, Debug)]
 pub struct ReportArgs {
-    /// The agent.
-    #[command(flatten)]
-    pub socket: SocketArgs,
-    /// How it is written.
-    #[arg(short, long, value_name = "FORMAT", default_value = "table", value_parser = word_parser::<Report>())]
-    pub output: Report,
+    /// Output format
+    #[arg(short, long, value_name = "FORMAT", value_enum, default_value = "table")]
+    pub output: ReportFormat,
 }
 
-/// `finwait audit`.
+/// Arguments of `finwait audit`.
 #[derive(Args, Debug)]
 pub struct AuditArgs {
-    /// The agent.
-    #[command(flatten)]
-    pub socket: SocketArgs,
-    /// How it is written.
-    #[arg(short, long, value_name = "FORMAT", default_value = "table", value_parser = word_parser::<Report>())]
-    pub output: Report,
-    /// List also what agrees.
+    /// Output format
+    #[arg(short, long, value_name = "FORMAT", value_enum, default_value = "table")]
+    pub output: ReportFormat,
+    /// Also list endpoints that match
     #[arg(short, long)]
     pub all: bool,
-    /// Show nf_conntrack's state beside the two, and where it can stand for neither; needs CAP_NET_ADMIN. Its differences
-    /// leave the exit status alone.
+    /// Also show nf_conntrack's state and flag states incompatible with both; needs CAP_NET_ADMIN
+    ///
+    /// Differences of nf_conntrack do not change the exit status.
     #[arg(long)]
     pub conntrack: bool,
-    /// Between the two samples.
+    /// Time between the two samples, at most 60s
     #[arg(long, value_name = "DURATION", default_value = "200ms", value_parser = query::interval)]
     pub interval: Duration,
-    /// Which connections.
+    /// Connections to compare.
     #[command(flatten)]
     pub filter: FilterArgs,
 }
 
-/// `finwait replay`.
+/// Arguments of `finwait replay`.
 #[derive(Args, Debug)]
 pub struct ReplayArgs {
-    /// A pcap or pcapng file, also compressed; `-` is standard input.
-    #[arg(value_name = "FILE")]
+    /// A pcap or pcapng file, plain or compressed; `-` reads standard input
+    #[arg(value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     pub file: PathBuf,
-    /// Print transitions and closes, with the capture's time as the clock, and not the connections as they stand at its
-    /// end.
+    /// Print transitions and closes in capture time, instead of the connections at the end of the capture
     #[arg(short, long)]
     pub events: bool,
-    /// How it is written; zeek: a line of conn.log in JSON for each connection.
-    #[arg(
-        short, long, value_name = "FORMAT", default_value = "table", value_parser = word_parser::<ReplayFormat>()
-    )]
+    /// Output format
+    #[arg(short, long, value_name = "FORMAT", value_enum, default_value = "table")]
     pub output: ReplayFormat,
-    /// Drop segments whose TCP checksum is wrong, as their receiver does. Without it they are believed: where the sender
-    /// captures, the NIC has not filled the checksum in yet.
+    /// Drop segments with a bad TCP checksum, as their receiver does
+    ///
+    /// By default they are processed. Checksum offload makes bad checksums common in captures made by the sender.
     #[arg(long)]
     pub verify_checksums: bool,
-    /// Let the kernel programs follow the connections: every frame is run through the XDP program, with the capture's time
-    /// as its clock. Attaches nothing; needs root.
+    /// Follow the connections with the kernel programs; needs root
+    ///
+    /// Runs every frame through the XDP program, in capture time. Attaches nothing.
     #[arg(long)]
     pub kernel: bool,
-    /// The rules.
+    /// Rules of the state machine.
     #[command(flatten)]
-    pub machine: MachineArgs,
-    /// Which connections.
+    pub rules: RuleOptions,
+    /// Connections to print.
     #[command(flatten)]
     pub filter: FilterArgs,
 }
 
-words! {
-    /// How the records of a replay are written.
-    pub enum ReplayFormat ("output format") {
-        /// Aligned columns, as `ss` prints.
-        Table = "table",
-        /// The same with more columns.
-        Wide = "wide",
-        /// One JSON document.
-        Json = "json",
-        /// One JSON object a line.
-        Ndjson = "ndjson",
-        /// Comma-separated values (RFC 4180) under a line of names.
-        Csv = "csv",
-        /// Lines of Zeek's conn.log, in JSON.
-        Zeek = "zeek",
-    }
+/// Arguments of `finwait demo`.
+#[cfg(feature = "lab")]
+#[derive(Args, Debug)]
+pub struct DemoArgs {
+    /// Hook for incoming packets
+    #[arg(long, value_name = "HOOK", value_enum, default_value = "xdp")]
+    pub ingress: crate::kernel::Ingress,
 }
 
-impl ReplayFormat {
-    /// The format that other commands have, too; `None` for Zeek's.
-    pub fn as_format(self) -> Option<Format> {
-        Some(match self {
-            ReplayFormat::Table => Format::Table,
-            ReplayFormat::Wide => Format::Wide,
-            ReplayFormat::Json => Format::Json,
-            ReplayFormat::Ndjson => Format::Ndjson,
-            ReplayFormat::Csv => Format::Csv,
-            ReplayFormat::Zeek => return None,
-        })
-    }
-}
-
-/// Options that do not go together.
+/// Options that cannot be combined.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub struct UsageError(pub &'static str);
+pub struct UsageError(&'static str);
 
 impl ReplayArgs {
-    /// Whether the options go together.
+    /// Checks that the options can be combined.
     pub fn check(&self) -> Result<(), UsageError> {
         match (self.output, self.events, self.kernel) {
             (ReplayFormat::Zeek, true, _) => Err(UsageError(
-                "--events and -o zeek do not go together: conn.log has one line for a whole connection. Leave one of them \
-                 out",
+                "--events and -o zeek cannot be combined: conn.log has one line for each connection",
             )),
             (ReplayFormat::Zeek, _, true) => Err(UsageError(
-                "--kernel and -o zeek do not go together: the kernel programs keep no history of segments. Leave one of \
-                 them out",
+                "--kernel and -o zeek cannot be combined: the kernel programs keep no history of segments",
             )),
             _ => Ok(()),
         }
     }
 }
 
-/// `finwait demo`.
-#[cfg(feature = "lab")]
-#[derive(Args, Debug)]
-pub struct DemoArgs {
-    /// Which program sees incoming packets.
-    #[arg(long, value_name = "HOOK", default_value = "xdp", value_parser = word_parser::<Ingress>())]
-    pub ingress: Ingress,
+/// Why the command line cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ParseError {
+    /// clap has a message or a help text to print.
+    #[error(transparent)]
+    Usage(#[from] clap::Error),
+    /// The configuration file is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
 }
 
-const EXIT_STATUS: &str = "\
-Exit status:
-  0  fine
-  1  nothing found, or a difference
-  2  usage
-  3  agent not reachable
-  4  not permitted or not supported here";
-
-/// A closed vocabulary that can be typed.
-pub(crate) trait Word:
-    std::str::FromStr<Err: std::error::Error + Send + Sync> + Clone + Send + Sync + 'static
-{
-    /// The words.
-    fn names() -> impl Iterator<Item = &'static str>;
+/// Parses a command line, the environment and the configuration file that they name.
+pub fn parse(words: impl IntoIterator<Item: Into<OsString>>) -> Result<Cli, ParseError> {
+    let words: Vec<OsString> = words.into_iter().map(Into::into).collect();
+    let cli = Cli::try_parse_from(&words)?;
+    match &cli.command {
+        Command::Run(Options { config: Some(path), .. }) => Ok(with_file(&words, &ConfigFile::read(path)?)?),
+        _ => Ok(cli),
+    }
 }
 
-macro_rules! word {
-    ($($name:ty),+) => {
-        $(impl Word for $name {
-            fn names() -> impl Iterator<Item = &'static str> {
-                <$name>::ALL.iter().map(|value| value.name())
-            }
-        })+
-    };
+/// Parses a command line whose defaults are the settings of a file.
+fn with_file(words: &[OsString], file: &ConfigFile) -> Result<Cli, clap::Error> {
+    let mut command = Cli::command().mut_subcommand("run", |run| file.as_defaults(run));
+    let mut matches = command.try_get_matches_from_mut(words)?;
+    let timeouts_are_the_files = matches
+        .subcommand_matches("run")
+        .is_none_or(|run| run.value_source("timeouts") == Some(ValueSource::DefaultValue));
+    let mut cli = Cli::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command))?;
+    if let Command::Run(options) = &mut cli.command
+        && !timeouts_are_the_files
+    {
+        // The last one for a state holds.
+        options.rules.timeouts.splice(0..0, file.timeouts());
+    }
+    Ok(cli)
 }
-word!(Format, ReplayFormat, Report, Ingress, TwRestart);
 
-/// Takes one of the words; help and completions list them.
-pub(crate) fn word_parser<T: Word>() -> impl clap::builder::TypedValueParser<Value = T> {
-    PossibleValuesParser::new(T::names()).try_map(|text| text.parse::<T>())
+/// Variables in the environment that look like options of finwait and are none.
+pub fn unknown_variables() -> Vec<String> {
+    let mut cli = Cli::command();
+    cli.build();
+    let known: Vec<OsString> = cli
+        .get_subcommands()
+        .flat_map(clap::Command::get_arguments)
+        .filter_map(|option| option.get_env().map(OsString::from))
+        .collect();
+    let names = std::env::vars_os().map(|(name, _)| name).filter(|name| !known.contains(name));
+    names.filter_map(|name| name.into_string().ok()).filter(|name| name.starts_with("FINWAIT_")).collect()
 }
 
 #[cfg(test)]

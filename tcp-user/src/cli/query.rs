@@ -1,55 +1,108 @@
-//! What the commands that ask have in common.
+//! Arguments that several commands share.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use clap::Args;
+use clap::builder::PossibleValue;
+use clap::{Args, ValueEnum};
+use clap_complete::engine::ArgValueCandidates;
 
-use super::words;
+use super::generate::filter_words;
 use crate::api::DEFAULT_SOCKET;
 use crate::filter::{Filter, FilterError};
+use crate::output::Format;
 
-/// Which agent.
+/// The agent to query.
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
 pub struct SocketArgs {
-    /// The agent's query socket.
-    #[arg(long = "socket", value_name = "PATH", env = "FINWAIT_SOCKET", default_value = DEFAULT_SOCKET)]
+    /// Path of the agent's query socket
+    #[arg(
+        long = "socket", id = "socket", value_name = "PATH", env = "FINWAIT_SOCKET", global = true,
+        default_value = DEFAULT_SOCKET, value_hint = clap::ValueHint::FilePath
+    )]
     path: PathBuf,
 }
 
 impl SocketArgs {
-    /// Where it is.
+    /// The path of the query socket.
     pub fn path(&self) -> &Path {
         &self.path
     }
 }
 
-words! {
-    /// How totals are written.
-    pub enum Report ("output format") {
-        /// For people.
-        Table = "table",
-        /// One JSON document.
-        Json = "json",
+/// Output formats of reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ReportFormat {
+    /// Aligned columns.
+    Table,
+    /// One JSON document.
+    Json,
+}
+
+/// Output formats of `finwait replay`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReplayFormat {
+    /// A format that every list has.
+    List(Format),
+    /// Lines of Zeek's conn.log, in JSON.
+    Zeek,
+}
+
+impl ValueEnum for ReplayFormat {
+    fn value_variants<'a>() -> &'a [ReplayFormat] {
+        use ReplayFormat::{List, Zeek};
+        &[
+            List(Format::Table),
+            List(Format::Wide),
+            List(Format::Json),
+            List(Format::Ndjson),
+            List(Format::Csv),
+            Zeek,
+        ]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        match self {
+            ReplayFormat::List(format) => format.to_possible_value(),
+            ReplayFormat::Zeek => Some(PossibleValue::new("zeek").help("Lines of Zeek's conn.log, in JSON")),
+        }
     }
 }
 
-/// Which connections.
+/// Which connections a command is about.
 #[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
 pub struct FilterArgs {
-    /// Which connections, in words much like those of ss; all if left out.
-    #[arg(value_name = "FILTER")]
-    filter: Vec<String>,
+    /// Only IPv4 connections
+    #[arg(short = '4', long, conflicts_with = "ipv6")]
+    ipv4: bool,
+    /// Only IPv6 connections
+    #[arg(short = '6', long)]
+    ipv6: bool,
+    /// Accepted for those who type it after `ss`: addresses and ports are always numeric.
+    #[arg(short = 'n', long, hide = true)]
+    numeric: bool,
+    /// Accepted for those who type it after `ss`: finwait knows TCP only.
+    #[arg(short = 't', long, hide = true)]
+    tcp: bool,
+    /// Connections to select, in a language close to that of ss [default: all]
+    #[arg(value_name = "FILTER", add = ArgValueCandidates::new(filter_words))]
+    words: Vec<String>,
 }
 
 impl FilterArgs {
-    /// The words as a filter.
+    /// Parses the words and adds the address family.
     pub fn filter(&self) -> Result<Filter, FilterError> {
-        Filter::parse(&self.filter.join(" "))
+        let filter: Filter = self.words.join(" ").parse()?;
+        let family = match (self.ipv4, self.ipv6) {
+            (true, _) => "family ipv4",
+            (_, true) => "family ipv6",
+            (false, false) => return Ok(filter),
+        };
+        if filter.is_empty() { family.parse() } else { format!("{family} and ({filter})").parse() }
     }
 }
 
-/// A duration between two samples.
+/// Parses the time between two samples.
 pub(super) fn interval(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {
         Ok(interval) if interval <= Duration::from_secs(60) => Ok(interval),
@@ -57,78 +110,3 @@ pub(super) fn interval(text: &str) -> Result<Duration, String> {
         Err(error) => Err(format!("{error}; expected a duration such as 200ms or 1s")),
     }
 }
-
-macro_rules! filter_help {
-    () => {
-        "\
-FILTER:
-  state NAME                  either end is in it: time-wait, TIME_WAIT, or a
-                              group of ss: connected, synchronized, bucket, big
-  client state NAME           that end is; also server, local, remote
-  exclude NAME                neither end is
-  src ADDR[/LEN][:PORT]       the local end; dst: the remote end; also client,
-                              server, local, remote
-  dport OP :PORT              also sport, and port for either end; OP is one of
-                              = != < <= > >= or eq ne lt le gt ge
-  closer WHO                  client, server, both, local, remote, none; also
-                              aborter, opener (unknown), holder of TIME-WAIT
-  kind KIND                   fin_4seg, fin_3seg, simultaneous, half_close,
-                              rst_abort, rst_after_fin, refused, syn_abort,
-                              syn_timeout, timeout, superseded, open, unseen
-  age OP DURATION             since the first SYN: age gt 30s
-  idle OP DURATION            since the last segment: idle ge 5m
-  process NAME|PID            the owner of the local socket
-  interface NAME              where it was first seen
-  family ipv4|ipv6
-  confidence WORD             exact, gap, midstream, one_way
-  and or not ( ) && || !      nothing between two tests means and; put in quotes
-                              what the shell would take: ( ) < > ! & |"
-    };
-}
-
-macro_rules! ls_examples {
-    () => {
-        "\
-Examples:
-  finwait ls state time-wait and dst 10.0.0.0/8 and dport = :443
-  finwait ls 'local state close-wait and idle > 5m' -o json
-  finwait ls closer remote or kind rst_abort"
-    };
-}
-
-macro_rules! watch_examples {
-    () => {
-        "\
-Examples:
-  finwait watch dport = :443
-  finwait watch aborter remote -o ndjson"
-    };
-}
-
-macro_rules! replay_examples {
-    () => {
-        "\
-Examples:
-  finwait replay capture.pcapng
-  finwait replay capture.pcap --events kind rst_after_fin
-  tcpdump -w - -i eth0 tcp | finwait replay - --events -o ndjson"
-    };
-}
-
-macro_rules! audit_examples {
-    () => {
-        "\
-Examples:
-  finwait audit
-  finwait audit local state fin-wait -o json
-  finwait audit --conntrack"
-    };
-}
-
-pub(super) const LS_EXAMPLES: &str = ls_examples!();
-pub(super) const LS_LONG: &str = concat!(filter_help!(), "\n\n", ls_examples!());
-pub(super) const WATCH_EXAMPLES: &str = watch_examples!();
-pub(super) const WATCH_LONG: &str = concat!(filter_help!(), "\n\n", watch_examples!());
-pub(super) const AUDIT_LONG: &str = concat!(filter_help!(), "\n\n", audit_examples!());
-pub(super) const REPLAY_EXAMPLES: &str = replay_examples!();
-pub(super) const REPLAY_LONG: &str = concat!(filter_help!(), "\n\n", replay_examples!());

@@ -4,6 +4,8 @@ use std::time::Duration;
 use clap::CommandFactory as _;
 use tcp_common::{Rules, State};
 
+use crate::kernel::Ingress;
+
 use super::*;
 
 /// Reads a command line. The tests set no environment: what clap does with it is clap's.
@@ -21,17 +23,19 @@ fn refused(line: &str) -> String {
 }
 
 #[track_caller]
-fn run(line: &str, file: Option<&str>) -> RunOptions {
-    let Command::Run(args) = parsed(line) else { panic!("{line}") };
-    match file.map(|text| parse_config(Path::new("f.toml"), text)).transpose() {
-        Ok(file) => RunOptions::join(&args, file.unwrap_or_default()),
-        Err(error) => panic!("{error}"),
+fn run(line: &str, file: Option<&str>) -> Options {
+    let file = file.map(|text| ConfigFile::parse(Path::new("f.toml"), text)).transpose();
+    let file = file.unwrap_or_else(|error| panic!("{error}")).unwrap_or_default();
+    let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+    match with_file(&words, &file) {
+        Ok(Cli { command: Command::Run(options), .. }) => options,
+        other => panic!("{line}: {other:?}"),
     }
 }
 
 #[track_caller]
 fn misread(file: &str) -> String {
-    parse_config(Path::new("f.toml"), file).expect_err(file).to_string()
+    ConfigFile::parse(Path::new("f.toml"), file).expect_err(file).to_string()
 }
 
 const FILE: &str = r#"
@@ -63,7 +67,7 @@ fn defaults() {
     assert_eq!((options.ingress, options.max_flows, options.dry_run), (Ingress::Auto, 262_144, false));
     assert!(options.interfaces.is_empty());
     assert_eq!(options.audit_interval, Some(Duration::from_secs(30)));
-    assert_eq!(options.rules, Rules { linux_restart_local: 1, ..Rules::AGENT });
+    assert_eq!(options.rules(), Rules { linux_restart_local: 1, ..Rules::AGENT });
 }
 
 #[test]
@@ -74,11 +78,11 @@ fn file_over_default() {
     assert_eq!(options.socket, Path::new("/tmp/file"));
     assert_eq!((options.ingress, options.max_flows), (Ingress::Tc, 1000));
     assert_eq!(options.audit_interval, Some(Duration::from_secs(300)));
-    assert_eq!(options.rules.time_wait_remote_ns, 20_000_000_000);
-    assert_eq!(options.rules.time_wait_local_ns, Rules::AGENT.time_wait_local_ns);
-    assert_eq!((options.rules.rfc1337, options.rules.linux_restart_local), (1, 0));
-    assert_eq!(options.rules.silence_ns[State::CloseWait as usize], 7_200_000_000_000);
-    assert_eq!(options.rules.silence_ns[State::FinWait2 as usize], 0);
+    assert_eq!(options.rules().time_wait_remote_ns, 20_000_000_000);
+    assert_eq!(options.rules().time_wait_local_ns, Rules::AGENT.time_wait_local_ns);
+    assert_eq!((options.rules().rfc1337, options.rules().linux_restart_local), (1, 0));
+    assert_eq!(options.rules().silence_ns[State::CloseWait as usize], 7_200_000_000_000);
+    assert_eq!(options.rules().silence_ns[State::FinWait2 as usize], 0);
 }
 
 #[test]
@@ -92,13 +96,13 @@ fn flag_over_file() {
     assert_eq!(options.listen.to_string(), "[::1]:0");
     assert_eq!(options.socket, Path::new("/x"));
     assert_eq!((options.ingress, options.max_flows, options.dry_run), (Ingress::Xdp, 64, true));
-    assert_eq!(options.rules.time_wait_remote_ns, 120_000_000_000);
-    assert_eq!(options.rules.rfc1337, 0);
-    assert_eq!((options.rules.linux_restart_local, options.rules.linux_restart_remote), (1, 1));
+    assert_eq!(options.rules().time_wait_remote_ns, 120_000_000_000);
+    assert_eq!(options.rules().rfc1337, 0);
+    assert_eq!((options.rules().linux_restart_local, options.rules().linux_restart_remote), (1, 1));
     // State by state: FIN-WAIT-1 is still the file's.
-    assert_eq!(options.rules.silence_ns[State::FinWait1 as usize], 0);
-    assert_eq!(options.rules.silence_ns[State::FinWait2 as usize], 300_000_000_000);
-    assert_eq!(options.rules.silence_ns[State::CloseWait as usize], 3_600_000_000_000);
+    assert_eq!(options.rules().silence_ns[State::FinWait1 as usize], 0);
+    assert_eq!(options.rules().silence_ns[State::FinWait2 as usize], 300_000_000_000);
+    assert_eq!(options.rules().silence_ns[State::CloseWait as usize], 3_600_000_000_000);
 }
 
 #[test]
@@ -138,12 +142,15 @@ fn mistakes_in_the_file_name_their_line() {
         ("\nmsl = \"10\"", "duration such as"),
         ("\nmsl = \"0s\"", "from 1s to"),
         ("\nmax-flows = 3", "64..=67108864"),
-        ("\ningress = \"xpd\"", "one of: auto, xdp, tc"),
-        ("\nlisten = \"localhost\"", "socket address"),
-        ("\ninterface = 3", "name of an interface"),
+        ("\nmax-flows = \"many\"", "'--max-flows <N>'"),
+        ("\ningress = \"xpd\"", "[possible values: auto, xdp, tc]"),
+        ("\nlisten = \"localhost\"", "an address and a port"),
+        ("\nlisten = 1.5", "listen cannot have a value of this type"),
+        ("\nlisten = [\"127.0.0.1:1\", \"127.0.0.1:2\"]", "a value of this type"),
         ("\ntimeout = { tiem_wait = \"3s\" }", "unknown state `tiem_wait`"),
+        ("[timeout]\nclose_wait = \"10\"", "duration such as"),
         ("\ntimeout = { time_wait = \"3s\" }", "twice --msl"),
-        ("\ndry-run = true", "unknown field"),
+        ("\ndry-run = true", "unknown option `dry-run`"),
     ] {
         let error = misread(file);
         assert!(error.contains("line 2") && error.contains(complaint), "{error}");
@@ -154,8 +161,8 @@ fn mistakes_in_the_file_name_their_line() {
 #[test]
 fn mistakes_in_flags_say_what_is_expected() {
     assert!(refused("finwait run --timeout close_wait").contains("STATE=DURATION"));
-    assert!(refused("finwait run --timeout closed=3s").contains("does not end by silence"));
-    assert!(refused("finwait run --timeout big=3s").contains("does not end by silence"));
+    assert!(refused("finwait run --timeout closed=3s").contains("has no idle timeout"));
+    assert!(refused("finwait run --timeout big=3s").contains("has no idle timeout"));
     assert!(refused("finwait run --timeout estab=3").contains("duration such as"));
     assert!(refused("finwait run --ingress xpd").contains("[possible values: auto, xdp, tc]"));
     assert!(refused("finwait run --max-flows 3").contains("64..=67108864"));
@@ -173,7 +180,6 @@ fn filter_is_the_words_that_follow() {
     assert_eq!(args.output, Format::Json);
     let filter = args.filter.filter().unwrap();
     assert_eq!(filter.to_string(), "state time-wait and dport = :443 ( port gt 3 )");
-    assert_eq!(args.socket.path(), Path::new("/run/finwait/finwait.sock"));
     let Command::Watch(args) = parsed("finwait watch sttae closed") else { panic!() };
     assert!(args.filter.filter().unwrap_err().to_string().contains("did you mean `state`?"));
     assert!(FilterArgs::default().filter().unwrap().is_empty());
@@ -185,7 +191,7 @@ fn replay_and_demo() {
         panic!()
     };
     assert!(args.events && args.file == Path::new("-"));
-    assert_eq!(args.machine.msl, Some(Duration::from_secs(5)));
+    assert_eq!(args.rules.msl, Duration::from_secs(5));
     assert_eq!(args.filter.filter().unwrap().to_string(), "kind refused");
     let Command::Demo(args) = parsed("finwait demo") else { panic!() };
     assert_eq!(args.ingress, Ingress::Xdp);
@@ -194,7 +200,7 @@ fn replay_and_demo() {
 
 #[test]
 fn examples_of_the_help_are_valid() {
-    for text in [query::LS_LONG, query::WATCH_LONG, query::AUDIT_LONG, query::REPLAY_LONG, run::EXAMPLES] {
+    for text in [help::LS_LONG, help::WATCH_LONG, help::AUDIT_LONG, help::REPLAY_LONG, help::RUN] {
         let examples = text.lines().filter_map(|line| line.trim().strip_prefix("finwait "));
         let mut count = 0;
         for example in examples {
@@ -214,7 +220,7 @@ fn examples_of_the_help_are_valid() {
         }
         assert!(count > 0);
     }
-    let (_, file) = run::EXAMPLES.split_once("A configuration file:").unwrap();
+    let (_, file) = help::RUN.split_once("A configuration file:").unwrap();
     assert_eq!(run("finwait run", Some(file)).max_flows, 1 << 20);
 }
 
@@ -248,20 +254,72 @@ fn the_shipped_file_has_every_option() {
 #[test]
 fn the_help_knows_every_kind() {
     for kind in crate::view::CloseKind::ALL {
-        assert!(query::LS_LONG.contains(kind.name()), "{}", kind.name());
+        assert!(help::LS_LONG.contains(kind.name()), "{}", kind.name());
     }
-    assert!(query::LS_LONG.contains(crate::view::UNSEEN));
+    assert!(help::LS_LONG.contains(crate::view::UNSEEN));
 }
 
 #[test]
 fn completions_and_man_pages() {
     let mut text = Vec::new();
     completions(generate::Shell::Bash, &mut text).unwrap();
-    assert!(String::from_utf8(text).unwrap().contains("--tw-restart"));
+    assert!(String::from_utf8(text).unwrap().contains("COMPLETE=\"bash\""));
     let mut page = Vec::new();
     man(Some("run"), &mut page).unwrap();
     let page = String::from_utf8(page).unwrap();
     assert!(page.contains(".TH finwait-run") && page.contains("max\\-flows"), "{page}");
     assert!(man(None, &mut Vec::new()).is_ok());
     assert!(man(Some("fly"), &mut Vec::new()).is_err());
+}
+
+#[test]
+fn the_socket_is_named_before_or_after_the_command() {
+    for line in ["finwait --socket /s ls", "finwait ls --socket /s", "finwait ls --socket /s state closed"] {
+        assert_eq!(Cli::try_parse_from(line.split(' ')).unwrap().socket.path(), Path::new("/s"), "{line}");
+    }
+    for line in ["finwait --socket /s run", "finwait run --socket /s"] {
+        assert_eq!(run(line, Some(FILE)).socket, Path::new("/s"), "{line}");
+    }
+    let cli = Cli::try_parse_from(["finwait", "ls"]).unwrap();
+    assert_eq!(cli.socket.path(), Path::new("/run/finwait/finwait.sock"));
+}
+
+#[test]
+fn flags_that_ss_has() {
+    let filter = |line: &str| {
+        let Command::Ls(args) = parsed(line) else { panic!("{line}") };
+        args.filter.filter().unwrap().to_string()
+    };
+    assert_eq!(filter("finwait ls -4"), "family ipv4");
+    assert_eq!(filter("finwait ls -tnp6 port 80 or port 81"), "family ipv6 and (port 80 or port 81)");
+    assert!(refused("finwait ls -4 -6").contains("cannot be used with"));
+}
+
+#[test]
+fn the_glossary_explains_one_word_or_all() {
+    let word = |word: &str| glossary(&[word.to_owned()]);
+    assert!(word("FIN-3SEG").unwrap().contains("three segments"));
+    assert!(word("fin_3sge").unwrap_err().to_string().contains("did you mean \"fin_3seg\"?"));
+    let all = glossary(&[]).unwrap();
+    for part in ["Close kinds:", "fin_3seg", "unseen", "midstream", "superseded", "half_close"] {
+        assert!(all.contains(part), "{part}");
+    }
+}
+
+/// The candidates for the last word of a line.
+fn candidates(line: &str) -> Vec<String> {
+    let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+    let last = words.len() - 1;
+    let found = clap_complete::engine::complete(&mut Cli::command(), words, last, None).unwrap();
+    found.into_iter().map(|candidate| candidate.get_value().to_string_lossy().into_owned()).collect()
+}
+
+#[test]
+fn completions_know_interfaces_and_words_but_no_hidden_command() {
+    assert_eq!(candidates("finwait run -i l"), ["lo"]);
+    assert_eq!(candidates("finwait ls stat"), ["state"]);
+    assert_eq!(candidates("finwait ls state time-w"), ["time-wait"]);
+    let commands = candidates("finwait ");
+    assert!(commands.iter().any(|command| command == "watch"), "{commands:?}");
+    assert!(!commands.iter().any(|command| ["man", "generate"].contains(&command.as_str())), "{commands:?}");
 }

@@ -5,27 +5,27 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 
-use super::found;
+use super::{NOT_UNDERSTOOD, found};
 use crate::api::{Status, client};
 use crate::audit;
-use crate::cli::{AuditArgs, Report};
+use crate::cli::{AuditArgs, ReportFormat, SocketArgs};
 use crate::sockets::namespace;
 
 /// Our states beside the kernel's: only a process in the agent's namespace sees the sockets that the agent's flows have.
-pub(super) async fn run(args: &AuditArgs) -> Result<ExitCode> {
+pub(super) async fn run(agent: &SocketArgs, args: &AuditArgs) -> Result<ExitCode> {
     let filter = args.filter.filter()?;
-    let body = client::get(args.socket.path(), "/status").await?.whole().await?;
-    let status: Status = serde_json::from_slice(&body).context("reading the agent's answer")?;
+    let body = client::get(agent.path(), "/status").await?.whole().await?;
+    let status: Status = serde_json::from_slice(&body).context(NOT_UNDERSTOOD)?;
     if status.namespace.is_some() && status.namespace != namespace() {
         return Err(OtherNamespace { pid: status.pid }.into());
     }
     let options =
         audit::Options { filter, interval: args.interval, all: args.all, conntrack: args.conntrack };
-    let report = audit::audit(args.socket.path(), &status, &options).await?;
+    let report = audit::audit(agent.path(), &status, &options).await?;
     let mut out = BufWriter::new(io::stdout().lock());
     match args.output {
-        Report::Table => audit::write_table(&report, &mut out)?,
-        Report::Json => {
+        ReportFormat::Table => audit::write_table(&report, &mut out)?,
+        ReportFormat::Json => {
             serde_json::to_writer(&mut out, &report)?;
             writeln!(out)?;
         }

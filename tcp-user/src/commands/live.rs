@@ -9,7 +9,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use serde::Deserialize;
 
-use super::found;
+use super::{NOT_UNDERSTOOD, found};
 use crate::api::{Observed, Status, client};
 use crate::cli::{LsArgs, SocketArgs, WatchArgs};
 use crate::filter::Filter;
@@ -18,14 +18,14 @@ use crate::sockets::{Owners, namespace};
 use crate::view::{Connection, Event};
 
 /// A list.
-pub(super) async fn ls(args: &LsArgs) -> Result<ExitCode> {
+pub(super) async fn ls(agent: &SocketArgs, args: &LsArgs) -> Result<ExitCode> {
     let filter = args.filter.filter()?;
-    let owners = owners(&args.socket, args.output, &filter).await?;
+    let owners = owners(agent, args.output, &filter).await?;
     let query: String = form_urlencoded::Serializer::new(String::new())
         .append_pair("all", if args.all { "true" } else { "false" })
         .append_pair("filter", &asked_of_agent(&filter))
         .finish();
-    let mut answer = client::get(args.socket.path(), &format!("/connections?{query}")).await?;
+    let mut answer = client::get(agent.path(), &format!("/connections?{query}")).await?;
     let now = Timestamp::now();
     let out = BufWriter::with_capacity(OUT_BUFFER, io::stdout().lock());
     let mut list = ListWriter::new(out, args.output, Palette::for_stdout(), now)?;
@@ -88,16 +88,16 @@ impl End {
 }
 
 /// Until the agent stops or somebody has seen enough.
-pub(super) async fn watch(args: &WatchArgs) -> Result<ExitCode> {
+pub(super) async fn watch(agent: &SocketArgs, args: &WatchArgs) -> Result<ExitCode> {
     // Checked here, where the message can point at the place; applied by the agent, which knows the whole connection but
     // for its owner.
     let filter = args.filter.filter()?;
-    let mut owners = owners(&args.socket, args.output, &filter).await?;
+    let mut owners = owners(agent, args.output, &filter).await?;
     let query: String = form_urlencoded::Serializer::new(String::new())
         .append_pair("filter", &asked_of_agent(&filter))
         .append_pair("connections", if owners.is_some() { "true" } else { "false" })
         .finish();
-    let mut answer = client::get(args.socket.path(), &format!("/events?{query}")).await?;
+    let mut answer = client::get(agent.path(), &format!("/events?{query}")).await?;
     let mut events = EventWriter::new(io::stdout(), args.output, Palette::for_stdout())?;
     loop {
         let line = tokio::select! {
@@ -148,7 +148,6 @@ async fn owners(agent: &SocketArgs, format: Format, filter: &Filter) -> Result<O
     Ok(if here { Some(Owners::scan()?) } else { None })
 }
 
-const NOT_UNDERSTOOD: &str = "reading the agent's answer";
 /// How the agent ends every connection.
 const NOBODY: &[u8] = br#""process":null}"#;
 /// A system call for so many octets.

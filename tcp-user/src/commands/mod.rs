@@ -15,30 +15,37 @@ use crate::agent;
 use crate::agent::privileges::PrivilegeError;
 use crate::api::client::{self, NotReachable};
 use crate::api::{Stats, Status};
-use crate::cli::{self, Command, ConfigError, Report, ReportArgs, RunArgs, RunOptions, UsageError};
+use crate::cli::{self, Cli, Command, ReportArgs, ReportFormat, SocketArgs, UnknownTerm, UsageError};
 #[cfg(feature = "lab")]
 use crate::demo;
 use crate::filter::FilterError;
-use crate::kernel::{AttachError, Ingress, KernelError};
+use crate::kernel::{AttachError, KernelError};
 #[cfg(feature = "lab")]
 use crate::lab::LabError;
+use crate::options::ConfigError;
 use crate::replay::ReplayError;
 use crate::sockets::SocketsError;
 
-/// Runs the command. The exit code is the design's: 0 fine, 1 nothing found or a difference, 2 usage, 3 agent not
-/// reachable, 4 not permitted or not supported here.
-pub fn execute(command: Command) -> Result<ExitCode> {
-    match command {
-        // Called while there is one thread: see there.
-        Command::Run(args) => agent::run(&run_options(&args)?).map(|()| ExitCode::SUCCESS),
-        Command::Ls(args) => wait_for(live::ls(&args)),
-        Command::Watch(args) => wait_for(live::watch(&args)),
-        Command::Stats(args) => wait_for(stats(&args)),
-        Command::Status(args) => wait_for(status(&args)),
-        Command::Audit(args) => wait_for(audit::run(&args)),
+/// Runs a command. Exit status: 0 success, 1 nothing found or a difference. Errors have an [`exit_code`] of their own.
+pub fn execute(cli: Cli) -> Result<ExitCode> {
+    let agent = &cli.socket;
+    match cli.command {
+        Command::Run(options) => {
+            for name in cli::unknown_variables() {
+                tracing::warn!("environment variable {name} is no option of finwait and is ignored");
+            }
+            // Called while the process has one thread: the agent drops privileges before it starts others.
+            agent::run(&options).map(|()| ExitCode::SUCCESS)
+        }
+        Command::Ls(args) => wait_for(live::ls(agent, &args)),
+        Command::Watch(args) => wait_for(live::watch(agent, &args)),
+        Command::Stats(args) => wait_for(stats(agent, &args)),
+        Command::Status(args) => wait_for(status(agent, &args)),
+        Command::Audit(args) => wait_for(audit::run(agent, &args)),
         Command::Replay(args) => replay::run(&args),
         #[cfg(feature = "lab")]
-        Command::Demo(args) => wait_for(demo::run(args.ingress.into())),
+        Command::Demo(args) => wait_for(demo::run(args.ingress)),
+        Command::Glossary { words } => print_text(&cli::glossary(&words)?),
         Command::Completions { shell } => {
             cli::completions(shell, &mut io::stdout().lock())?;
             Ok(ExitCode::SUCCESS)
@@ -48,25 +55,33 @@ pub fn execute(command: Command) -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Generate { folder } => {
-            cli::generate(&folder).with_context(|| format!("writing into {}", folder.display()))?;
+            cli::generate(&folder).with_context(|| format!("cannot write into {}", folder.display()))?;
             Ok(ExitCode::SUCCESS)
         }
     }
 }
 
+fn print_text(text: &str) -> Result<ExitCode> {
+    io::stdout().lock().write_all(text.as_bytes())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Context of an answer that is no JSON of this version.
+const NOT_UNDERSTOOD: &str = "cannot understand the agent's answer";
+
 fn wait_for(answer: impl Future<Output = Result<ExitCode>>) -> Result<ExitCode> {
     Runtime::new()?.block_on(answer)
 }
 
-async fn stats(args: &ReportArgs) -> Result<ExitCode> {
-    let body = client::get(args.socket.path(), "/stats").await?.whole().await?;
-    let stats: Stats = serde_json::from_slice(&body).context("reading the agent's answer")?;
+async fn stats(agent: &SocketArgs, args: &ReportArgs) -> Result<ExitCode> {
+    let body = client::get(agent.path(), "/stats").await?.whole().await?;
+    let stats: Stats = serde_json::from_slice(&body).context(NOT_UNDERSTOOD)?;
     print(args, &body, || stats_text(&stats))
 }
 
-async fn status(args: &ReportArgs) -> Result<ExitCode> {
-    let body = client::get(args.socket.path(), "/status").await?.whole().await?;
-    let status: Status = serde_json::from_slice(&body).context("reading the agent's answer")?;
+async fn status(agent: &SocketArgs, args: &ReportArgs) -> Result<ExitCode> {
+    let body = client::get(agent.path(), "/status").await?.whole().await?;
+    let status: Status = serde_json::from_slice(&body).context(NOT_UNDERSTOOD)?;
     print(args, &body, || status_text(&status))
 }
 
@@ -90,7 +105,11 @@ pub fn exit_code(error: &anyhow::Error) -> ExitCode {
         {
             return ExitCode::from(4);
         }
-        if cause.is::<FilterError>() || cause.is::<ConfigError>() || cause.is::<UsageError>() {
+        if cause.is::<FilterError>()
+            || cause.is::<ConfigError>()
+            || cause.is::<UsageError>()
+            || cause.is::<UnknownTerm>()
+        {
             return ExitCode::from(2);
         }
         if cause.is::<KernelError>()
@@ -104,48 +123,23 @@ pub fn exit_code(error: &anyhow::Error) -> ExitCode {
             return ExitCode::from(4);
         }
     }
-    ExitCode::from(1)
+    ExitCode::from(FAILURE)
 }
 
-fn run_options(args: &RunArgs) -> Result<agent::Options> {
-    let RunOptions { interfaces, listen, socket, ingress, max_flows, user, audit_interval, rules, dry_run } =
-        RunOptions::resolve(args)?;
-    Ok(agent::Options {
-        interfaces,
-        ingress: ingress.into(),
-        listen,
-        socket,
-        max_flows,
-        user,
-        audit_interval,
-        rules,
-        dry_run,
-    })
-}
+/// Exit status of errors that have none of their own.
+const FAILURE: u8 = 5;
 
 fn found(any: bool) -> ExitCode {
     if any { ExitCode::SUCCESS } else { ExitCode::from(1) }
 }
 
-impl From<cli::Ingress> for Ingress {
-    fn from(ingress: cli::Ingress) -> Ingress {
-        match ingress {
-            cli::Ingress::Auto => Ingress::Auto,
-            cli::Ingress::Xdp => Ingress::Xdp,
-            cli::Ingress::Tc => Ingress::Tc,
-        }
-    }
-}
 fn print(args: &ReportArgs, body: &[u8], text: impl FnOnce() -> String) -> Result<ExitCode> {
     let mut out = io::stdout().lock();
     match args.output {
-        Report::Table => writeln!(out, "{}", text())?,
-        Report::Json => {
+        ReportFormat::Table => writeln!(out, "{}", text())?,
+        ReportFormat::Json => {
             out.write_all(body)?;
-            out.write_all(
-                b"
-",
-            )?;
+            out.write_all(b"\n")?;
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -15,7 +15,7 @@ use crate::replay::{self, Output, Report};
 pub(super) fn run(args: &ReplayArgs) -> Result<ExitCode> {
     args.check()?;
     let options = replay::Options {
-        rules: args.machine.rules(),
+        rules: args.rules.rules(),
         filter: args.filter.filter()?,
         events: args.events,
         zeek: args.output == ReplayFormat::Zeek,
@@ -47,12 +47,12 @@ type Stdout = BufWriter<StdoutLock<'static>>;
 impl Writer {
     fn new(args: &ReplayArgs) -> io::Result<Writer> {
         let out = BufWriter::new(io::stdout().lock());
-        Ok(match args.output.as_format() {
-            None => Writer::Zeek(out, 0),
-            Some(format) if args.events => {
+        Ok(match args.output {
+            ReplayFormat::Zeek => Writer::Zeek(out, 0),
+            ReplayFormat::List(format) if args.events => {
                 Writer::Events(EventWriter::new(out, format, Palette::for_stdout())?)
             }
-            Some(format) => Writer::List(list(out, format)?),
+            ReplayFormat::List(format) => Writer::List(list(out, format)?),
         })
     }
 

@@ -25,6 +25,7 @@ mod test;
 mod token;
 
 pub use error::FilterError;
+pub use parser::words;
 
 use std::fmt;
 use std::str::FromStr;

@@ -268,5 +268,14 @@ const KEYWORDS: &[(&str, Keyword)] = &[
     ("dev", Keyword::Interface),
 ];
 
+/// The words that a filter can have, for completions.
+pub fn words() -> impl Iterator<Item = String> {
+    let keywords = KEYWORDS.iter().map(|(name, _)| (*name).to_owned());
+    let connectives = ["and", "or", "not"].map(str::to_owned);
+    let kinds = CloseKind::ALL.map(|kind| kind.name().to_owned());
+    let confidences = Confidence::ALL.iter().map(|confidence| confidence.name().to_owned());
+    keywords.chain(connectives).chain(StateSet::names()).chain(kinds).chain(confidences)
+}
+
 const FAMILIES: &[(&str, Family)] =
     &[("ipv4", Family::Ipv4), ("ipv6", Family::Ipv6), ("inet", Family::Ipv4), ("inet6", Family::Ipv6)];

@@ -9,13 +9,13 @@ use aya::programs::{ProgramError, TcAttachType, XdpMode, tc};
 
 use super::{Kernel, KernelError, ProgramName};
 
-/// What the operator asked for on ingress.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+/// The hook that an operator chose for incoming packets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, clap::ValueEnum)]
 pub enum Ingress {
-    /// XDP native on physical interfaces, TC elsewhere.
+    /// Native XDP if the driver supports it and no other program is attached, otherwise TC.
     #[default]
     Auto,
-    /// XDP native or nothing.
+    /// Native XDP or an error.
     Xdp,
     /// TC.
     Tc,

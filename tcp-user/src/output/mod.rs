@@ -22,25 +22,25 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
-use crate::view::words;
-
-words! {
-    /// How records are written.
-    pub enum Format ("output format") {
-        /// Aligned columns, as `ss` prints.
-        Table = "table",
-        /// The same with more columns.
-        Wide = "wide",
-        /// One JSON document.
-        Json = "json",
-        /// One JSON object a line.
-        Ndjson = "ndjson",
-        /// Comma-separated values (RFC 4180) under a line of names.
-        Csv = "csv",
-    }
+/// Output formats of lists and streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// Aligned columns, as ss prints.
+    Table,
+    /// Aligned columns, with more of them.
+    Wide,
+    /// One JSON document.
+    Json,
+    /// One JSON object a line.
+    Ndjson,
+    /// Comma-separated values (RFC 4180) under a line of names.
+    Csv,
 }
 
 impl Format {
+    /// Every format.
+    pub const ALL: [Format; 5] = [Format::Table, Format::Wide, Format::Json, Format::Ndjson, Format::Csv];
+
     /// Whether records are JSON in it.
     pub fn is_json(self) -> bool {
         matches!(self, Format::Json | Format::Ndjson)

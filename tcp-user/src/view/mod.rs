@@ -8,12 +8,14 @@
 mod connection;
 pub mod describe;
 mod event;
+mod glossary;
 mod serial;
 mod states;
 mod words;
 
 pub use connection::{CloseInfo, Connection, Endpoint, Process, SocketPair, TimeWait, UNSEEN};
 pub use event::{Close, Durations, Event, Peer, Transition};
+pub use glossary::{Entry, glossary};
 pub(crate) use serial::{by_name, micros};
 pub use states::{StateSet, UnknownState};
 pub use tcp_common::{CloseKind, State};

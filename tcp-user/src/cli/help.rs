@@ -1,0 +1,106 @@
+//! Help texts below the options: the filter language, examples, exit status.
+
+macro_rules! filter {
+    () => {
+        "\
+FILTER:
+  state NAME                  one end is in this state: time-wait, TIME_WAIT, or
+                              a group of ss: connected, synchronized, bucket, big
+  client state NAME           this end is; also server, local, remote
+  exclude NAME                neither end is in this state
+  src ADDR[/LEN][:PORT]       the local end; dst is the remote end; also client,
+                              server, local, remote
+  dport OP :PORT              also sport, and port for either end; OP is one of
+                              = != < <= > >= or eq ne lt le gt ge
+  closer WHO                  the end whose FIN came first: client, server, both,
+                              local, remote, none
+  aborter WHO                 the end whose RST ended it
+  opener WHO                  the end that sent the first SYN, or unknown
+  holder WHO                  the end in TIME-WAIT
+  kind KIND                   how it closed: fin_4seg, fin_3seg, simultaneous,
+                              half_close, rst_abort, rst_after_fin, refused,
+                              syn_abort, syn_timeout, timeout, superseded, open,
+                              unseen
+  age OP DURATION             time since the first SYN: age gt 30s
+  idle OP DURATION            time since the last segment: idle ge 5m
+  process NAME|PID            the owner of the local socket
+  interface NAME              where the connection was first seen
+  family ipv4|ipv6
+  confidence WORD             exact, gap, midstream, one_way
+  and or not ( ) && || !      two tests without a word between them: and. Quote
+                              what the shell interprets: ( ) < > ! & |
+
+`finwait glossary` explains these words."
+    };
+}
+
+macro_rules! ls {
+    () => {
+        "\
+Examples:
+  finwait ls state time-wait and dst 10.0.0.0/8 and dport = :443
+  finwait ls 'local state close-wait and idle > 5m' -o json
+  finwait ls closer remote or kind rst_abort"
+    };
+}
+
+macro_rules! watch {
+    () => {
+        "\
+Examples:
+  finwait watch dport = :443
+  finwait watch aborter remote -o ndjson"
+    };
+}
+
+macro_rules! replay {
+    () => {
+        "\
+Examples:
+  finwait replay capture.pcapng
+  finwait replay capture.pcap --events kind rst_after_fin
+  tcpdump -U -w - -i eth0 tcp | finwait replay - --events -o ndjson"
+    };
+}
+
+macro_rules! audit {
+    () => {
+        "\
+Examples:
+  finwait audit
+  finwait audit local state fin-wait -o json
+  finwait audit --conntrack"
+    };
+}
+
+pub(super) const LS: &str = ls!();
+pub(super) const LS_LONG: &str = concat!(filter!(), "\n\n", ls!());
+pub(super) const WATCH: &str = watch!();
+pub(super) const WATCH_LONG: &str = concat!(filter!(), "\n\n", watch!());
+pub(super) const AUDIT_LONG: &str = concat!(filter!(), "\n\n", audit!());
+pub(super) const REPLAY: &str = replay!();
+pub(super) const REPLAY_LONG: &str = concat!(filter!(), "\n\n", replay!());
+
+pub(super) const RUN: &str = "\
+Examples:
+  finwait run
+  finwait run -i eth0 -i eth1 --listen :9817
+  finwait run --timeout close_wait=2h --timeout fin_wait=never
+  finwait run --ingress tc --dry-run
+
+A configuration file:
+  interface = [\"eth0\", \"eth1\"]
+  listen = \"127.0.0.1:9817\"
+  max-flows = 1048576
+  msl = \"30s\"
+  [timeout]
+  close_wait = \"2h\"";
+
+pub(super) const EXIT_STATUS: &str = "\
+Exit status:
+  0  success
+  1  nothing found, or a difference
+  2  usage or configuration error
+  3  agent not reachable
+  4  not permitted, or not supported on this system
+  5  any other failure";

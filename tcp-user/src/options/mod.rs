@@ -1,0 +1,120 @@
+//! The agent's options: name, help, environment variable, default and check of each, once.
+//!
+//! A flag wins over the environment, the environment over the configuration file, the file over the default. clap
+//! applies that order; [`ConfigFile`] gives it the file's settings as defaults.
+
+mod file;
+mod listen;
+mod rules;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use clap::ValueHint::FilePath;
+use clap_complete::engine::{ArgValueCandidates, CompletionCandidate};
+use tcp_common::Rules;
+
+pub use file::{ConfigError, ConfigFile};
+pub use rules::{RuleOptions, Timeout, TwRestart};
+
+use crate::api::DEFAULT_SOCKET;
+use crate::kernel::Ingress;
+
+/// Options of `finwait run`.
+#[derive(Args, Clone, Debug, PartialEq)]
+pub struct Options {
+    /// Interfaces to watch, repeatable or separated by commas [default: all that are up]
+    #[arg(
+        short, long = "interface", value_name = "IFACE", env = "FINWAIT_INTERFACE", value_delimiter = ',',
+        add = ArgValueCandidates::new(present_interfaces)
+    )]
+    pub interfaces: Vec<String>,
+
+    /// Address of the metrics endpoint; port 0 picks a free port
+    ///
+    /// ":9817" listens on every address of this host. A host name is resolved once, at startup.
+    #[arg(
+        long, value_name = "ADDR:PORT", env = "FINWAIT_LISTEN", default_value = "127.0.0.1:9817",
+        value_parser = listen::parse
+    )]
+    pub listen: SocketAddr,
+
+    /// Path of the query socket; anyone who can open it can query the agent
+    #[arg(long, value_name = "PATH", env = "FINWAIT_SOCKET", default_value = DEFAULT_SOCKET, value_hint = FilePath)]
+    pub socket: PathBuf,
+
+    /// Hook for incoming packets
+    #[arg(long, value_name = "HOOK", env = "FINWAIT_INGRESS", value_enum, default_value = "auto")]
+    pub ingress: Ingress,
+
+    /// Maximum number of IPv4 connections to track (437 bytes each)
+    ///
+    /// The IPv6 table holds half as many (480 bytes each). The default takes 169 MiB in all.
+    #[arg(
+        long, value_name = "N", env = "FINWAIT_MAX_FLOWS", default_value = "262144",
+        value_parser = clap::value_parser!(u32).range(64..=67_108_864)
+    )]
+    pub max_flows: u32,
+
+    /// Drop to this user after attaching [default: keep the current user]
+    ///
+    /// Members of the user's group may query the agent. CAP_NET_ADMIN is kept so that new interfaces can be attached.
+    #[arg(long, value_name = "NAME", env = "FINWAIT_USER")]
+    pub user: Option<String>,
+
+    /// Interval between checks against the kernel's sockets; 0 disables them
+    ///
+    /// A check closes connections whose socket is gone. Linux keeps an orphan in FIN-WAIT-2 for 60s.
+    #[arg(
+        long, value_name = "DURATION", env = "FINWAIT_AUDIT_INTERVAL", default_value = "30s",
+        value_parser = audit_interval
+    )]
+    pub audit_interval: CheckInterval,
+
+    /// Rules of the state machine.
+    #[command(flatten)]
+    pub rules: RuleOptions,
+
+    /// Read options from this TOML file
+    #[arg(short, long, value_name = "FILE", env = "FINWAIT_CONFIG", value_hint = FilePath)]
+    pub config: Option<PathBuf>,
+
+    /// Show what would be attached and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// Time between two socket checks; `None` if they are disabled. An alias, because clap reads `Option` as "may be
+/// absent".
+pub type CheckInterval = Option<Duration>;
+
+impl Options {
+    /// The rules of the state machine with the chosen options.
+    pub fn rules(&self) -> Rules {
+        self.rules.rules()
+    }
+}
+
+/// Parses a duration; `0` and `off` mean never.
+fn audit_interval(text: &str) -> Result<CheckInterval, String> {
+    if text == "0" || text.eq_ignore_ascii_case("off") {
+        return Ok(None);
+    }
+    match humantime::parse_duration(text) {
+        Ok(interval) if interval.is_zero() => Ok(None),
+        Ok(interval) if interval >= SHORTEST_AUDIT_INTERVAL => Ok(Some(interval)),
+        Ok(_) => Err("expected at least 100ms, or 0 to disable".to_owned()),
+        Err(error) => Err(format!("{error}; expected a duration such as 30s or 5m, or 0 to disable")),
+    }
+}
+
+/// A shorter interval would keep one CPU busy with socket dumps.
+const SHORTEST_AUDIT_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Names of this host's interfaces, for completions.
+fn present_interfaces() -> Vec<CompletionCandidate> {
+    let entries = std::fs::read_dir("/sys/class/net").into_iter().flatten().flatten();
+    entries.map(|entry| CompletionCandidate::new(entry.file_name())).collect()
+}

@@ -1,0 +1,149 @@
+//! The words of the records, explained for people.
+
+/// A word and its meaning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Where the word is used.
+    pub group: &'static str,
+    /// The word as it is printed.
+    pub word: &'static str,
+    /// What it means.
+    pub meaning: &'static str,
+}
+
+/// Every word that needs an explanation, group by group.
+pub fn glossary() -> impl Iterator<Item = Entry> {
+    GROUPS
+        .iter()
+        .flat_map(|(group, words)| words.iter().map(|&(word, meaning)| Entry { group, word, meaning }))
+}
+
+type Words = &'static [(&'static str, &'static str)];
+
+const GROUPS: &[(&str, Words)] = &[
+    ("ends of a connection", ENDS),
+    ("close kinds", CLOSE_KINDS),
+    ("confidence", CONFIDENCE),
+    ("states", STATES),
+    ("causes of a transition", CAUSES),
+    ("causes of a segment without effect", WITHOUT_EFFECT),
+];
+
+const ENDS: Words = &[
+    ("client", "The end that sent the first SYN. If that SYN was not seen, the end with the higher port."),
+    ("server", "The end that is not the client."),
+    ("local", "An end on this host."),
+    ("remote", "An end on another host."),
+    ("opener", "The end that sent the first SYN, both after a simultaneous open, or unknown."),
+    ("closer", "The end that closed first: it sent its FIN before it had received one."),
+    ("aborter", "The end whose RST ended the connection."),
+    ("holder", "The end in TIME-WAIT. It keeps the port until TIME-WAIT expires."),
+    (
+        "incarnation",
+        "One use of the same addresses and ports, from SYN to the end of TIME-WAIT, counted from 1.",
+    ),
+    (
+        "unconfirmed",
+        "A state that follows from segments sent to this end. Its own segments have not confirmed it yet.",
+    ),
+];
+
+const CLOSE_KINDS: Words = &[
+    ("open", "Not closed, or not completely."),
+    ("fin_4seg", "Closed in four segments: FIN, ACK, FIN, ACK."),
+    ("fin_3seg", "Closed in three segments: FIN, FIN with the ACK of the first, ACK."),
+    ("simultaneous", "Both ends sent a FIN before they received the other's."),
+    ("half_close", "One end sent a FIN, and the other one went on sending data before it closed too."),
+    ("rst_abort", "Ended by an RST without any FIN."),
+    ("rst_after_fin", "Ended by an RST after a FIN."),
+    ("refused", "The SYN was answered by an RST: nothing listens on that port."),
+    ("syn_abort", "Ended by an RST before the handshake was complete."),
+    ("syn_timeout", "The handshake was never completed."),
+    (
+        "timeout",
+        "Ended without FIN or RST: no packets for longer than the idle timeout, or the socket is gone.",
+    ),
+    ("superseded", "A new connection with the same addresses and ports began before this one was closed."),
+    ("unseen", "The connection was already closing when finwait started, so the kind is unknown."),
+];
+
+const CONFIDENCE: Words = &[
+    ("exact", "Every segment was seen."),
+    ("gap", "Segments are missing from what was seen."),
+    ("midstream", "The handshake was not seen, so client and server are guesses."),
+    ("one_way", "Only one direction was seen."),
+];
+
+const STATES: Words = &[
+    ("closed", "There is no connection (any more)."),
+    ("listen", "Waits for a SYN."),
+    ("syn_sent", "Sent a SYN, waits for the SYN-ACK."),
+    ("syn_received", "Received a SYN, waits for the ACK of its SYN-ACK."),
+    ("established", "Data can flow."),
+    ("fin_wait_1", "Sent a FIN, waits for its ACK."),
+    ("fin_wait_2", "Its FIN was acknowledged. Waits for the peer's FIN."),
+    ("close_wait", "Received a FIN. The application has not closed the socket yet."),
+    ("closing", "Both FINs crossed. Waits for the ACK of its own."),
+    ("last_ack", "Received a FIN, sent its own, waits for the ACK."),
+    ("time_wait", "Both FINs were acknowledged. Waits for 2MSL so that late segments die out."),
+    ("unknown", "The state cannot be known from what was seen."),
+];
+
+const CAUSES: Words = &[
+    ("syn", "A SYN opened the connection."),
+    ("syn_again", "The SYN was retransmitted."),
+    ("syn_ack", "A SYN-ACK answered the SYN."),
+    ("syn_ack_again", "The SYN-ACK was retransmitted."),
+    ("ack", "An ACK acknowledged a SYN or a FIN."),
+    ("data", "A segment with data arrived."),
+    ("fin", "A FIN closed one direction."),
+    ("fin_again", "The FIN was retransmitted: the ACK of it was lost or late."),
+    ("rst", "An RST ended the connection."),
+    ("time_wait_expired", "2MSL passed in TIME-WAIT."),
+    ("silence", "No packets for longer than the idle timeout, or the socket is gone."),
+    ("mid_stream", "The connection is older than what was seen."),
+    ("reuse", "A SYN reused addresses and ports that were in TIME-WAIT."),
+    ("fin_voided", "An ACK beyond a presumed FIN showed that there was none."),
+    ("resync", "Both ends agreed on sequence numbers that were not seen."),
+    ("nothing", "The segment changed nothing."),
+];
+
+const WITHOUT_EFFECT: Words = &[
+    ("bad_flags", "A combination of flags that no TCP sends."),
+    ("pending_syn", "A SYN that may begin the next incarnation. Only its answer decides."),
+    ("old_dup_syn", "A late copy of an old SYN."),
+    ("bad_syn_ack", "A SYN-ACK that acknowledges no SYN that was sent."),
+    ("dup_syn_ack", "A SYN-ACK after the handshake."),
+    ("old_dup_seq", "A late copy: its sequence numbers are below the window."),
+    ("seq_above_window", "Its sequence numbers are above the window."),
+    ("ack_unsent", "It acknowledges data that was never sent."),
+    ("data_after_fin", "New data from an end that has sent its FIN."),
+    ("late", "A segment of a connection that is closed."),
+    ("rst_no_flow", "An RST for a connection that is not known."),
+    ("rst_closed", "An RST for a connection that is closed."),
+    ("rst_syn_sent", "An RST that does not acknowledge the SYN (RFC 9293, 3.10.7.3)."),
+    ("rst_inexact", "An RST in the window, but not at the expected number (RFC 5961)."),
+    ("rst_out_of_window", "An RST outside the window."),
+    ("rst_rfc1337", "An RST in TIME-WAIT, ignored because of --rfc1337."),
+];
+
+#[cfg(test)]
+mod tests {
+    use tcp_common::{Cause, CloseKind, State};
+
+    use super::*;
+
+    #[test]
+    fn every_word_of_the_records_is_explained() {
+        let words: Vec<_> = glossary().map(|entry| entry.word).collect();
+        let kinds = CloseKind::ALL.map(CloseKind::name);
+        let states = State::ALL.map(State::name);
+        let causes = (0..=u8::MAX).filter_map(Cause::from_repr).map(Cause::name);
+        let confidence = crate::view::Confidence::ALL.iter().map(|value| value.name());
+        let needed =
+            kinds.into_iter().chain(states).chain(causes).chain(confidence).chain([crate::view::UNSEEN]);
+        for word in needed {
+            assert!(words.contains(&word), "{word}");
+        }
+    }
+}
