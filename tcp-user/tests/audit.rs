@@ -248,7 +248,7 @@ fn conntrack_is_shown_beside_the_two() {
     assert_eq!(state("close_wait_leak"), (TrackedState::CloseWait, false));
     assert_eq!(state("fin_4seg_client"), (TrackedState::TimeWait, false));
     let text = String::from_utf8(audit(&lab, &agent, &["--conntrack", "--all"]).stdout).expect("text");
-    assert!(text.contains("CONNTRACK") && text.contains("conntrack follows"), "{text}");
+    assert!(text.contains("CONNTRACK") && text.contains("conntrack: "), "{text}");
 }
 
 #[test]

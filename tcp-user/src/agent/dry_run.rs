@@ -3,12 +3,12 @@
 use std::io::{self, Write as _};
 
 use anyhow::{Context as _, Result};
-use comfy_table::{ContentArrangement, Table, presets};
 
 use super::interfaces::{Attachments, Interface};
 use super::{load_programs, netdev};
 use crate::kernel::{AttachError, Ingress, Mode, describe_program, has_tcx};
 use crate::options::Options;
+use crate::output::{Palette, Table};
 
 /// Loads the programs, since only the kernel can say that it takes them, lets go of them, and prints what would sit where.
 /// Fails as the agent would.
@@ -19,17 +19,17 @@ pub(super) fn run(options: &Options, attachments: &Attachments, present: &[Inter
         .filter(|interface| attachments.is_selected(interface))
         .map(|interface| (interface, plan(interface, attachments.ingress_of(interface))))
         .collect();
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
-    table.set_header(["INTERFACE", "INGRESS", "EGRESS", "WHY"]);
+    let mut table = Table::new(["INTERFACE", "INGRESS", "EGRESS", "WHY"]);
     for (interface, plan) in &plans {
         let (ingress, egress, why) = match plan {
             Ok((mode, why)) => (mode.to_string(), tc_mode(interface).to_string(), why.clone()),
             Err(refusal) => ("-".into(), "-".into(), refusal.to_string()),
         };
-        table.add_row([interface.name.clone(), ingress, egress, why]);
+        table.row([interface.name.clone(), ingress, egress, why]);
     }
-    writeln!(io::stdout(), "{table}\n\nThe programs load here. Nothing was attached.")?;
+    let mut out = io::stdout().lock();
+    table.write(&mut out, Palette::for_stdout())?;
+    writeln!(out, "\nThe programs load here. Nothing was attached.")?;
     match plans.into_iter().map(|(_, plan)| plan).reduce(Result::or) {
         Some(plan) => plan.map(drop).context("no interface can be watched"),
         None => super::nothing_is_up(),

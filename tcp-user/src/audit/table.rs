@@ -2,26 +2,35 @@
 
 use std::io::{self, Write};
 
-use comfy_table::{ContentArrangement, Table, presets};
-
 use super::{ConntrackCounts, Finding, Ours, Reason, Report, Socket, Verdict};
-use crate::output::duration;
+use crate::output::{Palette, Table, duration};
 
 /// Writes the findings and one line of totals.
-pub fn write(report: &Report, out: &mut impl Write) -> io::Result<()> {
+pub fn write(report: &Report, out: &mut impl Write, palette: Palette) -> io::Result<()> {
     if !report.findings.is_empty() {
-        let mut table = Table::new();
-        table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
         let asked = report.conntrack.is_some();
-        let titles =
-            ["", "LOCAL", "REMOTE", "OURS", "KERNEL", "PEER", "CONNTRACK", "CLOSE", "IDLE", "TIMER", "WHY"];
+        let titles = [
+            "VERDICT",
+            "LOCAL",
+            "REMOTE",
+            "OURS",
+            "KERNEL",
+            "PEER",
+            "CONNTRACK",
+            "CLOSE",
+            "IDLE",
+            "TIMER",
+            "WHY",
+        ];
         let shown =
             |row: [String; 11]| row.into_iter().enumerate().filter(move |&(column, _)| asked || column != 6);
-        table.set_header(shown(titles.map(str::to_owned)).map(|(_, title)| title));
+        let titles: Vec<_> = shown(titles.map(str::to_owned)).map(|(_, title)| title).collect();
+        let mut table = Table::new(titles.iter().map(String::as_str));
         for finding in &report.findings {
-            table.add_row(shown(row(finding, report)).map(|(_, cell)| cell));
+            table.row(shown(row(finding, report)).map(|(_, cell)| cell));
         }
-        writeln!(out, "{table}\n")?;
+        table.write(out, palette)?;
+        writeln!(out)?;
     }
     writeln!(out, "{}", summary(report))?;
     report.conntrack.as_ref().map_or(Ok(()), |counts| writeln!(out, "{}", conntrack_summary(counts)))
@@ -61,7 +70,7 @@ fn mark(finding: &Finding) -> &'static str {
         (Verdict::Agree, _) => "ok",
         (Verdict::Differ, _) => "DIFFER",
         (Verdict::OnlyKernel, Some(Reason::Missed)) => "MISSED",
-        (Verdict::OnlyKernel, _) => "kernel's",
+        (Verdict::OnlyKernel, _) => "kernel",
         (Verdict::OnlyOurs, _) => "ours",
     }
 }
@@ -73,8 +82,8 @@ fn timer(socket: &Socket) -> Option<String> {
 fn summary(report: &Report) -> String {
     let counts = &report.counts;
     format!(
-        "{} ends agree with the kernel, {} differ; {} only ours, {} only the kernel's ({} missed); {} in motion, {} \
-         listening sockets not counted",
+        "{} endpoints match, {} differ; {} known to finwait only, {} to the kernel only ({} missed); {} changed between \
+         the samples; {} listening sockets not compared",
         counts.agree,
         counts.differ,
         counts.only_ours,
@@ -87,11 +96,11 @@ fn summary(report: &Report) -> String {
 
 fn conntrack_summary(counts: &ConntrackCounts) -> String {
     if counts.entries == 0 {
-        return "conntrack follows nothing here: no rule of this namespace needs it".to_owned();
+        return "conntrack: no entries, because no rule of this namespace uses it".to_owned();
     }
     format!(
-        "conntrack follows {}: its state fits {} ends, differs from ours alone at {}, from the kernel's alone at {}, from \
-         both at {}; {} it does not know",
+        "conntrack: {} entries; compatible endpoints: {}; conflicts with finwait only: {}, with the kernel only: {}, \
+         with both: {}; not tracked: {}",
         counts.entries,
         counts.fits,
         counts.differs_from_ours,

@@ -216,6 +216,13 @@ pub struct DemoArgs {
 #[error("{0}")]
 pub struct UsageError(&'static str);
 
+impl UsageError {
+    /// A capture cannot be filtered by process.
+    pub const PROCESS_IN_REPLAY: UsageError = UsageError(
+        "`process` cannot be used with replay: a capture does not say which process owns a socket",
+    );
+}
+
 impl ReplayArgs {
     /// Checks that the options can be combined.
     pub fn check(&self) -> Result<(), UsageError> {

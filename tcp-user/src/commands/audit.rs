@@ -9,9 +9,10 @@ use super::{NOT_UNDERSTOOD, found};
 use crate::api::{Status, client};
 use crate::audit;
 use crate::cli::{AuditArgs, ReportFormat, SocketArgs};
+use crate::output::Palette;
 use crate::sockets::namespace;
 
-/// Our states beside the kernel's: only a process in the agent's namespace sees the sockets that the agent's flows have.
+/// Compares the agent's states with the kernel's sockets. Works only in the agent's network namespace.
 pub(super) async fn run(agent: &SocketArgs, args: &AuditArgs) -> Result<ExitCode> {
     let filter = args.filter.filter()?;
     let body = client::get(agent.path(), "/status").await?.whole().await?;
@@ -24,7 +25,7 @@ pub(super) async fn run(agent: &SocketArgs, args: &AuditArgs) -> Result<ExitCode
     let report = audit::audit(agent.path(), &status, &options).await?;
     let mut out = BufWriter::new(io::stdout().lock());
     match args.output {
-        ReportFormat::Table => audit::write_table(&report, &mut out)?,
+        ReportFormat::Table => audit::write_table(&report, &mut out, Palette::for_stdout())?,
         ReportFormat::Json => {
             serde_json::to_writer(&mut out, &report)?;
             writeln!(out)?;
@@ -34,10 +35,10 @@ pub(super) async fn run(agent: &SocketArgs, args: &AuditArgs) -> Result<ExitCode
     Ok(found(report.agrees()))
 }
 
-/// Exit code 4: the sockets of this namespace say nothing of that agent's connections.
+/// The agent runs in another network namespace, so the sockets here are not those of its connections. Exit status 4.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "the agent (pid {pid}) runs in another network namespace, whose sockets cannot be seen from here: put `nsenter --net=/proc/{pid}/ns/net` before the command"
+    "the agent (pid {pid}) runs in another network namespace; put `nsenter --net=/proc/{pid}/ns/net` before the command"
 )]
 pub(super) struct OtherNamespace {
     pub(super) pid: u32,

@@ -1,4 +1,4 @@
-//! `finwait ls` and `finwait watch`: what the agent knows, and who owns the sockets.
+//! `finwait ls` and `finwait watch`: the agent's connections and events, with the owners of local sockets.
 
 use std::io::{self, BufWriter};
 use std::net::{IpAddr, SocketAddr};
@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result};
 use bytes::Bytes;
 use jiff::Timestamp;
 use serde::Deserialize;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::{NOT_UNDERSTOOD, found};
 use crate::api::{Observed, Status, client};
@@ -17,10 +18,10 @@ use crate::output::{EventWriter, Format, ListWriter, Palette};
 use crate::sockets::{Owners, namespace};
 use crate::view::{Connection, Event};
 
-/// A list.
+/// Lists connections.
 pub(super) async fn ls(agent: &SocketArgs, args: &LsArgs) -> Result<ExitCode> {
     let filter = args.filter.filter()?;
-    let owners = owners(agent, args.output, &filter).await?;
+    let owners = owners(agent, args.output, args.processes, &filter).await?;
     let query: String = form_urlencoded::Serializer::new(String::new())
         .append_pair("all", if args.all { "true" } else { "false" })
         .append_pair("filter", &asked_of_agent(&filter))
@@ -29,6 +30,9 @@ pub(super) async fn ls(agent: &SocketArgs, args: &LsArgs) -> Result<ExitCode> {
     let now = Timestamp::now();
     let out = BufWriter::with_capacity(OUT_BUFFER, io::stdout().lock());
     let mut list = ListWriter::new(out, args.output, Palette::for_stdout(), now)?;
+    if args.processes {
+        list = list.with_processes(args.output);
+    }
     while let Some(line) = answer.line().await? {
         let as_it_is = filter.is_empty() && args.output.is_json();
         if as_it_is && let Some(line) = with_owner(&line, owners.as_ref())? {
@@ -45,20 +49,20 @@ pub(super) async fn ls(agent: &SocketArgs, args: &LsArgs) -> Result<ExitCode> {
     Ok(found(list.finish()? > 0))
 }
 
-/// What of a filter the agent can apply: it does not know who owns the sockets.
+/// The filter that the agent can apply: it does not know the owners of sockets.
 fn asked_of_agent(filter: &Filter) -> String {
     if filter.asks_for_process() { String::new() } else { filter.to_string() }
 }
 
-/// A connection as the agent has written it, with the owner of its socket put in; `None` if it does not end as ours do, as
-/// that of an agent of another version may.
+/// Inserts the owner of the local socket into a connection as the agent wrote it. `None` if the text does not end as
+/// this version writes it.
 fn with_owner(line: &Bytes, owners: Option<&Owners>) -> Result<Option<Bytes>> {
     let Some(owners) = owners.filter(|owners| !owners.is_empty()) else { return Ok(Some(line.clone())) };
     let Ends { client, server } = serde_json::from_slice(line).context(NOT_UNDERSTOOD)?;
     let Some(process) = owners.of_ends([client.of_host(), server.of_host()]) else {
         return Ok(Some(line.clone()));
     };
-    let Some(head) = line.strip_suffix(NOBODY) else { return Ok(None) };
+    let Some(head) = line.strip_suffix(NO_OWNER) else { return Ok(None) };
     let mut line = head.to_vec();
     line.extend_from_slice(br#""process":"#);
     serde_json::to_writer(&mut line, &process)?;
@@ -66,14 +70,14 @@ fn with_owner(line: &Bytes, owners: Option<&Owners>) -> Result<Option<Bytes>> {
     Ok(Some(line.into()))
 }
 
-/// What of a connection tells who owns it.
+/// The parts of a connection by which its owner is found.
 #[derive(Deserialize)]
 struct Ends {
     client: End,
     server: End,
 }
 
-/// One of the two.
+/// One end of it.
 #[derive(Deserialize)]
 struct End {
     address: IpAddr,
@@ -87,17 +91,17 @@ impl End {
     }
 }
 
-/// Until the agent stops or somebody has seen enough.
+/// Prints events until the agent stops, or SIGINT or SIGTERM arrives. Either ends a JSON document properly.
 pub(super) async fn watch(agent: &SocketArgs, args: &WatchArgs) -> Result<ExitCode> {
-    // Checked here, where the message can point at the place; applied by the agent, which knows the whole connection but
-    // for its owner.
+    // Checked here, where the message can point at the mistake. Applied by the agent, which knows all but the owner.
     let filter = args.filter.filter()?;
-    let mut owners = owners(agent, args.output, &filter).await?;
+    let mut owners = owners(agent, args.output, false, &filter).await?;
     let query: String = form_urlencoded::Serializer::new(String::new())
         .append_pair("filter", &asked_of_agent(&filter))
         .append_pair("connections", if owners.is_some() { "true" } else { "false" })
         .finish();
     let mut answer = client::get(agent.path(), &format!("/events?{query}")).await?;
+    let mut terminate = signal(SignalKind::terminate())?;
     let mut events = EventWriter::new(io::stdout(), args.output, Palette::for_stdout())?;
     loop {
         let line = tokio::select! {
@@ -106,6 +110,7 @@ pub(super) async fn watch(agent: &SocketArgs, args: &WatchArgs) -> Result<ExitCo
                 interrupted?;
                 None
             }
+            _ = terminate.recv() => None,
         };
         let Some(line) = line else { break };
         match read_event(&line, owners.as_mut(), &filter) {
@@ -114,14 +119,14 @@ pub(super) async fn watch(agent: &SocketArgs, args: &WatchArgs) -> Result<ExitCo
                 events.flush()?;
             }
             Ok(None) => {}
-            Err(_) => eprintln!("finwait: {}", String::from_utf8_lossy(&line)),
+            Err(_) => tracing::warn!("the agent reports {}", String::from_utf8_lossy(&line)),
         }
     }
     events.finish()?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// The event of a line, with the owner of its connection where that was asked for, if it is wanted.
+/// Reads the event of a line and adds the owner of its connection. `None` if the filter does not select it.
 fn read_event(line: &[u8], owners: Option<&mut Owners>, filter: &Filter) -> Result<Option<Event>> {
     let Some(owners) = owners else { return Ok(Some(serde_json::from_slice(line)?)) };
     let Observed::<Connection, Event> { mut connection, mut event } = serde_json::from_slice(line)?;
@@ -133,10 +138,15 @@ fn read_event(line: &[u8], owners: Option<&mut Owners>, filter: &Filter) -> Resu
     Ok(wanted.then_some(event))
 }
 
-/// Who owns which socket, where somebody asks: it takes a scan of the kernel's sockets and of `/proc`. In another
-/// namespace than the agent's the same addresses may be somebody else's, so nobody is named there.
-async fn owners(agent: &SocketArgs, format: Format, filter: &Filter) -> Result<Option<Owners>> {
-    if format == Format::Table && !filter.asks_for_process() {
+/// The owners of this namespace's sockets, if the output or the filter needs them: it takes a scan of the kernel's
+/// sockets and of `/proc`. In another namespace than the agent's, equal addresses may be of other sockets: no owners.
+async fn owners(
+    agent: &SocketArgs,
+    format: Format,
+    processes: bool,
+    filter: &Filter,
+) -> Result<Option<Owners>> {
+    if format == Format::Table && !processes && !filter.asks_for_process() {
         return Ok(None);
     }
     let body = client::get(agent.path(), "/status").await?.whole().await?;
@@ -148,9 +158,9 @@ async fn owners(agent: &SocketArgs, format: Format, filter: &Filter) -> Result<O
     Ok(if here { Some(Owners::scan()?) } else { None })
 }
 
-/// How the agent ends every connection.
-const NOBODY: &[u8] = br#""process":null}"#;
-/// A system call for so many octets.
+/// The end of every connection in the agent's answer.
+const NO_OWNER: &[u8] = br#""process":null}"#;
+/// Bytes written by one system call.
 const OUT_BUFFER: usize = 1 << 18;
 
 #[cfg(test)]

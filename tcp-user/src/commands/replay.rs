@@ -7,16 +7,20 @@ use anyhow::Result;
 use jiff::Timestamp;
 
 use super::found;
-use crate::cli::{ReplayArgs, ReplayFormat};
+use crate::cli::{ReplayArgs, ReplayFormat, UsageError};
 use crate::output::{EventWriter, Format, ListWriter, Palette};
 use crate::replay::{self, Output, Report};
 
-/// Prints what a capture holds; what was read before a fault is printed before the fault is told.
+/// Prints the connections or events of a capture. Those before a fault are printed, then the fault is the error.
 pub(super) fn run(args: &ReplayArgs) -> Result<ExitCode> {
     args.check()?;
+    let filter = args.filter.filter()?;
+    if filter.asks_for_process() {
+        return Err(UsageError::PROCESS_IN_REPLAY.into());
+    }
     let options = replay::Options {
         rules: args.rules.rules(),
-        filter: args.filter.filter()?,
+        filter,
         events: args.events,
         zeek: args.output == ReplayFormat::Zeek,
         verify_checksums: args.verify_checksums,
@@ -35,7 +39,7 @@ pub(super) fn run(args: &ReplayArgs) -> Result<ExitCode> {
     }
 }
 
-/// Where the records go.
+/// The destination of the records.
 enum Writer {
     Events(EventWriter<Stdout>),
     List(ListWriter<Stdout>),
@@ -72,7 +76,7 @@ impl Writer {
         }
     }
 
-    /// Says how many records there were.
+    /// Ends the output and returns the number of records.
     fn finish(self) -> io::Result<usize> {
         match self {
             Writer::Events(events) => events.finish(),
@@ -83,11 +87,11 @@ impl Writer {
 }
 
 fn list(out: Stdout, format: Format) -> io::Result<ListWriter<Stdout>> {
-    // Every connection comes with the moment that its age is counted to.
+    // Every connection comes with the moment that its age is as of.
     ListWriter::new(out, format, Palette::for_stdout(), Timestamp::UNIX_EPOCH)
 }
 
-/// What became of the frames, for people.
+/// Summarizes the frames for people.
 fn summary(report: &Report, verified: bool) -> String {
     let mut text = report.statistics.to_string();
     let wrong = report.statistics.checksum_wrong;
@@ -95,13 +99,10 @@ fn summary(report: &Report, verified: bool) -> String {
         text += &format!(", {tracked} of them by the kernel programs");
     }
     if wrong != 0 && verified {
-        text += &format!(
-            ". {wrong} segments with a wrong TCP checksum were dropped, as their receiver drops them"
-        );
+        text += &format!("; {wrong} segments have a bad TCP checksum and were dropped");
     } else if wrong != 0 {
         text += &format!(
-            ". {wrong} segments have a wrong TCP checksum and were believed: offloading makes them common where the \
-             sender captures. --verify-checksums drops them"
+            "; {wrong} segments have a bad TCP checksum and were processed anyway (normal with checksum offload)"
         );
     }
     text

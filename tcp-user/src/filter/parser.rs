@@ -1,16 +1,16 @@
-//! Tokens to a tree.
+//! Parses tokens into a tree.
 
 use std::ops::Range;
 
 use jiff::SignedDuration;
 
 use super::address::{self, Host};
-use super::test::{Ends, Party, Role, Test};
+use super::test::{Actor, EndSelector, Identity, Test};
 use super::token::{Kind, Operator, Token};
 use super::{Expression, FilterError};
 use crate::view::{CloseKind, Confidence, Family, StateSet, UNSEEN};
 
-/// Reads all tokens; `text` is where they come from.
+/// Parses all tokens of `text`.
 pub(super) fn parse(text: &str, tokens: &[Token<'_>]) -> Result<Expression, FilterError> {
     let mut parser = Parser { text, tokens, next: 0, depth: 0 };
     if tokens.is_empty() {
@@ -19,12 +19,12 @@ pub(super) fn parse(text: &str, tokens: &[Token<'_>]) -> Result<Expression, Filt
     let tree = parser.any()?;
     match parser.peek() {
         None => Ok(tree),
-        // `any` stops at the end or at a parenthesis that nobody opened.
-        Some(_) => Err(parser.error("no parenthesis is open here")),
+        // `any` stops at the end or at an unmatched closing parenthesis.
+        Some(_) => Err(parser.error("unmatched closing parenthesis")),
     }
 }
 
-/// How deep parentheses may nest. Far more than a person types, far less than a thread's stack.
+/// Maximum depth of parentheses: far more than a person types, far less than a thread's stack.
 const MAX_DEPTH: usize = 64;
 
 struct Parser<'t, 's> {
@@ -72,7 +72,7 @@ impl<'s> Parser<'_, 's> {
         let opened = self.tokens[self.next - 1].span.clone();
         self.depth += 1;
         if self.depth > MAX_DEPTH {
-            let message = format!("more than {MAX_DEPTH} parentheses inside each other");
+            let message = format!("parentheses nested more than {MAX_DEPTH} deep");
             return Err(FilterError::new(self.text, opened, message));
         }
         let inner = self.any()?;
@@ -88,14 +88,14 @@ impl<'s> Parser<'_, 's> {
             return Err(self.error("expected a test, such as `state time-wait` or `dport = :443`"));
         };
         let keyword = KEYWORDS.iter().find(|(name, _)| name.eq_ignore_ascii_case(word));
-        let Some((name, keyword)) = keyword else {
+        let Some((_, keyword)) = keyword else {
             let message = "expected a test, such as `state time-wait` or `dport = :443`";
             return Err(self.error(message).suggest(KEYWORDS.iter().map(|(name, _)| name)));
         };
         self.next += 1;
         match *keyword {
-            Keyword::State => self.state(Ends::Either),
-            Keyword::Exclude => self.state(Ends::Either).map(|test| negate(test, true)),
+            Keyword::State => self.state(EndSelector::Either),
+            Keyword::Exclude => self.state(EndSelector::Either).map(|test| negate(test, true)),
             Keyword::End(ends) if self.take_word("state") => self.state(ends),
             Keyword::End(ends) => self
                 .value("an address, such as 10.0.0.0/8, 10.0.0.1:80, [2001:db8::1]:443 or :443", |text| {
@@ -106,34 +106,34 @@ impl<'s> Parser<'_, 's> {
                 let expected = "a port number from 0 to 65535, such as :443";
                 self.value(expected, |text| address::port(text).map(|port| Test::Port(ends, operator, port)))
             }
-            Keyword::Role(role) => self.choice(
-                &format!("{name} is one of"),
-                role.parties().iter().copied().map(|party| (party.name(), party)),
-                |party: Party| Test::Role(role, party),
+            Keyword::Actor(actor) => self.choice(
+                actor.description(),
+                actor.identities().iter().copied().map(|identity| (identity.name(), identity)),
+                |identity: Identity| Test::Actor(actor, identity),
             ),
             Keyword::Kind => self.choice(
-                "a close kind is one of",
+                "a close kind",
                 CloseKind::ALL.map(|kind| (kind.name(), Some(kind))).into_iter().chain([(UNSEEN, None)]),
                 Test::Kind,
             ),
             Keyword::Confidence => self.choice(
-                "a confidence is one of",
+                "a confidence",
                 Confidence::ALL.iter().map(|confidence| (confidence.name(), *confidence)),
                 Test::Confidence,
             ),
-            Keyword::Family => self.choice("a family is one of", FAMILIES.iter().copied(), Test::Family),
+            Keyword::Family => self.choice("an address family", FAMILIES.iter().copied(), Test::Family),
             Keyword::Age => self.duration(Test::Age),
             Keyword::Idle => self.duration(Test::Idle),
             Keyword::Process => {
-                self.value("the name or number of a process", |text| Some(Test::Process(text.to_owned())))
+                self.value("a process name or number", |text| Some(Test::Process(text.to_owned())))
             }
             Keyword::Interface => {
-                self.value("the name of an interface", |text| Some(Test::Interface(text.to_owned())))
+                self.value("an interface name", |text| Some(Test::Interface(text.to_owned())))
             }
         }
     }
 
-    fn state(&mut self, ends: Ends) -> Result<Expression, FilterError> {
+    fn state(&mut self, ends: EndSelector) -> Result<Expression, FilterError> {
         self.value("a state, such as time-wait, or a group of states, such as connected", |text| {
             StateSet::parse(text).ok().map(|states| Test::State(ends, states))
         })
@@ -150,7 +150,7 @@ impl<'s> Parser<'_, 's> {
         })
     }
 
-    /// One of a few words, however their parts are joined.
+    /// Parses one of a few words; `-` stands for `_`.
     fn choice<T: Copy>(
         &mut self,
         expected: &str,
@@ -158,7 +158,7 @@ impl<'s> Parser<'_, 's> {
         test: impl Fn(T) -> Test,
     ) -> Result<Expression, FilterError> {
         let names: Vec<&str> = words.clone().map(|(name, _)| name).collect();
-        let expected = format!("{expected} {}", names.join(", "));
+        let expected = format!("{expected}: one of {}", names.join(", "));
         self.value(&expected, |text| {
             let text = text.to_ascii_lowercase().replace('-', "_");
             words.clone().find(|(name, _)| *name == text).map(|(_, value)| test(value))
@@ -207,7 +207,7 @@ impl<'s> Parser<'_, 's> {
         self.tokens.get(self.next).map(|token| token.kind)
     }
 
-    /// An error at the next token, or behind the last one.
+    /// An error at the next token, or after the last one.
     fn error(&self, message: impl Into<String>) -> FilterError {
         let behind: Range<usize> = self.text.len()..self.text.len();
         let span = self.tokens.get(self.next).map_or(behind, |token| token.span.clone());
@@ -230,9 +230,9 @@ fn negate(expression: Expression, negated: bool) -> Expression {
 enum Keyword {
     State,
     Exclude,
-    End(Ends),
-    Port(Ends),
-    Role(Role),
+    End(EndSelector),
+    Port(EndSelector),
+    Actor(Actor),
     Kind,
     Confidence,
     Family,
@@ -245,19 +245,19 @@ enum Keyword {
 const KEYWORDS: &[(&str, Keyword)] = &[
     ("state", Keyword::State),
     ("exclude", Keyword::Exclude),
-    ("client", Keyword::End(Ends::Client)),
-    ("server", Keyword::End(Ends::Server)),
-    ("local", Keyword::End(Ends::Local)),
-    ("remote", Keyword::End(Ends::Remote)),
-    ("src", Keyword::End(Ends::Source)),
-    ("dst", Keyword::End(Ends::Destination)),
-    ("sport", Keyword::Port(Ends::Source)),
-    ("dport", Keyword::Port(Ends::Destination)),
-    ("port", Keyword::Port(Ends::Either)),
-    ("closer", Keyword::Role(Role::Closer)),
-    ("aborter", Keyword::Role(Role::Aborter)),
-    ("opener", Keyword::Role(Role::Opener)),
-    ("holder", Keyword::Role(Role::Holder)),
+    ("client", Keyword::End(EndSelector::Client)),
+    ("server", Keyword::End(EndSelector::Server)),
+    ("local", Keyword::End(EndSelector::Local)),
+    ("remote", Keyword::End(EndSelector::Remote)),
+    ("src", Keyword::End(EndSelector::Source)),
+    ("dst", Keyword::End(EndSelector::Destination)),
+    ("sport", Keyword::Port(EndSelector::Source)),
+    ("dport", Keyword::Port(EndSelector::Destination)),
+    ("port", Keyword::Port(EndSelector::Either)),
+    ("closer", Keyword::Actor(Actor::Closer)),
+    ("aborter", Keyword::Actor(Actor::Aborter)),
+    ("opener", Keyword::Actor(Actor::Opener)),
+    ("holder", Keyword::Actor(Actor::Holder)),
     ("kind", Keyword::Kind),
     ("confidence", Keyword::Confidence),
     ("family", Keyword::Family),

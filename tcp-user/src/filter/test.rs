@@ -9,11 +9,11 @@ use crate::view::{CloseKind, Confidence, Connection, Endpoint, Family, Opener, S
 /// A fact about a connection.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Test {
-    State(Ends, StateSet),
-    Host(Ends, Host),
-    Port(Ends, Operator, u16),
-    Role(Role, Party),
-    /// `None`: it was not seen.
+    State(EndSelector, StateSet),
+    Host(EndSelector, Host),
+    Port(EndSelector, Operator, u16),
+    Actor(Actor, Identity),
+    /// `None` if the close was not seen.
     Kind(Option<CloseKind>),
     Age(Operator, SignedDuration),
     Idle(Operator, SignedDuration),
@@ -23,9 +23,9 @@ pub(super) enum Test {
     Confidence(Confidence),
 }
 
-/// Which ends a test looks at; it holds if it holds for one of them.
+/// The ends that a test is about; it holds if it holds for one of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ends {
+pub(super) enum EndSelector {
     Either,
     Client,
     Server,
@@ -37,9 +37,9 @@ pub(super) enum Ends {
     Destination,
 }
 
-/// What an end can have done.
+/// An end by what it did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Role {
+pub(super) enum Actor {
     Closer,
     Aborter,
     Opener,
@@ -47,8 +47,8 @@ pub(super) enum Role {
 }
 
 words! {
-    /// Who has a role, by role in the connection or by place.
-    pub(super) enum Party ("end") {
+    /// The end that an actor is, by role or by locality.
+    pub(super) enum Identity ("end") {
         /// The client alone.
         Client = "client",
         /// The server alone.
@@ -57,11 +57,11 @@ words! {
         Both = "both",
         /// One end, on this host.
         Local = "local",
-        /// One end, elsewhere.
+        /// One end, on another host.
         Remote = "remote",
-        /// Nobody.
+        /// Neither end.
         None = "none",
-        /// Somebody, but it was not seen.
+        /// One end, but it was not seen which.
         Unknown = "unknown",
     }
 }
@@ -72,7 +72,7 @@ impl Test {
             Test::State(ends, states) => ends.any(connection, |end| states.contains(end.state)),
             Test::Host(ends, host) => ends.any(connection, |end| host.matches(end)),
             Test::Port(ends, operator, port) => ends.any(connection, |end| operator.holds(end.port, *port)),
-            Test::Role(role, party) => role.is_of(*party, connection),
+            Test::Actor(actor, identity) => actor.is(*identity, connection),
             Test::Kind(kind) => connection.close_kind() == *kind,
             Test::Age(operator, limit) => {
                 connection.opened_at.is_some_and(|at| operator.holds(now.duration_since(at), *limit))
@@ -91,17 +91,17 @@ impl Test {
     }
 }
 
-impl Ends {
+impl EndSelector {
     fn any(self, connection: &Connection, test: impl Fn(&Endpoint) -> bool) -> bool {
         let [client, server] = connection.ends();
         match self {
-            Ends::Either => test(client) || test(server),
-            Ends::Client => test(client),
-            Ends::Server => test(server),
-            Ends::Local => connection.ends().into_iter().any(|end| end.local && test(end)),
-            Ends::Remote => connection.ends().into_iter().any(|end| !end.local && test(end)),
-            Ends::Source => test(connection.end(source(connection))),
-            Ends::Destination => test(connection.end(source(connection).peer())),
+            EndSelector::Either => test(client) || test(server),
+            EndSelector::Client => test(client),
+            EndSelector::Server => test(server),
+            EndSelector::Local => connection.ends().into_iter().any(|end| end.local && test(end)),
+            EndSelector::Remote => connection.ends().into_iter().any(|end| !end.local && test(end)),
+            EndSelector::Source => test(connection.end(source(connection))),
+            EndSelector::Destination => test(connection.end(source(connection).peer())),
         }
     }
 }
@@ -111,49 +111,63 @@ fn source(connection: &Connection) -> Side {
     if connection.server.local && !connection.client.local { Side::Server } else { Side::Client }
 }
 
-impl Role {
-    /// Who can have it.
-    pub(super) fn parties(self) -> &'static [Party] {
-        use Party::*;
+impl Actor {
+    /// What it is called in messages.
+    pub(super) fn description(self) -> &'static str {
         match self {
-            Role::Closer | Role::Holder => &[Client, Server, Both, Local, Remote, None],
-            Role::Aborter => &[Client, Server, Local, Remote, None],
-            Role::Opener => &[Client, Server, Both, Local, Remote, Unknown],
+            Actor::Closer => "a closer",
+            Actor::Aborter => "an aborter",
+            Actor::Opener => "an opener",
+            Actor::Holder => "a holder",
         }
     }
 
-    fn is_of(self, party: Party, connection: &Connection) -> bool {
-        let actual = self.party(connection);
+    /// The ends that it can be.
+    pub(super) fn identities(self) -> &'static [Identity] {
+        use Identity::*;
+        match self {
+            Actor::Closer | Actor::Holder => &[Client, Server, Both, Local, Remote, None],
+            Actor::Aborter => &[Client, Server, Local, Remote, None],
+            Actor::Opener => &[Client, Server, Both, Local, Remote, Unknown],
+        }
+    }
+
+    fn is(self, identity: Identity, connection: &Connection) -> bool {
+        let actual = self.identity(connection);
         let local = match actual {
-            Party::Client => Some(connection.client.local),
-            Party::Server => Some(connection.server.local),
-            Party::Both | Party::Local | Party::Remote | Party::None | Party::Unknown => Option::None,
+            Identity::Client => Some(connection.client.local),
+            Identity::Server => Some(connection.server.local),
+            Identity::Both | Identity::Local | Identity::Remote | Identity::None | Identity::Unknown => {
+                Option::None
+            }
         };
-        match party {
-            Party::Local => local == Some(true),
-            Party::Remote => local == Some(false),
-            Party::Client | Party::Server | Party::Both | Party::None | Party::Unknown => actual == party,
+        match identity {
+            Identity::Local => local == Some(true),
+            Identity::Remote => local == Some(false),
+            Identity::Client | Identity::Server | Identity::Both | Identity::None | Identity::Unknown => {
+                actual == identity
+            }
         }
     }
 
-    fn party(self, connection: &Connection) -> Party {
+    fn identity(self, connection: &Connection) -> Identity {
         let close = connection.close.as_ref();
         let who = match self {
-            Role::Closer => close.and_then(|close| close.closer),
-            Role::Aborter => close.and_then(|close| close.aborter).map(Who::from),
-            Role::Holder => connection.time_wait.as_ref().map(|time_wait| time_wait.holder),
-            Role::Opener => match connection.opener {
+            Actor::Closer => close.and_then(|close| close.closer),
+            Actor::Aborter => close.and_then(|close| close.aborter).map(Who::from),
+            Actor::Holder => connection.time_wait.as_ref().map(|time_wait| time_wait.holder),
+            Actor::Opener => match connection.opener {
                 Opener::Client => Some(Who::Client),
                 Opener::Server => Some(Who::Server),
                 Opener::Both => Some(Who::Both),
-                Opener::Unknown => return Party::Unknown,
+                Opener::Unknown => return Identity::Unknown,
             },
         };
         match who {
-            Some(Who::Client) => Party::Client,
-            Some(Who::Server) => Party::Server,
-            Some(Who::Both) => Party::Both,
-            Option::None => Party::None,
+            Some(Who::Client) => Identity::Client,
+            Some(Who::Server) => Identity::Server,
+            Some(Who::Both) => Identity::Both,
+            Option::None => Identity::None,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Facts as text for people. No cell holds a space, so that `awk` can count columns; an empty one is `-`.
+//! Facts as text for people. A cell of a list has no blanks, so that `awk` can count columns; an empty one is `-`.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -8,16 +8,22 @@ use anstyle::Style;
 use super::palette::{self, Palette};
 use crate::view::{CloseInfo, CloseKind, Endpoint, Process, State, TimeWait, UNSEEN};
 
-/// A text and how it looks where there are colours.
-pub(super) struct Cell {
+/// The text of a table's cell, and its style where there are colours.
+pub struct Cell {
     pub(super) text: String,
     pub(super) style: Style,
 }
 
 impl Cell {
-    /// The text as it is to look.
+    /// The text with its escape sequences.
     pub(super) fn painted(self, palette: Palette) -> String {
         palette.paint(self.style, self.text)
+    }
+}
+
+impl From<&str> for Cell {
+    fn from(text: &str) -> Cell {
+        Cell::from(text.to_owned())
     }
 }
 
@@ -67,7 +73,7 @@ pub(super) fn timer(time_wait: &TimeWait) -> Cell {
 
 pub(super) fn close(close: &CloseInfo) -> Cell {
     let mut text = match close.kind {
-        // Begun, and nobody knows yet in which form it will end.
+        // The close has begun, and its kind is not known yet.
         Some(CloseKind::Open) => "closing".to_owned(),
         Some(kind) => kind.name().to_owned(),
         None => UNSEEN.to_owned(),
@@ -84,7 +90,7 @@ pub(super) fn process(process: &Process) -> Cell {
     Cell::from(format!("{}/{}", escape_word(&process.comm), process.pid))
 }
 
-/// A duration as short as a person wants it: `310us`, `9.9ms`, `59.2s`, `5m12s`, `3h20m`, `5d4h`.
+/// Formats a duration in milliseconds for people: `310us`, `9.9ms`, `59.2s`, `5m12s`, `3h20m`, `5d4h`.
 pub fn duration(ms: f64) -> String {
     if !ms.is_finite() || ms < 0.0 {
         return NOTHING.to_owned();
@@ -117,13 +123,13 @@ fn two(seconds: u64, big: u64, big_unit: &str, small: u64, small_unit: &str) -> 
     }
 }
 
-/// Text from outside (interface and command names) without what could steer a terminal: control characters and those
-/// that change the direction of writing are shown as `\u{1b}`.
+/// Makes text from outside (interface and command names) safe for a terminal. Control characters and those that change
+/// the direction of writing become `\u{1b}`.
 pub fn escape(text: &str) -> String {
     escape_if(text, |c| c.is_control() || is_bidi(c))
 }
 
-/// The same without white space, for a column.
+/// Makes text from outside safe for a terminal and free of white space, for a column.
 pub(super) fn escape_word(text: &str) -> String {
     if text.is_empty() {
         NOTHING.to_owned()

@@ -1,32 +1,78 @@
-//! The columns of the two tables.
+//! The columns of a list of connections.
+
+use std::io::{self, Write};
 
 use jiff::Timestamp;
 
 use super::cell::{self, Cell, duration, escape_word, none};
+use super::palette::Palette;
+use super::table::Table;
 use crate::view::Connection;
 
-/// One column of a table.
-pub(super) struct Column {
-    /// Explains the marks that its cells can have.
-    pub(super) title: &'static str,
-    /// Only in `wide`.
-    pub(super) wide: bool,
-    /// Set flush right.
-    pub(super) number: bool,
-    /// Its cell for a connection at a moment.
-    pub(super) cell: fn(&Connection, Timestamp) -> Cell,
+/// One column of a list of connections.
+struct Column {
+    /// Title; it explains the marks in the column's cells.
+    title: &'static str,
+    /// Tables that have the column.
+    shown: Shown,
+    /// Flush right.
+    number: bool,
+    /// The cell of a connection at a moment.
+    cell: fn(&Connection, Timestamp) -> Cell,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Shown {
+    Always,
+    WithProcesses,
+    Wide,
+}
+
+/// A list of connections as a table.
+pub(super) struct ConnectionTable {
+    columns: Vec<&'static Column>,
+    table: Table,
+}
+
+impl ConnectionTable {
+    /// Starts a table; `processes` adds the owners of sockets, `wide` every column.
+    pub(super) fn new(wide: bool, processes: bool) -> ConnectionTable {
+        let is_shown = |column: &&Column| match column.shown {
+            Shown::Always => true,
+            Shown::WithProcesses => wide || processes,
+            Shown::Wide => wide,
+        };
+        let columns: Vec<&Column> = COLUMNS.iter().filter(is_shown).collect();
+        let table = Table::with_columns(columns.iter().map(|column| (column.title, column.number)));
+        ConnectionTable { columns, table }
+    }
+
+    /// Adds a connection; ages are as of `now`.
+    pub(super) fn push(&mut self, connection: &Connection, now: Timestamp) {
+        self.table.row(self.columns.iter().map(|column| (column.cell)(connection, now)));
+    }
+
+    /// Number of rows not written yet, the titles among them.
+    pub(super) fn rows(&self) -> usize {
+        self.table.rows()
+    }
+
+    /// Writes the pending rows.
+    pub(super) fn write(&mut self, out: &mut impl Write, palette: Palette) -> io::Result<()> {
+        self.table.write(out, palette)
+    }
 }
 
 /// All columns, in their order.
-pub(super) const COLUMNS: &[Column] = &[
+const COLUMNS: &[Column] = &[
     wide("Family", |c, _| c.family.to_string().into()),
     text("Client(*=local)", |c, _| cell::end(&c.client)),
-    text("State(?=unconfirmed)", |c, _| cell::state(c.client.state, c.client.confirmed)),
+    text("ClientState(?=unconfirmed)", |c, _| cell::state(c.client.state, c.client.confirmed)),
     text("Server", |c, _| cell::end(&c.server)),
-    text("State", |c, _| cell::state(c.server.state, c.server.confirmed)),
+    text("ServerState", |c, _| cell::state(c.server.state, c.server.confirmed)),
     text("Timer", |c, _| c.time_wait.as_ref().map_or_else(none, cell::timer)),
     text("Close", |c, _| c.close.as_ref().map_or_else(none, cell::close)),
-    wide("Process", |c, _| c.process.as_ref().map_or_else(none, cell::process)),
+    process("Process", |c, _| c.process.as_ref().map_or_else(none, cell::process)),
     wide("Unit", |c, _| word(c.process.as_ref().and_then(|process| process.unit.as_deref()))),
     wide("Interface", |c, _| word(c.interface.as_deref())),
     number("Incarnation", |c, _| c.incarnation.to_string().into()),
@@ -42,15 +88,19 @@ pub(super) const COLUMNS: &[Column] = &[
 ];
 
 const fn text(title: &'static str, cell: fn(&Connection, Timestamp) -> Cell) -> Column {
-    Column { title, wide: false, number: false, cell }
+    Column { title, shown: Shown::Always, number: false, cell }
+}
+
+const fn process(title: &'static str, cell: fn(&Connection, Timestamp) -> Cell) -> Column {
+    Column { title, shown: Shown::WithProcesses, number: false, cell }
 }
 
 const fn wide(title: &'static str, cell: fn(&Connection, Timestamp) -> Cell) -> Column {
-    Column { title, wide: true, number: false, cell }
+    Column { title, shown: Shown::Wide, number: false, cell }
 }
 
 const fn number(title: &'static str, cell: fn(&Connection, Timestamp) -> Cell) -> Column {
-    Column { title, wide: true, number: true, cell }
+    Column { title, shown: Shown::Wide, number: true, cell }
 }
 
 fn word(text: Option<&str>) -> Cell {

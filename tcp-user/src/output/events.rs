@@ -24,7 +24,7 @@ enum Layout {
 }
 
 impl<W: Write> EventWriter<W> {
-    /// Begins a stream.
+    /// Starts a stream.
     pub fn new(mut out: W, format: Format, palette: Palette) -> io::Result<EventWriter<W>> {
         let layout = match format {
             Format::Table => Layout::Lines { wide: false },
@@ -59,12 +59,12 @@ impl<W: Write> EventWriter<W> {
         }
     }
 
-    /// Lets everything out; for a live stream, whenever it pauses.
+    /// Flushes the output; a live stream does so after each event.
     pub fn flush(&mut self) -> io::Result<()> {
         self.out.flush()
     }
 
-    /// Ends the stream, flushes, and says how many events it had.
+    /// Ends the stream, flushes it and returns the number of events.
     pub fn finish(mut self) -> io::Result<usize> {
         if let Layout::Json(document) = &mut self.layout {
             document.finish(&mut self.out)?;

@@ -5,8 +5,8 @@ use std::io::{self, Write};
 
 use jiff::Timestamp;
 
+use super::columns::ConnectionTable;
 use super::palette::Palette;
-use super::table::Table;
 use super::{Format, JsonDocument, csv, json_line};
 use crate::view::{Connection, schema};
 
@@ -20,18 +20,18 @@ pub struct ListWriter<W> {
 }
 
 enum Layout {
-    Table(Table),
+    Table(ConnectionTable),
     Json(JsonDocument),
     Ndjson,
     Csv(csv::Lines),
 }
 
 impl<W: Write> ListWriter<W> {
-    /// Begins a list; ages are as of `now`.
+    /// Starts a list; ages are as of `now`.
     pub fn new(mut out: W, format: Format, palette: Palette, now: Timestamp) -> io::Result<ListWriter<W>> {
         let layout = match format {
-            Format::Table => Layout::Table(Table::new(false)),
-            Format::Wide => Layout::Table(Table::new(true)),
+            Format::Table => Layout::Table(ConnectionTable::new(false, false)),
+            Format::Wide => Layout::Table(ConnectionTable::new(true, true)),
             Format::Json => Layout::Json(JsonDocument::new(schema::CONNECTIONS, "connections")),
             Format::Ndjson => Layout::Ndjson,
             Format::Csv => {
@@ -43,7 +43,15 @@ impl<W: Write> ListWriter<W> {
         Ok(ListWriter { out, layout, palette, now, count: 0 })
     }
 
-    /// Ages of those that follow are as of another moment.
+    /// Adds a column with the owners of sockets to a plain table, before its first connection.
+    pub fn with_processes(mut self, format: Format) -> ListWriter<W> {
+        if format == Format::Table {
+            self.layout = Layout::Table(ConnectionTable::new(false, true));
+        }
+        self
+    }
+
+    /// Sets the moment that the ages of later connections are as of.
     pub fn set_now(&mut self, now: Timestamp) {
         self.now = now;
     }
@@ -64,7 +72,7 @@ impl<W: Write> ListWriter<W> {
         }
     }
 
-    /// Adds one that is JSON already, in a format that [is JSON](Format::is_json).
+    /// Adds a connection that is JSON already, to a format that [is JSON](Format::is_json).
     pub fn push_json(&mut self, connection: &[u8]) -> io::Result<()> {
         self.count += 1;
         match &mut self.layout {
@@ -76,7 +84,7 @@ impl<W: Write> ListWriter<W> {
         if let Layout::Ndjson = self.layout { self.out.write_all(b"\n") } else { Ok(()) }
     }
 
-    /// Ends the list, flushes, and says how many connections it had.
+    /// Ends the list, flushes it and returns the number of connections.
     pub fn finish(mut self) -> io::Result<usize> {
         match &mut self.layout {
             Layout::Table(table) => table.write(&mut self.out, self.palette)?,
@@ -87,7 +95,7 @@ impl<W: Write> ListWriter<W> {
         Ok(self.count)
     }
 
-    /// The whole list at once.
+    /// Writes a whole list at once.
     pub fn write_all(
         mut self,
         connections: impl IntoIterator<Item: Borrow<Connection>>,
@@ -99,5 +107,5 @@ impl<W: Write> ListWriter<W> {
     }
 }
 
-/// So many rows of a table share their widths; then they leave, so that a list of any length needs no more memory.
+/// Rows of a table that share their widths. Then they are written, so that a long list needs no more memory.
 const ROWS: usize = 1 << 14;

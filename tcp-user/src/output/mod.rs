@@ -1,7 +1,7 @@
-//! The records as text: tables for people, JSON and CSV for programs.
+//! Records as text: tables for people, JSON and CSV for programs.
 //!
-//! Records are pushed one at a time, and every format but the aligned table leaves at once, so that a long list needs no
-//! memory and a live stream no end. Nothing here looks at a terminal except [`Palette::for_stdout`].
+//! Records are pushed one at a time. Every format except the aligned table is written at once, so a long list needs no
+//! memory and a live stream no end. Only [`Palette::for_stdout`] asks about the terminal.
 
 mod cell;
 mod columns;
@@ -11,12 +11,13 @@ mod list;
 mod palette;
 mod table;
 
-pub use cell::{duration, escape};
+pub use cell::{Cell, duration, escape};
 pub use events::EventWriter;
 pub use list::ListWriter;
 pub use palette::Palette;
 #[cfg(feature = "lab")]
 pub(crate) use palette::state_style;
+pub use table::Table;
 
 use std::io::{self, Write};
 
@@ -41,13 +42,13 @@ impl Format {
     /// Every format.
     pub const ALL: [Format; 5] = [Format::Table, Format::Wide, Format::Json, Format::Ndjson, Format::Csv];
 
-    /// Whether records are JSON in it.
+    /// Whether its records are JSON.
     pub fn is_json(self) -> bool {
         matches!(self, Format::Json | Format::Ndjson)
     }
 }
 
-/// One JSON document that is written piece by piece: an array under a name, beside the schema.
+/// A JSON document written piece by piece: an array under a name, beside the schema.
 struct JsonDocument {
     schema: &'static str,
     name: &'static str,
@@ -64,7 +65,7 @@ impl JsonDocument {
         Ok(serde_json::to_writer(out, item)?)
     }
 
-    /// What stands before the next item.
+    /// Writes the text before the next item.
     fn next(&mut self, out: &mut impl Write) -> io::Result<()> {
         if self.begun {
             out.write_all(b",\n")

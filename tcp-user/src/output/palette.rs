@@ -1,4 +1,4 @@
-//! Which colours, if any.
+//! Colours.
 
 use std::io::{self, Write};
 
@@ -18,13 +18,13 @@ impl Palette {
     /// ANSI colours.
     pub const COLOURED: Palette = Palette { coloured: true };
 
-    /// Colours if standard output is a terminal that has them and neither `NO_COLOR` nor `TERM=dumb` forbids.
+    /// Colours if standard output is a terminal that has them, unless `NO_COLOR` or `TERM=dumb` is set.
     pub fn for_stdout() -> Palette {
         let choice = anstream::AutoStream::choice(&std::io::stdout());
         Palette { coloured: choice != anstream::ColorChoice::Never }
     }
 
-    /// Writes a text as it is to look.
+    /// Writes a text in a style.
     pub(super) fn write(self, out: &mut impl Write, style: Style, text: &str) -> io::Result<()> {
         if self.coloured && style != Style::new() {
             write!(out, "{style}{text}{style:#}")
@@ -33,7 +33,7 @@ impl Palette {
         }
     }
 
-    /// A text as it is to look.
+    /// Returns a text in a style.
     pub(super) fn paint(self, style: Style, text: String) -> String {
         if self.coloured && style != Style::new() { format!("{style}{text}{style:#}") } else { text }
     }
@@ -41,12 +41,12 @@ impl Palette {
 
 /// Column titles.
 pub(super) const TITLE: Style = Style::new().bold();
-/// The end on this host.
+/// An end on this host.
 pub(super) const LOCAL: Style = Style::new().bold();
 /// A reset.
 pub(super) const ABORTED: Style = AnsiColor::Red.on_default();
 
-/// Green works, yellow closes, red waits for a program that does not close, cyan waits for the clock.
+/// Style of a state. Green: data flows; yellow: closing; red: waits for an application to close; cyan: waits for a timer.
 pub(crate) const fn state_style(state: State, confirmed: bool) -> Style {
     let style = match state {
         State::Established => AnsiColor::Green.on_default(),
