@@ -8,13 +8,12 @@ use crate::ignored::Ignored;
 use crate::key::{FlowKey, FlowKey4, Secret};
 use crate::segment::Segment;
 use crate::state::State;
-use crate::table::Tag;
 
 /// Version of every layout in this module; the agent refuses maps of another one.
 pub const LAYOUT: u32 = 7;
 
-/// What a place of a flow table has in the array that is searched: what finds the flow, and takes what was predicted. One
-/// cache line in IPv4, never more than two in IPv6, which the alignment is for. The rest of the place is its [`Record`], in an
+/// What a slot of a flow table has in the array that is searched: what finds the flow, and takes what was predicted. One
+/// cache line in IPv4, never more than two in IPv6, which the alignment is for. The rest of the slot is its [`Record`], in an
 /// array of its own: so a packet of an established connection touches a fifth of the memory, and of its pages.
 #[repr(C, align(32))]
 #[derive(Clone, Copy, Debug)]
@@ -27,62 +26,42 @@ pub struct Slot<K> {
     pub prediction: Prediction,
 }
 
-/// What else a place holds, under the same number.
+/// What else a slot holds, under the same number.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Record {
     /// Where each direction was first seen, from end A, from end B: interface index shifted by one, bit 0 set on
     /// egress; 0 = nowhere yet.
     pub hooks: [u32; 2],
-    /// The flow; in STEADY the prediction is ahead of it ([`Prediction::flush_into`]).
+    /// The flow; in PREDICTED the prediction is ahead of it ([`Prediction::flush_into`]).
     pub flow: Flow,
 }
 
-/// A place of the IPv4 table.
+/// A slot of the IPv4 table.
 pub type Slot4 = Slot<FlowKey4>;
-/// A place of the IPv6 table.
+/// A slot of the IPv6 table.
 pub type Slot6 = Slot<FlowKey>;
 
 const _: () = assert!(size_of::<Slot4>() == 64 && size_of::<Slot6>() == 96 && size_of::<Record>() == 256);
 
 impl Record {
-    /// Of a place that has just been claimed.
+    /// Of a slot that has just been claimed.
     pub const EMPTY: Record = Record { hooks: [0; 2], flow: Flow::EMPTY };
 }
 
-/// Marks in [`Flow::marks`]: what an incarnation's owner need not look for any more.
-pub mod mark {
+/// Bits of [`Flow::reported`]: what has been reported of an incarnation.
+pub mod reported {
     use crate::flow::Outcome;
 
-    /// The open of this incarnation has been counted, or an event of it is under way to the agent.
-    pub const OPEN_COUNTED: u32 = 1;
-    /// Its close has been counted and reported, or an event of it is under way to the agent.
-    pub const CLOSE_REPORTED: u32 = 2;
+    /// The open has been counted, or an event of it is on its way to the agent.
+    pub const OPEN: u32 = 1;
+    /// The close has been counted and reported, or an event of it is on its way to the agent.
+    pub const CLOSE: u32 = 2;
 
-    /// The marks of what the event of an outcome tells.
+    /// Returns the bits of what an outcome's event reports.
     #[inline(always)]
-    pub fn told_by(outcome: &Outcome) -> u32 {
-        (outcome.established as u32 * OPEN_COUNTED) | (outcome.over as u32 * CLOSE_REPORTED)
-    }
-}
-
-/// The phase in which to let go of a flow, with a new prediction where there can be one.
-#[inline(always)]
-pub fn rest(prediction: &mut Prediction, flow: &Flow) -> u64 {
-    if prediction.renew(flow) { Tag::STEADY } else { unsteady(flow) }
-}
-
-/// The phase of a flow that has no prediction.
-#[inline(always)]
-pub fn unsteady(flow: &Flow) -> u64 {
-    if flow.is_over() {
-        Tag::OVER
-    } else if flow.is_half_open() {
-        Tag::HALF_OPEN
-    } else if flow.is_finished() {
-        Tag::TIME_WAIT
-    } else {
-        Tag::LIVE
+    pub fn flags_for(outcome: &Outcome) -> u32 {
+        (outcome.established as u32 * OPEN) | (outcome.over as u32 * CLOSE)
     }
 }
 
@@ -101,7 +80,7 @@ pub struct Event {
     pub at_ns: u64,
     /// Count of events of this CPU, lost ones included: a gap is a loss.
     pub sequence: u64,
-    /// Place of the flow, in the table of its family; `NOWHERE` in a deferred one whose flow had none yet.
+    /// Slot of the flow, in the table of its family; `NO_SLOT` in a deferred one whose flow had none yet.
     pub slot: u32,
     /// CPU that saw the segment.
     pub cpu: u32,
@@ -134,10 +113,10 @@ pub struct Event {
 const _: () = assert!(size_of::<Event>() == 360 && size_of::<Segment>() == 28);
 
 /// How many events have ever been written to the ring of one CPU, and read from it; each side has a cache line for what it
-/// writes. Event `n` is at place `n % ring_len` of that ring ([`Settings::ring_len`]).
+/// writes. Event `n` is at slot `n % ring_len` of that ring ([`Settings::ring_len`]).
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
-pub struct RingEnds {
+pub struct RingPositions {
     /// By the programs on that CPU; what is below it does not change until it has been read.
     pub written: u64,
     /// Padding.
@@ -194,10 +173,10 @@ pub struct Counters {
     pub events_lost: u64,
     /// Segments handed to the agent because the slot was busy.
     pub deferred: u64,
-    /// Flows evicted to make room: over, half open, TIME-WAIT, as `Tag::OVER` and the next two.
+    /// Flows evicted to make room: over, half open, TIME-WAIT, as `Tag::CLOSED` and the next two.
     pub evicted: [u64; 3],
     /// Claims given up because another flow of the same home came or went meanwhile.
-    pub claims_yielded: u64,
+    pub insert_retries: u64,
     /// Segments given to a flow, predicted ones aside, by `Cause`: what they did, or why they moved nothing.
     pub causes: [u64; 64],
     /// Restarts of TIME-WAIT: the peer's FIN came again.
@@ -250,10 +229,10 @@ pub struct Settings {
     pub jiffy_ns: u64,
     /// The kernel's clock at jiffy 0, ns, wrapping.
     pub jiffies_at_ns: u64,
-    /// Number of places of the IPv4 table.
-    pub places_v4: u32,
+    /// Number of slots of the IPv4 table.
+    pub slots_v4: u32,
     /// The same of the IPv6 table.
-    pub places_v6: u32,
+    pub slots_v6: u32,
     /// [`LAYOUT`].
     pub layout: u32,
     /// Events that the ring of a CPU holds, a power of two.
@@ -269,8 +248,8 @@ impl Settings {
         steady_silence_ns: 0,
         jiffy_ns: 0,
         jiffies_at_ns: 0,
-        places_v4: 0,
-        places_v6: 0,
+        slots_v4: 0,
+        slots_v6: 0,
         layout: LAYOUT,
         ring_len: 0,
     };

@@ -1,49 +1,49 @@
 //! The flow table in ordinary memory, by the code that the kernel programs and the agent run: as many flows as were asked
-//! for find a place, also after the table has been filled and emptied many times over.
+//! for find a slot, also after the table has been filled and emptied many times over.
 
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
-use tcp_common::table::{self, Home, Memory, NOWHERE, Tag, Took, Victim, Word, places_for};
+use tcp_common::table::{self, DirectoryEntry, HomeSlot, Lookup, NO_SLOT, Storage, Tag, Victim, slots_for};
 use tcp_common::{Endpoint, FlowKey, FlowKey4, Secret, TableKey as _};
 
 const SECRET: Secret = Secret([[0x5eed_0ff1, 0x0a7a_b1e5]; 5]);
 
-struct Place {
+struct Slot {
     tag: AtomicU64,
     key: [AtomicU64; 2],
 }
 
 /// Tags, keys and the directory; there are no flows in it.
 struct Plain {
-    places: Vec<Place>,
-    words: Vec<AtomicU64>,
+    slots: Vec<Slot>,
+    directory: Vec<AtomicU64>,
 }
 
 impl Plain {
-    fn new(places: u32) -> Plain {
-        let place = |_| Place { tag: AtomicU64::new(0), key: [AtomicU64::new(0), AtomicU64::new(0)] };
+    fn new(slots: u32) -> Plain {
+        let slot = |_| Slot { tag: AtomicU64::new(0), key: [AtomicU64::new(0), AtomicU64::new(0)] };
         Plain {
-            places: (0..places).map(place).collect(),
-            words: (0..places).map(|_| AtomicU64::new(0)).collect(),
+            slots: (0..slots).map(slot).collect(),
+            directory: (0..slots).map(|_| AtomicU64::new(0)).collect(),
         }
     }
 
-    fn home(&self, number: u32) -> Home {
-        Home::of(&key(number), &SECRET, self.places())
+    fn home(&self, number: u32) -> HomeSlot {
+        HomeSlot::of(&key(number), &SECRET, self.slot_count())
     }
 
     fn find(&self, number: u32) -> Option<u32> {
-        let index = table::find(self, &key(number), self.home(number), &mut Word(0));
-        (index != NOWHERE).then_some(index)
+        let index = table::find(self, &key(number), self.home(number), &mut DirectoryEntry(0));
+        (index != NO_SLOT).then_some(index)
     }
 
-    /// Whether the flow found a place.
+    /// Whether the flow found a slot.
     fn open(&self, number: u32) -> bool {
         let home = self.home(number);
-        let room = || table::make_room(self, home, &mut Victim::NOBODY.clone());
-        match table::take(self, &key(number), home, true, room, || panic!("nobody else is here")) {
-            Took::Made(index) => table::let_go(self, index, Tag::LIVE),
-            Took::NoRoom => return false,
+        let room = || table::make_room(self, home, &mut Victim::NONE.clone());
+        match table::get_or_insert(self, &key(number), home, true, room, || panic!("nobody else is here")) {
+            Lookup::Inserted(index) => table::unlock(self, index, Tag::LIVE),
+            Lookup::NoRoom => return false,
             other => panic!("flow {number}: {other:?}"),
         }
         true
@@ -51,48 +51,48 @@ impl Plain {
 
     fn close(&self, number: u32) {
         let index = self.find(number).expect("it is open");
-        assert_eq!(table::seize(self, index, &key(number), Tag::HELD).phase(), Tag::LIVE);
-        table::retire(self, index);
+        assert_eq!(table::lock(self, index, &key(number), Tag::AGENT_LOCKED).phase(), Tag::LIVE);
+        table::remove(self, index);
     }
 }
 
-impl Memory for &Plain {
+impl Storage for &Plain {
     type Key = FlowKey4;
-    type Place = u32;
+    type Slot = u32;
 
-    const TRIES: u32 = 1;
+    const LOCK_TRIES: u32 = 1;
 
     fn pause(self) {
         panic!("nobody else is here");
     }
 
-    fn places(self) -> u32 {
-        self.places.len() as u32
+    fn slot_count(self) -> u32 {
+        self.slots.len() as u32
     }
 
-    fn place(self, index: u32) -> Option<u32> {
-        (index < self.places()).then_some(index)
+    fn slot(self, index: u32) -> Option<u32> {
+        (index < self.slot_count()).then_some(index)
     }
 
     fn tag(self, index: u32) -> Tag {
-        Tag(self.places[index as usize].tag.load(SeqCst))
+        Tag(self.slots[index as usize].tag.load(SeqCst))
     }
 
     fn swap_tag(self, index: u32, from: Tag, to: Tag) -> bool {
-        self.places[index as usize].tag.compare_exchange(from.0, to.0, SeqCst, SeqCst).is_ok()
+        self.slots[index as usize].tag.compare_exchange(from.0, to.0, SeqCst, SeqCst).is_ok()
     }
 
     fn store_tag(self, index: u32, tag: Tag) {
-        self.places[index as usize].tag.store(tag.0, SeqCst);
+        self.slots[index as usize].tag.store(tag.0, SeqCst);
     }
 
     fn has_key(self, index: u32, key: &FlowKey4) -> bool {
-        let [addresses, ports] = &self.places[index as usize].key;
+        let [addresses, ports] = &self.slots[index as usize].key;
         addresses.load(SeqCst) == key.addresses && ports.load(SeqCst) == key.ports
     }
 
     fn set_key(self, index: u32, key: &FlowKey4) {
-        let [addresses, ports] = &self.places[index as usize].key;
+        let [addresses, ports] = &self.slots[index as usize].key;
         addresses.store(key.addresses, SeqCst);
         ports.store(key.ports, SeqCst);
     }
@@ -101,16 +101,16 @@ impl Memory for &Plain {
         0
     }
 
-    fn word(self, home: u32) -> Option<Word> {
-        self.words.get(home as usize).map(|word| Word(word.load(SeqCst)))
+    fn directory_entry(self, home: u32) -> Option<DirectoryEntry> {
+        self.directory.get(home as usize).map(|entry| DirectoryEntry(entry.load(SeqCst)))
     }
 
-    fn swap_word(self, home: u32, from: Word, to: Word) -> bool {
-        self.words[home as usize].compare_exchange(from.0, to.0, SeqCst, SeqCst).is_ok()
+    fn swap_directory_entry(self, home: u32, from: DirectoryEntry, to: DirectoryEntry) -> bool {
+        self.directory[home as usize].compare_exchange(from.0, to.0, SeqCst, SeqCst).is_ok()
     }
 
-    fn add_word(self, home: u32, amount: u64) {
-        self.words[home as usize].fetch_add(amount, SeqCst);
+    fn add_to_directory_entry(self, home: u32, amount: u64) {
+        self.directory[home as usize].fetch_add(amount, SeqCst);
     }
 }
 
@@ -121,22 +121,23 @@ fn key(number: u32) -> FlowKey4 {
 }
 
 #[test]
-fn the_rated_number_of_flows_all_find_a_place() {
+fn the_rated_number_of_flows_all_find_a_slot() {
     for rated in [64, 1_000, 100_000, 500_000] {
-        let table = Plain::new(places_for(rated));
+        let table = Plain::new(slots_for(rated));
         let refused = (0..rated).filter(|&number| !table.open(number)).count();
-        assert_eq!(refused, 0, "of {rated} flows in {} places", table.places.len());
+        assert_eq!(refused, 0, "of {rated} flows in {} slots", table.slots.len());
         assert!((0..rated).all(|number| table.find(number).is_some()));
     }
 }
 
 #[test]
 fn the_directory_lists_every_flow_once() {
-    let table = Plain::new(places_for(1_000));
+    let table = Plain::new(slots_for(1_000));
     (0..1_000).for_each(|number| assert!(table.open(number)));
     (0..1_000).step_by(3).for_each(|number| table.close(number));
-    let words = (0..).zip(&table.words);
-    let listed = words.flat_map(|(home, word)| Word(word.load(SeqCst)).places(home, table.places()));
+    let directory = (0..).zip(&table.directory);
+    let listed = directory
+        .flat_map(|(home, entry)| DirectoryEntry(entry.load(SeqCst)).slots(home, table.slot_count()));
     let mut listed: Vec<u32> = listed.collect();
     let mut open: Vec<u32> = (0..1_000).filter_map(|number| table.find(number)).collect();
     listed.sort_unstable();
@@ -145,11 +146,11 @@ fn the_directory_lists_every_flow_once() {
     assert_eq!(listed, open);
 }
 
-/// Only live flows, the table always as full as it may be: the places fill up behind those that come free.
+/// Only live flows, the table always as full as it may be: the slots fill up behind those that come free.
 #[test]
 fn and_so_do_those_that_come_after_them() {
     let rated = 50_000;
-    let table = Plain::new(places_for(rated));
+    let table = Plain::new(slots_for(rated));
     (0..rated).for_each(|number| assert!(table.open(number)));
     let mut random = 0x5eed_0ff1_0a7a_b1e5_u64;
     let mut open: Vec<u32> = (0..rated).collect();
@@ -162,20 +163,23 @@ fn and_so_do_those_that_come_after_them() {
         assert!(table.open(number), "flow {number}");
     }
     open.iter().for_each(|&number| table.close(number));
-    assert!(table.words.iter().all(|word| Word(word.load(SeqCst)).steps() == 0), "nothing is listed");
-    assert!(table.places.iter().all(|place| Tag(place.tag.load(SeqCst)).phase() == Tag::FREE));
+    assert!(
+        table.directory.iter().all(|entry| DirectoryEntry(entry.load(SeqCst)).probes() == 0),
+        "nothing is listed"
+    );
+    assert!(table.slots.iter().all(|slot| Tag(slot.tag.load(SeqCst)).phase() == Tag::FREE));
 }
 
 /// Why there is a directory: a window of 8 neighbours, which can be looked through without one, turns about one flow in a
 /// thousand away though more than half of the table is empty.
 #[test]
 fn a_window_of_neighbours_would_not_do() {
-    let (places, flows) = (262_144, 100_000);
-    let mut taken = vec![false; places as usize];
+    let (slots, flows) = (262_144, 100_000);
+    let mut taken = vec![false; slots as usize];
     let mut refused = 0;
     for number in 0..flows {
-        let home = Home::of(&key(number), &SECRET, places).index;
-        match (home..home + 8).map(|index| (index % places) as usize).find(|&index| !taken[index]) {
+        let home = HomeSlot::of(&key(number), &SECRET, slots).index;
+        match (home..home + 8).map(|index| (index % slots) as usize).find(|&index| !taken[index]) {
             Some(index) => taken[index] = true,
             None => refused += 1,
         }
@@ -185,17 +189,17 @@ fn a_window_of_neighbours_would_not_do() {
 
 #[test]
 fn a_place_leads_back_to_its_home() {
-    let places = places_for(1);
-    for home in [0, 1, 700, places - 1] {
-        let mut seen = vec![false; places as usize];
+    let slots = slots_for(1);
+    for home in [0, 1, 700, slots - 1] {
+        let mut seen = vec![false; slots as usize];
         let home = (0..u32::MAX)
-            .map(|number| Home::of(&key(number), &SECRET, places))
+            .map(|number| HomeSlot::of(&key(number), &SECRET, slots))
             .find(|found| found.index == home)
             .expect("some key has it");
-        for step in 0..table::REACH {
-            let index = home.at(step);
-            assert_eq!(Home::back(index, step, places), home);
-            assert!(!std::mem::replace(&mut seen[index as usize], true), "a place twice");
+        for probe in 0..table::MAX_PROBES {
+            let index = home.slot_at(probe);
+            assert_eq!(HomeSlot::of_slot(index, probe, slots), home);
+            assert!(!std::mem::replace(&mut seen[index as usize], true), "a slot twice");
         }
     }
 }
@@ -233,8 +237,8 @@ fn neighbouring_keys_are_spread_as_random_ones_are() {
             let mut homes = vec![0u32; KEYS as usize];
             for key in (0..KEYS).map(key_of) {
                 let home = match key.family {
-                    4 => Home::of(&FlowKey4::of(&key), &secret, KEYS),
-                    _ => Home::of(&key, &secret, KEYS),
+                    4 => HomeSlot::of(&FlowKey4::of(&key), &secret, KEYS),
+                    _ => HomeSlot::of(&key, &secret, KEYS),
                 };
                 homes[home.index as usize] += 1;
             }

@@ -6,13 +6,13 @@
 use aya_log_ebpf::debug;
 use tcp_common::{End, Ignored};
 
-use crate::work::Work;
+use crate::scratch::Scratch;
 
 /// A packet that moved no flow, if it is one that somebody could miss, or (without a reason) a segment whose flow is busy,
 /// which the agent applies. One call for both, so that there is one frame between the machine's and what writes the line:
 /// Linux 6.1 has no more stack for it.
 #[inline(never)]
-pub fn tell(work: &Work, reason: Option<Ignored>) {
+pub fn log_ignored(scratch: &Scratch, reason: Option<Ignored>) {
     let what = match reason {
         Some(Ignored::NotTcp | Ignored::FragmentLater | Ignored::Duplicate) => return,
         Some(
@@ -31,7 +31,7 @@ pub fn tell(work: &Work, reason: Option<Ignored>) {
         ) => reason.name(),
         None => "deferred",
     };
-    let key = &work.packet.key;
+    let key = &scratch.packet.key;
     debug!(
         (),
         "kernel: {} segment, [{:i}]:{} and [{:i}]:{}, sequence {}, flags 0x{:x}",
@@ -40,7 +40,7 @@ pub fn tell(work: &Work, reason: Option<Ignored>) {
         key.port_a,
         key.endpoint(End::B).octets(),
         key.port_b,
-        work.packet.segment.seq,
-        work.packet.segment.flags.0
+        scratch.packet.segment.seq,
+        scratch.packet.segment.flags.0
     );
 }

@@ -3,7 +3,7 @@
 //! A packet's way: one of the entry points below; `predicted` (the next segment of an established connection ends there);
 //! for all others a tail call to the machine's program: `observe` (the whole way as one sentence), `packet` (how bytes are
 //! read), `table` (find, claim, take and release the flow's slot), `publish` (counters and events), `ring` (where events go).
-//! What they hand on is in `work`.
+//! What they hand on is in `scratch`.
 //!
 //! The verdict is constant: XDP passes every packet, TC leaves it to the next program (`TC_ACT_UNSPEC`).
 
@@ -20,9 +20,9 @@ mod packet;
 mod predicted;
 mod publish;
 mod ring;
+mod scratch;
 mod table;
 mod verifier;
-mod work;
 
 use aya_ebpf::{
     bindings::{TC_ACT_UNSPEC, xdp_action::XDP_PASS},
@@ -33,15 +33,15 @@ use tcp_common::wire::Link;
 
 use crate::{
     packet::{SkbPacket, XdpPacket},
-    work::Direction,
+    scratch::Direction,
 };
 
 #[xdp(frags)]
 pub fn finwait_xdp(ctx: XdpContext) -> u32 {
-    if !predicted::take(&XdpPacket::new(&ctx), Link::Ethernet, Direction::Ingress) {
+    if !predicted::handle(&XdpPacket::new(&ctx), Link::Ethernet, Direction::Ingress) {
         // SAFETY: the context is this program's own. Comes back only if there is no such program.
         unsafe { maps::MACHINE_XDP.tail_call(&ctx, 0) };
-        observe::nowhere_to_go();
+        observe::count_missing_program();
     }
     XDP_PASS
 }
@@ -77,22 +77,22 @@ pub fn finwait_out_ip(ctx: TcContext) -> i32 {
 
 #[inline(always)]
 fn classify(ctx: &TcContext, link: Link, direction: Direction) -> i32 {
-    if !predicted::take(&SkbPacket::new(ctx), link, direction) {
-        observe::hand_on(link, direction);
+    if !predicted::handle(&SkbPacket::new(ctx), link, direction) {
+        observe::remember_hook(link, direction);
         // SAFETY: as in `finwait_xdp`.
         unsafe { maps::MACHINE_TC.tail_call(ctx, 0) };
-        observe::nowhere_to_go();
+        observe::count_missing_program();
     }
     TC_ACT_UNSPEC
 }
 
-/// Behind the four above, which have said in this CPU's `Work` who they were.
+/// Behind the four above, which have said in this CPU's `Scratch` who they were.
 #[classifier]
 pub fn finwait_machine_tc(ctx: TcContext) -> i32 {
     if !observe::observe_linear(&SkbPacket::new(&ctx)) {
         // SAFETY: as in `finwait_xdp`.
         unsafe { maps::MACHINE_TC.tail_call(&ctx, 1) };
-        observe::nowhere_to_go();
+        observe::count_missing_program();
     }
     TC_ACT_UNSPEC
 }
@@ -104,12 +104,12 @@ pub fn finwait_copied_tc(ctx: TcContext) -> i32 {
     if observe::read_copied(&SkbPacket::new(&ctx)) {
         // SAFETY: as in `finwait_xdp`.
         unsafe { maps::MACHINE_TC.tail_call(&ctx, 2) };
-        observe::nowhere_to_go();
+        observe::count_missing_program();
     }
     TC_ACT_UNSPEC
 }
 
-/// Behind `finwait_copied_tc`, which has put what it has read in this CPU's `Work`.
+/// Behind `finwait_copied_tc`, which has put what it has read in this CPU's `Scratch`.
 #[classifier]
 pub fn finwait_follow_tc(_ctx: TcContext) -> i32 {
     observe::observe_read();

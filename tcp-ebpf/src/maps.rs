@@ -8,10 +8,10 @@ use aya_ebpf::{
 };
 use tcp_common::{
     FlowKey, FlowKey4, TableKey,
-    record::{Clocks, Counters, Event, Record, RingEnds, Settings, Slot, Slot4, Slot6},
+    record::{Clocks, Counters, Event, Record, RingPositions, Settings, Slot, Slot4, Slot6},
 };
 
-use crate::{verifier::opaque, work::Work};
+use crate::{scratch::Scratch, verifier::opaque};
 
 /// `BPF_F_MMAPABLE`: the agent reads, expires and lists the tables without system calls.
 const MMAPABLE: u32 = 1 << 10;
@@ -22,14 +22,14 @@ pub static FLOWS_V4: Array<Slot4> = Array::with_max_entries(1024, MMAPABLE);
 #[map]
 pub static FLOWS_V6: Array<Slot6> = Array::with_max_entries(1024, MMAPABLE);
 
-/// The rest of each place.
+/// The rest of each slot.
 #[map]
 pub static RECORDS_V4: Array<Record> = Array::with_max_entries(1024, MMAPABLE);
 
 #[map]
 pub static RECORDS_V6: Array<Record> = Array::with_max_entries(1024, MMAPABLE);
 
-/// Where the flows of each home are, a word for each place of the table.
+/// Where the flows of each home are, a word for each slot of the table.
 #[map]
 pub static DIRECTORY_V4: Array<u64> = Array::with_max_entries(1024, MMAPABLE);
 
@@ -62,11 +62,11 @@ pub static EVENTS: Array<Event> = Array::with_max_entries(1, MMAPABLE);
 
 /// How far they have been written and read.
 #[map]
-pub static RINGS: Array<RingEnds> = Array::with_max_entries(1, MMAPABLE);
+pub static RINGS: Array<RingPositions> = Array::with_max_entries(1, MMAPABLE);
 
 /// What is known of the packet at hand: 512 bytes of stack are not enough for it and the machine.
 #[map]
-pub static WORK: PerCpuArray<Work> = PerCpuArray::with_max_entries(1, 0);
+pub static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 
 /// The beginning of a packet whose headers are not in its linear part.
 #[map]
@@ -88,23 +88,23 @@ pub static MACHINE_TC: ProgramArray = ProgramArray::with_max_entries(3, 0);
 pub static CLOCKS: Array<Clocks> = Array::with_max_entries(1, MMAPABLE);
 
 /// A key that has a table.
-pub trait Table: TableKey {
-    /// The slot's memory.
+pub trait MappedKey: TableKey {
+    /// The slot's storage.
     fn slot(index: u32) -> Option<*mut Slot<Self>>;
-    /// The rest of its place.
+    /// The rest of its slot.
     fn record(index: u32) -> Option<*mut Record>;
     /// The directory's word of a home.
-    fn word(home: u32) -> Option<*mut u64>;
-    /// Number of places.
-    fn places(settings: &Settings) -> u32;
+    fn directory_entry(home: u32) -> Option<*mut u64>;
+    /// Number of slots.
+    fn slot_count(settings: &Settings) -> u32;
     /// The record that holds the flow as it was before this packet.
-    fn held(index: u32) -> Option<&'static Record> {
+    fn stored_record(index: u32) -> Option<&'static Record> {
         // SAFETY: a map value that this CPU owns.
         Self::record(index).map(|record| unsafe { &*record })
     }
 }
 
-impl Table for FlowKey4 {
+impl MappedKey for FlowKey4 {
     #[inline(always)]
     fn slot(index: u32) -> Option<*mut Slot<FlowKey4>> {
         FLOWS_V4.get_ptr_mut(index)
@@ -116,17 +116,17 @@ impl Table for FlowKey4 {
     }
 
     #[inline(always)]
-    fn word(home: u32) -> Option<*mut u64> {
+    fn directory_entry(home: u32) -> Option<*mut u64> {
         DIRECTORY_V4.get_ptr_mut(home)
     }
 
     #[inline(always)]
-    fn places(settings: &Settings) -> u32 {
-        settings.places_v4
+    fn slot_count(settings: &Settings) -> u32 {
+        settings.slots_v4
     }
 }
 
-impl Table for FlowKey {
+impl MappedKey for FlowKey {
     #[inline(always)]
     fn slot(index: u32) -> Option<*mut Slot<FlowKey>> {
         FLOWS_V6.get_ptr_mut(index)
@@ -138,12 +138,12 @@ impl Table for FlowKey {
     }
 
     #[inline(always)]
-    fn word(home: u32) -> Option<*mut u64> {
+    fn directory_entry(home: u32) -> Option<*mut u64> {
         DIRECTORY_V6.get_ptr_mut(home)
     }
 
     #[inline(always)]
-    fn places(settings: &Settings) -> u32 {
-        settings.places_v6
+    fn slot_count(settings: &Settings) -> u32 {
+        settings.slots_v6
     }
 }

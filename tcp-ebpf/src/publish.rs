@@ -2,10 +2,10 @@
 
 use tcp_common::{
     End, Flow, FlowKey, FlowKey4, Ignored, Kind, Outcome, State,
-    record::{Counters, Record, event_flag, event_kind, mark, segment_kind},
+    record::{Counters, Record, event_flag, event_kind, reported, segment_kind},
 };
 
-use crate::{diagnostics, maps::Table as _, ring, verifier::number, work::Work};
+use crate::{diagnostics, maps::MappedKey as _, ring, scratch::Scratch, verifier::number};
 
 #[inline(always)]
 pub fn ignored(counters: &mut Counters, reason: Ignored) {
@@ -15,8 +15,8 @@ pub fn ignored(counters: &mut Counters, reason: Ignored) {
 }
 
 #[inline(always)]
-pub fn count_segment(work: &Work, counters: &mut Counters) {
-    let segment = &work.packet.segment;
+pub fn count_segment(scratch: &Scratch, counters: &mut Counters) {
+    let segment = &scratch.packet.segment;
     let kind = match segment.kind() {
         Kind::Syn => segment_kind::SYN,
         Kind::SynAck => segment_kind::SYN_ACK,
@@ -26,7 +26,7 @@ pub fn count_segment(work: &Work, counters: &mut Counters) {
         Kind::Ack | Kind::Bad => segment_kind::ACK,
     };
     if let Some(count) =
-        counters.segments.get_mut(number(&work.direction)).and_then(|kinds| kinds.get_mut(kind))
+        counters.segments.get_mut(number(&scratch.direction)).and_then(|kinds| kinds.get_mut(kind))
     {
         *count += segment.wire_segments as u64;
     }
@@ -56,46 +56,46 @@ fn count_transition(counters: &mut Counters, local: bool, from: &State, to: &Sta
 
 /// A state changed. The flow is marked with what its event tells of, if there was room for the event.
 #[inline(always)]
-pub fn transition(outcome: &Outcome, work: &mut Work, counters: &mut Counters) {
-    let told = mark::told_by(outcome);
-    work.record.flow.set_reported(told);
-    work.flags = (outcome.over as u32 * event_flag::OVER)
+pub fn transition(outcome: &Outcome, scratch: &mut Scratch, counters: &mut Counters) {
+    let told = reported::flags_for(outcome);
+    scratch.record.flow.set_reported(told);
+    scratch.flags = (outcome.over as u32 * event_flag::OVER)
         | (outcome.established as u32 * event_flag::ESTABLISHED)
         | (outcome.restarted as u32 * event_flag::RESTARTED);
-    if !emit(event_kind::TRANSITION, outcome, work, &work.packet.key, &work.record.flow, counters) {
-        work.record.flow.clear_reported(told);
+    if !emit(event_kind::TRANSITION, outcome, scratch, &scratch.packet.key, &scratch.record.flow, counters) {
+        scratch.record.flow.clear_reported(told);
     }
 }
 
 /// The incarnation before ended because this segment began the next one; the slot still holds it.
 #[inline(always)]
-pub fn previous(work: &mut Work, counters: &mut Counters) {
-    work.flags = 0;
-    if work.packet.key.family == 4 {
-        if let Some(held) = FlowKey4::held(work.slot) {
-            emit_apart(event_kind::PREVIOUS, work, &work.packet.key, &held.flow, counters);
+pub fn previous(scratch: &mut Scratch, counters: &mut Counters) {
+    scratch.flags = 0;
+    if scratch.packet.key.family == 4 {
+        if let Some(stored) = FlowKey4::stored_record(scratch.slot) {
+            emit_apart(event_kind::PREVIOUS, scratch, &scratch.packet.key, &stored.flow, counters);
         }
-    } else if let Some(held) = FlowKey::held(work.slot) {
-        emit_apart(event_kind::PREVIOUS, work, &work.packet.key, &held.flow, counters);
+    } else if let Some(stored) = FlowKey::stored_record(scratch.slot) {
+        emit_apart(event_kind::PREVIOUS, scratch, &scratch.packet.key, &stored.flow, counters);
     }
 }
 
 /// A flow had to make room for the one at hand, and nobody has told of its end yet.
 #[inline(always)]
-pub fn evicted(key: &FlowKey, held: &Record, work: &mut Work, counters: &mut Counters) {
-    let own = work.hook;
-    let [a, b] = held.hooks;
-    work.hook = if a > b { a } else { b };
-    emit_apart(event_kind::EVICTED, work, key, &held.flow, counters);
-    work.hook = own;
+pub fn evicted(key: &FlowKey, stored: &Record, scratch: &mut Scratch, counters: &mut Counters) {
+    let own = scratch.hook;
+    let [a, b] = stored.hooks;
+    scratch.hook = if a > b { a } else { b };
+    emit_apart(event_kind::EVICTED, scratch, key, &stored.flow, counters);
+    scratch.hook = own;
 }
 
 /// The slot was busy: the agent applies the segment.
 #[inline(always)]
-pub fn deferred(work: &Work, counters: &mut Counters) -> Result<(), Ignored> {
-    if emit_apart(event_kind::DEFERRED, work, &work.packet.key, &work.record.flow, counters) {
+pub fn deferred(scratch: &Scratch, counters: &mut Counters) -> Result<(), Ignored> {
+    if emit_apart(event_kind::DEFERRED, scratch, &scratch.packet.key, &scratch.record.flow, counters) {
         counters.deferred += 1;
-        diagnostics::tell(work, None);
+        diagnostics::log_ignored(scratch, None);
         Ok(())
     } else {
         Err(Ignored::Contended)
@@ -104,8 +104,8 @@ pub fn deferred(work: &Work, counters: &mut Counters) -> Result<(), Ignored> {
 
 /// [`emit`] as a call of its own, where it is rare.
 #[inline(never)]
-fn emit_apart(kind: u8, work: &Work, key: &FlowKey, flow: &Flow, counters: &mut Counters) -> bool {
-    emit(kind, &work.outcome, work, key, flow, counters)
+fn emit_apart(kind: u8, scratch: &Scratch, key: &FlowKey, flow: &Flow, counters: &mut Counters) -> bool {
+    emit(kind, &scratch.outcome, scratch, key, flow, counters)
 }
 
 /// Writes an event, or counts it as lost.
@@ -113,37 +113,37 @@ fn emit_apart(kind: u8, work: &Work, key: &FlowKey, flow: &Flow, counters: &mut 
 fn emit(
     kind: u8,
     outcome: &Outcome,
-    work: &Work,
+    scratch: &Scratch,
     key: &FlowKey,
     flow: &Flow,
     counters: &mut Counters,
 ) -> bool {
     let sequence = counters.events.wrapping_add(counters.events_lost);
-    let Some(place) = ring::place() else {
+    let Some(reservation) = ring::reserve() else {
         counters.events_lost += 1;
         return false;
     };
-    let event = place.event;
+    let event = reservation.event;
     // SAFETY: a map value that is this CPU's; every field is written.
     unsafe {
-        (*event).at_ns = work.at_ns;
+        (*event).at_ns = scratch.at_ns;
         (*event).sequence = sequence;
-        (*event).slot = work.slot;
-        (*event).cpu = place.cpu;
-        (*event).hook = work.hook;
+        (*event).slot = scratch.slot;
+        (*event).cpu = reservation.cpu;
+        (*event).hook = scratch.hook;
         (*event).kind = kind;
-        (*event).sender = work.packet.sender as u8;
+        (*event).sender = scratch.packet.sender as u8;
         (*event).cause = outcome.cause as u8;
         (*event).previous = outcome.previous as u8;
         (*event).from = [outcome.from[0] as u8, outcome.from[1] as u8];
         (*event).to = [outcome.to[0] as u8, outcome.to[1] as u8];
-        (*event).flags = work.flags;
-        (*event).segment = work.packet.segment;
+        (*event).flags = scratch.flags;
+        (*event).segment = scratch.packet.segment;
         (*event).reserved = 0;
         (*event).key = *key;
         (*event).flow = *flow;
     }
-    place.publish();
+    reservation.publish();
     counters.events += 1;
     true
 }

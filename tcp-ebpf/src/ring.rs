@@ -7,13 +7,13 @@ use core::arch::asm;
 use core::ptr::{addr_of, read_volatile, write_volatile};
 
 use aya_ebpf::helpers::bpf_get_smp_processor_id;
-use tcp_common::record::{Event, RingEnds};
+use tcp_common::record::{Event, RingPositions};
 
 use crate::maps::{EVENTS, RINGS, settings};
 
-/// A place for this CPU's next event.
-pub struct Place {
-    ends: *mut RingEnds,
+/// A slot for this CPU's next event.
+pub struct Reservation {
+    ends: *mut RingPositions,
     written: u64,
     /// Whose every field is to be written.
     pub event: *mut Event,
@@ -23,7 +23,7 @@ pub struct Place {
 
 /// `None` if the ring is full, or a CPU came that has none.
 #[inline(always)]
-pub fn place() -> Option<Place> {
+pub fn reserve() -> Option<Reservation> {
     // SAFETY: takes nothing, returns a number.
     let cpu = unsafe { bpf_get_smp_processor_id() } as u32;
     let ends = RINGS.get_ptr_mut(cpu)?;
@@ -34,17 +34,17 @@ pub fn place() -> Option<Place> {
         return None;
     }
     let index = cpu.wrapping_mul(len).wrapping_add(written as u32 & len.wrapping_sub(1));
-    Some(Place { ends, written, event: EVENTS.get_ptr_mut(index)?, cpu })
+    Some(Reservation { ends, written, event: EVENTS.get_ptr_mut(index)?, cpu })
 }
 
-impl Place {
+impl Reservation {
     /// Hands the event to the agent.
     #[inline(always)]
     pub fn publish(self) {
         // SAFETY: no instruction, but the compiler writes the event before it; x86 keeps stores in order, another machine
         // needs a release here.
         unsafe { asm!("", options(nostack, preserves_flags)) };
-        // SAFETY: as in `place`.
+        // SAFETY: as in `reserve`.
         unsafe { write_volatile(&raw mut (*self.ends).written, self.written + 1) };
     }
 }

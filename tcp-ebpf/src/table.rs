@@ -9,46 +9,46 @@ use aya_ebpf::helpers::bpf_ktime_get_ns;
 use tcp_common::{
     Ignored, Kind,
     flow::Prediction,
-    record::{Counters, Record, Settings, Slot, mark},
-    table::{self, Home, Memory, NOWHERE, Tag, Took, Word},
+    record::{Counters, Record, Settings, Slot, reported},
+    table::{self, DirectoryEntry, HomeSlot, Lookup, NO_SLOT, Storage, Tag},
 };
 
 use crate::{
     clock,
-    maps::{Table, settings},
+    maps::{MappedKey, settings},
     publish,
+    scratch::{Acquired, Scratch},
     verifier::opaque,
-    work::{Taken, Work},
 };
 
 /// The maps of one family.
-pub struct Maps<K> {
-    places: u32,
+pub struct BpfStorage<K> {
+    slot_count: u32,
     key: PhantomData<K>,
 }
 
-impl<K: Table> Maps<K> {
+impl<K: MappedKey> BpfStorage<K> {
     #[inline(always)]
     pub fn new(settings: &Settings) -> Self {
-        Maps { places: K::places(settings), key: PhantomData }
+        BpfStorage { slot_count: K::slot_count(settings), key: PhantomData }
     }
 }
 
-impl<K> Clone for Maps<K> {
+impl<K> Clone for BpfStorage<K> {
     #[inline(always)]
     fn clone(&self) -> Self {
         *self
     }
 }
 
-impl<K> Copy for Maps<K> {}
+impl<K> Copy for BpfStorage<K> {}
 
-impl<K: Table> Memory for Maps<K> {
+impl<K: MappedKey> Storage for BpfStorage<K> {
     type Key = K;
-    type Place = *mut Slot<K>;
+    type Slot = *mut Slot<K>;
 
     /// With the pause between them some 2 us, several times what the machine takes for a segment.
-    const TRIES: u32 = 64;
+    const LOCK_TRIES: u32 = 64;
 
     /// To read the clock is one instruction for the verifier, and takes some 30 ns.
     #[inline(always)]
@@ -58,12 +58,12 @@ impl<K: Table> Memory for Maps<K> {
     }
 
     #[inline(always)]
-    fn places(self) -> u32 {
-        self.places
+    fn slot_count(self) -> u32 {
+        self.slot_count
     }
 
     #[inline(always)]
-    fn place(self, index: u32) -> Option<*mut Slot<K>> {
+    fn slot(self, index: u32) -> Option<*mut Slot<K>> {
         K::slot(index)
     }
 
@@ -105,20 +105,20 @@ impl<K: Table> Memory for Maps<K> {
     }
 
     #[inline(always)]
-    fn word(self, home: u32) -> Option<Word> {
+    fn directory_entry(self, home: u32) -> Option<DirectoryEntry> {
         // SAFETY: as in `tag`.
-        K::word(home).map(|word| Word(unsafe { read_volatile(word) }))
+        K::directory_entry(home).map(|word| DirectoryEntry(unsafe { read_volatile(word) }))
     }
 
     #[inline(always)]
-    fn swap_word(self, home: u32, from: Word, to: Word) -> bool {
+    fn swap_directory_entry(self, home: u32, from: DirectoryEntry, to: DirectoryEntry) -> bool {
         // SAFETY: as in `tag`.
-        K::word(home).is_some_and(|word| unsafe { swap(word, from.0, to.0) })
+        K::directory_entry(home).is_some_and(|word| unsafe { swap(word, from.0, to.0) })
     }
 
     #[inline(always)]
-    fn add_word(self, home: u32, amount: u64) {
-        if let Some(word) = K::word(home) {
+    fn add_to_directory_entry(self, home: u32, amount: u64) {
+        if let Some(word) = K::directory_entry(home) {
             // SAFETY: as in `tag`.
             unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::SeqCst }>(word, amount) };
         }
@@ -135,58 +135,70 @@ unsafe fn swap(word: *mut u64, from: u64, to: u64) -> bool {
     found == from
 }
 
-/// Finds the flow, or claims a slot for it where the packet may open one, takes it and copies it to `work`.
+/// Finds the flow, or claims a slot for it where the packet may open one, takes it and copies it to `scratch`.
 #[inline(always)]
-pub fn take<K: Table>(work: &mut Work, settings: &Settings, counters: &mut Counters) {
-    let key = K::of(&work.packet.key);
-    work.taken = if key.is_self_connect() {
-        Taken::Nothing(Ignored::SelfConnect)
+pub fn get_or_insert<K: MappedKey>(scratch: &mut Scratch, settings: &Settings, counters: &mut Counters) {
+    let key = K::of(&scratch.packet.key);
+    scratch.acquired = if key.is_self_connect() {
+        Acquired::Ignored(Ignored::SelfConnect)
     } else {
-        own_or_claim(&key, work, settings, counters)
+        lock_or_insert(&key, scratch, settings, counters)
     };
 }
 
 /// Puts the flow back and lets go of the slot.
 #[inline(always)]
-pub fn give_back<K: Table>(phase: u64, work: &Work, settings: &Settings) {
-    let (Some(slot), Some(record)) = (K::slot(work.slot), K::record(work.slot)) else { return };
-    // SAFETY: the place is this CPU's.
+pub fn store_and_unlock<K: MappedKey>(phase: u64, scratch: &Scratch, settings: &Settings) {
+    let (Some(slot), Some(record)) = (K::slot(scratch.slot), K::record(scratch.slot)) else { return };
+    // SAFETY: the slot is this CPU's.
     unsafe {
-        *record = work.record;
-        (*slot).prediction = work.prediction;
+        *record = scratch.record;
+        (*slot).prediction = scratch.prediction;
     }
-    table::let_go(Maps::<K>::new(settings), slot, phase);
+    table::unlock(BpfStorage::<K>::new(settings), slot, phase);
 }
 
 #[inline(always)]
-fn own_or_claim<K: Table>(key: &K, work: &mut Work, settings: &Settings, counters: &mut Counters) -> Taken {
-    let maps = Maps::<K>::new(settings);
-    let home = Home::of(key, &settings.secret, maps.places);
-    ask_for::<K>(home.index);
-    let opens = !matches!(work.packet.segment.kind(), Kind::Rst);
-    let mut yielded = 0;
-    let took = table::take(maps, key, home, opens, || make_room(maps, home, work, counters), || yielded += 1);
-    counters.claims_yielded += yielded;
-    match took {
-        Took::Found(index, before) => check_out::<K>(index, before.phase() == Tag::STEADY, work, settings),
-        Took::Made(index) => begin(index, work, settings),
-        Took::Held(index) => {
-            work.slot = index;
-            Taken::Busy
+fn lock_or_insert<K: MappedKey>(
+    key: &K,
+    scratch: &mut Scratch,
+    settings: &Settings,
+    counters: &mut Counters,
+) -> Acquired {
+    let storage = BpfStorage::<K>::new(settings);
+    let home = HomeSlot::of(key, &settings.secret, storage.slot_count());
+    prefetch::<K>(home.index);
+    let inserts = !matches!(scratch.packet.segment.kind(), Kind::Rst);
+    let mut retries = 0;
+    let lookup = table::get_or_insert(
+        storage,
+        key,
+        home,
+        inserts,
+        || make_room(storage, home, scratch, counters),
+        || retries += 1,
+    );
+    counters.insert_retries += retries;
+    match lookup {
+        Lookup::Found(index, before) => load::<K>(index, before.phase() == Tag::PREDICTED, scratch, settings),
+        Lookup::Inserted(index) => start_empty(index, scratch, settings),
+        Lookup::Locked(index) => {
+            scratch.slot = index;
+            Acquired::Contended
         }
-        Took::Unsettled => {
-            work.slot = NOWHERE;
-            Taken::Busy
+        Lookup::Contended => {
+            scratch.slot = NO_SLOT;
+            Acquired::Contended
         }
-        Took::Nothing => Taken::Nothing(Ignored::NoFlow),
-        Took::NoRoom => Taken::Nothing(Ignored::TableFull),
+        Lookup::Absent => Acquired::Ignored(Ignored::NoFlow),
+        Lookup::NoRoom => Acquired::Ignored(Ignored::TableFull),
     }
 }
 
-/// Asks memory for all lines of a place at once, in which the flow will most likely be: there is no instruction for that,
+/// Asks memory for all lines of a slot at once, in which the flow will most likely be: there is no instruction for that,
 /// but a load that nothing waits for is one.
 #[inline(always)]
-fn ask_for<K: Table>(index: u32) {
+fn prefetch<K: MappedKey>(index: u32) {
     let (Some(slot), Some(record)) = (K::slot(index), K::record(index)) else { return };
     let lines: *const [[u64; 8]; 4] = record.cast();
     // SAFETY: a map value; what is read is not used.
@@ -201,54 +213,59 @@ fn ask_for<K: Table>(index: u32) {
 
 /// Begins with an empty flow. What the slot held is nobody's any more, and need not be read.
 #[inline(always)]
-fn begin(index: u32, work: &mut Work, settings: &Settings) -> Taken {
-    work.slot = index;
-    work.at_ns = clock::now_ns(settings);
-    work.record = Record::EMPTY;
-    work.prediction = Prediction::EMPTY;
-    Taken::Owned
+fn start_empty(index: u32, scratch: &mut Scratch, settings: &Settings) -> Acquired {
+    scratch.slot = index;
+    scratch.at_ns = clock::now_ns(settings);
+    scratch.record = Record::EMPTY;
+    scratch.prediction = Prediction::EMPTY;
+    Acquired::Locked
 }
 
 /// Copies what the slot holds, with what was predicted written back. It stays there as it was before the packet, until
-/// [`give_back`]. The segment has its time only now: those of one flow have theirs in the order in which they are taken, on
+/// [`store_and_unlock`]. The segment has its time only now: those of one flow have theirs in the order in which they are taken, on
 /// whichever CPU.
 #[inline(always)]
-fn check_out<K: Table>(index: u32, settle: bool, work: &mut Work, settings: &Settings) -> Taken {
-    work.slot = index;
-    work.at_ns = clock::now_ns(settings);
-    let (Some(slot), Some(record)) = (K::slot(index), K::record(index)) else { return Taken::Busy };
-    // SAFETY: the place is this CPU's.
+fn load<K: MappedKey>(index: u32, settle: bool, scratch: &mut Scratch, settings: &Settings) -> Acquired {
+    scratch.slot = index;
+    scratch.at_ns = clock::now_ns(settings);
+    let (Some(slot), Some(record)) = (K::slot(index), K::record(index)) else { return Acquired::Contended };
+    // SAFETY: the slot is this CPU's.
     let (slot, record) = unsafe { (&mut *slot, &mut *record) };
     if settle {
         slot.prediction.flush_into(&mut record.flow);
     }
-    work.record = *record;
-    work.prediction = slot.prediction;
-    Taken::Owned
+    scratch.record = *record;
+    scratch.prediction = slot.prediction;
+    Acquired::Locked
 }
 
-/// A place for a newcomer; the flow that must go for it is counted, and told of unless that was done before.
+/// A slot for a newcomer; the flow that must go for it is counted, and told of unless that was done before.
 #[inline(never)]
-fn make_room<K: Table>(maps: Maps<K>, home: Home, work: &mut Work, counters: &mut Counters) -> u32 {
-    let step = table::make_room(maps, home, &mut work.victim);
-    if step == NOWHERE || work.victim.step == NOWHERE {
-        return step;
+fn make_room<K: MappedKey>(
+    storage: BpfStorage<K>,
+    home: HomeSlot,
+    scratch: &mut Scratch,
+    counters: &mut Counters,
+) -> u32 {
+    let probe = table::make_room(storage, home, &mut scratch.victim);
+    if probe == NO_SLOT || scratch.victim.probe == NO_SLOT {
+        return probe;
     }
-    let phase = work.victim.tag.phase();
+    let phase = scratch.victim.tag.phase();
     // The compiler may know the number's range from the tag; the verifier of Linux 6.1 does not.
-    if let Some(count) = counters.evicted.get_mut(opaque(phase.wrapping_sub(Tag::OVER) as usize)) {
+    if let Some(count) = counters.evicted.get_mut(opaque(phase.wrapping_sub(Tag::CLOSED) as usize)) {
         *count += 1;
     }
     // A flood of SYNs must not drown the events of others.
     if phase != Tag::HALF_OPEN {
-        let index = home.at(step);
-        let (Some(slot), Some(record)) = (K::slot(index), K::record(index)) else { return NOWHERE };
-        // SAFETY: the place is this CPU's.
+        let index = home.slot_at(probe);
+        let (Some(slot), Some(record)) = (K::slot(index), K::record(index)) else { return NO_SLOT };
+        // SAFETY: the slot is this CPU's.
         let (slot, record) = unsafe { (&*slot, &*record) };
-        if !record.flow.is_reported(mark::CLOSE_REPORTED) {
-            work.at_ns = clock::now_ns(settings());
-            publish::evicted(&slot.key.flow_key(), record, work, counters);
+        if !record.flow.is_reported(reported::CLOSE) {
+            scratch.at_ns = clock::now_ns(settings());
+            publish::evicted(&slot.key.flow_key(), record, scratch, counters);
         }
     }
-    step
+    probe
 }

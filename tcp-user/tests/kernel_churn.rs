@@ -168,7 +168,7 @@ fn check(shared: &Shared, connections: u64, sent: u64) {
     let totals = lock(&shared.totals).clone();
     println!(
         "{} deferred, {} claims yielded, {:?} evicted, {:?} predicted",
-        counters.deferred, counters.claims_yielded, counters.evicted, counters.predicted
+        counters.deferred, counters.insert_retries, counters.evicted, counters.predicted
     );
     assert_eq!(counters.events_lost, 0);
     assert_eq!((counters.seen, counters.tracked), (sent, sent));
@@ -196,7 +196,7 @@ fn check(shared: &Shared, connections: u64, sent: u64) {
         assert_eq!(came, left, "ends in {state:?}");
     }
     let phases = shared.table.phases()[0];
-    let at_rest = phases[Tag::OVER as usize] + phases[Tag::FREE as usize];
+    let at_rest = phases[Tag::CLOSED as usize] + phases[Tag::FREE as usize];
     assert_eq!(at_rest, phases.iter().sum::<u32>(), "nothing lives, nobody holds anything: {phases:?}");
 }
 

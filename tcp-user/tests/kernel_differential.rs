@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use finwait::kernel::{Kernel, LoadOptions, ProgramName};
-use tcp_common::record::{Counters, mark, segment_kind};
+use tcp_common::record::{Counters, reported, segment_kind};
 use tcp_common::{Cause, End, Flags, Flow, Ignored, Kind, Rules, Segment};
 use testkit::frames;
 use testkit::model::{Hostile, Script, Seen, World, random_bytes};
@@ -132,7 +132,7 @@ impl Observed {
         let outcome = self.flow.on_segment(at_ns, sender, segment, &Rules::AGENT);
         // Events are taken after every round, so that there is room for each.
         if outcome.is_transition() {
-            self.flow.set_reported(mark::told_by(&outcome));
+            self.flow.set_reported(reported::flags_for(&outcome));
         }
         let kind = match kind {
             Kind::Syn => segment_kind::SYN,

@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 
 use finwait::kernel::{Events, Kernel, LoadOptions, ProgramName};
-use tcp_common::record::{event_kind, mark};
+use tcp_common::record::{event_kind, reported};
 use tcp_common::{End, Flow, Ignored, Previous, Rules, Segment};
 use testkit::frames;
 use testkit::scenario::{ISN_PAIRS, Tracker, Variant, check, load, rules};
@@ -81,14 +81,14 @@ impl Tracker for InKernel<'_> {
         });
         let outcome = self.pure.on_segment(now_ns, sender, segment, &self.rules);
         if outcome.is_transition() {
-            self.pure.set_reported(mark::told_by(&outcome));
+            self.pure.set_reported(reported::flags_for(&outcome));
         }
         self.compare(&format!("{segment:?}"));
         self.flow()
     }
 
     fn tick(&mut self, now_ns: u64) -> Flow {
-        if let Some(mut slot) = self.index().and_then(|index| self.kernel.table().own(index)) {
+        if let Some(mut slot) = self.index().and_then(|index| self.kernel.table().try_lock(index)) {
             slot.tick(now_ns, &self.rules);
         }
         self.pure.tick(now_ns, &self.rules);

@@ -77,7 +77,7 @@ fn snapshot(mut next: impl FnMut() -> u64) -> Snapshot {
             events_lost: next(),
             deferred: next(),
             evicted: row(next),
-            claims_yielded: next(),
+            insert_retries: next(),
             causes: row(next),
             time_wait_restarted: next(),
         },

@@ -1,81 +1,86 @@
-//! The flow table: how a flow is found, claimed, taken, let go and retired, by kernel programs and agent at once.
+//! The flow table: how kernel programs and agent find, lock, insert, evict and remove flows at the same time.
 //!
-//! The protocol is told in `docs/FLOW_TABLE.md`. It is written here once, over a [`Memory`]: the kernel programs' maps,
-//! the agent's mapping of them, and the memory of a model checker that tries every interleaving.
+//! `docs/FLOW_TABLE.md` describes the protocol. It is written once, over [`Storage`], and runs on three kinds of
+//! storage: the kernel programs' maps, the agent's mapping of these maps, and the memory of a model checker that
+//! tries every interleaving.
 
+mod layout;
+mod phase;
 mod protocol;
-mod words;
 
+pub use layout::{DirectoryEntry, HomeSlot, Tag};
+pub use phase::{phase_of, phase_without_prediction};
 pub use protocol::{
-    Steady, Took, Victim, find, let_go, make_room, release_held, retire, seize, steady_at, take, take_any,
-    take_free,
+    Lookup, PredictedLookup, Victim, find, get_or_insert, lock, make_room, predicted_at, remove,
+    reserve_free, try_lock, unlock,
 };
-pub use words::{Home, Tag, Word};
 
 use crate::key::TableKey;
 
-/// How many places a flow may be in.
-pub const REACH: u32 = 56;
-/// How many flows of one home are looked through; a home has one in three of its own on average, and never so many.
-pub const CROWD: u32 = 16;
-/// A newcomer that finds none of so many places free takes the least valuable flow's.
-pub const PATIENCE: u32 = 8;
-/// Tables are not smaller, so that a place in reach never lies more than once round.
-pub const MIN_PLACES: u32 = 2048;
-/// No place; a table is never that large.
-pub const NOWHERE: u32 = u32::MAX;
+/// Maximum number of slots that are probed for one flow.
+pub const MAX_PROBES: u32 = 56;
+/// Maximum number of flows of one home slot. A home slot has 0.75 flows on average in a full table.
+pub const MAX_BUCKET_SCAN: u32 = 16;
+/// Probes after which an insertion stops looking for a free slot if it has met a flow that it may evict.
+pub const EVICT_AFTER: u32 = 8;
+/// Minimum size of a table, in slots. It keeps the probes of a flow from wrapping onto a slot they already visited.
+pub const MIN_SLOTS: u32 = 2048;
+/// No slot, or no probe. No table is this large.
+pub const NO_SLOT: u32 = u32::MAX;
 
-const _: () = assert!(MIN_PLACES > REACH * (REACH - 1) / 2);
+const _: () = assert!(MIN_SLOTS > MAX_PROBES * (MAX_PROBES - 1) / 2);
 
-/// Places for so many flows that all of them find one: four for three.
-pub const fn places_for(flows: u32) -> u32 {
-    let places = flows as u64 * 4 / 3 + 1;
-    if places < MIN_PLACES as u64 {
-        MIN_PLACES
-    } else if places > 1 << 31 {
+/// Returns the size of a table, in slots, that always has room for this number of flows: four slots for three flows.
+pub const fn slots_for(flows: u32) -> u32 {
+    let slots = flows as u64 * 4 / 3 + 1;
+    if slots < MIN_SLOTS as u64 {
+        MIN_SLOTS
+    } else if slots > 1 << 31 {
         1 << 31
     } else {
-        places as u32
+        slots as u32
     }
 }
 
-/// One side's access to the memory of a table. `tag` and `word` are acquire loads, `store_tag` is a release store, the
-/// others are sequentially consistent; what they order is told beside the protocol.
-pub trait Memory: Copy {
-    /// What its flows are found by.
+/// Access to the memory of one table.
+///
+/// `tag` and `directory_entry` are acquire loads and `store_tag` is a release store. The compare-and-swaps and
+/// `add_to_directory_entry` are sequentially consistent.
+pub trait Storage: Copy {
+    /// The key by which flows are found.
     type Key: TableKey;
-    /// A place that is known to exist.
-    type Place: Copy;
+    /// A slot that is known to exist.
+    type Slot: Copy;
 
-    /// How often a place that somebody else holds is asked for before the segment is deferred.
-    const TRIES: u32;
+    /// How often [`lock`] tries to lock a slot before it gives up.
+    const LOCK_TRIES: u32;
 
-    /// Between two of them.
+    /// Waits for a moment between two tries to lock a slot.
     fn pause(self);
 
-    /// How many there are.
-    fn places(self) -> u32;
-    /// The place of a number.
-    fn place(self, index: u32) -> Option<Self::Place>;
+    /// Returns the size of the table, in slots.
+    fn slot_count(self) -> u32;
+    /// Returns the slot with this index.
+    fn slot(self, index: u32) -> Option<Self::Slot>;
 
-    /// The tag as it is.
-    fn tag(self, place: Self::Place) -> Tag;
-    /// Compare-and-swap: whether the tag was `from` and is now `to`.
-    fn swap_tag(self, place: Self::Place, from: Tag, to: Tag) -> bool;
-    /// For who holds the place: everything written before is seen before.
-    fn store_tag(self, place: Self::Place, tag: Tag);
+    /// Loads the tag of a slot.
+    fn tag(self, slot: Self::Slot) -> Tag;
+    /// Replaces the tag by `to` if it is `from`. Returns whether it did.
+    fn swap_tag(self, slot: Self::Slot, from: Tag, to: Tag) -> bool;
+    /// Stores the tag of a slot that the caller has locked, after everything that the caller wrote before.
+    fn store_tag(self, slot: Self::Slot, tag: Tag);
 
-    /// Whether the place has this key. Another may be being written: then the answer means nothing.
-    fn has_key(self, place: Self::Place, key: &Self::Key) -> bool;
-    /// For who holds the place.
-    fn set_key(self, place: Self::Place, key: &Self::Key);
-    /// When its flow's last segment was seen, ns; means nothing while somebody holds it.
-    fn last_ns(self, place: Self::Place) -> u64;
+    /// Returns whether the slot has this key. The answer is meaningless while another thread writes the key.
+    fn has_key(self, slot: Self::Slot, key: &Self::Key) -> bool;
+    /// Writes the key of a slot that the caller has locked.
+    fn set_key(self, slot: Self::Slot, key: &Self::Key);
+    /// Returns when the last segment of the slot's flow was seen, in ns. Meaningless while the slot is locked.
+    fn last_ns(self, slot: Self::Slot) -> u64;
 
-    /// The directory's word of a home.
-    fn word(self, home: u32) -> Option<Word>;
-    /// Compare-and-swap: whether the word was `from` and is now `to`.
-    fn swap_word(self, home: u32, from: Word, to: Word) -> bool;
-    /// Adds to it, wrapping.
-    fn add_word(self, home: u32, amount: u64);
+    /// Loads the directory entry of a home slot.
+    fn directory_entry(self, home: u32) -> Option<DirectoryEntry>;
+    /// Replaces the directory entry by `to` if it is `from`. Returns whether it did.
+    fn swap_directory_entry(self, home: u32, from: DirectoryEntry, to: DirectoryEntry) -> bool;
+    /// Adds `amount` to the directory entry, wrapping.
+    fn add_to_directory_entry(self, home: u32, amount: u64);
 }

@@ -1,280 +1,279 @@
-//! The steps of the protocol, each in the one order of memory accesses that is right.
+//! The operations on the table. The order of the memory accesses in each of them is part of the protocol.
 
-use super::{CROWD, Home, Memory, NOWHERE, PATIENCE, REACH, Tag, Word};
+use super::{DirectoryEntry, EVICT_AFTER, HomeSlot, MAX_BUCKET_SCAN, MAX_PROBES, NO_SLOT, Storage, Tag};
 
-/// The place of a flow, or [`NOWHERE`]; then no such flow is listed as long as its home's word is still `seen`.
+/// Returns the slot of a flow, or [`NO_SLOT`].
+///
+/// `seen` is set to the directory entry that was read. As long as the entry does not change, a flow that was not
+/// found is not in the table.
 #[inline(always)]
-pub fn find<M: Memory>(memory: M, key: &M::Key, home: Home, seen: &mut Word) -> u32 {
-    let Some(word) = memory.word(home.index) else { return NOWHERE };
-    *seen = word;
-    let mut steps = word.steps();
-    for _ in 0..CROWD {
-        if steps == 0 {
+pub fn find<S: Storage>(storage: S, key: &S::Key, home: HomeSlot, seen: &mut DirectoryEntry) -> u32 {
+    let Some(entry) = storage.directory_entry(home.index) else { return NO_SLOT };
+    *seen = entry;
+    let mut probes = entry.probes();
+    for _ in 0..MAX_BUCKET_SCAN {
+        if probes == 0 {
             break;
         }
-        let index = home.at(steps.trailing_zeros());
-        steps &= steps - 1;
-        if let Some(place) = memory.place(index)
-            && memory.has_key(place, key)
+        let index = home.slot_at(probes.trailing_zeros());
+        probes &= probes - 1;
+        if let Some(slot) = storage.slot(index)
+            && storage.has_key(slot, key)
         {
             return index;
         }
     }
-    NOWHERE
+    NO_SLOT
 }
 
-/// Where a flow is that may be STEADY.
+/// The result of [`predicted_at`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Steady<P> {
-    /// Here it is; the tag is from before the key was read.
-    Here(P, Tag),
-    /// In another place, or nowhere.
+pub enum PredictedLookup<S> {
+    /// The flow is in this slot and `PREDICTED`. The tag was loaded before the key was compared.
+    Found(S, Tag),
+    /// The flow is in another slot or not in the table.
     Elsewhere,
-    /// It is in another phase.
-    Not,
+    /// The flow is in this slot and in another phase.
+    NotPredicted,
 }
 
-/// Looks for a STEADY flow in one place, and reads nothing but that place's own cache line. A flow that rests there in
-/// another phase is nowhere else.
+/// Looks for a `PREDICTED` flow in one slot. Reads nothing but the slot's own cache line.
 #[inline(always)]
-pub fn steady_at<M: Memory>(memory: M, key: &M::Key, index: u32) -> Steady<M::Place> {
-    let Some(place) = memory.place(index) else { return Steady::Not };
-    let tag = memory.tag(place);
-    if !memory.has_key(place, key) {
-        return Steady::Elsewhere;
+pub fn predicted_at<S: Storage>(storage: S, key: &S::Key, index: u32) -> PredictedLookup<S::Slot> {
+    let Some(slot) = storage.slot(index) else { return PredictedLookup::NotPredicted };
+    let tag = storage.tag(slot);
+    if !storage.has_key(slot, key) {
+        return PredictedLookup::Elsewhere;
     }
     match tag.phase() {
-        Tag::STEADY => Steady::Here(place, tag),
-        Tag::FREE | Tag::BUSY | Tag::HELD => Steady::Elsewhere,
-        _ => Steady::Not,
+        Tag::PREDICTED => PredictedLookup::Found(slot, tag),
+        Tag::FREE | Tag::KERNEL_LOCKED | Tag::AGENT_LOCKED => PredictedLookup::Elsewhere,
+        _ => PredictedLookup::NotPredicted,
     }
 }
 
-/// Takes the flow at a place, a bounded number of tries. Returns the tag as it was at rest; a FREE one if the flow is not
-/// there any more, a BUSY one if somebody else holds it for too long.
+/// Locks the slot of a flow, in a bounded number of tries. `locked` is the phase of the locked slot.
+///
+/// Returns the tag of the unlocked slot. Returns a `FREE` tag if the flow is no longer in this slot, and a
+/// `KERNEL_LOCKED` one if another thread kept the slot locked.
 #[inline(always)]
-pub fn seize<M: Memory>(memory: M, place: M::Place, key: &M::Key, holder: u64) -> Tag {
-    let mut taken = Tag(Tag::BUSY);
-    for _ in 0..M::TRIES {
-        let tag = memory.tag(place);
+pub fn lock<S: Storage>(storage: S, slot: S::Slot, key: &S::Key, locked: u64) -> Tag {
+    let mut before = Tag(Tag::KERNEL_LOCKED);
+    for _ in 0..S::LOCK_TRIES {
+        let tag = storage.tag(slot);
         if tag.phase() == Tag::FREE {
             return tag;
         }
-        if tag.at_rest() && memory.swap_tag(place, tag, tag.next(holder)) {
-            taken = tag;
+        if tag.is_unlocked() && storage.swap_tag(slot, tag, tag.next(locked)) {
+            before = tag;
             break;
         }
-        memory.pause();
+        storage.pause();
     }
-    if taken.at_rest() && !memory.has_key(place, key) {
-        // Another flow has the place by now.
-        memory.store_tag(place, taken.next(holder).next(taken.phase()));
+    if before.is_unlocked() && !storage.has_key(slot, key) {
+        // The slot was reused for another flow.
+        storage.store_tag(slot, before.next(locked).next(before.phase()));
         return Tag(Tag::FREE);
     }
-    taken
+    before
 }
 
-/// Takes whichever flow is at a place, unless somebody else holds it. Returns the tag as it was.
+/// Locks a slot for whichever flow it holds, unless it is free or locked. Returns the tag of the unlocked slot.
 #[inline(always)]
-pub fn take_any<M: Memory>(memory: M, place: M::Place, holder: u64) -> Option<Tag> {
-    let tag = memory.tag(place);
-    (tag.at_rest() && memory.swap_tag(place, tag, tag.next(holder))).then_some(tag)
+pub fn try_lock<S: Storage>(storage: S, slot: S::Slot, locked: u64) -> Option<Tag> {
+    let tag = storage.tag(slot);
+    (tag.is_unlocked() && storage.swap_tag(slot, tag, tag.next(locked))).then_some(tag)
 }
 
-/// Lets go of a flow, in the phase that is right for it.
+/// Unlocks a slot that the caller has locked. `phase` is the flow's new phase.
 #[inline(always)]
-pub fn let_go<M: Memory>(memory: M, place: M::Place, phase: u64) {
-    memory.store_tag(place, memory.tag(place).next(phase));
+pub fn unlock<S: Storage>(storage: S, slot: S::Slot, phase: u64) {
+    storage.store_tag(slot, storage.tag(slot).next(phase));
 }
 
-/// What came of asking for a flow.
+/// The result of [`get_or_insert`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Took {
-    /// It is the caller's, at this place; the tag is from before.
+pub enum Lookup {
+    /// The flow is in this slot, which the caller has locked. The tag is that of the unlocked slot.
     Found(u32, Tag),
-    /// There was none; an empty one is the caller's, at this place.
-    Made(u32),
-    /// Somebody else holds it, at this place, for too long.
-    Held(u32),
-    /// There is none, and none was to be made.
-    Nothing,
-    /// There is none and no place for it.
+    /// An empty flow was inserted into this slot, which the caller has locked.
+    Inserted(u32),
+    /// The flow is in this slot, and another thread kept it locked.
+    Locked(u32),
+    /// The flow is not in the table, and the caller did not want to insert it.
+    Absent,
+    /// The flow is not in the table, and no slot is free or evictable.
     NoRoom,
-    /// Flows of the same home came and went each time that it was looked for.
-    Unsettled,
+    /// Other threads inserted or removed flows of the same home slot during each try.
+    Contended,
 }
 
-/// Takes the flow of a key, a new one if there is none and `opens`. `room` is [`make_room`] and what the caller does with
-/// the victim; `yielded` is called where that was in vain. Looks twice at most: once more if flows of the same home came or
-/// went meanwhile. No loop, for the verifier of Linux 6.1 (see `take_if_free`).
+/// Locks the flow of a key. Inserts an empty flow if there is none and `inserts` is true.
+///
+/// `room` calls [`make_room`] and handles the evicted flow. `retry` is called if an insertion failed because the
+/// directory entry had changed. The function tries twice. It has no loop because of the verifier of Linux 6.1
+/// (see `reserve_if_free`).
 #[inline(always)]
-pub fn take<M: Memory>(
-    memory: M,
-    key: &M::Key,
-    home: Home,
-    opens: bool,
+pub fn get_or_insert<S: Storage>(
+    storage: S,
+    key: &S::Key,
+    home: HomeSlot,
+    inserts: bool,
     mut room: impl FnMut() -> u32,
-    mut yielded: impl FnMut(),
-) -> Took {
-    match look(memory, key, home, opens, &mut room, &mut yielded) {
-        Took::Unsettled => look(memory, key, home, opens, &mut room, &mut yielded),
-        took => took,
+    mut retry: impl FnMut(),
+) -> Lookup {
+    match try_get_or_insert(storage, key, home, inserts, &mut room, &mut retry) {
+        Lookup::Contended => try_get_or_insert(storage, key, home, inserts, &mut room, &mut retry),
+        lookup => lookup,
     }
 }
 
 #[inline(always)]
-fn look<M: Memory>(
-    memory: M,
-    key: &M::Key,
-    home: Home,
-    opens: bool,
+fn try_get_or_insert<S: Storage>(
+    storage: S,
+    key: &S::Key,
+    home: HomeSlot,
+    inserts: bool,
     room: &mut impl FnMut() -> u32,
-    yielded: &mut impl FnMut(),
-) -> Took {
-    let mut seen = Word(0);
-    let index = find(memory, key, home, &mut seen);
-    if index != NOWHERE {
-        let Some(place) = memory.place(index) else { return Took::Nothing };
-        let before = seize(memory, place, key, Tag::BUSY);
+    retry: &mut impl FnMut(),
+) -> Lookup {
+    let mut seen = DirectoryEntry(0);
+    let index = find(storage, key, home, &mut seen);
+    if index != NO_SLOT {
+        let Some(slot) = storage.slot(index) else { return Lookup::Absent };
+        let before = lock(storage, slot, key, Tag::KERNEL_LOCKED);
         return match before.phase() {
-            // Retired since it was found.
-            Tag::FREE => Took::Unsettled,
-            Tag::BUSY => Took::Held(index),
-            _ => Took::Found(index, before),
+            // Removed since it was found.
+            Tag::FREE => Lookup::Contended,
+            Tag::KERNEL_LOCKED => Lookup::Locked(index),
+            _ => Lookup::Found(index, before),
         };
     }
-    if !opens {
-        return Took::Nothing;
+    if !inserts {
+        return Lookup::Absent;
     }
-    let step = room();
-    if step == NOWHERE {
-        return Took::NoRoom;
+    let probe = room();
+    if probe == NO_SLOT {
+        return Lookup::NoRoom;
     }
-    if list(memory, key, home, step, seen) {
-        return Took::Made(home.at(step));
+    if insert(storage, key, home, probe, seen) {
+        return Lookup::Inserted(home.slot_at(probe));
     }
-    yielded();
-    Took::Unsettled
+    retry();
+    Lookup::Contended
 }
 
-/// The least valuable flow in reach.
+/// The flow to evict for a new one.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Victim {
-    /// Its tag.
+    /// Tag of its slot.
     pub tag: Tag,
     last_ns: u64,
-    /// At which step of the newcomer's; [`NOWHERE`] if none had to go.
-    pub step: u32,
+    /// Probe of the new flow that leads to the slot, or [`NO_SLOT`] if no flow is to be evicted.
+    pub probe: u32,
 }
 
 impl Victim {
-    /// None.
-    pub const NOBODY: Victim = Victim { step: NOWHERE, tag: Tag(Tag::LIVE), last_ns: 0 };
+    /// No victim.
+    pub const NONE: Victim = Victim { probe: NO_SLOT, tag: Tag(Tag::LIVE), last_ns: 0 };
 
-    /// A call of its own, for the verifier: it would otherwise tell apart every order in which victims may be met.
+    /// Replaces the victim by a less valuable one. Not inlined, because the verifier would follow every order in
+    /// which candidates may be met.
     #[inline(never)]
-    fn consider(&mut self, tag: Tag, last_ns: u64, step: u32) {
+    fn consider(&mut self, tag: Tag, last_ns: u64, probe: u32) {
         let (worth, least) = (tag.phase(), self.tag.phase());
         if worth < least || (worth == least && last_ns < self.last_ns) {
-            *self = Victim { step, tag, last_ns };
+            *self = Victim { probe, tag, last_ns };
         }
     }
 }
 
-/// A place for a newcomer, which nobody else can find: a free one or, where space is short, that of `victim`, whose record
-/// is there until it is overwritten. Returns its step, or [`NOWHERE`].
+/// Locks a slot for a new flow: a free one, or that of an evicted flow. No other thread can find the slot.
+///
+/// Returns the probe, or [`NO_SLOT`]. If `victim` is set, its record stays in the slot until it is overwritten.
 #[inline(always)]
-pub fn make_room<M: Memory>(memory: M, home: Home, victim: &mut Victim) -> u32 {
-    *victim = Victim::NOBODY;
-    let step = take_free(memory, home, victim);
-    if step != NOWHERE {
-        *victim = Victim::NOBODY;
-        return step;
+pub fn make_room<S: Storage>(storage: S, home: HomeSlot, victim: &mut Victim) -> u32 {
+    *victim = Victim::NONE;
+    let probe = reserve_free(storage, home, victim);
+    if probe != NO_SLOT {
+        *victim = Victim::NONE;
+        return probe;
     }
-    if victim.step != NOWHERE && evict(memory, home, victim) { victim.step } else { NOWHERE }
+    if victim.probe != NO_SLOT && evict(storage, home, victim) { victim.probe } else { NO_SLOT }
 }
 
-/// Takes a free place in reach. Returns its step, or [`NOWHERE`]; then `victim` is the least valuable flow that was met,
-/// if any may go: one that is over before one that is half open before TIME-WAIT, of these the one silent longest.
+/// Locks a free slot for a new flow. Returns the probe, or [`NO_SLOT`].
+///
+/// If there is no free slot, `victim` is the least valuable flow that may be evicted: a closed one before a
+/// half-open one before one in TIME-WAIT, and among equals the one that has been silent longest.
 #[inline(always)]
-pub fn take_free<M: Memory>(memory: M, home: Home, victim: &mut Victim) -> u32 {
-    for step in 0..REACH {
-        if take_if_free(memory, home, step, victim) {
-            return step;
+pub fn reserve_free<S: Storage>(storage: S, home: HomeSlot, victim: &mut Victim) -> u32 {
+    for probe in 0..MAX_PROBES {
+        if reserve_if_free(storage, home, probe, victim) {
+            return probe;
         }
-        if step + 1 >= PATIENCE && victim.step != NOWHERE {
+        if probe + 1 >= EVICT_AFTER && victim.probe != NO_SLOT {
             break;
         }
     }
-    NOWHERE
+    NO_SLOT
 }
 
-/// Takes the place at this step if it is free, otherwise considers its flow. A call of its own, for the verifier of Linux
-/// 6.1: in its loops a jump has to lead back, and a longer body may be laid out so that its end just goes on into its
-/// beginning.
+/// Locks the slot at this probe if it is free, otherwise considers its flow as a victim.
+///
+/// Not inlined, because of the verifier of Linux 6.1. It requires that a loop jumps back, and the compiler may lay
+/// out a longer body so that its end falls through to its beginning.
 #[inline(never)]
-fn take_if_free<M: Memory>(memory: M, home: Home, step: u32, victim: &mut Victim) -> bool {
-    let Some(place) = memory.place(home.at(step)) else { return false };
-    let tag = memory.tag(place);
+fn reserve_if_free<S: Storage>(storage: S, home: HomeSlot, probe: u32, victim: &mut Victim) -> bool {
+    let Some(slot) = storage.slot(home.slot_at(probe)) else { return false };
+    let tag = storage.tag(slot);
     if tag.phase() == Tag::FREE {
-        return memory.swap_tag(place, tag, tag.claimed(step));
+        return storage.swap_tag(slot, tag, tag.locked_at(probe));
     }
-    if tag.may_go() {
-        victim.consider(tag, memory.last_ns(place), step);
+    if tag.is_evictable() {
+        victim.consider(tag, storage.last_ns(slot), probe);
     }
     false
 }
 
-/// Takes the place of a flow that must go, and that nobody finds any more from then on.
+/// Locks the victim's slot for a new flow and removes the victim from the directory.
 #[inline(always)]
-fn evict<M: Memory>(memory: M, home: Home, victim: &Victim) -> bool {
-    let index = home.at(victim.step);
-    let Some(place) = memory.place(index) else { return false };
-    if !memory.swap_tag(place, victim.tag, victim.tag.claimed(victim.step)) {
+fn evict<S: Storage>(storage: S, home: HomeSlot, victim: &Victim) -> bool {
+    let index = home.slot_at(victim.probe);
+    let Some(slot) = storage.slot(index) else { return false };
+    if !storage.swap_tag(slot, victim.tag, victim.tag.locked_at(victim.probe)) {
         return false;
     }
-    unlist(memory, index, victim.tag.step());
+    remove_from_directory(storage, index, victim.tag.probe());
     true
 }
 
-/// Lists a new flow, whose place its maker holds, if its home's word is still `seen`; else gives the place back.
+/// Adds a flow, whose slot the caller has locked, to the directory. Frees the slot again if the directory entry is
+/// no longer `seen`.
 #[inline(never)]
-fn list<M: Memory>(memory: M, key: &M::Key, home: Home, step: u32, seen: Word) -> bool {
-    let Some(place) = memory.place(home.at(step)) else { return false };
-    memory.set_key(place, key);
-    if seen.steps().count_ones() < CROWD && memory.swap_word(home.index, seen, seen.with(step)) {
+fn insert<S: Storage>(storage: S, key: &S::Key, home: HomeSlot, probe: u32, seen: DirectoryEntry) -> bool {
+    let Some(slot) = storage.slot(home.slot_at(probe)) else { return false };
+    storage.set_key(slot, key);
+    if seen.probes().count_ones() < MAX_BUCKET_SCAN
+        && storage.swap_directory_entry(home.index, seen, seen.with(probe))
+    {
         return true;
     }
-    let_go(memory, place, Tag::FREE);
+    unlock(storage, slot, Tag::FREE);
     false
 }
 
-/// Ends the flow at a place that the caller holds.
+/// Removes the flow of a slot that the caller has locked, and frees the slot.
 #[inline(always)]
-pub fn retire<M: Memory>(memory: M, index: u32) {
-    let Some(place) = memory.place(index) else { return };
-    unlist(memory, index, memory.tag(place).step());
-    let_go(memory, place, Tag::FREE);
+pub fn remove<S: Storage>(storage: S, index: u32) {
+    let Some(slot) = storage.slot(index) else { return };
+    remove_from_directory(storage, index, storage.tag(slot).probe());
+    unlock(storage, slot, Tag::FREE);
 }
 
 #[inline(always)]
-fn unlist<M: Memory>(memory: M, index: u32, step: u32) {
-    let home = Home::back(index, step, memory.places());
-    memory.add_word(home.index, Word::without(step));
-}
-
-/// Lets go of a place that an agent held when it was killed; for its successor, before that takes anything itself. What
-/// was being retired and is no longer listed becomes free, the rest goes to `phase`. Returns whether it was held.
-#[inline(always)]
-pub fn release_held<M: Memory>(memory: M, index: u32, phase: impl FnOnce() -> u64) -> bool {
-    let Some(place) = memory.place(index) else { return false };
-    let tag = memory.tag(place);
-    if tag.phase() != Tag::HELD {
-        return false;
-    }
-    let home = Home::back(index, tag.step(), memory.places());
-    let listed = memory.word(home.index).is_some_and(|word| word.has(tag.step()));
-    let_go(memory, place, if listed { phase() } else { Tag::FREE });
-    true
+fn remove_from_directory<S: Storage>(storage: S, index: u32, probe: u32) {
+    let home = HomeSlot::of_slot(index, probe, storage.slot_count());
+    storage.add_to_directory_entry(home.index, DirectoryEntry::without(probe));
 }

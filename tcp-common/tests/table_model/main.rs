@@ -5,14 +5,14 @@
 //! The smaller cases are followed through all interleavings there are, the others (every one of three threads, and some of
 //! two) through all with at most two preemptions: each says which.
 
-mod memory;
+mod storage;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use loom::thread;
-use memory::{Table, home_of, key, neighbours};
-use tcp_common::table::{self, NOWHERE, Steady, Tag, Took, Victim, Word};
+use storage::{Table, home_of, key, neighbours};
+use tcp_common::table::{self, DirectoryEntry, Lookup, NO_SLOT, PredictedLookup, Tag, Victim};
 
 /// How an actor ends: what has been counted.
 #[derive(Default)]
@@ -37,29 +37,29 @@ impl World {
     fn packet(&self, number: u32, phase: u64) {
         let (table, home) = (&self.table, home_of(number));
         let room = || {
-            let mut victim = Victim::NOBODY;
-            let step = table::make_room(table, home, &mut victim);
-            if step != NOWHERE && victim.step != NOWHERE {
-                table.settle(home.at(step));
-                table.note_gone(home.at(step));
+            let mut victim = Victim::NONE;
+            let probe = table::make_room(table, home, &mut victim);
+            if probe != NO_SLOT && victim.probe != NO_SLOT {
+                table.settle(home.slot_at(probe));
+                table.note_gone(home.slot_at(probe));
             }
-            step
+            probe
         };
-        match table::take(table, &key(number), home, true, room, || {}) {
-            Took::Found(index, before) => {
-                if before.phase() == Tag::STEADY {
+        match table::get_or_insert(table, &key(number), home, true, room, || {}) {
+            Lookup::Found(index, before) => {
+                if before.phase() == Tag::PREDICTED {
                     table.settle(index);
                 }
                 self.apply(index, number, phase);
             }
-            Took::Made(index) => {
+            Lookup::Inserted(index) => {
                 table.settle(index);
-                table.change(index, |flow| *flow = memory::Flow { owner: number, segments: 0, phase });
+                table.change(index, |flow| *flow = storage::Flow { owner: number, segments: 0, phase });
                 self.apply(index, number, phase);
             }
-            Took::Held(_) | Took::Unsettled => _ = self.book.deferred.fetch_add(1, Relaxed),
-            Took::NoRoom => _ = self.book.refused.fetch_add(1, Relaxed),
-            Took::Nothing => panic!("the segment may open a flow"),
+            Lookup::Locked(_) | Lookup::Contended => _ = self.book.deferred.fetch_add(1, Relaxed),
+            Lookup::NoRoom => _ = self.book.refused.fetch_add(1, Relaxed),
+            Lookup::Absent => panic!("the segment may open a flow"),
         }
     }
 
@@ -70,48 +70,48 @@ impl World {
             flow.phase = phase;
         });
         self.give(number);
-        table::let_go(&self.table, index, phase);
+        table::unlock(&self.table, index, phase);
     }
 
     /// A plain segment: predicted, or for the machine.
     fn plain(&self, number: u32) {
         let table = &self.table;
         let home = home_of(number);
-        let mut found = table::steady_at(table, &key(number), home.index);
-        if found == Steady::Elsewhere {
-            let index = table::find(table, &key(number), home, &mut Word(0));
-            found = table::steady_at(table, &key(number), index);
+        let mut found = table::predicted_at(table, &key(number), home.index);
+        if found == PredictedLookup::Elsewhere {
+            let index = table::find(table, &key(number), home, &mut DirectoryEntry(0));
+            found = table::predicted_at(table, &key(number), index);
         }
         let found = match found {
-            Steady::Here(index, tag) => Some((index, tag, table.predicted(index))),
-            Steady::Elsewhere | Steady::Not => None,
+            PredictedLookup::Found(index, tag) => Some((index, tag, table.predicted(index))),
+            PredictedLookup::Elsewhere | PredictedLookup::NotPredicted => None,
         };
         if let Some((index, tag, read)) = found
-            && table::Memory::swap_tag(table, index, tag, tag.interrupted())
+            && table::Storage::swap_tag(table, index, tag, tag.lock_predicted())
         {
-            assert_eq!(table.predicted(index), read, "what was read before the place was taken is not so");
+            assert_eq!(table.predicted(index), read, "what was read before the slot was taken is not so");
             let owner = table.change(index, |flow| flow.owner);
             assert_eq!(owner, number, "a predicted segment in another's flow");
             table.predict(index);
             self.give(number);
-            table::Memory::store_tag(table, index, tag.interrupted().resumed());
+            table::Storage::store_tag(table, index, tag.lock_predicted().unlock_predicted());
         } else {
-            self.packet(number, Tag::STEADY);
+            self.packet(number, Tag::PREDICTED);
         }
     }
 
-    /// The agent's sweep: ends the flow at a place if it is over.
+    /// The agent's sweep: ends the flow at a slot if it is over.
     fn sweep(&self, index: u32) {
         let table = &self.table;
-        if let Some(before) = table::take_any(table, index, Tag::HELD) {
-            if before.phase() == Tag::OVER {
+        if let Some(before) = table::try_lock(table, index, Tag::AGENT_LOCKED) {
+            if before.phase() == Tag::CLOSED {
                 table.note_gone(index);
-                table::retire(table, index);
+                table::remove(table, index);
             } else {
-                if before.phase() == Tag::STEADY {
+                if before.phase() == Tag::PREDICTED {
                     table.settle(index);
                 }
-                table::let_go(table, index, before.phase());
+                table::unlock(table, index, before.phase());
             }
         }
     }
@@ -119,13 +119,13 @@ impl World {
     /// The agent applies a deferred segment.
     fn deferred(&self, number: u32) {
         let table = &self.table;
-        let index = table::find(table, &key(number), home_of(number), &mut Word(0));
-        if index == NOWHERE {
+        let index = table::find(table, &key(number), home_of(number), &mut DirectoryEntry(0));
+        if index == NO_SLOT {
             return;
         }
-        let before = table::seize(table, index, &key(number), Tag::HELD);
-        if before.at_rest() {
-            if before.phase() == Tag::STEADY {
+        let before = table::lock(table, index, &key(number), Tag::AGENT_LOCKED);
+        if before.is_unlocked() {
+            if before.phase() == Tag::PREDICTED {
                 table.settle(index);
             }
             self.apply(index, number, Tag::LIVE);
@@ -140,12 +140,12 @@ impl World {
             if tag.phase() == Tag::FREE {
                 continue;
             }
-            assert!(tag.at_rest(), "place {index} is held by nobody who lives: {tag:?}");
-            assert!(self.table.lists(index, tag.step()), "the flow at {index} is not listed");
+            assert!(tag.is_unlocked(), "slot {index} is held by nobody who lives: {tag:?}");
+            assert!(self.table.lists(index, tag.probe()), "the flow at {index} is not listed");
             self.table.settle(index);
             let flow = self.table.change(index, |flow| *flow);
             assert_eq!(tag.phase(), flow.phase, "the flow at {index} is not in the phase it was let go in");
-            assert!(table::Memory::has_key(&self.table, index, &key(flow.owner)));
+            assert!(table::Storage::has_key(&self.table, index, &key(flow.owner)));
             owners.push(flow.owner);
             let count = given.entry(flow.owner).or_default();
             *count = count.checked_sub(flow.segments).expect("a segment was counted twice");
@@ -163,11 +163,11 @@ impl World {
 
 type Actor = fn(&World, &[u32]);
 
-/// Every interleaving of the actors, in a table with so many places in reach of the keys' home, after `begin`. Keys are
-/// numbered from 0; all have the same home, but the last two, which have another that shares its second place.
-fn model(places: u32, preemptions: Option<usize>, begin: Actor, actors: &'static [Actor]) {
+/// Every interleaving of the actors, in a table with so many slots in reach of the keys' home, after `begin`. Keys are
+/// numbered from 0; all have the same home, but the last two, which have another that shares its second slot.
+fn model(slots: u32, preemptions: Option<usize>, begin: Actor, actors: &'static [Actor]) {
     let (mut keys, home) = neighbours(3);
-    let second = home.at(1);
+    let second = home.slot_at(1);
     let other = (0..).find(|&number| home_of(number).index == second).expect("some key has it");
     keys.push(other);
     let mut builder = loom::model::Builder::new();
@@ -177,10 +177,10 @@ fn model(places: u32, preemptions: Option<usize>, begin: Actor, actors: &'static
     let counted = Arc::clone(&runs);
     builder.check(move || {
         counted.fetch_add(1, Relaxed);
-        let places: Vec<_> = (0..places).map(|step| home.at(step)).collect();
+        let slots: Vec<_> = (0..slots).map(|probe| home.slot_at(probe)).collect();
         #[expect(clippy::arc_with_non_send_sync, reason = "the checker runs one thread at a time")]
         let world =
-            Arc::new(World { table: Table::new(&places, &[home, home_of(other)]), book: Book::default() });
+            Arc::new(World { table: Table::new(&slots, &[home, home_of(other)]), book: Book::default() });
         begin(&world, &keys);
         let threads: Vec<_> = actors
             .iter()
@@ -208,7 +208,7 @@ fn both_directions_claim_the_same_flow() {
 }
 
 #[test]
-fn two_flows_claim_the_same_place() {
+fn two_flows_claim_the_same_slot() {
     model(
         2,
         None,
@@ -222,7 +222,7 @@ fn a_predicted_segment_beside_a_transition() {
     model(
         1,
         None,
-        |world, keys| world.packet(keys[0], Tag::STEADY),
+        |world, keys| world.packet(keys[0], Tag::PREDICTED),
         &[|world, keys| world.plain(keys[0]), |world, keys| world.packet(keys[0], Tag::LIVE)],
     );
 }
@@ -232,7 +232,7 @@ fn predicted_segments_both_ways_beside_the_sweep() {
     model(
         1,
         Some(2),
-        |world, keys| world.packet(keys[0], Tag::STEADY),
+        |world, keys| world.packet(keys[0], Tag::PREDICTED),
         &[
             |world, keys| world.plain(keys[0]),
             |world, keys| world.plain(keys[0]),
@@ -247,7 +247,7 @@ fn expiry_beside_a_segment_of_the_flow() {
     model(
         1,
         None,
-        |world, keys| world.packet(keys[0], Tag::OVER),
+        |world, keys| world.packet(keys[0], Tag::CLOSED),
         &[|world, keys| world.packet(keys[0], Tag::LIVE), |world, keys| world.sweep(home_of(keys[0]).index)],
     );
 }
@@ -257,7 +257,7 @@ fn expiry_beside_both_directions_of_the_next_life() {
     model(
         2,
         Some(2),
-        |world, keys| world.packet(keys[0], Tag::OVER),
+        |world, keys| world.packet(keys[0], Tag::CLOSED),
         &[
             |world, keys| world.packet(keys[0], Tag::LIVE),
             |world, keys| world.packet(keys[0], Tag::LIVE),
@@ -266,13 +266,13 @@ fn expiry_beside_both_directions_of_the_next_life() {
     );
 }
 
-/// The place changes hands between one CPU's look and its step: the version of tag and word tell.
+/// The slot changes hands between one CPU's look and its probe: the version of tag and entry tell.
 #[test]
 fn expiry_and_another_flow_in_the_same_place_beside_a_late_segment() {
     model(
         1,
         Some(2),
-        |world, keys| world.packet(keys[0], Tag::OVER),
+        |world, keys| world.packet(keys[0], Tag::CLOSED),
         &[
             |world, keys| world.packet(keys[0], Tag::LIVE),
             |world, keys| world.sweep(home_of(keys[0]).index),
@@ -286,7 +286,7 @@ fn expiry_and_the_same_flow_anew_in_the_same_place_beside_another_claim() {
     model(
         2,
         Some(2),
-        |world, keys| world.packet(keys[1], Tag::OVER),
+        |world, keys| world.packet(keys[1], Tag::CLOSED),
         &[
             |world, keys| world.packet(keys[0], Tag::LIVE),
             |world, keys| {
@@ -298,23 +298,23 @@ fn expiry_and_the_same_flow_anew_in_the_same_place_beside_another_claim() {
 }
 
 #[test]
-fn a_predicted_segment_beside_the_end_of_its_flow_and_another_in_its_place() {
+fn a_predicted_segment_beside_the_end_of_its_flow_and_another_in_its_slot() {
     model(
         1,
         Some(2),
-        |world, keys| world.packet(keys[0], Tag::STEADY),
+        |world, keys| world.packet(keys[0], Tag::PREDICTED),
         &[
             |world, keys| world.plain(keys[0]),
             |world, keys| {
-                world.packet(keys[0], Tag::OVER);
+                world.packet(keys[0], Tag::CLOSED);
                 world.sweep(home_of(keys[0]).index);
-                world.packet(keys[1], Tag::STEADY);
+                world.packet(keys[1], Tag::PREDICTED);
             },
         ],
     );
 }
 
-/// A newcomer takes the place of a half-open flow of another home while that flow's own segment comes.
+/// A newcomer takes the slot of a half-open flow of another home while that flow's own segment comes.
 #[test]
 fn eviction_beside_a_segment_of_the_victim() {
     fn half_open(world: &World, keys: &[u32]) {
@@ -337,7 +337,7 @@ fn two_evictions_of_the_same_victim_beside_the_sweep() {
     model(
         1,
         Some(2),
-        |world, keys| world.packet(keys[0], Tag::OVER),
+        |world, keys| world.packet(keys[0], Tag::CLOSED),
         &[
             |world, keys| world.packet(keys[1], Tag::LIVE),
             |world, keys| world.packet(keys[2], Tag::LIVE),
@@ -351,11 +351,11 @@ fn a_deferred_segment_beside_both_cpus() {
     model(
         1,
         Some(2),
-        |world, keys| world.packet(keys[0], Tag::STEADY),
+        |world, keys| world.packet(keys[0], Tag::PREDICTED),
         &[
             |world, keys| world.deferred(keys[0]),
             |world, keys| world.plain(keys[0]),
-            |world, keys| world.packet(keys[0], Tag::OVER),
+            |world, keys| world.packet(keys[0], Tag::CLOSED),
         ],
     );
 }
@@ -365,7 +365,7 @@ fn a_deferred_segment_beside_expiry_and_another_flow() {
     model(
         1,
         Some(2),
-        |world, keys| world.packet(keys[0], Tag::OVER),
+        |world, keys| world.packet(keys[0], Tag::CLOSED),
         &[
             |world, keys| world.deferred(keys[0]),
             |world, keys| {
@@ -374,25 +374,4 @@ fn a_deferred_segment_beside_expiry_and_another_flow() {
             },
         ],
     );
-}
-
-/// An agent is killed with the flow in its hands, before or after it took it off the directory; its successor lets go of
-/// it while a segment of the flow comes.
-#[test]
-fn what_a_killed_agent_held_is_let_go_by_the_next() {
-    fn held(world: &World, keys: &[u32]) {
-        world.packet(keys[0], Tag::OVER);
-        assert!(table::take_any(&world.table, home_of(keys[0]).index, Tag::HELD).is_some());
-    }
-    fn being_retired(world: &World, keys: &[u32]) {
-        held(world, keys);
-        world.table.note_gone(home_of(keys[0]).index);
-        table::Memory::add_word(&world.table, home_of(keys[0]).index, Word::without(0));
-    }
-    fn successor(world: &World, keys: &[u32]) {
-        assert!(table::release_held(&world.table, home_of(keys[0]).index, || Tag::OVER));
-    }
-    for begin in [held, being_retired] {
-        model(2, None, begin, &[|world, keys| world.packet(keys[0], Tag::LIVE), successor]);
-    }
 }

@@ -90,7 +90,7 @@ fn prepare(options: &Options, mut attachments: Attachments, present: &[Interface
     let diagnostics = kernel.take_diagnostics();
     let names = InterfaceNames::default();
     names.learn(present);
-    present.iter().for_each(|interface| kernel::sweep(&interface.name));
+    present.iter().for_each(|interface| kernel::remove_stale_filters(&interface.name));
     let failures = attachments.follow(&mut kernel, present);
     if attachments.count() == 0 {
         match failures.into_iter().next() {

@@ -58,7 +58,7 @@ async fn connections(State(app): State<App>, Query(which): Query<ConnectionsQuer
         Ok(filter) => Arc::new(filter),
         Err(error) => return (StatusCode::BAD_REQUEST, error.to_string()).into_response(),
     };
-    let places = app.shared.table.places();
+    let places = app.shared.table.slot_count();
     let chunks = stream::iter((0..places).step_by(SLOTS_A_CHUNK as usize)).map(move |first| {
         let (shared, filter) = (Arc::clone(&app.shared), Arc::clone(&filter));
         let until = first.saturating_add(SLOTS_A_CHUNK).min(places);

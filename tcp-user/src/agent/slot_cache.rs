@@ -3,8 +3,8 @@
 
 use std::hint::black_box;
 
-use tcp_common::record::unsteady;
 use tcp_common::table::Tag;
+use tcp_common::table::phase_without_prediction;
 use tcp_common::{End, Flow, State};
 
 use super::change::Change;
@@ -95,7 +95,7 @@ impl SlotCache {
     /// A glance at the tag of a place: whether there must be a look.
     pub fn tag_changed(&self, index: u32, tag: Tag) -> bool {
         // Who holds it leaves another tag.
-        tag.at_rest() && self.tags[index as usize] != short(tag)
+        tag.is_unlocked() && self.tags[index as usize] != short(tag)
     }
 
     /// Notes the flow that a place of `family` holds under this tag, and when the clock will change it.
@@ -121,7 +121,7 @@ impl SlotCache {
         let &Change { key, flow, at_ns, from, to, .. } = change;
         let place = index as usize;
         let version = self.tags[place] & !PHASE ^ OTHER_VERSION;
-        self.count(index, usize::from(key.family != 4), version | unsteady(flow) as u32);
+        self.count(index, usize::from(key.family != 4), version | phase_without_prediction(flow) as u32);
         // A newer event may have been there: to look too early does no harm.
         self.dues[place] = self.dues[place].max(due_at(due_ns));
         self.reschedule(index);
@@ -299,7 +299,7 @@ mod tests {
         cache.record(2, 0, tag(7), &open, SECOND, 5 * SECOND);
         assert!(!cache.tag_changed(2, tag(7)));
         assert!(cache.tag_changed(2, tag(8)), "changed");
-        assert!(!cache.tag_changed(2, Tag(8 << 16 | Tag::BUSY)), "being changed");
+        assert!(!cache.tag_changed(2, Tag(8 << 16 | Tag::KERNEL_LOCKED)), "being changed");
         let opening = ([State::SynSent; 2], [State::Established; 2]);
         moved(&mut cache, 2, &open, opening, SECOND, u64::MAX);
         assert!(cache.tag_changed(2, tag(7)), "an event told of it");
@@ -389,7 +389,7 @@ mod tests {
         let closed = flow(State::Closed, State::Closed);
         moved(&mut cache, 3, &closed, (states(State::Established), [State::Closed; 2]), 3_000, u64::MAX);
         assert_eq!(cache.gauges().used, [[0, 0, 1], [0, 1, 0]], "at once, and once");
-        cache.record(0, 1, Tag(2 << 16 | Tag::OVER), &closed, 4_000, u64::MAX);
+        cache.record(0, 1, Tag(2 << 16 | Tag::CLOSED), &closed, 4_000, u64::MAX);
         cache.free(3, 0);
         assert_eq!(cache.gauges().used, [[0; 3], [0, 0, 1]]);
         assert_eq!(cache.gauges().endpoints, [[0; State::COUNT]; 2]);

@@ -213,7 +213,7 @@ impl Kernel {
 
 /// Takes away the filters that an agent left on clsact when it was killed; its links went with it. They are known by the
 /// names of the programs: another agent in the same namespace, on a kernel without TCX, would lose its own.
-pub fn sweep(interface: &str) {
+pub fn remove_stale_filters(interface: &str) {
     let hooks = [
         (TcAttachType::Ingress, [ProgramName::In, ProgramName::InIp]),
         (TcAttachType::Egress, [ProgramName::Out, ProgramName::OutIp]),

@@ -6,7 +6,7 @@ use std::collections::binary_heap::PeekMut;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use aya::maps::Map;
-use tcp_common::record::{Event, RingEnds};
+use tcp_common::record::{Event, RingPositions};
 
 use super::KernelError;
 use super::mapped::Mapped;
@@ -18,7 +18,7 @@ use super::mapped::Mapped;
 /// the first one has the lower time, and was there before the other one: who sees the second in one ring, and looks at all the
 /// others once more, sees the first.
 pub struct Events {
-    ends: Mapped<RingEnds>,
+    ends: Mapped<RingPositions>,
     events: Mapped<Event>,
     /// Events in a ring.
     len: u32,

@@ -9,19 +9,19 @@ mod clock;
 mod diagnostics;
 mod error;
 mod events;
+mod family_table;
 mod mapped;
-mod part;
 mod probe;
 mod program;
 mod table;
 
-pub use attach::{AttachError, Attachment, Hook, Ingress, Mode, sweep};
+pub use attach::{AttachError, Attachment, Hook, Ingress, Mode, remove_stale_filters};
 pub use diagnostics::Diagnostics;
 pub use error::KernelError;
 pub use events::Events;
 pub use probe::{describe_program, has_tcx};
 pub use program::{ProgramName, ProgramRuns};
-pub use table::{Entry, Owned, Table, class};
+pub use table::{Entry, SlotGuard, Table, class};
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,11 +32,11 @@ use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfLoader, Pod, VerifierLogLevel};
 use aya_log::EbpfLogger;
 use tcp_common::record::{Clocks, Counters, Settings};
-use tcp_common::table::places_for;
+use tcp_common::table::slots_for;
 use tcp_common::{Rules, Secret};
 
 use error::{classify, other};
-use part::Part;
+use family_table::FamilyTable;
 
 /// The committed object, built from `tcp-ebpf/` by `cargo xtask build-ebpf`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/finwait.bpf.o");
@@ -46,7 +46,7 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/finwait.bpf.o");
 pub struct LoadOptions {
     /// Rules of the state machine.
     pub rules: Rules,
-    /// Flows of IPv4 that all find a place; the table has four places for three.
+    /// Flows of IPv4 that all find a slot; the table has four slots for three.
     pub max_flows: u32,
     /// The same of IPv6.
     pub max_flows_v6: u32,
@@ -56,7 +56,7 @@ pub struct LoadOptions {
     /// Whether the programs tell the log, at debug level, of packets that they do not follow; [`Diagnostics`].
     pub diagnostics: bool,
     /// What decides where a flow lies in the table, which must not be guessable from outside: random, but for a test that
-    /// wants the same places every time.
+    /// wants the same slots every time.
     pub secret: Secret,
 }
 
@@ -110,7 +110,7 @@ impl Kernel {
     /// Loads every program. Nothing is attached yet.
     pub fn load(options: &LoadOptions) -> Result<Kernel, KernelError> {
         let rated = [options.max_flows, options.max_flows_v6];
-        let [v4, v6] = rated.map(places_for);
+        let [v4, v6] = rated.map(slots_for);
         let cpus = nr_cpus().map_err(|(what, error)| other(what)(error))? as u32;
         let ring_len = events::ring_len(options.ring_bytes, cpus);
         let log_level = if options.diagnostics { aya_log::Level::Debug as u8 } else { 0 };
@@ -140,8 +140,8 @@ impl Kernel {
             )?,
         ];
         let secret = options.secret;
-        let part_v4 = Part::map(&mut ebpf, ["FLOWS_V4", "RECORDS_V4", "DIRECTORY_V4"], v4)?;
-        let part_v6 = Part::map(&mut ebpf, ["FLOWS_V6", "RECORDS_V6", "DIRECTORY_V6"], v6)?;
+        let part_v4 = FamilyTable::map(&mut ebpf, ["FLOWS_V4", "RECORDS_V4", "DIRECTORY_V4"], v4)?;
+        let part_v6 = FamilyTable::map(&mut ebpf, ["FLOWS_V6", "RECORDS_V6", "DIRECTORY_V6"], v6)?;
         let table = Arc::new(Table::new(part_v4, part_v6, rated, secret));
         let settings = Array::try_from(take(&mut ebpf, ".data")?).map_err(other("opening the settings"))?;
         let clocks = Array::try_from(take(&mut ebpf, "CLOCKS")?).map_err(other("opening the clocks"))?;
@@ -150,14 +150,8 @@ impl Kernel {
         let events = Events::map(take(&mut ebpf, "RINGS")?, take(&mut ebpf, "EVENTS")?, cpus, ring_len)?;
         let diagnostics = options.diagnostics.then(|| EbpfLogger::init(&mut ebpf));
         let diagnostics = diagnostics.transpose().map_err(other("opening the programs' log"))?;
-        let current = Settings {
-            rules: options.rules,
-            secret,
-            places_v4: v4,
-            places_v6: v6,
-            ring_len,
-            ..Settings::NONE
-        };
+        let current =
+            Settings { rules: options.rules, secret, slots_v4: v4, slots_v6: v6, ring_len, ..Settings::NONE };
         let mut kernel = Kernel {
             ebpf,
             table,

@@ -1,184 +1,179 @@
-//! The flow tables of both families as one. Read, expired and listed without system calls.
+//! The flow tables of both families as one. Reading, expiring and listing flows needs no system calls.
 
 use std::ops::{Deref, DerefMut, Range};
 use std::ptr;
 
 use tcp_common::record::{Counters, Event, Record, predicted, segment_kind};
-use tcp_common::table::{NOWHERE, Tag};
+use tcp_common::table::{NO_SLOT, Tag};
 use tcp_common::{Cause, Flow, FlowKey, FlowKey4, Secret, TableKey};
 
-use super::part::{Held, Part};
+use super::family_table::{FamilyTable, LockedSlot};
 
-/// The mapped tables: the slots of IPv4 first, then those of IPv6.
+/// The mapped flow tables. Slots are numbered through: first those of IPv4, then those of IPv6.
 pub struct Table {
-    v4: Part<FlowKey4>,
-    v6: Part<FlowKey>,
+    v4: FamilyTable<FlowKey4>,
+    v6: FamilyTable<FlowKey>,
     rated: [u32; 2],
-    /// What the hash is keyed with.
     secret: Secret,
 }
 
-/// A consistent copy of what a slot held.
+/// A consistent copy of one flow in the table.
 #[derive(Clone, Copy, Debug)]
 pub struct Entry {
-    /// Which slot.
+    /// Index of the slot.
     pub index: u32,
     /// The flow's key.
     pub key: FlowKey,
-    /// Where each direction was seen, from end A, from end B: interface index shifted by one, bit 0 set on egress.
+    /// Where each direction was first seen, as in [`Record::hooks`].
     pub hooks: [u32; 2],
     /// The flow.
     pub flow: Flow,
 }
 
-/// What a flow at rest in this phase is when space is short: 0 half open, which makes room first; 1 live, which never does;
-/// 2 finished.
+/// Returns the eviction class of an unlocked flow in this phase: 0 half-open, which is evicted first; 1 live, which is
+/// never evicted; 2 closed or in TIME-WAIT.
 pub const fn class(phase: u64) -> Option<usize> {
     match phase {
         Tag::HALF_OPEN => Some(0),
-        Tag::LIVE | Tag::STEADY => Some(1),
-        Tag::TIME_WAIT | Tag::OVER => Some(2),
+        Tag::LIVE | Tag::PREDICTED => Some(1),
+        Tag::TIME_WAIT | Tag::CLOSED => Some(2),
         _ => None,
     }
 }
 
-/// A flow that is the agent's until this is dropped.
-pub struct Owned<'a> {
-    held: Either<'a>,
-    retire: bool,
+/// A flow whose slot the agent has locked. Dropping the guard unlocks the slot.
+pub struct SlotGuard<'a> {
+    locked: LockedFlow<'a>,
+    remove: bool,
 }
 
-enum Either<'a> {
-    V4(Held<'a, FlowKey4>),
-    V6(Held<'a, FlowKey>),
+enum LockedFlow<'a> {
+    V4(LockedSlot<'a, FlowKey4>),
+    V6(LockedSlot<'a, FlowKey>),
 }
 
 impl Table {
-    pub(super) fn new(v4: Part<FlowKey4>, v6: Part<FlowKey>, rated: [u32; 2], secret: Secret) -> Table {
+    pub(super) fn new(
+        v4: FamilyTable<FlowKey4>,
+        v6: FamilyTable<FlowKey>,
+        rated: [u32; 2],
+        secret: Secret,
+    ) -> Table {
         Table { v4, v6, rated, secret }
     }
 
-    /// How many flows of both families together always find a place.
-    pub fn capacity(&self) -> u32 {
-        self.rated.iter().sum()
+    /// Returns the number of slots of both families.
+    pub fn slot_count(&self) -> u32 {
+        self.v4.slot_count() + self.v6.slot_count()
     }
 
-    /// How many places there are, by which flows are numbered here.
-    pub fn places(&self) -> u32 {
-        self.v4.places() + self.v6.places()
-    }
-
-    /// Bytes of memory.
+    /// Returns the size of the mapped memory, in bytes.
     pub fn bytes(&self) -> usize {
         self.v4.bytes() + self.v6.bytes()
     }
 
-    /// How many places of each family are in each [`Tag`] phase.
+    /// Counts the slots of each family in each [`Tag`] phase.
     pub fn phases(&self) -> [[u32; Tag::PHASES]; 2] {
         [self.v4.phases(), self.v6.phases()]
     }
 
-    /// The slot that an event names, or where its flow is by now.
+    /// Returns the slot that an event names. Looks the flow up if the event names none.
     pub fn index_of(&self, event: &Event) -> Option<u32> {
-        let first = if event.key.family == 4 { 0 } else { self.v4.places() };
-        if event.slot == NOWHERE { self.find(&event.key) } else { Some(first + event.slot) }
+        let first = if event.key.family == 4 { 0 } else { self.v4.slot_count() };
+        if event.slot == NO_SLOT { self.find(&event.key) } else { Some(first + event.slot) }
     }
 
-    /// The slot of a flow, found as the kernel programs find it.
+    /// Finds the slot of a flow, as the kernel programs do.
     pub fn find(&self, key: &FlowKey) -> Option<u32> {
         if key.family == 4 {
             self.v4.find(&FlowKey4::of(key), &self.secret)
         } else {
-            Some(self.v4.places() + self.v6.find(key, &self.secret)?)
+            Some(self.v4.slot_count() + self.v6.find(key, &self.secret)?)
         }
     }
 
-    /// Every flow, one consistent copy at a time.
+    /// Returns a consistent copy of every flow, read one after the other.
     pub fn entries(&self) -> impl Iterator<Item = Entry> + '_ {
-        (0..self.places()).filter_map(|index| self.read(index))
+        (0..self.slot_count()).filter_map(|index| self.read(index))
     }
 
-    /// How many flows always find a place: IPv4, IPv6.
+    /// Returns the number of flows that each family always has room for: IPv4, IPv6.
     pub fn capacities(&self) -> [u32; 2] {
         self.rated
     }
 
-    /// 0 for a place of IPv4, 1 for one of IPv6.
+    /// Returns the family of a slot: 0 for IPv4, 1 for IPv6.
     pub fn family(&self, index: u32) -> usize {
-        usize::from(index >= self.v4.places())
+        usize::from(index >= self.v4.slot_count())
     }
 
-    /// Adds the places of the flows that have their homes at these places, each with its tag. Every flow has one home.
+    /// Appends the slots of all flows whose home slots are in `homes`, each with its tag. Every flow has one home slot.
     pub fn list(&self, homes: Range<u32>, found: &mut Vec<(u32, Tag)>) {
-        let in_v4 = self.v4.places();
+        let in_v4 = self.v4.slot_count();
         self.v4.list(homes.start.min(in_v4)..homes.end.min(in_v4), found);
         let first = found.len();
         self.v6.list(homes.start.max(in_v4) - in_v4..homes.end.max(in_v4) - in_v4, found);
         found[first..].iter_mut().for_each(|(index, _)| *index += in_v4);
     }
 
-    /// Has the memory of a place come to this CPU, beside that of others.
-    pub fn touch(&self, index: u32) {
-        match index.checked_sub(self.v4.places()) {
-            None => self.v4.touch(index),
-            Some(in_v6) => self.v6.touch(in_v6),
+    /// Loads a slot and its record into this CPU's cache. The cache misses of several calls overlap.
+    pub fn prefetch(&self, index: u32) {
+        match index.checked_sub(self.v4.slot_count()) {
+            None => self.v4.prefetch(index),
+            Some(in_v6) => self.v6.prefetch(in_v6),
         }
     }
 
-    /// The tag of a place: another one whenever anything but a predicted segment changes the flow there.
+    /// Returns the tag of a slot. It changes with every change of the flow, except for predicted segments.
     pub fn tag(&self, index: u32) -> Tag {
-        match index.checked_sub(self.v4.places()) {
+        match index.checked_sub(self.v4.slot_count()) {
             None => self.v4.load(index),
             Some(in_v6) => self.v6.load(in_v6),
         }
     }
 
-    /// A consistent copy of a slot, or `None` where there is no flow.
+    /// Returns a consistent copy of a slot's flow, or `None` if the slot is free.
     pub fn read(&self, index: u32) -> Option<Entry> {
-        match index.checked_sub(self.v4.places()) {
+        match index.checked_sub(self.v4.slot_count()) {
             None => self.v4.read(index).map(|(key, record)| entry(index, key.flow_key(), &record)),
             Some(in_v6) => self.v6.read(in_v6).map(|(key, record)| entry(index, key, &record)),
         }
     }
 
-    /// Takes a slot that holds a flow, unless somebody else holds it right now.
-    pub fn own(&self, index: u32) -> Option<Owned<'_>> {
-        let held = match index.checked_sub(self.v4.places()) {
-            None => Either::V4(self.v4.own(index)?),
-            Some(in_v6) => Either::V6(self.v6.own(in_v6)?),
+    /// Locks a slot, unless it is free or locked.
+    pub fn try_lock(&self, index: u32) -> Option<SlotGuard<'_>> {
+        let locked = match index.checked_sub(self.v4.slot_count()) {
+            None => LockedFlow::V4(self.v4.try_lock(index)?),
+            Some(in_v6) => LockedFlow::V6(self.v6.try_lock(in_v6)?),
         };
-        Some(Owned { held, retire: false })
+        Some(SlotGuard { locked, remove: false })
     }
 
-    /// Takes the flow that an event's segment belongs to, at a place where it was found, waiting for who has it; `None` if it
-    /// has gone, or the segment was seen at another hook than the others of its direction.
-    pub fn seize(&self, index: u32, event: &Event) -> Option<Owned<'_>> {
-        let held = match index.checked_sub(self.v4.places()) {
-            None => Either::V4(self.v4.seize(index, &FlowKey4::of(&event.key))?),
-            Some(in_v6) => Either::V6(self.v6.seize(in_v6, &event.key)?),
+    /// Locks the flow of an event in the slot where it was found. Waits a few milliseconds at most.
+    ///
+    /// Returns `None` if the flow is no longer there, or its direction belongs to another hook than the event's.
+    pub fn lock(&self, index: u32, event: &Event) -> Option<SlotGuard<'_>> {
+        let locked = match index.checked_sub(self.v4.slot_count()) {
+            None => LockedFlow::V4(self.v4.lock(index, &FlowKey4::of(&event.key))?),
+            Some(in_v6) => LockedFlow::V6(self.v6.lock(in_v6, &event.key)?),
         };
-        let owned = Owned { held, retire: false };
-        [0, event.hook].contains(&owned.hooks()[usize::from(event.sender & 1)]).then_some(owned)
+        let guard = SlotGuard { locked, remove: false };
+        [0, event.hook].contains(&guard.hooks()[usize::from(event.sender & 1)]).then_some(guard)
     }
 
-    /// Claims a free place for a flow that has none: an empty one, which the caller fills or retires. `None` if it has one, or
-    /// there is no free place for it.
-    pub fn claim(&self, key: &FlowKey) -> Option<Owned<'_>> {
-        let held = if key.family == 4 {
-            Either::V4(self.v4.claim(&FlowKey4::of(key), &self.secret)?)
+    /// Inserts an empty flow and locks its slot. Evicts nothing.
+    ///
+    /// Returns `None` if the flow exists, or no slot is free.
+    pub fn insert(&self, key: &FlowKey) -> Option<SlotGuard<'_>> {
+        let locked = if key.family == 4 {
+            LockedFlow::V4(self.v4.insert(&FlowKey4::of(key), &self.secret)?)
         } else {
-            Either::V6(self.v6.claim(key, &self.secret)?)
+            LockedFlow::V6(self.v6.insert(key, &self.secret)?)
         };
-        Some(Owned { held, retire: false })
+        Some(SlotGuard { locked, remove: false })
     }
 
-    /// Lets go of what another agent held when it was killed; for its successor, before it takes anything itself. Returns how
-    /// many flows that were.
-    pub fn release_held(&self) -> u32 {
-        self.v4.release_held() + self.v6.release_held()
-    }
-
-    /// Retires every flow; for tests, when no program runs.
+    /// Removes every flow. For tests, while no program runs.
     pub fn clear(&self) {
         self.v4.clear();
         self.v6.clear();
@@ -189,69 +184,69 @@ fn entry(index: u32, key: FlowKey, record: &Record) -> Entry {
     Entry { index, key, hooks: record.hooks, flow: record.flow }
 }
 
-impl Either<'_> {
-    fn release(&mut self, retire: bool) -> Tag {
+impl LockedFlow<'_> {
+    fn release(&mut self, remove: bool) -> Tag {
         match self {
-            Either::V4(held) => held.release(retire),
-            Either::V6(held) => held.release(retire),
+            LockedFlow::V4(locked) => locked.release(remove),
+            LockedFlow::V6(locked) => locked.release(remove),
         }
     }
 }
 
-impl Owned<'_> {
-    /// The flow's key.
+impl SlotGuard<'_> {
+    /// Returns the flow's key.
     pub fn key(&self) -> FlowKey {
-        match &self.held {
-            Either::V4(held) => held.slot.key.flow_key(),
-            Either::V6(held) => held.slot.key,
+        match &self.locked {
+            LockedFlow::V4(locked) => locked.slot.key.flow_key(),
+            LockedFlow::V6(locked) => locked.slot.key,
         }
     }
 
-    /// As in [`Entry::hooks`].
+    /// Returns where each direction was first seen, as in [`Record::hooks`].
     pub fn hooks(&self) -> [u32; 2] {
-        match &self.held {
-            Either::V4(held) => held.record.hooks,
-            Either::V6(held) => held.record.hooks,
+        match &self.locked {
+            LockedFlow::V4(locked) => locked.record.hooks,
+            LockedFlow::V6(locked) => locked.record.hooks,
         }
     }
 
-    /// Lets go of it, as dropping it does. Returns the tag that it leaves.
-    pub fn let_go(mut self) -> Tag {
-        let tag = self.held.release(false);
-        // It owns nothing else.
+    /// Unlocks the slot, as dropping the guard does. Returns the new tag.
+    pub fn unlock(mut self) -> Tag {
+        let tag = self.locked.release(false);
+        // Its drop would unlock the slot again. Nothing else in it needs to be dropped.
         std::mem::forget(self);
         tag
     }
 
-    /// Gives the slot back as a free one.
-    pub fn retire(mut self) {
-        self.retire = true;
+    /// Removes the flow and frees the slot.
+    pub fn remove(mut self) {
+        self.remove = true;
     }
 }
 
-impl Deref for Owned<'_> {
+impl Deref for SlotGuard<'_> {
     type Target = Flow;
 
     fn deref(&self) -> &Flow {
-        match &self.held {
-            Either::V4(held) => &held.record.flow,
-            Either::V6(held) => &held.record.flow,
+        match &self.locked {
+            LockedFlow::V4(locked) => &locked.record.flow,
+            LockedFlow::V6(locked) => &locked.record.flow,
         }
     }
 }
 
-impl DerefMut for Owned<'_> {
+impl DerefMut for SlotGuard<'_> {
     fn deref_mut(&mut self) -> &mut Flow {
-        match &mut self.held {
-            Either::V4(held) => &mut held.record.flow,
-            Either::V6(held) => &mut held.record.flow,
+        match &mut self.locked {
+            LockedFlow::V4(locked) => &mut locked.record.flow,
+            LockedFlow::V6(locked) => &mut locked.record.flow,
         }
     }
 }
 
-impl Drop for Owned<'_> {
+impl Drop for SlotGuard<'_> {
     fn drop(&mut self) {
-        self.held.release(self.retire);
+        self.locked.release(self.remove);
     }
 }
 

@@ -5,7 +5,7 @@ use tcp_common::wire::{Link, Packet};
 use tcp_common::{Cause, Flow, FlowKey, Ignored, Outcome, Previous, Rules, State};
 
 use super::link::Bare;
-use crate::kernel::{Events, Kernel, KernelError, LoadOptions, Owned, ProgramName};
+use crate::kernel::{Events, Kernel, KernelError, LoadOptions, ProgramName, SlotGuard};
 
 /// One of the two.
 pub(super) enum Machine {
@@ -42,9 +42,9 @@ impl Machine {
     /// Forgets a flow.
     pub(super) fn forget(&mut self, key: &FlowKey) {
         if let Machine::Kernel(kernel) = self
-            && let Some(slot) = kernel.own(key)
+            && let Some(slot) = kernel.lock(key)
         {
-            slot.retire();
+            slot.remove();
         }
     }
 }
@@ -137,7 +137,7 @@ impl InKernel {
 
     fn tick(&mut self, now_ns: u64, key: &FlowKey, flow: &mut Flow) -> Outcome {
         let rules = self.rules;
-        if let Some(mut slot) = self.own(key) {
+        if let Some(mut slot) = self.lock(key) {
             let outcome = slot.tick(now_ns, &rules);
             *flow = slot.without_locality();
             return outcome;
@@ -151,9 +151,9 @@ impl InKernel {
         table.read(table.find(key)?).map(|entry| entry.flow.without_locality())
     }
 
-    fn own(&self, key: &FlowKey) -> Option<Owned<'_>> {
+    fn lock(&self, key: &FlowKey) -> Option<SlotGuard<'_>> {
         let table = self.kernel.table();
-        table.own(table.find(key)?)
+        table.try_lock(table.find(key)?)
     }
 }
 

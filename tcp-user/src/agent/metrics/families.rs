@@ -205,7 +205,7 @@ pub(super) const TABLE: &[Family] = &[
         name: "flow_table_insert_retries",
         help: "Flow table inserts retried because another CPU changed the same bucket.",
         labels: &[],
-        data: Data::Counter(|snapshot| one(snapshot.counters.claims_yielded)),
+        data: Data::Counter(|snapshot| one(snapshot.counters.insert_retries)),
     },
     Family {
         name: "flows_evicted",

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 
 use jiff::Timestamp;
 use tcp_common::flow::SocketReport;
-use tcp_common::record::mark;
+use tcp_common::record::reported;
 use tcp_common::{End, Endpoint, Flow, FlowKey, State};
 
 use super::{JUST_BEFORE_MS, ends};
@@ -20,7 +20,7 @@ use crate::agent::server::App;
 use crate::agent::shared::Shared;
 use crate::api::{self, InterfaceStatus};
 use crate::clock::monotonic_ns;
-use crate::kernel::{Entry, Owned};
+use crate::kernel::{Entry, SlotGuard};
 use crate::sockets::{Diag, HostContext, KernelSocket, Reason, SocketsError};
 use crate::view::SocketPair;
 
@@ -72,12 +72,12 @@ impl Adopter {
     /// Makes a flow of a socket. Returns whether that is settled, be it that it cannot be done.
     fn take(&self, diag: &mut Diag, host: &HostContext, ends: SocketPair) -> Result<bool, SocketsError> {
         let (key, local) = key(ends);
-        let Some(mut slot) = self.shared.table.claim(&key) else { return Ok(true) };
+        let Some(mut slot) = self.shared.table.insert(&key) else { return Ok(true) };
         // Only now: a segment that comes from here on waits for the slot, and what one did before is known to the socket.
         let socket = match diag.inspect(ends.0, ends.1) {
             Ok(Some(socket)) if !is_in_motion(&socket) => socket,
             other => {
-                slot.retire();
+                slot.remove();
                 return other.map(|socket| socket.is_none());
             }
         };
@@ -85,15 +85,15 @@ impl Adopter {
         match Flow::adopted(now_ns, local, &self.report(&socket, now_ns)) {
             Some(flow) => *slot = flow,
             None => {
-                slot.retire();
+                slot.remove();
                 return Ok(true);
             }
         }
         slot.set_local(local.peer(), host.is_here(ends.1.ip()));
         // It was opened, and a TIME-WAIT closed, before anybody counted.
-        slot.set_reported(mark::OPEN_COUNTED);
+        slot.set_reported(reported::OPEN);
         if socket.state == State::TimeWait {
-            slot.set_reported(mark::CLOSE_REPORTED);
+            slot.set_reported(reported::CLOSE);
         }
         drop(slot);
         self.shared.unseen_changes.store(true, Ordering::Relaxed);
@@ -119,10 +119,11 @@ impl Adopter {
             return Ok(false);
         }
         // What the socket has sent by now, the programs have seen by now.
-        let still_unseen =
-            |slot: &Owned<'_>| slot.key() == entry.key && slot.opened_ns() == adopted_ns && is_unseen(slot);
-        let slot = self.shared.table.own(entry.index).filter(still_unseen);
-        Ok(slot.map(Owned::retire).is_some())
+        let still_unseen = |slot: &SlotGuard<'_>| {
+            slot.key() == entry.key && slot.opened_ns() == adopted_ns && is_unseen(slot)
+        };
+        let slot = self.shared.table.try_lock(entry.index).filter(still_unseen);
+        Ok(slot.map(SlotGuard::remove).is_some())
     }
 
     fn report(&self, socket: &KernelSocket, now_ns: u64) -> SocketReport {

@@ -101,7 +101,7 @@ impl SocketReconciler {
 
     /// Asks for the sockets of flows that have been silent, on from where the last look stopped.
     fn absent_twice(&mut self, diag: &mut Diag) -> Result<Vec<Absent>, SocketsError> {
-        let places = self.shared.table.places();
+        let places = self.shared.table.slot_count();
         let (now_ns, mut lookups, mut confirmed) = (monotonic_ns(), 0, Vec::new());
         for _ in 0..places {
             let index = self.next_slot;
@@ -174,7 +174,7 @@ impl SocketReconciler {
     /// Ends it in the table, unless a segment has come. The sweep counts and reports the close, as it does every other.
     fn end(&self, absent: &Absent) {
         // Somebody else has it: a segment is being applied, so it is not silent.
-        let Some(mut slot) = self.shared.table.own(absent.index) else { return };
+        let Some(mut slot) = self.shared.table.try_lock(absent.index) else { return };
         if !absent.is_same(&Absent { key: slot.key(), ..Absent::of(absent.index, &slot, absent.gone) }) {
             return;
         }

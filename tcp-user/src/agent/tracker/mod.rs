@@ -9,7 +9,7 @@ mod scan;
 use std::sync::Arc;
 
 use scan::open_uncounted;
-use tcp_common::record::{Event, event_flag, event_kind, mark};
+use tcp_common::record::{Event, event_flag, event_kind, reported};
 use tcp_common::{Cause, End, Flow, FlowKey, Outcome, Previous, State};
 
 use super::change::Change;
@@ -38,7 +38,7 @@ pub struct Tracker {
 impl Tracker {
     /// Takes the rings.
     pub fn new(shared: Arc<Shared>, events: Events) -> Tracker {
-        let places = shared.table.places();
+        let places = shared.table.slot_count();
         let cache = SlotCache::new(places);
         Tracker {
             events: Some(events),
@@ -71,7 +71,7 @@ impl Tracker {
         totals.delivered += count as u64;
         if std::mem::take(&mut self.lost) {
             // What the lost ones did to the table is to be found there.
-            self.unknown = shared.table.places();
+            self.unknown = shared.table.slot_count();
             totals.resyncs += 1;
         }
         count
@@ -146,7 +146,7 @@ impl Tracker {
         for end in [End::A, End::B] {
             totals.count_transition(flow.is_local(end), from[end as usize], to[end as usize]);
         }
-        if !flow.is_reported(mark::CLOSE_REPORTED) {
+        if !flow.is_reported(reported::CLOSE) {
             let (key, hook, at_ns, cause) = (&event.key, event.hook, event.at_ns, Cause::Syn);
             self.shared.publish_transitions(&Change { key, flow: &flow, hook, at_ns, from, to, cause });
             self.report(totals, &event.key, &flow, event.hook, event.at_ns);
@@ -166,7 +166,7 @@ impl Tracker {
         let shared = Arc::clone(&self.shared);
         let index = shared.table.find(&event.key);
         let Some((index, mut owned)) =
-            index.and_then(|index| Some((index, shared.table.seize(index, event)?)))
+            index.and_then(|index| Some((index, shared.table.lock(index, event)?)))
         else {
             totals.deferred[DROPPED] += 1;
             return;

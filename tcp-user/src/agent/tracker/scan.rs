@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use tcp_common::record::mark;
+use tcp_common::record::reported;
 use tcp_common::table::Tag;
 use tcp_common::{Flow, Outcome, Rules};
 
@@ -15,7 +15,7 @@ use crate::agent::lock::lock;
 use crate::agent::paced_scan::STRIDE;
 use crate::agent::totals::Totals;
 use crate::clock::monotonic_ns;
-use crate::kernel::Owned;
+use crate::kernel::SlotGuard;
 
 impl Tracker {
     /// Goes on round the table by what is due when `elapsed` has passed since the last call: to the flows that the clock
@@ -23,7 +23,7 @@ impl Tracker {
     /// whether there is a rest.
     pub fn sweep(&mut self, elapsed: Duration) -> bool {
         if self.shared.unseen_changes.swap(false, Ordering::Relaxed) {
-            self.unknown = self.shared.table.places();
+            self.unknown = self.shared.table.slot_count();
         }
         self.clock.time_passed(elapsed, CLOCK_NS);
         let shared = Arc::clone(&self.shared);
@@ -69,7 +69,7 @@ impl Tracker {
 
     fn visit_slots(&mut self, totals: &mut Totals, places: &[u32]) {
         for &index in places {
-            self.shared.table.touch(index);
+            self.shared.table.prefetch(index);
             self.cache.prefetch(index);
         }
         places.iter().for_each(|&index| self.visit_slot(totals, index));
@@ -89,36 +89,36 @@ impl Tracker {
         };
         let (now_ns, due_ns) = (monotonic_ns(), due_ns(&entry.flow, rules));
         if now_ns < due_ns && !open_uncounted(&entry.flow) {
-            if tag.at_rest() {
+            if tag.is_unlocked() {
                 self.cache.record(index, table.family(index), tag, &entry.flow, now_ns, due_ns);
             }
             return;
         }
         // If somebody else has it, the note that is there brings the next look.
-        let Some(owned) = table.own(index) else { return };
+        let Some(owned) = table.try_lock(index) else { return };
         if owned.key() == entry.key && owned.incarnation() == entry.flow.incarnation() {
             self.act(totals, index, owned, now_ns, due_ns);
         }
     }
 
     /// Does what was due at `due_ns` to a slot's flow.
-    fn act(&mut self, totals: &mut Totals, index: u32, mut owned: Owned<'_>, now_ns: u64, due_ns: u64) {
+    fn act(&mut self, totals: &mut Totals, index: u32, mut owned: SlotGuard<'_>, now_ns: u64, due_ns: u64) {
         let shared = Arc::clone(&self.shared);
         let (family, rules) = (shared.table.family(index), &shared.rules);
         let outcome = owned.tick(now_ns, rules);
         let (count_open, report) = (open_uncounted(&owned), close_unreported(&owned));
         if count_open {
-            owned.set_reported(mark::OPEN_COUNTED);
+            owned.set_reported(reported::OPEN);
         }
         if report {
-            owned.set_reported(mark::CLOSE_REPORTED);
+            owned.set_reported(reported::CLOSE);
         } else if owned.is_over() && now_ns >= self::due_ns(&owned, rules) {
-            owned.retire();
+            owned.remove();
             self.cache.free(index, family);
             return;
         }
         let (key, flow, hook) = (owned.key(), *owned, hook_of(owned.hooks()));
-        let tag = owned.let_go();
+        let tag = owned.unlock();
         if count_open {
             totals.count_open(&key, &flow);
         }
@@ -139,11 +139,11 @@ impl Tracker {
 }
 
 pub(super) fn open_uncounted(flow: &Flow) -> bool {
-    flow.was_established() && !flow.is_reported(mark::OPEN_COUNTED)
+    flow.was_established() && !flow.is_reported(reported::OPEN)
 }
 
 fn close_unreported(flow: &Flow) -> bool {
-    flow.is_over() && !flow.is_reported(mark::CLOSE_REPORTED)
+    flow.is_over() && !flow.is_reported(reported::CLOSE)
 }
 
 /// When the agent has to act on a flow if no segment arrives, ns: now if it has a close to report.

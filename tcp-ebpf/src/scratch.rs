@@ -10,7 +10,7 @@ use tcp_common::{
 
 /// What is known of the packet at hand, one per CPU.
 #[repr(C)]
-pub struct Work {
+pub struct Scratch {
     pub packet: wire::Packet,
     /// Where: interface index shifted by one, bit 0 set on egress.
     pub hook: u32,
@@ -22,7 +22,7 @@ pub struct Work {
     /// Who must make room for it.
     pub victim: Victim,
     /// What came of asking for it.
-    pub taken: Taken,
+    pub acquired: Acquired,
     /// What came of the segment, for an event of the incarnation before.
     pub outcome: Outcome,
     /// Flags of the event being written.
@@ -42,11 +42,11 @@ pub enum Direction {
 
 /// What came of asking for a flow.
 #[derive(Clone, Copy)]
-pub enum Taken {
-    /// Its slot is this CPU's until it is given back, and the flow is in `Work`.
-    Owned,
+pub enum Acquired {
+    /// Its slot is this CPU's until it is given back, and the flow is in `Scratch`.
+    Locked,
     /// Somebody else holds it for too long.
-    Busy,
+    Contended,
     /// There is none, and why.
-    Nothing(Ignored),
+    Ignored(Ignored),
 }
