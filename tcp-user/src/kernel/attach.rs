@@ -1,4 +1,4 @@
-//! Putting programs on interfaces, politely: nothing that another program attached is ever replaced.
+//! Attaches programs to interfaces. Never replaces what another program has attached.
 
 use std::fmt;
 
@@ -7,6 +7,7 @@ use aya::programs::tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcHandl
 use aya::programs::xdp::XdpLink;
 use aya::programs::{ProgramError, TcAttachType, XdpMode, tc};
 
+use super::error::{chain, errno};
 use super::{Kernel, KernelError, ProgramName};
 
 /// The hook that an operator chose for incoming packets.
@@ -17,12 +18,12 @@ pub enum Ingress {
     Auto,
     /// Native XDP or an error.
     Xdp,
-    /// TC.
+    /// TC only.
     Tc,
 }
 
 impl Ingress {
-    /// Whether native XDP is tried on an interface.
+    /// Returns whether native XDP is tried on an interface.
     pub fn tries_xdp(self, physical: bool) -> bool {
         match self {
             Ingress::Xdp => true,
@@ -32,20 +33,32 @@ impl Ingress {
     }
 }
 
-/// One end of an interface.
+/// A direction of an interface.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[allow(missing_docs, reason = "the two directions of DESIGN's words")]
 pub enum Hook {
+    /// Packets that the interface receives.
     Ingress,
+    /// Packets that the interface sends.
     Egress,
 }
 
-/// How a program sits on a hook.
+impl fmt::Display for Hook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Hook::Ingress => "ingress",
+            Hook::Egress => "egress",
+        })
+    }
+}
+
+/// How a program is attached.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[allow(missing_docs, reason = "the names say it")]
 pub enum Mode {
+    /// XDP in the driver.
     XdpNative,
+    /// TC by a TCX link (Linux 6.6 and later).
     Tcx,
+    /// TC by a filter of the clsact qdisc.
     Clsact,
 }
 
@@ -59,16 +72,16 @@ impl fmt::Display for Mode {
     }
 }
 
-/// Programs on one interface. Dropping it detaches them.
+/// The programs on one interface. Dropping it detaches them.
 #[derive(Debug)]
 pub struct Attachment {
-    /// Name when it was attached.
+    /// Name of the interface when the programs were attached.
     pub interface: String,
     /// Index of the interface.
     pub index: u32,
-    /// How ingress is watched.
+    /// How the ingress program is attached.
     pub ingress: Mode,
-    /// How egress is watched.
+    /// How the egress program is attached.
     pub egress: Mode,
     _links: (IngressLink, SchedClassifierLink),
 }
@@ -80,48 +93,55 @@ enum IngressLink {
     Tc(SchedClassifierLink),
 }
 
-/// Why an interface cannot be watched.
+/// Why programs cannot be attached to an interface.
 #[derive(Debug, thiserror::Error)]
 pub enum AttachError {
-    /// Somebody else's XDP program is there.
+    /// Another XDP program is attached.
     #[error("{interface}: XDP is taken by {owner}; finwait does not replace it. Use --ingress tc")]
     XdpTaken {
-        /// Where.
+        /// Name of the interface.
         interface: String,
-        /// By whom.
+        /// The other program.
         owner: String,
     },
     /// The driver has no native XDP.
     #[error("{interface}: its driver has no native XDP ({reason}). Use --ingress tc")]
     XdpUnsupported {
-        /// Where.
+        /// Name of the interface.
         interface: String,
-        /// The kernel's answer.
+        /// Error of the system call.
         reason: String,
     },
-    /// The interface went away meanwhile.
+    /// The interface does not exist.
     #[error("{interface}: no such interface; `ip link` lists those there are")]
     Gone {
-        /// Which.
+        /// Name of the interface.
         interface: String,
     },
-    /// Anything else.
-    #[error("{interface}: cannot attach to {hook:?}: {reason}")]
+    /// The kernel refused the attachment for another reason.
+    #[error("{interface}: cannot attach to {hook}: {reason}")]
     Failed {
-        /// Where.
+        /// Name of the interface.
         interface: String,
-        /// Which hook.
+        /// Direction of the hook.
         hook: Hook,
-        /// The kernel's answer.
+        /// Error of the system call.
         reason: String,
     },
-    /// The programs are not there.
+    /// The programs cannot be used.
     #[error(transparent)]
     Kernel(#[from] KernelError),
 }
 
 impl Kernel {
-    /// Watches both directions of an interface. `ethernet`: it has link-layer headers. `xdp`: try native XDP first.
+    /// Attaches programs to both directions of an interface.
+    ///
+    /// `ethernet` says whether the interface has link-layer headers, `physical` whether it belongs to a device.
+    /// Together with `ingress` they decide whether native XDP is tried first.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the kernel refuses a program, or native XDP if `ingress` demands it. Nothing stays attached then.
     pub fn attach(
         &mut self,
         interface: &str,
@@ -163,14 +183,14 @@ impl Kernel {
                 AttachError::XdpTaken { interface: interface.clone(), owner: "another program".into() }
             }
             Some(libc::ENODEV) => AttachError::Gone { interface: interface.clone() },
-            _ => AttachError::XdpUnsupported { interface: interface.clone(), reason: reason(&error) },
+            _ => AttachError::XdpUnsupported { interface: interface.clone(), reason: chain(&error) },
         })?;
         let link: XdpLink = xdp.take_link(id).map_err(|error| AttachError::Failed {
             interface: interface.clone(),
             hook: Hook::Ingress,
             reason: error.to_string(),
         })?;
-        // A netlink attachment would outlive us: not taken.
+        // Without BPF links, the attachment would outlive the agent.
         FdLink::try_from(link)
             .map_err(|error| AttachError::XdpUnsupported { interface, reason: error.to_string() })
     }
@@ -187,15 +207,15 @@ impl Kernel {
         };
         let failed = |error: ProgramError| match errno(&error) {
             Some(libc::ENODEV) => AttachError::Gone { interface: interface.into() },
-            _ => AttachError::Failed { interface: interface.into(), hook, reason: reason(&error) },
+            _ => AttachError::Failed { interface: interface.into(), hook, reason: chain(&error) },
         };
         let program = self.classifier(name)?;
-        // First in the chain: others may end it. Tried, never judged by the kernel's version.
+        // First in the chain, because other programs may end it. The attempt shows whether the kernel has TCX.
         let order = TcAttachOptions::TcxOrder(LinkOrder::first());
         let (id, mode) = match program.attach_with_options(interface, kind, order) {
             Ok(id) => (id, Mode::Tcx),
             Err(error) if matches!(errno(&error), Some(libc::EINVAL | libc::EOPNOTSUPP)) => {
-                // An existing clsact is fine; any other trouble shows when the filter is added.
+                // The clsact qdisc may exist already. Other errors recur when the filter is added.
                 let _ = tc::qdisc_add_clsact(interface);
                 let options =
                     NlOptions { priority: PRIORITY, handle: TcHandle::new(0, HANDLE), classid: None };
@@ -211,8 +231,10 @@ impl Kernel {
     }
 }
 
-/// Takes away the filters that an agent left on clsact when it was killed; its links went with it. They are known by the
-/// names of the programs: another agent in the same namespace, on a kernel without TCX, would lose its own.
+/// Removes the clsact filters of an agent that was killed. The kernel has already removed its links.
+///
+/// The filters are found by the names of the programs. On a kernel without TCX this would also remove the filters of
+/// another agent in the same network namespace.
 pub fn remove_stale_filters(interface: &str) {
     let hooks = [
         (TcAttachType::Ingress, [ProgramName::In, ProgramName::InIp]),
@@ -220,35 +242,14 @@ pub fn remove_stale_filters(interface: &str) {
     ];
     for (hook, programs) in hooks {
         for program in programs {
-            // An error means that there is none.
+            // An error means that there is no such filter.
             if tc::qdisc_detach_program(interface, hook, program.name()).is_ok() {
-                tracing::info!("{interface}: removed {} of an agent that was killed", program.name());
+                tracing::info!("{interface}: removed filter {} of an earlier agent", program.name());
             }
         }
     }
 }
 
-pub(super) fn errno(error: &(dyn std::error::Error + 'static)) -> Option<i32> {
-    let mut source = Some(error);
-    while let Some(cause) = source {
-        if let Some(io) = cause.downcast_ref::<std::io::Error>() {
-            return io.raw_os_error();
-        }
-        source = cause.source();
-    }
-    None
-}
-
-fn reason(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
-}
-
-/// Our place among legacy filters: neither 1 nor 49152, where others are by default.
+/// Priority and handle of our clsact filters. Other programs use 1 or 49152 by default.
 const PRIORITY: u16 = 0xf19;
 const HANDLE: u16 = 0xf19;

@@ -1,23 +1,24 @@
-//! Relates the kernel's two clocks: jiffies, which every packet can afford to read, and the monotonic one.
+//! Relates the kernel's two clocks: jiffies, which are cheap enough to read for every packet, and the monotonic clock.
 
 use std::time::Duration;
 
 use tcp_common::record::Clocks;
 
-use super::{Kernel, KernelError, ProgramName};
+use super::{CLOCKS, Kernel, KernelError, ProgramName, failed};
 
-/// What the programs need to make nanoseconds of jiffies.
+/// How jiffies convert to nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Jiffies {
-    /// Length of one, ns.
+    /// Length of a jiffy, ns.
     pub length_ns: u64,
-    /// The monotonic clock at jiffy 0, ns, wrapping; never too late, so that no packet is seen in the future.
+    /// Monotonic time of jiffy 0, ns, wrapping. Never too late, so that no packet is seen in the future.
     pub start_ns: u64,
 }
 
 impl Kernel {
-    /// Reads both clocks several times and gives the programs what relates them. To be done again from time to time: the
-    /// monotonic clock is steered, jiffies are not.
+    /// Reads both clocks several times and writes their relation to the settings.
+    ///
+    /// Must be repeated from time to time, because NTP adjusts the monotonic clock and not the jiffies.
     pub fn relate_clocks(&mut self) -> Result<(), KernelError> {
         let known = self.current.jiffy_ns;
         let (count, between) = if known == 0 { FIRST_READINGS } else { LATER_READINGS };
@@ -27,7 +28,7 @@ impl Kernel {
             std::thread::sleep(between);
         }
         let related = relate(&readings, (known != 0).then_some(known));
-        // Without a relation every packet reads the exact clock.
+        // Without a relation, every packet reads the monotonic clock.
         let Jiffies { length_ns, start_ns } = related.unwrap_or(Jiffies { length_ns: 0, start_ns: 0 });
         self.current.jiffy_ns = length_ns;
         self.current.jiffies_at_ns = start_ns;
@@ -36,11 +37,12 @@ impl Kernel {
 
     fn read_clocks(&self) -> Result<Clocks, KernelError> {
         self.test_run(ProgramName::Clocks, &[0; 64], 1)?;
-        Ok(self.clocks.get(&0, 0).map_err(super::other("reading the clocks"))?.0)
+        let clocks = self.clocks.get(&0, 0);
+        Ok(clocks.map_err(|error| failed(format!("reading map {CLOCKS}"), error))?.0)
     }
 }
 
-/// The relation that all readings agree with: a reading may lie anywhere within its jiffy.
+/// Returns the relation that fits all readings. A reading may lie anywhere within its jiffy.
 fn relate(readings: &[Clocks], known_ns: Option<u64>) -> Option<Jiffies> {
     let (first, last) = (readings.first()?, readings.last()?);
     let length_ns = match known_ns {
@@ -48,7 +50,7 @@ fn relate(readings: &[Clocks], known_ns: Option<u64>) -> Option<Jiffies> {
         None => {
             let jiffies = last.jiffies.checked_sub(first.jiffies).filter(|&jiffies| jiffies > 0)?;
             let measured = (last.monotonic_ns - first.monotonic_ns) / jiffies;
-            // CONFIG_HZ is one of these; a mean over few jiffies is near enough to tell which.
+            // CONFIG_HZ is one of `HZ`. The mean over a few jiffies is accurate enough to say which.
             HZ.into_iter().map(|hz| 1_000_000_000 / hz).min_by_key(|length| length.abs_diff(measured))?
         }
     };
@@ -57,10 +59,11 @@ fn relate(readings: &[Clocks], known_ns: Option<u64>) -> Option<Jiffies> {
     Some(Jiffies { length_ns, start_ns: starts.min_by_key(|&start| start as i64)? })
 }
 
-/// Long enough to tell 1000 Hz from 100 Hz, short enough for a start.
+/// Number of readings and the pause between them. Long enough to distinguish the values of `HZ`.
 const FIRST_READINGS: (usize, Duration) = (12, Duration::from_millis(5));
-/// Once the length is known they only look for the beginning of a jiffy.
+/// Number of readings and the pause between them once the length of a jiffy is known.
 const LATER_READINGS: (usize, Duration) = (8, Duration::from_micros(100));
+/// Possible values of CONFIG_HZ.
 const HZ: [u64; 5] = [100, 250, 300, 500, 1000];
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
-//! What the kernel programs say, brought to the agent's log.
+//! The kernel programs' log, forwarded to the agent's log.
 
 use aya_log::EbpfLogger;
 use log::Log;
 
-/// The other end of the programs' debug messages (`tcp-ebpf/src/diagnostics.rs`).
+/// Receives the programs' debug messages (`tcp-ebpf/src/diagnostics.rs`).
 pub struct Diagnostics {
     logger: EbpfLogger<&'static dyn Log>,
 }
@@ -13,8 +13,8 @@ impl Diagnostics {
         Diagnostics { logger }
     }
 
-    /// Hands what has come since the last call to the log. When more comes than its ring of 128 KiB holds, the rest is
-    /// lost; the counters have it all.
+    /// Logs the messages since the last call. Messages that did not fit into the ring of 128 KiB are lost; the counters
+    /// include their packets.
     pub fn flush(&mut self) {
         self.logger.flush();
     }

@@ -1,11 +1,14 @@
-//! What can go wrong between us and the kernel.
+//! Errors of loading and using the kernel programs.
 
-/// What went wrong between us and the kernel, with the next step for the reader.
+use std::error::Error;
+
+/// Why the kernel programs cannot be loaded or used.
 #[derive(Debug, thiserror::Error)]
 pub enum KernelError {
     /// The process may not load programs.
     #[error(
-        "loading kernel programs is not permitted: {0}. finwait needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON; run it as root"
+        "loading the kernel programs is not permitted: {0}. \
+         finwait needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON; run it as root"
     )]
     NotPermitted(String),
     /// The kernel has no BPF or refuses it.
@@ -14,41 +17,63 @@ pub enum KernelError {
     /// The verifier refused a program.
     #[error("the kernel's verifier refused program {program}: {reason}\n{log}")]
     Refused {
-        /// Which one.
+        /// Name of the program.
         program: &'static str,
-        /// Its answer.
+        /// Error of the system call.
         reason: String,
-        /// The end of its log.
+        /// The last lines of the verifier's log.
         log: String,
     },
-    /// Anything else.
-    #[error("{what}: {source}")]
-    Other {
-        /// What was being done.
-        what: &'static str,
+    /// An operation on a map or a program failed.
+    #[error("{action}")]
+    Failed {
+        /// What was being done, with the name of the map or program.
+        action: String,
         /// Why it failed.
-        source: Box<dyn std::error::Error + Send + Sync>,
+        source: Box<dyn Error + Send + Sync>,
     },
 }
 
-pub(super) fn other<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
-    what: &'static str,
-) -> impl FnOnce(E) -> KernelError {
-    move |source| KernelError::Other { what, source: source.into() }
+pub(super) fn failed(
+    action: impl Into<String>,
+    source: impl Into<Box<dyn Error + Send + Sync>>,
+) -> KernelError {
+    KernelError::Failed { action: action.into(), source: source.into() }
 }
 
-/// An error of the library, by what the kernel said.
+/// Classifies an error of loading the object by its system error.
 pub(super) fn classify(error: aya::EbpfError) -> KernelError {
-    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(&error);
-    while let Some(cause) = source {
-        if let Some(io) = cause.downcast_ref::<std::io::Error>() {
-            match io.raw_os_error() {
-                Some(libc::EPERM | libc::EACCES) => return KernelError::NotPermitted(error.to_string()),
-                Some(libc::ENOSYS | libc::EOPNOTSUPP) => return KernelError::NotSupported(error.to_string()),
-                _ => {}
-            }
-        }
-        source = cause.source();
+    match errno(&error) {
+        Some(libc::EPERM | libc::EACCES) => KernelError::NotPermitted(chain(&error)),
+        Some(libc::ENOSYS | libc::EOPNOTSUPP) => KernelError::NotSupported(chain(&error)),
+        _ => failed("loading the kernel object", error),
     }
-    other("loading the kernel object")(error)
+}
+
+/// Returns the system error that caused an error.
+pub(super) fn errno(error: &(dyn Error + 'static)) -> Option<i32> {
+    causes(error)
+        .find_map(|cause| cause.downcast_ref::<std::io::Error>())
+        .and_then(std::io::Error::raw_os_error)
+}
+
+/// Returns the texts of an error and its causes, separated by colons.
+pub(super) fn chain(error: &(dyn Error + 'static)) -> String {
+    causes(error).map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |&error| error.source())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_prints_its_cause_once() {
+        let error = failed("mapping FLOWS_V4", std::io::Error::from_raw_os_error(libc::ENOMEM));
+        assert_eq!(chain(&error), "mapping FLOWS_V4: Cannot allocate memory (os error 12)");
+        assert_eq!(errno(&error), Some(libc::ENOMEM));
+    }
 }

@@ -1,90 +1,90 @@
-//! The rings of events, one for each CPU, read as one: drained a bounded number at a time, in the order of time.
+//! The event rings, one per CPU, drained as one stream in the order of time.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::collections::binary_heap::PeekMut;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use aya::maps::Map;
+use aya::Ebpf;
 use tcp_common::record::{Event, RingPositions};
 
 use super::KernelError;
 use super::mapped::Mapped;
 
-/// The only reader of the rings.
+/// The only reader of the event rings.
 ///
-/// The events of one flow come in the order in which its segments were taken, whichever CPUs saw them. A segment has its
-/// time after its CPU has got the flow, and its event is published before that CPU lets go of it. So of two events of a flow
-/// the first one has the lower time, and was there before the other one: who sees the second in one ring, and looks at all the
-/// others once more, sees the first.
+/// The events of one flow arrive in the order in which its segments were processed, whichever CPUs saw them. A CPU
+/// takes a segment's time after it has locked the flow, and publishes the event before it unlocks the flow. So the
+/// first of two events of a flow has the lower time and was published before the second one. Whoever sees the second
+/// event in one ring, and polls all other rings again, sees the first one.
 pub struct Events {
-    ends: Mapped<RingPositions>,
+    positions: Mapped<RingPositions>,
     events: Mapped<Event>,
-    /// Events in a ring.
-    len: u32,
+    ring_len: u32,
     rings: Vec<Ring>,
-    /// The rings that have events, by the time of the first one.
+    /// The rings that have events, by the time of their first one.
     earliest: BinaryHeap<Reverse<(u64, u32)>>,
 }
 
-/// Places in a ring, counted from the first event that was ever written to it.
+/// Positions in a ring, counted from the first event that was ever written to it.
 #[derive(Clone, Copy, Default)]
 struct Ring {
+    /// The next event to read.
     next: u64,
-    /// What was there at the first look, all of which is given out.
+    /// End of the events that the current call of [`Events::drain`] must hand out.
     due: u64,
-    /// At the second.
+    /// End of the events that it may hand out.
     written: u64,
 }
 
 impl Events {
-    pub(super) fn map(ends: Map, events: Map, cpus: u32, len: u32) -> Result<Events, KernelError> {
+    pub(super) fn map(ebpf: &mut Ebpf, cpus: u32, ring_len: u32) -> Result<Events, KernelError> {
         Ok(Events {
-            ends: Mapped::map(ends, cpus)?,
-            events: Mapped::map(events, cpus * len)?,
-            len,
+            positions: Mapped::map(ebpf, "RINGS", cpus)?,
+            events: Mapped::map(ebpf, "EVENTS", cpus * ring_len)?,
+            ring_len,
             rings: vec![Ring::default(); cpus as usize],
             earliest: BinaryHeap::new(),
         })
     }
 
-    /// How many events the ring of a CPU holds.
+    /// Returns the size of one CPU's ring, in events.
     pub fn ring_len(&self) -> u32 {
-        self.len
+        self.ring_len
     }
 
-    /// Gives up to `limit` events to `take`, those that are there now before any that come meanwhile. Returns how many there
-    /// were.
-    pub fn drain(&mut self, limit: usize, mut take: impl FnMut(&Event)) -> usize {
-        let mut due = self.look();
+    /// Hands up to `limit` events to `handle`. Events that exist now come before any that are published meanwhile.
+    /// Returns the number of events.
+    pub fn drain(&mut self, limit: usize, mut handle: impl FnMut(&Event)) -> usize {
+        let mut due = self.poll();
         let mut count = 0;
         while due > 0 && count < limit {
             let Some(Reverse((_, cpu))) = self.earliest.peek().copied() else { break };
             let ring = self.rings[cpu as usize];
-            take(self.event(cpu, ring.next));
+            handle(self.event(cpu, ring.next));
             count += 1;
             due -= u64::from(ring.next < ring.due);
             self.advance(cpu);
         }
         for (cpu, ring) in (0..).zip(&self.rings) {
-            self.read_of(cpu).store(ring.next, Ordering::Release);
+            self.read_position(cpu).store(ring.next, Ordering::Release);
         }
         count
     }
 
-    /// Looks at all rings, twice. Returns how many events there were at the first look.
-    fn look(&mut self) -> u64 {
+    /// Polls all rings twice. Returns the number of events at the first poll.
+    fn poll(&mut self) -> u64 {
         let mut due = 0;
-        for cpu in 0..self.ends.len {
-            let written = self.written_of(cpu);
+        for cpu in 0..self.positions.len {
+            let written = self.written_position(cpu).load(Ordering::Acquire);
             let ring = &mut self.rings[cpu as usize];
             ring.due = written;
             due += written - ring.next;
         }
         self.earliest.clear();
         if due > 0 {
-            for cpu in 0..self.ends.len {
-                let written = self.written_of(cpu);
+            for cpu in 0..self.positions.len {
+                let written = self.written_position(cpu).load(Ordering::Acquire);
                 let ring = &mut self.rings[cpu as usize];
                 ring.written = written;
                 if ring.next < written {
@@ -97,7 +97,7 @@ impl Events {
         due
     }
 
-    /// One event of the ring that has the earliest was taken.
+    /// Advances the ring that has the earliest event by one event.
     fn advance(&mut self, cpu: u32) {
         let ring = &mut self.rings[cpu as usize];
         ring.next += 1;
@@ -112,29 +112,32 @@ impl Events {
         }
     }
 
-    /// An event that has been written and not been read.
+    /// Returns an event that has been written and not been read.
     fn event(&self, cpu: u32, number: u64) -> &Event {
-        let index = cpu * self.len + (number as u32 & (self.len - 1));
-        // SAFETY: in bounds and mapped; plain integers, which nobody writes until `read` is beyond them.
+        let index = cpu * self.ring_len + (number as u32 & (self.ring_len - 1));
+        // SAFETY: `Mapped::at` returns a pointer into the mapping, to plain integers. The programs do not write the
+        // event again before the ring's `read` position, which only this reader advances, is beyond it.
         unsafe { &*self.events.at(index) }
     }
 
-    fn written_of(&self, cpu: u32) -> u64 {
-        // SAFETY: in bounds and mapped, 8-byte aligned, and changed by whole words only.
-        unsafe { AtomicU64::from_ptr(&raw mut (*self.ends.at(cpu)).written) }.load(Ordering::Acquire)
+    fn written_position(&self, cpu: u32) -> &AtomicU64 {
+        // SAFETY: `Mapped::at` returns a pointer into the mapping. The field is 8-byte aligned, and the programs
+        // write it by 64-bit stores only.
+        unsafe { AtomicU64::from_ptr(&raw mut (*self.positions.at(cpu)).written) }
     }
 
-    fn read_of(&self, cpu: u32) -> &AtomicU64 {
-        // SAFETY: as above.
-        unsafe { AtomicU64::from_ptr(&raw mut (*self.ends.at(cpu)).read) }
+    fn read_position(&self, cpu: u32) -> &AtomicU64 {
+        // SAFETY: `Mapped::at` returns a pointer into the mapping. The field is 8-byte aligned, and the programs
+        // only read it, by 64-bit loads.
+        unsafe { AtomicU64::from_ptr(&raw mut (*self.positions.at(cpu)).read) }
     }
 }
 
-/// Events in the ring of one CPU of so many, where all rings may have so much memory.
+/// Returns the size of each ring, in events, if all rings together may have `bytes` of memory.
 pub(super) fn ring_len(bytes: u32, cpus: u32) -> u32 {
     let fit = bytes as usize / cpus.max(1) as usize / size_of::<Event>();
-    1 << (fit as u32).max(FEWEST).ilog2()
+    1 << (fit as u32).max(MIN_RING_LEN).ilog2()
 }
 
-/// Some milliseconds of a busy CPU.
-const FEWEST: u32 = 1024;
+/// Minimum size of a ring, in events. A busy CPU fills it in some milliseconds.
+const MIN_RING_LEN: u32 = 1024;

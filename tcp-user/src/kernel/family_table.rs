@@ -12,8 +12,8 @@ use tcp_common::record::{Record, Slot};
 use tcp_common::table::{self, DirectoryEntry, HomeSlot, Lookup, NO_SLOT, Storage, Tag, Victim};
 use tcp_common::{Secret, TableKey};
 
+use super::KernelError;
 use super::mapped::Mapped;
-use super::{KernelError, take};
 
 /// The mapped slots, records and directory of one family.
 pub(super) struct FamilyTable<K> {
@@ -29,11 +29,11 @@ impl<K: TableKey> FamilyTable<K> {
         names: [&'static str; 3],
         slot_count: u32,
     ) -> Result<FamilyTable<K>, KernelError> {
-        let [slots, records, directory] = names.map(|name| take(ebpf, name));
+        let [slots, records, directory] = names;
         Ok(FamilyTable {
-            slots: Mapped::map(slots?, slot_count)?,
-            records: Mapped::map(records?, slot_count)?,
-            directory: Mapped::map(directory?, slot_count)?,
+            slots: Mapped::map(ebpf, slots, slot_count)?,
+            records: Mapped::map(ebpf, records, slot_count)?,
+            directory: Mapped::map(ebpf, directory, slot_count)?,
         })
     }
 

@@ -1,8 +1,16 @@
-//! The kernel side as the agent sees it: the only module that names aya.
+//! The kernel side as the agent sees it. No other module names aya.
 //!
-//! `table` is the flow tables in shared memory (one of its two `part`s a family), `attach` puts programs on interfaces, `probe`
-//! looks what is there, `events` drains the rings, `diagnostics` the programs' log, `clock` relates the kernel's clocks; `program` and `error`
-//! are their names.
+//! - `table` is the flow tables in shared memory, made of one `family_table` per address family, on top of `mapped`.
+//! - `events` drains the event rings, and `diagnostics` the programs' log.
+//! - `attach` puts programs on interfaces, and `probe` inspects what is attached.
+//! - `clock` relates the kernel's two clocks.
+//! - `program` and `error` have the names of programs and errors.
+
+#[cfg(not(target_arch = "x86_64"))]
+compile_error!(
+    "finwait supports x86-64 only. The kernel programs order their plain loads and stores as x86-64 does; \
+     another architecture needs acquire loads and release stores there"
+);
 
 mod attach;
 mod clock;
@@ -26,7 +34,7 @@ pub use table::{Entry, SlotGuard, Table, class};
 use std::sync::Arc;
 use std::time::Duration;
 
-use aya::maps::{Array, MapData, PerCpuArray, ProgramArray};
+use aya::maps::{Array, Map, MapData, MapError, PerCpuArray, ProgramArray};
 use aya::programs::{Program, ProgramError, SchedClassifier, TestRun as _, TestRunOptions, Xdp};
 use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfLoader, Pod, VerifierLogLevel};
@@ -35,28 +43,28 @@ use tcp_common::record::{Clocks, Counters, Settings};
 use tcp_common::table::slots_for;
 use tcp_common::{Rules, Secret};
 
-use error::{classify, other};
+use error::{classify, failed};
 use family_table::FamilyTable;
 
 /// The committed object, built from `tcp-ebpf/` by `cargo xtask build-ebpf`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/finwait.bpf.o");
 
-/// How the programs are to be loaded.
+/// Options of [`Kernel::load`].
 #[derive(Clone, Copy, Debug)]
 pub struct LoadOptions {
     /// Rules of the state machine.
     pub rules: Rules,
-    /// Flows of IPv4 that all find a slot; the table has four slots for three.
+    /// Capacity of the IPv4 table, in flows. The table has four slots for three flows.
     pub max_flows: u32,
-    /// The same of IPv6.
+    /// Capacity of the IPv6 table, in flows.
     pub max_flows_v6: u32,
-    /// Memory of all rings of events, in bytes. Each CPU that there may ever be has one, of the same number of events: a
-    /// power of two, at least 1024.
+    /// Memory of all event rings, in bytes. Each possible CPU has a ring. All rings hold the same number of events,
+    /// which is a power of two and at least 1024.
     pub ring_bytes: u32,
-    /// Whether the programs tell the log, at debug level, of packets that they do not follow; [`Diagnostics`].
+    /// Whether the programs log packets that they ignore, at debug level ([`Diagnostics`]).
     pub diagnostics: bool,
-    /// What decides where a flow lies in the table, which must not be guessable from outside: random, but for a test that
-    /// wants the same slots every time.
+    /// Key of the hash that selects a flow's home slot. Random by default, so that nobody can choose connections that
+    /// collide.
     pub secret: Secret,
 }
 
@@ -83,35 +91,39 @@ pub struct Kernel {
     clocks: Array<MapData, PodClocks>,
     events: Option<Events>,
     diagnostics: Option<Diagnostics>,
-    // The kernel empties a program array when its last holder is gone.
-    _machines: [ProgramArray<MapData>; 2],
+    // The kernel empties a program array when its last file descriptor is closed.
+    _chains: [ProgramArray<MapData>; 2],
     instructions: Vec<(&'static str, u32)>,
 }
 
 #[derive(Clone, Copy)]
 #[repr(transparent)]
 struct PodSettings(Settings);
-// SAFETY: `#[repr(C)]` integers without padding (asserted by its size in tcp-common).
+// SAFETY: `#[repr(C)]` integers without padding, as its asserted size in tcp-common shows.
 unsafe impl Pod for PodSettings {}
 
 #[derive(Clone, Copy)]
 #[repr(transparent)]
 struct PodCounters(Counters);
-// SAFETY: `#[repr(C)]`, only `u64`.
+// SAFETY: `#[repr(C)]`, and all fields are made of `u64`.
 unsafe impl Pod for PodCounters {}
 
 #[derive(Clone, Copy)]
 #[repr(transparent)]
 struct PodClocks(Clocks);
-// SAFETY: `#[repr(C)]`, only `u64`.
+// SAFETY: `#[repr(C)]`, and all fields are made of `u64`.
 unsafe impl Pod for PodClocks {}
 
 impl Kernel {
-    /// Loads every program. Nothing is attached yet.
+    /// Loads every program and attaches none.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the process may not load programs, or the kernel does not support or accept them.
     pub fn load(options: &LoadOptions) -> Result<Kernel, KernelError> {
         let rated = [options.max_flows, options.max_flows_v6];
         let [v4, v6] = rated.map(slots_for);
-        let cpus = nr_cpus().map_err(|(what, error)| other(what)(error))? as u32;
+        let cpus = nr_cpus().map_err(|(path, error)| failed(format!("reading {path}"), error))? as u32;
         let ring_len = events::ring_len(options.ring_bytes, cpus);
         let log_level = if options.diagnostics { aya_log::Level::Debug as u8 } else { 0 };
         let mut ebpf = EbpfLoader::new()
@@ -131,7 +143,7 @@ impl Kernel {
         for program in ProgramName::ALL {
             instructions.push((program.name(), load_program(&mut ebpf, program)?));
         }
-        let machines = [
+        let chains = [
             chain(&mut ebpf, "MACHINE_XDP", &[ProgramName::MachineXdp])?,
             chain(
                 &mut ebpf,
@@ -140,16 +152,15 @@ impl Kernel {
             )?,
         ];
         let secret = options.secret;
-        let part_v4 = FamilyTable::map(&mut ebpf, ["FLOWS_V4", "RECORDS_V4", "DIRECTORY_V4"], v4)?;
-        let part_v6 = FamilyTable::map(&mut ebpf, ["FLOWS_V6", "RECORDS_V6", "DIRECTORY_V6"], v6)?;
-        let table = Arc::new(Table::new(part_v4, part_v6, rated, secret));
-        let settings = Array::try_from(take(&mut ebpf, ".data")?).map_err(other("opening the settings"))?;
-        let clocks = Array::try_from(take(&mut ebpf, "CLOCKS")?).map_err(other("opening the clocks"))?;
-        let counters =
-            PerCpuArray::try_from(take(&mut ebpf, "COUNTERS")?).map_err(other("opening the counters"))?;
-        let events = Events::map(take(&mut ebpf, "RINGS")?, take(&mut ebpf, "EVENTS")?, cpus, ring_len)?;
-        let diagnostics = options.diagnostics.then(|| EbpfLogger::init(&mut ebpf));
-        let diagnostics = diagnostics.transpose().map_err(other("opening the programs' log"))?;
+        let table_v4 = FamilyTable::map(&mut ebpf, ["FLOWS_V4", "RECORDS_V4", "DIRECTORY_V4"], v4)?;
+        let table_v6 = FamilyTable::map(&mut ebpf, ["FLOWS_V6", "RECORDS_V6", "DIRECTORY_V6"], v6)?;
+        let table = Arc::new(Table::new(table_v4, table_v6, rated, secret));
+        let settings = open(&mut ebpf, SETTINGS)?;
+        let clocks = open(&mut ebpf, CLOCKS)?;
+        let counters = open(&mut ebpf, COUNTERS)?;
+        let events = Events::map(&mut ebpf, cpus, ring_len)?;
+        let diagnostics = options.diagnostics.then(|| EbpfLogger::init(&mut ebpf)).transpose();
+        let diagnostics = diagnostics.map_err(|error| failed("opening the log of the programs", error))?;
         let current =
             Settings { rules: options.rules, secret, slots_v4: v4, slots_v6: v6, ring_len, ..Settings::NONE };
         let mut kernel = Kernel {
@@ -161,19 +172,19 @@ impl Kernel {
             clocks,
             events: Some(events),
             diagnostics: diagnostics.map(Diagnostics::new),
-            _machines: machines,
+            _chains: chains,
             instructions,
         };
         kernel.relate_clocks()?;
         Ok(kernel)
     }
 
-    /// The flow table.
+    /// Returns the flow table.
     pub fn table(&self) -> &Arc<Table> {
         &self.table
     }
 
-    /// The rules in force.
+    /// Returns the current rules of the state machine.
     pub fn rules(&self) -> &Rules {
         &self.current.rules
     }
@@ -184,7 +195,7 @@ impl Kernel {
         self.apply_settings()
     }
 
-    /// Replaces the kernel's clock, for tests; 0 gives it back.
+    /// Replaces the programs' clock by a fixed time, for tests. 0 restores the kernel's clock.
     pub fn set_clock_ns(&mut self, clock_ns: u64) -> Result<(), KernelError> {
         self.current.clock_ns = clock_ns;
         self.apply_settings()
@@ -196,47 +207,51 @@ impl Kernel {
         if settings.clock_ns != 0 {
             settings.jiffy_ns = 0;
         }
-        self.settings.set(0, PodSettings(settings), 0).map_err(other("writing the settings"))
+        self.settings
+            .set(0, PodSettings(settings), 0)
+            .map_err(|error| failed(format!("writing map {SETTINGS}"), error))
     }
 
-    /// The counters, summed over the CPUs.
+    /// Reads the counters, summed over the CPUs.
     pub fn counters(&self) -> Result<Counters, KernelError> {
-        let per_cpu = self.counters.get(&0, 0).map_err(other("reading the counters"))?;
+        let per_cpu =
+            self.counters.get(&0, 0).map_err(|error| failed(format!("reading map {COUNTERS}"), error))?;
         Ok(table::sum(per_cpu.iter().map(|cpu| &cpu.0)))
     }
 
-    /// The rings of events; once.
+    /// Returns the event rings. `None` after the first call.
     pub fn take_events(&mut self) -> Option<Events> {
         self.events.take()
     }
 
-    /// What the programs say, if they were loaded to say it; once.
+    /// Returns the programs' log. `None` after the first call, or without [`LoadOptions::diagnostics`].
     pub fn take_diagnostics(&mut self) -> Option<Diagnostics> {
         self.diagnostics.take()
     }
 
-    /// How many instructions the verifier walked for each program.
+    /// Returns the number of instructions that the verifier processed for each program.
     pub fn verified_instructions(&self) -> &[(&'static str, u32)] {
         &self.instructions
     }
 
-    /// How often each program ran and how long that took: the kernel counts it while the sysctl
+    /// Returns how often and for how long each program ran. The kernel counts runs while the sysctl
     /// `kernel.bpf_stats_enabled` is 1.
     pub fn program_runs(&self) -> Result<Vec<ProgramRuns>, KernelError> {
-        let info = |name: &ProgramName| {
-            let info = match self.ebpf.program(name.name()) {
+        let runs = |&program: &ProgramName| {
+            let name = program.name();
+            let info = match self.ebpf.program(name) {
                 Some(Program::Xdp(xdp)) => xdp.info(),
                 Some(Program::SchedClassifier(tc)) => tc.info(),
-                _ => return Err(KernelError::NotSupported(format!("no program {}", name.name()))),
+                _ => return Err(missing(program)),
             }
-            .map_err(other("asking for a program's runs"))?;
-            Ok(ProgramRuns { program: name.name(), runs: info.run_count(), duration: info.run_time() })
+            .map_err(|error| failed(format!("reading the run count of program {name}"), error))?;
+            Ok(ProgramRuns { program: name, runs: info.run_count(), duration: info.run_time() })
         };
-        ProgramName::ALL.iter().map(info).collect()
+        ProgramName::ALL.iter().map(runs).collect()
     }
 
-    /// Runs a program over one frame (`BPF_PROG_TEST_RUN`), `repeat` times. Returns its verdict and the kernel's mean
-    /// duration of a run.
+    /// Runs a program on one frame `repeat` times (`BPF_PROG_TEST_RUN`). Returns its return value and the mean duration
+    /// of a run, as measured by the kernel.
     pub fn test_run(
         &self,
         program: ProgramName,
@@ -249,55 +264,71 @@ impl Kernel {
         let result = match self.ebpf.program(program.name()) {
             Some(Program::Xdp(xdp)) => xdp.test_run(options),
             Some(Program::SchedClassifier(tc)) => tc.test_run(options),
-            _ => return Err(KernelError::NotSupported(format!("no program {}", program.name()))),
+            _ => return Err(missing(program)),
         }
-        .map_err(other("running a program on a frame"))?;
+        .map_err(|error| failed(format!("running program {} on a frame", program.name()), error))?;
         Ok((result.return_value, result.duration))
     }
 
     fn xdp(&mut self, name: ProgramName) -> Result<&mut Xdp, KernelError> {
-        program(&mut self.ebpf, name)?.try_into().map_err(other("finding an XDP program"))
+        let program = program(&mut self.ebpf, name)?;
+        program
+            .try_into()
+            .map_err(|error: ProgramError| failed(format!("using {} for XDP", name.name()), error))
     }
 
     fn classifier(&mut self, name: ProgramName) -> Result<&mut SchedClassifier, KernelError> {
-        program(&mut self.ebpf, name)?.try_into().map_err(other("finding a TC program"))
+        let program = program(&mut self.ebpf, name)?;
+        program
+            .try_into()
+            .map_err(|error: ProgramError| failed(format!("using {} for TC", name.name()), error))
     }
 }
 
 fn program(ebpf: &mut Ebpf, name: ProgramName) -> Result<&mut Program, KernelError> {
-    ebpf.program_mut(name.name())
-        .ok_or_else(|| KernelError::NotSupported(format!("the object has no program {}", name.name())))
+    ebpf.program_mut(name.name()).ok_or_else(|| missing(name))
 }
 
-fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<aya::maps::Map, KernelError> {
+/// The error for a program that the object does not have as an XDP or TC program.
+fn missing(program: ProgramName) -> KernelError {
+    KernelError::NotSupported(format!("the object has no XDP or TC program {}", program.name()))
+}
+
+fn take_map(ebpf: &mut Ebpf, name: &'static str) -> Result<Map, KernelError> {
     ebpf.take_map(name).ok_or_else(|| KernelError::NotSupported(format!("the object has no map {name}")))
 }
 
-/// Puts programs behind the entry programs, where their tail calls look for them.
+/// Takes a map out of the object, as a map of its type.
+fn open<M: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, KernelError> {
+    M::try_from(take_map(ebpf, name)?).map_err(|error| failed(format!("opening map {name}"), error))
+}
+
+/// Fills a program array, through which programs reach the next one of their chain by tail calls.
 fn chain(
     ebpf: &mut Ebpf,
     map: &'static str,
-    behind: &[ProgramName],
+    programs: &[ProgramName],
 ) -> Result<ProgramArray<MapData>, KernelError> {
-    let mut programs = ProgramArray::try_from(take(ebpf, map)?).map_err(other("opening a program array"))?;
-    for (index, &name) in (0..).zip(behind) {
+    let mut array: ProgramArray<MapData> = open(ebpf, map)?;
+    for (index, &name) in (0..).zip(programs) {
+        let adding = || format!("adding program {} to the tail-call map {map}", name.name());
         let fd = match program(ebpf, name)? {
             Program::Xdp(xdp) => xdp.fd(),
             Program::SchedClassifier(tc) => tc.fd(),
-            _ => return Err(KernelError::NotSupported(format!("{} is of an unknown kind", name.name()))),
+            _ => return Err(missing(name)),
         };
-        let fd = fd.map_err(other("finding a program"))?;
-        programs.set(index, fd, 0).map_err(other("putting a program behind the others"))?;
+        let fd = fd.map_err(|error| failed(adding(), error))?;
+        array.set(index, fd, 0).map_err(|error| failed(adding(), error))?;
     }
-    Ok(programs)
+    Ok(array)
 }
 
-/// Loads one program, returns the verifier's instruction count.
+/// Loads one program. Returns the number of instructions that the verifier processed.
 fn load_program(ebpf: &mut Ebpf, name: ProgramName) -> Result<u32, KernelError> {
     let loaded = match program(ebpf, name)? {
         Program::Xdp(xdp) => xdp.load().and_then(|()| xdp.info()),
         Program::SchedClassifier(tc) => tc.load().and_then(|()| tc.info()),
-        _ => return Err(KernelError::NotSupported(format!("{} is of an unknown kind", name.name()))),
+        _ => return Err(missing(name)),
     };
     match loaded {
         Ok(info) => Ok(info.verified_instruction_count().unwrap_or(0)),
@@ -310,13 +341,16 @@ fn load_program(ebpf: &mut Ebpf, name: ProgramName) -> Result<u32, KernelError> 
             let log = tail.into_iter().rev().collect::<Vec<_>>().join("\n");
             Err(KernelError::Refused { program: name.name(), reason: io_error.to_string(), log })
         }
-        Err(error) => Err(other("loading a program")(error)),
+        Err(error) => Err(failed(format!("loading program {}", name.name()), error)),
     }
 }
 
 fn random_secret() -> Secret {
-    use std::hash::{BuildHasher, Hasher};
-    // The standard library's keys come from the system's random source.
-    let random = || std::collections::hash_map::RandomState::new().build_hasher().finish() as u32;
+    let random = || getrandom::u32().expect("Linux has getrandom(2) since 3.17");
     Secret([[(); 2]; 5].map(|pair| pair.map(|()| random())))
 }
+
+/// The section of the object with the programs' settings. It becomes a map when the object is loaded.
+const SETTINGS: &str = ".data";
+const COUNTERS: &str = "COUNTERS";
+const CLOCKS: &str = "CLOCKS";

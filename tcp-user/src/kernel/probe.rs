@@ -1,19 +1,19 @@
-//! What is on an interface already, asked without touching it.
+//! Inspects what is attached to an interface, without changing it.
 
 use aya::programs::{SchedClassifier, TcAttachType, loaded_programs};
 
-use super::attach::errno;
+use super::error::errno;
 
-/// Whether this kernel has TCX (Linux 6.6), which it shows by answering who sits there on `interface`.
+/// Returns whether this kernel has TCX (Linux 6.6 and later). Asks for the TCX programs on `interface`.
 pub fn has_tcx(interface: &str) -> bool {
     match SchedClassifier::query_tcx(interface, TcAttachType::Ingress) {
         Ok(_) => true,
-        // Only a kernel that has it gets as far as not telling who it is.
+        // A kernel with TCX fails with another error if the process may not list the programs.
         Err(error) => !matches!(errno(&error), Some(libc::EINVAL | libc::EOPNOTSUPP)),
     }
 }
 
-/// A program by its number, in words for people; its name is told to root only.
+/// Describes a program by name and id. The kernel reveals the name to root only.
 pub fn describe_program(id: u32) -> String {
     let named = loaded_programs().flatten().find(|program| program.id() == id);
     match named.as_ref().and_then(|program| program.name_as_str()).filter(|name| !name.is_empty()) {
