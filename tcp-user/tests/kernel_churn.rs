@@ -171,9 +171,9 @@ fn check(shared: &Shared, connections: u64, sent: u64) {
         counters.deferred, counters.insert_retries, counters.evicted, counters.predicted
     );
     assert_eq!(counters.events_lost, 0);
-    assert_eq!((counters.seen, counters.tracked), (sent, sent));
+    assert_eq!((counters.packets_seen(), counters.packets_tracked()), (sent, sent));
     assert_eq!(counters.ignored.iter().sum::<u64>(), 0);
-    assert_eq!(counters.segments.iter().flatten().sum::<u64>() + counters.deferred, sent);
+    assert_eq!(counters.segments_by_kind().iter().flatten().sum::<u64>() + counters.deferred, sent);
     let [in_order, overtaken, dropped] = totals.deferred;
     println!("{in_order} of the deferred in order, {overtaken} overtaken");
     assert_eq!((in_order + overtaken, dropped), (counters.deferred, 0));

@@ -139,8 +139,8 @@ fn run_all(kernel: &mut Kernel, events: &RefCell<Events>, Hooks { local, ingress
     assert!(runs > 2_000, "only {runs} runs");
     assert!(failures.is_empty(), "{} failures in {runs} runs, the first:\n{}", failures.len(), failures[0]);
     assert_eq!(
-        counters.seen,
-        counters.tracked + counters.ignored.iter().sum::<u64>(),
+        counters.packets_seen(),
+        counters.packets_tracked() + counters.ignored.iter().sum::<u64>(),
         "every packet in one counter"
     );
     assert_eq!(counters.events_lost, 0);

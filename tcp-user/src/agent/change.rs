@@ -7,7 +7,7 @@ pub(super) struct Change<'a> {
     pub(super) key: &'a FlowKey,
     /// The flow after the change.
     pub(super) flow: &'a Flow,
-    /// As [`hook_of`] gives it.
+    /// As [`Record::hook`](tcp_common::record::Record::hook) returns it.
     pub(super) hook: u32,
     pub(super) at_ns: u64,
     /// States of both ends before the change.
@@ -15,9 +15,4 @@ pub(super) struct Change<'a> {
     /// States of both ends after the change.
     pub(super) to: [State; 2],
     pub(super) cause: Cause,
-}
-
-/// The hook that names a connection's interface: either direction's, egress before ingress of one interface.
-pub(super) fn hook_of(hooks: [u32; 2]) -> u32 {
-    hooks[0].max(hooks[1])
 }

@@ -14,7 +14,6 @@ use jiff::Timestamp;
 use tcp_common::Ignored;
 use tokio::sync::broadcast::error::RecvError;
 
-use super::change::hook_of;
 use super::lock::lock;
 use super::metrics::{self, Format};
 use super::shared::{Shared, WatchEvent};
@@ -75,7 +74,7 @@ fn lines(shared: &Shared, places: Range<u32>, all: bool, filter: &Filter) -> Vec
         if entry.flow.is_over() && !all {
             continue;
         }
-        let interface = shared.names.of_hook(hook_of(entry.hooks));
+        let interface = shared.names.of_hook(entry.hook);
         let connection = describer.connection(&entry.key, &entry.flow, interface);
         if filter.matches(&connection, now) && serde_json::to_writer(&mut lines, &connection).is_ok() {
             lines.push(b'\n');
@@ -139,7 +138,7 @@ async fn status(State(app): State<App>) -> Response {
         table_classes: FLOW_CLASSES.map(str::to_owned).into_iter().zip(snapshot.table_classes()).collect(),
         table_capacity: snapshot.table_capacity.iter().sum(),
         table_bytes: app.shared.table.bytes() as u64,
-        packets: snapshot.counters.seen,
+        packets: snapshot.counters.packets_seen(),
         events_lost: snapshot.counters.events_lost,
         deferred: snapshot.counters.deferred,
         evicted: snapshot.counters.evicted.iter().sum(),

@@ -11,6 +11,7 @@ use crate::api::{Counts, Stats};
 impl From<&Snapshot> for Stats {
     fn from(snapshot: &Snapshot) -> Stats {
         let (counters, totals) = (&snapshot.counters, &snapshot.totals);
+        let segments = counters.segments_by_kind();
         Stats {
             schema: "finwait.stats/1".into(),
             endpoints: nested(Locality::ALL.map(Locality::name), |place| {
@@ -40,13 +41,13 @@ impl From<&Snapshot> for Stats {
             .map(|(event, count)| (event.to_owned(), count))
             .into(),
             segments: nested(["ingress", "egress"], |direction| {
-                named(segment_kind::NAMES, &counters.segments[direction])
+                named(segment_kind::NAMES, &segments[direction])
             }),
             unmoved: Cause::without_effect()
                 .map(|cause| (cause.name().to_owned(), counters.causes[cause as usize]))
                 .collect(),
-            packets_seen: counters.seen,
-            packets_tracked: counters.tracked,
+            packets_seen: counters.packets_seen(),
+            packets_tracked: counters.packets_tracked(),
             packets_ignored: named(Ignored::ALL.map(Ignored::name), &counters.ignored),
             events_delivered: totals.delivered,
             events_lost: counters.events_lost,

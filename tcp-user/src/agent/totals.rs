@@ -224,7 +224,7 @@ impl Snapshot {
 
     /// Segments that the kernel programs counted under a cause.
     pub fn segments_of(&self, cause: Cause) -> u64 {
-        self.counters.causes[cause as usize]
+        self.counters.packets_by_cause(cause)
     }
 
     /// Flows in the table by [`FLOW_CLASSES`].

@@ -46,8 +46,8 @@ pub(super) fn run(ingress: Ingress, progress: &ProgressBar) -> Result<bool> {
     let seconds = started.elapsed().as_secs_f32();
     anstream::println!(
         "{} packets seen = {} tracked + {ignored} ignored, {seconds:.1} s, {verdict}",
-        counters.seen,
-        counters.tracked
+        counters.packets_seen(),
+        counters.packets_tracked()
     );
     Ok(disagreements == 0)
 }

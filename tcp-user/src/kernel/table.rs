@@ -3,9 +3,9 @@
 use std::ops::{Deref, DerefMut, Range};
 use std::ptr;
 
-use tcp_common::record::{Counters, Event, Record, predicted, segment_kind};
+use tcp_common::record::{Counters, Event, Record};
 use tcp_common::table::{NO_SLOT, Tag};
-use tcp_common::{Cause, Flow, FlowKey, FlowKey4, Secret, TableKey};
+use tcp_common::{Flow, FlowKey, FlowKey4, Secret, TableKey};
 
 use super::family_table::{FamilyTable, LockedSlot};
 
@@ -26,6 +26,8 @@ pub struct Entry {
     pub key: FlowKey,
     /// Where each direction was first seen, as in [`Record::hooks`].
     pub hooks: [u32; 2],
+    /// The hook to report for the flow, as [`Record::hook`] returns it.
+    pub hook: u32,
     /// The flow.
     pub flow: Flow,
 }
@@ -181,7 +183,7 @@ impl Table {
 }
 
 fn entry(index: u32, key: FlowKey, record: &Record) -> Entry {
-    Entry { index, key, hooks: record.hooks, flow: record.flow }
+    Entry { index, key, hooks: record.hooks, hook: record.hook(), flow: record.flow }
 }
 
 impl LockedFlow<'_> {
@@ -204,9 +206,18 @@ impl SlotGuard<'_> {
 
     /// Returns where each direction was first seen, as in [`Record::hooks`].
     pub fn hooks(&self) -> [u32; 2] {
+        self.record().hooks
+    }
+
+    /// Returns the hook to report for the flow, as [`Record::hook`] does.
+    pub fn hook(&self) -> u32 {
+        self.record().hook()
+    }
+
+    fn record(&self) -> &Record {
         match &self.locked {
-            LockedFlow::V4(locked) => locked.record.hooks,
-            LockedFlow::V6(locked) => locked.record.hooks,
+            LockedFlow::V4(locked) => locked.record,
+            LockedFlow::V6(locked) => locked.record,
         }
     }
 
@@ -228,10 +239,7 @@ impl Deref for SlotGuard<'_> {
     type Target = Flow;
 
     fn deref(&self) -> &Flow {
-        match &self.locked {
-            LockedFlow::V4(locked) => &locked.record.flow,
-            LockedFlow::V6(locked) => &locked.record.flow,
-        }
+        &self.record().flow
     }
 }
 
@@ -250,31 +258,17 @@ impl Drop for SlotGuard<'_> {
     }
 }
 
-/// Sums counters field by field: they are nothing but `u64`. Predicted packets are seen and tracked ones,
-/// and did what an ACK or payload does.
+/// Sums counters field by field. All their fields are made of `u64`.
 pub(super) fn sum<'a>(all: impl Iterator<Item = &'a Counters>) -> Counters {
     const WORDS: usize = size_of::<Counters>() / size_of::<u64>();
     let mut total = [0u64; WORDS];
     for counters in all {
-        // SAFETY: `Counters` is `#[repr(C)]` and made of `u64` only, so it is an array of them.
+        // SAFETY: `Counters` is `#[repr(C)]` and all its fields are made of `u64`, so it has the layout of this array.
         let words: &[u64; WORDS] = unsafe { &*ptr::from_ref(counters).cast() };
         for (sum, word) in total.iter_mut().zip(words) {
             *sum += word;
         }
     }
-    // SAFETY: as above.
-    let mut total = unsafe { ptr::read(total.as_ptr().cast::<Counters>()) };
-    // The predicted ones are in no other count yet.
-    let kinds =
-        [(predicted::ACK, segment_kind::ACK, Cause::Ack), (predicted::DATA, segment_kind::DATA, Cause::Data)];
-    for direction in 0..2 {
-        for (kind, segment_kind, cause) in kinds {
-            let packets = total.predicted[direction][kind];
-            total.seen += packets;
-            total.tracked += packets;
-            total.causes[cause as usize] += packets;
-            total.segments[direction][segment_kind] += packets + total.merged[direction][kind];
-        }
-    }
-    total
+    // SAFETY: `Counters` has the layout of this array, and any content is valid.
+    unsafe { ptr::read(total.as_ptr().cast::<Counters>()) }
 }

@@ -115,7 +115,9 @@ pub(super) const TABLE: &[Family] = &[
         name: "segments",
         help: "Segments of tracked connections. A packet merged by offloading counts as the segments that it stands for.",
         labels: &["direction", "kind"],
-        data: Data::Counter(|snapshot| table(DIRECTIONS, segment_kind::NAMES, &snapshot.counters.segments)),
+        data: Data::Counter(|snapshot| {
+            table(DIRECTIONS, segment_kind::NAMES, &snapshot.counters.segments_by_kind())
+        }),
     },
     Family {
         name: "segments_without_effect",
@@ -136,13 +138,13 @@ pub(super) const TABLE: &[Family] = &[
         name: "packets",
         help: "Packets that the kernel programs saw, tracked and ignored.",
         labels: &[],
-        data: Data::Counter(|snapshot| one(snapshot.counters.seen)),
+        data: Data::Counter(|snapshot| one(snapshot.counters.packets_seen())),
     },
     Family {
         name: "packets_tracked",
         help: "Packets that belong to a tracked connection.",
         labels: &[],
-        data: Data::Counter(|snapshot| one(snapshot.counters.tracked)),
+        data: Data::Counter(|snapshot| one(snapshot.counters.packets_tracked())),
     },
     Family {
         name: "packets_ignored",

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 pub(super) use adopt::Adopter;
 use tcp_common::{Cause, End, Flow, FlowKey, Outcome, State};
 
-use super::change::{Change, hook_of};
+use super::change::Change;
 use super::lock::lock;
 use super::shared::Shared;
 use crate::clock::monotonic_ns;
@@ -180,7 +180,7 @@ impl SocketReconciler {
         }
         let now_ns = monotonic_ns();
         let outcome = slot.close_without_socket(now_ns, absent.gone);
-        let (flow, hook) = (*slot, hook_of(slot.hooks()));
+        let (flow, hook) = (*slot, slot.hook());
         drop(slot);
         self.shared.unseen_changes.store(true, Ordering::Relaxed);
         let mut totals = lock(&self.shared.totals);

@@ -10,7 +10,7 @@ use tcp_common::table::Tag;
 use tcp_common::{Flow, Outcome, Rules};
 
 use super::Tracker;
-use crate::agent::change::{Change, hook_of};
+use crate::agent::change::Change;
 use crate::agent::lock::lock;
 use crate::agent::paced_scan::STRIDE;
 use crate::agent::totals::Totals;
@@ -117,7 +117,7 @@ impl Tracker {
             self.cache.free(index, family);
             return;
         }
-        let (key, flow, hook) = (owned.key(), *owned, hook_of(owned.hooks()));
+        let (key, flow, hook) = (owned.key(), *owned, owned.hook());
         let tag = owned.unlock();
         if count_open {
             totals.count_open(&key, &flow);

@@ -1,0 +1,15 @@
+//! What crosses the kernel boundary: the flow table's slots, events, counters and settings.
+//!
+//! All types are `#[repr(C)]` integers with explicit padding and an asserted size. None contains an enum: bytes become
+//! enums by `from_repr` only, so that any content is valid.
+
+mod counters;
+mod event;
+mod settings;
+mod slot;
+pub mod tail_call;
+
+pub use counters::{Counters, predicted, segment_kind};
+pub use event::{Event, EventHeader, RingPositions, event_flag, event_kind};
+pub use settings::{Clocks, Settings};
+pub use slot::{Record, Slot, Slot4, Slot6, reported, short_hook};
