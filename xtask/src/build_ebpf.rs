@@ -9,6 +9,8 @@ use anyhow::{Context as _, Result, bail};
 use crate::command::{call, exists, root};
 use crate::{debian, rustc_wrapper};
 
+/// Debian's packages of the compiler for the kernel programs.
+const TOOLCHAIN: [&str; 3] = ["rustc-web", "cargo-web", "rust-web-src"];
 const OBJECT: &str = "tcp-user/bpf/finwait.bpf.o";
 const SOURCES: &str = "tcp-user/bpf/finwait.bpf.sources";
 const TARGET: &str = "tcp-ebpf/target/object";
@@ -16,7 +18,7 @@ const BUILT: &str = "tcp-ebpf/target/object/bpfel-unknown-none/release/finwait-e
 
 /// Builds the object, or with `check` compares a fresh build with the committed one.
 pub(crate) fn build(check: bool) -> Result<()> {
-    debian::install(&["rustc-web", "cargo-web", "rust-web-src", "llvm-22-dev", "llvm-22"])?;
+    debian::install(&[&TOOLCHAIN[..], &["llvm-22-dev", "llvm-22"]].concat())?;
     if !exists("bpf-linker") {
         call(
             Command::new(env!("CARGO"))
@@ -25,39 +27,7 @@ pub(crate) fn build(check: bool) -> Result<()> {
                 .env("LLVM_PREFIX", "/usr/lib/llvm-22"),
         )?;
     }
-    let here = root().display().to_string();
-    let home = std::env::var("CARGO_HOME")
-        .unwrap_or_else(|_| format!("{}/.cargo", std::env::var("HOME").unwrap_or_default()));
-    // A registry's folder is named after the way cargo reaches it, so it must not show; it exists once fetched.
-    call(Command::new(env!("CARGO")).args(["fetch", "--locked"]).current_dir(root().join("tcp-ebpf")))?;
-    let registries =
-        fs::read_dir(Path::new(&home).join("registry/src")).context("reading cargo's registry")?;
-    let registries =
-        registries.map(|entry| Ok(format!("--remap-path-prefix={}=registry", entry?.path().display())));
-    let mut flags = [
-        "-Clink-arg=--btf",
-        // In order, every memset of a flow is a call of a loop over octets.
-        "-Clink-arg=--disable-expand-memcpy-in-order",
-        "-Cdebuginfo=2",
-        "-Ctarget-cpu=v3",
-        "--cfg=bpf_target_arch=\"x86_64\"",
-        "-Clinker=bpf-linker",
-        &format!("--remap-path-prefix={here}=finwait"),
-    ]
-    .map(str::to_owned)
-    .to_vec();
-    flags.extend(registries.collect::<Result<Vec<_>>>()?);
-    call(
-        rustc_wrapper::wrap(&mut Command::new("/usr/bin/cargo"))?
-            .args(["build", "--release", "-Z", "build-std=core"])
-            .current_dir(root().join("tcp-ebpf"))
-            .env("RUSTC", "/usr/bin/rustc")
-            .env("RUSTC_BOOTSTRAP", "1")
-            .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
-            .env("CARGO_TARGET_DIR", root().join(TARGET))
-            .env_remove("RUSTUP_TOOLCHAIN")
-            .env_remove("CARGO"),
-    )?;
+    call(cargo("/usr/bin/cargo")?.args(["build", "--release", "-Z", "build-std=core"]))?;
     // BTF stays: maps and line information need it. Debug sections go.
     let stripped = root().join("tcp-ebpf/target/finwait.bpf.o");
     call(
@@ -76,6 +46,66 @@ pub(crate) fn build(check: bool) -> Result<()> {
     fs::write(root().join(SOURCES), sources_checksum()?).context("writing the checksum of the sources")?;
     println!("wrote {OBJECT}");
     Ok(())
+}
+
+/// Checks the format of tcp-ebpf, which is outside the workspace.
+pub(crate) fn check_format() -> Result<()> {
+    let manifest = root().join("tcp-ebpf/Cargo.toml");
+    call(Command::new(env!("CARGO")).args(["fmt", "--check", "--manifest-path"]).arg(manifest))
+}
+
+/// Runs clippy on tcp-ebpf, with the toolchain that builds it. A warning is a failure.
+///
+/// # Errors
+///
+/// Fails if a package of the toolchain is missing, and names the packages to install.
+pub(crate) fn clippy() -> Result<()> {
+    let missing = debian::missing(&[&TOOLCHAIN[..], &["rust-web-clippy"]].concat());
+    if !missing.is_empty() {
+        bail!("clippy for the kernel programs needs Debian packages: apt install {}", missing.join(" "));
+    }
+    // Called by its path, because cargo would look for its subcommands in rustup's directory first.
+    let mut clippy = cargo("/usr/bin/cargo-clippy")?;
+    clippy.env("CARGO", "/usr/bin/cargo").args(["clippy", "--quiet", "--release", "-Z", "build-std=core"]);
+    call(clippy.args(["--", "--deny", "warnings"]))
+}
+
+/// Returns a command of the toolchain for the kernel programs, to run in tcp-ebpf.
+fn cargo(program: &str) -> Result<Command> {
+    let here = root().display().to_string();
+    let home = std::env::var("CARGO_HOME")
+        .unwrap_or_else(|_| format!("{}/.cargo", std::env::var("HOME").unwrap_or_default()));
+    let folder = root().join("tcp-ebpf");
+    // The folder of a registry has a name that depends on how cargo reaches it. The object must not contain the name. The
+    // folder exists after a fetch.
+    call(Command::new(env!("CARGO")).args(["fetch", "--locked"]).current_dir(&folder))?;
+    let registries =
+        fs::read_dir(Path::new(&home).join("registry/src")).context("reading cargo's registry")?;
+    let registries =
+        registries.map(|entry| Ok(format!("--remap-path-prefix={}=registry", entry?.path().display())));
+    let mut flags = [
+        "-Clink-arg=--btf",
+        // With this pass, every memset of a flow would be a call of a loop over bytes.
+        "-Clink-arg=--disable-expand-memcpy-in-order",
+        "-Cdebuginfo=2",
+        "-Ctarget-cpu=v3",
+        "--cfg=bpf_target_arch=\"x86_64\"",
+        "-Clinker=bpf-linker",
+        &format!("--remap-path-prefix={here}=finwait"),
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    flags.extend(registries.collect::<Result<Vec<_>>>()?);
+    let mut command = Command::new(program);
+    rustc_wrapper::wrap(&mut command)?
+        .current_dir(folder)
+        .env("RUSTC", "/usr/bin/rustc")
+        .env("RUSTC_BOOTSTRAP", "1")
+        .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
+        .env("CARGO_TARGET_DIR", root().join(TARGET))
+        .env_remove("RUSTUP_TOOLCHAIN")
+        .env_remove("CARGO");
+    Ok(command)
 }
 
 /// Fails when the sources have changed since the object was built.

@@ -4,6 +4,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Result, bail};
 
+use crate::build_ebpf;
 use crate::command::{call, cargo};
 
 /// Checks format and lints of every crate; a warning is a failure.
@@ -27,5 +28,7 @@ pub(crate) fn lint() -> Result<()> {
         }
     }
     call(Command::new(env!("CARGO")).args(["fmt", "--all", "--check"]))?;
-    cargo(&["clippy", "--quiet", "--workspace", "--all-targets", "--", "--deny", "warnings"])
+    build_ebpf::check_format()?;
+    cargo(&["clippy", "--quiet", "--workspace", "--all-targets", "--", "--deny", "warnings"])?;
+    build_ebpf::clippy()
 }
