@@ -31,6 +31,8 @@ pub enum Ignored {
     TableFull = 10,
     /// The flow's slot was busy for too long and the ring was full as well.
     Contended = 11,
+    /// The tail call found no program.
+    NoProgram = 12,
 }
 
 impl Ignored {

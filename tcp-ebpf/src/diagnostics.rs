@@ -1,18 +1,19 @@
-//! What the kernel programs say in the agent's log, at debug level, off the path of segments that are followed.
+//! Debug messages of the kernel programs for the agent's log.
 //!
-//! `AYA_LOG_LEVEL` is a constant of the loaded object: where the agent's log has no such level the verifier takes all of
-//! this out.
+//! `AYA_LOG_LEVEL` is a constant of the loaded object. If the agent does not log at debug level, the verifier removes all
+//! of this code. No message is on the path of segments that are applied to a flow.
 
 use aya_log_ebpf::debug;
 use tcp_common::{End, Ignored};
 
 use crate::scratch::Scratch;
 
-/// A packet that moved no flow, if it is one that somebody could miss, or (without a reason) a segment whose flow is busy,
-/// which the agent applies. One call for both, so that there is one frame between the machine's and what writes the line:
+/// Logs a packet that was ignored for a reason worth a message, or (without a reason) a segment that was deferred.
+///
+/// One function for both, so that only one stack frame lies between the machine's and the one that writes the message.
 /// Linux 6.1 has no more stack for it.
 #[inline(never)]
-pub fn log_ignored(scratch: &Scratch, reason: Option<Ignored>) {
+pub(crate) fn log_ignored(scratch: &Scratch, reason: Option<Ignored>) {
     let what = match reason {
         Some(Ignored::NotTcp | Ignored::FragmentLater | Ignored::Duplicate) => return,
         Some(
@@ -27,7 +28,8 @@ pub fn log_ignored(scratch: &Scratch, reason: Option<Ignored>) {
             | Ignored::NoFlow
             | Ignored::SelfConnect
             | Ignored::TableFull
-            | Ignored::Contended),
+            | Ignored::Contended
+            | Ignored::NoProgram),
         ) => reason.name(),
         None => "deferred",
     };

@@ -1,22 +1,27 @@
-//! The kernel programs: read the packet, find the flow, call tcp-common, publish. Nothing here knows a TCP state by name.
+//! The kernel programs: read the packet, find the flow, call tcp-common, publish. No code here knows a TCP state by name.
 //!
-//! A packet's way: one of the entry points below; `predicted` (the next segment of an established connection ends there);
-//! for all others a tail call to the machine's program: `observe` (the whole way as one sentence), `packet` (how bytes are
-//! read), `table` (find, claim, take and release the flow's slot), `publish` (counters and events), `ring` (where events go).
-//! What they hand on is in `scratch`.
+//! A packet enters at one of the entry programs below. [`predicted`] handles the next segment of an established
+//! connection. For all other packets, a tail call leads to the program that runs the whole machine:
 //!
-//! The verdict is constant: XDP passes every packet, TC leaves it to the next program (`TC_ACT_UNSPEC`).
+//! - [`observe`] is the whole path of such a packet.
+//! - [`packet`] reads bytes at each kind of hook.
+//! - [`table`] finds, locks, inserts, evicts and stores flows.
+//! - [`publish`] counts, and writes events into the [`ring`] of this CPU.
+//! - [`scratch`] holds what the steps share, and [`per_cpu`] says who may borrow it.
+//!
+//! The return value is constant: XDP passes every packet, and TC leaves it to the next program (`TC_ACT_UNSPEC`).
 
 #![no_std]
 #![no_main]
 #![feature(asm_experimental_arch, core_intrinsics)]
-#![allow(internal_features, reason = "atomic read-modify-write is an intrinsic on this target")]
+#![allow(internal_features, reason = "atomic read-modify-write operations are intrinsics on this target")]
 
 mod clock;
 mod diagnostics;
 mod maps;
 mod observe;
 mod packet;
+mod per_cpu;
 mod predicted;
 mod publish;
 mod ring;
@@ -29,47 +34,58 @@ use aya_ebpf::{
     macros::{classifier, xdp},
     programs::{TcContext, XdpContext},
 };
-use tcp_common::wire::Link;
+use tcp_common::{
+    record::tail_call::{MACHINE_TC, MACHINE_TC_APPLY, MACHINE_TC_COPY, MACHINE_XDP},
+    wire::Link,
+};
 
 use crate::{
     packet::{SkbPacket, XdpPacket},
+    per_cpu::PerCpu,
     scratch::Direction,
 };
 
+/// Entry program of XDP, ingress.
 #[xdp(frags)]
 pub fn finwait_xdp(ctx: XdpContext) -> u32 {
-    if !predicted::handle(&XdpPacket::new(&ctx), Link::Ethernet, Direction::Ingress) {
-        // SAFETY: the context is this program's own. Comes back only if there is no such program.
-        unsafe { maps::MACHINE_XDP.tail_call(&ctx, 0) };
-        observe::count_missing_program();
+    // SAFETY: the only call in this program, which runs at an XDP hook.
+    let mut cpu = unsafe { PerCpu::enter() };
+    if !predicted::handle(&XdpPacket::new(&ctx), Link::Ethernet, Direction::Ingress, &mut cpu) {
+        // SAFETY: `ctx` is the context that the kernel passed to this program.
+        unsafe { maps::MACHINES_XDP.tail_call(&ctx, MACHINE_XDP) };
+        observe::count_missing_program(&mut cpu);
     }
     XDP_PASS
 }
 
-/// Behind `finwait_xdp`.
+/// The machine behind `finwait_xdp`.
 #[xdp(frags)]
 pub fn finwait_machine_xdp(ctx: XdpContext) -> u32 {
-    observe::observe(&XdpPacket::new(&ctx), Link::Ethernet, Direction::Ingress);
+    // SAFETY: the only call in this program, which runs at an XDP hook.
+    let mut cpu = unsafe { PerCpu::enter() };
+    observe::observe(&XdpPacket::new(&ctx), Link::Ethernet, Direction::Ingress, &mut cpu);
     XDP_PASS
 }
 
+/// Entry program of TC, ingress.
 #[classifier]
 pub fn finwait_in(ctx: TcContext) -> i32 {
     classify(&ctx, Link::Ethernet, Direction::Ingress)
 }
 
+/// Entry program of TC, egress.
 #[classifier]
 pub fn finwait_out(ctx: TcContext) -> i32 {
     classify(&ctx, Link::Ethernet, Direction::Egress)
 }
 
-/// For interfaces without a link-layer header (tun, WireGuard).
+/// Entry program of TC, ingress, for interfaces without a link-layer header (tun, WireGuard).
 #[classifier]
 pub fn finwait_in_ip(ctx: TcContext) -> i32 {
     classify(&ctx, Link::Ip, Direction::Ingress)
 }
 
-/// As above.
+/// Entry program of TC, egress, for interfaces without a link-layer header (tun, WireGuard).
 #[classifier]
 pub fn finwait_out_ip(ctx: TcContext) -> i32 {
     classify(&ctx, Link::Ip, Direction::Egress)
@@ -77,42 +93,51 @@ pub fn finwait_out_ip(ctx: TcContext) -> i32 {
 
 #[inline(always)]
 fn classify(ctx: &TcContext, link: Link, direction: Direction) -> i32 {
-    if !predicted::handle(&SkbPacket::new(ctx), link, direction) {
-        observe::remember_hook(link, direction);
-        // SAFETY: as in `finwait_xdp`.
-        unsafe { maps::MACHINE_TC.tail_call(ctx, 0) };
-        observe::count_missing_program();
+    // SAFETY: the only call in each of the four programs that consist of this function. They run at TC hooks.
+    let mut cpu = unsafe { PerCpu::enter() };
+    if !predicted::handle(&SkbPacket::new(ctx), link, direction, &mut cpu) {
+        observe::remember_hook(link, direction, &mut cpu);
+        // SAFETY: `ctx` is the context that the kernel passed to this program.
+        unsafe { maps::MACHINES_TC.tail_call(ctx, MACHINE_TC) };
+        observe::count_missing_program(&mut cpu);
     }
     TC_ACT_UNSPEC
 }
 
-/// Behind the four above, which have said in this CPU's `Scratch` who they were.
+/// The machine behind the four entry programs of TC.
 #[classifier]
 pub fn finwait_machine_tc(ctx: TcContext) -> i32 {
-    if !observe::observe_linear(&SkbPacket::new(&ctx)) {
-        // SAFETY: as in `finwait_xdp`.
-        unsafe { maps::MACHINE_TC.tail_call(&ctx, 1) };
-        observe::count_missing_program();
+    // SAFETY: the only call in this program, which runs at a TC hook.
+    let mut cpu = unsafe { PerCpu::enter() };
+    if !observe::observe_linear(&SkbPacket::new(&ctx), &mut cpu) {
+        // SAFETY: `ctx` is the context that the kernel passed to this program.
+        unsafe { maps::MACHINES_TC.tail_call(&ctx, MACHINE_TC_COPY) };
+        observe::count_missing_program(&mut cpu);
     }
     TC_ACT_UNSPEC
 }
 
-/// Behind `finwait_machine_tc`, for a packet whose headers are not all in its linear part. To read a copy has the verifier walk
-/// so much that the rest is a program of its own.
+/// Copies and reads the headers that are not all in the packet's linear part. Behind `finwait_machine_tc`.
+///
+/// A program of its own, because the verifier follows too many paths through reading a copy.
 #[classifier]
-pub fn finwait_copied_tc(ctx: TcContext) -> i32 {
-    if observe::read_copied(&SkbPacket::new(&ctx)) {
-        // SAFETY: as in `finwait_xdp`.
-        unsafe { maps::MACHINE_TC.tail_call(&ctx, 2) };
-        observe::count_missing_program();
+pub fn finwait_machine_tc_copy(ctx: TcContext) -> i32 {
+    // SAFETY: the only call in this program, which runs at a TC hook.
+    let mut cpu = unsafe { PerCpu::enter() };
+    if observe::read_copied(&SkbPacket::new(&ctx), &mut cpu) {
+        // SAFETY: `ctx` is the context that the kernel passed to this program.
+        unsafe { maps::MACHINES_TC.tail_call(&ctx, MACHINE_TC_APPLY) };
+        observe::count_missing_program(&mut cpu);
     }
     TC_ACT_UNSPEC
 }
 
-/// Behind `finwait_copied_tc`, which has put what it has read in this CPU's `Scratch`.
+/// The machine behind `finwait_machine_tc_copy`.
 #[classifier]
-pub fn finwait_follow_tc(_ctx: TcContext) -> i32 {
-    observe::observe_read();
+pub fn finwait_machine_tc_apply(_ctx: TcContext) -> i32 {
+    // SAFETY: the only call in this program, which runs at a TC hook.
+    let mut cpu = unsafe { PerCpu::enter() };
+    observe::observe_copied(&mut cpu);
     TC_ACT_UNSPEC
 }
 

@@ -1,4 +1,4 @@
-//! The maps. Sizes here are placeholders where the agent chooses the size at load.
+//! The maps. Where the agent chooses a size at load, the size here is a placeholder.
 
 use core::cell::UnsafeCell;
 
@@ -8,98 +8,105 @@ use aya_ebpf::{
 };
 use tcp_common::{
     FlowKey, FlowKey4, TableKey,
-    record::{Clocks, Counters, Event, Record, RingPositions, Settings, Slot, Slot4, Slot6},
+    record::{Clocks, Counters, Event, Record, RingPositions, Settings, Slot, Slot4, Slot6, tail_call},
 };
 
 use crate::{scratch::Scratch, verifier::opaque};
 
-/// `BPF_F_MMAPABLE`: the agent reads, expires and lists the tables without system calls.
+/// `BPF_F_MMAPABLE`: the agent maps the array into its memory.
 const MMAPABLE: u32 = 1 << 10;
 
+/// Slots of the IPv4 table.
 #[map]
-pub static FLOWS_V4: Array<Slot4> = Array::with_max_entries(1024, MMAPABLE);
+pub(crate) static FLOWS_V4: Array<Slot4> = Array::with_max_entries(1024, MMAPABLE);
 
+/// Slots of the IPv6 table.
 #[map]
-pub static FLOWS_V6: Array<Slot6> = Array::with_max_entries(1024, MMAPABLE);
+pub(crate) static FLOWS_V6: Array<Slot6> = Array::with_max_entries(1024, MMAPABLE);
 
-/// The rest of each slot.
+/// Records of the IPv4 table, under the index of their slot.
 #[map]
-pub static RECORDS_V4: Array<Record> = Array::with_max_entries(1024, MMAPABLE);
+pub(crate) static RECORDS_V4: Array<Record> = Array::with_max_entries(1024, MMAPABLE);
 
+/// Records of the IPv6 table, under the index of their slot.
 #[map]
-pub static RECORDS_V6: Array<Record> = Array::with_max_entries(1024, MMAPABLE);
+pub(crate) static RECORDS_V6: Array<Record> = Array::with_max_entries(1024, MMAPABLE);
 
-/// Where the flows of each home are, a word for each slot of the table.
+/// Directory of the IPv4 table: one entry per home slot.
 #[map]
-pub static DIRECTORY_V4: Array<u64> = Array::with_max_entries(1024, MMAPABLE);
+pub(crate) static DIRECTORY_V4: Array<u64> = Array::with_max_entries(1024, MMAPABLE);
 
+/// Directory of the IPv6 table: one entry per home slot.
 #[map]
-pub static DIRECTORY_V6: Array<u64> = Array::with_max_entries(1024, MMAPABLE);
+pub(crate) static DIRECTORY_V6: Array<u64> = Array::with_max_entries(1024, MMAPABLE);
 
-/// What the agent tells the programs: a section of the object is a map of the kernel's, which needs no looking up.
+/// The settings. A data section of the object becomes a map whose value the programs address without a lookup.
 #[unsafe(link_section = ".data")]
-static SETTINGS: Written = Written(UnsafeCell::new(Settings::NONE));
+static SETTINGS: AgentWritten = AgentWritten(UnsafeCell::new(Settings::NONE));
 
-/// Written by the agent alone.
-struct Written(UnsafeCell<Settings>);
+/// Settings that the agent alone writes.
+struct AgentWritten(UnsafeCell<Settings>);
 
-// SAFETY: plain numbers; who reads one while it is being written gets the old one or the new one.
-unsafe impl Sync for Written {}
+// SAFETY: the programs only read the settings. They are integers, each of which is read as it was before or after a write
+// by the agent.
+unsafe impl Sync for AgentWritten {}
 
-/// The settings as they are.
+/// Returns the current settings.
 #[inline(always)]
-pub fn settings() -> &'static Settings {
-    // SAFETY: plain numbers. An address of which the compiler knows nothing: it would see that no program writes there.
+pub(crate) fn settings() -> &'static Settings {
+    // SAFETY: the address is that of `SETTINGS`, which is made of integers and never written by a program. `opaque` hides it
+    // from the compiler, which would otherwise assume that the settings keep their initial values.
     unsafe { &*(opaque(SETTINGS.0.get() as usize) as *const Settings) }
 }
 
+/// Counters of each CPU.
 #[map]
-pub static COUNTERS: PerCpuArray<Counters> = PerCpuArray::with_max_entries(1, 0);
+pub(crate) static COUNTERS: PerCpuArray<Counters> = PerCpuArray::with_max_entries(1, 0);
 
-/// The rings of events, one CPU's behind the other's.
+/// Events of all rings: first those of CPU 0, then those of CPU 1, and so on.
 #[map]
-pub static EVENTS: Array<Event> = Array::with_max_entries(1, MMAPABLE);
+pub(crate) static EVENTS: Array<Event> = Array::with_max_entries(1, MMAPABLE);
 
-/// How far they have been written and read.
+/// How far the ring of each CPU has been written and read.
 #[map]
-pub static RINGS: Array<RingPositions> = Array::with_max_entries(1, MMAPABLE);
+pub(crate) static RINGS: Array<RingPositions> = Array::with_max_entries(1, MMAPABLE);
 
-/// What is known of the packet at hand: 512 bytes of stack are not enough for it and the machine.
+/// Scratch memory of each CPU.
 #[map]
-pub static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
+pub(crate) static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 
-/// The beginning of a packet whose headers are not in its linear part.
+/// The first bytes of a packet whose headers are not in its linear part, for each CPU.
 #[map]
-pub static HEADERS: PerCpuArray<[u8; COPIED]> = PerCpuArray::with_max_entries(1, 0);
+pub(crate) static HEADERS: PerCpuArray<[u8; COPIED]> = PerCpuArray::with_max_entries(1, 0);
 
-/// The parser reads nothing beyond: headers before TCP end at 1024, the TCP header has 60 octets at most.
-pub const COPIED: usize = 1088;
+/// How many bytes of such a packet are copied. The headers before TCP end at 1024, and TCP's has at most 60 bytes.
+pub(crate) const COPIED: usize = 1088;
 
-/// The program behind the XDP program: the whole machine.
+/// The programs behind the XDP entry program, indexed as in [`tcp_common::record::tail_call`].
 #[map]
-pub static MACHINE_XDP: ProgramArray = ProgramArray::with_max_entries(1, 0);
+pub(crate) static MACHINES_XDP: ProgramArray = ProgramArray::with_max_entries(tail_call::MACHINES_XDP, 0);
 
-/// The programs behind the TC programs: the machine; what reads a copy of the headers; the machine on what that has read.
+/// The programs behind the TC entry programs, indexed as in [`tcp_common::record::tail_call`].
 #[map]
-pub static MACHINE_TC: ProgramArray = ProgramArray::with_max_entries(3, 0);
+pub(crate) static MACHINES_TC: ProgramArray = ProgramArray::with_max_entries(tail_call::MACHINES_TC, 0);
 
-/// What `finwait_clocks` has read.
+/// The readings of `finwait_clocks`.
 #[map]
-pub static CLOCKS: Array<Clocks> = Array::with_max_entries(1, MMAPABLE);
+pub(crate) static CLOCKS: Array<Clocks> = Array::with_max_entries(1, MMAPABLE);
 
-/// A key that has a table.
-pub trait MappedKey: TableKey {
-    /// The slot's storage.
+/// A key with the maps of its family's table.
+pub(crate) trait MappedKey: TableKey {
+    /// Returns the slot with this index.
     fn slot(index: u32) -> Option<*mut Slot<Self>>;
-    /// The rest of its slot.
+    /// Returns the record of the slot with this index.
     fn record(index: u32) -> Option<*mut Record>;
-    /// The directory's word of a home.
+    /// Returns the directory entry of a home slot.
     fn directory_entry(home: u32) -> Option<*mut u64>;
-    /// Number of slots.
+    /// Returns the number of slots.
     fn slot_count(settings: &Settings) -> u32;
-    /// The record that holds the flow as it was before this packet.
+    /// Returns the record of a slot that the current program has locked.
     fn stored_record(index: u32) -> Option<&'static Record> {
-        // SAFETY: a map value that this CPU owns.
+        // SAFETY: a map value. The program has locked the slot, so nothing else writes the record.
         Self::record(index).map(|record| unsafe { &*record })
     }
 }

@@ -1,8 +1,7 @@
-//! A packet's way through the machine's program, top to bottom.
+//! The path of a packet that was not predicted, from top to bottom.
 //!
-//! What every segment passes is inlined: where returns are guarded against speculation (Zen 1 to 4, some Intel) a call costs
-//! some 6 ns. What is rare is a call, whose stack is free again after it. The stages hand on what they know in [`Scratch`]; the
-//! machine works on a copy of the flow there, so that it is in the program once for both tables.
+//! What every segment needs is inlined: on CPUs that guard returns against speculation (Zen 1 to 4, some Intel), a call
+//! costs some 6 ns. Rare steps are calls, which free their stack when they return.
 
 use tcp_common::{
     Cause, End, FlowKey, FlowKey4, Ignored, Kind, Outcome, Previous,
@@ -13,72 +12,64 @@ use tcp_common::{
 };
 
 use crate::{
-    clock, diagnostics,
-    maps::{self, COUNTERS, SCRATCH},
+    clock, diagnostics, maps,
     packet::{Packet, SkbPacket},
+    per_cpu::PerCpu,
     publish,
-    scratch::{Acquired, Direction, Scratch},
-    table,
+    scratch::{Direction, Scratch},
+    table::{self, Acquired},
     verifier::number,
 };
 
-/// For the program behind a tail call: what this one is.
+/// Notes the hook of the current program for the program behind the tail call.
 #[inline(always)]
-pub fn remember_hook(link: Link, direction: Direction) {
-    if let Some(scratch) = SCRATCH.get_ptr_mut(0) {
-        // SAFETY: a per-CPU value; programs of one CPU do not interrupt each other while they run.
-        unsafe {
-            (*scratch).link = link;
-            (*scratch).direction = direction;
-        }
+pub(crate) fn remember_hook(link: Link, direction: Direction, cpu: &mut PerCpu) {
+    if let Some(scratch) = cpu.scratch() {
+        scratch.link = link;
+        scratch.direction = direction;
     }
 }
 
-/// What this CPU works with.
+/// Counts a packet whose tail call found no program.
+///
+/// The agent fills the program arrays before it attaches anything, and holds them as long as anything is attached.
 #[inline(always)]
-fn per_cpu() -> Option<(&'static mut Scratch, &'static Settings, &'static mut Counters)> {
-    let (scratch, counters) = (SCRATCH.get_ptr_mut(0)?, COUNTERS.get_ptr_mut(0)?);
-    // SAFETY: as in `remember_hook`; called once for a packet.
-    Some(unsafe { (&mut *scratch, maps::settings(), &mut *counters) })
-}
-
-/// The agent attaches nothing before the program behind the tail call is in place; even so the packet is counted.
-#[inline(always)]
-pub fn count_missing_program() {
-    if let Some(counters) = COUNTERS.get_ptr_mut(0) {
-        // SAFETY: as in `remember_hook`.
-        let counters = unsafe { &mut *counters };
+pub(crate) fn count_missing_program(cpu: &mut PerCpu) {
+    if let Some(counters) = cpu.counters() {
         counters.seen += 1;
-        publish::ignored(counters, Ignored::Contended);
+        publish::ignored(counters, Ignored::NoProgram);
     }
 }
 
-/// Follows one packet. Every way out increments exactly one of `tracked` and `ignored`.
+/// Follows one packet. Increments exactly one of `tracked` and `ignored`.
 #[inline(always)]
-pub fn observe<P: Packet>(packet: &P, link: Link, direction: Direction) {
-    let Some((scratch, settings, counters)) = per_cpu() else { return };
+pub(crate) fn observe<P: Packet>(packet: &P, link: Link, direction: Direction, cpu: &mut PerCpu) {
+    let Some((scratch, counters)) = cpu.scratch_and_counters() else { return };
     let read = read(packet, packet, link, direction, scratch);
-    finish(read, scratch, settings, counters);
+    finish(read, scratch, maps::settings(), counters);
 }
 
-/// The same behind a TC program, which has said in `Scratch` what it is. Returns false, and has done nothing, where the
-/// headers are not all in the packet's linear part.
+/// Follows one packet behind a TC entry program, whose hook is in the scratch memory.
+///
+/// Returns false and counts nothing if the headers are not all in the packet's linear part.
 #[inline(always)]
-pub fn observe_linear(packet: &SkbPacket<'_>) -> bool {
-    let Some((scratch, settings, counters)) = per_cpu() else { return true };
+pub(crate) fn observe_linear(packet: &SkbPacket<'_>, cpu: &mut PerCpu) -> bool {
+    let Some((scratch, counters)) = cpu.scratch_and_counters() else { return true };
     let (link, direction) = (scratch.link, scratch.direction);
     let read = read(packet, packet, link, direction, scratch);
     if matches!(read, Err(Ignored::Truncated)) {
         return false;
     }
-    finish(read, scratch, settings, counters);
+    finish(read, scratch, maps::settings(), counters);
     true
 }
 
-/// Reads what [`observe_linear`] has left, for [`observe_read`]. Returns false if that is all that there is to do.
+/// Reads a packet that [`observe_linear`] could not read, from a copy, into the scratch memory.
+///
+/// Returns whether [`observe_copied`] must follow it. Otherwise the packet is ignored and has been counted.
 #[inline(always)]
-pub fn read_copied(packet: &SkbPacket<'_>) -> bool {
-    let Some((scratch, _, counters)) = per_cpu() else { return false };
+pub(crate) fn read_copied(packet: &SkbPacket<'_>, cpu: &mut PerCpu) -> bool {
+    let Some((scratch, counters)) = cpu.scratch_and_counters() else { return false };
     let (link, direction) = (scratch.link, scratch.direction);
     let read = match packet.copied() {
         Some(copied) => read(&copied, packet, link, direction, scratch),
@@ -93,9 +84,9 @@ pub fn read_copied(packet: &SkbPacket<'_>) -> bool {
 
 /// Follows the packet that [`read_copied`] has read.
 #[inline(always)]
-pub fn observe_read() {
-    let Some((scratch, settings, counters)) = per_cpu() else { return };
-    finish(Ok(()), scratch, settings, counters);
+pub(crate) fn observe_copied(cpu: &mut PerCpu) {
+    let Some((scratch, counters)) = cpu.scratch_and_counters() else { return };
+    finish(Ok(()), scratch, maps::settings(), counters);
 }
 
 #[inline(always)]
@@ -119,7 +110,7 @@ fn count(verdict: Result<(), Ignored>, scratch: &Scratch, counters: &mut Counter
     }
 }
 
-/// Stage 1: bytes to key and segment.
+/// Step 1: parses the bytes of a packet.
 #[inline(always)]
 fn read<B: Bytes, P: Packet>(
     bytes: &B,
@@ -135,25 +126,21 @@ fn read<B: Bytes, P: Packet>(
     Ok(())
 }
 
-/// Stage 2: find the flow and take it out of its slot; stage 3: apply the segment; stage 4: put the flow back.
+/// Step 2: locks the flow. Step 3: applies the segment. Step 4: stores and unlocks the flow.
 #[inline(always)]
 fn follow(scratch: &mut Scratch, settings: &Settings, counters: &mut Counters) -> Result<(), Ignored> {
     if matches!(scratch.packet.segment.kind(), Kind::Bad) {
         return Err(Ignored::BadFlags);
     }
-    let is_v4 = scratch.packet.key.family == 4;
-    if is_v4 {
-        table::get_or_insert::<FlowKey4>(scratch, settings, counters);
+    let acquired = if scratch.packet.key.family == 4 {
+        table::get_or_insert::<FlowKey4>(scratch, settings, counters)
     } else {
-        table::get_or_insert::<FlowKey>(scratch, settings, counters);
-    }
-    match scratch.acquired {
+        table::get_or_insert::<FlowKey>(scratch, settings, counters)
+    };
+    match acquired {
         Acquired::Locked => {}
-        Acquired::Contended => {
-            scratch.at_ns = clock::now_ns(settings);
-            return publish::deferred(scratch, counters);
-        }
-        Acquired::Ignored(reason) => return Err(reason),
+        Acquired::Contended => return defer(scratch, settings, counters),
+        Acquired::NoFlow(reason) => return Err(reason),
     }
     let counts = claim_direction(scratch);
     if counts {
@@ -162,6 +149,16 @@ fn follow(scratch: &mut Scratch, settings: &Settings, counters: &mut Counters) -
     let phase = phase_of(&mut scratch.prediction, &scratch.record.flow);
     store_and_unlock(phase, scratch, settings);
     if counts { Ok(()) } else { Err(Ignored::Duplicate) }
+}
+
+/// Defers the segment to the agent.
+#[inline(always)]
+fn defer(scratch: &Scratch, settings: &Settings, counters: &mut Counters) -> Result<(), Ignored> {
+    if publish::deferred(clock::now_ns(settings), scratch.slot, scratch, counters) {
+        Ok(())
+    } else {
+        Err(Ignored::Contended)
+    }
 }
 
 #[inline(always)]
@@ -173,7 +170,7 @@ fn store_and_unlock(phase: u64, scratch: &Scratch, settings: &Settings) {
     }
 }
 
-/// Applies the segment to the flow, and tells of it.
+/// Applies the segment to the flow, counts what it did, and publishes transitions.
 #[inline(always)]
 fn apply(scratch: &mut Scratch, settings: &Settings, counters: &mut Counters) {
     publish::count_segment(scratch, counters);
@@ -183,8 +180,7 @@ fn apply(scratch: &mut Scratch, settings: &Settings, counters: &mut Counters) {
     publish::count_outcome(&outcome, &scratch.record.flow, counters);
     if outcome.is_transition() {
         if !matches!(outcome.previous, Previous::None) {
-            scratch.outcome = outcome;
-            publish::previous(scratch, counters);
+            publish::previous(&outcome, scratch, counters);
         }
         if !is_unanswered_syn(&outcome) {
             publish::transition(&outcome, scratch, counters);
@@ -197,7 +193,8 @@ fn sender(scratch: &Scratch) -> End {
     if number(&scratch.packet.sender) & 1 == 0 { End::A } else { End::B }
 }
 
-/// A direction belongs to the hook that saw it first, until that hook falls silent. Returns whether this packet counts.
+/// Decides whether this packet counts. A direction belongs to the hook that saw it first, until that hook falls silent.
+/// At other hooks its packets are duplicates.
 #[inline(always)]
 fn claim_direction(scratch: &mut Scratch) -> bool {
     let at = (scratch.at_ns >> AT_SHIFT) as u16;
@@ -212,7 +209,7 @@ fn claim_direction(scratch: &mut Scratch) -> bool {
         if *own_hook != 0 && at.wrapping_sub(own.at) < HOOK_SILENCE {
             let came_in = *own_hook & 1 == 0;
             if *peer_hook == 0 && came_in && matches!(scratch.direction, Direction::Egress) {
-                // What comes in and goes out again is for nobody here.
+                // A forwarded packet: the receiver is not on this host.
                 scratch.record.flow.set_local(sender.peer(), false);
             }
             return false;
@@ -230,11 +227,11 @@ fn claim_direction(scratch: &mut Scratch) -> bool {
     true
 }
 
-/// A SYN alone is no news: a flood of them must not drown the events of others.
+/// A SYN without an answer is not published: a flood of SYNs must not crowd out the events of other flows.
 #[inline(always)]
 fn is_unanswered_syn(outcome: &Outcome) -> bool {
     matches!(outcome.cause, Cause::Syn) && matches!(outcome.previous, Previous::None | Previous::Over)
 }
 
-/// A second, in units of 2^26 ns.
+/// After this silence, another hook may claim the direction: about a second, in units of 2^26 ns.
 const HOOK_SILENCE: u16 = 15;

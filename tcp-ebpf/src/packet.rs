@@ -1,4 +1,4 @@
-//! How the bytes of a packet are read, at each kind of hook.
+//! Reads the bytes of a packet, at each kind of hook.
 
 use core::arch::asm;
 use core::ffi::c_void;
@@ -18,22 +18,25 @@ use crate::{
     verifier::opaque,
 };
 
-/// What a program must know of a packet beside its bytes.
-pub trait Packet: Bytes {
+/// A packet: its bytes, and what the kernel knows of it.
+pub(crate) trait Packet: Bytes {
+    /// Returns the index of the interface.
     fn interface_index(&self) -> u32;
-    /// Segments on the wire, where the stack made one of many.
+    /// Returns the number of segments on the wire, of which GRO or GSO made one packet.
     fn wire_segments(&self) -> u32;
-    /// VLAN id that the NIC has already taken out of the frame.
+    /// Returns the VLAN id that the NIC has removed from the frame.
     fn stripped_vlan(&self) -> Option<u16>;
 }
 
-pub struct XdpPacket<'a> {
+/// A packet at an XDP hook.
+pub(crate) struct XdpPacket<'a> {
     ctx: &'a XdpContext,
 }
 
 impl<'a> XdpPacket<'a> {
+    /// Returns the packet of a context.
     #[inline(always)]
-    pub fn new(ctx: &'a XdpContext) -> Self {
+    pub(crate) fn new(ctx: &'a XdpContext) -> Self {
         XdpPacket { ctx }
     }
 
@@ -67,7 +70,7 @@ impl Bytes for XdpPacket<'_> {
 
     #[inline(always)]
     fn wire_len(&self) -> usize {
-        // SAFETY: takes the context and returns a number.
+        // SAFETY: the helper needs a valid context, which the kernel passed to the program.
         unsafe { bpf_xdp_get_buff_len(self.ctx.ctx) as usize }
     }
 }
@@ -75,7 +78,7 @@ impl Bytes for XdpPacket<'_> {
 impl Packet for XdpPacket<'_> {
     #[inline(always)]
     fn interface_index(&self) -> u32 {
-        // SAFETY: the context is valid for the run of the program.
+        // SAFETY: the kernel passed this context to the program. It is valid while the program runs.
         unsafe { (*self.ctx.ctx).ingress_ifindex }
     }
 
@@ -90,13 +93,15 @@ impl Packet for XdpPacket<'_> {
     }
 }
 
-pub struct SkbPacket<'a> {
+/// A packet at a TC hook.
+pub(crate) struct SkbPacket<'a> {
     ctx: &'a TcContext,
 }
 
 impl<'a> SkbPacket<'a> {
+    /// Returns the packet of a context.
     #[inline(always)]
-    pub fn new(ctx: &'a TcContext) -> Self {
+    pub(crate) fn new(ctx: &'a TcContext) -> Self {
         SkbPacket { ctx }
     }
 
@@ -112,18 +117,19 @@ impl<'a> SkbPacket<'a> {
 }
 
 impl SkbPacket<'_> {
-    /// The beginning of a packet whose headers are not all in the linear part: never pulled there, that would change the
-    /// packet.
+    /// Copies the first bytes of a packet whose headers are not all in the linear part. Pulling them into the linear part
+    /// would modify the packet.
     #[inline(always)]
-    pub fn copied(&self) -> Option<Copied> {
+    pub(crate) fn copied(&self) -> Option<Copied> {
         let memory = HEADERS.get_ptr_mut(0)?.cast::<u8>();
-        // The verifier of Linux 6.1 relates a register and its copy, of which one is compared and the other passed on, only if
-        // they are whole ones and no call lies between; and it learns nothing from `len == 0`.
+        // The verifier of Linux 6.1 relates a register that is compared to its copy that is passed on only if both have 64
+        // bits and no call lies between them. It learns nothing from `len == 0`.
         let len = opaque(self.ctx.len() as usize).min(COPIED);
         if len < 2 {
             return None;
         }
-        // SAFETY: the helper writes `len` octets, no more than this CPU's `HEADERS` holds, or fails.
+        // SAFETY: the helper fails or writes `len` bytes, at most the size of this CPU's `HEADERS`, which no other program
+        // uses meanwhile (see `per_cpu`).
         let error = unsafe { bpf_skb_load_bytes(self.ctx.as_ptr().cast(), 0, memory.cast(), len as u32) };
         (error == 0).then_some(Copied { memory, len, wire_len: self.ctx.len() as usize })
     }
@@ -154,26 +160,26 @@ impl Bytes for SkbPacket<'_> {
 impl Packet for SkbPacket<'_> {
     #[inline(always)]
     fn interface_index(&self) -> u32 {
-        // SAFETY: the context is valid for the run of the program.
+        // SAFETY: the kernel passed this context to the program. It is valid while the program runs.
         unsafe { (*self.ctx.skb.skb).ifindex }
     }
 
     #[inline(always)]
     fn wire_segments(&self) -> u32 {
-        // SAFETY: as above.
+        // SAFETY: the kernel passed this context to the program. It is valid while the program runs.
         unsafe { (*self.ctx.skb.skb).gso_segs }
     }
 
     #[inline(always)]
     fn stripped_vlan(&self) -> Option<u16> {
-        // SAFETY: as above.
+        // SAFETY: the kernel passed this context to the program. It is valid while the program runs.
         let (present, tci) = unsafe { ((*self.ctx.skb.skb).vlan_present, (*self.ctx.skb.skb).vlan_tci) };
         (present != 0).then_some(tci as u16 & 0xfff)
     }
 }
 
-/// The beginning of a packet, copied to this CPU's `HEADERS`.
-pub struct Copied {
+/// The first bytes of a packet, copied to this CPU's `HEADERS`.
+pub(crate) struct Copied {
     memory: *const u8,
     len: usize,
     wire_len: usize,
@@ -188,7 +194,7 @@ impl Bytes for Copied {
         if offset > COPIED - N || offset + N > self.len {
             return None;
         }
-        // SAFETY: inside `HEADERS`, as just checked.
+        // SAFETY: `offset + N` is at most `COPIED`, the size of `HEADERS`, as just checked.
         Some(At(unsafe { self.memory.add(offset) } as usize))
     }
 
@@ -203,16 +209,15 @@ impl Bytes for Copied {
     }
 }
 
-/// Octets whose presence has been checked, by their address.
+/// Address of bytes whose presence has been checked.
 #[derive(Clone, Copy)]
-pub struct At(usize);
+pub(crate) struct At(usize);
 
 impl At {
-    /// A number of the packet, wherever it lies: machines that run these programs load from any address, and the verifier
-    /// refuses the program on one that does not.
+    /// Loads a number at any alignment. CPUs that run these programs support it; the verifier rejects them on others.
     #[inline(always)]
     fn load<T>(self, at: usize) -> T {
-        // SAFETY: inside what `Bytes::header` has checked, which the verifier checks again.
+        // SAFETY: `Bytes::header` or `Bytes::has` has checked that these bytes exist, and the verifier checks it again.
         unsafe { read_volatile((self.0 + at) as *const T) }
     }
 }
@@ -244,12 +249,12 @@ impl Header for At {
     }
 }
 
-/// One of a context's pointers into the packet. The field has 32 bits and the verifier makes a pointer of what is loaded,
-/// so the compiler must not know that half a register would do to copy it.
+/// Loads one of a context's pointers into the packet. The field has 32 bits, and the verifier turns the loaded value into a
+/// pointer. So the compiler must not know that the upper half of the register is zero.
 #[inline(always)]
 fn packet_pointer<const FIELD: usize>(ctx: *mut c_void) -> usize {
     let pointer: usize;
-    // SAFETY: loads a field of the context.
+    // SAFETY: the instruction loads a field of the context that the kernel passed to the program.
     unsafe {
         asm!(
             "{pointer} = *(u32 *)({ctx} + {field})",
@@ -262,19 +267,19 @@ fn packet_pointer<const FIELD: usize>(ctx: *mut c_void) -> usize {
     pointer
 }
 
-/// `N` octets of the linear part.
+/// Returns `N` bytes of the linear part.
 #[inline(always)]
 fn direct<const N: usize>(start: usize, end: usize, offset: usize) -> Option<At> {
-    // Not computed twice: the verifier knows only the register that was compared.
+    // Computed once, because the verifier knows the bounds only of the register that was compared.
     let first = opaque(start + (offset & MAX_OFFSET));
     if first + N <= end { Some(At(first)) } else { None }
 }
 
-/// Whether the linear part goes on for `len` octets from there; the verifier wants their bound next to them.
+/// Returns whether `len` bytes from `header` are before `end`. The verifier needs the bound of `len` next to its use.
 #[inline(always)]
 fn reaches(header: At, len: usize, end: usize) -> bool {
     opaque(header.0 + (len & 63)) <= end
 }
 
-/// No header begins beyond; the verifier wants the bound of an offset next to its use.
+/// Maximum offset of a header. The verifier needs the bound of an offset next to its use.
 const MAX_OFFSET: usize = 0x7ff;

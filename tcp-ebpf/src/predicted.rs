@@ -1,4 +1,4 @@
-//! The way of the plain segment that its flow predicted: found, taken and let go within one cache line of the flow.
+//! The fast path: a segment that its flow predicted is handled within one cache line of the flow.
 
 use tcp_common::{
     FlowKey, FlowKey4,
@@ -12,39 +12,47 @@ use tcp_common::{
 
 use crate::{
     clock,
-    maps::{self, COUNTERS, MappedKey},
+    maps::{self, MappedKey},
     packet::Packet,
+    per_cpu::PerCpu,
     scratch::Direction,
     table::BpfStorage,
 };
 
-/// Takes the packet if it was predicted, and says whether it did; any other is for the machine.
+/// Handles the packet if its flow predicted it. Returns false if the machine must follow the packet.
 #[inline(always)]
-pub fn handle<P: Packet>(packet: &P, link: Link, direction: Direction) -> bool {
-    match handle_at::<P, true>(packet, link, direction) {
-        Some(handled) => handled,
-        None => handle_elsewhere(packet, link, direction),
+pub(crate) fn handle<P: Packet>(packet: &P, link: Link, direction: Direction, cpu: &mut PerCpu) -> bool {
+    match handle_at::<P, true>(packet, link, direction, cpu) {
+        Some(is_handled) => is_handled,
+        None => handle_elsewhere(packet, link, direction, cpu),
     }
 }
 
-/// The same where the flow is not at its home. A call of its own, which begins anew: what it needs must not be in the way of
-/// flows that are at home.
+/// Handles the packet of a flow that is not in its home slot. A call that starts over, so that nothing it needs slows
+/// down flows in their home slots.
 #[inline(never)]
-fn handle_elsewhere<P: Packet>(packet: &P, link: Link, direction: Direction) -> bool {
-    handle_at::<P, false>(packet, link, direction) == Some(true)
+fn handle_elsewhere<P: Packet>(packet: &P, link: Link, direction: Direction, cpu: &mut PerCpu) -> bool {
+    handle_at::<P, false>(packet, link, direction, cpu) == Some(true)
 }
 
-/// Looks in one slot, the flow's home or where the directory says that it is. `None` if it is not there.
+/// Handles the packet if its flow is in one slot: the home slot, or the slot that the directory names.
+///
+/// Returns `None` if the flow is not in that slot, and false if the machine must follow the packet.
 #[inline(always)]
-fn handle_at<P: Packet, const AT_HOME: bool>(packet: &P, link: Link, direction: Direction) -> Option<bool> {
+fn handle_at<P: Packet, const AT_HOME: bool>(
+    packet: &P,
+    link: Link,
+    direction: Direction,
+    cpu: &mut PerCpu,
+) -> Option<bool> {
     let Some(start) = plain::start(packet, link, packet.stripped_vlan()) else { return Some(false) };
     match start.version {
         4 => match plain::v4(packet, start) {
-            Some(plain) => handle_plain::<FlowKey4, P, _, AT_HOME>(&plain, packet, direction),
+            Some(plain) => handle_plain::<FlowKey4, P, _, AT_HOME>(&plain, packet, direction, cpu),
             None => Some(false),
         },
         6 => match plain::v6(packet, start) {
-            Some(plain) => handle_plain::<FlowKey, P, _, AT_HOME>(&plain, packet, direction),
+            Some(plain) => handle_plain::<FlowKey, P, _, AT_HOME>(&plain, packet, direction, cpu),
             None => Some(false),
         },
         _ => Some(false),
@@ -56,18 +64,19 @@ fn handle_plain<K: MappedKey, P: Packet, H: Header, const AT_HOME: bool>(
     plain: &Plain<K, H>,
     packet: &P,
     direction: Direction,
+    cpu: &mut PerCpu,
 ) -> Option<bool> {
     let settings = maps::settings();
-    let maps = BpfStorage::<K>::new(settings);
-    let home = HomeSlot::of(&plain.key, &settings.secret, maps.slot_count());
+    let storage = BpfStorage::<K>::new(settings);
+    let home = HomeSlot::of(&plain.key, &settings.secret, storage.slot_count());
     let index = if AT_HOME {
-        // Not needed here: asked for early, both lines come from memory at once where the flow is not at home.
-        maps.directory_entry(home.index);
+        // Not needed here. The load overlaps with that of the slot, for flows that are not in their home slots.
+        storage.directory_entry(home.index);
         home.index
     } else {
-        table::find(maps, &plain.key, home, &mut DirectoryEntry(0))
+        table::find(storage, &plain.key, home, &mut DirectoryEntry(0))
     };
-    let (slot, tag) = match table::predicted_at(maps, &plain.key, index) {
+    let (slot, tag) = match table::predicted_at(storage, &plain.key, index) {
         PredictedLookup::Found(slot, tag) => (slot, tag),
         PredictedLookup::Elsewhere => return None,
         PredictedLookup::NotPredicted => return Some(false),
@@ -75,19 +84,19 @@ fn handle_plain<K: MappedKey, P: Packet, H: Header, const AT_HOME: bool>(
     let hook = short_hook(packet.interface_index() << 1 | direction as u32);
     let wire_segments = packet.wire_segments().clamp(1, 255);
     let now_ns = clock::coarse_ns(settings);
-    // SAFETY: a map value. What is read before the tag changes hands is valid if the tag is still the same then.
+    // SAFETY: a map value made of integers. It is read before the slot is locked; what was read is used only if the tag
+    // did not change until the slot was locked. It is written after that.
     let prediction = unsafe { &mut (*slot).prediction };
     if !prediction.fits(plain, wire_segments, hook, now_ns, settings.steady_silence_ns) {
         return Some(false);
     }
-    let Some(counters) = COUNTERS.get_ptr_mut(0) else { return Some(false) };
-    if !maps.swap_tag(slot, tag, tag.lock_predicted()) {
+    let Some(counters) = cpu.counters() else { return Some(false) };
+    if !storage.swap_tag(slot, tag, tag.lock_predicted()) {
         return Some(false);
     }
     prediction.apply(plain, wire_segments, now_ns);
-    maps.store_tag(slot, tag.lock_predicted().unlock_predicted());
-    // SAFETY: a per-CPU value; programs of one CPU do not interrupt each other while they run.
-    count(unsafe { &mut *counters }, plain.payload_len, wire_segments, direction);
+    storage.store_tag(slot, tag.lock_predicted().unlock_predicted());
+    count(counters, plain.payload_len, wire_segments, direction);
     Some(true)
 }
 

@@ -1,21 +1,23 @@
-//! Counters and events: what the agent learns.
+//! Counters and events for the agent.
 
 use tcp_common::{
     End, Flow, FlowKey, FlowKey4, Ignored, Kind, Outcome, State,
-    record::{Counters, Record, event_flag, event_kind, reported, segment_kind},
+    record::{Counters, Event, EventHeader, Record, reported, segment_kind},
 };
 
 use crate::{diagnostics, maps::MappedKey as _, ring, scratch::Scratch, verifier::number};
 
+/// Counts a packet that is ignored.
 #[inline(always)]
-pub fn ignored(counters: &mut Counters, reason: Ignored) {
+pub(crate) fn ignored(counters: &mut Counters, reason: Ignored) {
     if let Some(count) = counters.ignored.get_mut(number(&reason)) {
         *count += 1;
     }
 }
 
+/// Counts a segment by kind and direction.
 #[inline(always)]
-pub fn count_segment(scratch: &Scratch, counters: &mut Counters) {
+pub(crate) fn count_segment(scratch: &Scratch, counters: &mut Counters) {
     let segment = &scratch.packet.segment;
     let kind = match segment.kind() {
         Kind::Syn => segment_kind::SYN,
@@ -32,8 +34,9 @@ pub fn count_segment(scratch: &Scratch, counters: &mut Counters) {
     }
 }
 
+/// Counts what a segment did.
 #[inline(always)]
-pub fn count_outcome(outcome: &Outcome, flow: &Flow, counters: &mut Counters) {
+pub(crate) fn count_outcome(outcome: &Outcome, flow: &Flow, counters: &mut Counters) {
     count_transition(counters, flow.is_local(End::A), &outcome.from[0], &outcome.to[0]);
     count_transition(counters, flow.is_local(End::B), &outcome.from[1], &outcome.to[1]);
     if let Some(count) = counters.causes.get_mut(number(&outcome.cause)) {
@@ -54,95 +57,73 @@ fn count_transition(counters: &mut Counters, local: bool, from: &State, to: &Sta
     }
 }
 
-/// A state changed. The flow is marked with what its event tells of, if there was room for the event.
+/// Publishes a transition. Sets the flow's `reported` bits for what the event reports, if there is room for the event.
 #[inline(always)]
-pub fn transition(outcome: &Outcome, scratch: &mut Scratch, counters: &mut Counters) {
-    let told = reported::flags_for(outcome);
-    scratch.record.flow.set_reported(told);
-    scratch.flags = (outcome.over as u32 * event_flag::OVER)
-        | (outcome.established as u32 * event_flag::ESTABLISHED)
-        | (outcome.restarted as u32 * event_flag::RESTARTED);
-    if !emit(event_kind::TRANSITION, outcome, scratch, &scratch.packet.key, &scratch.record.flow, counters) {
-        scratch.record.flow.clear_reported(told);
+pub(crate) fn transition(outcome: &Outcome, scratch: &mut Scratch, counters: &mut Counters) {
+    let flags = reported::flags_for(outcome);
+    scratch.record.flow.set_reported(flags);
+    let Scratch { packet, record, .. } = &*scratch;
+    let at = At { slot: scratch.slot, hook: scratch.hook, at_ns: scratch.at_ns };
+    if !emit(at, counters, |event, header| event.set_transition(header, packet, outcome, &record.flow)) {
+        scratch.record.flow.clear_reported(flags);
     }
 }
 
-/// The incarnation before ended because this segment began the next one; the slot still holds it.
-#[inline(always)]
-pub fn previous(scratch: &mut Scratch, counters: &mut Counters) {
-    scratch.flags = 0;
-    if scratch.packet.key.family == 4 {
-        if let Some(stored) = FlowKey4::stored_record(scratch.slot) {
-            emit_apart(event_kind::PREVIOUS, scratch, &scratch.packet.key, &stored.flow, counters);
-        }
-    } else if let Some(stored) = FlowKey::stored_record(scratch.slot) {
-        emit_apart(event_kind::PREVIOUS, scratch, &scratch.packet.key, &stored.flow, counters);
-    }
+/// Publishes the end of the previous incarnation, which the current segment superseded. The slot still holds it.
+#[inline(never)]
+pub(crate) fn previous(outcome: &Outcome, scratch: &Scratch, counters: &mut Counters) {
+    let stored = if scratch.packet.key.family == 4 {
+        FlowKey4::stored_record(scratch.slot)
+    } else {
+        FlowKey::stored_record(scratch.slot)
+    };
+    let Some(stored) = stored else { return };
+    let at = At { slot: scratch.slot, hook: scratch.hook, at_ns: scratch.at_ns };
+    emit(at, counters, |event, header| {
+        event.set_previous(header, &scratch.packet, outcome.cause, outcome.previous, &stored.flow);
+    });
 }
 
-/// A flow had to make room for the one at hand, and nobody has told of its end yet.
+/// Publishes the end of a flow that was evicted from `slot`.
 #[inline(always)]
-pub fn evicted(key: &FlowKey, stored: &Record, scratch: &mut Scratch, counters: &mut Counters) {
-    let own = scratch.hook;
-    let [a, b] = stored.hooks;
-    scratch.hook = if a > b { a } else { b };
-    emit_apart(event_kind::EVICTED, scratch, key, &stored.flow, counters);
-    scratch.hook = own;
+pub(crate) fn evicted(at_ns: u64, slot: u32, key: &FlowKey, stored: &Record, counters: &mut Counters) {
+    let at = At { slot, hook: stored.hook(), at_ns };
+    emit(at, counters, |event, header| event.set_evicted(header, key, &stored.flow));
 }
 
-/// The slot was busy: the agent applies the segment.
-#[inline(always)]
-pub fn deferred(scratch: &Scratch, counters: &mut Counters) -> Result<(), Ignored> {
-    if emit_apart(event_kind::DEFERRED, scratch, &scratch.packet.key, &scratch.record.flow, counters) {
+/// Defers the segment to the agent, because another thread kept the flow locked.
+#[inline(never)]
+pub(crate) fn deferred(at_ns: u64, slot: u32, scratch: &Scratch, counters: &mut Counters) -> bool {
+    let at = At { slot, hook: scratch.hook, at_ns };
+    let is_published = emit(at, counters, |event, header| event.set_deferred(header, &scratch.packet));
+    if is_published {
         counters.deferred += 1;
         diagnostics::log_ignored(scratch, None);
-        Ok(())
-    } else {
-        Err(Ignored::Contended)
     }
+    is_published
 }
 
-/// [`emit`] as a call of its own, where it is rare.
-#[inline(never)]
-fn emit_apart(kind: u8, scratch: &Scratch, key: &FlowKey, flow: &Flow, counters: &mut Counters) -> bool {
-    emit(kind, &scratch.outcome, scratch, key, flow, counters)
+/// What a publisher knows of an event's header.
+#[derive(Clone, Copy)]
+struct At {
+    slot: u32,
+    hook: u32,
+    at_ns: u64,
 }
 
-/// Writes an event, or counts it as lost.
+/// Writes and publishes an event, or counts it as lost. Returns whether there was room.
 #[inline(always)]
-fn emit(
-    kind: u8,
-    outcome: &Outcome,
-    scratch: &Scratch,
-    key: &FlowKey,
-    flow: &Flow,
-    counters: &mut Counters,
-) -> bool {
+fn emit(at: At, counters: &mut Counters, set: impl FnOnce(&mut Event, EventHeader)) -> bool {
     let sequence = counters.events.wrapping_add(counters.events_lost);
     let Some(reservation) = ring::reserve() else {
         counters.events_lost += 1;
         return false;
     };
-    let event = reservation.event;
-    // SAFETY: a map value that is this CPU's; every field is written.
-    unsafe {
-        (*event).at_ns = scratch.at_ns;
-        (*event).sequence = sequence;
-        (*event).slot = scratch.slot;
-        (*event).cpu = reservation.cpu;
-        (*event).hook = scratch.hook;
-        (*event).kind = kind;
-        (*event).sender = scratch.packet.sender as u8;
-        (*event).cause = outcome.cause as u8;
-        (*event).previous = outcome.previous as u8;
-        (*event).from = [outcome.from[0] as u8, outcome.from[1] as u8];
-        (*event).to = [outcome.to[0] as u8, outcome.to[1] as u8];
-        (*event).flags = scratch.flags;
-        (*event).segment = scratch.packet.segment;
-        (*event).reserved = 0;
-        (*event).key = *key;
-        (*event).flow = *flow;
-    }
+    let At { slot, hook, at_ns } = at;
+    // SAFETY: a map value that this CPU's current program alone writes (see `per_cpu`), and that the agent does not read
+    // before it is published. All its fields are integers, so that any earlier content is valid.
+    let event = unsafe { &mut *reservation.event };
+    set(event, EventHeader { at_ns, sequence, slot, cpu: reservation.cpu, hook });
     reservation.publish();
     counters.events += 1;
     true

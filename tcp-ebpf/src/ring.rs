@@ -1,7 +1,7 @@
-//! The rings of events: one for each CPU, in memory that the agent reads as it is.
+//! The event rings: one per CPU, in memory that the agent reads directly.
 //!
-//! Not the kernel's ring buffer: nobody else writes to a CPU's ring, so that neither a lock nor a helper is needed, and the
-//! agent can see which CPU's event is the earliest.
+//! The kernel's ring buffer is not used. Only this CPU writes to its ring, so that neither a lock nor a helper is needed,
+//! and the agent can see which CPU's event is the earliest.
 
 use core::arch::asm;
 use core::ptr::{addr_of, read_volatile, write_volatile};
@@ -11,40 +11,41 @@ use tcp_common::record::{Event, RingPositions};
 
 use crate::maps::{EVENTS, RINGS, settings};
 
-/// A slot for this CPU's next event.
-pub struct Reservation {
-    ends: *mut RingPositions,
+/// Room for this CPU's next event.
+pub(crate) struct Reservation {
+    positions: *mut RingPositions,
     written: u64,
-    /// Whose every field is to be written.
-    pub event: *mut Event,
+    /// The event to write.
+    pub(crate) event: *mut Event,
     /// This CPU.
-    pub cpu: u32,
+    pub(crate) cpu: u32,
 }
 
-/// `None` if the ring is full, or a CPU came that has none.
+/// Reserves room for an event. Returns `None` if the ring is full, or this CPU has no ring.
 #[inline(always)]
-pub fn reserve() -> Option<Reservation> {
-    // SAFETY: takes nothing, returns a number.
+pub(crate) fn reserve() -> Option<Reservation> {
+    // SAFETY: the helper has no arguments and only returns the number of this CPU.
     let cpu = unsafe { bpf_get_smp_processor_id() } as u32;
-    let ends = RINGS.get_ptr_mut(cpu)?;
+    let positions = RINGS.get_ptr_mut(cpu)?;
     let len = settings().ring_len;
-    // SAFETY: a map value; programs of one CPU do not interrupt each other, so only the agent writes, and only `read`.
-    let (written, read) = unsafe { ((*ends).written, read_volatile(addr_of!((*ends).read))) };
+    // SAFETY: `positions` is a map value. Only this CPU's current program writes `written` (see `per_cpu`). The agent
+    // writes `read` as one 64-bit store.
+    let (written, read) = unsafe { ((*positions).written, read_volatile(addr_of!((*positions).read))) };
     if written.wrapping_sub(read) >= len as u64 {
         return None;
     }
     let index = cpu.wrapping_mul(len).wrapping_add(written as u32 & len.wrapping_sub(1));
-    Some(Reservation { ends, written, event: EVENTS.get_ptr_mut(index)?, cpu })
+    Some(Reservation { positions, written, event: EVENTS.get_ptr_mut(index)?, cpu })
 }
 
 impl Reservation {
-    /// Hands the event to the agent.
+    /// Publishes the event, which must be written completely.
     #[inline(always)]
-    pub fn publish(self) {
-        // SAFETY: no instruction, but the compiler writes the event before it; x86 keeps stores in order, another machine
-        // needs a release here.
+    pub(crate) fn publish(self) {
+        // SAFETY: an empty instruction. It keeps the compiler from moving the event's stores behind the next one. x86-64
+        // keeps stores in order; another architecture needs a release store below.
         unsafe { asm!("", options(nostack, preserves_flags)) };
-        // SAFETY: as in `reserve`.
-        unsafe { write_volatile(&raw mut (*self.ends).written, self.written + 1) };
+        // SAFETY: `positions` is a map value, and only this CPU's current program writes `written` (see `per_cpu`).
+        unsafe { write_volatile(&raw mut (*self.positions).written, self.written + 1) };
     }
 }

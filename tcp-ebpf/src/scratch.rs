@@ -1,52 +1,42 @@
-//! What the stages of a packet's way hand on.
+//! Memory that the steps of a packet's path share: 512 bytes of stack are not enough for them.
 
 use tcp_common::{
-    Ignored, Outcome,
     flow::Prediction,
     record::Record,
     table::Victim,
     wire::{self, Link},
 };
 
-/// What is known of the packet at hand, one per CPU.
+/// What is known of the current packet. Every CPU has one, see [`crate::per_cpu`].
 #[repr(C)]
-pub struct Scratch {
-    pub packet: wire::Packet,
-    /// Where: interface index shifted by one, bit 0 set on egress.
-    pub hook: u32,
-    pub at_ns: u64,
-    pub direction: Direction,
-    pub link: Link,
-    /// Slot of the flow, in the table of its family.
-    pub slot: u32,
-    /// Who must make room for it.
-    pub victim: Victim,
-    /// What came of asking for it.
-    pub acquired: Acquired,
-    /// What came of the segment, for an event of the incarnation before.
-    pub outcome: Outcome,
-    /// Flags of the event being written.
-    pub flags: u32,
-    /// The flow, and where it is seen, taken out of its place.
-    pub record: Record,
-    pub prediction: Prediction,
+pub(crate) struct Scratch {
+    /// The parsed packet.
+    pub(crate) packet: wire::Packet,
+    /// Where it was seen: interface index shifted left by one, bit 0 set on egress.
+    pub(crate) hook: u32,
+    /// When its flow was locked, ns.
+    pub(crate) at_ns: u64,
+    /// Direction at the interface.
+    pub(crate) direction: Direction,
+    /// Link layer of the interface.
+    pub(crate) link: Link,
+    /// Slot of the locked flow, in the table of its family.
+    pub(crate) slot: u32,
+    /// The flow that was evicted for the packet's flow.
+    pub(crate) victim: Victim,
+    /// Copy of the locked flow's record. The machine works on this copy, so that its code is needed only once for both
+    /// families.
+    pub(crate) record: Record,
+    /// Copy of the locked flow's prediction.
+    pub(crate) prediction: Prediction,
 }
 
-/// Which way a packet goes at the interface.
+/// Direction of a packet at an interface.
 #[derive(Clone, Copy)]
 #[repr(u8)]
-pub enum Direction {
+pub(crate) enum Direction {
+    /// The interface received the packet.
     Ingress = 0,
+    /// The interface sends the packet.
     Egress = 1,
-}
-
-/// What came of asking for a flow.
-#[derive(Clone, Copy)]
-pub enum Acquired {
-    /// Its slot is this CPU's until it is given back, and the flow is in `Scratch`.
-    Locked,
-    /// Somebody else holds it for too long.
-    Contended,
-    /// There is none, and why.
-    Ignored(Ignored),
 }

@@ -1,5 +1,5 @@
-//! The flow tables as the kernel programs see them. The protocol is `tcp_common::table`'s; here are the memory that it works
-//! on, and what a packet asks of it.
+//! The flow tables as the kernel programs see them: the memory for [`tcp_common::table`]'s protocol, and what a packet
+//! needs of it.
 
 use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd};
 use core::marker::PhantomData;
@@ -17,19 +17,20 @@ use crate::{
     clock,
     maps::{MappedKey, settings},
     publish,
-    scratch::{Acquired, Scratch},
+    scratch::Scratch,
     verifier::opaque,
 };
 
-/// The maps of one family.
-pub struct BpfStorage<K> {
+/// The maps of one family's table.
+pub(crate) struct BpfStorage<K> {
     slot_count: u32,
     key: PhantomData<K>,
 }
 
 impl<K: MappedKey> BpfStorage<K> {
+    /// Returns the maps of a key's family.
     #[inline(always)]
-    pub fn new(settings: &Settings) -> Self {
+    pub(crate) fn new(settings: &Settings) -> Self {
         BpfStorage { slot_count: K::slot_count(settings), key: PhantomData }
     }
 }
@@ -47,13 +48,13 @@ impl<K: MappedKey> Storage for BpfStorage<K> {
     type Key = K;
     type Slot = *mut Slot<K>;
 
-    /// With the pause between them some 2 us, several times what the machine takes for a segment.
+    /// With the pauses some 2 us, several times what the machine needs for a segment.
     const LOCK_TRIES: u32 = 64;
 
-    /// To read the clock is one instruction for the verifier, and takes some 30 ns.
+    /// Reads the clock, which takes some 30 ns and is one instruction for the verifier.
     #[inline(always)]
     fn pause(self) {
-        // SAFETY: takes nothing, returns a number.
+        // SAFETY: the helper has no arguments and only returns a number.
         unsafe { bpf_ktime_get_ns() };
     }
 
@@ -69,110 +70,108 @@ impl<K: MappedKey> Storage for BpfStorage<K> {
 
     #[inline(always)]
     fn tag(self, slot: *mut Slot<K>) -> Tag {
-        // SAFETY: a map value, 8-byte aligned; an atomic load does not exist on this target, a volatile one does the same
-        // on x86, where loads are in order. Another machine needs an acquire here.
+        // SAFETY: `slot` is a map value, and the tag is 8-byte aligned. The target has no atomic load. A volatile load is
+        // one instruction, and an acquire load on x86-64; another architecture needs more.
         Tag(unsafe { read_volatile(addr_of!((*slot).tag)) })
     }
 
     #[inline(always)]
     fn swap_tag(self, slot: *mut Slot<K>, from: Tag, to: Tag) -> bool {
-        // SAFETY: as above.
+        // SAFETY: `slot` is a map value, and the tag is 8-byte aligned.
         unsafe { swap(addr_of_mut!((*slot).tag), from.0, to.0) }
     }
 
     #[inline(always)]
     fn store_tag(self, slot: *mut Slot<K>, tag: Tag) {
-        // SAFETY: as above; x86 stores are in order, another machine needs a release here.
+        // SAFETY: `slot` is a map value, and the tag is 8-byte aligned. The target has no atomic store. A volatile store
+        // is one instruction, and a release store on x86-64; another architecture needs more.
         unsafe { write_volatile(addr_of_mut!((*slot).tag), tag.0) };
     }
 
     #[inline(always)]
     fn has_key(self, slot: *mut Slot<K>, key: &K) -> bool {
-        // SAFETY: a map value; a torn key is found out by the tag.
+        // SAFETY: `slot` is a map value, and a key is plain integers. The protocol compares the tag again before it relies
+        // on a key that may be torn.
         unsafe { *addr_of!((*slot).key) == *key }
     }
 
     #[inline(always)]
     fn set_key(self, slot: *mut Slot<K>, key: &K) {
-        // SAFETY: a map value that this CPU holds.
+        // SAFETY: `slot` is a map value that this program has locked, so nothing else writes the key.
         unsafe { (*slot).key = *key };
     }
 
     #[inline(always)]
     fn last_ns(self, slot: *mut Slot<K>) -> u64 {
-        // SAFETY: a map value; a torn number can only misjudge.
+        // SAFETY: `slot` is a map value, and the field is an integer. A stale value only affects which flow is evicted.
         unsafe { read_volatile(addr_of!((*slot).prediction.last_ns)) }
     }
 
     #[inline(always)]
     fn directory_entry(self, home: u32) -> Option<DirectoryEntry> {
-        // SAFETY: as in `tag`.
-        K::directory_entry(home).map(|word| DirectoryEntry(unsafe { read_volatile(word) }))
+        // SAFETY: a map value, 8-byte aligned. A volatile load is an acquire load on x86-64, as for `tag`.
+        K::directory_entry(home).map(|entry| DirectoryEntry(unsafe { read_volatile(entry) }))
     }
 
     #[inline(always)]
     fn swap_directory_entry(self, home: u32, from: DirectoryEntry, to: DirectoryEntry) -> bool {
-        // SAFETY: as in `tag`.
-        K::directory_entry(home).is_some_and(|word| unsafe { swap(word, from.0, to.0) })
+        // SAFETY: a map value, 8-byte aligned.
+        K::directory_entry(home).is_some_and(|entry| unsafe { swap(entry, from.0, to.0) })
     }
 
     #[inline(always)]
     fn add_to_directory_entry(self, home: u32, amount: u64) {
-        if let Some(word) = K::directory_entry(home) {
-            // SAFETY: as in `tag`.
-            unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::SeqCst }>(word, amount) };
+        if let Some(entry) = K::directory_entry(home) {
+            // SAFETY: a map value, 8-byte aligned, which all sides change by atomic instructions only.
+            unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::SeqCst }>(entry, amount) };
         }
     }
 }
 
-/// Compare-and-swap; a full barrier.
+/// Compare-and-swap, a full barrier. Returns whether `word` was `from` and is now `to`.
+///
+/// # Safety
+///
+/// `word` must point to an aligned map value.
 #[inline(always)]
 unsafe fn swap(word: *mut u64, from: u64, to: u64) -> bool {
-    // SAFETY: the caller's.
+    // SAFETY: the caller guarantees that `word` is valid and aligned.
     let (found, _) = unsafe {
         atomic_cxchg::<u64, { AtomicOrdering::SeqCst }, { AtomicOrdering::SeqCst }>(word, from, to)
     };
     found == from
 }
 
-/// Finds the flow, or claims a slot for it where the packet may open one, takes it and copies it to `scratch`.
-#[inline(always)]
-pub fn get_or_insert<K: MappedKey>(scratch: &mut Scratch, settings: &Settings, counters: &mut Counters) {
-    let key = K::of(&scratch.packet.key);
-    scratch.acquired = if key.is_self_connect() {
-        Acquired::Ignored(Ignored::SelfConnect)
-    } else {
-        lock_or_insert(&key, scratch, settings, counters)
-    };
+/// The result of [`get_or_insert`].
+#[derive(Clone, Copy)]
+pub(crate) enum Acquired {
+    /// The flow's slot is locked, and its record and prediction are in the scratch memory.
+    Locked,
+    /// Another thread kept the flow locked. The slot is in the scratch memory, [`NO_SLOT`] if it is unknown.
+    Contended,
+    /// The packet has no flow.
+    NoFlow(Ignored),
 }
 
-/// Puts the flow back and lets go of the slot.
+/// Locks the packet's flow and copies it to the scratch memory. Inserts a new flow if the packet may open one.
 #[inline(always)]
-pub fn store_and_unlock<K: MappedKey>(phase: u64, scratch: &Scratch, settings: &Settings) {
-    let (Some(slot), Some(record)) = (K::slot(scratch.slot), K::record(scratch.slot)) else { return };
-    // SAFETY: the slot is this CPU's.
-    unsafe {
-        *record = scratch.record;
-        (*slot).prediction = scratch.prediction;
-    }
-    table::unlock(BpfStorage::<K>::new(settings), slot, phase);
-}
-
-#[inline(always)]
-fn lock_or_insert<K: MappedKey>(
-    key: &K,
+pub(crate) fn get_or_insert<K: MappedKey>(
     scratch: &mut Scratch,
     settings: &Settings,
     counters: &mut Counters,
 ) -> Acquired {
+    let key = K::of(&scratch.packet.key);
+    if key.is_self_connect() {
+        return Acquired::NoFlow(Ignored::SelfConnect);
+    }
     let storage = BpfStorage::<K>::new(settings);
-    let home = HomeSlot::of(key, &settings.secret, storage.slot_count());
+    let home = HomeSlot::of(&key, &settings.secret, storage.slot_count);
     prefetch::<K>(home.index);
     let inserts = !matches!(scratch.packet.segment.kind(), Kind::Rst);
     let mut retries = 0;
     let lookup = table::get_or_insert(
         storage,
-        key,
+        &key,
         home,
         inserts,
         || make_room(storage, home, scratch, counters),
@@ -181,7 +180,7 @@ fn lock_or_insert<K: MappedKey>(
     counters.insert_retries += retries;
     match lookup {
         Lookup::Found(index, before) => load::<K>(index, before.phase() == Tag::PREDICTED, scratch, settings),
-        Lookup::Inserted(index) => start_empty(index, scratch, settings),
+        Lookup::Inserted(index) => load_empty(index, scratch, settings),
         Lookup::Locked(index) => {
             scratch.slot = index;
             Acquired::Contended
@@ -190,18 +189,29 @@ fn lock_or_insert<K: MappedKey>(
             scratch.slot = NO_SLOT;
             Acquired::Contended
         }
-        Lookup::Absent => Acquired::Ignored(Ignored::NoFlow),
-        Lookup::NoRoom => Acquired::Ignored(Ignored::TableFull),
+        Lookup::Absent => Acquired::NoFlow(Ignored::NoFlow),
+        Lookup::NoRoom => Acquired::NoFlow(Ignored::TableFull),
     }
 }
 
-/// Asks memory for all lines of a slot at once, in which the flow will most likely be: there is no instruction for that,
-/// but a load that nothing waits for is one.
+/// Stores the flow from the scratch memory in its slot, and unlocks the slot.
+#[inline(always)]
+pub(crate) fn store_and_unlock<K: MappedKey>(phase: u64, scratch: &Scratch, settings: &Settings) {
+    let (Some(slot), Some(record)) = (K::slot(scratch.slot), K::record(scratch.slot)) else { return };
+    // SAFETY: map values of a slot that this program has locked, so nothing else accesses them.
+    unsafe {
+        *record = scratch.record;
+        (*slot).prediction = scratch.prediction;
+    }
+    table::unlock(BpfStorage::<K>::new(settings), slot, phase);
+}
+
+/// Loads all cache lines of a slot at once. BPF has no prefetch instruction, but nothing waits for these loads.
 #[inline(always)]
 fn prefetch<K: MappedKey>(index: u32) {
     let (Some(slot), Some(record)) = (K::slot(index), K::record(index)) else { return };
     let lines: *const [[u64; 8]; 4] = record.cast();
-    // SAFETY: a map value; what is read is not used.
+    // SAFETY: map values of at least this size. The values are not used.
     unsafe {
         read_volatile(addr_of!((*slot).tag));
         read_volatile(addr_of!((*lines)[0][0]));
@@ -211,9 +221,9 @@ fn prefetch<K: MappedKey>(index: u32) {
     }
 }
 
-/// Begins with an empty flow. What the slot held is nobody's any more, and need not be read.
+/// Begins with an empty flow. The slot's old content is obsolete and is not read.
 #[inline(always)]
-fn start_empty(index: u32, scratch: &mut Scratch, settings: &Settings) -> Acquired {
+fn load_empty(index: u32, scratch: &mut Scratch, settings: &Settings) -> Acquired {
     scratch.slot = index;
     scratch.at_ns = clock::now_ns(settings);
     scratch.record = Record::EMPTY;
@@ -221,17 +231,18 @@ fn start_empty(index: u32, scratch: &mut Scratch, settings: &Settings) -> Acquir
     Acquired::Locked
 }
 
-/// Copies what the slot holds, with what was predicted written back. It stays there as it was before the packet, until
-/// [`store_and_unlock`]. The segment has its time only now: those of one flow have theirs in the order in which they are taken, on
-/// whichever CPU.
+/// Copies a locked flow to the scratch memory, with its prediction flushed if `predicted`. The slot keeps the flow as it
+/// was before the packet until [`store_and_unlock`].
+///
+/// Reads the clock only now. So the segments of one flow have times in the order in which they locked it, on all CPUs.
 #[inline(always)]
-fn load<K: MappedKey>(index: u32, settle: bool, scratch: &mut Scratch, settings: &Settings) -> Acquired {
+fn load<K: MappedKey>(index: u32, predicted: bool, scratch: &mut Scratch, settings: &Settings) -> Acquired {
     scratch.slot = index;
     scratch.at_ns = clock::now_ns(settings);
     let (Some(slot), Some(record)) = (K::slot(index), K::record(index)) else { return Acquired::Contended };
-    // SAFETY: the slot is this CPU's.
+    // SAFETY: map values of a slot that this program has locked, so nothing else accesses them.
     let (slot, record) = unsafe { (&mut *slot, &mut *record) };
-    if settle {
+    if predicted {
         slot.prediction.flush_into(&mut record.flow);
     }
     scratch.record = *record;
@@ -239,7 +250,7 @@ fn load<K: MappedKey>(index: u32, settle: bool, scratch: &mut Scratch, settings:
     Acquired::Locked
 }
 
-/// A slot for a newcomer; the flow that must go for it is counted, and told of unless that was done before.
+/// Locks a slot for a new flow. Counts the evicted flow, and publishes its end unless that was reported before.
 #[inline(never)]
 fn make_room<K: MappedKey>(
     storage: BpfStorage<K>,
@@ -256,15 +267,14 @@ fn make_room<K: MappedKey>(
     if let Some(count) = counters.evicted.get_mut(opaque(phase.wrapping_sub(Tag::CLOSED) as usize)) {
         *count += 1;
     }
-    // A flood of SYNs must not drown the events of others.
+    // A flood of SYNs must not crowd out the events of other flows.
     if phase != Tag::HALF_OPEN {
         let index = home.slot_at(probe);
         let (Some(slot), Some(record)) = (K::slot(index), K::record(index)) else { return NO_SLOT };
-        // SAFETY: the slot is this CPU's.
+        // SAFETY: map values of a slot that this program has locked, so nothing else writes them.
         let (slot, record) = unsafe { (&*slot, &*record) };
         if !record.flow.is_reported(reported::CLOSE) {
-            scratch.at_ns = clock::now_ns(settings());
-            publish::evicted(&slot.key.flow_key(), record, scratch, counters);
+            publish::evicted(clock::now_ns(settings()), index, &slot.key.flow_key(), record, counters);
         }
     }
     probe

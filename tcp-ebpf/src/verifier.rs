@@ -1,20 +1,20 @@
-//! What the verifier must be told where the compiler knows better.
+//! What the verifier needs and the compiler would optimize away.
 
 use core::arch::asm;
 
-/// The same number in one register, of which the compiler knows nothing.
+/// Returns the number, hidden from the compiler.
 #[inline(always)]
-pub fn opaque(mut number: usize) -> usize {
-    // SAFETY: moves a register to itself.
+pub(crate) fn opaque(mut number: usize) -> usize {
+    // SAFETY: the instruction moves a register to itself.
     unsafe { asm!("{0} = {0}", inout(reg) number, options(nomem, nostack, preserves_flags)) };
     number
 }
 
-/// The number of an enum of one octet, as the verifier sees it: the compiler knows that it is small and would leave out
-/// the check that the verifier asks for.
+/// Returns the number of a one-byte enum. The compiler knows its range and would leave out the bounds check that the
+/// verifier requires.
 #[inline(always)]
-pub fn number<T>(value: &T) -> usize {
+pub(crate) fn number<T>(value: &T) -> usize {
     const { assert!(size_of::<T>() == 1) };
-    // SAFETY: one octet, initialised.
+    // SAFETY: a reference to an initialized value of one byte, as just asserted.
     unsafe { core::ptr::read_volatile(core::ptr::from_ref(value).cast::<u8>()) as usize }
 }

@@ -2,9 +2,9 @@
 //! that finds no place is counted.
 
 use finwait::kernel::{Entry, Kernel, LoadOptions, ProgramName, class};
-use tcp_common::record::{Counters, event_kind};
+use tcp_common::record::{Counters, Event, event_kind};
 use tcp_common::table::slots_for;
-use tcp_common::{End, Flags, Ignored, Rules, Secret, Segment, State};
+use tcp_common::{End, Flags, Flow, Ignored, Rules, Secret, Segment, State};
 use testkit::frames::{self, segment};
 
 /// The same places in every run: which flows share their reach, and so which make room, is a matter of chance. In some two
@@ -68,7 +68,7 @@ fn find(kernel: &Kernel, number: u32) -> Option<Entry> {
 fn refused(counters: &Counters) -> u64 {
     let refused = counters.ignored[Ignored::TableFull as usize];
     assert_eq!(counters.ignored.iter().sum::<u64>(), refused, "nothing else is ignored");
-    assert_eq!(counters.seen, counters.tracked + refused);
+    assert_eq!(counters.packets_seen(), counters.packets_tracked() + refused);
     refused
 }
 
@@ -194,15 +194,18 @@ fn where_nothing_is_half_open_time_wait_makes_room() {
     let newcomer = frames::frame_between(1 << 20, End::A, &syn());
     kernel.test_run(ProgramName::Out, &newcomer, 1).expect("running");
     let [_, _, time_wait] = kernel.counters().expect("counters").evicted;
-    let mut told = 0;
+    let mut evictions = 0;
     events.drain(usize::MAX, |event| {
         if event.kind == event_kind::EVICTED {
-            told += 1;
+            evictions += 1;
             assert_eq!(event.hook & 1, 0, "all that were there came in by ingress");
             assert_eq!(event.flow.close_kind().name(), "fin_3seg");
+            assert_eq!(event.sender, 0);
+            assert_eq!((event.segment.flags, event.segment.seq), (Flags(0), 0));
+            assert_no_change(event);
         }
     });
-    assert_eq!(told, time_wait, "the agent counts their close");
+    assert_eq!(evictions, time_wait, "the agent counts their close");
 }
 
 /// A segment of a connection that nobody has seen begin makes a flow; until the other end has shown itself too, or the
@@ -238,7 +241,14 @@ fn segments_of_a_locked_flow_are_deferred() {
     close(&kernel, 1);
     assert_eq!(kernel.counters().expect("counters").deferred, 3);
     let mut deferred = 0;
-    events.drain(usize::MAX, |event| deferred += u32::from(event.kind == event_kind::DEFERRED));
+    events.drain(usize::MAX, |event| {
+        if event.kind == event_kind::DEFERRED {
+            deferred += 1;
+            assert_eq!(event.key, frames::key_between(0));
+            assert_eq!(event.flow, Flow::EMPTY);
+            assert_no_change(event);
+        }
+    });
     assert_eq!(deferred, 3);
     drop(guard);
     close(&kernel, 0);
@@ -246,4 +256,27 @@ fn segments_of_a_locked_flow_are_deferred() {
         let entry = find(&kernel, number).expect("it is there");
         assert_eq!(entry.flow.states(), [State::TimeWait, State::Closed]);
     }
+}
+
+/// An event without a transition has none of an earlier event's in it.
+fn assert_no_change(event: &Event) {
+    let change = (event.cause, event.previous, event.from, event.to, event.flags);
+    assert_eq!(change, (0, 0, [0; 2], [0; 2], 0), "{event:?}");
+}
+
+/// A packet whose tail call finds no program is ignored for a reason of its own, in every chain.
+#[test]
+#[ignore = "needs root"]
+fn packets_without_a_program_are_counted() {
+    let mut kernel = load(64);
+    kernel.clear_chains().expect("clearing the program arrays");
+    let frame = frames::frame_between(0, End::A, &syn());
+    kernel.test_run(ProgramName::Xdp, &frame, 1).expect("running");
+    kernel.test_run(ProgramName::Out, &frame, 1).expect("running");
+    // Behind the entry program, a packet whose headers are not all there goes to the program that copies them.
+    kernel.test_run(ProgramName::MachineTc, &frame[..40], 1).expect("running");
+    let counters = kernel.counters().expect("counters");
+    assert_eq!(counters.ignored[Ignored::NoProgram as usize], 3);
+    assert_eq!((counters.packets_seen(), counters.packets_tracked()), (3, 0));
+    assert_eq!(kernel.table().entries().count(), 0);
 }

@@ -39,7 +39,7 @@ use aya::programs::{Program, ProgramError, SchedClassifier, TestRun as _, TestRu
 use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfLoader, Pod, VerifierLogLevel};
 use aya_log::EbpfLogger;
-use tcp_common::record::{Clocks, Counters, Settings};
+use tcp_common::record::{Clocks, Counters, Settings, tail_call};
 use tcp_common::table::slots_for;
 use tcp_common::{Rules, Secret};
 
@@ -92,7 +92,7 @@ pub struct Kernel {
     events: Option<Events>,
     diagnostics: Option<Diagnostics>,
     // The kernel empties a program array when its last file descriptor is closed.
-    _chains: [ProgramArray<MapData>; 2],
+    chains: [ProgramArray<MapData>; 2],
     instructions: Vec<(&'static str, u32)>,
 }
 
@@ -144,11 +144,15 @@ impl Kernel {
             instructions.push((program.name(), load_program(&mut ebpf, program)?));
         }
         let chains = [
-            chain(&mut ebpf, "MACHINE_XDP", &[ProgramName::MachineXdp])?,
+            chain(&mut ebpf, MACHINES_XDP, &[(tail_call::MACHINE_XDP, ProgramName::MachineXdp)])?,
             chain(
                 &mut ebpf,
-                "MACHINE_TC",
-                &[ProgramName::MachineTc, ProgramName::CopiedTc, ProgramName::FollowTc],
+                MACHINES_TC,
+                &[
+                    (tail_call::MACHINE_TC, ProgramName::MachineTc),
+                    (tail_call::MACHINE_TC_COPY, ProgramName::MachineTcCopy),
+                    (tail_call::MACHINE_TC_APPLY, ProgramName::MachineTcApply),
+                ],
             )?,
         ];
         let secret = options.secret;
@@ -172,7 +176,7 @@ impl Kernel {
             clocks,
             events: Some(events),
             diagnostics: diagnostics.map(Diagnostics::new),
-            _chains: chains,
+            chains,
             instructions,
         };
         kernel.relate_clocks()?;
@@ -270,22 +274,34 @@ impl Kernel {
         Ok((result.return_value, result.duration))
     }
 
+    /// Empties the program arrays, for tests. Every tail call fails from then on.
+    pub fn clear_chains(&mut self) -> Result<(), KernelError> {
+        for (chain, len) in self.chains.iter_mut().zip([tail_call::MACHINES_XDP, tail_call::MACHINES_TC]) {
+            for index in 0..len {
+                chain
+                    .clear_index(&index)
+                    .map_err(|error| failed("removing a program from a tail-call map", error))?;
+            }
+        }
+        Ok(())
+    }
+
     fn xdp(&mut self, name: ProgramName) -> Result<&mut Xdp, KernelError> {
-        let program = program(&mut self.ebpf, name)?;
+        let program = program_mut(&mut self.ebpf, name)?;
         program
             .try_into()
             .map_err(|error: ProgramError| failed(format!("using {} for XDP", name.name()), error))
     }
 
     fn classifier(&mut self, name: ProgramName) -> Result<&mut SchedClassifier, KernelError> {
-        let program = program(&mut self.ebpf, name)?;
+        let program = program_mut(&mut self.ebpf, name)?;
         program
             .try_into()
             .map_err(|error: ProgramError| failed(format!("using {} for TC", name.name()), error))
     }
 }
 
-fn program(ebpf: &mut Ebpf, name: ProgramName) -> Result<&mut Program, KernelError> {
+fn program_mut(ebpf: &mut Ebpf, name: ProgramName) -> Result<&mut Program, KernelError> {
     ebpf.program_mut(name.name()).ok_or_else(|| missing(name))
 }
 
@@ -307,12 +323,12 @@ fn open<M: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &'static str) 
 fn chain(
     ebpf: &mut Ebpf,
     map: &'static str,
-    programs: &[ProgramName],
+    programs: &[(u32, ProgramName)],
 ) -> Result<ProgramArray<MapData>, KernelError> {
     let mut array: ProgramArray<MapData> = open(ebpf, map)?;
-    for (index, &name) in (0..).zip(programs) {
+    for &(index, name) in programs {
         let adding = || format!("adding program {} to the tail-call map {map}", name.name());
-        let fd = match program(ebpf, name)? {
+        let fd = match program_mut(ebpf, name)? {
             Program::Xdp(xdp) => xdp.fd(),
             Program::SchedClassifier(tc) => tc.fd(),
             _ => return Err(missing(name)),
@@ -325,7 +341,7 @@ fn chain(
 
 /// Loads one program. Returns the number of instructions that the verifier processed.
 fn load_program(ebpf: &mut Ebpf, name: ProgramName) -> Result<u32, KernelError> {
-    let loaded = match program(ebpf, name)? {
+    let loaded = match program_mut(ebpf, name)? {
         Program::Xdp(xdp) => xdp.load().and_then(|()| xdp.info()),
         Program::SchedClassifier(tc) => tc.load().and_then(|()| tc.info()),
         _ => return Err(missing(name)),
@@ -354,3 +370,5 @@ fn random_secret() -> Secret {
 const SETTINGS: &str = ".data";
 const COUNTERS: &str = "COUNTERS";
 const CLOCKS: &str = "CLOCKS";
+const MACHINES_XDP: &str = "MACHINES_XDP";
+const MACHINES_TC: &str = "MACHINES_TC";

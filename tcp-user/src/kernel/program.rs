@@ -1,29 +1,29 @@
-//! The programs by name.
+//! The names of the programs.
 
 use std::time::Duration;
 
 /// The programs of the object.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ProgramName {
-    /// XDP, ingress.
+    /// Entry program of XDP, ingress.
     Xdp,
-    /// TC ingress.
+    /// Entry program of TC, ingress.
     In,
-    /// TC egress.
+    /// Entry program of TC, egress.
     Out,
-    /// TC ingress of an interface without link-layer header.
+    /// Entry program of TC, ingress, for interfaces without a link-layer header.
     InIp,
-    /// TC egress of such an interface.
+    /// Entry program of TC, egress, for interfaces without a link-layer header.
     OutIp,
     /// The machine behind the XDP program.
     MachineXdp,
     /// The machine behind the TC programs.
     MachineTc,
     /// Reads packets whose headers are not in their linear part.
-    CopiedTc,
-    /// The machine behind that one.
-    FollowTc,
-    /// Reads the kernel's clocks, on request.
+    MachineTcCopy,
+    /// The machine behind `MachineTcCopy`.
+    MachineTcApply,
+    /// Reads the kernel's clocks when the agent runs it. Never attached.
     Clocks,
 }
 
@@ -37,12 +37,12 @@ impl ProgramName {
         ProgramName::OutIp,
         ProgramName::MachineXdp,
         ProgramName::MachineTc,
-        ProgramName::CopiedTc,
-        ProgramName::FollowTc,
+        ProgramName::MachineTcCopy,
+        ProgramName::MachineTcApply,
         ProgramName::Clocks,
     ];
 
-    /// Its name in the object.
+    /// Returns the name of the program in the object.
     pub const fn name(self) -> &'static str {
         match self {
             ProgramName::Xdp => "finwait_xdp",
@@ -52,20 +52,20 @@ impl ProgramName {
             ProgramName::OutIp => "finwait_out_ip",
             ProgramName::MachineXdp => "finwait_machine_xdp",
             ProgramName::MachineTc => "finwait_machine_tc",
-            ProgramName::CopiedTc => "finwait_copied_tc",
-            ProgramName::FollowTc => "finwait_follow_tc",
+            ProgramName::MachineTcCopy => "finwait_machine_tc_copy",
+            ProgramName::MachineTcApply => "finwait_machine_tc_apply",
             ProgramName::Clocks => "finwait_clocks",
         }
     }
 }
 
-/// How often a program ran.
+/// How often and for how long a program ran.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ProgramRuns {
-    /// Its name.
+    /// Name of the program.
     pub program: &'static str,
-    /// Runs; a program that an entry program called by tail call runs as part of that one.
+    /// Number of runs. The kernel counts a program behind a tail call as part of its entry program.
     pub runs: u64,
-    /// All of them together.
+    /// Total duration of all runs.
     pub duration: Duration,
 }

@@ -85,7 +85,7 @@ impl InKernel {
             ..rules
         };
         self.kernel.table().clear();
-        self.tracked = self.kernel.counters()?.tracked;
+        self.tracked = self.kernel.counters()?.packets_tracked();
         self.kernel.set_rules(self.rules)
     }
 
@@ -96,7 +96,7 @@ impl InKernel {
 
     /// How many packets of this capture the programs gave to a flow.
     pub(super) fn tracked(&self) -> Result<u64, KernelError> {
-        Ok(self.kernel.counters()?.tracked - self.tracked)
+        Ok(self.kernel.counters()?.packets_tracked() - self.tracked)
     }
 
     fn segment(
@@ -112,9 +112,14 @@ impl InKernel {
         }
         let (mut cause, mut previous) = (Cause::Nothing, Previous::None);
         self.events.drain(usize::MAX, |event| {
-            cause = Cause::from_repr(event.cause).unwrap_or(cause);
-            if event.kind == event_kind::PREVIOUS {
-                previous = Previous::from_repr(event.previous).unwrap_or_default();
+            match event.kind {
+                event_kind::TRANSITION => cause = Cause::from_repr(event.cause).unwrap_or(cause),
+                event_kind::PREVIOUS => {
+                    cause = Cause::from_repr(event.cause).unwrap_or(cause);
+                    previous = Previous::from_repr(event.previous).unwrap_or_default();
+                }
+                // An evicted flow is another one, and nothing defers a segment here.
+                _ => {}
             }
         });
         let before = std::mem::replace(flow, self.read(&packet.key).ok_or(Ignored::TableFull)?);
