@@ -15,6 +15,7 @@
 #![no_main]
 #![feature(asm_experimental_arch, core_intrinsics)]
 #![allow(internal_features, reason = "atomic read-modify-write operations are intrinsics on this target")]
+#![allow(missing_docs, reason = "the macros of aya generate functions without documentation")]
 
 mod clock;
 mod diagnostics;
@@ -47,7 +48,7 @@ use crate::{
 
 /// Entry program of XDP, ingress.
 #[xdp(frags)]
-pub fn finwait_xdp(ctx: XdpContext) -> u32 {
+pub(crate) fn finwait_xdp(ctx: XdpContext) -> u32 {
     // SAFETY: the only call in this program, which runs at an XDP hook.
     let mut cpu = unsafe { PerCpu::enter() };
     if !predicted::handle(&XdpPacket::new(&ctx), Link::Ethernet, Direction::Ingress, &mut cpu) {
@@ -60,7 +61,7 @@ pub fn finwait_xdp(ctx: XdpContext) -> u32 {
 
 /// The machine behind `finwait_xdp`.
 #[xdp(frags)]
-pub fn finwait_machine_xdp(ctx: XdpContext) -> u32 {
+pub(crate) fn finwait_machine_xdp(ctx: XdpContext) -> u32 {
     // SAFETY: the only call in this program, which runs at an XDP hook.
     let mut cpu = unsafe { PerCpu::enter() };
     observe::observe(&XdpPacket::new(&ctx), Link::Ethernet, Direction::Ingress, &mut cpu);
@@ -69,25 +70,25 @@ pub fn finwait_machine_xdp(ctx: XdpContext) -> u32 {
 
 /// Entry program of TC, ingress.
 #[classifier]
-pub fn finwait_in(ctx: TcContext) -> i32 {
+pub(crate) fn finwait_in(ctx: TcContext) -> i32 {
     classify(&ctx, Link::Ethernet, Direction::Ingress)
 }
 
 /// Entry program of TC, egress.
 #[classifier]
-pub fn finwait_out(ctx: TcContext) -> i32 {
+pub(crate) fn finwait_out(ctx: TcContext) -> i32 {
     classify(&ctx, Link::Ethernet, Direction::Egress)
 }
 
 /// Entry program of TC, ingress, for interfaces without a link-layer header (tun, WireGuard).
 #[classifier]
-pub fn finwait_in_ip(ctx: TcContext) -> i32 {
+pub(crate) fn finwait_in_ip(ctx: TcContext) -> i32 {
     classify(&ctx, Link::Ip, Direction::Ingress)
 }
 
 /// Entry program of TC, egress, for interfaces without a link-layer header (tun, WireGuard).
 #[classifier]
-pub fn finwait_out_ip(ctx: TcContext) -> i32 {
+pub(crate) fn finwait_out_ip(ctx: TcContext) -> i32 {
     classify(&ctx, Link::Ip, Direction::Egress)
 }
 
@@ -106,7 +107,7 @@ fn classify(ctx: &TcContext, link: Link, direction: Direction) -> i32 {
 
 /// The machine behind the four entry programs of TC.
 #[classifier]
-pub fn finwait_machine_tc(ctx: TcContext) -> i32 {
+pub(crate) fn finwait_machine_tc(ctx: TcContext) -> i32 {
     // SAFETY: the only call in this program, which runs at a TC hook.
     let mut cpu = unsafe { PerCpu::enter() };
     if !observe::observe_linear(&SkbPacket::new(&ctx), &mut cpu) {
@@ -121,7 +122,7 @@ pub fn finwait_machine_tc(ctx: TcContext) -> i32 {
 ///
 /// A program of its own, because the verifier follows too many paths through reading a copy.
 #[classifier]
-pub fn finwait_machine_tc_copy(ctx: TcContext) -> i32 {
+pub(crate) fn finwait_machine_tc_copy(ctx: TcContext) -> i32 {
     // SAFETY: the only call in this program, which runs at a TC hook.
     let mut cpu = unsafe { PerCpu::enter() };
     if observe::read_copied(&SkbPacket::new(&ctx), &mut cpu) {
@@ -134,7 +135,7 @@ pub fn finwait_machine_tc_copy(ctx: TcContext) -> i32 {
 
 /// The machine behind `finwait_machine_tc_copy`.
 #[classifier]
-pub fn finwait_machine_tc_apply(_ctx: TcContext) -> i32 {
+pub(crate) fn finwait_machine_tc_apply(_ctx: TcContext) -> i32 {
     // SAFETY: the only call in this program, which runs at a TC hook.
     let mut cpu = unsafe { PerCpu::enter() };
     observe::observe_copied(&mut cpu);
@@ -143,7 +144,7 @@ pub fn finwait_machine_tc_apply(_ctx: TcContext) -> i32 {
 
 /// Reads both clocks for the agent. Never attached.
 #[xdp]
-pub fn finwait_clocks(_ctx: XdpContext) -> u32 {
+pub(crate) fn finwait_clocks(_ctx: XdpContext) -> u32 {
     clock::read_both();
     XDP_PASS
 }
