@@ -1,32 +1,17 @@
-//! The transition table as text: for every pair of states that small conversations reach, what each kind of segment makes
-//! of sender and receiver. A change of a rule shows as a difference of `conformance/transitions.txt`.
-//!
-//! `FINWAIT_BLESS=1 cargo test -p tcp-common --test transitions` writes it anew.
+//! The transition table as text: for every pair of states that short conversations reach, the states of sender and
+//! receiver after each kind of segment. A changed rule shows as a difference of `conformance/transitions.txt`.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt::Write as _;
 
 use tcp_common::flow::end_fact::{FIN, SEQ};
 use tcp_common::{End, Flags, Flow, Rules, Segment, State};
+use testkit::golden::assert_golden;
 
 #[test]
-fn the_table_is_as_it_was() {
-    let table = text(&explore());
+fn the_transition_table_is_as_the_golden_file_has_it() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../conformance/transitions.txt");
-    if std::env::var_os("FINWAIT_BLESS").is_some() {
-        std::fs::write(path, &table).expect("writing the table");
-    }
-    let golden = std::fs::read_to_string(path).expect("conformance/transitions.txt is part of the project");
-    let pairs = golden.lines().zip(table.lines());
-    for (line, (was, is)) in pairs.enumerate() {
-        assert_eq!(
-            was,
-            is,
-            "line {}: a rule has changed; if that is right, see the head of this test",
-            line + 1
-        );
-    }
-    assert_eq!(golden.lines().count(), table.lines().count(), "transitions came or went");
+    assert_golden(path, &text(&explore()));
 }
 
 /// Sender and receiver.
@@ -149,7 +134,7 @@ fn text(table: &Table) -> String {
 }
 
 const HEAD: &str = "\
-# Sender, receiver, what the sender sends -> what the two become; | where it depends on what went before.
-# Reached by conversations of up to nine segments. A stale ACK leaves out the receiver's last octet or FIN.
-# Written by the test `transitions` of tcp-common with FINWAIT_BLESS=1.
+# State of the sender, state of the receiver, segment sent, states afterwards; `|` separates results that depend on the
+# segments before. Reached by conversations of up to nine segments. A stale ACK does not cover the receiver's last byte or FIN.
+# Derived by the state machine: do not edit. `cargo xtask bless` renews it.
 ";

@@ -7,7 +7,7 @@ use finwait::replay::{Capture, InKernel, Input, Output, Replay, Wanted};
 use tcp_common::Rules;
 use testkit::captures::{Captured, Interface, Order, Unit, arp, pcap, pcapng, relink};
 use testkit::frames;
-use testkit::scenario::{Scenario, Variant, at_ns, load, rules, segment};
+use testkit::scenario::{Scenario, Step, Variant, load};
 
 /// The loaded programs: one copy for all captures, for loading takes seconds.
 type Programs = Option<InKernel>;
@@ -66,11 +66,13 @@ fn run(arguments: &[&str], file: &[u8]) -> std::process::Output {
 }
 
 fn frames_of(scenario: &Scenario, variant: Variant) -> Vec<Captured> {
-    let frame = |step| match segment(step, variant) {
-        Some((sender, segment)) => Captured { at_ns: at_ns(step), frame: frames::frame(sender, &segment) },
-        None => arp(at_ns(step)),
+    let frame = |step: &Step| match step.segment(variant) {
+        Some((sender, segment)) => {
+            Some(Captured { at_ns: step.at_ns(), frame: frames::frame(sender, &segment) })
+        }
+        None => step.is_tick().then(|| arp(step.at_ns())),
     };
-    scenario.steps.iter().filter(|step| step.tick || segment(step, variant).is_some()).map(frame).collect()
+    scenario.steps.iter().filter_map(frame).collect()
 }
 
 /// With another port of end A, if it is TCP.
@@ -82,8 +84,6 @@ fn with_port(mut frame: Vec<u8>, port: u16) -> Vec<u8> {
     }
     frame
 }
-
-const PLAIN: Variant = Variant { isn: (1_000, 5_000), swapped: false, doubled: false, local: [false; 2] };
 
 #[test]
 #[ignore = "needs root"]
@@ -101,7 +101,7 @@ fn every_scenario(programs: &mut Programs) {
     let scenarios = load();
     assert!(scenarios.len() > 100);
     for (scenario, port) in scenarios.iter().zip(20_000_u16..) {
-        let rules = rules(&scenario.cfg);
+        let rules = scenario.rules;
         let index = captures.iter().position(|(other, _)| *other == rules).unwrap_or_else(|| {
             captures.push((rules, Vec::new()));
             captures.len() - 1
@@ -110,7 +110,7 @@ fn every_scenario(programs: &mut Programs) {
         let start_ns = frames.last().map_or(0, |last| last.at_ns + 1_000_000_000);
         let moved =
             |Captured { at_ns, frame }| Captured { at_ns: start_ns + at_ns, frame: with_port(frame, port) };
-        frames.extend(frames_of(scenario, PLAIN).into_iter().map(moved));
+        frames.extend(frames_of(scenario, Variant::PLAIN).into_iter().map(moved));
     }
     for (rules, frames) in captures {
         compare(programs, &format!("{rules:?}"), &pcap(Order::Little, Unit::Nano, 1, &frames), rules);
@@ -122,7 +122,7 @@ fn every_link_type(programs: &mut Programs) {
     let links = [0, 1, 9, 12, 50, 101, 108, 113, 276];
     let interfaces = links.map(|link| Interface { link, ..Interface::ETHERNET });
     let mut frames = Vec::new();
-    for Captured { at_ns, frame } in frames_of(&scenario, PLAIN) {
+    for Captured { at_ns, frame } in frames_of(&scenario, Variant::PLAIN) {
         for (index, link) in links.into_iter().enumerate() {
             let frame = relink(&with_port(frame.clone(), 20_000 + link), u32::from(link));
             frames.push((index, Captured { at_ns, frame }));
@@ -135,7 +135,7 @@ fn every_link_type(programs: &mut Programs) {
 #[ignore = "needs root"]
 fn the_same_is_printed() {
     let scenario = load().into_iter().find(|scenario| scenario.id == "S001").expect("the first one");
-    let file = pcap(Order::Little, Unit::Nano, 1, &frames_of(&scenario, PLAIN));
+    let file = pcap(Order::Little, Unit::Nano, 1, &frames_of(&scenario, Variant::PLAIN));
     let (here, kernel) = (run(&[], &file), run(&["--kernel"], &file));
     assert!(here.status.success() && kernel.status.success(), "{kernel:?}");
     assert!(!here.stdout.is_empty());
@@ -147,7 +147,7 @@ fn the_same_is_printed() {
 /// Copies at a second interface are no segments there either; a tuple in a VLAN is another flow.
 fn several_interfaces_and_vlans(programs: &mut Programs) {
     let scenario = load().into_iter().find(|scenario| scenario.id == "S001").expect("the first one");
-    let copies: Vec<_> = frames_of(&scenario, PLAIN)
+    let copies: Vec<_> = frames_of(&scenario, Variant::PLAIN)
         .into_iter()
         .flat_map(|captured| {
             let mut tagged = captured.clone();
@@ -163,7 +163,7 @@ fn several_interfaces_and_vlans(programs: &mut Programs) {
 /// What the parser refuses never reaches the program: an empty frame, half a header.
 fn frames_that_are_too_short(programs: &mut Programs) {
     let scenario = load().into_iter().find(|scenario| scenario.id == "S001").expect("the first one");
-    let mut frames = frames_of(&scenario, PLAIN);
+    let mut frames = frames_of(&scenario, Variant::PLAIN);
     for len in [0, 1, 13, 14, 33, 40] {
         let mut short = frames[0].clone();
         short.frame.truncate(len);

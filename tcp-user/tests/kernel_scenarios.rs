@@ -7,7 +7,7 @@ use finwait::kernel::{Events, Kernel, LoadOptions, ProgramName};
 use tcp_common::record::{event_kind, reported};
 use tcp_common::{End, Flow, Ignored, Previous, Rules, Segment};
 use testkit::frames;
-use testkit::scenario::{ISN_PAIRS, Tracker, Variant, check, load, rules};
+use testkit::scenario::{StateMachine, Variant, check, load};
 
 /// Which program sees what the ends of this host send, and which all the others.
 #[derive(Clone, Copy)]
@@ -59,7 +59,7 @@ impl InKernel<'_> {
     }
 }
 
-impl Tracker for InKernel<'_> {
+impl StateMachine for InKernel<'_> {
     fn segment(&mut self, now_ns: u64, sender: End, segment: &Segment) -> Flow {
         self.kernel.set_clock_ns(now_ns).expect("setting the clock");
         let program = if self.variant.is_local(sender) { ProgramName::Out } else { self.ingress };
@@ -104,13 +104,13 @@ impl Tracker for InKernel<'_> {
 fn run_all(kernel: &mut Kernel, events: &RefCell<Events>, Hooks { local, ingress }: Hooks) {
     let (mut runs, mut failures) = (0, Vec::new());
     for scenario in load() {
-        if !scenario.cfg.holds(local) {
+        if !scenario.holds(local) {
             continue;
         }
-        for isn in ISN_PAIRS.iter().copied().chain(scenario.isn.map(|isn| (isn.a, isn.b))) {
+        for isn in scenario.isn_pairs() {
             for (swapped, doubled) in [(false, false), (true, false), (false, true), (true, true)] {
                 let variant = Variant { isn, swapped, doubled, local };
-                let rules = rules(&scenario.cfg);
+                let rules = scenario.rules;
                 kernel.table().clear();
                 kernel.set_rules(rules).expect("setting the rules");
                 let mut tracker = InKernel {

@@ -3,5 +3,6 @@
 
 pub mod captures;
 pub mod frames;
+pub mod golden;
 pub mod model;
 pub mod scenario;

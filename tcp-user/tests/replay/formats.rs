@@ -13,7 +13,7 @@ fn told(replayed: Replayed) -> String {
 fn both_formats_both_orders_all_stamps() {
     for id in ["S001", "S007", "S060"] {
         let scenario = scenario(id);
-        let (frames, rules) = (all_steps(&scenario), rules(&scenario.cfg));
+        let (frames, rules) = (all_steps(&scenario), scenario.rules);
         let wanted = told(replay(pcap(Order::Little, Unit::Micro, 1, &frames), rules));
         let numbered: Vec<_> = frames.iter().cloned().map(|frame| (0, frame)).collect();
         for order in [Order::Little, Order::Big] {
@@ -73,7 +73,7 @@ fn stamps_of_a_power_of_two() {
 #[test]
 fn every_link_type() {
     let scenario = scenario("S001");
-    let (frames, rules) = (all_steps(&scenario), rules(&scenario.cfg));
+    let (frames, rules) = (all_steps(&scenario), scenario.rules);
     let wanted = told(replay(pcap(Order::Little, Unit::Micro, 1, &frames), rules));
     for link in [0, 9, 12, 14, 50, 101, 108, 113, 228, 229, 276] {
         let frames: Vec<_> =

@@ -6,7 +6,7 @@ mod formats;
 mod scenarios;
 mod time;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::io::{Cursor, Write as _};
 use std::path::Path;
 
@@ -15,13 +15,11 @@ use finwait::replay::{
     Fault, Frame, Input, LinkType, Listed, Options, Output, Replay, Report, Wanted, run, run_input,
 };
 use finwait::view::{Connection, Event, Opener, Side, Who};
-use serde::Deserialize;
-use tcp_common::{End, Flags, Rules, Segment};
+use tcp_common::{End, Flags, Rules, Segment, State};
 use testkit::captures::{Captured, Interface, Order, Unit, add_simple_packet, arp, pcap, pcapng, relink};
 use testkit::frames;
-use testkit::scenario::{Close, ISN_PAIRS, Scenario, Variant, at_ns, end_of, load, rules, segment};
+use testkit::scenario::{Close, Expected, Scenario, Step, Variant, load};
 
-const PLAIN: Variant = Variant { isn: (1_000, 5_000), swapped: false, doubled: false, local: [false; 2] };
 const SECOND_NS: u64 = 1_000_000_000;
 const MS: u64 = 1_000_000;
 
@@ -100,10 +98,10 @@ fn fault(file: Vec<u8>) -> Fault {
 fn steps(scenario: &Scenario, variant: Variant, count: usize) -> Vec<Captured> {
     let mut frames = Vec::new();
     for step in &scenario.steps[..count] {
-        if step.tick {
-            frames.push(arp(at_ns(step)));
-        } else if let Some((sender, segment)) = segment(step, variant) {
-            let captured = Captured { at_ns: at_ns(step), frame: frames::frame(sender, &segment) };
+        if step.is_tick() {
+            frames.push(arp(step.at_ns()));
+        } else if let Some((sender, segment)) = step.segment(variant) {
+            let captured = Captured { at_ns: step.at_ns(), frame: frames::frame(sender, &segment) };
             frames.extend(std::iter::repeat_n(captured, if variant.doubled { 2 } else { 1 }));
         }
     }
@@ -111,11 +109,11 @@ fn steps(scenario: &Scenario, variant: Variant, count: usize) -> Vec<Captured> {
 }
 
 fn all_steps(scenario: &Scenario) -> Vec<Captured> {
-    steps(scenario, PLAIN, scenario.steps.len())
+    steps(scenario, Variant::PLAIN, scenario.steps.len())
 }
 
 fn scenario(id: &str) -> Scenario {
-    load().into_iter().find(|scenario| scenario.id == id).expect("it is in the file")
+    load().into_iter().find(|scenario| scenario.id == id).expect("it is in a file")
 }
 
 fn segment_of(flags: u8, seq: u32, ack: u32) -> Segment {

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail};
 use serde::Deserialize;
 
 use super::debian_kernel::DebianKernel;
-use crate::command::{call, root as project, target_dir};
+use crate::command::{call, target_dir};
 
 /// The last line of a guest in which everything went well.
 pub(crate) const SUCCESS: &str = "vmtest: everything passed";
@@ -80,13 +80,6 @@ pub(crate) fn image(
     for program in programs.0.values() {
         root.add_program(program, program)?;
         call(Command::new("strip").arg(root.inside(program)))?;
-    }
-    // They go there by way of their own package's folder.
-    root.make(&project().join("tcp-user"))?;
-    let read_by_tests = project().join("conformance").read_dir().context("reading conformance")?;
-    for file in read_by_tests {
-        let file = file?.path();
-        root.add(&file, &file)?;
     }
     root.write("/init", include_str!("init.sh"))?;
     call(Command::new("chmod").arg("755").arg(root.inside(Path::new("/init"))))?;
