@@ -11,7 +11,7 @@ mod tests;
 use tcp_common::{End, Flow, Rules, Segment, State};
 
 pub use check::{StateMachine, check, run};
-pub use parse::{ParseError, parse};
+pub use parse::{LAST_RULE, ParseError, parse};
 pub use proved::proved_states;
 
 /// The pairs of initial sequence numbers that every scenario is run with.

@@ -442,5 +442,5 @@ impl<'a> Cursor<'a> {
 /// How long after the previous step one without a time happens.
 const DEFAULT_PAUSE_MS: u64 = 10;
 /// The number of the last rule of docs/STATE_MACHINE.md.
-pub(crate) const LAST_RULE: u8 = 25;
+pub const LAST_RULE: u8 = 25;
 const FLAGS: &str = "flags (`S` SYN, `.` ACK, `F` FIN, `R` RST, `P` PSH, `U` URG, `E` ECE, `W` CWR, `N` AE)";
