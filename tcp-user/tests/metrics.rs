@@ -1,6 +1,6 @@
 //! The scraped page: its golden file, the reference made from it, the bound on its size, and promtool's lint.
 //!
-//! `FINWAIT_BLESS=1 cargo test -p tcp-user --test metrics` rewrites the golden file and `docs/METRICS.md`.
+//! `cargo xtask bless` rewrites the golden file and `docs/METRICS.md`.
 
 use std::array;
 use std::collections::BTreeSet;
@@ -14,6 +14,7 @@ use finwait::agent::totals::{Snapshot, Totals};
 use finwait::kernel::{ProgramName, ProgramRuns};
 use tcp_common::State;
 use tcp_common::record::Counters;
+use testkit::golden::assert_golden;
 
 const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/metrics.golden.txt");
 const REFERENCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/METRICS.md");
@@ -135,18 +136,6 @@ fn the_reference_matches_the_page() {
     assert_golden(REFERENCE, &reference(&page(&busy(), Format::OpenMetrics)));
 }
 
-/// Compares a text with a file line by line; with `FINWAIT_BLESS=1` writes the file first.
-fn assert_golden(path: &str, text: &str) {
-    if std::env::var_os("FINWAIT_BLESS").is_some() {
-        std::fs::write(path, text).expect("write the golden file");
-    }
-    let golden = std::fs::read_to_string(path).expect("read the golden file");
-    for (number, (line, agreed)) in text.lines().zip(golden.lines()).enumerate() {
-        assert_eq!(line, agreed, "line {} of {path}", number + 1);
-    }
-    assert_eq!(text.lines().count(), golden.lines().count(), "lines of {path}");
-}
-
 /// The text of `docs/METRICS.md`. Everything but the introduction is read from an OpenMetrics page: each family's name,
 /// type, unit, HELP, and every label with its values in the page's order.
 fn reference(open_metrics: &str) -> String {
@@ -235,7 +224,7 @@ format is Prometheus text 0.0.4, or OpenMetrics 1.0.0 for a scraper that asks fo
 - Each histogram has the series `_bucket` (label `le`: the upper bound), `_sum` and `_count`.
 
 A test generates this file from the table that declares the families (`tcp-user/src/agent/metrics/families.rs`).
-`FINWAIT_BLESS=1 cargo test -p tcp-user --test metrics` rewrites it.
+`cargo xtask bless` rewrites it.
 ";
 
 #[test]

@@ -1,5 +1,6 @@
 //! The project's tasks: `cargo xtask --help` lists them.
 
+mod bless;
 mod build_ebpf;
 mod command;
 mod debian;
@@ -33,6 +34,8 @@ enum Task {
         #[arg(last = true)]
         arguments: Vec<String>,
     },
+    /// Rewrite every golden file and snapshot from what the code does now; read the difference afterwards.
+    Bless,
     /// Check format and lints of every crate, the kernel programs included.
     Lint,
     /// Run both README commands in a new minimal Debian 12 (root needed), to find a hidden installation step.
@@ -99,6 +102,7 @@ fn main() -> Result<()> {
     }
     match Arguments::parse().task {
         Task::Test { no_install, arguments } => run::test(!no_install, &arguments),
+        Task::Bless => bless::bless(),
         Task::Lint => lint::lint(),
         Task::Fresh { keep } => fresh::fresh(keep),
         Task::Demo { arguments } => run::demo(&arguments),
