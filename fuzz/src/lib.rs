@@ -1,7 +1,7 @@
-//! The targets: functions that take any bytes and panic only if something is wrong.
+//! The fuzz targets: functions that take any bytes and panic only if something is wrong.
 //!
-//! `cargo xtask fuzz TARGET SECONDS` drives one with libFuzzer; `tests/corpus.rs` runs all of them over the kept corpus and
-//! over mutations of it.
+//! `cargo xtask fuzz TARGET SECONDS` drives one with libFuzzer; `tests/corpus.rs` runs all of them over
+//! the kept corpus and over mutations of it.
 
 use std::io::Cursor;
 use std::path::Path;
@@ -17,10 +17,10 @@ mod query;
 
 use testkit::model::{Hostile, Script, World};
 
-/// A function that stands any bytes.
+/// A function that must accept any bytes.
 pub type Target = fn(&[u8]);
 
-/// Every target by its name, which is the name of its folder in `corpus`.
+/// Every target with its name, which is also the name of its folder in `corpus`.
 pub const TARGETS: [(&str, Target); 8] = [
     ("parser", parser),
     ("machine", machine),
@@ -32,25 +32,26 @@ pub const TARGETS: [(&str, Target); 8] = [
     ("query", query::query),
 ];
 
-/// Frames, with and without an Ethernet header: what is read is in the frame, both directions make one key.
+/// Parses frames with and without an Ethernet header, and checks the invariants of the result.
 fn parser(bytes: &[u8]) {
     for link in [Link::Ethernet, Link::Ip] {
         let Ok(packet) = wire::parse(bytes, link, None) else { continue };
         let FlowKey { address_a, address_b, port_a, port_b, .. } = packet.key;
-        assert!((address_a, port_a) <= (address_b, port_b), "the lower end comes first");
+        assert!((address_a, port_a) <= (address_b, port_b), "end A is the lower one");
         assert!(packet.segment.wscale <= 14, "RFC 7323 2.3");
         assert!(packet.segment.wire_segments >= 1);
     }
 }
 
-/// Hostile segments and the clock: never a panic, symmetric, and the clock ends it.
+/// Feeds hostile segments and the clock to the machine: it never panics, is symmetric in the ends, and
+/// the clock ends the flow.
 fn machine(bytes: &[u8]) {
     let mut script = Script::new(bytes);
     let hostile = Hostile::new(&mut script);
-    stand(&mut script, hostile, Flow::EMPTY, Flow::EMPTY);
+    feed_both(&mut script, hostile, Flow::EMPTY, Flow::EMPTY);
 }
 
-/// The same where a host has told of the connection, whatever is true.
+/// Feeds hostile segments to a flow that was adopted from a socket in any state.
 fn adopted(bytes: &[u8]) {
     let mut script = Script::new(bytes);
     let state = State::ALL[script.below(State::ALL.len())];
@@ -60,15 +61,16 @@ fn adopted(bytes: &[u8]) {
     if let (Some(flow), Some(mirror)) =
         (Flow::adopted(hostile.now_ns, End::A, &report), Flow::adopted(hostile.now_ns, End::B, &report))
     {
-        stand(&mut script, hostile, flow, mirror);
+        feed_both(&mut script, hostile, flow, mirror);
     }
 }
 
-fn stand(script: &mut Script, mut hostile: Hostile, mut flow: Flow, mut mirror: Flow) {
+/// Feeds the same segments to a flow and, with the ends swapped, to its mirror image.
+fn feed_both(script: &mut Script, mut hostile: Hostile, mut flow: Flow, mut mirror: Flow) {
     while !script.is_over() {
         let (sender, segment) = hostile.next(script);
-        let outcome = see(&mut flow, hostile.now_ns, sender, &segment);
-        let mirrored = see(&mut mirror, hostile.now_ns, sender.peer(), &segment);
+        let outcome = feed(&mut flow, hostile.now_ns, sender, &segment);
+        let mirrored = feed(&mut mirror, hostile.now_ns, sender.peer(), &segment);
         assert_eq!(outcome.cause, mirrored.cause);
         assert_eq!([outcome.to[1], outcome.to[0]], mirrored.to);
         assert_eq!(flow.close_kind(), mirror.close_kind());
@@ -86,14 +88,14 @@ fn stand(script: &mut Script, mut hostile: Hostile, mut flow: Flow, mut mirror: 
         now_ns = flow.next_deadline_ns(&Rules::AGENT).map_or(now_ns, |deadline_ns| deadline_ns.max(now_ns));
         flow.tick(now_ns, &Rules::AGENT);
     }
-    assert!(flow.is_empty() || flow.is_over(), "for ever: {flow:?}");
+    assert!(flow.is_empty() || flow.is_over(), "no deadline ends {flow:?}");
 }
 
-fn see(flow: &mut Flow, now_ns: u64, sender: End, segment: &Segment) -> Outcome {
+fn feed(flow: &mut Flow, now_ns: u64, sender: End, segment: &Segment) -> Outcome {
     flow.on_segment(now_ns, sender, segment, &Rules::AGENT)
 }
 
-/// Two endpoints over a bad network: the assumed state of the tap's own host is its state.
+/// Runs two endpoints over a bad network: the assumed state of the local end is its true state.
 fn endpoints(bytes: &[u8]) {
     let plain = |state| if state == State::Listen { State::Closed } else { state };
     let mut script = Script::new(bytes);
@@ -111,7 +113,8 @@ fn endpoints(bytes: &[u8]) {
     }
 }
 
-/// Captures of both formats, cut and damaged. Compressed ones are left to the libraries that read them.
+/// Replays captures of both formats, cut and damaged. Compressed ones are skipped: libraries decompress
+/// them.
 fn capture(bytes: &[u8]) {
     if bytes.starts_with(&[0x1f, 0x8b]) || bytes.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
         return;
@@ -122,11 +125,11 @@ fn capture(bytes: &[u8]) {
         let Ok(report) = run_input(input, &options, &mut |_| Ok(())) else { return };
         let statistics = report.statistics;
         let ignored: u64 = statistics.ignored().map(|(_, count)| count).sum();
-        assert_eq!(statistics.frames, statistics.tracked + ignored, "each frame in one count");
+        assert_eq!(statistics.frames, statistics.tracked + ignored, "each frame has one counter");
     }
 }
 
-/// The filter language: what is understood is understood again, and an error has something to say.
+/// Parses filters: an accepted filter survives printing and parsing, and an error has a message.
 fn filter(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     match Filter::parse(text) {
@@ -135,7 +138,7 @@ fn filter(bytes: &[u8]) {
     }
 }
 
-/// The configuration file.
+/// Parses configuration files: an error has a message.
 fn config(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     if let Err(error) = ConfigFile::parse(Path::new("finwait.toml"), text) {

@@ -1,4 +1,4 @@
-//! The query protocol, from both sides: what an agent is asked, and what a CLI is answered.
+//! The query protocol from both sides: requests as the agent reads them, and answers as the CLI reads them.
 
 use std::cell::LazyCell;
 use std::fmt::Debug;
@@ -16,11 +16,12 @@ use serde::de::DeserializeOwned;
 use tokio::io::AsyncWriteExt as _;
 use tokio::runtime::{Builder, Runtime};
 
-/// `Q` and a request's path, `H` and all that comes on the socket, or a line of an answer.
+/// Fuzzes a request's path (after `Q`), everything that comes over the socket (after `H`), or one line
+/// of an answer.
 pub(crate) fn query(bytes: &[u8]) {
     match bytes.split_first() {
         Some((b'Q', path)) => request(path),
-        Some((b'H', answer)) => RUNTIME.with(|runtime| runtime.block_on(hear(answer.to_vec()))),
+        Some((b'H', answer)) => RUNTIME.with(|runtime| runtime.block_on(read_answer(answer.to_vec()))),
         _ => line(bytes),
     }
 }
@@ -30,7 +31,7 @@ thread_local! {
         const { LazyCell::new(|| Builder::new_current_thread().build().expect("a runtime")) };
 }
 
-/// The agent's side: what the handlers read out of the path.
+/// The agent's side: the query parameters of a path.
 fn request(path: &[u8]) {
     let Ok(uri) = Uri::try_from(path) else { return };
     let _ = Query::<ConnectionsQuery>::try_from_uri(&uri);
@@ -41,8 +42,8 @@ fn request(path: &[u8]) {
     }
 }
 
-/// The CLI's side, the whole of it.
-async fn hear(answer: Vec<u8>) {
+/// The CLI's side: a whole HTTP answer.
+async fn read_answer(answer: Vec<u8>) {
     let (near, mut far) = tokio::io::duplex(1 << 16);
     let agent = tokio::spawn(async move {
         let _ = far.write_all(&answer).await;
@@ -55,33 +56,35 @@ async fn hear(answer: Vec<u8>) {
     let _ = agent.await;
 }
 
-/// What is understood of a line is understood again when it is written, and is written in every form.
+/// Reads a line of an answer as every type of record; a record survives writing and reading, and every
+/// format can print it.
 fn line(bytes: &[u8]) {
-    if let Some(connection) = again::<Connection>(bytes) {
+    if let Some(connection) = round_trip::<Connection>(bytes) {
         for format in Format::ALL {
             let mut list = ListWriter::new(io::sink(), format, Palette::COLOURED, Timestamp::UNIX_EPOCH)
-                .expect("a sink takes everything");
-            list.push(&connection).expect("a sink takes everything");
-            assert_eq!(list.finish().expect("a sink takes everything"), 1);
+                .expect("a sink accepts everything");
+            list.push(&connection).expect("a sink accepts everything");
+            assert_eq!(list.finish().expect("a sink accepts everything"), 1);
         }
     }
-    let observed = again::<Observed<Connection, Event>>(bytes).map(|observed| observed.event);
-    if let Some(event) = observed.or_else(|| again::<Event>(bytes)) {
+    let observed = round_trip::<Observed<Connection, Event>>(bytes).map(|observed| observed.event);
+    if let Some(event) = observed.or_else(|| round_trip::<Event>(bytes)) {
         for format in Format::ALL {
             let mut events = EventWriter::new(io::sink(), format, Palette::COLOURED).expect("a sink");
-            events.push(&event).expect("a sink takes everything");
-            assert_eq!(events.finish().expect("a sink takes everything"), 1);
+            events.push(&event).expect("a sink accepts everything");
+            assert_eq!(events.finish().expect("a sink accepts everything"), 1);
         }
     }
-    again::<Stats>(bytes);
-    again::<Status>(bytes);
+    round_trip::<Stats>(bytes);
+    round_trip::<Status>(bytes);
 }
 
-/// Moments may lose digits when they are written first, and no more after that.
-fn again<T: Serialize + DeserializeOwned + Debug>(bytes: &[u8]) -> Option<T> {
+/// Reads a record, writes it, and reads it again. Timestamps may lose digits the first time, not
+/// afterwards.
+fn round_trip<T: Serialize + DeserializeOwned + Debug>(bytes: &[u8]) -> Option<T> {
     let first: T = serde_json::from_slice(bytes).ok()?;
     let written = serde_json::to_string(&first).expect("a record can be written");
-    let second: T = serde_json::from_str(&written).expect("what was written can be read");
+    let second: T = serde_json::from_str(&written).expect("a written record can be read");
     assert_eq!(serde_json::to_string(&second).expect("a record can be written"), written);
     Some(first)
 }

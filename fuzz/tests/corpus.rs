@@ -1,4 +1,4 @@
-//! Every target over the kept corpus, and over mutations of it: the same ones in every run.
+//! Every target, over the committed corpus and over mutations of it. Each run has the same mutations.
 
 use std::fs;
 use std::panic::catch_unwind;
@@ -6,11 +6,11 @@ use std::path::Path;
 
 use finwait_fuzz::TARGETS;
 
-/// Mutations a target, spread over its corpus.
+/// Mutations for each target.
 const MUTATIONS: u64 = 20_000;
 
 #[test]
-fn every_target_stands_its_corpus_and_mutations_of_it() {
+fn every_target_accepts_its_corpus_and_mutations_of_it() {
     for (name, target) in TARGETS {
         let corpus = corpus(name);
         for bytes in &corpus {
@@ -20,7 +20,7 @@ fn every_target_stands_its_corpus_and_mutations_of_it() {
         for _ in 0..MUTATIONS {
             let bytes = mutated(&corpus, &mut random);
             if catch_unwind(|| target(&bytes)).is_err() {
-                panic!("{name} does not stand {:?}", bytes.escape_ascii().to_string());
+                panic!("{name} panics on {:?}", bytes.escape_ascii().to_string());
             }
         }
     }
@@ -38,7 +38,8 @@ fn corpus(name: &str) -> Vec<Vec<u8>> {
     paths.iter().map(|path| fs::read(path).expect("a file of the corpus")).collect()
 }
 
-/// One of the corpus with a few octets changed, put in, left out, or followed by the end of another.
+/// A file of the corpus with a few bytes changed, inserted, cut off, or replaced by the end of another
+/// file.
 fn mutated(corpus: &[Vec<u8>], random: &mut Random) -> Vec<u8> {
     let mut bytes = corpus[random.below(corpus.len())].clone();
     for _ in 0..=random.below(4) {
@@ -58,7 +59,7 @@ fn mutated(corpus: &[Vec<u8>], random: &mut Random) -> Vec<u8> {
     bytes
 }
 
-/// SplitMix64.
+/// A pseudorandom generator (SplitMix64): the same numbers in every run.
 struct Random(u64);
 
 impl Random {

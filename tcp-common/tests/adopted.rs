@@ -1,4 +1,5 @@
-//! A connection that is older than the tap: begun with what its host says of its own end, and followed from there (R25).
+//! A connection that is older than the tap: its flow starts with the state of the local host's socket
+//! (R25).
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -7,11 +8,11 @@ use tcp_common::flow::SocketReport;
 use tcp_common::{End, Flow, Rules, Segment, State};
 use testkit::model::{Script, Seen, World, random_bytes};
 
-/// Runs of two endpoints over a bad network that are adopted somewhere on their way.
+/// Runs of two endpoints over a bad network, each adopted at some point.
 const RUNS: u64 = 100_000;
 
-/// States in which a host tells of its end.
-const TELLING: [State; 7] = [
+/// The states in which a host reports its socket.
+const REPORTED: [State; 7] = [
     State::Established,
     State::FinWait1,
     State::FinWait2,
@@ -22,19 +23,20 @@ const TELLING: [State; 7] = [
 ];
 
 #[test]
-fn the_local_end_is_right_at_rest_wherever_it_was_adopted() {
+fn the_local_end_of_an_adopted_connection_is_right_at_rest() {
     let mut checked: BTreeMap<&str, u32> = BTreeMap::new();
     for seed in 0..RUNS {
         if let Some(adopted_in) = follow(seed) {
             *checked.entry(adopted_in.name()).or_default() += 1;
         }
     }
-    for state in TELLING {
+    for state in REPORTED {
         assert!(checked.get(state.name()).is_some_and(|&count| count >= 20), "{state:?}: {checked:?}");
     }
 }
 
-/// One run. Returns the state in which the local end was adopted; `None` if it came to none, or to what no tap can follow.
+/// Runs one seed. Returns the state in which the local end was adopted; `None` if it never was, or if
+/// no tap could follow.
 fn follow(seed: u64) -> Option<State> {
     let bytes = random_bytes(seed, 300);
     let mut script = Script::new(&bytes);
@@ -43,13 +45,13 @@ fn follow(seed: u64) -> Option<State> {
     while !script.is_over() {
         let seen = world.step(&mut script);
         match &mut adopted {
-            Some((_, flow)) => look(flow, &world, seen, &mut log),
+            Some((_, flow)) => see(flow, &world, seen, &mut log),
             None if script.below(8) == 0 => adopted = adopt(&mut world),
             None => {}
         }
     }
     let (state, mut flow) = adopted?;
-    let at_rest = world.come_to_rest(|world, seen| look(&mut flow, world, seen, &mut log));
+    let at_rest = world.come_to_rest(|world, seen| see(&mut flow, world, seen, &mut log));
     if world.beyond || world.ends.iter().any(|end| end.crashed) {
         return None;
     }
@@ -58,7 +60,7 @@ fn follow(seed: u64) -> Option<State> {
     Some(state)
 }
 
-/// The network has been silent for a while: all that was said has arrived, but for a FIN of the local end.
+/// Adopts the local end if everything sent has arrived, except for a FIN of the local end.
 fn adopt(world: &mut World) -> Option<(State, Flow)> {
     let [own, peer] = &world.ends;
     let fin = u64::from(matches!(own.state, State::FinWait1 | State::Closing | State::LastAck));
@@ -77,7 +79,7 @@ fn adopt(world: &mut World) -> Option<(State, Flow)> {
     Some((report.state, flow))
 }
 
-fn look(flow: &mut Flow, world: &World, seen: Vec<Seen>, log: &mut String) {
+fn see(flow: &mut Flow, world: &World, seen: Vec<Seen>, log: &mut String) {
     for Seen { at_ns, sender, segment } in seen {
         let outcome = flow.on_segment(at_ns, sender, &segment, &Rules::RFC);
         let Segment { seq, ack, payload_len, .. } = segment;
@@ -92,6 +94,7 @@ fn look(flow: &mut Flow, world: &World, seen: Vec<Seen>, log: &mut String) {
     flow.tick(world.now_ns, &Rules::RFC);
 }
 
+/// LISTEN as CLOSED: an observer cannot distinguish two ends without a connection.
 fn plain(state: State) -> State {
     if state == State::Listen { State::Closed } else { state }
 }

@@ -1,5 +1,8 @@
-//! A segment that the tap sees late: two queues, two CPUs, a record that took the slower way. Whatever the order in which
-//! it saw the segments of two ends, they made the same close.
+//! Segments that the tap sees late, as with two queues or two CPUs: the close record does not depend on
+//! the order in which the segments of two ends were seen.
+//!
+//! The seed is fixed. A case that fails is written to `late.regressions`, beside this file, and runs
+//! first from then on.
 
 use proptest::prelude::*;
 use proptest::test_runner::{Config, FileFailurePersistence, RngSeed};
@@ -24,9 +27,9 @@ fn script() -> impl Strategy<Value = Vec<u8>> {
 proptest! {
     #![proptest_config(config(10_000))]
 
-    /// By how many, and by whose.
+    /// Each segment in turn, overtaken by any number of later ones.
     #[test]
-    fn a_segment_may_be_passed_by_any(bytes in script()) {
+    fn one_late_segment_does_not_change_the_close(bytes in script()) {
         let wire = conversation(&mut Script::new(&bytes));
         let truth = Close::of(&wire);
         for late in 1..wire.len() {
@@ -38,19 +41,19 @@ proptest! {
         }
     }
 
-    /// Each by those that follow within a while.
+    /// Every segment after the handshake, each overtaken by up to three later ones.
     #[test]
-    fn all_may_be_late(bytes in script(), delays in prop::collection::vec(0..4_usize, 20)) {
+    fn many_late_segments_do_not_change_the_close(bytes in script(), delays in prop::collection::vec(0..4_usize, 20)) {
         let wire = conversation(&mut Script::new(&bytes));
         let mut seen: Vec<_> = wire.iter().enumerate().map(|(nth, step)| (nth + delays[nth % 20], step)).collect();
-        // But for the handshake: before it there was no connection.
+        // The handshake stays first: before it there is no connection.
         seen[2..].sort_by_key(|(at, _)| *at);
         let seen: Vec<_> = seen.into_iter().map(|(_, step)| *step).collect();
         prop_assert_eq!(&Close::of(&seen), &Close::of(&wire), "{}\nseen as\n{}", print(&wire), print(&seen));
     }
 }
 
-/// What does not depend on the order.
+/// The facts that do not depend on the order.
 #[derive(PartialEq, Eq, Debug)]
 struct Close {
     kind: CloseKind,
@@ -85,54 +88,56 @@ fn print(wire: &[(End, Segment)]) -> String {
         .collect()
 }
 
-/// One connection between two ends that lose nothing, from the SYN to the ACK of the last FIN.
+/// One connection between two ends without loss, from the SYN to the ACK of the last FIN.
 fn conversation(script: &mut Script) -> Vec<(End, Segment)> {
-    let mut talk = Talk { next: [1_000, 5_000], got: [0, 0], closed: [false; 2], wire: Vec::new() };
-    talk.say(End::A, Flags::SYN, 0);
-    _ = talk.hear(End::B);
-    talk.say(End::B, Flags::SYN | Flags::ACK, 0);
-    _ = talk.hear(End::A);
-    talk.say(End::A, Flags::ACK, 0);
-    _ = talk.hear(End::B);
+    let mut talk =
+        Conversation { next: [1_000, 5_000], received: [0, 0], closed: [false; 2], wire: Vec::new() };
+    talk.send(End::A, Flags::SYN, 0);
+    _ = talk.receive(End::B);
+    talk.send(End::B, Flags::SYN | Flags::ACK, 0);
+    _ = talk.receive(End::A);
+    talk.send(End::A, Flags::ACK, 0);
+    _ = talk.receive(End::B);
     while !script.is_over() && talk.wire.len() < 20 {
         let end = if script.one_in(2) { End::A } else { End::B };
         match script.below(6) {
-            0 | 1 => _ = talk.hear(end),
-            2 => talk.say(end, Flags::ACK, 0),
-            3 | 4 if !talk.closed[end as usize] => talk.say(end, Flags::ACK, [1, 2, 100][script.below(3)]),
+            0 | 1 => _ = talk.receive(end),
+            2 => talk.send(end, Flags::ACK, 0),
+            3 | 4 if !talk.closed[end as usize] => talk.send(end, Flags::ACK, [1, 2, 100][script.below(3)]),
             5 if !talk.closed[end as usize] => {
-                talk.say(end, Flags::ACK | Flags::FIN, [0, 0, 1, 100][script.below(4)])
+                talk.send(end, Flags::ACK | Flags::FIN, [0, 0, 1, 100][script.below(4)])
             }
             _ => {}
         }
     }
     for end in [End::A, End::B] {
-        _ = talk.hear(end);
+        _ = talk.receive(end);
         if !talk.closed[end as usize] {
-            talk.say(end, Flags::ACK | Flags::FIN, 0);
+            talk.send(end, Flags::ACK | Flags::FIN, 0);
         }
     }
     for end in [End::A, End::B] {
-        if talk.hear(end) {
-            talk.say(end, Flags::ACK, 0);
+        if talk.receive(end) {
+            talk.send(end, Flags::ACK, 0);
         }
     }
     talk.wire
 }
 
-struct Talk {
-    /// Of each end, the number of its next octet; and what it has of the other.
+struct Conversation {
+    /// SND.NXT of each end.
     next: [u32; 2],
-    got: [u32; 2],
+    /// RCV.NXT of each end.
+    received: [u32; 2],
     closed: [bool; 2],
     wire: Vec<(End, Segment)>,
 }
 
-impl Talk {
-    fn say(&mut self, end: End, flags: u8, payload_len: u32) {
+impl Conversation {
+    fn send(&mut self, end: End, flags: u8, payload_len: u32) {
         let segment = Segment {
             seq: self.next[end as usize],
-            ack: if flags & Flags::ACK != 0 { self.got[end as usize] } else { 0 },
+            ack: if flags & Flags::ACK != 0 { self.received[end as usize] } else { 0 },
             payload_len,
             window: 65_535,
             flags: Flags(flags),
@@ -144,9 +149,9 @@ impl Talk {
         self.wire.push((end, segment));
     }
 
-    /// Whether it got anything new.
-    fn hear(&mut self, end: End) -> bool {
+    /// Delivers everything to an end. Returns whether anything was new.
+    fn receive(&mut self, end: End) -> bool {
         let next = self.next[end.peer() as usize];
-        std::mem::replace(&mut self.got[end as usize], next) != next
+        std::mem::replace(&mut self.received[end as usize], next) != next
     }
 }

@@ -1,6 +1,7 @@
-//! What holds for every stream of segments, not only for those somebody thought of.
+//! Properties that hold for every stream of segments.
 //!
-//! Deterministic: a fixed seed, and the cases that failed once (`properties.regressions`) first.
+//! The seed is fixed, so each run has the same cases. A case that fails is written to
+//! `properties.regressions`, beside this file, and runs first from then on.
 
 mod edges;
 
@@ -29,14 +30,15 @@ fn script(longest: usize) -> impl Strategy<Value = Vec<u8>> {
 proptest! {
     #![proptest_config(config(6_000))]
 
-    /// The local end at every step, the remote one at rest, and the close as the endpoints made it.
+    /// The local end at every step, the remote end at rest, and the close record as the endpoints closed.
     #[test]
-    fn two_endpoints_are_followed(bytes in script(700)) {
+    fn the_machine_follows_two_model_endpoints(bytes in script(700)) {
         follow(&bytes)?;
     }
 
+    /// Swapping the ends of every segment swaps the ends of the flow.
     #[test]
-    fn hostile_segments_are_symmetric_in_the_ends(bytes in script(900)) {
+    fn the_machine_is_symmetric_in_the_ends(bytes in script(900)) {
         let mut script = Script::new(&bytes);
         let mut hostile = Hostile::new(&mut script);
         let (mut flow, mut mirror) = (Flow::EMPTY, Flow::EMPTY);
@@ -56,7 +58,7 @@ proptest! {
 proptest! {
     #![proptest_config(config(3_000))]
 
-    /// Nothing is for ever: with the agent's limits every flow ends, at the deadlines it names and not before.
+    /// With the agent's limits every flow ends: at the deadlines it gives, and not before.
     #[test]
     fn the_clock_ends_every_flow(bytes in script(300)) {
         let (mut flow, mut now_ns) = after_hostile(&bytes, |_, _, _| {});
@@ -73,7 +75,7 @@ proptest! {
         prop_assert!(flow.is_empty() || flow.is_over(), "{flow:?}");
     }
 
-    /// A RST where the next octet would go ends the incarnation, whatever came before (R12, R13).
+    /// A RST at RCV.NXT ends the incarnation, whatever came before (R12, R13).
     #[test]
     fn an_exact_reset_ends_every_flow(bytes in script(300), from_b in any::<bool>()) {
         let (mut flow, now_ns) = after_hostile(&bytes, |_, _, _| {});
@@ -90,7 +92,7 @@ proptest! {
         prop_assert!(flow.is_over() || flow.incarnation() != incarnation, "{flow:?}");
     }
 
-    /// A segment that comes twice in a row moves nothing the second time.
+    /// The second of two equal segments in a row changes no state.
     #[test]
     fn a_duplicate_changes_no_state(bytes in script(600)) {
         let mut script = Script::new(&bytes);
@@ -107,8 +109,9 @@ proptest! {
         }
     }
 
+    /// Each segment makes one transition of the RFC, or one correction.
     #[test]
-    fn real_endpoints_move_along_edges_of_the_rfc_or_single_healing_edges(bytes in script(600)) {
+    fn segments_of_model_endpoints_make_single_transitions(bytes in script(600)) {
         let mut script = Script::new(&bytes);
         let mut world = World::new(&mut script);
         let mut flow = Flow::EMPTY;
@@ -116,16 +119,17 @@ proptest! {
             for Seen { at_ns, sender, segment } in world.step(&mut script) {
                 let outcome = flow.on_segment(at_ns, sender, &segment, &Rules::RFC);
                 for (from, to) in outcome.from.into_iter().zip(outcome.to) {
-                    let fine = edges::is_rfc(from, to) || edges::heals(from, to, segment.kind());
+                    let fine = edges::is_rfc(from, to) || edges::corrects(from, to, segment.kind());
                     prop_assert!(fine, "{from:?} -> {to:?} by {:?} of {segment:?}", outcome.cause);
                 }
             }
         }
     }
 
-    /// Segments were missed, and one took several steps at once: but no step back without its evidence.
+    /// After missed segments one segment may make several transitions, but corrects a state only with
+    /// evidence.
     #[test]
-    fn hostile_segments_move_states_along_the_same_edges(bytes in script(500)) {
+    fn hostile_segments_make_transitions_of_the_same_table(bytes in script(500)) {
         let mut wrong = Ok(());
         after_hostile(&bytes, |_, outcome, segment| {
             for (from, to) in outcome.from.into_iter().zip(outcome.to) {
@@ -139,7 +143,7 @@ proptest! {
     }
 }
 
-/// One run of the model with the machine beside it.
+/// Runs the model and feeds what its tap sees to the machine.
 fn follow(bytes: &[u8]) -> TestCaseResult {
     let mut script = Script::new(bytes);
     let mut world = World::new(&mut script);
@@ -147,9 +151,9 @@ fn follow(bytes: &[u8]) -> TestCaseResult {
         Follower { flow: Flow::EMPTY, witness: Witness::default(), log: String::new(), wrong: Ok(()) };
     while !script.is_over() {
         let seen = world.step(&mut script);
-        follower.look(&world, &seen);
+        follower.see(&world, &seen);
     }
-    let at_rest = world.come_to_rest(|world, seen| follower.look(world, &seen));
+    let at_rest = world.come_to_rest(|world, seen| follower.see(world, &seen));
     prop_assert!(at_rest, "the model does not come to rest\n{}", follower.log);
     follower.wrong.clone()?;
     follower.check_remote(&world)?;
@@ -164,7 +168,7 @@ struct Follower {
 }
 
 impl Follower {
-    fn look(&mut self, world: &World, seen: &[Seen]) {
+    fn see(&mut self, world: &World, seen: &[Seen]) {
         for seen @ Seen { at_ns, sender, segment } in seen {
             self.witness.watch(world, seen);
             let Outcome { cause, to, .. } = self.flow.on_segment(*at_ns, *sender, segment, &Rules::RFC);
@@ -192,7 +196,9 @@ impl Follower {
         Ok(())
     }
 
-    /// What no segment told cannot be known: a crash, a RST lost on its way to a TIME-WAIT, a lost first copy of a FIN.
+    /// The remote end is right at rest, unless no segment can have shown its state: after a crash,
+    /// after a RST that was lost on its way to an end in TIME-WAIT, or after a first copy of a FIN that
+    /// the tap missed.
     fn check_remote(&self, world: &World) -> TestCaseResult {
         let (said, truth) = (self.flow.state(End::B), world.state(End::B));
         let in_time_wait_unknowingly =
@@ -210,25 +216,25 @@ impl Follower {
         if let (Some(closer), Some(kinds)) = (self.witness.closer(world), self.witness.kinds(world)) {
             prop_assert_eq!(self.flow.closer(), closer, "the closer\n{}", self.log);
             let kind = self.flow.close_kind();
-            prop_assert!(kinds.contains(&kind), "{kind:?} is none of {kinds:?}\n{}", self.log);
+            prop_assert!(kinds.contains(&kind), "{kind:?} is not among {kinds:?}\n{}", self.log);
         }
         Ok(())
     }
 }
 
-/// LISTEN and CLOSED are one to an observer: both are an end without a connection.
+/// LISTEN as CLOSED: an observer cannot distinguish two ends without a connection.
 fn plain(state: State) -> State {
     if state == State::Listen { State::Closed } else { state }
 }
 
-fn after_hostile(bytes: &[u8], mut look: impl FnMut(&Flow, &Outcome, &Segment)) -> (Flow, u64) {
+fn after_hostile(bytes: &[u8], mut see: impl FnMut(&Flow, &Outcome, &Segment)) -> (Flow, u64) {
     let mut script = Script::new(bytes);
     let mut hostile = Hostile::new(&mut script);
     let mut flow = Flow::EMPTY;
     while !script.is_over() {
         let (sender, segment) = hostile.next(&mut script);
         let outcome = flow.on_segment(hostile.now_ns, sender, &segment, &Rules::RFC);
-        look(&flow, &outcome, &segment);
+        see(&flow, &outcome, &segment);
     }
     (flow, hostile.now_ns)
 }

@@ -1,4 +1,5 @@
-//! The table of rules, the scenarios that are about each, and the faults that break it: `conformance/RULES.md`.
+//! The table of rules, the scenarios that are about each, and the faults that break it:
+//! `conformance/RULES.md`.
 
 use std::fmt::Write as _;
 use std::fs;

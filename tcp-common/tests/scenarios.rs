@@ -1,10 +1,11 @@
-//! Every scenario of `conformance/scenarios` through the pure state machine: with every pair of ISNs, with the ends
-//! swapped, and with every segment seen twice.
+//! Every scenario of `conformance/scenarios` through the pure state machine: with every pair of ISNs,
+//! with the ends swapped, and with every segment seen twice.
 
 use testkit::golden::assert_golden;
 use testkit::scenario::{PROVED, Variant, load, proved_states, run};
 
-/// Where ends a and b are local: in the middle of the network, at either end, and with both ends on one host.
+/// Where ends a and b are local: in the middle of the network, at either end, and with both ends on one
+/// host.
 const LOCATIONS: [[bool; 2]; 4] = [[false, false], [true, false], [false, true], [true, true]];
 
 fn run_all(swapped: bool, doubled: bool) {

@@ -1,5 +1,6 @@
-//! The transition table as text: for every pair of states that short conversations reach, the states of sender and
-//! receiver after each kind of segment. A changed rule shows as a difference of `conformance/transitions.txt`.
+//! The transition table as text: for every pair of states that short conversations reach, the states of
+//! sender and receiver after each kind of segment. A changed rule shows as a difference of
+//! `conformance/transitions.txt`.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt::Write as _;

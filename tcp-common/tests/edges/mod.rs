@@ -1,9 +1,10 @@
-//! The edges along which the assumed state of an end may move.
+//! The transitions that the assumed state of an end may make.
 
 use tcp_common::Kind::{self, Ack, Fin, Rst, Syn, SynAck};
 use tcp_common::State::{self, *};
 
-/// RFC 9293, figure 5 and 3.10.7. Besides these every state may become CLOSED: by RST, by 2MSL, by silence.
+/// Transitions of RFC 9293, figure 5 and 3.10.7. Besides these every state may become CLOSED: by RST,
+/// by 2MSL, by silence.
 const RFC: &[(State, State)] = &[
     (Closed, Listen),
     (Closed, SynSent),
@@ -25,29 +26,29 @@ const RFC: &[(State, State)] = &[
     (Closing, TimeWait),
 ];
 
-/// Edges by which evidence corrects an assumption, and the kinds of segment that may be that evidence. The table of
-/// docs/STATE_MACHINE.md says the same in words.
-const HEALING: &[(State, &[State], &[Kind])] = &[
-    // R21, R22: the beginning was not seen.
+/// Transitions by which evidence corrects an assumption, and the kinds of segment that may be that
+/// evidence. They are the table of corrections in docs/STATE_MACHINE.md.
+const CORRECTIONS: &[(State, &[State], &[Kind])] = &[
+    // R21, R22: the beginning was not observed.
     (Closed, &[SynReceived, Established], &[SynAck]),
     (Closed, &[Established, CloseWait, FinWait1], &[Ack, Fin]),
     (Listen, &[Established], &[Ack, Fin, Syn]),
-    // Its SYN or SYN-ACK again: the peer's answer was lost.
+    // A retransmitted SYN or SYN-ACK: the peer's answer was lost.
     (Established, &[SynSent], &[Syn]),
     (CloseWait, &[SynSent], &[Syn]),
     (Established, &[SynReceived], &[SynAck]),
     (CloseWait, &[SynReceived], &[SynAck]),
-    // Its FIN again: the peer's ACK was lost. R9: also where it was taken to be over.
+    // A retransmitted FIN: the peer's ACK was lost. R9: also from an end taken as CLOSED.
     (FinWait2, &[FinWait1], &[Fin]),
     (TimeWait, &[Closing, FinWait1], &[Fin]),
     (Closed, &[LastAck, Closing], &[Fin]),
-    // Its FIN does not know of the peer's: they crossed.
+    // Its FIN does not acknowledge the peer's: they crossed.
     (CloseWait, &[Closing, FinWait1], &[Fin]),
-    // R6: an earlier copy of its FIN does not.
+    // R6: an earlier copy of its FIN does not either.
     (LastAck, &[Closing], &[Fin]),
     // It acknowledges the peer's FIN: its 2MSL began later than assumed.
     (Closed, &[TimeWait], &[Ack, Fin]),
-    // R17: the peer acknowledges other octets where its FIN was.
+    // R17: the peer acknowledges other bytes where its FIN was.
     (FinWait1, &[SynSent, SynReceived, Established], &[Ack, Fin]),
     (FinWait2, &[SynSent, SynReceived, Established], &[Ack, Fin]),
     (Closing, &[SynSent, SynReceived, CloseWait], &[Ack, Fin]),
@@ -60,17 +61,18 @@ const HEALING: &[(State, &[State], &[Kind])] = &[
     (TimeWait, &[FinWait2, FinWait1], &[Ack, Fin]),
 ];
 
-/// Whether the standard has this edge.
+/// Whether the transition is one of RFC 9293.
 pub(crate) fn is_rfc(from: State, to: State) -> bool {
     from == to || to == Closed || RFC.contains(&(from, to))
 }
 
 /// Whether a segment of this kind may correct `from` to `to`.
-pub(crate) fn heals(from: State, to: State, kind: Kind) -> bool {
-    HEALING.iter().any(|(f, t, kinds)| *f == from && t.contains(&to) && kinds.contains(&kind))
+pub(crate) fn corrects(from: State, to: State, kind: Kind) -> bool {
+    CORRECTIONS.iter().any(|(f, t, kinds)| *f == from && t.contains(&to) && kinds.contains(&kind))
 }
 
-/// Whether edges of the standard lead there, at most one healing edge among them.
+/// Whether transitions of RFC 9293 lead from one state to the other, with one correction among them at
+/// most.
 pub(crate) fn is_path(from: State, to: State, kind: Kind) -> bool {
     if kind == Rst {
         return is_rfc(from, to);
@@ -79,10 +81,11 @@ pub(crate) fn is_path(from: State, to: State, kind: Kind) -> bool {
     ahead.contains(&to)
         || to == Closed
         || ahead.iter().any(|&mid| {
-            State::ALL.into_iter().any(|next| heals(mid, next, kind) && ahead_of(next).contains(&to))
+            State::ALL.into_iter().any(|next| corrects(mid, next, kind) && ahead_of(next).contains(&to))
         })
 }
 
+/// Every state that transitions of RFC 9293 can reach, the first included.
 fn ahead_of(from: State) -> Vec<State> {
     let mut reached = vec![from];
     let mut at = 0;

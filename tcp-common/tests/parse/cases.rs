@@ -1,4 +1,4 @@
-//! `conformance/parse_cases.jsonl`: whole frames, cut frames, and what the parser must say of each.
+//! The cases of `conformance/parse_cases.jsonl`: whole frames, cut frames, and the expected result of each.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr};
@@ -73,7 +73,7 @@ fn a_frame_cut_on_the_wire_does_not_panic() {
     }
 }
 
-/// What the parser says otherwise than the case, a line each.
+/// The differences between the parser and the case, one line each.
 fn differences(case: &Case) -> Vec<String> {
     let mut found = Vec::new();
     let mut check = |what: &str, expected: String, read: String| {

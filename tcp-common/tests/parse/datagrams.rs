@@ -1,4 +1,4 @@
-//! Packets built here, and how they are read.
+//! Packets made in memory, and short forms of the calls that parse them.
 
 use std::net::Ipv6Addr;
 
@@ -13,7 +13,7 @@ pub(crate) fn tcp(datagram: &[u8]) -> Packet {
     ip(datagram).expect("a TCP packet")
 }
 
-/// A frame with `tags` (type, control information, type, ..) before the type of its content.
+/// An Ethernet frame with VLAN tags (`tags`: type, control information, type, ...) before its EtherType.
 pub(crate) fn ethernet(tags: &[u16], ether_type: u16, datagram: &[u8]) -> Vec<u8> {
     let mut frame = vec![2; 12];
     for field in tags.iter().chain([&ether_type]) {
@@ -33,7 +33,8 @@ pub(crate) fn v4(fragment: u16, content: &[u8]) -> Vec<u8> {
     datagram
 }
 
-/// With extension headers (number, octets); the first octet of each is filled in with the number of the next.
+/// An IPv6 packet with extension headers (number, bytes); the first byte of each becomes the number of
+/// the next.
 pub(crate) fn v6(extensions: &[(u8, Vec<u8>)], content: &[u8]) -> Vec<u8> {
     let payload_len = extensions.iter().map(|(_, octets)| octets.len()).sum::<usize>() + content.len();
     let mut datagram = vec![0x60, 0, 0, 0];
@@ -70,5 +71,5 @@ pub(crate) const ACK_NUMBER: u32 = 2000;
 pub(crate) const SYN: u8 = tcp_common::Flags::SYN;
 pub(crate) const ACK: u8 = tcp_common::Flags::ACK;
 pub(crate) const NOP: u8 = 1;
-/// Neither fragmented nor forbidden to be.
+/// The fragment field of a packet that is not a fragment and may be fragmented.
 pub(crate) const V4_PLAIN: u16 = 0;

@@ -18,7 +18,7 @@ fn length_zero_takes_the_length_of_the_frame() {
 }
 
 #[test]
-fn the_longest_header_is_stepped_over() {
+fn the_longest_header_is_skipped() {
     let mut datagram = v4(V4_PLAIN, &segment(ACK, &[], 5));
     datagram[0] = 0x4f;
     datagram[3] += 40;
@@ -46,6 +46,6 @@ fn a_later_fragment_of_another_protocol_is_not_tcp() {
 }
 
 #[test]
-fn do_not_fragment_is_no_fragment() {
+fn a_packet_with_dont_fragment_is_not_a_fragment() {
     tcp(&v4(0x4000, &segment(ACK, &[], 0)));
 }

@@ -15,7 +15,7 @@ const DESTINATION: u8 = 60;
 const MOBILITY: u8 = 135;
 
 #[test]
-fn extension_headers_are_stepped_over_by_their_own_units() {
+fn each_extension_header_is_skipped_by_its_own_length_unit() {
     let whole = segment(ACK, &[], 9);
     for (header, length_field, octets) in [
         (HOP_BY_HOP, 1, 16),
@@ -44,7 +44,7 @@ fn six_extension_headers_are_followed_and_ten_are_not() {
 }
 
 #[test]
-fn what_hides_the_rest_is_not_tcp() {
+fn any_other_next_header_is_not_tcp() {
     for next in [ESP, NONE, 17, 58, 41] {
         let mut datagram = v6(&[(HOP_BY_HOP, vec![0; 8])], &segment(ACK, &[], 0));
         datagram[40] = next;
@@ -69,7 +69,7 @@ fn length_zero_takes_the_length_of_the_frame() {
 }
 
 #[test]
-fn fragments_are_told_apart() {
+fn first_and_later_fragments_have_their_own_reasons() {
     let fragment = |field: u16| {
         let [high, low] = field.to_be_bytes();
         v6(&[(FRAGMENT, vec![0, 0, high, low, 0, 0, 0, 1])], &segment(ACK, &[], 4))

@@ -1,4 +1,4 @@
-//! What is around a datagram, and the two ways between two ends.
+//! Link headers, VLAN tags, and the key of both directions.
 
 use tcp_common::Ignored;
 use tcp_common::wire::{Link, parse};

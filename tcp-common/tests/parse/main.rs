@@ -1,5 +1,5 @@
-//! The wire parser against `conformance/parse_cases.jsonl`, against frames built here for what the cases leave out, and
-//! against noise.
+//! The wire parser, tested with `conformance/parse_cases.jsonl`, with frames made here for what the
+//! cases leave out, and with noise.
 
 mod cases;
 mod datagrams;

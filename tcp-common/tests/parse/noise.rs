@@ -1,4 +1,4 @@
-//! Random octets, cases with octets changed, and random options beside a second reading of them.
+//! Random bytes, cases with changed bytes, and random options compared with a second parser.
 
 use proptest::prelude::*;
 use tcp_common::wire::{Bytes, Captured, Link, Packet, parse};
@@ -35,16 +35,16 @@ proptest! {
     }
 
     #[test]
-    fn any_options_leave_the_rest_of_the_segment_alone(words in 0usize..=10, garbage in option_noise(), payload in 0usize..50) {
+    fn options_do_not_change_the_rest_of_the_segment(words in 0usize..=10, garbage in option_noise(), payload in 0usize..50) {
         let options = &garbage[..words * 4];
         let packet = ip(&v4(V4_PLAIN, &segment(SYN, options, payload))).expect("options make no segment bad");
         prop_assert_eq!((packet.segment.seq, packet.segment.ack), (SEQ, ACK_NUMBER));
-        let by_the_book = Segment { payload_len: payload as u32, ..options_by_the_book(options) };
+        let by_the_book = Segment { payload_len: payload as u32, ..parse_options_again(options) };
         prop_assert_eq!(packet.segment, by_the_book);
     }
 }
 
-/// Octets that are kinds and lengths of options more often than chance has it.
+/// Random bytes in which kinds and lengths of options are frequent.
 fn option_noise() -> impl Strategy<Value = Vec<u8>> {
     let option = prop_oneof![
         4 => prop::sample::select(vec![vec![0], vec![NOP], vec![NOP, NOP], vec![2, 4, 5, 180], vec![3, 3, 7], vec![4, 2],
@@ -55,8 +55,8 @@ fn option_noise() -> impl Strategy<Value = Vec<u8>> {
     prop::collection::vec(option, 40).prop_map(|options| options.concat().into_iter().take(40).collect())
 }
 
-/// A second reading of RFC 9293 3.2, with slices: the segment that [`segment`] makes of a SYN with these options.
-fn options_by_the_book(mut options: &[u8]) -> Segment {
+/// A second parser of options after RFC 9293 3.2, on slices: the fields that a SYN with these options has.
+fn parse_options_again(mut options: &[u8]) -> Segment {
     let mut segment = ip(&v4(V4_PLAIN, &segment(SYN, &[], 0))).expect("a TCP packet").segment;
     loop {
         let (kind, value) = match options {

@@ -8,7 +8,7 @@ use crate::datagrams::{ACK, NOP, SYN, V4_PLAIN, ip, segment, tcp, v4};
 const TIMESTAMPS: [u8; 10] = [8, 10, 0, 0, 0, 5, 0, 0, 0, 6];
 
 #[test]
-fn timestamps_are_found_in_the_usual_place_and_in_others() {
+fn timestamps_are_found_at_any_offset() {
     let usual = [&[NOP, NOP][..], &TIMESTAMPS].concat();
     let behind = [&TIMESTAMPS[..], &[NOP, NOP]].concat();
     let with_sack = [&usual[..], &[NOP, NOP, 5, 10, 0, 0, 0, 1, 0, 0, 0, 2]].concat();
@@ -26,7 +26,7 @@ fn nothing_is_read_after_the_end_of_options() {
 }
 
 #[test]
-fn a_wrong_length_stops_the_reading_and_keeps_the_segment() {
+fn an_option_with_a_wrong_length_ends_the_options_and_keeps_the_segment() {
     for garbage in [[8, 0, 1, 1], [8, 1, 1, 1], [8, 5, 1, 1], [8, 255, 1, 1], [1, 1, 1, 8]] {
         let segment = read(SYN, &[&[2, 4, 5, 180][..], &garbage].concat());
         assert_eq!((segment.mss, segment.options), (1460, Segment::HAS_MSS), "{garbage:?}");
@@ -34,13 +34,13 @@ fn a_wrong_length_stops_the_reading_and_keeps_the_segment() {
 }
 
 #[test]
-fn an_option_of_another_length_than_its_own_is_stepped_over() {
+fn a_known_option_with_another_length_is_skipped() {
     let segment = read(SYN, &[2, 3, 9, 3, 4, 9, 9, 4, 3, 9, NOP, NOP, 2, 4, 5, 180]);
     assert_eq!((segment.mss, segment.options), (1460, Segment::HAS_MSS));
 }
 
 #[test]
-fn options_cut_by_the_capture_make_it_truncated() {
+fn options_cut_by_the_capture_are_truncated() {
     let datagram = v4(V4_PLAIN, &segment(SYN, &[2, 4, 5, 180], 0));
     let cut = Captured { bytes: &datagram[..43], wire_len: 44 };
     assert_eq!(parse(&cut, Link::Ip, None), Err(Ignored::Truncated));

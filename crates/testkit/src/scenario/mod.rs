@@ -26,8 +26,8 @@ pub const ISN_PAIRS: [(u32, u32); 5] = [
 /// Where `cargo test` finds the golden file of the proved states.
 pub const PROVED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../conformance/scenarios/proved.txt");
 
-// `FILES`: name and text of every scenario file, in the order of their names. Written by build.rs; the texts are embedded
-// because tests also run in a virtual machine that has no source tree.
+// `FILES`: name and text of every scenario file, in the order of their names. Written by build.rs; the
+// texts are embedded because tests also run in a virtual machine that has no source tree.
 include!(concat!(env!("OUT_DIR"), "/scenario_files.rs"));
 
 /// A scenario: what the tap sees, and what is right about both ends after each step.
@@ -228,5 +228,6 @@ impl Variant {
 }
 
 const MS: u64 = 1_000_000;
-/// The state machine's clock at the start of a scenario; not 0, because 0 must mean nothing special to the machine.
+/// The state machine's clock at the start of a scenario; not 0, because 0 must mean nothing special to
+/// the machine.
 const START_NS: u64 = 3_600_000_000_000;

@@ -1,4 +1,5 @@
-//! Reads scenario files. Every error names the file, the line and the column, and says what was expected there.
+//! Reads scenario files. Every error names the file, the line and the column, and says what was
+//! expected there.
 
 use std::error::Error;
 use std::fmt::{self, Display, Formatter};

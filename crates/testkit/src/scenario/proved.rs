@@ -1,4 +1,5 @@
-//! What the ends' own segments prove after each step: derived by the pure state machine, kept in a golden file.
+//! What the ends' own segments prove after each step: derived by the pure state machine, kept in a
+//! golden file.
 
 use std::fmt::Write as _;
 
@@ -34,8 +35,8 @@ pub fn proved_states(scenarios: &[Scenario]) -> String {
     text
 }
 
-/// Adds the golden file's states to the expectations. Scenarios that it does not have, or has with other steps, stay without:
-/// the test of the golden file names them.
+/// Adds the golden file's states to the expectations. Scenarios that it does not have, or has with
+/// other steps, stay without: the test of the golden file names them.
 pub(super) fn attach(scenarios: &mut [Scenario]) {
     if golden::is_blessing() {
         return;
