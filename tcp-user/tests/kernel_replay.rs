@@ -3,7 +3,7 @@
 use std::io::{Cursor, Write as _};
 use std::process::{Command, Stdio};
 
-use finwait::replay::{Capture, InKernel, Input, Output, Replay, Wanted};
+use finwait::replay::{Capture, InKernel, Input, Output, Replay, Selection};
 use tcp_common::Rules;
 use testkit::captures::{Captured, Interface, Order, Unit, arp, pcap, pcapng, relink};
 use testkit::frames;
@@ -16,7 +16,7 @@ type Programs = Option<InKernel>;
 fn told(file: &[u8], rules: Rules, mut programs: Option<&mut Programs>) -> Vec<String> {
     let mut capture =
         Capture::new(Input::new(Cursor::new(file.to_vec())).expect("an input")).expect("a header");
-    let wanted = Wanted { events: true, connections: true, ..Wanted::default() };
+    let wanted = Selection { events: true, connections: true, ..Selection::default() };
     let mut replay = Replay::new(rules, wanted);
     if let Some(programs) = programs.as_deref_mut().and_then(Option::take) {
         replay = replay.in_kernel(programs).expect("the rules can be set");

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use finwait::replay::{Fault, Input, Options, Report, run_input};
+use finwait::replay::{Fault, Input, Options, ReplayReport, run_input};
 use tcp_common::{End, Flags, Segment};
 use testkit::captures::{Captured, Interface, Order, Unit, pcap, pcapng};
 use testkit::frames;
@@ -106,7 +106,7 @@ fn finwait(path: &Path, stdin: &[u8]) -> Ran {
     Ran { lines, code: output.status.code(), message }
 }
 
-fn read(file: &[u8]) -> Result<Report, Fault> {
+fn read(file: &[u8]) -> Result<ReplayReport, Fault> {
     let input = Input::new(Cursor::new(file.to_vec()))?;
     run_input(input, &Options::default(), &mut |_| Ok(()))
 }
@@ -241,10 +241,10 @@ fn what_was_read_is_printed_before_the_fault_is_told() {
 fn what_is_no_capture_is_one_paragraph_with_the_next_step() {
     let cases: [(&str, &[u8], &str); 5] = [
         ("empty", b"", "is empty"),
-        ("text", b"hello, world\n", "is no capture: it begins with 68 65 6c 6c"),
-        ("three octets", &[0xd4, 0xc3, 0xb2], "is no capture"),
+        ("text", b"hello, world\n", "is not a capture: it begins with 68 65 6c 6c"),
+        ("three octets", &[0xd4, 0xc3, 0xb2], "is not a capture"),
         ("a gzip of nothing", &gzip(b""), "is empty"),
-        ("a zstd of text", &zstd::encode_all(&b"hello"[..], 1).expect("into memory"), "is no capture"),
+        ("a zstd of text", &zstd::encode_all(&b"hello"[..], 1).expect("into memory"), "is not a capture"),
     ];
     for (name, bytes, message) in cases {
         let file = Scratch::new(&name.replace(' ', "-"), bytes);

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use super::found;
 use crate::cli::{ReplayArgs, ReplayFormat, UsageError};
 use crate::output::{EventWriter, Format, ListWriter, Palette};
-use crate::replay::{self, Output, Report};
+use crate::replay::{self, Output, ReplayReport};
 
 /// Prints the connections or events of a capture. Those before a fault are printed, then the fault is the error.
 pub(super) fn run(args: &ReplayArgs) -> Result<ExitCode> {
@@ -92,7 +92,7 @@ fn list(out: Stdout, format: Format) -> io::Result<ListWriter<Stdout>> {
 }
 
 /// Summarizes the frames for people.
-fn summary(report: &Report, verified: bool) -> String {
+fn summary(report: &ReplayReport, verified: bool) -> String {
     let mut text = report.statistics.to_string();
     let wrong = report.statistics.checksum_wrong;
     if let Some(tracked) = report.kernel_tracked {

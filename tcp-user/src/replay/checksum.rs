@@ -3,21 +3,21 @@
 use tcp_common::End;
 use tcp_common::wire::Packet;
 
-/// What the checksum of a segment says.
+/// The verdict on a segment's checksum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Checksum {
-    /// It is right.
+    /// Correct.
     Right,
-    /// It is wrong.
+    /// Wrong.
     Wrong,
-    /// The sum of the pseudo header alone: captured at the sender, before the NIC filled it in, or after the receiver's
-    /// stack merged several segments (Linux: CHECKSUM_PARTIAL).
+    /// The sum of the pseudo header alone (CHECKSUM_PARTIAL of Linux). The segment was captured at its
+    /// sender before the NIC filled the sum in, or after the receiver's stack merged several segments.
     Offloaded,
-    /// It cannot be computed: the segment was not captured whole, or its headers hide the address that was summed.
+    /// Not computable: the segment was not captured whole, or its headers hide the address that was summed.
     Unknown,
 }
 
-/// Looks at the checksum of a packet whose octets these are.
+/// Verifies the TCP checksum of a packet; `bytes` are those it was parsed from.
 pub(super) fn verify(bytes: &[u8], packet: &Packet) -> Checksum {
     let (start, len) = (packet.datagram.tcp_offset as usize, packet.datagram.tcp_len as usize);
     let Some(segment) = bytes.get(start..).and_then(|rest| rest.get(..len)) else {
@@ -37,24 +37,24 @@ pub(super) fn verify(bytes: &[u8], packet: &Packet) -> Checksum {
     Checksum::Wrong
 }
 
-/// The sum of addresses, protocol and length (RFC 9293 3.1, RFC 8200 8.1). An IPv4 address is mapped into IPv6 by a prefix
-/// that adds nothing but one 0xffff, which is zero in ones' complement.
+/// The sum of addresses, protocol and length (RFC 9293 3.1, RFC 8200 8.1). An IPv4 address is mapped into
+/// IPv6 by a prefix that adds one 0xffff, which is zero in ones' complement.
 fn pseudo_header(packet: &Packet) -> u64 {
     let len = u64::from(packet.datagram.tcp_len);
-    // In the order of the segment's octets, as `sum` has it.
+    // In the byte order of the segment, as in `sum`.
     let folded = u16::from_ne_bytes(fold(len + u64::from(PROTOCOL)).to_be_bytes());
     let address = |end| sum(&packet.key.endpoint(end).octets());
     address(End::A) + address(End::B) + u64::from(folded)
 }
 
-/// Whether the IPv6 header stands right before the segment: behind a routing header the address that was summed is not the
-/// one in the header.
+/// Whether the IPv6 header stands right before the segment. Behind a routing header the address that was
+/// summed is not the one in the IPv6 header.
 fn is_plain_ipv6(before: &[u8]) -> bool {
     before.last_chunk::<40>().is_some_and(|header| header[0] >> 4 == 6 && header[6] == PROTOCOL)
 }
 
-/// Sum of 16-bit words in the octets' own order: the checksum does not care about byte order (RFC 1071 2 (B)), and 32-bit
-/// words sum to the same (2 (C)).
+/// Sum of 16-bit words in the order of the bytes: the checksum does not depend on byte order (RFC 1071 2
+/// (B)), and 32-bit words sum to the same (RFC 1071 2 (C)).
 fn sum(bytes: &[u8]) -> u64 {
     let (words, rest) = bytes.as_chunks::<4>();
     let mut last = [0; 4];
@@ -63,7 +63,7 @@ fn sum(bytes: &[u8]) -> u64 {
         + u64::from(u32::from_ne_bytes(last))
 }
 
-/// Ones' complement sum in 16 bits.
+/// Folds a sum to 16 bits in ones' complement.
 fn fold(mut sum: u64) -> u16 {
     while sum >> 16 != 0 {
         sum = (sum & 0xffff) + (sum >> 16);
@@ -71,4 +71,5 @@ fn fold(mut sum: u64) -> u16 {
     sum as u16
 }
 
+/// Protocol number of TCP.
 const PROTOCOL: u8 = 6;

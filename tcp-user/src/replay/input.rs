@@ -8,20 +8,24 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::error::Fault;
 
-/// An input whose first octets were looked at.
+/// An input whose format is known from its first bytes.
 pub struct Input {
-    /// What it says after decompression.
+    /// The bytes, decompressed.
     pub(super) reader: Box<dyn Read>,
     /// Whether it was compressed.
     pub(super) compressed: bool,
-    /// Octets read so far, before decompression.
+    /// Bytes read so far, before decompression.
     pub(super) read: Arc<AtomicU64>,
-    /// Octets there are, before decompression, where that is known.
+    /// Bytes in total, before decompression, if known.
     pub(super) size: Option<u64>,
 }
 
 impl Input {
     /// Opens a file; `-` is standard input.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such file, it cannot be read, or it is a directory, a terminal or empty.
     pub fn open(path: &Path) -> Result<Input, Fault> {
         if path == Path::new("-") {
             let stdin = io::stdin();
@@ -39,7 +43,11 @@ impl Input {
         Ok(Input { size: metadata.is_file().then_some(metadata.len()), ..input })
     }
 
-    /// Takes any source of octets.
+    /// Reads from any source of bytes.
+    ///
+    /// # Errors
+    ///
+    /// If the first bytes cannot be read, or there are none.
     pub fn new(source: impl Read + 'static) -> Result<Input, Fault> {
         let read = Arc::new(AtomicU64::new(0));
         let mut source = Counted { source, read: Arc::clone(&read) };
@@ -59,6 +67,7 @@ impl Input {
     }
 }
 
+/// A reader that counts the bytes read.
 struct Counted<R> {
     source: R,
     read: Arc<AtomicU64>,

@@ -3,7 +3,7 @@
 use tcp_common::Ignored;
 use tcp_common::wire::{self, Captured, Link, Packet};
 
-/// The headers before IP, as <https://www.tcpdump.org/linktypes.html> numbers them.
+/// The headers before IP, by the link types of <https://www.tcpdump.org/linktypes.html>.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LinkType {
     /// LINKTYPE_ETHERNET.
@@ -12,16 +12,16 @@ pub enum LinkType {
     Ip,
     /// LINKTYPE_NULL and LINKTYPE_LOOP: an address family in the byte order of some host.
     Loopback,
-    /// LINKTYPE_LINUX_SLL: what `tcpdump -i any` wrote for long.
+    /// LINKTYPE_LINUX_SLL, written by older versions of `tcpdump -i any`.
     LinuxCooked,
-    /// LINKTYPE_LINUX_SLL2: what it writes now.
+    /// LINKTYPE_LINUX_SLL2, written by `tcpdump -i any` today.
     LinuxCooked2,
     /// LINKTYPE_PPP and LINKTYPE_PPP_HDLC: PPP, with its HDLC-like framing or without (RFC 1661, RFC 1662).
     Ppp,
 }
 
 impl LinkType {
-    /// The link type with this number, if it is one that can be read.
+    /// The link type with this number; `None` if finwait does not read it.
     pub const fn from_number(number: u16) -> Option<LinkType> {
         Some(match number {
             0 | 108 => LinkType::Loopback,
@@ -36,31 +36,31 @@ impl LinkType {
     }
 }
 
-/// A frame without the header that only its link type has: what the one parser takes.
+/// A frame without the header of its link type: the input of the parser.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bare<'a> {
-    /// From the Ethernet or the IP header on.
+    /// The bytes from the Ethernet or the IP header on.
     pub(super) packet: Captured<'a>,
     pub(super) link: Link,
-    /// Id of a VLAN tag that stood before.
+    /// Id of a VLAN tag in the header that was removed.
     pub(super) vlan: Option<u16>,
-    /// At which place of the host it was seen: 0 where the link layer does not say. The same packet passes several places
-    /// of one host (bridge and port, in and out), and `tcpdump -i any` captures all of them.
-    pub(super) place: u64,
+    /// Where in the host the frame was captured; 0 if the link layer does not say. The same packet passes
+    /// several points of one host (bridge and port, in and out), and `tcpdump -i any` captures all of them.
+    pub(super) capture_point: u64,
 }
 
 impl Bare<'_> {
-    /// The segment.
+    /// Parses the headers.
     pub(super) fn parse(&self) -> Result<Packet, Ignored> {
         wire::parse(&self.packet, self.link, self.vlan)
     }
 }
 
-/// Takes off what is before the Ethernet or IP header.
+/// Removes what is before the Ethernet or IP header.
 pub(super) fn strip(link: LinkType, frame: Captured<'_>) -> Result<Bare<'_>, Ignored> {
     let bytes = frame.bytes;
     match link {
-        LinkType::Ethernet => Ok(Bare { packet: frame, link: Link::Ethernet, vlan: None, place: 0 }),
+        LinkType::Ethernet => Ok(Bare { packet: frame, link: Link::Ethernet, vlan: None, capture_point: 0 }),
         LinkType::Ip => Ok(ip(frame, 0)),
         LinkType::Loopback => {
             let family = *bytes.first_chunk::<4>().ok_or(Ignored::Truncated)?;
@@ -74,11 +74,12 @@ pub(super) fn strip(link: LinkType, frame: Captured<'_>) -> Result<Bare<'_>, Ign
         LinkType::LinuxCooked2 => {
             let header = bytes.first_chunk::<20>().ok_or(Ignored::Truncated)?;
             let interface = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
-            let place = u64::from(interface) << 8 | (1 + u64::from(header[10]));
-            cooked(frame, [header[0], header[1]], 20, place)
+            let capture_point = u64::from(interface) << 8 | (1 + u64::from(header[10]));
+            cooked(frame, [header[0], header[1]], 20, capture_point)
         }
         LinkType::Ppp => {
-            // Address and control may be left out, and so may the first octet of the protocol, which is even, if it is 0.
+            // Address and control may be omitted, and so may the first byte of the protocol, which is even,
+            // if it is 0.
             let offset = if bytes.starts_with(&[0xff, 0x03]) { 2 } else { 0 };
             match bytes.get(offset..).unwrap_or_default() {
                 [PPP_IPV4 | PPP_IPV6, ..] => Ok(ip(frame, offset + 1)),
@@ -90,8 +91,8 @@ pub(super) fn strip(link: LinkType, frame: Captured<'_>) -> Result<Bare<'_>, Ign
     }
 }
 
-/// What follows a cooked header: VLAN tags, if any, and the IP header.
-fn cooked(frame: Captured<'_>, protocol: [u8; 2], offset: usize, place: u64) -> Result<Bare<'_>, Ignored> {
+/// Reads what follows a cooked header: VLAN tags, if any, and the IP header.
+fn cooked(frame: Captured<'_>, protocol: [u8; 2], offset: usize, capture_point: u64) -> Result<Bare<'_>, Ignored> {
     let (mut protocol, mut offset, mut vlan) = (u16::from_be_bytes(protocol), offset, None);
     let mut tags = 0;
     while matches!(protocol, 0x8100 | 0x88a8 | 0x9100) {
@@ -108,7 +109,7 @@ fn cooked(frame: Captured<'_>, protocol: [u8; 2], offset: usize, place: u64) -> 
     if !matches!(protocol, 0x0800 | 0x86dd) {
         return Err(Ignored::NotTcp);
     }
-    Ok(Bare { vlan, place, ..ip(frame, offset) })
+    Ok(Bare { vlan, capture_point, ..ip(frame, offset) })
 }
 
 fn ip(frame: Captured<'_>, offset: usize) -> Bare<'_> {
@@ -116,16 +117,16 @@ fn ip(frame: Captured<'_>, offset: usize) -> Bare<'_> {
         bytes: frame.bytes.get(offset..).unwrap_or_default(),
         wire_len: frame.wire_len.saturating_sub(offset),
     };
-    Bare { packet, link: Link::Ip, vlan: None, place: 0 }
+    Bare { packet, link: Link::Ip, vlan: None, capture_point: 0 }
 }
 
-/// AF_INET, and AF_INET6 of Linux, NetBSD and OpenBSD, FreeBSD, macOS.
+/// Whether this is AF_INET, or AF_INET6 of Linux, NetBSD and OpenBSD, FreeBSD or macOS.
 const fn is_ip_family(family: u32) -> bool {
     matches!(family, 2 | 10 | 24 | 28 | 30)
 }
 
-/// As many as the parser follows on Ethernet.
+/// Maximum number of VLAN tags, as for Ethernet.
 const MAX_TAGS: u32 = 2;
-/// Protocol numbers of PPP: IPv4 (RFC 1332) and IPv6 (RFC 5072), their second octets.
+/// Second bytes of the PPP protocol numbers of IPv4 (RFC 1332) and IPv6 (RFC 5072).
 const PPP_IPV4: u8 = 0x21;
 const PPP_IPV6: u8 = 0x57;

@@ -1,4 +1,5 @@
-//! What applies segments and the clock to flows: the pure machine here, or the kernel programs with their own table.
+//! The two ways to apply segments and the clock to flows: in this process, or by the kernel programs with
+//! their own table.
 
 use tcp_common::record::event_kind;
 use tcp_common::wire::{Link, Packet};
@@ -7,7 +8,7 @@ use tcp_common::{Cause, Flow, FlowKey, Ignored, Outcome, Previous, Rules, State}
 use super::link::Bare;
 use crate::kernel::{Events, Kernel, KernelError, LoadOptions, ProgramName, SlotGuard};
 
-/// One of the two.
+/// The way in which a replay applies segments.
 pub(super) enum Machine {
     /// `Flow::on_segment` in this process.
     Pure,
@@ -31,7 +32,7 @@ impl Machine {
         }
     }
 
-    /// Lets the clock act on a flow.
+    /// Applies the clock to a flow.
     pub(super) fn tick(&mut self, now_ns: u64, key: &FlowKey, flow: &mut Flow, rules: &Rules) -> Outcome {
         match self {
             Machine::Pure => flow.tick(now_ns, rules),
@@ -39,7 +40,7 @@ impl Machine {
         }
     }
 
-    /// Forgets a flow.
+    /// Removes a flow from the kernel's table, if that is in use.
     pub(super) fn forget(&mut self, key: &FlowKey) {
         if let Machine::Kernel(kernel) = self
             && let Some(slot) = kernel.lock(key)
@@ -49,13 +50,13 @@ impl Machine {
     }
 }
 
-/// The loaded programs, attached nowhere: they see what is handed to them.
+/// The loaded kernel programs, not attached to any interface: they see the frames of the capture only.
 pub struct InKernel {
     kernel: Kernel,
     events: Events,
     rules: Rules,
     clock_ns: u64,
-    /// Count at the begin of the capture.
+    /// The counter of tracked packets when the capture began.
     tracked: u64,
     frame: Vec<u8>,
     fault: Option<KernelError>,
@@ -63,6 +64,10 @@ pub struct InKernel {
 
 impl InKernel {
     /// Loads the programs, which takes seconds.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel refuses to load them.
     pub fn load() -> Result<InKernel, KernelError> {
         let mut kernel = Kernel::load(&LoadOptions {
             max_flows: MAX_FLOWS,
@@ -76,9 +81,9 @@ impl InKernel {
         Ok(InKernel { kernel, events, rules, clock_ns: 0, tracked: 0, frame: Vec::new(), fault: None })
     }
 
-    /// Forgets what was followed, for a capture by these rules.
+    /// Clears the table and prepares for a capture with these rules.
     pub(super) fn begin(&mut self, rules: Rules) -> Result<(), KernelError> {
-        // The ends of a capture belong to nobody here, whatever the hook says.
+        // No end of a capture belongs to this host, whatever the hook says.
         self.rules = Rules {
             time_wait_local_ns: rules.time_wait_remote_ns,
             linux_restart_local: rules.linux_restart_remote,
@@ -89,12 +94,12 @@ impl InKernel {
         self.kernel.set_rules(self.rules)
     }
 
-    /// What kept the programs from being run, once.
+    /// Removes and returns the first error of running the programs.
     pub(super) fn take_fault(&mut self) -> Option<KernelError> {
         self.fault.take()
     }
 
-    /// How many packets of this capture the programs gave to a flow.
+    /// Number of packets of this capture that the programs gave to a flow.
     pub(super) fn tracked(&self) -> Result<u64, KernelError> {
         Ok(self.kernel.counters()?.packets_tracked() - self.tracked)
     }
@@ -124,7 +129,7 @@ impl InKernel {
         });
         let before = std::mem::replace(flow, self.read(&packet.key).ok_or(Ignored::TableFull)?);
         if cause == Cause::Nothing && before.states() != flow.states() {
-            // A SYN that nobody has answered yet makes no event.
+            // A SYN without an answer makes no event.
             cause = Cause::Syn;
         }
         let begun = before.is_empty() || previous != Previous::None;
@@ -147,7 +152,7 @@ impl InKernel {
             *flow = slot.without_locality();
             return outcome;
         }
-        // It made room for another one in the kernel's table.
+        // It was evicted from the kernel's table.
         flow.tick(now_ns, &rules)
     }
 
@@ -162,7 +167,7 @@ impl InKernel {
     }
 }
 
-/// What the machine in the kernel must have answered.
+/// The outcome that the machine in the kernel must have returned.
 fn outcome(before: &Flow, after: &Flow, from: [State; 2], cause: Cause, previous: Previous) -> Outcome {
     let goes_on = before.incarnation() == after.incarnation();
     Outcome {
@@ -176,7 +181,7 @@ fn outcome(before: &Flow, after: &Flow, from: [State; 2], cause: Cause, previous
     }
 }
 
-/// The packet as an Ethernet frame, as far as the programs read it.
+/// Writes the packet as an Ethernet frame, as far as the programs read it.
 fn ethernet(bare: &Bare<'_>, packet: &Packet, frame: &mut Vec<u8>) -> Result<(), Ignored> {
     frame.clear();
     let bytes = bare.packet.bytes;
@@ -194,14 +199,15 @@ fn ethernet(bare: &Bare<'_>, packet: &Packet, frame: &mut Vec<u8>) -> Result<(),
     };
     let length_at = ip_offset + if packet.key.family == 4 { 2 } else { 4 };
     if bytes.get(length_at..length_at + 2) == Some(&[0, 0]) {
-        // BIG TCP: the length of the frame itself counts, and none that long can be handed to the program.
+        // BIG TCP: the frame's own length counts, and a test run takes no frame of that length.
         return Err(Ignored::Unsupported);
     }
     frame.extend(&bytes[..bytes.len().min(READ)]);
     Ok(())
 }
 
-/// So much of a packet holds all that is read of it, and fits into the one page that a test run gives to a frame.
+/// Bytes of a packet that are passed to the programs: all that they read, in the one page that a test run
+/// has for a frame.
 const READ: usize = 2_048;
-/// As many of each family as the agent follows unless told otherwise.
+/// Capacity of each table, the agent's default.
 const MAX_FLOWS: u32 = 262_144;

@@ -1,9 +1,9 @@
 //! `finwait replay`: the same records from a capture, without root.
 //!
-//! Modules in the order a frame meets them: `input` opens and decompresses, `capture` makes frames of octets, `link` finds
-//! the IP header, [`Replay`] follows flows by the machine of `tcp-common` with the capture's time as its clock
-//! (`deadlines` is what time will end, `machine` who applies the rules: this process or the kernel), `outbox` says what is
-//! told. [`run`] puts them together.
+//! Modules in the order in which a frame meets them: `input` opens and decompresses, `capture` splits the
+//! bytes into frames, `link` finds the IP header, [`Replay`] tracks flows with the state machine of
+//! `tcp-common`, `outbox` collects the records. `deadlines` is the timer queue on the capture's clock;
+//! `machine` applies the rules, in this process or in the kernel programs. [`run`] puts them together.
 
 mod capture;
 mod checksum;
@@ -23,7 +23,7 @@ pub use error::{Fault, Offset, ReplayError};
 pub use input::Input;
 pub use link::LinkType;
 pub use machine::InKernel;
-pub use outbox::{Listed, Output, Wanted};
+pub use outbox::{Listed, Output, Selection};
 pub use statistics::Statistics;
 pub use tracker::{Frame, Replay};
 
@@ -41,19 +41,19 @@ use progress::Progress;
 pub struct Options {
     /// The rules of the state machine.
     pub rules: Rules,
-    /// Which connections are wanted.
+    /// Connections to report.
     pub filter: Filter,
-    /// Whether transitions and closes are wanted as they happen, and not the connections.
+    /// Whether to report transitions and closes as they happen, in place of connections.
     pub events: bool,
-    /// Whether connections are wanted in Zeek's words, too.
+    /// Whether to report connections in the format of Zeek's `conn.log` as well.
     pub zeek: bool,
-    /// Whether segments with a wrong TCP checksum are dropped.
+    /// Whether to drop segments with a bad TCP checksum.
     pub verify_checksums: bool,
-    /// Whether the flows are followed by the kernel programs, in their own table. Needs root.
+    /// Whether the kernel programs track the flows, in a table of their own. Needs root.
     pub kernel: bool,
 }
 
-/// Everything wanted, by the agent's rules.
+/// All connections, by the agent's rules.
 impl Default for Options {
     fn default() -> Options {
         Options {
@@ -67,46 +67,54 @@ impl Default for Options {
     }
 }
 
-/// What came of a replay.
+/// The result of a replay.
 #[derive(Debug)]
-pub struct Report {
-    /// The capture's time at its end.
+pub struct ReplayReport {
+    /// Time of the capture's last frame.
     pub ended_at: Timestamp,
-    /// How many frames there were, and what became of them.
+    /// Counts of frames, by what became of them.
     pub statistics: Statistics,
-    /// How many segments the kernel programs gave to a flow, if they followed the flows.
+    /// Segments that the kernel programs gave to a flow; `None` if they did not track the flows.
     pub kernel_tracked: Option<u64>,
-    /// What stopped the replay before the end of the capture. What was told is right up to there.
+    /// The error that stopped the replay before the end of the capture. The records up to there are right.
     pub fault: Option<ReplayError>,
 }
 
-/// Where records go.
-pub type Tell<'a> = &'a mut dyn FnMut(Output) -> io::Result<()>;
+/// Receives the records.
+pub type Sink<'a> = &'a mut dyn FnMut(Output) -> io::Result<()>;
 
-/// Replays a file, `-` for standard input. Tells events as they happen, if they are wanted; else the connections, those that
-/// are over included, as soon as their order is known, and those that are left at the end. An input that holds no frame
-/// that can be read is an error; one that breaks off is a report with its fault.
-pub fn run(path: &Path, options: &Options, tell: Tell<'_>) -> Result<Report, ReplayError> {
+/// Replays a file, `-` for standard input. Passes events to `sink` as they happen, or connections as soon
+/// as their order is known; those still open follow at the end.
+///
+/// # Errors
+///
+/// If the input holds no frame that can be read, or the sink fails. An input that breaks off is a report
+/// with its fault.
+pub fn run(path: &Path, options: &Options, sink: Sink<'_>) -> Result<ReplayReport, ReplayError> {
     let named = |fault| ReplayError { name: name_of(path), fault };
     let input = Input::open(path).map_err(named)?;
-    let mut report = run_input(input, options, tell).map_err(named)?;
+    let mut report = run_input(input, options, sink).map_err(named)?;
     if let Some(error) = &mut report.fault {
         error.name = name_of(path);
     }
     Ok(report)
 }
 
-/// [`run`] on an input that is open.
-pub fn run_input(input: Input, options: &Options, tell: Tell<'_>) -> Result<Report, Fault> {
+/// Replays an input that is open already, as [`run`] does.
+///
+/// # Errors
+///
+/// If the input holds no frame that can be read, or the sink fails.
+pub fn run_input(input: Input, options: &Options, sink: Sink<'_>) -> Result<ReplayReport, Fault> {
     let mut progress = Progress::new(&input, options.events);
     let mut capture = Capture::new(input)?;
-    let wanted = Wanted {
+    let selection = Selection {
         events: options.events,
         connections: !options.events,
         zeek: options.zeek,
         filter: options.filter.clone(),
     };
-    let mut replay = Replay::new(options.rules, wanted).verify_checksums(options.verify_checksums);
+    let mut replay = Replay::new(options.rules, selection).verify_checksums(options.verify_checksums);
     if options.kernel {
         replay = InKernel::load().and_then(|kernel| replay.in_kernel(kernel)).map_err(Fault::Kernel)?;
     }
@@ -118,11 +126,11 @@ pub fn run_input(input: Input, options: &Options, tell: Tell<'_>) -> Result<Repo
             Err(fault) => break Some(fault),
         }
         progress.frame();
-        deliver(&mut replay, tell)?;
+        deliver(&mut replay, sink)?;
     };
     replay.finish();
-    deliver(&mut replay, tell)?;
-    Ok(Report {
+    deliver(&mut replay, sink)?;
+    Ok(ReplayReport {
         ended_at: replay.now(),
         statistics: *replay.statistics(),
         kernel_tracked: replay.kernel_tracked().map_err(Fault::Kernel)?,
@@ -130,9 +138,9 @@ pub fn run_input(input: Input, options: &Options, tell: Tell<'_>) -> Result<Repo
     })
 }
 
-fn deliver(replay: &mut Replay, tell: Tell<'_>) -> Result<(), Fault> {
+fn deliver(replay: &mut Replay, sink: Sink<'_>) -> Result<(), Fault> {
     while let Some(output) = replay.poll() {
-        tell(output).map_err(Fault::Output)?;
+        sink(output).map_err(Fault::Output)?;
     }
     Ok(())
 }

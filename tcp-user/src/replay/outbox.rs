@@ -1,4 +1,4 @@
-//! What a replay has to tell: events in the order of capture time, connections in the order of opening.
+//! The records of a replay: events in the order of capture time, connections in the order of opening.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -13,51 +13,53 @@ use crate::filter::Filter;
 use crate::view::describe::Describer;
 use crate::view::{Connection, Event};
 
-/// One thing to tell.
+/// One record.
 #[derive(Clone, Debug)]
 pub enum Output {
     /// A transition or a close.
     Event(Event),
-    /// A connection: replaced by its next incarnation, over and forgotten, or followed until the end of the capture.
+    /// A connection that its next incarnation replaced, that was forgotten, or that was open at the end of
+    /// the capture.
     Connection(Box<Listed>),
 }
 
 /// A connection for the list.
 #[derive(Clone, Debug)]
 pub struct Listed {
-    /// As it stood last.
+    /// The connection in its last state.
     pub connection: Connection,
-    /// The moment that ages are to be counted to: the end of the capture, or, where so many connections were over that
-    /// they were told before, the capture's time then.
+    /// The time that ages are relative to: the end of the capture, or the capture's time when the
+    /// connection had to be listed earlier because too many were waiting.
     pub as_of: Timestamp,
-    /// The same in Zeek's words, if they are wanted.
+    /// The line of Zeek's `conn.log`, if selected.
     pub zeek: Option<zeek::Conn>,
 }
 
-/// What is wanted of a replay.
+/// The records that a replay is to produce.
 #[derive(Clone, Debug, Default)]
-pub struct Wanted {
+pub struct Selection {
     /// Transitions and closes.
     pub events: bool,
     /// Connections.
     pub connections: bool,
-    /// Connections in Zeek's words, too.
+    /// Lines of Zeek's `conn.log` with the connections.
     pub zeek: bool,
-    /// Which connections.
+    /// The connections to report.
     pub filter: Filter,
 }
 
-/// Collects what is wanted.
+/// Collects the selected records.
 pub(super) struct Outbox {
     pub(super) rules: Rules,
-    pub(super) wanted: Wanted,
+    pub(super) selection: Selection,
     pub(super) outputs: VecDeque<Output>,
-    /// Connections that are followed no more, the first opened on top. At most [`KEPT`] wait here for one that was opened
-    /// before them, so that a capture of any length needs no more memory than its flows alive.
+    /// Connections that are no longer tracked, the one opened first on top. At most [`KEPT`] wait here for
+    /// one that was opened before them, so memory is bounded by the flows alive, whatever the length of the
+    /// capture.
     ended: BinaryHeap<Reverse<Ended>>,
 }
 
-/// A flow with what is needed to name it.
+/// A flow with its key, interface and Zeek trace.
 pub(super) struct Subject<'a> {
     pub(super) key: &'a FlowKey,
     pub(super) flow: &'a Flow,
@@ -65,7 +67,7 @@ pub(super) struct Subject<'a> {
     pub(super) trace: Option<&'a Trace>,
 }
 
-/// A connection as it stood when it was followed no more.
+/// A connection in its last state, no longer tracked.
 pub(super) struct Ended {
     key: FlowKey,
     flow: Flow,
@@ -75,10 +77,11 @@ pub(super) struct Ended {
 }
 
 impl Outbox {
-    pub(super) fn new(rules: Rules, wanted: Wanted) -> Outbox {
-        Outbox { rules, wanted, outputs: VecDeque::new(), ended: BinaryHeap::new() }
+    pub(super) fn new(rules: Rules, selection: Selection) -> Outbox {
+        Outbox { rules, selection, outputs: VecDeque::new(), ended: BinaryHeap::new() }
     }
 
+    /// Adds the transitions of both ends, if events are selected.
     pub(super) fn transitions(
         &mut self,
         subject: &Subject<'_>,
@@ -87,13 +90,13 @@ impl Outbox {
         to: [State; 2],
         cause: Cause,
     ) {
-        if !self.wanted.events || from == to {
+        if !self.selection.events || from == to {
             return;
         }
         let describer = self.describer(now_ns);
-        if !self.wanted.filter.is_empty() {
+        if !self.selection.filter.is_empty() {
             let connection = describer.connection(subject.key, subject.flow, subject.interface_name());
-            if !self.wanted.filter.matches(&connection, wall(now_ns)) {
+            if !self.selection.filter.matches(&connection, wall(now_ns)) {
                 return;
             }
         }
@@ -101,42 +104,43 @@ impl Outbox {
         self.outputs.extend(transitions.into_iter().map(|transition| Output::Event(transition.into())));
     }
 
+    /// Adds a close, if events are selected.
     pub(super) fn close(&mut self, subject: &Subject<'_>, now_ns: u64) {
-        if !self.wanted.events {
+        if !self.selection.events {
             return;
         }
         let close = self.describer(now_ns).close(subject.key, subject.flow, subject.interface_name(), now_ns);
-        if self.wanted.filter.matches(&close.connection, wall(now_ns)) {
+        if self.selection.filter.matches(&close.connection, wall(now_ns)) {
             self.outputs.push_back(Output::Event(close.into()));
         }
     }
 
-    /// Takes a connection that is followed no more.
+    /// Adds a connection that is no longer tracked.
     pub(super) fn ended(&mut self, subject: &Subject<'_>, now_ns: u64) {
-        if !self.wanted.connections {
+        if !self.selection.connections {
             return;
         }
         if self.ended.len() == KEPT {
-            self.rest(now_ns);
+            self.list_first_ended(now_ns);
         }
         self.ended.push(Reverse(subject.ended(now_ns)));
     }
 
-    /// Lists one of those that were followed to the end of the capture: they come in the order of opening, and before it
-    /// all that ended and was opened earlier.
+    /// Lists a connection that was tracked to the end of the capture, after all that ended and were opened
+    /// earlier. Called in the order of opening.
     pub(super) fn remaining(&mut self, subject: &Subject<'_>, now_ns: u64) {
-        if !self.wanted.connections {
+        if !self.selection.connections {
             return;
         }
         let remaining = subject.ended(now_ns);
         while self.ended.peek().is_some_and(|Reverse(first)| *first < remaining) {
-            self.rest(now_ns);
+            self.list_first_ended(now_ns);
         }
         self.list(&remaining, now_ns);
     }
 
-    /// Lists the first of those that ended. Returns whether there was one.
-    pub(super) fn rest(&mut self, now_ns: u64) -> bool {
+    /// Lists the connection opened first among those that ended. Returns whether there was one.
+    pub(super) fn list_first_ended(&mut self, now_ns: u64) -> bool {
         let Some(Reverse(first)) = self.ended.pop() else { return false };
         self.list(&first, now_ns);
         true
@@ -146,7 +150,7 @@ impl Outbox {
         let Ended { key, flow, interface, trace, at_ns } = ended;
         let interface = interface.as_ref().map(|name| name.to_string());
         let connection = self.describer(*at_ns).connection(key, flow, interface);
-        if self.wanted.filter.matches(&connection, wall(now_ns)) {
+        if self.selection.filter.matches(&connection, wall(now_ns)) {
             let zeek = trace.as_ref().map(|trace| zeek::Conn::new(key, flow, trace));
             self.outputs.push_back(Output::Connection(Box::new(Listed {
                 connection,
@@ -178,15 +182,15 @@ impl Subject<'_> {
 }
 
 impl Ended {
-    /// By opening; those of one moment by their keys, so that every replay lists them alike.
-    fn place(&self) -> (u64, FlowKey, u32) {
+    /// The sort key: time of opening, then the flow's key, so that every replay lists them in the same order.
+    fn order(&self) -> (u64, FlowKey, u32) {
         (self.flow.opened_ns(), self.key, self.flow.incarnation())
     }
 }
 
 impl Ord for Ended {
     fn cmp(&self, other: &Ended) -> std::cmp::Ordering {
-        self.place().cmp(&other.place())
+        self.order().cmp(&other.order())
     }
 }
 
@@ -198,18 +202,18 @@ impl PartialOrd for Ended {
 
 impl PartialEq for Ended {
     fn eq(&self, other: &Ended) -> bool {
-        self.place() == other.place()
+        self.order() == other.order()
     }
 }
 
 impl Eq for Ended {}
 
-/// Wall time of a moment on the replay's clock.
+/// Wall time of a time on the replay's clock.
 pub(super) fn wall(ns: u64) -> Timestamp {
     CLOCK.wall(ns)
 }
 
-/// A replay's clock is the capture's: ns since the epoch.
+/// The clock of a replay is the capture's: ns since the epoch.
 const CLOCK: Clock = Clock { epoch_ns: 0 };
-/// Some 25 MiB.
+/// Maximum number of ended connections that wait to be listed, about 25 MiB.
 pub(super) const KEPT: usize = 1 << 16;

@@ -1,4 +1,4 @@
-//! How far a long replay is, for the person who waits for it.
+//! The progress bar of a long replay.
 
 use std::io::{IsTerminal, stderr, stdout};
 use std::sync::Arc;
@@ -9,13 +9,13 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::input::Input;
 
-/// A bar on standard error that shows itself when there is something to wait for.
+/// A bar on standard error that appears when a replay takes longer than [`DELAY`].
 pub(super) struct Progress {
     bar: Option<ProgressBar>,
     read: Arc<AtomicU64>,
     size: Option<u64>,
     started: Instant,
-    /// Nobody would see it, or it would stand between records.
+    /// Standard error is no terminal, or the bar would stand between records.
     hidden: bool,
     frames: u32,
 }
@@ -32,13 +32,13 @@ impl Progress {
         }
     }
 
-    /// One more frame was read.
+    /// Counts a frame and redraws the bar now and then.
     pub(super) fn frame(&mut self) {
         self.frames = self.frames.wrapping_add(1);
         if self.hidden || !self.frames.is_multiple_of(EVERY) {
             return;
         }
-        if self.bar.is_none() && self.started.elapsed() >= PATIENCE {
+        if self.bar.is_none() && self.started.elapsed() >= DELAY {
             self.bar = Some(bar(self.size));
         }
         if let Some(bar) = &self.bar {
@@ -66,7 +66,7 @@ fn bar(size: Option<u64>) -> ProgressBar {
     }
 }
 
-/// What takes less is not worth a bar.
-const PATIENCE: Duration = Duration::from_secs(1);
-/// How often the clock is asked.
+/// A replay that takes less shows no bar.
+const DELAY: Duration = Duration::from_secs(1);
+/// Frames between two readings of the clock.
 const EVERY: u32 = 4_096;

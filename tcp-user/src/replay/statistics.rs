@@ -1,34 +1,34 @@
-//! How many frames there were, and what became of them.
+//! Counts of frames, by what became of them.
 
 use std::fmt;
 
 use tcp_common::Ignored;
 
-/// Counts of one replay: `frames` equals `tracked` plus all that was ignored.
+/// Counts of one replay: `frames` equals `tracked` plus the frames that were ignored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Statistics {
     /// Frames in the capture.
     pub frames: u64,
-    /// Frames whose segment was given to a flow.
+    /// Frames whose segment belongs to a flow.
     pub tracked: u64,
     /// Frames without a flow, by [`Ignored`].
     pub ignored_by: [u64; Ignored::COUNT],
-    /// Frames of an interface whose link type is not read.
+    /// Frames of an interface with a link type that finwait does not read.
     pub foreign_link: u64,
-    /// Frames whose segment was dropped for its wrong checksum.
+    /// Frames whose segment was dropped because of a bad TCP checksum.
     pub bad_checksum: u64,
-    /// Segments whose TCP checksum was wrong, believed or not; only of those captured whole.
+    /// Segments with a bad TCP checksum, dropped or not; only of those captured whole.
     pub checksum_wrong: u64,
-    /// Segments that were captured before the NIC filled in the checksum; they are believed always.
+    /// Segments captured before the NIC filled in the checksum. They are never dropped.
     pub checksum_offloaded: u64,
-    /// Frames whose time lay before that of a frame already seen; they count as of that frame's time.
+    /// Frames with a time before that of an earlier frame. The earlier frame's time is used for them.
     pub out_of_order: u64,
     /// Incarnations that began.
     pub connections: u64,
 }
 
 impl Statistics {
-    /// The reasons for which frames were ignored, those that did not occur left out.
+    /// The reasons for which frames were ignored, with their counts, without those that did not occur.
     pub fn ignored(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let reasons = Ignored::ALL.iter().map(|reason| (reason.name(), self.ignored_by[*reason as usize]));
         reasons
@@ -37,7 +37,7 @@ impl Statistics {
     }
 }
 
-/// One line for people: `1204 frames: 1200 tracked, 4 not tcp`.
+/// One line of text: `1204 frames: 1200 tracked, 4 not tcp`.
 impl fmt::Display for Statistics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} frames: {} tracked", self.frames, self.tracked)?;

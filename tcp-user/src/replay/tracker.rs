@@ -10,27 +10,27 @@ use tcp_common::wire::{Captured, Packet};
 use tcp_common::{End, Flow, FlowKey, Ignored, Kind, Outcome, Previous, Rules};
 
 use super::checksum::{self, Checksum};
-use super::deadlines::{Deadlines, Place};
+use super::deadlines::{Deadlines, QueueHandle};
 use super::link::{self, LinkType};
 use super::machine::{InKernel, Machine};
-use super::outbox::{Outbox, Output, Subject, Wanted, wall};
+use super::outbox::{Outbox, Output, Subject, Selection, wall};
 use super::statistics::Statistics;
-use super::zeek::{Seen, Trace};
+use super::zeek::{SeenSegment, Trace};
 use crate::kernel::KernelError;
 use crate::view::describe::client_end;
 
 /// One frame of a capture.
 #[derive(Clone, Copy, Debug)]
 pub struct Frame<'a> {
-    /// What was captured of it.
+    /// The bytes that were captured.
     pub bytes: &'a [u8],
-    /// Its length on the wire.
+    /// Length on the wire, in bytes.
     pub wire_len: usize,
-    /// What it begins with; `None` if that cannot be read.
+    /// Link type; `None` if finwait does not read it.
     pub link: Option<LinkType>,
-    /// When, in ns since the epoch; `None`: when the frame before it was.
+    /// Time of capture, ns since the epoch; `None` for that of the frame before.
     pub at_ns: Option<u64>,
-    /// Name of the interface, if the capture says it.
+    /// Name of the interface, if the capture has it.
     pub interface: Option<&'a Arc<str>>,
     /// Number of the interface in the capture.
     pub point: u32,
@@ -50,50 +50,53 @@ impl<'a> Frame<'a> {
     }
 }
 
-/// Follows the flows of a capture. Time is the capture's: any frame moves it, and what time ends is told at its own
-/// time and in order, before the frame. Memory is bounded by the flows alive within the limits of the rules.
+/// Tracks the flows of a capture. The clock is the capture's: every frame advances it. A timer that expires
+/// on the way is reported at its own time, before the frame. Memory is bounded by the flows alive within
+/// the limits of the rules.
 pub struct Replay {
     now_ns: u64,
     machine: Machine,
-    flows: HashMap<FlowKey, Followed>,
+    flows: HashMap<FlowKey, TrackedFlow>,
     deadlines: Deadlines,
     outbox: Outbox,
     statistics: Statistics,
     tickets: u64,
     verify_checksums: bool,
-    /// The flows that are left at the end of the capture, in the order of opening.
+    /// The flows still tracked at the end of the capture, in the order of opening.
     remaining: std::vec::IntoIter<FlowKey>,
     finished: bool,
 }
 
 /// A flow in the table.
-struct Followed {
+struct TrackedFlow {
     flow: Flow,
-    place: Place,
+    queue_handle: QueueHandle,
     interface: Option<Arc<str>>,
-    /// Where each end's segments are seen.
-    points: [Point; 2],
-    /// If Zeek's words are wanted.
+    /// Where the segments of each end are captured.
+    points: [CapturePoint; 2],
+    /// For `conn.log`, if selected.
     trace: Option<Box<Trace>>,
 }
 
-/// The observation point that a direction belongs to.
+/// The capture point that a direction belongs to.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
-struct Point {
-    place: (u32, u64),
+struct CapturePoint {
+    /// Number of the interface, and of the point within the host.
+    id: (u32, u64),
+    /// When it saw the direction last, ns; 0 if never.
     at_ns: u64,
 }
 
 impl Replay {
-    /// Nothing followed yet.
-    pub fn new(rules: Rules, wanted: Wanted) -> Replay {
+    /// A replay without flows.
+    pub fn new(rules: Rules, selection: Selection) -> Replay {
         Replay {
             // 0 is "never" in a flow.
             now_ns: 1,
             machine: Machine::Pure,
             flows: HashMap::new(),
             deadlines: Deadlines::default(),
-            outbox: Outbox::new(rules, wanted),
+            outbox: Outbox::new(rules, selection),
             statistics: Statistics::default(),
             tickets: 0,
             verify_checksums: false,
@@ -102,20 +105,25 @@ impl Replay {
         }
     }
 
-    /// Whether segments whose TCP checksum is wrong are dropped, as their receiver does it. They are counted in any case.
+    /// Sets whether segments with a bad TCP checksum are dropped, as their receiver does. They are counted
+    /// in any case.
     pub fn verify_checksums(mut self, verify: bool) -> Replay {
         self.verify_checksums = verify;
         self
     }
 
-    /// Lets the kernel programs follow the flows, in their own table.
+    /// Makes the kernel programs track the flows, in their own table.
+    ///
+    /// # Errors
+    ///
+    /// If the programs' table or settings cannot be set up.
     pub fn in_kernel(mut self, mut kernel: InKernel) -> Result<Replay, KernelError> {
         kernel.begin(self.outbox.rules)?;
         self.machine = Machine::Kernel(Box::new(kernel));
         Ok(self)
     }
 
-    /// Gives the kernel programs back.
+    /// Returns the kernel programs, if they tracked the flows.
     pub fn into_kernel(self) -> Option<InKernel> {
         match self.machine {
             Machine::Pure => None,
@@ -123,8 +131,12 @@ impl Replay {
         }
     }
 
-    /// What kept the kernel programs from being run; `Ok` with how many segments they have given to a flow, `None` where
-    /// they do not follow the flows.
+    /// Number of segments that the kernel programs have given to a flow; `None` if they do not track the
+    /// flows.
+    ///
+    /// # Errors
+    ///
+    /// If the programs could not be run on a frame.
     pub fn kernel_tracked(&mut self) -> Result<Option<u64>, KernelError> {
         match &mut self.machine {
             Machine::Pure => Ok(None),
@@ -135,61 +147,61 @@ impl Replay {
         }
     }
 
-    /// Takes the next frame.
+    /// Processes the next frame.
     pub fn push(&mut self, frame: &Frame<'_>) {
         self.statistics.frames += 1;
         self.advance(frame.at_ns);
-        match self.follow(frame) {
+        match self.track(frame) {
             Ok(()) => self.statistics.tracked += 1,
-            Err(Unused::Ignored(reason)) => self.statistics.ignored_by[reason as usize] += 1,
-            Err(Unused::ForeignLink) => self.statistics.foreign_link += 1,
-            Err(Unused::Checksum) => self.statistics.bad_checksum += 1,
+            Err(Unusable::Ignored(reason)) => self.statistics.ignored_by[reason as usize] += 1,
+            Err(Unusable::ForeignLink) => self.statistics.foreign_link += 1,
+            Err(Unusable::Checksum) => self.statistics.bad_checksum += 1,
         }
     }
 
-    /// The next thing to tell.
+    /// The next record, if there is one.
     pub fn poll(&mut self) -> Option<Output> {
-        while self.outbox.outputs.is_empty() && self.tell_remaining() {}
+        while self.outbox.outputs.is_empty() && self.list_remaining() {}
         self.outbox.outputs.pop_front()
     }
 
-    /// Ends the capture: tells the connections that are still followed, as they stand.
+    /// Ends the capture: the connections that are still tracked are reported in their last state.
     pub fn finish(&mut self) {
         self.deadlines = Deadlines::default();
         let mut remaining: Vec<_> =
-            self.flows.iter().map(|(key, followed)| (followed.flow.opened_ns(), *key)).collect();
+            self.flows.iter().map(|(key, tracked)| (tracked.flow.opened_ns(), *key)).collect();
         remaining.sort_unstable();
         self.remaining = remaining.into_iter().map(|(_, key)| key).collect::<Vec<_>>().into_iter();
         self.finished = true;
     }
 
-    fn tell_remaining(&mut self) -> bool {
+    fn list_remaining(&mut self) -> bool {
         if !self.finished {
             return false;
         }
-        let Some(key) = self.remaining.next() else { return self.outbox.rest(self.now_ns) };
-        if let Some(followed) = self.flows.remove(&key) {
-            self.outbox.remaining(&followed.subject(&key), self.now_ns);
+        let Some(key) = self.remaining.next() else { return self.outbox.list_first_ended(self.now_ns) };
+        if let Some(tracked) = self.flows.remove(&key) {
+            self.outbox.remaining(&tracked.subject(&key), self.now_ns);
         }
         true
     }
 
-    /// What was counted so far.
+    /// Counts so far.
     pub fn statistics(&self) -> &Statistics {
         &self.statistics
     }
 
-    /// How many flows are followed now, those over but not yet forgotten included.
+    /// Number of flows in the table, including those that are over and not yet forgotten.
     pub fn flows(&self) -> usize {
         self.flows.len()
     }
 
-    /// The capture's time.
+    /// Time of the capture.
     pub fn now(&self) -> Timestamp {
         wall(self.now_ns)
     }
 
-    /// Moves the clock, never backwards, and lets it end what is due on the way.
+    /// Advances the clock, never backwards, and expires what is due on the way.
     fn advance(&mut self, to_ns: Option<u64>) {
         let to_ns = to_ns.unwrap_or(self.now_ns).min(END_OF_TIME_NS);
         if to_ns < self.now_ns {
@@ -198,41 +210,41 @@ impl Replay {
         }
         while let Some((due_ns, key)) = self.deadlines.pop(to_ns) {
             self.now_ns = due_ns.max(self.now_ns);
-            self.look_at(&key);
+            self.expire(&key);
         }
         self.now_ns = to_ns;
     }
 
-    /// Lets the clock act on a flow that came up, and forgets it if it has been over for long enough.
-    fn look_at(&mut self, key: &FlowKey) {
+    /// Applies the clock to a flow that was popped from the queue, or forgets it if its quarantine is over.
+    fn expire(&mut self, key: &FlowKey) {
         let Replay { now_ns, machine, flows, deadlines, outbox, .. } = self;
         let (now_ns, rules) = (*now_ns, outbox.rules);
-        let Some(followed) = flows.get_mut(key) else { return };
-        followed.place.popped();
-        let mut due_ns = followed.flow.due_ns(&rules);
+        let Some(tracked) = flows.get_mut(key) else { return };
+        tracked.queue_handle.popped();
+        let mut due_ns = tracked.flow.due_ns(&rules);
         if due_ns.is_some_and(|due_ns| due_ns <= now_ns) {
-            if followed.flow.is_over() {
-                outbox.ended(&followed.subject(key), now_ns);
+            if tracked.flow.is_over() {
+                outbox.ended(&tracked.subject(key), now_ns);
                 flows.remove(key);
                 machine.forget(key);
                 return;
             }
-            let outcome = machine.tick(now_ns, key, &mut followed.flow, &rules);
-            tell(outbox, &followed.subject(key), now_ns, &outcome);
-            due_ns = followed.flow.due_after_tick_ns(now_ns, &rules);
+            let outcome = machine.tick(now_ns, key, &mut tracked.flow, &rules);
+            publish(outbox, &tracked.subject(key), now_ns, &outcome);
+            due_ns = tracked.flow.due_after_tick_ns(now_ns, &rules);
         }
-        deadlines.at_most(&mut followed.place, key, due_ns);
+        deadlines.at_most(&mut tracked.queue_handle, key, due_ns);
     }
 
-    /// Gives the frame's segment to its flow.
-    fn follow(&mut self, frame: &Frame<'_>) -> Result<(), Unused> {
-        let link = frame.link.ok_or(Unused::ForeignLink)?;
+    /// Applies the frame's segment to its flow.
+    fn track(&mut self, frame: &Frame<'_>) -> Result<(), Unusable> {
+        let link = frame.link.ok_or(Unusable::ForeignLink)?;
         let bare = link::strip(link, Captured { bytes: frame.bytes, wire_len: frame.wire_len })?;
         let packet = bare.parse()?;
         let checksum_wrong = self.check(checksum::verify(bare.packet.bytes, &packet));
         if checksum_wrong && self.verify_checksums {
             self.trace_ignored(&packet, true);
-            return Err(Unused::Checksum);
+            return Err(Unusable::Checksum);
         }
         let (key, sender, segment) = (&packet.key, packet.sender, &packet.segment);
         let kind = segment.kind();
@@ -245,41 +257,41 @@ impl Replay {
         }
         let Replay { now_ns, machine, flows, deadlines, outbox, statistics, tickets, .. } = self;
         let (now_ns, rules) = (*now_ns, outbox.rules);
-        let followed = match flows.entry(*key) {
+        let tracked = match flows.entry(*key) {
             Entry::Occupied(entry) => entry.into_mut(),
-            // Every other segment begins an incarnation.
+            // Any segment but a RST begins an incarnation.
             Entry::Vacant(_) if kind == Kind::Rst => return Err(Ignored::NoFlow.into()),
             Entry::Vacant(entry) => {
                 *tickets += 1;
-                entry.insert(Followed::new(*tickets, frame.interface, outbox.wanted.zeek))
+                entry.insert(TrackedFlow::new(*tickets, frame.interface, outbox.selection.zeek))
             }
         };
-        if !followed.claim(sender, (frame.point, bare.place), now_ns) {
+        if !tracked.claim(sender, (frame.point, bare.capture_point), now_ns) {
             return Err(Ignored::Duplicate.into());
         }
-        let before = followed.flow;
-        let outcome = machine.segment(now_ns, &bare, &packet, &mut followed.flow, &rules)?;
+        let before = tracked.flow;
+        let outcome = machine.segment(now_ns, &bare, &packet, &mut tracked.flow, &rules)?;
         if outcome.previous != Previous::None {
-            let trace = followed.trace.as_mut().map(std::mem::take);
-            let ended = Followed { flow: before, trace, interface: followed.interface.clone(), ..*followed };
+            let trace = tracked.trace.as_mut().map(std::mem::take);
+            let ended = TrackedFlow { flow: before, trace, interface: tracked.interface.clone(), ..*tracked };
             end_previous(outbox, key, ended, now_ns, &outcome);
-            followed.interface = frame.interface.cloned();
+            tracked.interface = frame.interface.cloned();
         }
         if before.is_empty() || outcome.previous != Previous::None {
             statistics.connections += 1;
         }
-        if let Some(trace) = &mut followed.trace {
-            let (after, orig) = (&followed.flow, client_end(key, &followed.flow));
+        if let Some(trace) = &mut tracked.trace {
+            let (after, orig) = (&tracked.flow, client_end(key, &tracked.flow));
             let (at_ns, before, cause) = (now_ns, &before, outcome.cause);
-            trace.take(&Seen { at_ns, sender, segment, before, after, cause, orig, checksum_wrong });
+            trace.record(&SeenSegment { at_ns, sender, segment, before, after, cause, orig, checksum_wrong });
         }
-        tell(outbox, &followed.subject(key), now_ns, &outcome);
-        let due_ns = followed.flow.due_ns(&rules);
-        deadlines.at_most(&mut followed.place, key, due_ns);
+        publish(outbox, &tracked.subject(key), now_ns, &outcome);
+        let due_ns = tracked.flow.due_ns(&rules);
+        deadlines.at_most(&mut tracked.queue_handle, key, due_ns);
         Ok(())
     }
 
-    /// Counts what the checksum says. Returns whether it is wrong.
+    /// Counts the verdict on a checksum. Returns whether it is wrong.
     fn check(&mut self, checksum: Checksum) -> bool {
         self.statistics.checksum_wrong += u64::from(checksum == Checksum::Wrong);
         self.statistics.checksum_offloaded += u64::from(checksum == Checksum::Offloaded);
@@ -287,34 +299,34 @@ impl Replay {
     }
 
     fn trace_ignored(&mut self, packet: &Packet, checksum_wrong: bool) {
-        if self.outbox.wanted.zeek
-            && let Some(trace) = self.flows.get_mut(&packet.key).and_then(|followed| followed.trace.as_mut())
+        if self.outbox.selection.zeek
+            && let Some(trace) = self.flows.get_mut(&packet.key).and_then(|tracked| tracked.trace.as_mut())
         {
-            trace.take_ignored(packet.sender, &packet.segment, checksum_wrong);
+            trace.record_ignored(packet.sender, &packet.segment, checksum_wrong);
         }
     }
 }
 
-/// Why a frame was given to no flow.
-enum Unused {
+/// Why a frame belongs to no flow.
+enum Unusable {
     Ignored(Ignored),
     ForeignLink,
     Checksum,
 }
 
-impl From<Ignored> for Unused {
-    fn from(reason: Ignored) -> Unused {
-        Unused::Ignored(reason)
+impl From<Ignored> for Unusable {
+    fn from(reason: Ignored) -> Unusable {
+        Unusable::Ignored(reason)
     }
 }
 
-impl Followed {
-    fn new(ticket: u64, interface: Option<&Arc<str>>, traced: bool) -> Followed {
-        Followed {
+impl TrackedFlow {
+    fn new(ticket: u64, interface: Option<&Arc<str>>, traced: bool) -> TrackedFlow {
+        TrackedFlow {
             flow: Flow::EMPTY,
-            place: Place::new(ticket),
+            queue_handle: QueueHandle::new(ticket),
             interface: interface.cloned(),
-            points: [Point::default(); 2],
+            points: [CapturePoint::default(); 2],
             trace: traced.then(Box::default),
         }
     }
@@ -324,40 +336,41 @@ impl Followed {
         Subject { key, flow: &self.flow, interface: self.interface.as_ref(), trace }
     }
 
-    /// A direction belongs to the point that saw it first, until that point falls silent. Returns whether the segment
-    /// counts; at another point it is a copy.
-    fn claim(&mut self, sender: End, place: (u32, u64), now_ns: u64) -> bool {
+    /// Whether the segment counts: a direction belongs to the capture point that saw it first, until that
+    /// point falls silent. At another point the segment is a copy.
+    fn claim(&mut self, sender: End, id: (u32, u64), now_ns: u64) -> bool {
         let point = &mut self.points[sender as usize];
-        if point.at_ns != 0 && point.place != place && now_ns - point.at_ns < POINT_SILENCE_NS {
+        if point.at_ns != 0 && point.id != id && now_ns - point.at_ns < POINT_SILENCE_NS {
             return false;
         }
-        *point = Point { place, at_ns: now_ns };
+        *point = CapturePoint { id, at_ns: now_ns };
         true
     }
 }
 
-/// Tells what a segment or the clock did.
-fn tell(outbox: &mut Outbox, subject: &Subject<'_>, now_ns: u64, outcome: &Outcome) {
+/// Reports what a segment or the clock did.
+fn publish(outbox: &mut Outbox, subject: &Subject<'_>, now_ns: u64, outcome: &Outcome) {
     outbox.transitions(subject, now_ns, outcome.from, outcome.to, outcome.cause);
     if outcome.over {
         outbox.close(subject, now_ns);
     }
 }
 
-/// Tells the end of the incarnation that a segment replaced; its close only if that was not told before.
-fn end_previous(outbox: &mut Outbox, key: &FlowKey, mut ended: Followed, now_ns: u64, outcome: &Outcome) {
+/// Reports the end of the incarnation that a segment replaced; its close only if that was not reported
+/// before.
+fn end_previous(outbox: &mut Outbox, key: &FlowKey, mut ended: TrackedFlow, now_ns: u64, outcome: &Outcome) {
     let end = ended.flow.end_previous(now_ns, outcome.previous, &outbox.rules);
     let end = Outcome { cause: outcome.cause, ..end };
     if let (Some(trace), Some(aborter)) = (&mut ended.trace, outcome.previous.aborter()) {
         trace.aborted(aborter);
     }
     let subject = ended.subject(key);
-    tell(outbox, &subject, now_ns, &end);
+    publish(outbox, &subject, now_ns, &end);
     outbox.ended(&subject, now_ns);
 }
 
 const SECOND_NS: u64 = 1_000_000_000;
-/// No stamp is taken for later, so that every deadline lies in a future that exists: the year 2262.
+/// Latest time that is taken from a capture, so that deadlines do not overflow: the year 2262.
 const END_OF_TIME_NS: u64 = i64::MAX as u64;
-/// As in the kernel programs.
+/// Silence after which a direction may move to another capture point, as in the kernel programs.
 const POINT_SILENCE_NS: u64 = SECOND_NS;

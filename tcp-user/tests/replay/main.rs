@@ -12,7 +12,7 @@ use std::path::Path;
 
 use finwait::filter::Filter;
 use finwait::replay::{
-    Fault, Frame, Input, LinkType, Listed, Options, Output, Replay, Report, Wanted, run, run_input,
+    Fault, Frame, Input, LinkType, Listed, Options, Output, Replay, ReplayReport, Selection, run, run_input,
 };
 use finwait::view::{Connection, Event, Opener, Side, Who};
 use tcp_common::{End, Flags, Rules, Segment, State};
@@ -30,13 +30,13 @@ fn options(rules: Rules) -> Options {
 /// A report and the connections that were told.
 struct Replayed {
     connections: Vec<Connection>,
-    report: Report,
+    report: ReplayReport,
 }
 
 impl std::ops::Deref for Replayed {
-    type Target = Report;
+    type Target = ReplayReport;
 
-    fn deref(&self) -> &Report {
+    fn deref(&self) -> &ReplayReport {
         &self.report
     }
 }
@@ -55,7 +55,7 @@ fn replay_broken(file: Vec<u8>, options: &Options) -> Replayed {
     Replayed { connections: listed.into_iter().map(|listed| listed.connection).collect(), report }
 }
 
-fn list(file: Vec<u8>, options: &Options) -> (Vec<Listed>, Report) {
+fn list(file: Vec<u8>, options: &Options) -> (Vec<Listed>, ReplayReport) {
     let input = Input::new(Cursor::new(file)).expect("the input can be opened");
     let mut listed = Vec::new();
     let report = run_input(input, options, &mut |output| {

@@ -23,7 +23,7 @@ fn what_time_ends_is_told_at_its_time_and_in_order() {
 
 #[test]
 fn memory_is_that_of_the_flows_alive() {
-    let mut replay = Replay::new(Rules::AGENT, Wanted { events: true, ..Wanted::default() });
+    let mut replay = Replay::new(Rules::AGENT, Selection { events: true, ..Selection::default() });
     let (mut most, mut closes) = (0, 0);
     for second in 0..2_000u64 {
         let port = 20_000 + (second % 20_000) as u16;
@@ -71,7 +71,7 @@ fn a_stamp_that_goes_back_does_not_move_the_clock() {
 
 #[test]
 fn a_stamp_at_the_end_of_time_is_no_endless_loop() {
-    let mut replay = Replay::new(Rules::AGENT, Wanted { connections: true, ..Wanted::default() });
+    let mut replay = Replay::new(Rules::AGENT, Selection { connections: true, ..Selection::default() });
     for at_ns in [1, u64::MAX - 1, u64::MAX, 5] {
         replay.push(&Frame::new(&syn_of(41_000), LinkType::Ethernet, at_ns));
     }
@@ -81,7 +81,7 @@ fn a_stamp_at_the_end_of_time_is_no_endless_loop() {
     rules.silence_ns[tcp_common::State::Closed as usize] = SECOND_NS;
     let mut frames = connection_of(41_000, SECOND_NS);
     frames.push(arp(100 * 365 * 86_400 * SECOND_NS));
-    let mut replay = Replay::new(rules, Wanted { events: true, ..Wanted::default() });
+    let mut replay = Replay::new(rules, Selection { events: true, ..Selection::default() });
     for Captured { at_ns, frame } in frames {
         replay.push(&Frame::new(&frame, LinkType::Ethernet, at_ns));
     }
@@ -112,7 +112,7 @@ fn forgotten_connections_are_listed_in_the_order_of_opening() {
 /// More connections than may wait to be listed: all are, once each, and those of the end come last.
 #[test]
 fn the_list_needs_no_memory_for_what_is_over() {
-    let mut replay = Replay::new(Rules::AGENT, Wanted { connections: true, ..Wanted::default() });
+    let mut replay = Replay::new(Rules::AGENT, Selection { connections: true, ..Selection::default() });
     let (mut listed, mut ages, mut most) = (Vec::new(), Vec::new(), 0);
     let mut take = |replay: &mut Replay| {
         while let Some(output) = replay.poll() {

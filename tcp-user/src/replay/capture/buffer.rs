@@ -1,14 +1,14 @@
-//! A window on a stream that holds one whole record at a time.
+//! A buffer over a stream that holds one whole record at a time.
 
 use std::io::{self, Read};
 
-/// Octets read ahead, and how many there were before them.
+/// Bytes that were read ahead, and the number of bytes before them.
 pub(super) struct Buffer {
     reader: Box<dyn Read>,
     bytes: Vec<u8>,
     start: usize,
     end: usize,
-    /// Octets consumed so far.
+    /// Bytes consumed so far.
     pub(super) consumed: u64,
 }
 
@@ -17,8 +17,8 @@ impl Buffer {
         Buffer { reader, bytes: vec![0; CHUNK], start: 0, end: 0, consumed: 0 }
     }
 
-    /// What is there, at least `wanted` octets of it unless the stream ends before. Reads no more than it has to, so that
-    /// a live capture from a pipe is followed without delay.
+    /// Reads until the buffer has at least `wanted` bytes or the stream ends, and returns all that it has.
+    /// Reads no more than that, so a live capture from a pipe is processed without delay.
     pub(super) fn fill(&mut self, wanted: usize) -> io::Result<&[u8]> {
         while self.end - self.start < wanted {
             if self.end == self.bytes.len() {
@@ -28,7 +28,7 @@ impl Buffer {
                 Ok(0) => break,
                 Ok(count) => self.end += count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // A compressed stream that was cut ends here as a plain one does.
+                // A compressed stream that was cut short ends like a plain one.
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => break,
                 Err(error) => return Err(error),
             }
@@ -36,7 +36,7 @@ impl Buffer {
         Ok(self.bytes())
     }
 
-    /// What is there now.
+    /// The bytes in the buffer.
     pub(super) fn bytes(&self) -> &[u8] {
         &self.bytes[self.start..self.end]
     }
@@ -47,7 +47,8 @@ impl Buffer {
         self.consumed += count as u64;
     }
 
-    /// Grows by what has really come, not by what a record claims to be.
+    /// Makes room for more bytes. The buffer grows by what was read, not by what a record claims as its
+    /// length.
     fn make_room(&mut self) {
         if self.start > 0 {
             self.bytes.copy_within(self.start..self.end, 0);

@@ -1,7 +1,8 @@
-//! Capture files: pcap and pcapng as a stream of frames. The one module that names the capture format's library.
+//! Capture files: pcap and pcapng as a stream of frames. The only module that uses the library for these
+//! formats.
 //!
-//! Records are framed here, by the lengths they carry, and only those that matter are parsed: a block that nobody knows,
-//! or an option that nobody reads, cannot stop a replay, and the place of a fault is known to the octet.
+//! Records are split here by the lengths that they carry, and only those that matter are parsed. So an
+//! unknown block or option cannot stop a replay, and the position of an error is known to the byte.
 
 mod buffer;
 mod pcap;
@@ -16,39 +17,40 @@ use super::link::LinkType;
 use super::tracker::Frame;
 use buffer::Buffer;
 
-/// A capture being read.
+/// A capture that is being read.
 pub struct Capture {
     buffer: Buffer,
     decompressed: bool,
-    format: Format,
-    /// Octets of the record given out last: consumed when the next one is asked for.
+    format: CaptureFormat,
+    /// Length of the record returned last, in bytes. It is consumed when the next one is read.
     pending: usize,
 }
 
-enum Format {
+enum CaptureFormat {
     Pcap(pcap::Pcap),
     PcapNg(pcapng::PcapNg),
 }
 
-/// Where frames were captured.
-struct Interface {
-    /// Number of the link type as the file has it.
+/// An interface on which frames were captured.
+struct CaptureInterface {
+    /// Number of the link type in the file.
     number: u16,
     link: Option<LinkType>,
     name: Option<Arc<str>>,
 }
 
-/// What a reader of one format says of the record at the buffer's begin.
-enum Record {
-    /// A frame: where its octets are, how long it was on the wire, when it was captured, on which interface.
+/// The record at the start of the buffer, as the reader of one format finds it.
+enum CaptureRecord {
+    /// A frame: the range of its bytes, its length on the wire, its time, the index of its interface; `len`
+    /// of the record.
     Frame { bytes: Range<usize>, wire_len: usize, at_ns: Option<u64>, interface: usize, len: usize },
-    /// Something else, of this length.
+    /// A record without a frame, of this length.
     Other { len: usize },
-    /// Nothing: the capture ends here.
+    /// The end of the capture.
     End,
 }
 
-/// Why a record cannot be read; the place is the buffer's begin.
+/// Why the record at the start of the buffer cannot be read.
 enum Unreadable {
     Cut,
     Damaged(String),
@@ -62,7 +64,11 @@ impl From<std::io::Error> for Unreadable {
 }
 
 impl Capture {
-    /// Reads the header.
+    /// Reads the header of a capture.
+    ///
+    /// # Errors
+    ///
+    /// If the input is empty, is not a capture, or its header cannot be read.
     pub fn new(input: Input) -> Result<Capture, Fault> {
         let mut buffer = Buffer::new(input.reader);
         let decompressed = input.compressed;
@@ -70,11 +76,11 @@ impl Capture {
         let head = buffer.fill(4).map_err(|error| Fault::Read(start, error))?;
         let format = match *head {
             [] => return Err(Fault::Empty),
-            [0x0a, 0x0d, 0x0d, 0x0a, ..] => Format::PcapNg(pcapng::PcapNg::default()),
+            [0x0a, 0x0d, 0x0d, 0x0a, ..] => CaptureFormat::PcapNg(pcapng::PcapNg::default()),
             [a, b, c, d, ..] if pcap::is_magic([a, b, c, d]) => {
                 let (format, len) = pcap::Pcap::open(&mut buffer).map_err(|why| why.at(start))?;
                 buffer.consume(len);
-                Format::Pcap(format)
+                CaptureFormat::Pcap(format)
             }
             _ => return Err(Fault::NotACapture(head.iter().copied().take(4).collect())),
         };
@@ -82,25 +88,30 @@ impl Capture {
     }
 
     /// The next frame; `None` at the end.
+    ///
+    /// # Errors
+    ///
+    /// If the next record is damaged, cut short or unreadable, or no interface has a link type that finwait
+    /// reads.
     pub fn next_frame(&mut self) -> Result<Option<Frame<'_>>, Fault> {
         let (bytes, wire_len, at_ns, index) = loop {
             self.buffer.consume(std::mem::take(&mut self.pending));
             let record = match &mut self.format {
-                Format::Pcap(format) => format.next(&mut self.buffer),
-                Format::PcapNg(format) => format.next(&mut self.buffer),
+                CaptureFormat::Pcap(format) => format.next(&mut self.buffer),
+                CaptureFormat::PcapNg(format) => format.next(&mut self.buffer),
             };
             match record.map_err(|why| why.at(self.offset()))? {
-                Record::End => return Ok(None),
-                Record::Other { len } => self.pending = len,
-                Record::Frame { bytes, wire_len, at_ns, interface, len } => {
+                CaptureRecord::End => return Ok(None),
+                CaptureRecord::Other { len } => self.pending = len,
+                CaptureRecord::Frame { bytes, wire_len, at_ns, interface, len } => {
                     self.pending = len;
                     break (bytes, wire_len, at_ns, interface);
                 }
             }
         };
         let interfaces = match &self.format {
-            Format::Pcap(format) => std::slice::from_ref(&format.interface),
-            Format::PcapNg(format) => &format.interfaces,
+            CaptureFormat::Pcap(format) => std::slice::from_ref(&format.interface),
+            CaptureFormat::PcapNg(format) => &format.interfaces,
         };
         let (Some(interface), Some(bytes)) = (interfaces.get(index), self.buffer.bytes().get(bytes)) else {
             let what = format!("a frame of interface {index}, which was not described");
@@ -134,13 +145,14 @@ impl Unreadable {
     }
 }
 
-/// Fills the buffer with one whole record of `len` octets.
+/// Fills the buffer with one whole record of `len` bytes.
 fn whole(buffer: &mut Buffer, len: usize) -> Result<&[u8], Unreadable> {
     if len > MAX_RECORD {
-        return Err(Unreadable::Damaged(format!("a record claims to be {len} octets long")));
+        return Err(Unreadable::Damaged(format!("a record claims to be {len} bytes long")));
     }
     buffer.fill(len)?.get(..len).ok_or(Unreadable::Cut)
 }
 
-/// More than any frame with its options: BIG TCP makes 512 KiB, a snapshot length is at most 256 KiB as a rule.
+/// Maximum length of a record, in bytes. A BIG TCP frame has 512 KiB, and snapshot lengths are 256 KiB at
+/// most as a rule.
 const MAX_RECORD: usize = 16 << 20;

@@ -1,36 +1,36 @@
-//! The classic format: a header, then records.
+//! The pcap format: a header, then records.
 
 use pcap_parser::{
     LegacyPcapBlock, PcapError, nom, parse_pcap_frame, parse_pcap_frame_be, parse_pcap_header,
 };
 
-use super::{Buffer, Interface, LinkType, Record, Unreadable, whole};
+use super::{Buffer, CaptureInterface, LinkType, CaptureRecord, Unreadable, whole};
 
-/// What the header said.
+/// The contents of the header.
 pub(super) struct Pcap {
-    pub(super) interface: Interface,
+    pub(super) interface: CaptureInterface,
     parse: Parse,
     big_endian: bool,
-    /// Octets before a frame; Kuznetzov's variant has eight more.
+    /// Bytes before a frame; Kuznetzov's variant has eight more.
     header_len: usize,
-    /// One unit of a stamp's fraction.
+    /// Unit of a timestamp's fraction, ns.
     unit_ns: u64,
 }
 
 type Parse = for<'a> fn(&'a [u8]) -> nom::IResult<&'a [u8], LegacyPcapBlock<'a>, PcapError<&'a [u8]>>;
 
-/// Whether a file begins so: either byte order, micro- or nanoseconds, and Kuznetzov's variant.
+/// Whether these bytes begin a pcap file: either byte order, micro- or nanoseconds, or Kuznetzov's variant.
 pub(super) fn is_magic(magic: [u8; 4]) -> bool {
     matches!(u32::from_le_bytes(magic), 0xa1b2_c3d4 | 0xd4c3_b2a1 | 0xa1b2_3c4d | 0x4d3c_b2a1 | 0xa1b2_cd34)
 }
 
 impl Pcap {
-    /// Reads the header. Returns its length, too.
+    /// Reads the header. Returns its length as well.
     pub(super) fn open(buffer: &mut Buffer) -> Result<(Pcap, usize), Unreadable> {
         let bytes = whole(buffer, HEADER_LEN)?;
         let (_, header) = parse_pcap_header(bytes)
             .map_err(|_| Unreadable::Damaged("the header cannot be read".to_owned()))?;
-        // The upper half tells of frame check sequences.
+        // The upper half is about frame check sequences.
         let number = (header.network.0 & 0xffff) as u16;
         let (parse, header_len): (Parse, usize) = match (header.is_modified_format(), header.is_bigendian()) {
             (true, _) => (pcap_parser::parse_pcap_frame_modified, 24),
@@ -38,7 +38,7 @@ impl Pcap {
             (false, false) => (parse_pcap_frame, 16),
         };
         let format = Pcap {
-            interface: Interface { number, link: LinkType::from_number(number), name: None },
+            interface: CaptureInterface { number, link: LinkType::from_number(number), name: None },
             parse,
             big_endian: header.is_bigendian(),
             header_len,
@@ -47,9 +47,9 @@ impl Pcap {
         Ok((format, HEADER_LEN))
     }
 
-    pub(super) fn next(&mut self, buffer: &mut Buffer) -> Result<Record, Unreadable> {
+    pub(super) fn next(&mut self, buffer: &mut Buffer) -> Result<CaptureRecord, Unreadable> {
         if buffer.fill(1)?.is_empty() {
-            return Ok(Record::End);
+            return Ok(CaptureRecord::End);
         }
         let header = whole(buffer, self.header_len)?;
         let captured = [header[8], header[9], header[10], header[11]];
@@ -59,7 +59,7 @@ impl Pcap {
         let (_, record) = (self.parse)(whole(buffer, len)?)
             .map_err(|_| Unreadable::Damaged("a record cannot be read".to_owned()))?;
         let at_ns = u64::from(record.ts_sec) * 1_000_000_000 + u64::from(record.ts_usec) * self.unit_ns;
-        Ok(Record::Frame {
+        Ok(CaptureRecord::Frame {
             bytes: self.header_len..len,
             wire_len: record.origlen as usize,
             at_ns: Some(at_ns),

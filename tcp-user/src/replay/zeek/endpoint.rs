@@ -1,74 +1,75 @@
-//! What Zeek calls the state of an endpoint: which flags it has sent.
+//! Zeek's state of an endpoint: which flags it has sent.
 
 use tcp_common::{Flags, Segment};
 
 /// The states of Zeek's `TCP_Endpoint`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Endpoint {
-    /// It has sent nothing.
+pub(super) enum ZeekState {
+    /// Has sent nothing.
     #[default]
     Inactive,
-    /// A SYN.
+    /// Has sent a SYN.
     SynSent,
-    /// A SYN with ACK, as the first segment of the connection.
+    /// Has sent a SYN with ACK as the first segment of the connection.
     SynAckSent,
-    /// Something without a SYN before.
+    /// Has sent segments without a SYN before them.
     Partial,
-    /// Its SYN was answered, or answered one.
+    /// Its SYN was answered, or answered another.
     Established,
-    /// A FIN.
+    /// Has sent a FIN.
     Closed,
-    /// A RST.
+    /// Has sent a RST.
     Reset,
 }
 
-impl Endpoint {
-    /// As far as the summary is concerned.
+impl ZeekState {
+    /// Whether the summary counts this end as inactive.
     pub(super) fn is_inactive(self) -> bool {
-        matches!(self, Endpoint::Inactive | Endpoint::Partial)
+        matches!(self, ZeekState::Inactive | ZeekState::Partial)
     }
 }
 
-/// Takes what a segment of `own` says of the handshake. FIN and RST count when they are believed: [`closes`], [`resets`].
-pub(super) fn opens(own: &mut Endpoint, peer: &mut Endpoint, is_orig: bool, segment: &Segment) {
+/// Applies a segment of `own` to the handshake. FIN and RST count when the machine accepts them:
+/// [`closes`], [`resets`].
+pub(super) fn opens(own: &mut ZeekState, peer: &mut ZeekState, is_orig: bool, segment: &Segment) {
     let (syn, ack) = (segment.flags.has(Flags::SYN), segment.flags.has(Flags::ACK));
     let closes = segment.flags.has(Flags::FIN | Flags::RST);
     match own {
-        Endpoint::Inactive if syn && is_orig => {
-            *own = if ack { Endpoint::SynAckSent } else { Endpoint::SynSent };
+        ZeekState::Inactive if syn && is_orig => {
+            *own = if ack { ZeekState::SynAckSent } else { ZeekState::SynSent };
         }
-        Endpoint::Inactive if syn => {
-            if *peer == Endpoint::SynSent {
-                *peer = Endpoint::Established;
+        ZeekState::Inactive if syn => {
+            if *peer == ZeekState::SynSent {
+                *peer = ZeekState::Established;
             }
-            *own = Endpoint::Established;
+            *own = ZeekState::Established;
         }
-        Endpoint::Inactive if closes => {}
+        ZeekState::Inactive if closes => {}
         // Some stacks acknowledge a SYN before they answer it.
-        Endpoint::Inactive if !is_orig && segment.payload_len == 0 && *peer == Endpoint::SynSent => {}
+        ZeekState::Inactive if !is_orig && segment.payload_len == 0 && *peer == ZeekState::SynSent => {}
         // The SYN was missed.
-        Endpoint::Inactive if ack && *peer == Endpoint::Established => *own = Endpoint::Established,
-        Endpoint::Inactive => *own = Endpoint::Partial,
-        Endpoint::Partial if syn && !ack && *peer == Endpoint::Inactive => *own = Endpoint::SynSent,
+        ZeekState::Inactive if ack && *peer == ZeekState::Established => *own = ZeekState::Established,
+        ZeekState::Inactive => *own = ZeekState::Partial,
+        ZeekState::Partial if syn && !ack && *peer == ZeekState::Inactive => *own = ZeekState::SynSent,
         _ => {}
     }
 }
 
-/// A FIN of `own` is believed.
-pub(super) fn closes(own: &mut Endpoint, peer: &mut Endpoint, peer_sent_fin: bool) {
-    if *own == Endpoint::Reset {
+/// Applies an accepted FIN of `own`.
+pub(super) fn closes(own: &mut ZeekState, peer: &mut ZeekState, peer_sent_fin: bool) {
+    if *own == ZeekState::Reset {
         return;
     }
-    *own = Endpoint::Closed;
-    if *peer == Endpoint::Reset && peer_sent_fin {
-        // FIN and RST of the peer, and a FIN of this end: a normal end after all.
-        *peer = Endpoint::Closed;
+    *own = ZeekState::Closed;
+    if *peer == ZeekState::Reset && peer_sent_fin {
+        // A FIN and a RST of the peer, and a FIN of this end: a normal close.
+        *peer = ZeekState::Closed;
     }
 }
 
-/// A RST of `own` is believed.
-pub(super) fn resets(own: &mut Endpoint, peer: Endpoint) {
-    if *own != Endpoint::Closed || peer != Endpoint::Closed {
-        *own = Endpoint::Reset;
+/// Applies an accepted RST of `own`.
+pub(super) fn resets(own: &mut ZeekState, peer: ZeekState) {
+    if *own != ZeekState::Closed || peer != ZeekState::Closed {
+        *own = ZeekState::Reset;
     }
 }

@@ -1,18 +1,19 @@
-//! Connections in the words of Zeek's `conn.log`. `docs/ZEEK.md` has the mapping and where it differs on purpose.
+//! Connections in the format of Zeek's `conn.log`. `docs/ZEEK.md` has the mapping and its intended
+//! differences.
 
 mod endpoint;
 mod trace;
 
-pub(super) use trace::{Seen, Trace};
+pub(super) use trace::{SeenSegment, Trace};
 
 use serde::Serialize;
 use std::net::IpAddr;
 use tcp_common::{End, Flow, FlowKey};
 
 use crate::view::describe::{address, client_end};
-use endpoint::Endpoint;
+use endpoint::ZeekState;
 
-/// One line of `conn.log`, as Zeek's JSON writer names its fields.
+/// One line of `conn.log`, with the field names of Zeek's JSON writer.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Conn {
     /// When the first segment was seen, s since the epoch.
@@ -20,28 +21,28 @@ pub struct Conn {
     /// Address of the originator.
     #[serde(rename = "id.orig_h")]
     pub orig_h: IpAddr,
-    /// Its port.
+    /// Port of the originator.
     #[serde(rename = "id.orig_p")]
     pub orig_p: u16,
     /// Address of the responder.
     #[serde(rename = "id.resp_h")]
     pub resp_h: IpAddr,
-    /// Its port.
+    /// Port of the responder.
     #[serde(rename = "id.resp_p")]
     pub resp_p: u16,
     /// Always `tcp`.
     pub proto: &'static str,
     /// From the first segment to the last one before both ends had closed, s.
     pub duration: f64,
-    /// Payload octets of the originator's stream.
+    /// Bytes of payload in the originator's stream.
     pub orig_bytes: u64,
-    /// Payload octets of the responder's stream.
+    /// Bytes of payload in the responder's stream.
     pub resp_bytes: u64,
-    /// How it went.
+    /// Zeek's summary of the connection, such as `SF`.
     pub conn_state: &'static str,
-    /// Octets that were acknowledged and never seen.
+    /// Bytes that were acknowledged and never seen.
     pub missed_bytes: u64,
-    /// What was seen, a letter each; upper case is the originator's.
+    /// One letter for each kind of segment seen; upper case for the originator.
     pub history: String,
     /// Segments of the originator.
     pub orig_pkts: u64,
@@ -50,7 +51,7 @@ pub struct Conn {
 }
 
 impl Conn {
-    /// The line of a connection as it stands.
+    /// The line of a connection in its present state.
     pub(super) fn new(key: &FlowKey, flow: &Flow, trace: &Trace) -> Conn {
         let (orig, resp) = (client_end(key, flow), client_end(key, flow).peer());
         let history = trace.history(orig);
@@ -73,9 +74,9 @@ impl Conn {
     }
 }
 
-/// Zeek's summary (`conn_state` in `scripts/base/protocols/conn/main.zeek`).
-fn conn_state(orig: Endpoint, resp: Endpoint, flow: &Flow, history: &str) -> &'static str {
-    use Endpoint::{Closed, Established, Inactive, Reset, SynAckSent, SynSent};
+/// Zeek's summary of a connection (`conn_state` in `scripts/base/protocols/conn/main.zeek`).
+fn conn_state(orig: ZeekState, resp: ZeekState, flow: &Flow, history: &str) -> &'static str {
+    use ZeekState::{Closed, Established, Inactive, Reset, SynAckSent, SynSent};
     let nothing_sent = [End::A, End::B].iter().all(|&end| flow.end(end).bytes() == 0);
     match (orig, resp) {
         (SynSent | SynAckSent, Reset) => "REJ",
@@ -98,17 +99,17 @@ fn conn_state(orig: Endpoint, resp: Endpoint, flow: &Flow, history: &str) -> &'s
     }
 }
 
-/// Whether the originator sent a SYN and then, before anything of note, a RST.
+/// Whether the originator sent a SYN and then a RST, with none of [`NOTED`] between.
 fn only_syn_and_rst(history: &str) -> bool {
     let history = history.strip_prefix('^').unwrap_or(history);
     let rest = history.strip_prefix('S');
     rest.and_then(|rest| rest.split_once('R')).is_some_and(|(between, _)| !between.contains(NOTED))
 }
 
-/// Letters of the originator that make more of a connection than an attempt.
+/// Letters of the originator that make a connection more than an attempt.
 const NOTED: [char; 6] = ['H', 'A', 'F', 'G', 'I', 'Q'];
 
-/// Exact to the microsecond, as Zeek's times are.
+/// Seconds with the precision of Zeek's times, one microsecond.
 fn seconds(ns: u64) -> f64 {
     (ns / 1_000) as f64 / 1e6
 }

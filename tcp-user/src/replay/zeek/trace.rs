@@ -1,59 +1,59 @@
-//! What must be remembered of the segments of an incarnation for Zeek's summary of it.
+//! The trace of an incarnation's segments that Zeek's summary needs.
 
 use tcp_common::flow::end_fact;
 use tcp_common::seq::{Seq, at_or_before, later};
 use tcp_common::{Cause, End, Flags, Flow, Segment};
 
-use super::endpoint::{self, Endpoint};
+use super::endpoint::{self, ZeekState};
 
-/// The memory of one incarnation.
+/// The trace of one incarnation.
 #[derive(Clone, Debug, Default)]
 pub(in crate::replay) struct Trace {
-    ends: [Side; 2],
+    ends: [EndTrace; 2],
     /// Letters of end A in upper case, of end B in lower case.
     letters: Vec<u8>,
-    /// Who was heard first.
+    /// The end that sent the first segment.
     first: Option<End>,
-    /// When the last segment came before both ends had closed.
+    /// Time of the last segment before both ends had closed, ns.
     pub(super) last_ns: u64,
     pub(super) missed_bytes: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-struct Side {
-    endpoint: Endpoint,
-    /// Where it was before its FIN was believed.
-    before_fin: Endpoint,
+struct EndTrace {
+    endpoint: ZeekState,
+    /// State before its FIN was accepted.
+    before_fin: ZeekState,
     fin: bool,
     closed: bool,
-    /// Highest sequence number, plus one.
+    /// Highest sequence number sent, plus one.
     high: Option<Seq>,
-    /// Letters that are told once.
-    told: u32,
-    /// Numbers of the last SYN, FIN and RST: these are told again when they differ.
+    /// Letters that were recorded, of those that occur once.
+    recorded: u32,
+    /// Numbers of the last SYN, FIN and RST: a letter is recorded again when its number differs.
     numbers: [Option<Seq>; 3],
-    /// Retransmissions, zero windows, gaps and wrong checksums: told at the first, 10th, 100th ...
+    /// Retransmissions, zero windows, gaps and bad checksums: recorded at the first, 10th, 100th ...
     counts: [u32; 4],
 }
 
-/// One segment, and what came of it.
-pub(in crate::replay) struct Seen<'a> {
+/// One segment and its effect.
+pub(in crate::replay) struct SeenSegment<'a> {
     pub(in crate::replay) at_ns: u64,
     pub(in crate::replay) sender: End,
     pub(in crate::replay) segment: &'a Segment,
-    /// The flow before it; another incarnation's if it began one.
+    /// The flow before the segment: the incarnation before if the segment began one.
     pub(in crate::replay) before: &'a Flow,
     pub(in crate::replay) after: &'a Flow,
     pub(in crate::replay) cause: Cause,
-    /// Which end is the originator.
+    /// The originator.
     pub(in crate::replay) orig: End,
     pub(in crate::replay) checksum_wrong: bool,
 }
 
 impl Trace {
-    /// Takes the next segment.
-    pub(in crate::replay) fn take(&mut self, seen: &Seen<'_>) {
-        let Seen { sender, segment, .. } = *seen;
+    /// Records the next segment.
+    pub(in crate::replay) fn record(&mut self, seen: &SeenSegment<'_>) {
+        let SeenSegment { sender, segment, .. } = *seen;
         if self.first.is_none() {
             self.begin(seen);
         }
@@ -61,46 +61,46 @@ impl Trace {
             self.last_ns = seen.at_ns;
         }
         if segment.flags.has(Flags::RST) && seen.after.incarnation() != seen.before.incarnation() {
-            // It ended the incarnation before.
+            // The RST ended the incarnation before.
             return;
         }
-        self.note_flags(sender, segment);
+        self.record_flags(sender, segment);
         if seen.checksum_wrong {
             self.counted(sender, 'C', CHECKSUM);
         }
-        self.note_window(sender, segment);
-        self.note_again(sender, segment);
+        self.record_window(sender, segment);
+        self.record_retransmission(sender, segment);
         let (own, peer) = sides(&mut self.ends, sender);
         endpoint::opens(&mut own.endpoint, &mut peer.endpoint, sender == seen.orig, segment);
-        self.believe(seen.after);
+        self.follow_fins(seen.after);
         if segment.flags.has(Flags::RST) && matches!(seen.cause, Cause::Rst | Cause::Refused) {
             self.reset(sender);
         }
-        self.note_gap(seen);
+        self.record_gap(seen);
     }
 
-    /// Takes a segment that no flow takes but that is worth a letter: a wrong checksum, flags that contradict each other.
-    pub(in crate::replay) fn take_ignored(&mut self, sender: End, segment: &Segment, checksum_wrong: bool) {
+    /// Records a segment that no flow accepts: a bad checksum, or flags that contradict each other.
+    pub(in crate::replay) fn record_ignored(&mut self, sender: End, segment: &Segment, checksum_wrong: bool) {
         if checksum_wrong {
             self.counted(sender, 'C', CHECKSUM);
         } else {
-            self.note_flags(sender, segment);
+            self.record_flags(sender, segment);
         }
     }
 
-    /// A RST ended it that already belongs to the next incarnation.
+    /// Records a RST that ended this incarnation and belongs to the next.
     pub(in crate::replay) fn aborted(&mut self, aborter: End) {
-        if self.side(aborter).endpoint != Endpoint::Reset {
+        if self.side(aborter).endpoint != ZeekState::Reset {
             self.letter(aborter, 'R');
             self.reset(aborter);
         }
     }
 
-    pub(super) fn endpoint(&self, end: End) -> Endpoint {
+    pub(super) fn endpoint(&self, end: End) -> ZeekState {
         self.ends[end as usize].endpoint
     }
 
-    /// The letters, in upper case for the originator; a `^` before them if the other end was heard first.
+    /// The letters, in upper case for the originator, after a `^` if the other end sent the first segment.
     pub(super) fn history(&self, orig: End) -> String {
         let flipped = self.first.is_some_and(|first| first != orig);
         let swap = |letter: &u8| match (orig, letter.is_ascii_uppercase()) {
@@ -112,8 +112,9 @@ impl Trace {
         flipped.then_some('^').into_iter().chain(letters).collect()
     }
 
-    /// A SYN that waited for its answer in the incarnation before is the first segment of this one (R14).
-    fn begin(&mut self, seen: &Seen<'_>) {
+    /// Begins the trace. A SYN that was pending in the incarnation before is the first segment of this one
+    /// (R14).
+    fn begin(&mut self, seen: &SeenSegment<'_>) {
         self.first = Some(seen.sender);
         if seen.segment.flags.has(Flags::SYN) && !seen.segment.flags.has(Flags::ACK) {
             return;
@@ -122,13 +123,13 @@ impl Trace {
             self.first = Some(seen.orig);
             self.letter(seen.orig, 'S');
             let (own, _) = sides(&mut self.ends, seen.orig);
-            own.told |= SYN;
+            own.recorded |= SYN;
             own.numbers[0] = Some(seen.after.end(seen.orig).isn());
-            own.endpoint = Endpoint::SynSent;
+            own.endpoint = ZeekState::SynSent;
         }
     }
 
-    fn note_flags(&mut self, sender: End, segment: &Segment) {
+    fn record_flags(&mut self, sender: End, segment: &Segment) {
         let flags = segment.flags;
         let (syn, fin, rst) = (flags.has(Flags::SYN), flags.has(Flags::FIN), flags.has(Flags::RST));
         let (index, bit, letter, number) = match (syn, fin, rst) {
@@ -143,24 +144,24 @@ impl Trace {
             (false, false, false) => return,
         };
         let side = &mut self.ends[sender as usize];
-        let differs = side.told & bit == 0 || side.numbers[index] != Some(number);
-        side.told |= bit;
+        let differs = side.recorded & bit == 0 || side.numbers[index] != Some(number);
+        side.recorded |= bit;
         side.numbers[index] = Some(number);
         if differs {
             self.letter(sender, letter);
         }
     }
 
-    fn note_window(&mut self, sender: End, segment: &Segment) {
+    fn record_window(&mut self, sender: End, segment: &Segment) {
         let (own, peer) = sides(&mut self.ends, sender);
-        let matters = peer.endpoint != Endpoint::Closed && own.endpoint != Endpoint::Reset;
+        let matters = peer.endpoint != ZeekState::Closed && own.endpoint != ZeekState::Reset;
         if segment.window == 0 && !segment.flags.has(Flags::RST) && matters {
             self.counted(sender, 'W', ZERO_WINDOW);
         }
     }
 
-    /// Payload that does not go beyond what was sent before.
-    fn note_again(&mut self, sender: End, segment: &Segment) {
+    /// Records payload that does not go beyond what was sent before.
+    fn record_retransmission(&mut self, sender: End, segment: &Segment) {
         if segment.flags.has(Flags::RST) {
             return;
         }
@@ -169,13 +170,13 @@ impl Trace {
         let again = segment.payload_len != 0 && side.high.is_some_and(|high| at_or_before(end, high));
         side.high = Some(side.high.map_or(end, |high| later(high, end)));
         if again {
-            self.counted(sender, 'T', AGAIN);
+            self.counted(sender, 'T', RETRANSMISSION);
         }
     }
 
-    /// Octets of the peer that this segment acknowledges and nobody has seen.
-    fn note_gap(&mut self, seen: &Seen<'_>) {
-        let Seen { sender, segment, before, after, cause, .. } = *seen;
+    /// Records bytes of the peer that the segment acknowledges and that were not seen.
+    fn record_gap(&mut self, seen: &SeenSegment<'_>) {
+        let SeenSegment { sender, segment, before, after, cause, .. } = *seen;
         let belongs = cause.has_effect() && cause != Cause::FinVoided && cause != Cause::Resync;
         if before.incarnation() == after.incarnation() && belongs && segment.flags.has(Flags::ACK) {
             let missed = before.end(sender.peer()).unseen_before(segment.ack);
@@ -186,8 +187,8 @@ impl Trace {
         }
     }
 
-    /// Takes over which FINs the machine believes: one may be believed late, or taken back.
-    fn believe(&mut self, after: &Flow) {
+    /// Follows which FINs the machine accepts: one may be accepted late, or taken back.
+    fn follow_fins(&mut self, after: &Flow) {
         for end in [End::A, End::B] {
             let fin = after.sent_fin(end);
             let (own, peer) = sides(&mut self.ends, end);
@@ -208,14 +209,14 @@ impl Trace {
         own.closed = true;
     }
 
-    fn side(&self, end: End) -> &Side {
+    fn side(&self, end: End) -> &EndTrace {
         &self.ends[end as usize]
     }
 
     fn once(&mut self, end: End, letter: char, bit: u32) {
         let side = &mut self.ends[end as usize];
-        if side.told & bit == 0 {
-            side.told |= bit;
+        if side.recorded & bit == 0 {
+            side.recorded |= bit;
             self.letter(end, letter);
         }
     }
@@ -238,7 +239,7 @@ impl Trace {
     }
 }
 
-fn sides(ends: &mut [Side; 2], sender: End) -> (&mut Side, &mut Side) {
+fn sides(ends: &mut [EndTrace; 2], sender: End) -> (&mut EndTrace, &mut EndTrace) {
     let [a, b] = ends;
     match sender {
         End::A => (a, b),
@@ -258,10 +259,10 @@ const ACK: u32 = 1 << 4;
 const CONTRADICTION: u32 = 1 << 5;
 const SEVERAL: u32 = 1 << 6;
 
-const AGAIN: usize = 0;
+const RETRANSMISSION: usize = 0;
 const ZERO_WINDOW: usize = 1;
 const GAP: usize = 2;
 const CHECKSUM: usize = 3;
 
-/// A flood of SYNs, each with a number of its own, makes no endless line.
+/// Maximum number of letters, so that a flood of SYNs with different numbers makes no endless line.
 const MAX_LETTERS: usize = 128;
