@@ -1,8 +1,9 @@
-//! Why a packet did not move a flow: every packet is tracked or ends in exactly one of these.
+//! The reasons for which a packet belongs to no flow. Every packet is tracked or counted under exactly one
+//! of these.
 
 use strum::{IntoStaticStr, VariantArray};
 
-/// The reasons, as in `finwait_packets_ignored_total{reason}`.
+/// Why a packet belongs to no flow: the label `reason` of `finwait_packets_ignored_total`.
 #[repr(u8)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, IntoStaticStr, VariantArray)]
 #[strum(serialize_all = "snake_case")]
@@ -11,21 +12,21 @@ pub enum Ignored {
     NotTcp = 0,
     /// A later fragment: it carries no ports.
     FragmentLater = 1,
-    /// The first fragment of several: its segment's length is not known.
+    /// The first fragment of several: the length of its segment is unknown.
     FragmentFirst = 2,
-    /// The frame ends before the headers do.
+    /// The frame ends inside the headers.
     Truncated = 3,
     /// Lengths or versions contradict each other.
     Malformed = 4,
-    /// More VLAN tags or IPv6 extension headers than are followed.
+    /// More VLAN tags or IPv6 extension headers than finwait reads.
     Unsupported = 5,
     /// A combination of flags that every stack drops.
     BadFlags = 6,
-    /// Belongs to no flow and opens none: a late RST, a late ACK.
+    /// A segment that belongs to no flow and begins none, such as a late RST.
     NoFlow = 7,
     /// The same packet was counted at another hook.
     Duplicate = 8,
-    /// A socket connected to itself: direction cannot be told.
+    /// A socket connected to itself: the direction is unknown.
     SelfConnect = 9,
     /// No room in the flow table and nothing that may be evicted.
     TableFull = 10,

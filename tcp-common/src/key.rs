@@ -1,4 +1,4 @@
-//! The key of a flow: one for both directions.
+//! The key of a flow, the same for both directions.
 
 use core::num::Wrapping;
 
@@ -7,15 +7,16 @@ use crate::state::End;
 /// An address as a number, high half first; IPv4 as `::ffff:a.b.c.d` (RFC 4291 2.5.5.2).
 pub type Address = [u64; 2];
 
-/// The address of an IPv4 host, given as a number.
+/// The address of an IPv4 host from its number.
 #[inline(always)]
 pub(crate) const fn v4_mapped(address: u32) -> Address {
     [0, 0xffff_0000_0000 | address as u64]
 }
 
-/// Addresses, ports and VLAN of a flow, the lower (address, port) first, so that both directions make the same key.
+/// Addresses, ports and VLAN of a flow, the lower (address, port) first, so that both directions have the
+/// same key.
 ///
-/// Fixed layout without padding: it crosses the kernel boundary, and is the key of the IPv6 table.
+/// Fixed layout without padding: it crosses the kernel boundary and is the key of the IPv6 table.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Hash)]
 pub struct FlowKey {
@@ -27,7 +28,7 @@ pub struct FlowKey {
     pub port_a: u16,
     /// Port of end B, host byte order.
     pub port_b: u16,
-    /// Outer VLAN id, 0 without a tag: two VLANs may carry the same tuple.
+    /// Outer VLAN id, 0 without a tag: two VLANs may carry the same 4-tuple.
     pub vlan: u16,
     /// 4 or 6.
     pub family: u16,
@@ -39,37 +40,38 @@ pub struct FlowKey {
 pub struct FlowKey4 {
     /// Address of end A in the high half, of end B in the low one.
     pub addresses: u64,
-    /// Port of end B in bits 0..16, of end A in bits 16..32, host byte order; VLAN as in [`FlowKey`] in bits 32..48.
+    /// Port of end B in bits 0..16, of end A in bits 16..32, both in host byte order; outer VLAN id in bits
+    /// 32..48.
     pub ports: u64,
 }
 
 const _: () = assert!(size_of::<FlowKey>() == 40 && size_of::<FlowKey4>() == 16);
 
-/// What the flows of one table are found by.
+/// The key of one table.
 pub trait TableKey: Copy + PartialEq {
-    /// The key in the table's own form; meaningless for a flow of the other family.
+    /// The table's form of a key; meaningless for a flow of the other family.
     fn of(key: &FlowKey) -> Self;
-    /// The key in the form that all of the agent knows.
+    /// The family-independent form of the key.
     fn flow_key(&self) -> FlowKey;
-    /// Keyed, so that nobody outside can aim at one place of the table.
+    /// The hash of the key. It depends on the secret, so no remote host can choose keys of one slot.
     fn hash(&self, secret: &Secret) -> u32;
-    /// Whether both ends are the same endpoint (a socket connected to itself): direction cannot be told.
+    /// Whether both ends are the same endpoint: a socket connected to itself, whose direction is unknown.
     fn is_self_connect(&self) -> bool;
 }
 
 impl FlowKey {
-    /// The key of nothing.
+    /// The key of no flow.
     pub const EMPTY: FlowKey =
         FlowKey { address_a: [0; 2], address_b: [0; 2], port_a: 0, port_b: 0, vlan: 0, family: 0 };
 
-    /// The key, and which end the sender is.
+    /// The key of a packet's flow, and the end that sent the packet.
     pub fn new(source: Endpoint, destination: Endpoint, vlan: u16, family: u16) -> (FlowKey, End) {
         let mut key = FlowKey { vlan, ..FlowKey::EMPTY };
         let sender = key.set(&source, &destination, family);
         (key, sender)
     }
 
-    /// Sets both ends in their order. Returns which one the sender is.
+    /// Sets both ends in their order. Returns the end that is the source.
     #[inline(always)]
     pub fn set(&mut self, source: &Endpoint, destination: &Endpoint, family: u16) -> End {
         self.family = family;
@@ -151,19 +153,20 @@ impl TableKey for FlowKey4 {
     }
 }
 
+/// Ports and VLAN id in the form of [`FlowKey4::ports`].
 #[inline(always)]
 const fn ports(a: u16, b: u16, vlan: u16) -> u64 {
     (b as u64) | (a as u64) << 16 | (vlan as u64) << 32
 }
 
-/// What the hash is keyed with: random numbers, two for each 64 bits of a key.
+/// The key of the hash function: random numbers, two for each 64 bits of a flow's key.
 ///
-/// The hash is NH (RFC 4418 5.2.2): whatever two keys somebody chooses who does not know the secret, their hashes are
-/// equal with a chance of 1 in 2^32.
+/// The hash is NH (RFC 4418 5.2.2). Two keys that are chosen without knowledge of the secret have equal
+/// hashes with a probability of 2^-32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Secret(pub [[u32; 2]; 5]);
 
-/// One term of NH: two words of 32 bits, to each of which the secret's is added, multiplied.
+/// One term of NH: the product of two 32-bit words, after a word of the secret is added to each.
 #[inline(always)]
 const fn times(words: u64, secret: &[u32; 2]) -> Wrapping<u64> {
     let high = ((words >> 32) as u32).wrapping_add(secret[0]);
@@ -171,7 +174,8 @@ const fn times(words: u64, secret: &[u32; 2]) -> Wrapping<u64> {
     Wrapping(high as u64 * low as u64)
 }
 
-/// Neighbouring keys make an arithmetic progression until here; all of its bits move those that name the place.
+/// The last step of the hash. The sums of neighbouring keys are an arithmetic progression; this lets all of
+/// their bits change those that select the slot.
 #[inline(always)]
 const fn finish(Wrapping(sum): Wrapping<u64>) -> u32 {
     ((sum ^ sum >> 32).wrapping_mul(0xff51_afd7_ed55_8ccd) >> 32) as u32
@@ -182,17 +186,17 @@ const fn finish(Wrapping(sum): Wrapping<u64>) -> u32 {
 pub struct Endpoint {
     /// The address.
     pub address: Address,
-    /// Host byte order.
+    /// The port, in host byte order.
     pub port: u16,
 }
 
 impl Endpoint {
-    /// An IPv4 endpoint.
+    /// The endpoint of an IPv4 address in network byte order.
     pub const fn v4(octets: [u8; 4], port: u16) -> Endpoint {
         Endpoint { address: v4_mapped(u32::from_be_bytes(octets)), port }
     }
 
-    /// An IPv6 endpoint.
+    /// The endpoint of an IPv6 address in network byte order.
     pub const fn v6(octets: [u8; 16], port: u16) -> Endpoint {
         let number = u128::from_be_bytes(octets);
         Endpoint { address: [(number >> 64) as u64, number as u64], port }

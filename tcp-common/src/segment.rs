@@ -2,7 +2,7 @@
 
 use crate::seq::Seq;
 
-/// The control bits of a segment (RFC 9293 3.1), low octet of the flags field.
+/// The control bits of a segment (RFC 9293 3.1), the low byte of the flags field.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Flags(pub u8);
 
@@ -24,16 +24,17 @@ impl Flags {
     }
 }
 
-/// What the flags make of a segment. RST wins over every other flag; a FIN without ACK is none (RFC 9293 3.10.7).
+/// The kind of a segment by its flags. RST takes precedence over every other flag; a FIN without ACK is bad
+/// (RFC 9293 3.10.7).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
-    /// SYN alone: somebody opens.
+    /// SYN without ACK.
     Syn,
     /// SYN with ACK.
     SynAck,
     /// ACK with FIN.
     Fin,
-    /// ACK, with payload or without.
+    /// ACK without SYN, FIN and RST, with or without payload.
     Ack,
     /// Any segment with RST.
     Rst,
@@ -41,15 +42,15 @@ pub enum Kind {
     Bad,
 }
 
-/// One segment. Numbers in host byte order. Fixed layout: a deferred one crosses the kernel boundary.
+/// One segment. Numbers are in host byte order. Fixed layout: deferred segments cross the kernel boundary.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Segment {
-    /// Sequence number of the first octet (of the SYN, if there is one).
+    /// Sequence number of the first byte, or of the SYN.
     pub seq: Seq,
-    /// Acknowledgment number, meaningful with the ACK flag only.
+    /// Acknowledgment number, meaningful only with the ACK flag.
     pub ack: Seq,
-    /// Octets of payload, without SYN and FIN.
+    /// Length of the payload, in bytes, without SYN and FIN.
     pub payload_len: u32,
     /// Timestamp value (RFC 7323), if `has(HAS_TIMESTAMP)`.
     pub tsval: u32,
@@ -57,35 +58,35 @@ pub struct Segment {
     pub tsecr: u32,
     /// The window field as sent, not scaled.
     pub window: u16,
-    /// Maximum segment size option, 0 where absent.
+    /// Maximum segment size option, 0 if absent.
     pub mss: u16,
     /// Control bits.
     pub flags: Flags,
     /// Window scale shift (RFC 7323), clamped to 14, meaningful with `HAS_WSCALE`.
     pub wscale: u8,
-    /// Which options were there: `HAS_*`.
+    /// The options that were present: bits `HAS_*`.
     pub options: u8,
-    /// How many segments on the wire this is (GSO and GRO make one of many), at least 1.
+    /// Number of segments on the wire, at least 1: GSO and GRO make one of several.
     pub wire_segments: u8,
 }
 
 impl Segment {
-    /// A timestamp option was there.
+    /// A timestamp option was present.
     pub const HAS_TIMESTAMP: u8 = 1;
-    /// A window scale option was there.
+    /// A window scale option was present.
     pub const HAS_WSCALE: u8 = 2;
-    /// A SACK-permitted option was there.
+    /// A SACK-permitted option was present.
     pub const HAS_SACK_PERMITTED: u8 = 4;
-    /// A maximum segment size option was there.
+    /// A maximum segment size option was present.
     pub const HAS_MSS: u8 = 8;
 
-    /// Whether the option was there.
+    /// Whether the option was present.
     #[inline(always)]
     pub const fn has(&self, option: u8) -> bool {
         self.options & option != 0
     }
 
-    /// What the flags make of it.
+    /// Kind of the segment by its flags.
     #[inline(always)]
     pub const fn kind(&self) -> Kind {
         let f = self.flags.0 & (Flags::FIN | Flags::SYN | Flags::RST | Flags::ACK);
@@ -107,7 +108,8 @@ impl Segment {
         Kind::Bad
     }
 
-    /// Sequence number after the payload, and after SYN and FIN: what an acknowledgment of all of it says.
+    /// Sequence number after the payload, SYN and FIN: the acknowledgment number that covers the whole
+    /// segment.
     #[inline(always)]
     pub const fn end(&self) -> Seq {
         let syn = (self.flags.0 & Flags::SYN != 0) as u32;

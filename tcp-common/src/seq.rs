@@ -3,13 +3,13 @@
 /// A TCP sequence number or acknowledgment number, in host byte order.
 pub type Seq = u32;
 
-/// `a < b` on the circle.
+/// Whether `a` comes before `b`.
 #[inline(always)]
 pub const fn before(a: Seq, b: Seq) -> bool {
     (a.wrapping_sub(b) as i32) < 0
 }
 
-/// `a <= b` on the circle.
+/// Whether `a` is `b` or comes before it.
 #[inline(always)]
 pub const fn at_or_before(a: Seq, b: Seq) -> bool {
     (a.wrapping_sub(b) as i32) <= 0

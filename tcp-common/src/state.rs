@@ -1,10 +1,10 @@
-//! The eleven states of one end (RFC 9293 3.3.2), and which end is meant.
+//! The eleven states of one end (RFC 9293 3.3.2), and the two ends.
 
 use strum::{FromRepr, IntoStaticStr, VariantArray};
 
-/// The RFC 9293 state of ONE end of a connection.
+/// The RFC 9293 state of one end of a connection.
 ///
-/// `Unknown` is no RFC state: it is the proved track of an end that has not shown itself yet.
+/// `Unknown` is not a state of the RFC: it is the proved state of an end that has proved none yet.
 #[repr(u8)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, PartialOrd, Ord, FromRepr, IntoStaticStr, VariantArray)]
 #[strum(serialize_all = "snake_case")]
@@ -60,7 +60,8 @@ impl State {
     }
 }
 
-/// One of the two ends of a flow, by its place in the flow's key: says nothing of client or server.
+/// One of the two ends of a flow, by its position in the flow's key. It does not depend on who is client or
+/// server.
 #[repr(u8)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum End {

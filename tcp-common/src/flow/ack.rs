@@ -11,8 +11,9 @@ use crate::seq::{Seq, before, later};
 use crate::state::State;
 
 impl Flow {
-    /// Handles an ACK beyond everything that was seen of the receiver: a resynchronization (R19), a FIN that was none
-    /// (R17), a gap in the capture, or a forgery. Returns false for the last one; `cause` is changed for the first two.
+    /// Handles an ACK beyond everything that was seen of the receiver: a resynchronization (R19), a FIN
+    /// that was none (R17), a gap in the capture, or a forgery. Returns false for the last one; `cause` is
+    /// changed for the first two.
     #[inline(always)]
     pub(super) fn accept_ack_beyond(&mut self, step: &Step, cause: &mut Cause) -> bool {
         let Step { now_ns, segment, .. } = *step;
@@ -41,7 +42,8 @@ impl Flow {
     }
 }
 
-/// R22: of two answers with different numbers to copies of one SYN, keeps the one that the peer's `ack` names.
+/// R22: of two answers with different numbers to copies of one SYN, keeps the one that the peer's `ack`
+/// names.
 #[inline(always)]
 pub(super) fn choose_answer(y: &mut EndState, ack: Seq) {
     if y.has(OTHER_ANSWER) && y.is_in(State::SynReceived) && ack == y.out_of_window[0].wrapping_add(1) {
@@ -53,8 +55,8 @@ pub(super) fn choose_answer(y: &mut EndState, ack: Seq) {
     }
 }
 
-/// Applies the ACK of `x` to both ends. `dropped`: `y` discards the segment, so it does not learn of the ACK. Returns
-/// whether the ACK covers the FIN of `y`.
+/// Applies the ACK of `x` to both ends. `dropped`: `y` discards the segment, so it does not learn of the
+/// ACK. Returns whether the ACK covers the FIN of `y`.
 #[inline(always)]
 pub(super) fn apply_ack(x: &mut EndState, y: &mut EndState, segment: &Segment, dropped: bool) -> bool {
     let ack = segment.ack;
@@ -69,7 +71,8 @@ pub(super) fn apply_ack(x: &mut EndState, y: &mut EndState, segment: &Segment, d
     let handshake = before(y.isn, ack);
     if handshake {
         if y.is_in(State::SynSent) && !x.has(BARE_SYN | SYN_ACK) {
-            // It answers a SYN, so it has sent a SYN-ACK: where the tap missed that, the opener has to show it (R22).
+            // It answers a SYN, so it has sent a SYN-ACK: where the tap missed that, the opener has to show
+            // it (R22).
             if !x.has(SYN) {
                 x.isn = segment.seq.wrapping_sub(1);
                 x.set(SYN);

@@ -1,6 +1,6 @@
-//! A connection that is older than the tap, as the host says of its own end (R25). What it does not say are the sequence
-//! numbers: those of the open connection come with the next segments as in any pickup, those of the FINs are placed by
-//! what is known of who has them.
+//! Connections that are older than the tap, known from a socket of one end (R25). A socket does not show
+//! the sequence numbers. Those of the streams follow from the next segments, as for any connection that is
+//! picked up in the middle; those of the FINs from what acknowledges them.
 
 use super::facts::end_fact::*;
 use super::facts::flow_fact;
@@ -9,24 +9,26 @@ use crate::segment::{Flags, Segment};
 use crate::seq::{Seq, before};
 use crate::state::{End, State};
 
-/// What a host says of its end of a connection.
+/// What a host reports of its socket for one end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SocketReport {
-    /// Its state.
+    /// State of the socket.
     pub state: State,
-    /// When its TIME-WAIT began or was restarted last, ns; meaningful in TIME-WAIT only.
+    /// When its TIME-WAIT began or was restarted last, ns on the caller's clock; meaningful in TIME-WAIT
+    /// only.
     pub time_wait_at_ns: u64,
-    /// The window shifts that both ends announced, its own first; `None` if they did not, or if the host does not say.
+    /// Window shifts that both ends announced, its own first; `None` if they did not, or the host does not
+    /// report them.
     pub wscale: Option<[u8; 2]>,
 }
 
 impl Flow {
-    /// The flow of a connection of which the host of `end` has told, and nothing was seen. `None` for a state that is no
-    /// connection's yet or any more. The peer's state is assumed from it.
+    /// The flow of a connection that is known from the socket of `end` alone. The peer's state is assumed
+    /// from the socket's. `None` for a state in which there is no connection yet, or none any more.
     pub fn adopted(now_ns: u64, end: End, report: &SocketReport) -> Option<Flow> {
         const HAS: u32 = FIN | FIN_REPORTED | FIN_DELIVERED;
         const KNOWS: u32 = HAS | FIN_ACKED;
-        // Of the end and of its peer; whether the end had the peer's FIN when it sent its own, and the other way round.
+        // Facts of the end and of its peer; then whether each had the other's FIN when it sent its own.
         let (own_facts, peer_facts, knew) = match report.state {
             State::Established => (0, 0, [false, false]),
             State::FinWait1 => (HAS, 0, [false, false]),
@@ -52,7 +54,7 @@ impl Flow {
         let (own, peer) = sides(&mut flow.ends, end);
         for (x, facts, knew) in [(&mut *own, own_facts, knew[0]), (&mut *peer, peer_facts, knew[1])] {
             x.facts = SYN | SYN_ACKED | facts;
-            // In numbers of their own until they are placed: both FINs end at 1.
+            // Until the FINs are located they are numbered on their own: both end at 1.
             x.fin_end = 1;
             x.fin_ack = knew as Seq;
         }
@@ -69,9 +71,9 @@ impl Flow {
         Some(flow)
     }
 
-    /// Before a segment of a flow with FINs that were told of: places them by it. A FIN is where the ACK of who has it ends,
-    /// or its sender's next segment begins, a keepalive's one octet sooner; a later ACK moves it up, and its copy has the
-    /// last word.
+    /// Locates the FINs that only a host has reported, before the segment is applied. The end of such a FIN
+    /// is the receiver's ACK, or the sequence number of the sender's next segment (one byte less for a
+    /// keepalive). A later ACK raises it; a retransmission of the FIN is authoritative.
     #[inline(never)]
     pub(super) fn locate_fins(&mut self, sender: End, segment: &Segment) {
         let (x, y) = sides(&mut self.ends, sender);
@@ -86,7 +88,7 @@ impl Flow {
                 move_fin(x, y, segment.seq);
             }
         }
-        // A FIN that is still to come acknowledges more, and ends later, than what has been seen by now.
+        // A FIN that is still to come acknowledges more, and ends later, than what was seen so far.
         if x.has(FIN) && !y.has(FIN | SEQ) {
             x.fin_ack = segment.ack;
         }
@@ -96,7 +98,7 @@ impl Flow {
     }
 }
 
-/// Moves the FIN of `x`, and what its peer's FIN says of it, to where it ends.
+/// Moves the end of the FIN of `x` to `end`, and the acknowledgment on the peer's FIN with it.
 #[inline(always)]
 fn move_fin(x: &mut EndState, y: &mut EndState, end: Seq) {
     y.fin_ack = y.fin_ack.wrapping_add(end.wrapping_sub(x.fin_end));

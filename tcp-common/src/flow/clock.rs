@@ -1,11 +1,11 @@
-//! What time alone ends: TIME-WAIT after 2MSL, every other state after its limit of silence.
+//! Timers: TIME-WAIT ends after 2MSL, every other state after its limit of silence.
 
 use super::facts::{end_fact::GONE, flow_fact};
 use super::{Cause, EndState, Flow, Outcome, Rules, Step, local_bit};
 use crate::state::{End, State};
 
 impl Flow {
-    /// Lets the clock end what is due. Cheap where nothing is.
+    /// Expires the timers that are due. Cheap if none is.
     #[inline(always)]
     pub fn tick(&mut self, now_ns: u64, rules: &Rules) -> Outcome {
         let mut outcome = Outcome::unchanged(self.states());
@@ -28,13 +28,13 @@ impl Flow {
         outcome
     }
 
-    /// When TIME-WAIT of this end is over, on the caller's clock in ns; `None` in any other state.
+    /// When TIME-WAIT of this end expires, ns on the caller's clock; `None` in any other state.
     pub fn time_wait_deadline_ns(&self, end: End, rules: &Rules) -> Option<u64> {
         let x = self.end(end);
         (x.is_in(State::TimeWait)).then(|| x.time_wait_at_ns.saturating_add(self.two_msl_ns(end, rules)))
     }
 
-    /// When the clock will next change something if no segment comes; `None` if it never will.
+    /// When a timer next changes a state if no segment arrives, ns; `None` if none is running.
     pub fn next_deadline_ns(&self, rules: &Rules) -> Option<u64> {
         let mut earliest = None;
         for end in [End::A, End::B] {
@@ -49,8 +49,8 @@ impl Flow {
         earliest
     }
 
-    /// Restarts 2MSL when the peer's FIN is retransmitted (RFC 9293 3.10.7.4). Linux also restarts it for any segment that
-    /// has an ACK or that PAWS rejects (`tcp_timewait_state_process`).
+    /// Restarts 2MSL when the peer's FIN is retransmitted (RFC 9293 3.10.7.4). Linux also restarts it for
+    /// any segment that has an ACK or that PAWS rejects (`tcp_timewait_state_process`).
     #[inline(always)]
     pub(super) fn restart_time_wait(&mut self, step: &Step, cause: Cause, outcome: &mut Outcome) {
         let Step { now_ns, rules, .. } = *step;
@@ -90,8 +90,9 @@ impl Flow {
         (limit_a != 0 && silence >= limit_a) || (limit_b != 0 && silence >= limit_b)
     }
 
-    /// A far end is in SYN-RECEIVED again only by a SYN-ACK that may be a late copy: where its peer has answered one, the
-    /// connection is open to that peer, and stays so.
+    /// The limit of silence of this end's state, ns; 0 for none. A remote end is in SYN-RECEIVED again only
+    /// by a SYN-ACK that may be a late copy. If its peer has answered one, the limit is that of an open
+    /// connection.
     #[inline(always)]
     fn silence_limit_ns(&self, end: End, rules: &Rules) -> u64 {
         let state = self.end(end).state;

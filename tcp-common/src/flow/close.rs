@@ -1,4 +1,4 @@
-//! How the incarnation was opened and closed: read off the facts, outside of the packet path.
+//! How the incarnation was opened and closed, derived from the facts. Not on the packet path.
 
 use strum::{IntoStaticStr, VariantArray};
 
@@ -6,35 +6,35 @@ use super::Flow;
 use super::facts::{end_fact::*, flow_fact};
 use crate::state::{End, State};
 
-/// How a connection was closed. The order of precedence is R7's.
+/// How a connection was closed, in the precedence of R7.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, IntoStaticStr, VariantArray)]
 #[strum(serialize_all = "snake_case")]
 pub enum CloseKind {
-    /// Not, or not fully.
+    /// Not closed, or not completely.
     Open,
-    /// FIN, ACK, FIN, ACK.
+    /// Four segments: FIN, ACK, FIN, ACK.
     #[strum(serialize = "fin_4seg")]
     Fin4Seg,
-    /// FIN, FIN with the ACK, ACK.
+    /// Three segments: FIN, FIN with ACK, ACK.
     #[strum(serialize = "fin_3seg")]
     Fin3Seg,
     /// The FINs crossed.
     Simultaneous,
-    /// The second end sent new payload after it had the first FIN.
+    /// The second end sent new payload after it had received the first FIN.
     HalfClose,
-    /// RST without any FIN.
+    /// A RST without any FIN.
     RstAbort,
-    /// RST after a FIN.
+    /// A RST after a FIN.
     RstAfterFin,
-    /// RST in answer to the SYN.
+    /// A RST in answer to the SYN.
     Refused,
-    /// RST before the handshake was complete.
+    /// A RST before the handshake was complete.
     SynAbort,
-    /// Given up before the handshake was complete.
+    /// Silence before the handshake was complete.
     SynTimeout,
-    /// Given up after silence.
+    /// Silence after the handshake.
     Timeout,
-    /// The same tuple was opened anew.
+    /// The same 4-tuple was opened again.
     Superseded,
 }
 
@@ -51,39 +51,39 @@ impl CloseKind {
     }
 }
 
-/// The end whose FIN came first, causally (R5).
+/// The end that closed first: the one whose FIN the other had when it sent its own (R5).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum Closer {
-    /// No FIN was seen.
+    /// Neither: no FIN was seen.
     None,
     /// This end.
     One(End),
-    /// Both, neither knowing of the other's FIN.
+    /// Both, without knowledge of the other's FIN.
     Both,
 }
 
-/// Who sent the SYN.
+/// The end that sent the SYN.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum Opener {
-    /// Picked up in the middle.
+    /// Unknown: the handshake was not seen.
     Unknown,
     /// This end.
     One(End),
-    /// Both: a simultaneous open.
+    /// Both, in a simultaneous open.
     Both,
 }
 
-/// How far the record can be trusted.
+/// How much of the connection was seen.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
 pub enum Confidence {
-    /// Everything was seen.
+    /// All of it.
     Exact,
-    /// The capture missed segments.
+    /// Not all segments.
     Gap,
-    /// The beginning was not seen.
+    /// Not the beginning.
     Midstream,
-    /// One direction only was seen.
+    /// One direction only.
     OneWay,
 }
 
@@ -95,7 +95,7 @@ impl Confidence {
 }
 
 impl Flow {
-    /// How it was closed.
+    /// How the connection was closed.
     pub fn close_kind(&self) -> CloseKind {
         let [a, b] = &self.ends;
         let (fins, reset) = ((a.has(FIN), b.has(FIN)), self.aborter().is_some());
@@ -119,18 +119,18 @@ impl Flow {
         }
     }
 
-    /// How it was closed, as far as it was seen. `None` where a host has told that both ends have sent their FINs and the
-    /// segments that decide between three and four had passed before.
+    /// How the connection was closed, as far as that was seen. `None` if both FINs are known from a socket,
+    /// and the segments that decide between three and four had passed before.
     pub fn close_kind_seen(&self) -> Option<CloseKind> {
         let kind = self.close_kind();
-        let untold = match self.closer() {
+        let unseen = match self.closer() {
             Closer::One(closer) => kind == CloseKind::Fin3Seg && self.end(closer.peer()).has(FIN_REPORTED),
             Closer::None | Closer::Both => false,
         };
-        (!untold).then_some(kind)
+        (!unseen).then_some(kind)
     }
 
-    /// When the close began, ns; `None` if it has not, or had before the flow was adopted from its socket.
+    /// When the close began, ns; `None` if it has not, or if it had begun before the flow was adopted.
     pub fn closing_seen_ns(&self) -> Option<u64> {
         let before = self.flow_has(flow_fact::ADOPTED) && self.closing_ns == self.opened_ns;
         (self.closing_ns != 0 && !before).then_some(self.closing_ns)
@@ -148,7 +148,7 @@ impl Flow {
         }
     }
 
-    /// Who closed first.
+    /// The end that closed first.
     pub fn closer(&self) -> Closer {
         let [a, b] = &self.ends;
         match (a.has(FIN), b.has(FIN)) {
@@ -163,7 +163,7 @@ impl Flow {
         }
     }
 
-    /// Whose RST ended it.
+    /// The end whose RST ended the connection.
     pub fn aborter(&self) -> Option<End> {
         if self.flow_has(flow_fact::ABORTER_A) {
             Some(End::A)
@@ -174,14 +174,15 @@ impl Flow {
         }
     }
 
-    /// Whether that RST was the answer of a host that has no such connection any more: it was restarted, or a firewall or
-    /// a proxy between lost its state. What a program aborts ends with a RST that has an ACK (`tcp_send_active_reset`),
-    /// what finds no socket with one that has none (RFC 9293 3.5.2, group 1).
+    /// Whether the RST came from a host that no longer knew the connection: it was restarted, or a firewall
+    /// or proxy in between lost its state. A program's abort sends a RST with an ACK
+    /// (`tcp_send_active_reset`); a host without the connection sends one without (RFC 9293 3.5.2, group
+    /// 1).
     pub fn state_lost(&self) -> bool {
         self.close_kind() == CloseKind::RstAbort && self.flow_has(flow_fact::FORGOTTEN)
     }
 
-    /// Who opened.
+    /// The end that opened the connection.
     pub fn opener(&self) -> Opener {
         match (self.flow_has(flow_fact::OPENER_A), self.flow_has(flow_fact::OPENER_B)) {
             (false, false) => Opener::Unknown,
@@ -208,7 +209,7 @@ impl Flow {
         self.flow_has(flow_fact::ESTABLISHED)
     }
 
-    /// How far the record can be trusted.
+    /// How much of the connection was seen.
     pub fn confidence(&self) -> Confidence {
         let [a, b] = &self.ends;
         let unanswered = matches!(self.close_kind(), CloseKind::SynTimeout)

@@ -22,7 +22,8 @@ impl Flow {
         cause
     }
 
-    /// The steps of [`on_data`](Self::on_data), in the order of RFC 9293 3.10.7.4: sequence number, ACK, payload, FIN.
+    /// The steps of [`on_data`](Self::on_data), in the order of RFC 9293 3.10.7.4: sequence number, ACK,
+    /// payload, FIN.
     #[inline(never)]
     fn apply_data(&mut self, step: &Step, outcome: &mut Outcome) -> Cause {
         let Step { now_ns, segment, .. } = *step;
@@ -45,11 +46,13 @@ impl Flow {
         self.facts &= !pending_bit(sender);
         self.record_gaps(sender, segment);
         let (x, y) = sides(&mut self.ends, sender);
-        // Before `covers` is computed, since `apply_payload` is a call: across a call the verifier of Linux 6.1 forgets
-        // that `covers` matters, takes the code after `true` for the code after `false`, and removes it as dead.
+        // Before `covers` is computed, since `apply_payload` is a call: across a call the verifier of Linux
+        // 6.1 forgets that `covers` matters, takes the code after `true` for the code after `false`, and
+        // removes it as dead.
         begin_stream(x, segment.seq);
         let fresh = segment.payload_len != 0 && apply_payload(x, y, segment, &mut cause);
-        // R24: a keepalive lies below what the receiver has acknowledged, which drops it with its ACK (`tcp_sequence`).
+        // R24: a keepalive lies below what the receiver has acknowledged, which drops it with its ACK
+        // (`tcp_sequence`).
         let dropped = y.has(ACK) && before(segment.end(), y.ack);
         let covers = apply_ack(x, y, segment, dropped);
         let first_fin = apply_fin(x, y, segment, &mut cause);
@@ -65,8 +68,8 @@ impl Flow {
         cause
     }
 
-    /// Finds the incarnation that the segment belongs to, or begins one in the middle (R21). Returns whether there is
-    /// one: a segment after the end revives it only by R9.
+    /// Finds the incarnation that the segment belongs to, or begins one in the middle (R21). Returns
+    /// whether there is one: a segment after the end revives it only by R9.
     #[inline(always)]
     fn find_incarnation(&mut self, step: &Step, outcome: &mut Outcome) -> bool {
         if self.incarnation == 0 || (self.is_over() && self.facts & flow_fact::SILENCE != 0) {
@@ -100,7 +103,8 @@ impl Flow {
     }
 }
 
-/// Why the receiver does not accept the segment; `None` if it does. A segment outside the window is remembered (R19).
+/// Why the receiver does not accept the segment; `None` if it does. A segment outside the window is
+/// remembered (R19).
 #[inline(always)]
 fn reject(x: &mut EndState, y: &mut EndState, segment: &Segment) -> Option<Cause> {
     let opening = (y.is_in(State::SynSent) && !x.has(SYN)) || y.is_in(State::SynReceived);
@@ -127,8 +131,8 @@ fn reject(x: &mut EndState, y: &mut EndState, segment: &Segment) -> Option<Cause
     None
 }
 
-/// Records the timestamp. R15 needs it in TIME-WAIT only, after both FINs: a segment before the sender's own FIN need
-/// not write it.
+/// Records the timestamp. R15 needs it in TIME-WAIT only, after both FINs: a segment before the sender's
+/// own FIN need not write it.
 #[inline(always)]
 fn record_timestamp(x: &mut EndState, y: &EndState, segment: &Segment) {
     if segment.has(Segment::HAS_TIMESTAMP) && x.has(FIN) && (y.has(FIN) || segment.flags.has(Flags::FIN)) {

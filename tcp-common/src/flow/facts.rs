@@ -1,4 +1,4 @@
-//! Facts, and the states they make.
+//! The facts, and the states that follow from them.
 
 use super::{EndState, Flow, Outcome};
 use crate::segment::Segment;
@@ -13,7 +13,7 @@ pub mod end_fact {
     pub const BARE_SYN: u32 = 1 << 1;
     /// It sent a SYN with ACK.
     pub const SYN_ACK: u32 = 1 << 2;
-    /// The peer acknowledged its SYN, as far as known it knows that.
+    /// The peer acknowledged its SYN, and that ACK is assumed to have arrived.
     pub const SYN_ACKED: u32 = 1 << 3;
     /// Its sequence numbers are known.
     pub const SEQ: u32 = 1 << 4;
@@ -25,17 +25,19 @@ pub mod end_fact {
     pub const FIN_DELIVERED: u32 = 1 << 7;
     /// The peer's ACK of that FIN has reached this end; taken back when the FIN is sent again.
     pub const FIN_ACKED: u32 = 1 << 8;
-    /// It has no connection any more: reset, expired or given up.
+    /// It no longer has the connection: reset, expired or given up.
     pub const GONE: u32 = 1 << 9;
-    /// It sent an empty segment covering the peer's FIN, or the octet that may be it (R11), before its own FIN (R7).
+    /// It sent an empty segment that covers the peer's FIN, or the byte that may be that FIN (R11), before
+    /// its own FIN (R7).
     pub const EMPTY_COVER: u32 = 1 << 10;
-    /// It sent new payload in a segment covering the same (R7).
+    /// It sent new payload in a segment that covers the peer's FIN, or the byte that may be that FIN (R7,
+    /// R11).
     pub const DATA_COVER: u32 = 1 << 11;
     /// `first_data_after_fin` is set.
     pub const FIRST_DATA_AFTER_FIN: u32 = 1 << 12;
-    /// `stray` is set.
+    /// `out_of_window` is set.
     pub const OUT_OF_WINDOW: u32 = 1 << 13;
-    /// The stray segment carried a FIN.
+    /// The segment outside the window carried a FIN.
     pub const OUT_OF_WINDOW_FIN: u32 = 1 << 14;
     /// The first block is in use.
     pub const BLOCK_0: u32 = 1 << 15;
@@ -47,17 +49,17 @@ pub mod end_fact {
     pub const WSCALE: u32 = 1 << 18;
     /// It has sent a segment that belongs here.
     pub const SEEN: u32 = 1 << 19;
-    /// `stray[0]` is the ISN of another SYN-ACK, sent before the present one (SYN cookies).
+    /// `out_of_window[0]` is the ISN of another SYN-ACK, sent before the present one (SYN cookies).
     pub const OTHER_ANSWER: u32 = 1 << 20;
-    /// Its FIN was not seen, a host told of it: `fin_end` is placed by what is seen (R25).
+    /// Its FIN was not seen but reported by a host: `fin_end` follows from later segments (R25).
     pub const FIN_REPORTED: u32 = 1 << 21;
-    /// The last octet before the FIN, or before `high`, was sent and not seen (R11).
+    /// The last byte before the FIN, or before `snd_max`, was sent and not seen (R11).
     pub const UNSEEN: u32 = 1 << 22;
-    /// Nor was the octet before that one.
+    /// The byte before the last one was not seen either.
     pub const UNSEEN_TWO: u32 = 1 << 23;
-    /// An empty segment as in `EMPTY_COVER` came after the unseen octet, which may be the own FIN.
+    /// An empty segment as of `EMPTY_COVER` came after the unseen byte, which may be the own FIN.
     pub const EMPTY_AFTER: u32 = 1 << 24;
-    /// What is known of its segments that cover the peer's FIN.
+    /// All facts about segments that cover the peer's FIN.
     pub const COVERS: u32 = EMPTY_COVER | EMPTY_AFTER | DATA_COVER | FIRST_DATA_AFTER_FIN;
 }
 
@@ -65,37 +67,38 @@ pub mod end_fact {
 pub mod flow_fact {
     /// Both ends were ESTABLISHED at some time.
     pub const ESTABLISHED: u32 = 1 << 0;
-    /// The first end in the key sent the SYN.
+    /// End A sent the SYN.
     pub const OPENER_A: u32 = 1 << 1;
-    /// The second end did.
+    /// End B sent the SYN.
     pub const OPENER_B: u32 = 1 << 2;
-    /// A RST of end A was believed and ended it.
+    /// An accepted RST of end A ended the connection.
     pub const ABORTER_A: u32 = 1 << 3;
-    /// A RST of end B did.
+    /// An accepted RST of end B ended the connection.
     pub const ABORTER_B: u32 = 1 << 4;
     /// The RST was the answer to a SYN.
     pub const REFUSED: u32 = 1 << 5;
-    /// It was given up after silence.
+    /// A limit of silence ended the connection.
     pub const SILENCE: u32 = 1 << 6;
-    /// The next incarnation began while this one lived.
+    /// The next incarnation began while this one was not over.
     pub const SUPERSEDED: u32 = 1 << 7;
-    /// It was over once: its close record has been given out.
+    /// Both ends were CLOSED once, and the caller knows it from an outcome.
     pub const OVER: u32 = 1 << 8;
     /// End A has a pending SYN.
     pub const PENDING_A: u32 = 1 << 9;
-    /// End B has one.
+    /// End B has a pending SYN.
     pub const PENDING_B: u32 = 1 << 10;
     /// The capture missed segments.
     pub const GAP: u32 = 1 << 11;
-    /// It was picked up in the middle.
+    /// The handshake was not seen.
     pub const MIDSTREAM: u32 = 1 << 12;
     /// End A belongs to this host.
     pub const LOCAL_A: u32 = 1 << 13;
-    /// End B does.
+    /// End B belongs to this host.
     pub const LOCAL_B: u32 = 1 << 14;
-    /// The RST that ended it had no ACK: so answers a host that has no such connection (RFC 9293 3.5.2, group 1).
+    /// The RST that ended it had no ACK, like that of a host without the connection (RFC 9293 3.5.2, group
+    /// 1).
     pub const FORGOTTEN: u32 = 1 << 15;
-    /// The host of an end told of it before any segment was seen (R25).
+    /// The flow was adopted from a socket before any segment was seen (R25).
     pub const ADOPTED: u32 = 1 << 16;
 
     /// The facts about one end each: the bit of end A, the bit of end B.
@@ -122,7 +125,7 @@ impl EndState {
         self.facts &= !fact;
     }
 
-    /// Whether this number acknowledges the SYN of an end that has sent nothing else.
+    /// Whether this number acknowledges the SYN, for an end that has sent nothing else.
     #[inline(always)]
     pub(super) fn syn_acknowledged_by(&self, ack: u32) -> bool {
         before(self.isn, ack) && at_or_before(ack, self.first_seq)
@@ -147,7 +150,7 @@ impl EndState {
     }
 }
 
-/// The state that the facts make of end `x` (RFC 9293 3.10.7 read backwards).
+/// The state of end `x` that follows from the facts (RFC 9293 3.10.7 read backwards).
 #[inline(always)]
 pub(super) fn derive(x: &EndState, y: &EndState) -> State {
     if x.has(GONE) {
@@ -167,7 +170,8 @@ pub(super) fn derive(x: &EndState, y: &EndState) -> State {
         (false, _, true, _) => State::Listen,
         (false, _, false, _) => State::Closed,
         (true, false, false, _) => State::SynSent,
-        // Its SYN again, after the peer's SYN-ACK: that was lost. A bare SYN of the peer is a simultaneous open.
+        // Its SYN again after the peer's SYN-ACK: that was lost. A bare SYN of the peer is a simultaneous
+        // open.
         (true, false, true, _) if x.has(BARE_SYN) && !y.has(BARE_SYN) => State::SynSent,
         (true, false, true, _) => State::SynReceived,
         (true, true, _, false) => State::Established,
@@ -176,14 +180,13 @@ pub(super) fn derive(x: &EndState, y: &EndState) -> State {
 }
 
 impl Flow {
-    /// [`derive_states`](Self::derive_states) as a call of its own, where it is rare.
+    /// [`derive_states`](Self::derive_states) as a function call, for paths that are rare.
     #[inline(never)]
     pub(super) fn derive_states_out_of_line(&mut self, now_ns: u64, outcome: &mut Outcome) {
         self.derive_states(now_ns, outcome);
     }
 
-    /// Writes the states that the facts make, starts TIME-WAIT where it is entered, and fills in what the caller is to
-    /// know.
+    /// Derives both states from the facts, starts TIME-WAIT if an end enters it, and completes the outcome.
     #[inline(always)]
     pub(super) fn derive_states(&mut self, now_ns: u64, outcome: &mut Outcome) {
         if self.incarnation == 0 {

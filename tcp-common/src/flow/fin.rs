@@ -9,8 +9,8 @@ use crate::seq::{at_or_before, before, later};
 use crate::state::{End, State};
 
 impl Flow {
-    /// R9: whether the segment is a copy of the FIN of an end assumed CLOSED, which proves LAST-ACK, unless a RST ended
-    /// the connection.
+    /// R9: whether the segment is a copy of the FIN of an end assumed CLOSED, which proves LAST-ACK, unless
+    /// a RST ended the connection.
     #[inline(always)]
     pub(super) fn is_revived_by(&self, sender: End, segment: &Segment) -> bool {
         let x = &self.ends[sender as usize & 1];
@@ -36,7 +36,8 @@ pub(super) fn apply_fin(x: &mut EndState, y: &mut EndState, segment: &Segment, c
             *cause = Cause::DataAfterFin;
             return false;
         }
-        // The same FIN again (R3): its sender has no ACK of it yet. An ACK lower than the sender's last one: an old copy.
+        // The same FIN again (R3): its sender has no ACK of it yet. An ACK lower than the sender's last
+        // one: an old copy.
         if segment.ack == x.ack {
             x.clear(FIN_ACKED | GONE);
         }
@@ -84,8 +85,8 @@ pub(super) fn deliver_fin(x: &mut EndState) {
     }
 }
 
-/// Delivers the FIN of `x` if its own segment made the stream complete up to there. SYN-SENT accepts nothing before the
-/// SYN.
+/// Delivers the FIN of `x` if its own segment made the stream complete up to there. SYN-SENT accepts
+/// nothing before the SYN.
 #[inline(always)]
 pub(super) fn deliver_own_fin(x: &mut EndState, y: &EndState, segment: &Segment, fresh: bool) {
     if x.has(FIN)
@@ -98,7 +99,8 @@ pub(super) fn deliver_own_fin(x: &mut EndState, y: &EndState, segment: &Segment,
     }
 }
 
-/// Applies what follows for `x` from its segment covering the FIN of `y`, or the byte that may be that FIN (R11).
+/// Applies what follows for `x` from its segment covering the FIN of `y`, or the byte that may be that FIN
+/// (R11).
 #[inline(always)]
 pub(super) fn apply_cover(x: &mut EndState, y: &EndState, segment: &Segment, covers: bool, fresh: bool) {
     if covers {

@@ -1,5 +1,5 @@
-//! The life of a flow in its owner's table: when it is due, when it is forgotten, and how an incarnation ends without a
-//! segment of its own. Agent, replay and tests share these functions, so they agree.
+//! The life of a flow in its owner's table: when it is due, when it is forgotten, and how an incarnation
+//! ends without a segment of its own. Agent, replay and tests share these functions, so they agree.
 
 use super::facts::{end_fact::GONE, flow_fact};
 use super::{Cause, Flow, Outcome, Previous, Rules};
@@ -13,14 +13,14 @@ const EXPIRED: Rules =
     Rules { time_wait_local_ns: 0, time_wait_remote_ns: 0, silence_ns: [1; State::COUNT], ..Rules::RFC };
 
 impl Flow {
-    /// When the flow's owner has to act if no segment arrives, on the caller's clock in ns: a timer changes a state, or
-    /// a flow that is over may be forgotten. `None` if that is never.
+    /// When the flow's owner has to act if no segment arrives, on the caller's clock in ns: a timer changes
+    /// a state, or a flow that is over may be forgotten. `None` if that is never.
     pub fn due_ns(&self, rules: &Rules) -> Option<u64> {
         if self.is_over() { Some(self.forgotten_ns(rules)) } else { self.next_deadline_ns(rules) }
     }
 
-    /// [`due_ns`](Self::due_ns) right after [`tick`](Self::tick) at `now_ns`. A limit of silence that has expired and
-    /// left an end in TIME-WAIT does not expire again.
+    /// [`due_ns`](Self::due_ns) right after [`tick`](Self::tick) at `now_ns`. A limit of silence that has
+    /// expired and left an end in TIME-WAIT does not expire again.
     pub fn due_after_tick_ns(&self, now_ns: u64, rules: &Rules) -> Option<u64> {
         match self.due_ns(rules) {
             Some(due_ns) if due_ns <= now_ns && !self.is_over() => {
@@ -31,8 +31,9 @@ impl Flow {
         }
     }
 
-    /// When a flow that is over may be forgotten, ns: [`QUARANTINE_NS`] after its last TIME-WAIT and its last segment.
-    /// A flow that a limit of silence ended may be forgotten at once, since any segment begins its next incarnation.
+    /// When a flow that is over may be forgotten, ns: [`QUARANTINE_NS`] after its last TIME-WAIT and its
+    /// last segment. A flow that a limit of silence ended may be forgotten at once, since any segment
+    /// begins its next incarnation.
     pub fn forgotten_ns(&self, rules: &Rules) -> u64 {
         let time_wait_ends = [End::A, End::B].into_iter().filter_map(|end| {
             let begun_ns = self.end(end).time_wait_at_ns;
@@ -41,15 +42,15 @@ impl Flow {
         time_wait_ends.fold(self.last_ns, u64::max).saturating_add(QUARANTINE_NS)
     }
 
-    /// Whether the host of this end must have a socket for it. There is none for a SYN that was answered with a cookie,
-    /// and SYN-RECEIVED ends soon anyway.
+    /// Whether the host of this end must have a socket for it. There is none for a SYN that was answered
+    /// with a cookie, and SYN-RECEIVED ends soon anyway.
     pub fn needs_socket(&self, end: End) -> bool {
         let without = [State::Closed, State::Listen, State::Unknown, State::SynReceived];
         self.is_local(end) && !without.contains(&self.state(end))
     }
 
-    /// Closes the ends whose host has no socket for them any more; the whole flow if no other local end has one, since
-    /// no host is left that would receive the rest.
+    /// Closes the ends whose host has no socket for them any more; the whole flow if no other local end has
+    /// one, since no host is left that would receive the rest.
     pub fn close_without_socket(&mut self, now_ns: u64, gone: [bool; 2]) -> Outcome {
         let lives = |end: End| self.needs_socket(end) && !gone[end as usize];
         if !lives(End::A) && !lives(End::B) {
@@ -68,8 +69,8 @@ impl Flow {
     /// Ends an incarnation that the next one replaced: brings a copy made before that segment to the end that
     /// `previous` describes.
     ///
-    /// Returns the transitions to CLOSED, without a cause: it is that of the segment. `over` is set unless the
-    /// incarnation had been over before.
+    /// Returns the transitions to CLOSED, without a cause: it is that of the segment. `over` is set unless
+    /// the incarnation had been over before.
     pub fn end_previous(&mut self, now_ns: u64, previous: Previous, rules: &Rules) -> Outcome {
         let from = self.states();
         let over = self.facts & flow_fact::OVER == 0;

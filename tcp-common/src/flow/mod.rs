@@ -1,15 +1,27 @@
 //! The observer's state machine: one flow, two ends, driven by the segments a tap saw and by the clock.
 //!
-//! The states of both ends are not stepped from arrow to arrow. Segments establish *facts* (this end's FIN is at that
-//! number, the peer's ACK covers it, the peer has it), evidence to the contrary takes facts back, and [`facts::derive`]
-//! says which RFC 9293 state the facts make. So a retransmission that proves an earlier state needs no special arrow.
+//! The states of both ends are not stepped from arrow to arrow. Segments establish *facts* (this end's FIN
+//! is at that number, the peer's ACK covers it, the peer has it), evidence to the contrary takes facts
+//! back, and [`facts::derive`] says which RFC 9293 state the facts make. So a retransmission that proves an
+//! earlier state needs no special arrow.
 //!
-//! Every end has two answers: *assumed* (all that the tap saw has been delivered, corrected at once by the end's own
-//! segments) and *proved* (what its own segments prove, a lower bound).
+//! Every end has two answers: *assumed* (all that the tap saw has been delivered, corrected at once by the
+//! end's own segments) and *proved* (what its own segments prove, a lower bound).
 //!
-//! Files in the order of a segment's way: [`mod@self`] dispatches, `open` handles SYN and SYN-ACK, `data` ACK, payload
-//! and FIN, `unseen` what comes late or never, `reset` RST, `facts` derives the states, `clock` ends what time ends, `outcome` is
-//! what the caller learns, `close` tells how it was closed; `adopt` begins with what a host tells. `prediction` spares the established connection all of it.
+//! Files in the order in which a segment meets them:
+//!
+//! - [`mod@self`] dispatches by the kind of the segment.
+//! - `open` handles SYN and SYN-ACK, `reset` RST.
+//! - `data` has the steps for every other segment; `ack`, `reassembly`, `fin`, `unseen` and `proof` are
+//!   these steps.
+//! - `facts` derives the states, `clock` expires timers, `outcome` is the answer to the caller.
+//! - `close` describes how the connection was opened and closed; [`lifecycle`] says when a flow is due or
+//!   forgotten.
+//! - `adopt` makes a flow of a socket. `prediction` handles the segments of an open connection without all
+//!   of this.
+//!
+//! In these files `x` is the sender's end and `y` the receiver's. A comment "R7" refers to a rule in
+//! `docs/STATE_MACHINE.md`.
 
 mod ack;
 mod adopt;
@@ -45,43 +57,44 @@ use crate::state::{End, State};
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EndState {
-    /// Payload octets of the stream that were seen or acknowledged; retransmissions count once.
+    /// Bytes of payload in the stream that were seen or acknowledged; retransmissions count once.
     bytes: u64,
-    /// When TIME-WAIT began or was restarted last, in ns; meaningful in TIME-WAIT only.
+    /// When TIME-WAIT began or was restarted last, ns; 0 before.
     time_wait_at_ns: u64,
-    /// Initial sequence number: the SYN's.
+    /// Initial sequence number, that of the SYN.
     isn: Seq,
-    /// The first octet after the SYN and what it carried.
+    /// Sequence number of the first byte after the SYN and the payload that it carried.
     first_seq: Seq,
-    /// In-order edge: everything before it was seen or acknowledged; RCV.NXT of the peer.
+    /// In-order edge: every byte before it was seen or acknowledged. RCV.NXT of the peer.
     rcv_nxt: Seq,
     /// Highest sequence number sent so far, plus one.
     snd_max: Seq,
     /// Highest acknowledgment number this end sent.
     ack: Seq,
-    /// Window this end offered last, in octets.
+    /// Window that this end offered last, in bytes.
     window: u32,
-    /// Number that acknowledges this end's FIN: `seq + len + 1` (RFC 9293 3.10.7.4).
+    /// The acknowledgment number that covers this end's FIN: `seq + len + 1` (RFC 9293 3.10.7.4).
     fin_end: Seq,
-    /// The acknowledgment number on the first copy of this end's FIN: what makes the closer causal.
+    /// Acknowledgment number of the first copy of this end's FIN. It shows whether this end closed first.
     fin_ack: Seq,
-    /// Where this end's first new data begins that was sent knowing the peer's FIN.
+    /// Sequence number of the first new data that this end sent after it had received the peer's FIN.
     first_data_after_fin: Seq,
     /// Out-of-order blocks beyond `rcv_nxt`: (start, end) twice.
     blocks: [Seq; 4],
-    /// The last segment outside every window: begin, end, and its acknowledgment number.
+    /// The last segment outside the window: its sequence number, its end and its acknowledgment number. With
+    /// [`end_fact::OTHER_ANSWER`] the first is another SYN-ACK's ISN.
     out_of_window: [Seq; 3],
     /// Latest timestamp value this end sent (RFC 7323).
     tsval: u32,
     /// Segments seen from this end.
     segments: u32,
-    /// See [`end_fact`].
+    /// Bits of [`end_fact`].
     facts: u32,
-    /// Assumed state, a [`State`].
+    /// Assumed state: the number of a [`State`].
     state: u8,
-    /// Proved state, a [`State`].
+    /// Proved state: the number of a [`State`].
     proved: u8,
-    /// Window shift this end announced.
+    /// Window shift that this end announced.
     wscale: u8,
     /// How often TIME-WAIT of this end was restarted, saturating.
     restarts: u8,
@@ -95,25 +108,26 @@ pub struct EndState {
 pub struct Flow {
     /// When the first segment of this incarnation was seen, ns on the caller's clock.
     opened_ns: u64,
-    /// When both ends were first ESTABLISHED, 0 while they never were.
+    /// When both ends were first ESTABLISHED, ns; 0 before.
     established_ns: u64,
-    /// When the close began: first FIN or believed RST, 0 before.
+    /// When the close began, by the first FIN or an accepted RST, ns; 0 before.
     closing_ns: u64,
-    /// When the last segment that belongs to it was seen.
+    /// When the last segment that belongs to this incarnation was seen, ns.
     last_ns: u64,
     /// The two ends, A first.
     ends: [EndState; 2],
-    /// Which life of the flow this is, from 1; 0 means that nothing is known.
+    /// Number of this incarnation of the flow, from 1; 0 if no segment was seen.
     incarnation: u32,
-    /// ISN of a SYN that may or may not start the next incarnation (R14).
+    /// ISN of a SYN that may begin the next incarnation (R14).
     pending_isn: Seq,
-    /// First octet after that SYN.
+    /// Sequence number of the first byte after the pending SYN and its payload.
     pending_first: Seq,
-    /// See [`flow_fact`].
+    /// Bits of [`flow_fact`].
     facts: u32,
     /// Timestamp of the pending SYN.
     pending_tsval: u32,
-    /// Bits of the owner's: what it has reported of this incarnation. The machine only clears them when the next begins.
+    /// Bits of the owner's: what it has reported of this incarnation. The machine only clears them when the
+    /// next begins.
     reported: u32,
 }
 
@@ -159,8 +173,8 @@ impl Flow {
         }
     };
 
-    /// Applies one segment that `sender` sent. First lets the clock end what is due, so that a packet, a sweep and a
-    /// reader all see the same.
+    /// Applies one segment that `sender` sent, after the timers that expired before it: so the result is
+    /// the same whether or not the owner called [`tick`](Self::tick) in between.
     #[inline(always)]
     pub fn on_segment(&mut self, now_ns: u64, sender: End, segment: &Segment, rules: &Rules) -> Outcome {
         let mut outcome = self.tick(now_ns, rules);
@@ -169,7 +183,8 @@ impl Flow {
             Kind::Syn => {
                 let cause = self.on_syn(&step, &mut outcome);
                 if self.ends[sender as usize & 1].is_outdated(segment) {
-                    // Without an ACK only what is too old by its timestamp restarts 2MSL (PAWS, RFC 7323 5).
+                    // A segment without ACK restarts 2MSL only if its timestamp is too old (PAWS, RFC 7323
+                    // 5).
                     self.restart_time_wait(&step, cause, &mut outcome);
                 }
                 cause
@@ -195,21 +210,21 @@ impl Flow {
         outcome
     }
 
-    /// Whether no segment has made an incarnation yet.
+    /// Whether no incarnation has begun yet.
     #[inline(always)]
     pub const fn is_empty(&self) -> bool {
         self.incarnation == 0
     }
 
-    /// Whether both ends are CLOSED: the incarnation is over, the entry stays a while so that late segments make no
-    /// ghost (R20).
+    /// Whether both ends are CLOSED. Its owner keeps such a flow for a while, so that late segments begin
+    /// no incarnation (R20).
     #[inline(always)]
     pub fn is_over(&self) -> bool {
         self.ends[0].is_in(State::Closed) && self.ends[1].is_in(State::Closed)
     }
 
-    /// Whether no two ends have agreed on it: a handshake that is not done, or the middle of a connection of which one end
-    /// has shown itself a few times. Anybody can make such flows, with any addresses.
+    /// Whether the flow is not known to be a connection of two hosts: its handshake is not complete, or few
+    /// segments of one end alone were seen. One host can make such flows with any addresses.
     #[inline(always)]
     pub fn is_half_open(&self) -> bool {
         let [a, b] = &self.ends;
@@ -217,7 +232,7 @@ impl Flow {
         if self.facts & flow_fact::MIDSTREAM != 0 {
             return self.facts & flow_fact::ADOPTED == 0
                 && !(a.has(end_fact::SEEN) && b.has(end_fact::SEEN))
-                && a.segments.saturating_add(b.segments) < SPEAKS_ALONE;
+                && a.segments.saturating_add(b.segments) < ONE_WAY_SEGMENTS;
         }
         self.facts & flow_fact::ESTABLISHED == 0 && (opening(a) || opening(b))
     }
@@ -237,7 +252,7 @@ impl Flow {
         [self.state(End::A), self.state(End::B)]
     }
 
-    /// What the end's own segments prove; `Unknown` while it has sent none that prove anything.
+    /// The state that the end's own segments prove; `Unknown` while they prove none.
     pub fn proved(&self, end: End) -> State {
         State::from_repr(self.ends[end as usize & 1].proved).unwrap_or(State::Unknown)
     }
@@ -301,7 +316,8 @@ impl Flow {
         self.facts & flow_fact::ADOPTED != 0
     }
 
-    /// Whether both ends have been CLOSED at some time of this incarnation. A late FIN may have revived one since (R9).
+    /// Whether both ends have been CLOSED at some time of this incarnation. A late FIN may have revived one
+    /// since (R9).
     #[inline(always)]
     pub const fn was_over(&self) -> bool {
         self.facts & flow_fact::OVER != 0
@@ -352,7 +368,8 @@ impl Flow {
         self
     }
 
-    /// The flow with its two ends exchanged, as an observer would have it that names them the other way round.
+    /// The flow with its two ends exchanged, as an observer would have it that names them the other way
+    /// round.
     pub fn mirrored(mut self) -> Flow {
         self.ends.swap(0, 1);
         for (a, b) in flow_fact::PAIRS {
@@ -438,13 +455,14 @@ const fn local_bit(end: End) -> u32 {
     }
 }
 
-/// So many segments of one end alone are believed to be of a connection whose other direction takes another way.
-const SPEAKS_ALONE: u32 = 8;
+/// Segments of one end alone that make a connection whose other direction takes another path.
+const ONE_WAY_SEGMENTS: u32 = 8;
 
-/// One segment on its way through the machine.
+/// One segment with the time, its sender and the rules.
 struct Step<'a> {
     now_ns: u64,
-    /// Number of the [`End`]: as a plain number, so that the compiler keeps the bound that the verifier looks for.
+    /// Number of the [`End`]. A plain number, so that the compiler keeps the mask by which the verifier
+    /// knows its bound.
     sender: u32,
     segment: &'a Segment,
     rules: &'a Rules,
@@ -457,7 +475,7 @@ impl Step<'_> {
     }
 }
 
-/// The sender's half and the receiver's.
+/// The sender's end and the receiver's.
 #[inline(always)]
 fn sides(ends: &mut [EndState; 2], sender: End) -> (&mut EndState, &mut EndState) {
     let [a, b] = ends;

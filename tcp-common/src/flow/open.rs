@@ -8,6 +8,7 @@ use crate::seq::{Seq, before};
 use crate::state::{End, State};
 
 impl Flow {
+    /// Applies a SYN without ACK.
     #[inline(never)]
     pub(super) fn on_syn(&mut self, step: &Step, outcome: &mut Outcome) -> Cause {
         let Step { now_ns, segment, .. } = *step;
@@ -37,7 +38,7 @@ impl Flow {
             return Cause::Syn;
         }
         if !x.has(SYN) && y.has(BARE_SYN) && !y.has(SYN_ACKED) {
-            // Simultaneous open, or the first half of a split handshake.
+            // Simultaneous open, or the first part of a split handshake.
             start(x, segment, State::SynSent);
             x.set(BARE_SYN);
             return Cause::Syn;
@@ -55,6 +56,7 @@ impl Flow {
         Cause::PendingSyn
     }
 
+    /// Applies a SYN with ACK.
     #[inline(never)]
     pub(super) fn on_syn_ack(&mut self, step: &Step, outcome: &mut Outcome) -> Cause {
         let Step { now_ns, segment, .. } = *step;
@@ -70,7 +72,7 @@ impl Flow {
             if same_isn && !silence {
                 return Cause::Late;
             }
-            // R22: the SYN was missed; who is answered has opened.
+            // R22: the SYN was missed. The end that is answered has opened.
             let previous = if empty { Previous::None } else { Previous::Over };
             self.begin_unseen(
                 now_ns,
@@ -120,7 +122,7 @@ impl Flow {
         x.ack = segment.ack;
         y.set(SYN_ACKED);
         if y.proved <= State::SynSent as u8 {
-            // A Fast Open payload that the server did not take is sent again: the stream begins where the ACK says.
+            // A Fast Open payload that the server refused is sent again: the stream begins at the ACK.
             y.bytes = segment.ack.wrapping_sub(y.isn).wrapping_sub(1) as u64;
             y.first_seq = segment.ack;
             y.rcv_nxt = segment.ack;
@@ -133,7 +135,7 @@ impl Flow {
         Cause::SynAck
     }
 
-    /// Starts the next incarnation with a SYN of `opener`.
+    /// Begins the next incarnation with a SYN of `opener`.
     #[inline(always)]
     fn begin(
         &mut self,
@@ -150,7 +152,7 @@ impl Flow {
         x.set(BARE_SYN);
     }
 
-    /// Starts the next incarnation with the SYN that was pending.
+    /// Begins the next incarnation with the SYN that was pending.
     #[inline(always)]
     pub(super) fn begin_pending(
         &mut self,
@@ -167,7 +169,7 @@ impl Flow {
         x.proved = State::SynSent as u8;
     }
 
-    /// Starts the next incarnation of which `opener`'s SYN is known only by its numbers.
+    /// Begins the next incarnation with a SYN of `opener` of which only the numbers are known.
     #[inline(always)]
     fn begin_unseen(
         &mut self,
@@ -189,7 +191,7 @@ impl Flow {
         x.window = DEFAULT_WINDOW;
     }
 
-    /// Forgets everything but who is local and how many incarnations there were.
+    /// Resets the flow for the next incarnation. Keeps which ends are local and the count of incarnations.
     #[inline(never)]
     pub(super) fn reset_for_next(&mut self, now_ns: u64, previous: Previous, outcome: &mut Outcome) {
         let incarnation = match self.incarnation.wrapping_add(1) {
@@ -207,7 +209,7 @@ impl Flow {
     }
 }
 
-/// The bit that says whose SYN is pending.
+/// The fact that this end has a pending SYN.
 #[inline(always)]
 pub(super) const fn pending_bit(end: End) -> u32 {
     match end {
@@ -216,7 +218,7 @@ pub(super) const fn pending_bit(end: End) -> u32 {
     }
 }
 
-/// The bit that says who opened.
+/// The fact that this end sent the SYN.
 #[inline(always)]
 pub(super) const fn opener_bit(end: End) -> u32 {
     match end {
@@ -225,7 +227,7 @@ pub(super) const fn opener_bit(end: End) -> u32 {
     }
 }
 
-/// Takes the numbers and options of an end's SYN or SYN-ACK.
+/// Applies the numbers and options of an end's SYN or SYN-ACK.
 #[inline(always)]
 fn start(x: &mut EndState, segment: &Segment, proved: State) {
     x.isn = segment.seq;
@@ -237,6 +239,7 @@ fn start(x: &mut EndState, segment: &Segment, proved: State) {
     record_syn_options(x, segment);
 }
 
+/// Records window and options of a SYN.
 #[inline(always)]
 fn record_syn_options(x: &mut EndState, segment: &Segment) {
     // The window field of a SYN is never scaled (RFC 7323 2.2).
@@ -251,7 +254,7 @@ fn record_syn_options(x: &mut EndState, segment: &Segment) {
     }
 }
 
-/// R15 and RFC 6191: whether the peer of `x`, in TIME-WAIT, takes this SYN for a new connection.
+/// R15 and RFC 6191: whether the peer of `x`, in TIME-WAIT, accepts this SYN for a new connection.
 #[inline(always)]
 fn may_reuse(x: &EndState, segment: &Segment) -> bool {
     if x.has(TIMESTAMP) && segment.has(Segment::HAS_TIMESTAMP) {
@@ -265,5 +268,5 @@ fn may_reuse(x: &EndState, segment: &Segment) -> bool {
     x.has(SEQ) && before(x.rcv_nxt, segment.seq)
 }
 
-/// Window assumed of an end that has not told one yet.
+/// Window that is assumed of an end before it has sent one, in bytes.
 const DEFAULT_WINDOW: u32 = 65_535;

@@ -1,10 +1,10 @@
-//! What the machine answers: what happened, and why.
+//! The answer of the machine to a segment or a tick: what happened, and why.
 
 use strum::{FromRepr, IntoStaticStr, VariantArray};
 
 use crate::state::{End, State};
 
-/// What happened to the flow, and the reason where nothing did.
+/// What a segment or the clock did to the flow, or why the segment had no effect.
 #[repr(u8)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, FromRepr, IntoStaticStr, VariantArray)]
 #[strum(serialize_all = "snake_case")]
@@ -20,16 +20,16 @@ pub enum Cause {
     Fin = 7,
     FinAgain = 8,
     Rst = 9,
-    /// RST from a host without the connection, in answer to a SYN.
+    /// A RST in answer to a SYN, from a host that does not accept the connection.
     Refused = 10,
     TimeWaitExpired = 11,
     Silence = 12,
     MidStream = 13,
-    /// A SYN that took a tuple out of TIME-WAIT.
+    /// A SYN that reused a 4-tuple in TIME-WAIT.
     Reuse = 14,
-    /// An ACK beyond the FIN: there was no FIN (R17).
+    /// An ACK beyond the FIN, which therefore was none (R17).
     FinVoided = 15,
-    /// Both ends agree on a jump (R19).
+    /// The peer acknowledged a segment that had been outside the window (R19).
     Resync = 16,
     // From here on: why the segment had no effect.
     BadFlags = 32,
@@ -71,20 +71,20 @@ impl Cause {
     }
 }
 
-/// What became of the incarnation before, when a segment started the next one.
+/// What became of the incarnation before, if a segment began the next one.
 #[repr(u8)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, FromRepr)]
 pub enum Previous {
-    /// The segment started no incarnation, or there was none before.
+    /// The segment began no incarnation, or there was none before.
     #[default]
     None = 0,
-    /// It was over before, or its TIME-WAIT was cut short by the reuse.
+    /// It was over, or its TIME-WAIT was cut short by the reuse.
     Over = 1,
-    /// It was alive as far as anyone knew.
+    /// It was not over.
     Superseded = 2,
-    /// End A reset it and opens anew (R13).
+    /// End A had lost it, reset it and opens again (R13).
     AbortedByA = 3,
-    /// End B reset it and opens anew (R13).
+    /// End B had lost it, reset it and opens again (R13).
     AbortedByB = 4,
 }
 
@@ -100,23 +100,23 @@ impl Previous {
     }
 }
 
-/// The answer to one segment or one look at the clock.
+/// The answer to one segment or one tick of the clock.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Outcome {
-    /// States before, A first; both CLOSED where a new incarnation began.
+    /// States before, A first; both CLOSED if a new incarnation began.
     pub from: [State; 2],
     /// States after.
     pub to: [State; 2],
-    /// Why.
+    /// What happened, and why.
     pub cause: Cause,
-    /// What became of the incarnation before: for its close record apply it to a copy made before
-    /// ([`Flow::end_previous`]).
+    /// What became of the incarnation before. For its close record, apply it to a copy of the flow that was
+    /// made before the segment ([`Flow::end_previous`](crate::Flow::end_previous)).
     pub previous: Previous,
     /// Both ends have just become CLOSED: the incarnation's close record is final.
     pub over: bool,
     /// Both ends have just become ESTABLISHED for the first time.
     pub established: bool,
-    /// 2MSL of an end began anew because the peer's FIN came again.
+    /// The peer's FIN was retransmitted and restarted an end's TIME-WAIT.
     pub restarted: bool,
 }
 

@@ -1,9 +1,10 @@
-//! Header prediction (Van Jacobson; `tcp_rcv_established` in Linux): on an open connection, and on one that has been open one
-//! way only for a while, nearly every segment is the next one in order, and then only a few numbers change. They are kept apart from the [`Flow`], in the one cache
-//! line that also finds it; everything else goes through the whole machine.
+//! Header prediction (Van Jacobson; `tcp_rcv_established` in Linux). On an open or half-closed connection
+//! nearly every segment is the next one in order, and changes only a few numbers. These are kept apart from
+//! the [`Flow`], in the cache line by which the flow is found. Every other segment goes through the whole
+//! machine.
 //!
-//! A prediction is a promise about the machine: a segment that [`Prediction::fits`] would change nothing in the flow but
-//! what [`Prediction::flush_into`] writes back. A test holds it to that, segment by segment.
+//! A prediction is a promise about the machine: a segment that [`Prediction::fits`] would change nothing in
+//! the flow but what [`Prediction::flush_into`] writes back. A test holds it to that, segment by segment.
 
 use super::facts::end_fact::*;
 use super::facts::flow_fact;
@@ -12,7 +13,7 @@ use crate::seq::{Seq, later};
 use crate::state::State;
 use crate::wire::{Header, plain::Plain};
 
-/// One direction of a flow: what its next segment will look like, and where it is seen.
+/// One direction of a flow: its next segment as predicted, and the hook that sees it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DirectionPrediction {
@@ -20,37 +21,37 @@ pub struct DirectionPrediction {
     pub next: Seq,
     /// Latest acknowledgment number.
     pub ack: Seq,
-    /// Latest window field, not scaled; meaningful where segments were taken.
+    /// Latest window field, not scaled; meaningful if segments were applied.
     pub window: u16,
-    /// Segments on the wire since the flow was last settled, in bits 0..14; [`NO_PAYLOAD`], [`NO_EMPTY`].
+    /// Bits 0..14: segments on the wire since the last flush. Above them [`NO_PAYLOAD`] and [`NO_EMPTY`].
     pub segments: u16,
     /// The hook that this direction belongs to, shortened; 0 = none yet.
     pub hook: u16,
-    /// When that hook last saw it, in units of 2^26 ns (67 ms), wrapping.
+    /// When that hook last saw this direction, in units of 2^26 ns (67 ms), wrapping.
     pub at: u16,
 }
 
-/// Both directions.
+/// The prediction of both directions.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Prediction {
-    /// When the last predicted segment was seen, ns; 0 where none was.
+    /// When the last predicted segment was seen, ns; 0 if none was.
     pub last_ns: u64,
-    /// From end A, from end B.
+    /// The direction from end A, then the one from end B.
     pub directions: [DirectionPrediction; 2],
 }
 
 const _: () = assert!(size_of::<Prediction>() == 40);
 
 impl Prediction {
-    /// Of a flow that has just been claimed.
+    /// The prediction of a flow that has just been inserted.
     pub const EMPTY: Prediction = {
         let direction = DirectionPrediction { next: 0, ack: 0, window: 0, segments: 0, hook: 0, at: 0 };
         Prediction { last_ns: 0, directions: [direction; 2] }
     };
 
-    /// Whether the segment is what was predicted, seen at the hook that its direction belongs to. `silence_ns` is the
-    /// shortest time after which silence means something.
+    /// Whether the segment is as predicted and seen at the hook of its direction. `silence_ns` is the
+    /// shortest limit of silence, [`Rules::steady_silence_ns`](crate::Rules::steady_silence_ns).
     #[inline(always)]
     pub fn fits<K, H: Header>(
         &self,
@@ -68,26 +69,26 @@ impl Prediction {
         if seq != own.next && !is_keepalive(seq, own.next, plain.payload_len) {
             return false;
         }
-        // An ACK between the latest one and what the peer has sent, going forward.
+        // The ACK lies between the latest one and what the peer has sent.
         let acked = plain.ack().wrapping_sub(own.ack);
         let unacked = peer.next.wrapping_sub(own.ack);
         let end = seq.wrapping_add(plain.payload_len);
         let in_flight = own.next.wrapping_add(plain.payload_len).wrapping_sub(peer.ack);
         let segments = own.segments as u32 + wire_segments;
         acked <= unacked
-            // Less than 2^31 octets in flight either way, so that what is before what is never in doubt; and once in 2^31
-            // octets the flow is settled, so that neither is what has passed since.
+            // Less than 2^31 bytes in flight either way, so the order of two numbers is never in doubt; and
+            // one flush every 2^31 bytes, so neither is the number of bytes since the last one.
             && (unacked | in_flight | (end ^ own.next)) >> 31 == 0
             && (segments <= SEGMENTS as u32 || is_expected(own.segments, segments, plain.payload_len))
             && (now_ns.wrapping_sub(self.last_ns) as i64) < silence_ns as i64
     }
 
-    /// Takes a segment that [`fits`](Self::fits).
+    /// Applies a segment that [`fits`](Self::fits).
     #[inline(always)]
     pub fn apply<K, H: Header>(&mut self, plain: &Plain<K, H>, wire_segments: u32, now_ns: u64) {
         let own = &mut self.directions[plain.sender & 1];
         if plain.payload_len != 0 {
-            // A keepalive's octet is none of the stream's.
+            // The byte of a keepalive is not part of the stream.
             own.next = later(own.next, plain.seq().wrapping_add(plain.payload_len));
         }
         own.ack = plain.ack();
@@ -97,7 +98,7 @@ impl Prediction {
         self.last_ns = now_ns;
     }
 
-    /// Predicts from what the flow is now. Returns whether anything can be predicted.
+    /// Predicts the next segments of the flow. Returns whether any can be predicted.
     #[inline(always)]
     pub fn renew(&mut self, flow: &Flow) -> bool {
         let [a, b] = &flow.ends;
@@ -110,7 +111,7 @@ impl Prediction {
             && flow.facts & (flow_fact::PENDING_A | flow_fact::PENDING_B) == 0
     }
 
-    /// Writes back to the flow what was taken since [`renew`](Self::renew).
+    /// Writes to the flow what was applied since [`renew`](Self::renew).
     #[inline(always)]
     pub fn flush_into(&mut self, flow: &mut Flow) {
         let [a, b] = &mut flow.ends;
@@ -146,9 +147,9 @@ fn write_back(direction: &mut DirectionPrediction, x: &mut EndState, scaled: boo
     direction.segments &= NOTHING;
 }
 
-/// Which segments of `x` would change more of the flow than [`Prediction::apply`] does: none where both ends are proved to
-/// be ESTABLISHED and nothing is pending, held or missing; some where `y` has closed its side and `x` has not, or the other
-/// way round, and both know; else all of them.
+/// The segments of `x` that would change more of the flow than [`Prediction::apply`] does. None if both
+/// ends are proved to be ESTABLISHED and no byte is missing; some if one end has closed its direction and
+/// both know; otherwise all.
 #[inline(always)]
 fn unpredictable(x: &EndState, y: &EndState) -> u16 {
     const ESTABLISHED: u8 = State::Established as u8;
@@ -163,7 +164,7 @@ fn unpredictable(x: &EndState, y: &EndState) -> u16 {
         // Payload would be data after the FIN. An ACK of the first data that covered it proves FIN-WAIT-2.
         (FIN_WAIT_2, CLOSE_WAIT, FIN_WAIT_2) => NO_PAYLOAD,
         (FIN_WAIT_2, CLOSE_WAIT, FIN_WAIT_1) if !y.has(FIRST_DATA_AFTER_FIN) => NO_PAYLOAD,
-        // The first segment of either kind after the peer's FIN tells of the form of the close (R7).
+        // The first segment of either kind after the peer's FIN decides the kind of the close (R7).
         (CLOSE_WAIT, FIN_WAIT_2, CLOSE_WAIT) if y.fin_covered_by(x.ack) => {
             let payload = if x.has(DATA_COVER) && x.has(FIRST_DATA_AFTER_FIN) { 0 } else { NO_PAYLOAD };
             payload | if x.has(EMPTY_COVER) { 0 } else { NO_EMPTY }
@@ -172,7 +173,7 @@ fn unpredictable(x: &EndState, y: &EndState) -> u16 {
     }
 }
 
-/// Whether nothing is held or missing, and all that is known was seen.
+/// Whether no byte of this end is missing or out of order, and everything known of it was seen.
 #[inline(always)]
 fn is_quiet(x: &EndState) -> bool {
     const NEEDED: u32 = SYN | SYN_ACKED | SEQ | ACK | SEEN;
@@ -180,7 +181,7 @@ fn is_quiet(x: &EndState) -> bool {
     x.facts & (NEEDED | UNWANTED) == NEEDED && x.rcv_nxt == x.snd_max
 }
 
-/// Whether a direction on which not all segments are predicted expects this one.
+/// Whether a direction in which only some segments are predicted expects this one.
 #[inline(always)]
 fn is_expected(direction: u16, segments: u32, payload_len: u32) -> bool {
     let unexpected = if payload_len == 0 { NO_EMPTY } else { NO_PAYLOAD };
@@ -189,18 +190,20 @@ fn is_expected(direction: u16, segments: u32, payload_len: u32) -> bool {
         && segments & NOTHING as u32 == (direction & NOTHING) as u32
 }
 
-/// Whether it is the octet before the next one, or less (RFC 9293 3.8.4): it moves nothing (R24).
+/// Whether the segment is a keepalive, the byte before the next one or none (RFC 9293 3.8.4). It changes
+/// nothing (R24).
 #[inline(always)]
 fn is_keepalive(seq: Seq, next: Seq, payload_len: u32) -> bool {
     seq == next.wrapping_sub(1) && payload_len <= 1
 }
 
-/// From ns to the unit of [`DirectionPrediction::at`].
+/// Shift from ns to the unit of [`DirectionPrediction::at`].
 pub const AT_SHIFT: u32 = 26;
-/// Bits of [`DirectionPrediction::segments`]: no segment with payload is predicted.
+/// Bit of [`DirectionPrediction::segments`]: no segment with payload is predicted.
 const NO_PAYLOAD: u16 = 1 << 15;
-/// No segment without.
+/// Bit of [`DirectionPrediction::segments`]: no segment without payload is predicted.
 const NO_EMPTY: u16 = 1 << 14;
+/// No segment is predicted.
 const NOTHING: u16 = NO_PAYLOAD | NO_EMPTY;
-/// The other bits.
+/// The bits of [`DirectionPrediction::segments`] that count segments.
 const SEGMENTS: u16 = !NOTHING;

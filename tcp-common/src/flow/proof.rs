@@ -6,8 +6,8 @@ use crate::segment::{Flags, Segment};
 use crate::seq::before;
 use crate::state::State;
 
-/// The state that this segment of `x` proves, or the one proved before. `covers`: its ACK covers the FIN of `y`;
-/// `fresh`: it has payload that was not seen before.
+/// The state that this segment of `x` proves, or the one proved before. `covers`: its ACK covers the FIN of
+/// `y`; `fresh`: it has payload that was not seen before.
 #[inline(always)]
 pub(super) fn prove(x: &EndState, y: &EndState, segment: &Segment, covers: bool, fresh: bool) -> State {
     let proved = match State::from_repr(x.proved) {

@@ -7,8 +7,8 @@ use crate::segment::Segment;
 use crate::seq::{Seq, at_or_before, before, later};
 
 impl EndState {
-    /// How many of the bytes before `ack` this end must have sent and nobody has seen, as far as its in-order edge and
-    /// its two blocks say. 0 while its stream is unknown. A FIN that was not seen counts as one byte (R11).
+    /// Number of bytes before `ack` that were not seen, by the in-order edge and the two blocks. 0 while
+    /// the stream is unknown. A FIN that was not seen counts as one byte (R11).
     pub fn unseen_before(&self, ack: Seq) -> u32 {
         if !self.has(SEQ) || !self.has(SEEN) || !before(self.rcv_nxt, ack) {
             return 0;
@@ -93,8 +93,8 @@ pub(super) fn merge_blocks(x: &mut EndState) {
     }
 }
 
-/// Stores an out-of-order block, merged with those it touches. If both blocks are in use by others it is dropped: the
-/// peer's ACK will raise the edge instead.
+/// Stores an out-of-order block, merged with those it touches. If both blocks are in use by others it is
+/// dropped: the peer's ACK will raise the edge instead.
 #[inline(always)]
 fn store_block(x: &mut EndState, mut start: Seq, mut end: Seq) {
     let [start_0, end_0, start_1, end_1] = x.blocks;

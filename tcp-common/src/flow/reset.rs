@@ -1,4 +1,4 @@
-//! RST: believed only where a host would believe it (RFC 5961 3.2, rules R12 and R13).
+//! RST: accepted only if a host would accept it (RFC 5961 3.2, rules R12 and R13).
 
 use super::facts::end_fact::*;
 use super::facts::flow_fact;
@@ -8,6 +8,7 @@ use crate::segment::{Flags, Segment};
 use crate::state::{End, State};
 
 impl Flow {
+    /// Applies a RST.
     #[inline(never)]
     pub(super) fn on_reset(&mut self, step: &Step, outcome: &mut Outcome) -> Cause {
         let Step { now_ns, segment, rules, .. } = *step;
@@ -33,7 +34,7 @@ impl Flow {
             return Cause::RstRfc1337;
         }
         if self.facts & pending_bit(sender) != 0 {
-            // R13: the sender is in SYN-SENT of the next incarnation, its RST ends only the old one.
+            // R13: the sender is in SYN-SENT of the next incarnation. Its RST ends only the old one.
             let previous = match (complete, sender) {
                 (true, _) => Previous::Over,
                 (false, End::A) => Previous::AbortedByA,
@@ -56,7 +57,8 @@ impl Flow {
         Cause::Rst
     }
 
-    /// Ends the incarnation by a RST of `aborter`. A close that was complete stays what the FINs made it.
+    /// Ends the incarnation by a RST of `aborter`. A close that was complete keeps the kind that its FINs
+    /// gave it.
     #[inline(always)]
     pub(super) fn abort(&mut self, now_ns: u64, aborter: End) {
         if !self.complete() {
@@ -73,8 +75,9 @@ impl Flow {
     }
 }
 
-/// R12: the sender's in-order end, its highest end, the receiver's last ACK, or the own FIN's number while the receiver
-/// has that FIN (`tcp_reset_check`). Where only a host has told of the connection, nobody can say better (R25).
+/// R12: whether the RST has a number that a host accepts: the sender's in-order edge, its highest number,
+/// the receiver's last ACK, or the number of the sender's FIN if the receiver has it (`tcp_reset_check`).
+/// Always true for a flow that was adopted and whose numbers are unknown (R25).
 #[inline(always)]
 fn is_exact(x: &EndState, y: &EndState, segment: &Segment) -> bool {
     if !x.has(SEQ) || segment.seq == x.rcv_nxt {
@@ -83,9 +86,11 @@ fn is_exact(x: &EndState, y: &EndState, segment: &Segment) -> bool {
     if y.is_in(State::TimeWait) {
         return false;
     }
-    // What was not seen is not held by its receiver either, a FIN that was seen is (Linux: the highest SACK edge).
+    // Bytes that were not seen are not held by the receiver either, a FIN that was seen is (Linux: the
+    // highest SACK edge).
     (segment.seq == x.snd_max && (x.has(FIN) || !x.has(UNSEEN)))
-        // What was seen first may have been a keepalive, or what placed the FIN the ACK of all before it.
+        // The first segment seen may have been a keepalive, or the FIN was located by an ACK of all before
+        // it.
         || ((x.has(FIN_REPORTED) || !y.has(SEEN)) && segment.seq == x.rcv_nxt.wrapping_add(1))
         || (y.has(ACK) && segment.seq == y.ack)
         || (x.has(FIN_DELIVERED) && segment.seq == x.fin_end.wrapping_sub(1))

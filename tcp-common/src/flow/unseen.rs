@@ -1,11 +1,13 @@
-//! What was sent and not seen: lost by the tap, or late (R11). Which octets those are is not kept, only whether the last one
-//! before the FIN, or before `high`, is among them: it may be the FIN, and payload that comes there is new, late as it is.
+//! Bytes that were sent and not seen: lost by the tap, or late (R11). The machine does not keep which bytes
+//! these are, only whether the last one before the FIN, or before `snd_max`, is among them. That byte may
+//! be the FIN, and payload that arrives there late is new.
 
 use super::EndState;
 use super::facts::end_fact::*;
 use crate::seq::{Seq, at_or_before, before, later};
 
-/// The stream of `x` goes on to `end`, as an ACK of the peer or its own next segment says.
+/// Extends the stream of `x` to `end` without payload, as an ACK of the peer or the next segment of `x`
+/// shows.
 #[inline(always)]
 pub(super) fn leave_unseen(x: &mut EndState, y: &mut EndState, end: Seq) {
     let two = x.has(UNSEEN) || end != x.snd_max.wrapping_add(1);
@@ -14,7 +16,7 @@ pub(super) fn leave_unseen(x: &mut EndState, y: &mut EndState, end: Seq) {
     x.snd_max = end;
 }
 
-/// The peer acknowledges octets of `x` that were passed over. Returns whether there are such.
+/// Records that the peer acknowledged bytes of `x` that were not seen. Returns whether there are any.
 #[inline(always)]
 pub(super) fn leave_hole(x: &mut EndState, ack: Seq) -> bool {
     let edge = edge(x);
@@ -31,8 +33,8 @@ pub(super) fn leave_hole(x: &mut EndState, ack: Seq) -> bool {
     before(x.rcv_nxt, ack) && before(x.rcv_nxt, edge)
 }
 
-/// Payload of `x` up to `end` comes while something is unseen. Returns whether it is that, and may have been sent after the
-/// peer's FIN: what the FIN itself acknowledges was not.
+/// Applies payload of `x` up to `end` to the unseen bytes. Returns whether it is among them and may have
+/// been sent after the peer's FIN; bytes that the FIN acknowledges were not.
 #[inline(always)]
 pub(super) fn see_late(x: &mut EndState, y: &EndState, end: Seq) -> bool {
     let edge = edge(x);
@@ -46,13 +48,13 @@ pub(super) fn see_late(x: &mut EndState, y: &EndState, end: Seq) -> bool {
     !(y.has(FIN) && at_or_before(end, y.fin_ack))
 }
 
-/// The FIN of `x` comes, before it is taken. Returns whether it is the last octet that was unseen.
+/// Whether a FIN of `x` that ends at `end` is the last unseen byte. To be asked before the FIN is applied.
 #[inline(always)]
 pub(super) fn is_unseen_fin(x: &EndState, end: Seq) -> bool {
     x.has(UNSEEN) && end == x.snd_max
 }
 
-/// Takes it from what is unseen.
+/// Removes the FIN from the unseen bytes, if it was the last of them.
 #[inline(always)]
 pub(super) fn see_fin(x: &mut EndState, y: &mut EndState, was_unseen: bool) {
     if !was_unseen {
@@ -66,7 +68,8 @@ pub(super) fn see_fin(x: &mut EndState, y: &mut EndState, was_unseen: bool) {
     }
 }
 
-/// The unseen octet was data: so what covered it says nothing of the peer, and an empty segment after it came before the FIN.
+/// Records that the unseen byte was data. Then segments that covered it say nothing about the peer's close,
+/// and an empty segment after it came before the FIN.
 #[inline(always)]
 fn was_no_fin(x: &mut EndState, y: &mut EndState) {
     y.clear(COVERS);
@@ -76,7 +79,7 @@ fn was_no_fin(x: &mut EndState, y: &mut EndState) {
     }
 }
 
-/// Where the data end, as far as known.
+/// The end of the data, as far as known.
 #[inline(always)]
 fn edge(x: &EndState) -> Seq {
     if x.has(FIN) { x.fin_end.wrapping_sub(1) } else { x.snd_max }

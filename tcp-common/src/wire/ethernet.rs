@@ -3,14 +3,16 @@
 use super::{Bytes, Header as _};
 use crate::ignored::Ignored;
 
-/// What the link layer said.
+/// The contents of the Ethernet header.
 #[derive(Clone, Copy)]
 pub(super) struct Frame {
-    /// Where the IP header is.
+    /// Offset of the IP header, in bytes.
     pub(super) ip_offset: usize,
-    /// Version that the EtherType promises, 0 where there was none.
+    /// IP version by the EtherType; 0 without an Ethernet header.
     pub(super) version: u8,
+    /// VLAN ids, outermost first.
     pub(super) vlans: [u16; 2],
+    /// Number of VLAN tags.
     pub(super) vlan_count: u8,
 }
 

@@ -29,7 +29,7 @@ fn parse_v4<B: Bytes + ?Sized>(bytes: &B, offset: usize, out: &mut Datagram) -> 
         return Err(Ignored::NotTcp);
     }
     let total_len = match h.be16(2) as usize {
-        // BIG TCP: the length does not fit, the packet's own counts.
+        // BIG TCP: the length does not fit into the field, that of the packet is used.
         0 => bytes.wire_len().saturating_sub(offset),
         total_len => total_len,
     };
@@ -82,7 +82,7 @@ fn parse_v6<B: Bytes + ?Sized>(bytes: &B, offset: usize, out: &mut Datagram) -> 
                 let field = fragment.be16(2);
                 next = fragment.u8(0);
                 if field & 0xfff8 != 0 {
-                    // What is said to follow begins in the first fragment (RFC 8200 4.5), maybe with more headers.
+                    // The header that follows is in the first fragment (RFC 8200 4.5), perhaps after others.
                     return Err(if next == TCP || is_extension(next) {
                         Ignored::FragmentLater
                     } else {
@@ -112,7 +112,7 @@ fn parse_v6<B: Bytes + ?Sized>(bytes: &B, offset: usize, out: &mut Datagram) -> 
     Ok(())
 }
 
-/// The headers that [`parse_v6`] steps over.
+/// Whether this is a header that [`parse_v6`] skips.
 #[inline(always)]
 const fn is_extension(header: u8) -> bool {
     matches!(header, HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION | MOBILITY)
@@ -126,5 +126,5 @@ const AUTHENTICATION: u8 = 51;
 const DESTINATION: u8 = 60;
 const MOBILITY: u8 = 135;
 const MAX_EXTENSIONS: u32 = 6;
-/// Headers beyond this are nothing that a host would accept.
+/// Maximum offset of the TCP header, in bytes. No host accepts more.
 const MAX_OFFSET: usize = 1024;

@@ -1,8 +1,10 @@
-//! From bytes to a key and a segment, in the order of the headers: `ethernet`, `ip`, `tcp`; and [`plain`], which takes
-//! the common segment of an established connection from its fixed places and leaves every other to [`parse`].
+//! Parsing: from bytes to a key and a segment.
 //!
-//! Generic over [`Bytes`], so that a kernel program, a capture and a test read the same way. No loop without a small
-//! bound, no slice with a computed index: the kernel's verifier follows every read.
+//! [`parse`] reads the headers in their order: `ethernet`, `ip`, `tcp`. [`plain`] reads the common segment
+//! of an established connection at fixed offsets, and leaves every other to [`parse`].
+//!
+//! Both are generic over [`Bytes`], so kernel programs, captures and tests share the code. Every loop has a
+//! small bound and no slice has a computed index, since the kernel's verifier follows every read.
 
 mod ethernet;
 mod ip;
@@ -14,54 +16,54 @@ use crate::key::{Address, FlowKey};
 use crate::segment::Segment;
 use crate::state::End;
 
-/// A packet whose headers can be read.
+/// A packet from which headers can be read.
 pub trait Bytes {
-    /// Octets that are there.
+    /// Bytes that are known to be present.
     type Header<'a>: Header
     where
         Self: 'a;
 
-    /// `N` octets at `offset`; `None` where the packet, or what was captured of it, is shorter.
+    /// `N` bytes at `offset`; `None` if the packet, or the captured part of it, is shorter.
     fn header<const N: usize>(&self, offset: usize) -> Option<Self::Header<'_>>;
 
-    /// Whether the packet goes on for `len` octets, 60 at most, from where this header begins.
+    /// Whether the packet has `len` bytes, 60 at most, from the start of this header.
     fn has<'a>(&'a self, header: Self::Header<'a>, len: usize) -> bool;
 
-    /// Octets of the packet on the wire from the same start; a capture may hold fewer.
+    /// Length of the packet on the wire, in bytes; a capture may hold fewer.
     fn wire_len(&self) -> usize;
 }
 
-/// Octets whose presence [`Bytes::header`] has checked. The numbers in them are in network byte order.
+/// Bytes whose presence [`Bytes::header`] has checked. Numbers are read in network byte order.
 pub trait Header: Copy {
-    /// One octet.
+    /// The byte at this offset.
     fn u8(self, at: usize) -> u8;
-    /// Two.
+    /// The 16-bit number at this offset.
     fn be16(self, at: usize) -> u16;
-    /// Four.
+    /// The 32-bit number at this offset.
     fn be32(self, at: usize) -> u32;
-    /// Eight.
+    /// The 64-bit number at this offset.
     fn be64(self, at: usize) -> u64;
-    /// What follows the first `at`.
+    /// The bytes from this offset on.
     fn from(self, at: usize) -> Self;
 }
 
-/// Octets of a slice: those that were checked, and what follows.
+/// The header type of a slice: the bytes that were checked, and those that follow.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Octets<'a> {
+pub struct HeaderBytes<'a> {
     bytes: &'a [u8],
     checked: usize,
 }
 
-impl Octets<'_> {
-    /// Zeros where a caller asks for more than it had checked, which the tests notice.
+impl HeaderBytes<'_> {
+    /// The bytes at this offset; zeros if they were not checked, which an assertion reports in tests.
     #[inline(always)]
     fn at<const N: usize>(self, at: usize) -> [u8; N] {
-        debug_assert!(at + N <= self.checked, "octet {at} and {N} of a header of {}", self.checked);
+        debug_assert!(at + N <= self.checked, "{N} bytes at {at} of a header of {}", self.checked);
         self.bytes.get(at..).and_then(|rest| rest.first_chunk::<N>()).copied().unwrap_or([0; N])
     }
 }
 
-impl Header for Octets<'_> {
+impl Header for HeaderBytes<'_> {
     #[inline(always)]
     fn u8(self, at: usize) -> u8 {
         u8::from_be_bytes(self.at(at))
@@ -84,21 +86,24 @@ impl Header for Octets<'_> {
 
     #[inline(always)]
     fn from(self, at: usize) -> Self {
-        Octets { bytes: self.bytes.get(at..).unwrap_or_default(), checked: self.checked.saturating_sub(at) }
+        HeaderBytes {
+            bytes: self.bytes.get(at..).unwrap_or_default(),
+            checked: self.checked.saturating_sub(at),
+        }
     }
 }
 
 impl Bytes for [u8] {
-    type Header<'a> = Octets<'a>;
+    type Header<'a> = HeaderBytes<'a>;
 
     #[inline(always)]
-    fn header<const N: usize>(&self, offset: usize) -> Option<Octets<'_>> {
+    fn header<const N: usize>(&self, offset: usize) -> Option<HeaderBytes<'_>> {
         let bytes = self.get(offset..)?;
-        (bytes.len() >= N).then_some(Octets { bytes, checked: N })
+        (bytes.len() >= N).then_some(HeaderBytes { bytes, checked: N })
     }
 
     #[inline(always)]
-    fn has<'a>(&'a self, header: Octets<'a>, len: usize) -> bool {
+    fn has<'a>(&'a self, header: HeaderBytes<'a>, len: usize) -> bool {
         header.bytes.len() >= len
     }
 
@@ -108,28 +113,28 @@ impl Bytes for [u8] {
     }
 }
 
-/// What was captured of a packet, and how long it was.
+/// The captured bytes of a packet, and its length on the wire.
 #[derive(Clone, Copy, Debug)]
 pub struct Captured<'a> {
-    /// The octets, from the packet's first on.
+    /// The captured bytes, from the first on.
     pub bytes: &'a [u8],
-    /// Octets on the wire.
+    /// Length on the wire, in bytes.
     pub wire_len: usize,
 }
 
 impl Bytes for Captured<'_> {
     type Header<'a>
-        = Octets<'a>
+        = HeaderBytes<'a>
     where
         Self: 'a;
 
     #[inline(always)]
-    fn header<const N: usize>(&self, offset: usize) -> Option<Octets<'_>> {
+    fn header<const N: usize>(&self, offset: usize) -> Option<HeaderBytes<'_>> {
         self.bytes.header::<N>(offset)
     }
 
     #[inline(always)]
-    fn has<'a>(&'a self, header: Octets<'a>, len: usize) -> bool {
+    fn has<'a>(&'a self, header: HeaderBytes<'a>, len: usize) -> bool {
         self.bytes.has(header, len)
     }
 
@@ -139,7 +144,7 @@ impl Bytes for Captured<'_> {
     }
 }
 
-/// What a packet begins with.
+/// The header that a packet begins with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum Link {
@@ -157,17 +162,17 @@ pub struct Packet {
     pub key: FlowKey,
     /// The segment.
     pub segment: Segment,
-    /// Which end of the flow sent it.
+    /// The end of the flow that sent it.
     pub sender: End,
-    /// How many VLAN tags the frame had.
+    /// Number of VLAN tags in the frame.
     pub vlan_count: u8,
-    /// VLAN ids, outermost first; only as many as `vlan_count`.
+    /// VLAN ids, outermost first; `vlan_count` of them are set.
     pub vlans: [u16; 2],
     /// The headers below TCP.
     pub datagram: Datagram,
 }
 
-/// Where the TCP header is and what the headers before it said.
+/// The IP datagram: its addresses, and the position of the TCP header in it.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Datagram {
@@ -175,14 +180,14 @@ pub struct Datagram {
     destination: Address,
     family: u16,
     first_fragment: bool,
-    /// Where the TCP header begins.
+    /// Offset of the TCP header, in bytes.
     pub tcp_offset: u32,
-    /// TCP header and payload, in octets.
+    /// Length of TCP header and payload, in bytes.
     pub tcp_len: u32,
 }
 
 impl Packet {
-    /// Nothing read yet.
+    /// The packet before anything is read.
     pub const EMPTY: Packet = Packet {
         key: FlowKey::EMPTY,
         segment: Segment {
@@ -212,7 +217,12 @@ impl Packet {
     };
 }
 
-/// Reads the headers of one packet. `stripped_vlan` is the id of a tag that the NIC took out of the frame.
+/// Reads the headers of one packet. `stripped_vlan` is the id of a VLAN tag that the NIC removed from the
+/// frame.
+///
+/// # Errors
+///
+/// The reason for which the packet belongs to no flow.
 pub fn parse<B: Bytes + ?Sized>(
     bytes: &B,
     link: Link,
@@ -223,8 +233,12 @@ pub fn parse<B: Bytes + ?Sized>(
     Ok(packet)
 }
 
-/// [`parse`] into memory of the caller's: kernel programs have little stack. The layers are functions of their own for
-/// the same reason.
+/// Reads the headers of one packet into the caller's memory, as [`parse`] does: kernel programs have little
+/// stack. Each layer is a function of its own for that reason.
+///
+/// # Errors
+///
+/// The reason for which the packet belongs to no flow.
 #[inline(always)]
 pub fn parse_into<B: Bytes + ?Sized>(
     bytes: &B,
@@ -245,7 +259,7 @@ pub fn parse_into<B: Bytes + ?Sized>(
     ip::parse(bytes, &frame, &mut packet.datagram)?;
     tcp::parse(bytes, packet)?;
     if packet.datagram.first_fragment {
-        // The rest of the payload is elsewhere: a FIN here must not be given a number.
+        // The rest of the payload is in another fragment, so the number of a FIN is unknown.
         return Err(Ignored::FragmentFirst);
     }
     Ok(())

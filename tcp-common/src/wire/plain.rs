@@ -1,7 +1,9 @@
-//! The plain segment: ACK without SYN, FIN or RST, in the first fragment of nothing, behind at most one VLAN tag and no
-//! other header. Nearly every packet is one; [`parse`](super::parse) reads the same from it, and all others.
+//! The plain segment: an ACK without SYN, FIN or RST, not fragmented, with at most one VLAN tag and no
+//! other header before IP. Nearly every packet is one. [`parse`](super::parse) reads the same from it, and
+//! reads all others.
 //!
-//! Everything is at a fixed place, so one comparison with the packet's end does, and options need not be read.
+//! Every field has a fixed offset, so one comparison with the end of the packet suffices, and options are
+//! not read.
 
 use core::hint::black_box;
 
@@ -10,16 +12,17 @@ use crate::key::{FlowKey, FlowKey4};
 use crate::segment::Flags;
 use crate::seq::Seq;
 
-/// A plain segment. Its numbers are read where they are needed: before its flow is found they would only be in the way.
+/// A plain segment. Its numbers are read when they are needed, since they would occupy registers while the
+/// flow is looked up.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Plain<K, H> {
-    /// Its flow.
+    /// Key of its flow.
     pub key: K,
     /// Number of the [`End`](crate::End) that sent it.
     pub sender: usize,
-    /// Octets of payload.
+    /// Length of the payload, in bytes.
     pub payload_len: u32,
-    /// Its TCP header, of which 20 octets are there.
+    /// Its TCP header, of which 20 bytes are present.
     pub tcp: H,
 }
 
@@ -43,10 +46,10 @@ impl<K, H: Header> Plain<K, H> {
     }
 }
 
-/// Where a packet's IP header begins, and which it is.
+/// The start of a packet's IP header.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Start<H> {
-    /// Of what begins there, as much as every plain segment has.
+    /// The bytes from there on that every plain segment has.
     ip: H,
     offset: usize,
     vlan: u16,
@@ -54,10 +57,10 @@ pub struct Start<H> {
     pub version: u8,
 }
 
-/// An IPv4 header and a TCP header, without options.
+/// Length of an IPv4 header and a TCP header without options.
 const LEAST: usize = 40;
 
-/// Reads the link layer; `None` where it is not of the common kind.
+/// Reads the link layer; `None` if the packet is not plain.
 #[inline(always)]
 pub fn start<B: Bytes + ?Sized>(
     bytes: &B,
@@ -109,8 +112,8 @@ pub fn v4<'a, B: Bytes + ?Sized>(
     } else {
         source as i64 - destination as i64
     };
-    // All ones or none, through memory, so that the compiler makes no jump of it: nobody can tell which end sends next, so it
-    // would be predicted wrongly half of the time.
+    // All ones or none, through memory, so that the compiler makes no branch of it: the branch would be
+    // mispredicted half of the time, since either end may send next.
     let from_b = black_box(!(difference >> 63) as u64);
     let swap = (source ^ destination) & from_b;
     let swap_ports = (ports ^ ports >> 16) & from_b as u32 & 0xffff;
@@ -142,13 +145,14 @@ pub fn v6<'a, B: Bytes + ?Sized>(
     Some(Plain { key, sender, payload_len, tcp })
 }
 
-/// Octets of payload; checks the TCP header's length and flags (RFC 9293 3.1). A length of 0 (BIG TCP) ends here too.
+/// Length of the payload; `None` unless the TCP header's length and flags are plain (RFC 9293 3.1). `None`
+/// for an IP length of 0 (BIG TCP) as well.
 #[inline(always)]
 fn payload<'a, B: Bytes + ?Sized>(bytes: &'a B, tcp: B::Header<'a>, tcp_len: i32) -> Option<u32> {
     let header_len = (tcp.u8(12) >> 4) as i32 * 4;
     let flags = tcp.u8(13) & (Flags::FIN | Flags::SYN | Flags::RST | Flags::ACK);
     let payload_len = tcp_len - header_len;
-    // The options must be there, read or not: a header cut inside them is none.
+    // The options must be present, though they are not read: a truncated header is not plain.
     let is_plain =
         flags == Flags::ACK && header_len >= 20 && payload_len >= 0 && bytes.has(tcp, header_len as usize);
     is_plain.then_some(payload_len as u32)

@@ -10,7 +10,7 @@ use crate::segment::{Flags, Segment};
 #[inline(always)]
 pub(super) fn parse<B: Bytes + ?Sized>(bytes: &B, packet: &mut Packet) -> Result<(), Ignored> {
     let (offset, len) = (packet.datagram.tcp_offset as usize, packet.datagram.tcp_len as usize);
-    // What a first fragment lacks is in a later one, and padding does not make up for it.
+    // The rest of a first fragment is in a later one, and padding does not replace it.
     let too_short = if packet.datagram.first_fragment { Ignored::Truncated } else { Ignored::Malformed };
     let h = bytes.header::<20>(offset).ok_or(Ignored::Truncated)?;
     if len < 20 {
@@ -36,7 +36,7 @@ pub(super) fn parse<B: Bytes + ?Sized>(bytes: &B, packet: &mut Packet) -> Result
     let destination = Endpoint { address: packet.datagram.destination, port: h.be16(2) };
     packet.sender = packet.key.set(&source, &destination, packet.datagram.family);
     if header_len > 20 {
-        // A header cut inside its options is no header.
+        // A header that ends inside its options is truncated.
         if bytes.header::<1>(offset + header_len - 1).is_none() {
             return Err(Ignored::Truncated);
         }
@@ -48,7 +48,8 @@ pub(super) fn parse<B: Bytes + ?Sized>(bytes: &B, packet: &mut Packet) -> Result
     Ok(())
 }
 
-/// Takes what nearly every segment of a connection carries: NOP, NOP, timestamps.
+/// Reads the options that nearly every segment of a connection has: NOP, NOP, timestamps. Returns whether
+/// it has these.
 #[inline(always)]
 fn has_only_timestamps<B: Bytes + ?Sized>(
     bytes: &B,
@@ -68,12 +69,13 @@ fn has_only_timestamps<B: Bytes + ?Sized>(
     false
 }
 
-/// Options that cannot be read leave the segment as it is: no stack drops it for them. Returns which were there.
+/// Reads the options into `segment` and returns which were present. Options that cannot be read are left
+/// out: no stack drops a segment for them.
 #[inline(never)]
 fn options<B: Bytes + ?Sized>(bytes: &B, start: usize, len: usize, segment: &mut Segment) -> u8 {
     let mut at = 0u8;
     for _ in 0..MAX_OPTIONS {
-        // One octet through memory: the verifier then sees one state a step and not one for every way to get here.
+        // One byte through memory: the verifier then has one state a step, not one for each path to it.
         at = black_box(at);
         if at as usize >= len {
             break;
@@ -91,14 +93,14 @@ fn options<B: Bytes + ?Sized>(bytes: &B, start: usize, len: usize, segment: &mut
         if size < 2 || size as usize > MAX_OPTIONS as usize || (at + size) as usize > len {
             break;
         }
-        take_option(bytes, here + 2, kind, size, segment);
+        apply_option(bytes, here + 2, kind, size, segment);
         at += size;
     }
     segment.options
 }
 
 #[inline(always)]
-fn take_option<B: Bytes + ?Sized>(bytes: &B, value: usize, kind: u8, size: u8, segment: &mut Segment) {
+fn apply_option<B: Bytes + ?Sized>(bytes: &B, value: usize, kind: u8, size: u8, segment: &mut Segment) {
     match (kind, size) {
         (MSS, 4) => {
             if let Some(mss) = bytes.header::<2>(value) {
@@ -131,5 +133,5 @@ const MSS: u8 = 2;
 const WINDOW_SCALE: u8 = 3;
 const SACK_PERMITTED: u8 = 4;
 const TIMESTAMPS: u8 = 8;
-/// A header has room for forty octets of options.
+/// Maximum length of the options, in bytes.
 const MAX_OPTIONS: u32 = 40;

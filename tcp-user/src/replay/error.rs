@@ -37,7 +37,9 @@ pub enum Fault {
     #[error("does not exist. Check the path; `finwait replay -` reads standard input")]
     Missing,
     /// The file cannot be opened.
-    #[error("cannot be opened: {0}. If another user can read it, pipe it: `sudo cat FILE | finwait replay -`")]
+    #[error(
+        "cannot be opened: {0}. If another user can read it, pipe it: `sudo cat FILE | finwait replay -`"
+    )]
     Open(io::Error),
     /// The path is a directory.
     #[error("is a directory. Name a capture file in it")]

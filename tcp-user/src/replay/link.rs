@@ -92,7 +92,12 @@ pub(super) fn strip(link: LinkType, frame: Captured<'_>) -> Result<Bare<'_>, Ign
 }
 
 /// Reads what follows a cooked header: VLAN tags, if any, and the IP header.
-fn cooked(frame: Captured<'_>, protocol: [u8; 2], offset: usize, capture_point: u64) -> Result<Bare<'_>, Ignored> {
+fn cooked(
+    frame: Captured<'_>,
+    protocol: [u8; 2],
+    offset: usize,
+    capture_point: u64,
+) -> Result<Bare<'_>, Ignored> {
     let (mut protocol, mut offset, mut vlan) = (u16::from_be_bytes(protocol), offset, None);
     let mut tags = 0;
     while matches!(protocol, 0x8100 | 0x88a8 | 0x9100) {

@@ -13,7 +13,7 @@ use super::checksum::{self, Checksum};
 use super::deadlines::{Deadlines, QueueHandle};
 use super::link::{self, LinkType};
 use super::machine::{InKernel, Machine};
-use super::outbox::{Outbox, Output, Subject, Selection, wall};
+use super::outbox::{Outbox, Output, Selection, Subject, wall};
 use super::statistics::Statistics;
 use super::zeek::{SeenSegment, Trace};
 use crate::kernel::KernelError;

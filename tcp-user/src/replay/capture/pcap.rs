@@ -4,7 +4,7 @@ use pcap_parser::{
     LegacyPcapBlock, PcapError, nom, parse_pcap_frame, parse_pcap_frame_be, parse_pcap_header,
 };
 
-use super::{Buffer, CaptureInterface, LinkType, CaptureRecord, Unreadable, whole};
+use super::{Buffer, CaptureInterface, CaptureRecord, LinkType, Unreadable, whole};
 
 /// The contents of the header.
 pub(super) struct Pcap {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use pcap_parser::traits::PcapNGPacketBlock;
 use pcap_parser::{Block, parse_block_be, parse_block_le};
 
-use super::{Buffer, CaptureInterface, LinkType, CaptureRecord, Unreadable, whole};
+use super::{Buffer, CaptureInterface, CaptureRecord, LinkType, Unreadable, whole};
 
 /// The section that is being read.
 #[derive(Default)]
