@@ -75,7 +75,7 @@ impl InKernel {
             ..LoadOptions::default()
         })?;
         let events = kernel.take_events().ok_or_else(|| {
-            KernelError::NotSupported("the ring of events was taken by somebody else".to_owned())
+            KernelError::NotSupported("the rings of events are in use already".to_owned())
         })?;
         let rules = *kernel.rules();
         Ok(InKernel { kernel, events, rules, clock_ns: 0, tracked: 0, frame: Vec::new(), fault: None })
