@@ -64,7 +64,7 @@ pub enum Closer {
 
 /// The end that sent the SYN.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
-pub enum Opener {
+pub enum Initiator {
     /// Unknown: the handshake was not seen.
     Unknown,
     /// This end.
@@ -76,7 +76,7 @@ pub enum Opener {
 /// How much of the connection was seen.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
-pub enum Confidence {
+pub enum Coverage {
     /// All of it.
     Exact,
     /// Not all segments.
@@ -87,7 +87,7 @@ pub enum Confidence {
     OneWay,
 }
 
-impl Confidence {
+impl Coverage {
     /// Name in machine output: `one_way`.
     pub fn name(self) -> &'static str {
         self.into()
@@ -183,12 +183,12 @@ impl Flow {
     }
 
     /// The end that opened the connection.
-    pub fn opener(&self) -> Opener {
-        match (self.flow_has(flow_fact::OPENER_A), self.flow_has(flow_fact::OPENER_B)) {
-            (false, false) => Opener::Unknown,
-            (true, false) => Opener::One(End::A),
-            (false, true) => Opener::One(End::B),
-            (true, true) => Opener::Both,
+    pub fn initiator(&self) -> Initiator {
+        match (self.flow_has(flow_fact::INITIATOR_A), self.flow_has(flow_fact::INITIATOR_B)) {
+            (false, false) => Initiator::Unknown,
+            (true, false) => Initiator::One(End::A),
+            (false, true) => Initiator::One(End::B),
+            (true, true) => Initiator::Both,
         }
     }
 
@@ -210,19 +210,19 @@ impl Flow {
     }
 
     /// How much of the connection was seen.
-    pub fn confidence(&self) -> Confidence {
+    pub fn coverage(&self) -> Coverage {
         let [a, b] = &self.ends;
         let unanswered = matches!(self.close_kind(), CloseKind::SynTimeout)
             || a.is_in(State::SynSent)
             || b.is_in(State::SynSent);
         if self.flow_has(flow_fact::MIDSTREAM) {
-            Confidence::Midstream
+            Coverage::Midstream
         } else if !unanswered && (!a.has(SEEN) || !b.has(SEEN)) {
-            Confidence::OneWay
+            Coverage::OneWay
         } else if self.flow_has(flow_fact::GAP) {
-            Confidence::Gap
+            Coverage::Gap
         } else {
-            Confidence::Exact
+            Coverage::Exact
         }
     }
 

@@ -68,9 +68,9 @@ pub mod flow_fact {
     /// Both ends were ESTABLISHED at some time.
     pub const ESTABLISHED: u32 = 1 << 0;
     /// End A sent the SYN.
-    pub const OPENER_A: u32 = 1 << 1;
+    pub const INITIATOR_A: u32 = 1 << 1;
     /// End B sent the SYN.
-    pub const OPENER_B: u32 = 1 << 2;
+    pub const INITIATOR_B: u32 = 1 << 2;
     /// An accepted RST of end A ended the connection.
     pub const ABORTER_A: u32 = 1 << 3;
     /// An accepted RST of end B ended the connection.
@@ -103,7 +103,7 @@ pub mod flow_fact {
 
     /// The facts about one end each: the bit of end A, the bit of end B.
     pub(in crate::flow) const PAIRS: [(u32, u32); 4] =
-        [(OPENER_A, OPENER_B), (ABORTER_A, ABORTER_B), (PENDING_A, PENDING_B), (LOCAL_A, LOCAL_B)];
+        [(INITIATOR_A, INITIATOR_B), (ABORTER_A, ABORTER_B), (PENDING_A, PENDING_B), (LOCAL_A, LOCAL_B)];
 }
 
 use end_fact::*;

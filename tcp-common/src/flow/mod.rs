@@ -41,7 +41,7 @@ mod rules;
 mod unseen;
 
 pub use adopt::SocketReport;
-pub use close::{CloseKind, Closer, Confidence, Opener};
+pub use close::{CloseKind, Closer, Coverage, Initiator};
 pub use facts::{end_fact, flow_fact};
 pub use outcome::{Cause, Outcome, Previous};
 pub use prediction::{AT_SHIFT, DirectionPrediction, Prediction};

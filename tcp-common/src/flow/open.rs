@@ -130,7 +130,7 @@ impl Flow {
         }
         let split = y.has(BARE_SYN) && y.has(SYN_ACK) && x.has(BARE_SYN);
         if split || (opened_actively && !opener_too && y.has(SYN_ACK)) {
-            self.facts |= flow_fact::OPENER_A | flow_fact::OPENER_B;
+            self.facts |= flow_fact::INITIATOR_A | flow_fact::INITIATOR_B;
         }
         Cause::SynAck
     }
@@ -222,8 +222,8 @@ pub(super) const fn pending_bit(end: End) -> u32 {
 #[inline(always)]
 pub(super) const fn opener_bit(end: End) -> u32 {
     match end {
-        End::A => flow_fact::OPENER_A,
-        End::B => flow_fact::OPENER_B,
+        End::A => flow_fact::INITIATOR_A,
+        End::B => flow_fact::INITIATOR_B,
     }
 }
 

@@ -5,7 +5,7 @@ use crate::ignored::Ignored;
 
 /// The contents of the Ethernet header.
 #[derive(Clone, Copy)]
-pub(super) struct Frame {
+pub(super) struct EthernetHeader {
     /// Offset of the IP header, in bytes.
     pub(super) ip_offset: usize,
     /// IP version by the EtherType; 0 without an Ethernet header.
@@ -16,14 +16,15 @@ pub(super) struct Frame {
     pub(super) vlan_count: u8,
 }
 
-impl Frame {
-    pub(super) const WITHOUT_LINK: Frame = Frame { ip_offset: 0, version: 0, vlans: [0; 2], vlan_count: 0 };
+impl EthernetHeader {
+    pub(super) const WITHOUT_LINK: EthernetHeader =
+        EthernetHeader { ip_offset: 0, version: 0, vlans: [0; 2], vlan_count: 0 };
 }
 
 #[inline(always)]
-pub(super) fn parse<B: Bytes + ?Sized>(bytes: &B) -> Result<Frame, Ignored> {
+pub(super) fn parse<B: Bytes + ?Sized>(bytes: &B) -> Result<EthernetHeader, Ignored> {
     let mut ether_type = bytes.header::<2>(12).ok_or(Ignored::Truncated)?.be16(0);
-    let mut frame = Frame { ip_offset: 14, ..Frame::WITHOUT_LINK };
+    let mut frame = EthernetHeader { ip_offset: 14, ..EthernetHeader::WITHOUT_LINK };
     if is_tag(ether_type) {
         let tag = bytes.header::<4>(14).ok_or(Ignored::Truncated)?;
         frame.vlans[0] = tag.be16(0) & VLAN_ID;

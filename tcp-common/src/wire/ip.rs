@@ -1,11 +1,15 @@
 //! IPv4 (RFC 791) with options and fragments, IPv6 (RFC 8200) with extension headers.
 
-use super::{Bytes, Datagram, Header as _, ethernet::Frame};
+use super::{Bytes, Datagram, Header as _, ethernet::EthernetHeader};
 use crate::ignored::Ignored;
 use crate::key::v4_mapped;
 
 #[inline(always)]
-pub(super) fn parse<B: Bytes + ?Sized>(bytes: &B, frame: &Frame, out: &mut Datagram) -> Result<(), Ignored> {
+pub(super) fn parse<B: Bytes + ?Sized>(
+    bytes: &B,
+    frame: &EthernetHeader,
+    out: &mut Datagram,
+) -> Result<(), Ignored> {
     let version = bytes.header::<1>(frame.ip_offset).ok_or(Ignored::Truncated)?.u8(0) >> 4;
     if frame.version != 0 && frame.version != version {
         return Err(Ignored::Malformed);

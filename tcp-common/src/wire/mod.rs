@@ -248,7 +248,7 @@ pub fn parse_into<B: Bytes + ?Sized>(
 ) -> Result<(), Ignored> {
     let frame = match link {
         Link::Ethernet => ethernet::parse(bytes)?,
-        Link::Ip => ethernet::Frame::WITHOUT_LINK,
+        Link::Ip => ethernet::EthernetHeader::WITHOUT_LINK,
     };
     packet.vlans = frame.vlans;
     packet.vlan_count = frame.vlan_count;

@@ -4,7 +4,7 @@ use std::array;
 
 use prometheus_client::metrics::histogram::Histogram;
 use serde::{Deserialize, Serialize};
-use tcp_common::flow::{Closer, Opener};
+use tcp_common::flow::{Closer, Initiator};
 use tcp_common::record::Counters;
 use tcp_common::{Cause, CloseKind, End, Flow, FlowKey, Outcome, State};
 
@@ -127,7 +127,7 @@ impl Totals {
 
     /// Counts a connection that became ESTABLISHED.
     pub fn count_open(&mut self, key: &FlowKey, flow: &Flow) {
-        let local_client = matches!(flow.opener(), Opener::One(end) if flow.is_local(end));
+        let local_client = matches!(flow.initiator(), Initiator::One(end) if flow.is_local(end));
         let role = usize::from(!local_client);
         let family = usize::from(key.family != 4);
         self.opened[role][family] += 1;

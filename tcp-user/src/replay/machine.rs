@@ -74,9 +74,9 @@ impl InKernel {
             max_flows_v6: MAX_FLOWS,
             ..LoadOptions::default()
         })?;
-        let events = kernel.take_events().ok_or_else(|| {
-            KernelError::NotSupported("the rings of events are in use already".to_owned())
-        })?;
+        let events = kernel
+            .take_events()
+            .ok_or_else(|| KernelError::NotSupported("the rings of events are in use already".to_owned()))?;
         let rules = *kernel.rules();
         Ok(InKernel { kernel, events, rules, clock_ns: 0, tracked: 0, frame: Vec::new(), fault: None })
     }

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use tcp_common::flow::{Closer, Confidence as FlowConfidence, Opener as FlowOpener};
+use tcp_common::flow::{Closer, Coverage, Initiator};
 use tcp_common::{Cause, CloseKind, End, Flow, FlowKey, Rules, State};
 
 use super::{
@@ -24,9 +24,9 @@ pub struct Describer<'a> {
 
 /// Which end is the client: who opened; mid-stream, who has the higher port.
 pub fn client_end(key: &FlowKey, flow: &Flow) -> End {
-    match flow.opener() {
-        FlowOpener::One(end) => end,
-        FlowOpener::Both | FlowOpener::Unknown => {
+    match flow.initiator() {
+        Initiator::One(end) => end,
+        Initiator::Both | Initiator::Unknown => {
             if key.port_a >= key.port_b {
                 End::A
             } else {
@@ -49,23 +49,23 @@ impl Describer<'_> {
     /// The connection as it stands.
     pub fn connection(&self, key: &FlowKey, flow: &Flow, interface: Option<String>) -> Connection {
         let client = client_end(key, flow);
-        let midstream = matches!(flow.confidence(), FlowConfidence::Midstream);
+        let midstream = matches!(flow.coverage(), Coverage::Midstream);
         Connection {
             family: if key.family == 4 { Family::Ipv4 } else { Family::Ipv6 },
             interface,
             incarnation: flow.incarnation(),
             client: self.endpoint(key, flow, client),
             server: self.endpoint(key, flow, client.peer()),
-            opener: match flow.opener() {
-                FlowOpener::Unknown => Opener::Unknown,
-                FlowOpener::One(_) => Opener::Client,
-                FlowOpener::Both => Opener::Both,
+            opener: match flow.initiator() {
+                Initiator::Unknown => Opener::Unknown,
+                Initiator::One(_) => Opener::Client,
+                Initiator::Both => Opener::Both,
             },
-            confidence: match flow.confidence() {
-                FlowConfidence::Exact => Confidence::Exact,
-                FlowConfidence::Gap => Confidence::Gap,
-                FlowConfidence::Midstream => Confidence::Midstream,
-                FlowConfidence::OneWay => Confidence::OneWay,
+            confidence: match flow.coverage() {
+                Coverage::Exact => Confidence::Exact,
+                Coverage::Gap => Confidence::Gap,
+                Coverage::Midstream => Confidence::Midstream,
+                Coverage::OneWay => Confidence::OneWay,
             },
             opened_at: (!midstream).then(|| self.clock.wall(flow.opened_ns())),
             last_seen_at: self.clock.wall(flow.last_ns()),
@@ -188,7 +188,7 @@ fn side(end: End, client: End) -> Side {
 
 /// From the first segment to both ends ESTABLISHED; `None` where either was not seen.
 pub fn handshake_ns(flow: &Flow) -> Option<u64> {
-    let seen = flow.was_established() && !matches!(flow.opener(), FlowOpener::Unknown);
+    let seen = flow.was_established() && !matches!(flow.initiator(), Initiator::Unknown);
     seen.then(|| flow.established_ns().saturating_sub(flow.opened_ns()))
 }
 

@@ -1,6 +1,6 @@
 //! Runs a scenario through a state machine and compares.
 
-use tcp_common::flow::{Closer, Opener, Previous};
+use tcp_common::flow::{Closer, Initiator, Previous};
 use tcp_common::{End, Flow, Outcome, Rules, Segment};
 
 use super::{Close, Event, Expected, MS, START_NS, Scenario, Step, Variant};
@@ -143,10 +143,10 @@ fn close_of(flow: &Flow, variant: Variant) -> Close {
         Closer::One(end) => variant.name(end),
         Closer::Both => "both",
     };
-    let opener = match flow.opener() {
-        Opener::Unknown => "unknown",
-        Opener::One(end) => variant.name(end),
-        Opener::Both => "both",
+    let opener = match flow.initiator() {
+        Initiator::Unknown => "unknown",
+        Initiator::One(end) => variant.name(end),
+        Initiator::Both => "both",
     };
     let sent_fin = |end: &End| flow.sent_fin(variant.end(*end));
     Close {
