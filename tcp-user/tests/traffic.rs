@@ -133,7 +133,9 @@ impl Traffic<'_> {
             oracle::ends(self.lab).is_some_and(|ends| ends.is_empty())
         });
         until("finwait lists none", || self.lists_nothing(&["ls", "-o", "ndjson"]));
-        until("finwait has forgotten them", || self.lists_nothing(&["ls", "--all", "-o", "ndjson"]));
+        until_within(limit, "finwait has forgotten them", || {
+            self.lists_nothing(&["ls", "--all", "-o", "ndjson"])
+        });
     }
 
     fn lists_nothing(&self, command: &[&str]) -> bool {
