@@ -84,7 +84,7 @@ impl Agent {
     }
 
     /// Whether its `watch` has told of anything yet.
-    pub(crate) fn watches(&self) -> Result<bool> {
+    pub(crate) fn has_reported(&self) -> Result<bool> {
         Ok(std::fs::metadata(&self.closes)?.len() > 0)
     }
 

@@ -8,9 +8,9 @@ use jiff::Timestamp;
 use tcp_common::{CloseKind, FlowKey};
 
 use crate::compare::describe;
+use crate::packet_log::{Direction, PacketLog, key};
 use crate::plan::{Ending, Expected, Plan};
-use crate::report::Tally;
-use crate::trail::{Trails, Way, key};
+use crate::report::Checks;
 
 /// The latest that an agent has said of each incarnation. An agent forgets what is over for a while, and counts the
 /// incarnations of the flow from 1 again: when it was opened tells them apart.
@@ -39,56 +39,59 @@ impl Records {
         &mut self,
         lab: &Lab,
         made: &HashMap<FlowKey, Vec<Made>>,
-        trails: &Trails,
-        tally: &mut Tally,
+        packet_log: &PacketLog,
+        checks: &mut Checks,
     ) {
         for (flow, made) in made {
             let mut records = self.0.remove(flow).unwrap_or_default();
             records.sort_by_key(|record| record.opened_at);
             let (client, server) = made[0].plan.addresses(lab);
-            let ways = trails.ways(client, server);
-            let history =
-                || format!("from the client host {:?}, from the server host {:?}", ways[0], ways[1]);
-            if records.len() > made.len() && ways.iter().any(|way| way.copied || way.again) {
+            let directions = packet_log.directions(client, server);
+            let history = || {
+                format!("from the client host {:?}, from the server host {:?}", directions[0], directions[1])
+            };
+            if records.len() > made.len()
+                && directions.iter().any(|direction| direction.copied || direction.again)
+            {
                 // The first one of its kind may be what the program made.
                 while let Some(ghost) =
-                    records.iter().rposition(is_ghost).filter(|_| records.len() > made.len())
+                    records.iter().rposition(is_failed_open).filter(|_| records.len() > made.len())
                 {
                     let ghost = records.remove(ghost);
-                    tally.differ(Some(GHOST), ghost.close_word().into(), || describe(&ghost));
+                    checks.differ(Some(LATE_SYN), ghost.close_word().into(), || describe(&ghost));
                 }
             }
             // Of a tuple that was used more than once nobody says which of its connections it befell.
-            let misfortune = misfortune(made, &ways);
-            let sent = made.iter().filter(|made| made.plan.ending != Ending::GivenUp).count();
+            let deviation = deviation(made, &directions);
+            let sent = made.iter().filter(|made| made.plan.ending != Ending::OpenAbandoned).count();
             if !(sent..=made.len()).contains(&records.len()) {
                 let what = format!("{} connections, {} incarnations", made.len(), records.len());
                 let said: Vec<_> = records.iter().map(describe).collect();
-                tally.differ(misfortune, what, || format!("{:?}, {said:?}, {}", made[0].plan, history()));
+                checks.differ(deviation, what, || format!("{:?}, {said:?}, {}", made[0].plan, history()));
                 continue;
             }
             if records.len() < made.len() {
                 let what = format!("{} connections, {} incarnations", made.len(), records.len());
-                tally.differ(Some(NO_SYN), what, history);
+                checks.differ(Some(NO_SYN), what, history);
                 continue;
             }
             for (record, made) in records.iter().zip(made) {
-                compare_one(lab, record, &made.plan, &ways, misfortune, tally, &history);
+                compare_one(lab, record, &made.plan, &directions, deviation, checks, &history);
             }
         }
     }
 }
 
 /// Why the close may differ from the plan, if it does.
-fn misfortune(made: &[Made], ways: &[Way; 2]) -> Option<&'static str> {
+fn deviation(made: &[Made], directions: &[Direction; 2]) -> Option<&'static str> {
     if made.iter().any(|made| made.outcome.is_err()) {
         Some("the program could not do as planned: a RST or every copy of a segment was lost")
-    } else if ways.iter().any(|way| way.lost_resets > 0) {
+    } else if directions.iter().any(|direction| direction.lost_resets > 0) {
         Some("a RST was lost: what the program did is not what the wire shows")
-    } else if ways.iter().any(|way| way.two_fins_once) {
+    } else if directions.iter().any(|direction| direction.two_fins_ever) {
         Some("the host sent two FINs")
     } else if made.iter().any(|made| made.plan.cookies)
-        && ways.iter().any(|way| way.doubled + way.delayed > 0)
+        && directions.iter().any(|direction| direction.doubled + direction.delayed > 0)
     {
         Some("a late ACK with the SYN cookie made a second socket, which was closed at once")
     } else {
@@ -96,12 +99,12 @@ fn misfortune(made: &[Made], ways: &[Way; 2]) -> Option<&'static str> {
     }
 }
 
-/// What the RST of `aborter` was seen before, if that is why the kind is another one.
-fn overtaken(
+/// What the RST of `aborter` was seen before, if that is reason the kind is another one.
+fn explain_kind(
     record: &Connection,
     expected: &Expected,
     aborter: Option<Side>,
-    ways: &[Way; 2],
+    directions: &[Direction; 2],
 ) -> Option<&'static str> {
     if aborter != expected.aborter {
         return None;
@@ -117,8 +120,8 @@ fn overtaken(
         Some(CloseKind::Refused)
             if expected.kinds.contains(&CloseKind::SynAbort)
                 && aborter.is_some_and(|side| {
-                    let way = &ways[side as usize];
-                    way.copied || way.only_resets_arrived()
+                    let direction = &directions[side as usize];
+                    direction.copied || direction.only_resets_arrived()
                 }) =>
         {
             Some("the cable lost or held the SYN-ACK, and the RST came without it")
@@ -128,7 +131,7 @@ fn overtaken(
 }
 
 /// An open that came to nothing.
-fn is_ghost(record: &Connection) -> bool {
+fn is_failed_open(record: &Connection) -> bool {
     matches!(record.close_kind(), Some(CloseKind::SynAbort | CloseKind::SynTimeout | CloseKind::Refused))
 }
 
@@ -143,9 +146,9 @@ fn compare_one(
     lab: &Lab,
     record: &Connection,
     plan: &Plan,
-    ways: &[Way; 2],
-    misfortune: Option<&'static str>,
-    tally: &mut Tally,
+    directions: &[Direction; 2],
+    deviation: Option<&'static str>,
+    checks: &mut Checks,
     history: &dyn Fn() -> String,
 ) {
     let Some(expected) = plan.expected() else { return };
@@ -167,18 +170,18 @@ fn compare_one(
         && aborter == expected.aborter
         && opener == plan.opener
     {
-        tally.agree();
+        checks.agree();
     } else {
-        let why = overtaken(record, &expected, aborter, ways).or(misfortune);
+        let reason = explain_kind(record, &expected, aborter, directions).or(deviation);
         let what = format!(
             "{}: {} by {closer:?}, aborter {aborter:?}, expected {expected:?}, first {:?}",
             plan.ending.name(),
             record.close_word(),
             plan.first
         );
-        tally.differ(why, what, || format!("{} {plan:?} {}", describe(record), history()));
+        checks.differ(reason, what, || format!("{} {plan:?} {}", describe(record), history()));
     }
 }
 
 const NO_SYN: &str = "given up before a SYN was sent: nothing to be seen";
-const GHOST: &str = "a SYN came twice, once when the connection was over, and was answered";
+const LATE_SYN: &str = "a SYN came twice, once when the connection was over, and was answered";

@@ -12,16 +12,16 @@ use finwait::view::{Connection, Endpoint};
 use tcp_common::{FlowKey, State};
 
 use crate::conntrack;
+use crate::explain::{Case, TICKS_MS};
+use crate::packet_log::{PacketLog, key};
 use crate::plan::Plan;
-use crate::report::{Report, Tally};
-use crate::trail::{Trails, key};
-use crate::why::{Case, TICKS_MS};
+use crate::report::{Checks, Report};
 
 /// A kernel's connections by (its own end, the other one).
 pub(crate) type Sockets = HashMap<(SocketAddr, SocketAddr), KernelSocket>;
 
 /// Everything that was looked at while the cable stood still.
-pub(crate) struct Look<'a> {
+pub(crate) struct Comparison<'a> {
     /// Each kernel's sockets before and after the agents were asked.
     pub(crate) kernels: [[Sockets; 2]; 2],
     /// When the agents were asked.
@@ -30,7 +30,7 @@ pub(crate) struct Look<'a> {
     pub(crate) ours: [Vec<Connection>; 2],
     /// What conntrack of the server host says, if it is asked.
     pub(crate) conntrack: Option<conntrack::States>,
-    pub(crate) trails: &'a Trails,
+    pub(crate) packet_log: &'a PacketLog,
     /// What each flow was to do, the latest last.
     pub(crate) plans: &'a HashMap<FlowKey, Vec<Plan>>,
 }
@@ -44,7 +44,7 @@ pub(crate) fn connected(sockets: Vec<KernelSocket>) -> Sockets {
         .collect()
 }
 
-impl Look<'_> {
+impl Comparison<'_> {
     /// Compares what the agent on the host of this side says.
     pub(crate) fn compare(&self, watched: Side, report: &mut Report) {
         let mut known = HashSet::new();
@@ -72,12 +72,12 @@ impl Look<'_> {
                 confirmed: false,
                 connection: None,
                 socket: Some(socket),
-                ways: self.trails.ways(*local, *remote),
+                directions: self.packet_log.directions(*local, *remote),
                 plans: self.plans_of(*local, *remote),
                 asked_at: self.asked_at,
             };
             let what = format!("not seen, kernel {}", socket.state.rfc_name());
-            report.local.differ(case.seen_from_here(), what, || {
+            report.local.differ(case.explain_local(), what, || {
                 format!("{local} {remote}, {}", self.history(*local, *remote))
             });
         }
@@ -96,9 +96,9 @@ impl Look<'_> {
         if let Some(socket) = self.steady(watched, own_address, other_address) {
             let truth = socket.map_or(State::Closed, |socket| socket.state);
             let said = socket_state(own.state);
-            let case = || self.case(watched, own, connection, socket).seen_from_here();
-            let why = if said == truth { None } else { case() };
-            if let (None, Side::Server, Some(states)) = (why, watched, &self.conntrack) {
+            let case = || self.case(watched, own, connection, socket).explain_local();
+            let reason = if said == truth { None } else { case() };
+            if let (None, Side::Server, Some(states)) = (reason, watched, &self.conntrack) {
                 // Only what the wire decides.
                 conntrack::compare(states, key(own_address, other_address), truth, report, example);
             }
@@ -108,7 +108,7 @@ impl Look<'_> {
                     self.compare_timer(watched, connection, own_address, other_address, &mut report.timers);
                 }
             } else {
-                report.local.differ(why, contradiction(said, own.confirmed, truth), example);
+                report.local.differ(reason, contradiction(said, own.confirmed, truth), example);
             }
         }
         if let Some(socket) = self.steady(watched.peer(), other_address, own_address) {
@@ -117,8 +117,8 @@ impl Look<'_> {
             if said == truth {
                 report.remote.agree();
             } else {
-                let why = self.case(watched.peer(), other, connection, socket).seen_from_there();
-                report.remote.differ(why, contradiction(said, other.confirmed, truth), example);
+                let reason = self.case(watched.peer(), other, connection, socket).explain_remote();
+                report.remote.differ(reason, contradiction(said, other.confirmed, truth), example);
             }
         }
     }
@@ -144,7 +144,7 @@ impl Look<'_> {
             confirmed: end.confirmed,
             connection: Some(connection),
             socket,
-            ways: self.trails.ways(client, server),
+            directions: self.packet_log.directions(client, server),
             plans: self.plans_of(client, server),
             asked_at: self.asked_at,
         }
@@ -156,7 +156,7 @@ impl Look<'_> {
         connection: &Connection,
         local: SocketAddr,
         remote: SocketAddr,
-        timers: &mut Tally,
+        timers: &mut Checks,
     ) {
         let left = |moment: usize| self.kernels[watched as usize][moment].get(&(local, remote))?.expires_ms;
         let (Some(before), Some(after), Some(ours)) = (left(0), left(1), &connection.time_wait) else {
@@ -184,8 +184,11 @@ impl Look<'_> {
 
     fn history(&self, one: SocketAddr, other: SocketAddr) -> String {
         let plan = self.plans_of(one, other).last();
-        let ways = self.trails.ways(one, other);
-        format!("plan {plan:?}, from the client host {:?}, from the server host {:?}", ways[0], ways[1])
+        let directions = self.packet_log.directions(one, other);
+        format!(
+            "plan {plan:?}, from the client host {:?}, from the server host {:?}",
+            directions[0], directions[1]
+        )
     }
 }
 

@@ -8,14 +8,14 @@ use finwait::lab::Host;
 use finwait::sockets::{TrackedState, tracked};
 use tcp_common::{FlowKey, State};
 
+use crate::packet_log::key;
 use crate::report::Report;
-use crate::trail::key;
 
 /// What conntrack says of each flow.
 pub(crate) type States = HashMap<FlowKey, TrackedState>;
 
 /// Switches it on: a rule that looks at a connection's state makes the kernel follow connections.
-pub(crate) fn switch_on(host: &Host) -> Result<()> {
+pub(crate) fn enable(host: &Host) -> Result<()> {
     for line in [
         "add table inet storm",
         "add chain inet storm in { type filter hook input priority 0 ; }",
@@ -46,12 +46,12 @@ pub(crate) fn compare(
 ) {
     let said = states.get(&flow).copied();
     let right = said.map_or(truth == State::Closed, |said| said.allows_end(truth));
-    let tally = report.conntrack.get_or_insert_default();
+    let checks = report.conntrack.get_or_insert_default();
     if right {
-        tally.agree();
+        checks.agree();
     } else {
         let said = said.map_or("no entry", TrackedState::name);
-        tally.differ(None, format!("{said}, kernel {}", truth.rfc_name()), example);
-        report.conntrack_wrong.insert(flow);
+        checks.differ(None, format!("{said}, kernel {}", truth.rfc_name()), example);
+        report.conntrack_conflicts.insert(flow);
     }
 }

@@ -7,24 +7,24 @@
 //! ```
 //!
 //! Either host opens. The cable is a thread between two TAP interfaces, so each agent sees exactly what its host sends
-//! and receives, and the cable knows what neither sees. While everything stands still, even with segments on their way,
+//! and receives, and the cable knows what neither sees. While everything stands still, even with segments on their direction,
 //! the state of an own end must be that of its kernel's socket.
 //!
 //! Modules in the order of a run: `phases` sets the kernels, `plan` draws what each connection is to do, `play` does it with
-//! `sockets`, `wire` carries the segments and keeps their `trail`, `agent` is finwait, `compare` and `closes` look for
-//! differences, `why` says which of them must be.
+//! `sockets`, `wire` carries the segments and keeps their `packet_log`, `agent` is finwait, `compare` and `closes` look for
+//! differences, `explain` says which of them must be.
 
 mod agent;
 mod closes;
 mod compare;
 mod conntrack;
+mod explain;
+mod packet_log;
 mod phases;
 mod plan;
 mod play;
 mod report;
 mod sockets;
-mod trail;
-mod why;
 mod wire;
 
 use std::collections::HashMap;
@@ -40,17 +40,17 @@ use tcp_common::FlowKey;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-pub use report::{Differences, Report, Tally};
-pub use wire::Weather;
+pub use report::{Checks, Differences, Report};
+pub use wire::Impairment;
 
 use agent::Agent;
 use closes::{Made, Records};
-use compare::{Look, Sockets as KernelSockets, connected};
+use compare::{Comparison, Sockets as KernelSockets, connected};
+use packet_log::{is_behind, key};
 use phases::PHASES;
 use plan::Plan;
-use play::Stage;
-use sockets::{NO_PLANS_DOOR, Sockets};
-use trail::{is_behind, key};
+use play::Harness;
+use sockets::{Sockets, UNUSED_PORT};
 use wire::Wire;
 
 /// How to storm.
@@ -59,7 +59,7 @@ pub struct Options {
     /// How many connections.
     pub connections: u64,
     /// The cable; its seed also draws the plans.
-    pub weather: Weather,
+    pub impairment: Impairment,
     /// The program under test.
     pub finwait: PathBuf,
     /// Whether to look at `nf_conntrack` too; needs `nft`.
@@ -73,22 +73,22 @@ pub fn run(options: &Options, mut say: impl FnMut(&str)) -> Result<Report> {
     std::fs::create_dir_all(&options.folder)
         .with_context(|| format!("making {}", options.folder.display()))?;
     let (lab, taps) = Lab::with_taps().context("making two hosts")?;
-    let wire = Wire::start(taps, options.weather, &options.folder.join("server.pcap"))?;
+    let wire = Wire::start(taps, options.impairment, &options.folder.join("server.pcap"))?;
     // Far more than there will be: an eviction, which is right where space is short, would be a difference here.
     let flows = (options.connections * 8).next_power_of_two().max(1 << 16);
     let start = |side: Side, ingress: &str| {
         Agent::start(lab.host(side), &options.finwait, &options.folder, ingress, flows)
     };
     let agents = [start(Side::Client, "tc")?, start(Side::Server, "xdp")?];
-    knock(&lab, &agents)?;
+    wait_until_watching(&lab, &agents)?;
     if options.conntrack {
-        conntrack::switch_on(&lab.server)?;
+        conntrack::enable(&lab.server)?;
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     std::thread::scope(|scope| {
         runtime.block_on(async {
             let (quiet, comparisons) = watch::channel(0);
-            let stage = Stage {
+            let harness = Harness {
                 lab: &lab,
                 sockets: Sockets::open(scope, &lab)?,
                 comparisons,
@@ -99,16 +99,16 @@ pub fn run(options: &Options, mut say: impl FnMut(&str)) -> Result<Report> {
                 lab: &lab,
                 wire: &wire,
                 agents: &agents,
-                stage: &stage,
+                harness: &harness,
                 quiet,
                 report: Report::default(),
                 plans: HashMap::new(),
                 made: HashMap::new(),
                 records: [Records::default(), Records::default()],
                 finished: Vec::new(),
-                dice: fastrand::Rng::with_seed(options.weather.seed),
+                rng: fastrand::Rng::with_seed(options.impairment.seed),
             };
-            storm.rage(&mut say).await
+            storm.run(&mut say).await
         })
     })
 }
@@ -128,14 +128,14 @@ pub fn built_finwait() -> Result<PathBuf> {
         .context("no finwait beside this program. Build it: cargo build --package tcp-user")
 }
 
-/// Tries a door at which nobody is until both agents tell of it: from then on they miss no close.
-fn knock(lab: &Lab, agents: &[Agent; 2]) -> Result<()> {
-    let nobody = SocketAddr::new(lab.server.address(Family::Ipv4), NO_PLANS_DOOR);
-    let until = Instant::now() + KNOCK_LIMIT;
-    while !(agents[0].watches()? && agents[1].watches()?) {
+/// Tries a port at which nobody is until both agents tell of it: from then on they miss no close.
+fn wait_until_watching(lab: &Lab, agents: &[Agent; 2]) -> Result<()> {
+    let nobody = SocketAddr::new(lab.server.address(Family::Ipv4), UNUSED_PORT);
+    let until = Instant::now() + WATCH_LIMIT;
+    while !(agents[0].has_reported()? && agents[1].has_reported()?) {
         ensure!(Instant::now() < until, "the agents tell of no close");
         // Refused, as it must be.
-        let _ = lab.client.run(|| std::net::TcpStream::connect_timeout(&nobody, KNOCK_LIMIT))?;
+        let _ = lab.client.run(|| std::net::TcpStream::connect_timeout(&nobody, WATCH_LIMIT))?;
     }
     Ok(())
 }
@@ -145,7 +145,7 @@ struct Storm<'a> {
     lab: &'a Lab,
     wire: &'a Wire,
     agents: &'a [Agent; 2],
-    stage: &'a Stage<'a>,
+    harness: &'a Harness<'a>,
     quiet: watch::Sender<u64>,
     report: Report,
     plans: HashMap<FlowKey, Vec<Plan>>,
@@ -153,11 +153,11 @@ struct Storm<'a> {
     records: [Records; 2],
     /// Plans whose tuple may be used again.
     finished: Vec<Plan>,
-    dice: fastrand::Rng,
+    rng: fastrand::Rng,
 }
 
 impl Storm<'_> {
-    async fn rage(mut self, say: &mut impl FnMut(&str)) -> Result<Report> {
+    async fn run(mut self, say: &mut impl FnMut(&str)) -> Result<Report> {
         let mut running = FuturesUnordered::new();
         let mut next = 0;
         let mut phase = 0;
@@ -167,27 +167,27 @@ impl Storm<'_> {
                 settings.apply(host)?;
             }
             let until = self.options.connections.min(next + self.phase_length());
-            let mut next_look = Instant::now() + self.between_looks();
+            let mut next_comparison = Instant::now() + self.comparison_pause();
             loop {
-                while next < until && running.len() < AT_ONCE + self.stage.holding.load(Ordering::Relaxed) {
+                while next < until && running.len() < AT_ONCE + self.harness.holding.load(Ordering::Relaxed) {
                     let plan = self.draw(next, settings.cookies());
                     next += 1;
-                    running.push(perform(plan, self.stage));
+                    running.push(perform(plan, self.harness));
                 }
-                if next == until && running.len() <= self.stage.holding.load(Ordering::Relaxed) {
+                if next == until && running.len() <= self.harness.holding.load(Ordering::Relaxed) {
                     break;
                 }
                 tokio::select! {
                     Some((plan, outcome)) = running.next() => self.note(plan, outcome),
-                    () = tokio::time::sleep_until(next_look) => {
+                    () = tokio::time::sleep_until(next_comparison) => {
                         self.compare()?;
-                        next_look = Instant::now() + self.between_looks();
+                        next_comparison = Instant::now() + self.comparison_pause();
                     }
                     // Who begins to hold still wakes nobody.
-                    () = tokio::time::sleep(BREATH) => {}
+                    () = tokio::time::sleep(POLL) => {}
                 }
             }
-            self.calm_down().await;
+            self.quiesce().await;
             self.compare()?;
             self.quiet.send_modify(|count| *count += 1);
             phase += 1;
@@ -201,7 +201,7 @@ impl Storm<'_> {
         while let Some((plan, outcome)) = running.next().await {
             self.note(plan, outcome);
         }
-        self.calm_down().await;
+        self.quiesce().await;
         self.compare()?;
         self.compare_closes()?;
         Ok(self.report)
@@ -209,11 +209,11 @@ impl Storm<'_> {
 
     /// The plan with this number; now and then on a tuple that was used before.
     fn draw(&mut self, number: u64, cookies: bool) -> Plan {
-        let mut plan = Plan::draw(self.options.weather.seed, number, self.lab.supports(Family::Ipv6));
+        let mut plan = Plan::draw(self.options.impairment.seed, number, self.lab.supports(Family::Ipv6));
         plan.cookies = cookies;
-        if self.dice.u8(0..20) == 0 && self.finished.len() > AT_ONCE {
+        if self.rng.u8(0..20) == 0 && self.finished.len() > AT_ONCE {
             // Not the latest: Linux uses a TIME-WAIT again after a second at the earliest (tcp_tw_reuse_delay).
-            let index = self.dice.usize(0..self.finished.len() - AT_ONCE / 2);
+            let index = self.rng.usize(0..self.finished.len() - AT_ONCE / 2);
             let earlier = self.finished[index];
             // Linux takes a tuple out of FIN-WAIT-2 too, and then resets what its peer still sends.
             if self.is_through(&earlier) {
@@ -233,21 +233,22 @@ impl Storm<'_> {
     /// Whether everything that its hosts have sent has come.
     fn is_through(&self, plan: &Plan) -> bool {
         let (client, server) = plan.addresses(self.lab);
-        let ways = self.wire.with_trails(|trails| trails.ways(client, server));
-        [Side::Client, Side::Server].into_iter().all(|side| !is_behind(&ways, side))
+        let directions = self.wire.with_log(|packet_log| packet_log.directions(client, server));
+        [Side::Client, Side::Server].into_iter().all(|side| !is_behind(&directions, side))
     }
 
     fn note(&mut self, plan: Plan, outcome: Result<(), String>) {
         match &outcome {
             Ok(()) => self.report.as_planned += 1,
-            Err(why) => {
-                *self.report.otherwise.entry(format!("{}: {why}", plan.ending.name())).or_default() += 1
+            Err(reason) => {
+                *self.report.not_as_planned.entry(format!("{}: {reason}", plan.ending.name())).or_default() +=
+                    1
             }
         }
         if outcome.is_ok() && plan.ending != plan::Ending::Refused {
             self.finished.push(plan);
         }
-        if outcome.as_ref().is_err_and(|why| why.contains(NOT_SENT)) {
+        if outcome.as_ref().is_err_and(|reason| reason.contains(NOT_SENT)) {
             return;
         }
         let (client, server) = plan.addresses(self.lab);
@@ -255,10 +256,10 @@ impl Storm<'_> {
     }
 
     /// Waits until nothing is under way any more, or only what waits for a long timer.
-    async fn calm_down(&self) {
-        let limit = Instant::now() + CALM_LIMIT;
-        while self.wire.silence() < CALM && Instant::now() < limit {
-            tokio::time::sleep(BREATH).await;
+    async fn quiesce(&self) {
+        let limit = Instant::now() + QUIESCE_LIMIT;
+        while self.wire.idle_time() < QUIET && Instant::now() < limit {
+            tokio::time::sleep(POLL).await;
         }
     }
 
@@ -266,25 +267,26 @@ impl Storm<'_> {
     fn compare(&mut self) -> Result<()> {
         self.wire.stop();
         // What was delivered is dealt with, what the agents were handed is applied.
-        std::thread::sleep(SETTLE);
+        std::thread::sleep(PROCESSING_TIME);
         let before = self.kernels()?;
         let asked_at = std::time::Instant::now();
         let ours = [self.agents[0].list()?, self.agents[1].list()?];
         let conntrack = self.options.conntrack.then(|| conntrack::states(&self.lab.server)).transpose()?;
         let after = self.kernels()?;
-        self.wire.with_trails(|trails| {
+        self.wire.with_log(|packet_log| {
             let kernels = before.into_iter().zip(after).map(|(before, after)| [before, after]);
             let kernels: Vec<_> = kernels.collect();
             let Ok(kernels) = <[_; 2]>::try_from(kernels) else { return };
-            let look = Look { kernels, asked_at, ours, conntrack, trails, plans: &self.plans };
-            look.compare(Side::Client, &mut self.report);
-            look.compare(Side::Server, &mut self.report);
-            for (records, connections) in self.records.iter_mut().zip(look.ours) {
+            let comparison =
+                Comparison { kernels, asked_at, ours, conntrack, packet_log, plans: &self.plans };
+            comparison.compare(Side::Client, &mut self.report);
+            comparison.compare(Side::Server, &mut self.report);
+            for (records, connections) in self.records.iter_mut().zip(comparison.ours) {
                 connections.into_iter().for_each(|connection| records.note(connection));
             }
         });
         self.report.comparisons += 1;
-        self.wire.go_on();
+        self.wire.resume();
         Ok(())
     }
 
@@ -299,11 +301,11 @@ impl Storm<'_> {
                 self.report.closes.differ(None, format!("an agent says {what}"), || count.to_string());
             }
             agent.closes()?.into_iter().for_each(|connection| records.note(connection));
-            self.wire.with_trails(|trails| {
-                records.compare(self.lab, &self.made, trails, &mut self.report.closes);
+            self.wire.with_log(|packet_log| {
+                records.compare(self.lab, &self.made, packet_log, &mut self.report.closes);
             });
         }
-        self.wire.with_trails(|trails| self.report.frames = trails.totals());
+        self.wire.with_log(|packet_log| self.report.frames = packet_log.totals());
         Ok(())
     }
 
@@ -311,22 +313,22 @@ impl Storm<'_> {
         (self.options.connections / 12).clamp(500, 10_000)
     }
 
-    fn between_looks(&mut self) -> Duration {
-        Duration::from_millis(self.dice.u64(300..1500))
+    fn comparison_pause(&mut self) -> Duration {
+        Duration::from_millis(self.rng.u64(300..1500))
     }
 }
 
-async fn perform(plan: Plan, stage: &Stage<'_>) -> (Plan, Result<(), String>) {
-    (plan, plan.perform(stage).await.map_err(|error| format!("{error:#}")))
+async fn perform(plan: Plan, harness: &Harness<'_>) -> (Plan, Result<(), String>) {
+    (plan, plan.perform(harness).await.map_err(|error| format!("{error:#}")))
 }
 
 /// The kernel sends no SYN where it may not use the tuple again yet (EADDRNOTAVAIL).
 const NOT_SENT: &str = "Cannot assign requested address";
 /// Connections at once, besides those that hold still.
 const AT_ONCE: usize = 400;
-const BREATH: Duration = Duration::from_millis(20);
+const POLL: Duration = Duration::from_millis(20);
 /// Longer than the first retransmission timer.
-const CALM: Duration = Duration::from_millis(450);
-const KNOCK_LIMIT: Duration = Duration::from_secs(30);
-const CALM_LIMIT: Duration = Duration::from_secs(2);
-const SETTLE: Duration = Duration::from_millis(40);
+const QUIET: Duration = Duration::from_millis(450);
+const WATCH_LIMIT: Duration = Duration::from_secs(30);
+const QUIESCE_LIMIT: Duration = Duration::from_secs(2);
+const PROCESSING_TIME: Duration = Duration::from_millis(40);

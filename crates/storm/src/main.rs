@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Parser;
-use storm::{Options, Weather};
+use storm::{Impairment, Options};
 
 /// Makes very many real connections over a bad cable and compares both ends with both kernels. Needs root.
 #[derive(Parser)]
@@ -26,7 +26,7 @@ struct Arguments {
     /// TCP segments held back so that others overtake them, in percent.
     #[arg(long, default_value_t = 1.0, value_name = "PERCENT")]
     reorder: f64,
-    /// Look at `nf_conntrack` too (needs `nft`, Debian: nftables).
+    /// Comparison at `nf_conntrack` too (needs `nft`, Debian: nftables).
     #[arg(long)]
     conntrack: bool,
     /// Where the capture, the close records and the agents' logs go.
@@ -43,7 +43,7 @@ fn main() -> Result<()> {
     let examples = folder.join("report.txt");
     let options = Options {
         connections,
-        weather: Weather { seed, loss, duplicates, reorder },
+        impairment: Impairment { seed, loss, duplicates, reorder },
         finwait,
         conntrack,
         folder,

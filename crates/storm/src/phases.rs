@@ -3,14 +3,14 @@
 use anyhow::{Context as _, Result};
 use finwait::lab::Host;
 
-/// Settings of both hosts during one phase: `net.ipv4` sysctls that differ from [`USUAL`].
+/// Settings of both hosts during one phase: `net.ipv4` sysctls that differ from [`DEFAULTS`].
 pub(crate) struct Settings(&'static [(&'static str, &'static str)]);
 
 impl Settings {
     /// Sets them.
     pub(crate) fn apply(&self, host: &Host) -> Result<()> {
         host.run(|| {
-            for (name, value) in USUAL.iter().chain(self.0) {
+            for (name, value) in DEFAULTS.iter().chain(self.0) {
                 std::fs::write(format!("/proc/sys/net/ipv4/{name}"), value)
                     .with_context(|| format!("setting net.ipv4.{name} to {value}"))?;
             }
@@ -24,7 +24,7 @@ impl Settings {
     }
 }
 
-const USUAL: [(&str, &str); 6] = [
+const DEFAULTS: [(&str, &str); 6] = [
     ("tcp_timestamps", "1"),
     ("tcp_window_scaling", "1"),
     ("tcp_sack", "1"),

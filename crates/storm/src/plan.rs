@@ -3,7 +3,7 @@
 use finwait::lab::{Family, Side};
 use tcp_common::CloseKind;
 
-use crate::sockets::{DOORS, NO_DOOR};
+use crate::sockets::{LISTENING_PORTS, REFUSING_PORT};
 
 /// One connection to be made.
 #[derive(Clone, Copy, Debug)]
@@ -36,7 +36,7 @@ pub(crate) enum Ending {
     /// After the first FIN the second host sends so much more, then closes.
     HalfClose { more: usize },
     /// Both shut down at once.
-    AtOnce,
+    Simultaneous,
     /// The first host closes with SO_LINGER 0.
     Abort,
     /// The first host closes, the second one with SO_LINGER 0.
@@ -46,17 +46,17 @@ pub(crate) enum Ending {
     /// The first host shuts down, the second one closes without having read what has come.
     UnreadAfterFin,
     /// The first host closes, the second one goes on sending.
-    NobodyReads,
+    DataAfterClose,
     /// Nobody listens.
     Refused,
     /// The opener closes at once.
-    GivenUp,
+    OpenAbandoned,
 }
 
 /// Where it stands still until the next comparison is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Hold {
-    Nowhere,
+    Never,
     Open,
     HalfClosed,
 }
@@ -76,14 +76,14 @@ impl Ending {
         match self {
             Ending::Fins => "fins",
             Ending::HalfClose { .. } => "half-close",
-            Ending::AtOnce => "at once",
+            Ending::Simultaneous => "at once",
             Ending::Abort => "abort",
             Ending::AbortAfterFin => "abort after FIN",
             Ending::Unread => "unread",
             Ending::UnreadAfterFin => "unread after FIN",
-            Ending::NobodyReads => "nobody reads",
+            Ending::DataAfterClose => "nobody reads",
             Ending::Refused => "refused",
-            Ending::GivenUp => "given up",
+            Ending::OpenAbandoned => "given up",
         }
     }
 }
@@ -91,41 +91,41 @@ impl Ending {
 impl Plan {
     /// Draws the plan with this number. `both_families`: IPv6 too.
     pub(crate) fn draw(seed: u64, number: u64, both_families: bool) -> Plan {
-        let mut dice = fastrand::Rng::with_seed(seed ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        let side = |dice: &mut fastrand::Rng| if dice.bool() { Side::Client } else { Side::Server };
-        let ending = match dice.u8(0..100) {
+        let mut rng = fastrand::Rng::with_seed(seed ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let side = |rng: &mut fastrand::Rng| if rng.bool() { Side::Client } else { Side::Server };
+        let ending = match rng.u8(0..100) {
             0..38 => Ending::Fins,
-            38..50 => Ending::HalfClose { more: size(&mut dice).max(1) },
-            50..60 => Ending::AtOnce,
+            38..50 => Ending::HalfClose { more: size(&mut rng).max(1) },
+            50..60 => Ending::Simultaneous,
             60..68 => Ending::Abort,
             68..74 => Ending::AbortAfterFin,
             74..80 => Ending::Unread,
             80..86 => Ending::UnreadAfterFin,
-            86..93 => Ending::NobodyReads,
+            86..93 => Ending::DataAfterClose,
             93..97 => Ending::Refused,
-            _ => Ending::GivenUp,
+            _ => Ending::OpenAbandoned,
         };
-        let door = if ending == Ending::Refused {
-            NO_DOOR
+        let port = if ending == Ending::Refused {
+            REFUSING_PORT
         } else {
-            DOORS.start + (number / u64::from(OWN_PORTS)) as u16 % DOORS.len() as u16
+            LISTENING_PORTS.start + (number / u64::from(OWN_PORTS)) as u16 % LISTENING_PORTS.len() as u16
         };
         Plan {
-            family: if both_families && dice.bool() { Family::Ipv6 } else { Family::Ipv4 },
-            opener: side(&mut dice),
-            ports: (FIRST_OWN_PORT + (number % u64::from(OWN_PORTS)) as u16, door),
+            family: if both_families && rng.bool() { Family::Ipv6 } else { Family::Ipv4 },
+            opener: side(&mut rng),
+            ports: (FIRST_OWN_PORT + (number % u64::from(OWN_PORTS)) as u16, port),
             ending,
-            first: side(&mut dice),
-            whole: dice.bool(),
-            request: size(&mut dice),
-            answer: size(&mut dice),
-            hold: match dice.u8(0..20) {
+            first: side(&mut rng),
+            whole: rng.bool(),
+            request: size(&mut rng),
+            answer: size(&mut rng),
+            hold: match rng.u8(0..20) {
                 0 => Hold::Open,
                 1 => Hold::HalfClosed,
-                _ => Hold::Nowhere,
+                _ => Hold::Never,
             },
-            fast_open: dice.u8(0..10) == 0,
-            keep_alive: dice.u8(0..10) == 0,
+            fast_open: rng.u8(0..10) == 0,
+            keep_alive: rng.u8(0..10) == 0,
             cookies: false,
         }
     }
@@ -141,9 +141,9 @@ impl Plan {
             Ending::Abort | Ending::Unread if self.fast_open => (&[RstAbort, SynAbort], None, first),
             Ending::Abort | Ending::Unread => (&[RstAbort], None, first),
             Ending::AbortAfterFin | Ending::UnreadAfterFin => (&[RstAfterFin], first, second),
-            Ending::NobodyReads => (&[RstAfterFin], first, first),
+            Ending::DataAfterClose => (&[RstAfterFin], first, first),
             Ending::Refused => (&[Refused], None, Some(self.opener.peer())),
-            Ending::AtOnce | Ending::GivenUp => return None,
+            Ending::Simultaneous | Ending::OpenAbandoned => return None,
         };
         Some(Expected { kinds, closer, aborter })
     }
@@ -153,12 +153,12 @@ impl Plan {
 }
 
 /// Mostly small, sometimes many segments.
-fn size(dice: &mut fastrand::Rng) -> usize {
-    match dice.u8(0..20) {
+fn size(rng: &mut fastrand::Rng) -> usize {
+    match rng.u8(0..20) {
         0 => 0,
-        1 => dice.usize(1..60_000),
-        2..6 => dice.usize(1..6_000),
-        _ => dice.usize(1..600),
+        1 => rng.usize(1..60_000),
+        2..6 => rng.usize(1..6_000),
+        _ => rng.usize(1..600),
     }
 }
 

@@ -16,7 +16,7 @@ use crate::plan::{Ending, Hold, Plan};
 use crate::sockets::{Sockets, keep_alive, open_fast};
 
 /// What the plans share.
-pub(crate) struct Stage<'lab> {
+pub(crate) struct Harness<'lab> {
     pub(crate) lab: &'lab Lab,
     pub(crate) sockets: Sockets,
     /// How many comparisons have been made: who holds still waits for the next one.
@@ -37,17 +37,17 @@ impl Plan {
     }
 
     /// Carries it out. An error says what did not go as planned: under loss that may be.
-    pub(crate) async fn perform(&self, stage: &Stage<'_>) -> Result<()> {
-        let Some(mut ends) = self.open(stage).await? else { return Ok(()) };
+    pub(crate) async fn perform(&self, harness: &Harness<'_>) -> Result<()> {
+        let Some(mut ends) = self.open(harness).await? else { return Ok(()) };
         self.talk(&mut ends).await?;
-        self.hold(Hold::Open, stage).await;
-        self.close(&mut ends, stage).await
+        self.hold(Hold::Open, harness).await;
+        self.close(&mut ends, harness).await
     }
 
     /// Opens; `None` where nothing came of it, as planned.
-    async fn open(&self, stage: &Stage<'_>) -> Result<Option<Ends>> {
-        let (client, server) = self.addresses(stage.lab);
-        let socket = stage.sockets.make(self.opener, self.family).await?;
+    async fn open(&self, harness: &Harness<'_>) -> Result<Option<Ends>> {
+        let (client, server) = self.addresses(harness.lab);
+        let socket = harness.sockets.make(self.opener, self.family).await?;
         socket.bind(&client.into()).context("binding")?;
         if self.keep_alive {
             keep_alive(&socket)?;
@@ -55,14 +55,14 @@ impl Plan {
         if self.fast_open && self.request > 0 && self.ending != Ending::Refused {
             open_fast(&socket)?;
         }
-        let arrival = stage.sockets.expect(client, server);
+        let arrival = harness.sockets.expect(client, server);
         let connecting = TcpSocket::from_std_stream(socket.into()).connect(server);
-        if self.ending == Ending::GivenUp {
+        if self.ending == Ending::OpenAbandoned {
             // Long enough for the SYN to be sent, often too short for the answer.
             let _ = timeout(Duration::ZERO, connecting).await;
             return Ok(None);
         }
-        let mut opened = match timeout(LONG, connecting).await.context("opening took too long")? {
+        let mut opened = match timeout(IO_LIMIT, connecting).await.context("opening took too long")? {
             Err(error)
                 if error.kind() == io::ErrorKind::ConnectionRefused && self.ending == Ending::Refused =>
             {
@@ -71,7 +71,7 @@ impl Plan {
             outcome => outcome.context("opening")?,
         };
         opened.write_all(&vec![b'q'; self.request]).await.context("sending the request")?;
-        let accepted = timeout(LONG, arrival).await.context("was not accepted")??;
+        let accepted = timeout(IO_LIMIT, arrival).await.context("was not accepted")??;
         let mut streams = [None, None];
         streams[self.opener as usize] = Some(opened);
         streams[self.opener.peer() as usize] = Some(accepted);
@@ -90,20 +90,20 @@ impl Plan {
         read.context("reading the answer")
     }
 
-    async fn close(&self, ends: &mut Ends, stage: &Stage<'_>) -> Result<()> {
+    async fn close(&self, ends: &mut Ends, harness: &Harness<'_>) -> Result<()> {
         let (first, second) = (self.first, self.first.peer());
         match self.ending {
             Ending::Fins => {
                 ends.finish(first, self.whole)?;
                 ends.read_to_end(second).await?;
-                self.hold(Hold::HalfClosed, stage).await;
+                self.hold(Hold::HalfClosed, harness).await;
                 ends.finish(second, true)?;
                 ends.read_to_end(first).await
             }
             Ending::HalfClose { more } => {
                 ends.finish(first, false)?;
                 ends.read_to_end(second).await?;
-                self.hold(Hold::HalfClosed, stage).await;
+                self.hold(Hold::HalfClosed, harness).await;
                 let mut sending = ends.streams[second as usize].take().context("no stream")?;
                 let data = vec![b'm'; more];
                 let (sent, read) = tokio::join!(sending.write_all(&data), ends.read(first, more));
@@ -112,7 +112,7 @@ impl Plan {
                 drop(sending);
                 ends.read_to_end(first).await
             }
-            Ending::AtOnce => {
+            Ending::Simultaneous => {
                 ends.finish(first, self.whole)?;
                 ends.finish(second, self.whole)?;
                 ends.read_to_end(first).await?;
@@ -125,7 +125,7 @@ impl Plan {
             Ending::AbortAfterFin => {
                 ends.finish(first, self.whole)?;
                 ends.read_to_end(second).await?;
-                self.hold(Hold::HalfClosed, stage).await;
+                self.hold(Hold::HalfClosed, harness).await;
                 ends.abort(second)?;
                 ends.see_reset(first).await
             }
@@ -138,30 +138,30 @@ impl Plan {
                 ends.leave_unread(second).await?;
                 ends.finish(first, false)?;
                 ends.see_fin(second).await?;
-                self.hold(Hold::HalfClosed, stage).await;
+                self.hold(Hold::HalfClosed, harness).await;
                 ends.finish(second, true)?;
                 ends.see_reset(first).await
             }
-            Ending::NobodyReads => {
+            Ending::DataAfterClose => {
                 ends.finish(first, true)?;
                 ends.read_to_end(second).await?;
-                self.hold(Hold::HalfClosed, stage).await;
+                self.hold(Hold::HalfClosed, harness).await;
                 ends.write(second, Plan::UNREAD).await?;
                 ends.see_reset(second).await
             }
-            Ending::Refused | Ending::GivenUp => bail!("it was opened"),
+            Ending::Refused | Ending::OpenAbandoned => bail!("it was opened"),
         }
     }
 
-    async fn hold(&self, place: Hold, stage: &Stage<'_>) {
+    async fn hold(&self, place: Hold, harness: &Harness<'_>) {
         use std::sync::atomic::Ordering::Relaxed;
         if self.hold == place {
-            let mut comparisons = stage.comparisons.clone();
+            let mut comparisons = harness.comparisons.clone();
             comparisons.mark_unchanged();
-            stage.holding.fetch_add(1, Relaxed);
+            harness.holding.fetch_add(1, Relaxed);
             // Its end is the end of the storm. Linux keeps a FIN-WAIT-2 without a process a minute only.
-            let _ = timeout(PATIENCE, comparisons.changed()).await;
-            stage.holding.fetch_sub(1, Relaxed);
+            let _ = timeout(HOLD_LIMIT, comparisons.changed()).await;
+            harness.holding.fetch_sub(1, Relaxed);
         }
     }
 }
@@ -190,14 +190,14 @@ impl Ends {
     async fn read(&mut self, side: Side, count: usize) -> Result<()> {
         let stream = self.streams[side as usize].as_mut().context("no stream")?;
         let mut data = vec![0; count];
-        timeout(LONG, stream.read_exact(&mut data)).await.context("data took too long")??;
+        timeout(IO_LIMIT, stream.read_exact(&mut data)).await.context("data took too long")??;
         Ok(())
     }
 
     /// Reads to the peer's FIN; nothing to do where the socket is closed already.
     async fn read_to_end(&mut self, side: Side) -> Result<()> {
         let Some(stream) = self.streams[side as usize].as_mut() else { return Ok(()) };
-        let read = timeout(LONG, stream.read_to_end(&mut Vec::new())).await;
+        let read = timeout(IO_LIMIT, stream.read_to_end(&mut Vec::new())).await;
         read.context("the FIN took too long")?.context("waiting for the FIN")?;
         Ok(())
     }
@@ -205,7 +205,7 @@ impl Ends {
     /// Waits until the peer's FIN is there, and reads nothing.
     async fn see_fin(&mut self, side: Side) -> Result<()> {
         let stream = self.streams[side as usize].as_ref().context("no stream")?;
-        timeout(LONG, async {
+        timeout(IO_LIMIT, async {
             while !stream.ready(Interest::READABLE).await?.is_read_closed() {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
@@ -220,7 +220,7 @@ impl Ends {
     async fn see_reset(&mut self, side: Side) -> Result<()> {
         let Some(stream) = self.streams[side as usize].as_ref() else { return Ok(()) };
         // After a FIN a read would only say that there is no more.
-        timeout(SHORT, async {
+        timeout(RESET_LIMIT, async {
             while stream.take_error()?.is_none() {
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
@@ -236,7 +236,7 @@ impl Ends {
         self.write(side.peer(), Plan::UNREAD).await?;
         let stream = self.streams[side as usize].as_mut().context("no stream")?;
         let mut data = [0; Plan::UNREAD];
-        timeout(LONG, async {
+        timeout(IO_LIMIT, async {
             while stream.peek(&mut data).await? < data.len() {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
@@ -249,8 +249,8 @@ impl Ends {
 }
 
 /// How long one holds still at most.
-const PATIENCE: Duration = Duration::from_secs(40);
+const HOLD_LIMIT: Duration = Duration::from_secs(40);
 /// Several retransmissions.
-const LONG: Duration = Duration::from_secs(30);
+const IO_LIMIT: Duration = Duration::from_secs(30);
 /// A RST that is lost does not come again.
-const SHORT: Duration = Duration::from_secs(3);
+const RESET_LIMIT: Duration = Duration::from_secs(3);

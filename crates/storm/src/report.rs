@@ -13,28 +13,28 @@ pub struct Report {
     /// Connections that went as planned; under loss some do not.
     pub as_planned: u64,
     /// Why the others did not.
-    pub otherwise: BTreeMap<String, u64>,
-    /// TCP frames that the hosts sent, and how many of them were lost, doubled and delayed on the way.
+    pub not_as_planned: BTreeMap<String, u64>,
+    /// TCP frames that the hosts sent, and how many of them were lost, doubled and delayed on the direction.
     pub frames: [u64; 4],
     /// How often everything was compared.
     pub comparisons: u64,
     /// The state of the watched host's own ends against its kernel's sockets.
-    pub local: Tally,
+    pub local: Checks,
     /// The state of the other ends against the other kernel's sockets.
-    pub remote: Tally,
+    pub remote: Checks,
     /// What is left of the own ends' TIME-WAIT against the kernel's timer.
-    pub timers: Tally,
+    pub timers: Checks,
     /// The close records against what the program did.
-    pub closes: Tally,
+    pub closes: Checks,
     /// `nf_conntrack`'s state against the same sockets of the watched host, where it was asked for.
-    pub conntrack: Option<Tally>,
+    pub conntrack: Option<Checks>,
     /// The tuples of which it was wrong at least once.
-    pub conntrack_wrong: HashSet<FlowKey>,
+    pub conntrack_conflicts: HashSet<FlowKey>,
 }
 
 /// Checks of one sort.
 #[derive(Clone, Debug, Default)]
-pub struct Tally {
+pub struct Checks {
     /// How many.
     pub checks: u64,
     /// Where both said the same.
@@ -51,18 +51,21 @@ pub type Differences = BTreeMap<String, (u64, Vec<String>)>;
 impl Report {
     /// How many differences have no explanation.
     pub fn unexplained(&self) -> u64 {
-        [&self.local, &self.remote, &self.timers, &self.closes].iter().map(|tally| tally.unexplained()).sum()
+        [&self.local, &self.remote, &self.timers, &self.closes]
+            .iter()
+            .map(|checks| checks.unexplained())
+            .sum()
     }
 }
 
-impl Tally {
+impl Checks {
     /// How many differences have no explanation.
     pub fn unexplained(&self) -> u64 {
         count(&self.differences)
     }
 
     /// How many have one.
-    pub fn with_reason(&self) -> u64 {
+    pub fn explained_count(&self) -> u64 {
         self.explained.values().map(count).sum()
     }
 
@@ -74,13 +77,13 @@ impl Tally {
     /// A difference, with a reason or without.
     pub(crate) fn differ(
         &mut self,
-        why: Option<&'static str>,
+        reason: Option<&'static str>,
         what: String,
         example: impl FnOnce() -> String,
     ) {
         self.checks += 1;
-        let differences = match why {
-            Some(why) => self.explained.entry(why).or_default(),
+        let differences = match reason {
+            Some(reason) => self.explained.entry(reason).or_default(),
             None => &mut self.differences,
         };
         let (count, examples) = differences.entry(what).or_default();
@@ -106,27 +109,27 @@ impl fmt::Display for Report {
              {} comparisons",
             self.connections, self.as_planned, self.comparisons
         )?;
-        for (why, count) in &self.otherwise {
-            writeln!(f, "    {count:>7} not as planned: {why}")?;
+        for (reason, count) in &self.not_as_planned {
+            writeln!(f, "    {count:>7} not as planned: {reason}")?;
         }
-        let tallies = [
+        let all_checks = [
             ("own ends' states", Some(&self.local)),
             ("other ends' states", Some(&self.remote)),
             ("own TIME-WAIT timers", Some(&self.timers)),
             ("closes", Some(&self.closes)),
             ("nf_conntrack", self.conntrack.as_ref()),
         ];
-        for (name, tally) in tallies.into_iter().filter_map(|(name, tally)| Some((name, tally?))) {
+        for (name, checks) in all_checks.into_iter().filter_map(|(name, checks)| Some((name, checks?))) {
             writeln!(
                 f,
                 "{name:<21}{:>9} checks,{:>9} agree,{:>7} explained,{:>6} differ",
-                tally.checks,
-                tally.agreed,
-                tally.with_reason(),
-                tally.unexplained()
+                checks.checks,
+                checks.agreed,
+                checks.explained_count(),
+                checks.unexplained()
             )?;
-            for (why, differences) in &tally.explained {
-                writeln!(f, "    {:>7} explained: {why}", count(differences))?;
+            for (reason, differences) in &checks.explained {
+                writeln!(f, "    {:>7} explained: {reason}", count(differences))?;
                 for (what, (count, examples)) in differences {
                     writeln!(f, "            {count:>7} {what}")?;
                     for example in examples.iter().take(shown) {
@@ -134,7 +137,7 @@ impl fmt::Display for Report {
                     }
                 }
             }
-            for (what, (count, examples)) in &tally.differences {
+            for (what, (count, examples)) in &checks.differences {
                 writeln!(f, "    {count:>7} DIFFER: {what}")?;
                 for example in examples {
                     writeln!(f, "            {example}")?;
@@ -145,7 +148,7 @@ impl fmt::Display for Report {
             writeln!(
                 f,
                 "    {:>7} tuples of which nf_conntrack differed at least once",
-                self.conntrack_wrong.len()
+                self.conntrack_conflicts.len()
             )?;
         }
         Ok(())

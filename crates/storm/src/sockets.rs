@@ -15,11 +15,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 
 /// The ports on which each host listens.
-pub(crate) const DOORS: std::ops::Range<u16> = 7000..7016;
+pub(crate) const LISTENING_PORTS: std::ops::Range<u16> = 7000..7016;
 /// A port on which nobody does.
-pub(crate) const NO_DOOR: u16 = 6999;
+pub(crate) const REFUSING_PORT: u16 = 6999;
 /// Another one, which no plan has.
-pub(crate) const NO_PLANS_DOOR: u16 = 6998;
+pub(crate) const UNUSED_PORT: u16 = 6998;
 
 /// Makes sockets of either host, and hands out the connections that arrive.
 pub(crate) struct Sockets {
@@ -31,7 +31,7 @@ pub(crate) struct Sockets {
 type Expected = HashMap<(SocketAddr, SocketAddr), oneshot::Sender<TcpStream>>;
 
 impl Sockets {
-    /// Opens every door. Must be called in a tokio runtime; the threads that make sockets live as long as `scope`.
+    /// Opens every port. Must be called in a tokio runtime; the threads that make sockets live as long as `scope`.
     pub(crate) fn open<'scope, 'lab: 'scope>(
         scope: &'scope std::thread::Scope<'scope, '_>,
         lab: &'lab Lab,
@@ -40,9 +40,9 @@ impl Sockets {
         let sockets = Sockets { makers, expected: Arc::default() };
         for side in [Side::Client, Side::Server] {
             for family in lab.families() {
-                for port in DOORS {
+                for port in LISTENING_PORTS {
                     let address = SocketAddr::new(lab.host(side).address(family), port);
-                    sockets.open_door(lab.host(side), address).context("opening a listening socket")?;
+                    sockets.listen(lab.host(side), address).context("opening a listening socket")?;
                 }
             }
         }
@@ -64,7 +64,7 @@ impl Sockets {
         arrival
     }
 
-    fn open_door(&self, host: &Host, address: SocketAddr) -> Result<()> {
+    fn listen(&self, host: &Host, address: SocketAddr) -> Result<()> {
         let socket = host.run(|| Socket::new(domain(address.is_ipv4()), Type::STREAM, None))??;
         socket.set_reuse_address(true)?;
         socket.bind(&address.into())?;

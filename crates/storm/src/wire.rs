@@ -1,7 +1,7 @@
 //! The cable between the two hosts: carries every frame, loses, doubles and delays some, and can be stopped.
 //!
 //! What befalls a frame depends on the seed, its flow and its number in the flow only. What the cable has done is kept
-//! ([`Trails`]), so that a difference can be explained by the very segment that was missing. All frames as the server's
+//! ([`PacketLog`]), so that a difference can be explained by the very segment that was missing. All frames as the server's
 //! interface sent and received them are written to a capture.
 
 use std::collections::VecDeque;
@@ -19,11 +19,11 @@ use finwait::lab::{Side, Tap};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tcp_common::wire::{Link, parse};
 
-use crate::trail::{Step, Trails};
+use crate::packet_log::{LoggedFrame, PacketLog};
 
 /// How bad the cable is: chances in percent, for each TCP frame.
 #[derive(Clone, Copy, Debug)]
-pub struct Weather {
+pub struct Impairment {
     /// Decides, together with the flow.
     pub seed: u64,
     /// Lost.
@@ -47,23 +47,23 @@ struct Shared {
 
 struct State {
     taps: [Tap; 2],
-    weather: Weather,
-    trails: Trails,
+    impairment: Impairment,
+    packet_log: PacketLog,
     /// Frames that wait, each until its time; true: a copy of one that came before.
-    waiting: Vec<(Instant, Step, bool, Vec<u8>)>,
+    waiting: Vec<(Instant, LoggedFrame, bool, Vec<u8>)>,
     /// What hosts have sent since the cable was stopped, in order; `None` while it carries.
-    stopped: Option<VecDeque<(Step, Vec<u8>)>>,
+    stopped: Option<VecDeque<(LoggedFrame, Vec<u8>)>>,
     last_frame: Instant,
     capture: Capture,
 }
 
 impl Wire {
     /// Begins to carry. The capture is written to `capture`.
-    pub(crate) fn start(taps: [Tap; 2], weather: Weather, capture: &Path) -> io::Result<Wire> {
+    pub(crate) fn start(taps: [Tap; 2], impairment: Impairment, capture: &Path) -> io::Result<Wire> {
         let state = State {
             taps,
-            weather,
-            trails: Trails::default(),
+            impairment,
+            packet_log: PacketLog::default(),
             waiting: Vec::new(),
             stopped: None,
             last_frame: Instant::now(),
@@ -83,22 +83,22 @@ impl Wire {
     }
 
     /// Delivers what was kept, and everything after it.
-    pub(crate) fn go_on(&self) {
+    pub(crate) fn resume(&self) {
         let mut state = self.shared.state();
-        for (step, frame) in state.stopped.take().unwrap_or_default() {
-            state.carry(step, frame);
+        for (frame_entry, frame) in state.stopped.take().unwrap_or_default() {
+            state.carry(frame_entry, frame);
         }
     }
 
     /// How long no TCP frame has been sent or delivered.
-    pub(crate) fn silence(&self) -> Duration {
+    pub(crate) fn idle_time(&self) -> Duration {
         let state = self.shared.state();
         if state.waiting.is_empty() { state.last_frame.elapsed() } else { Duration::ZERO }
     }
 
     /// Looks at what the cable knows.
-    pub(crate) fn with_trails<T>(&self, look: impl FnOnce(&Trails) -> T) -> T {
-        look(&self.shared.state().trails)
+    pub(crate) fn with_log<T>(&self, read: impl FnOnce(&PacketLog) -> T) -> T {
+        read(&self.shared.state().packet_log)
     }
 
     /// Writes out what is in the capture's buffer.
@@ -124,7 +124,7 @@ impl Shared {
     fn carry(&self) {
         let taps = self.state().taps.each_ref().map(|tap| tap.as_fd().try_clone_to_owned());
         let [Ok(client), Ok(server)] = taps else { return };
-        let mut buffer = vec![0; LONGEST_FRAME];
+        let mut buffer = vec![0; MAX_FRAME];
         while !self.stop.load(Ordering::Relaxed) {
             let mut ready = [
                 PollFd::new(client.as_fd(), PollFlags::POLLIN),
@@ -133,7 +133,7 @@ impl Shared {
             let pause = self.state().next_delivery();
             let _ = poll(&mut ready, PollTimeout::try_from(pause).unwrap_or(PollTimeout::ZERO));
             let mut state = self.state();
-            state.deliver_waiting();
+            state.deliver_due();
             for side in [Side::Client, Side::Server] {
                 for _ in 0..BATCH {
                     match state.taps[side as usize].receive(&mut buffer) {
@@ -158,67 +158,68 @@ impl State {
         if sender == Side::Server {
             self.capture.write(frame);
         }
-        let step = self.trails.sent(sender, &packet);
+        let frame_entry = self.packet_log.sent(sender, &packet);
         match &mut self.stopped {
-            Some(kept) => kept.push_back((step, frame.to_vec())),
-            None => self.carry(step, frame.to_vec()),
+            Some(kept) => kept.push_back((frame_entry, frame.to_vec())),
+            None => self.carry(frame_entry, frame.to_vec()),
         }
     }
 
-    /// Lets the weather have its way with a frame.
-    fn carry(&mut self, step: Step, frame: Vec<u8>) {
+    /// Lets the impairment have its way with a frame.
+    fn carry(&mut self, frame_entry: LoggedFrame, frame: Vec<u8>) {
         let mut hasher = DefaultHasher::new();
-        (self.weather.seed, step.key, step.sender as usize, step.number).hash(&mut hasher);
-        let mut dice = fastrand::Rng::with_seed(hasher.finish());
-        let mut falls = |percent: f64| dice.f64() * 100.0 < percent;
+        (self.impairment.seed, frame_entry.key, frame_entry.sender as usize, frame_entry.number)
+            .hash(&mut hasher);
+        let mut rng = fastrand::Rng::with_seed(hasher.finish());
+        let mut falls = |percent: f64| rng.f64() * 100.0 < percent;
         let (lost, doubled, delayed) =
-            (falls(self.weather.loss), falls(self.weather.duplicates), falls(self.weather.reorder));
-        let later = Instant::now() + LONGEST_DELAY.mul_f64(dice.f64());
+            (falls(self.impairment.loss), falls(self.impairment.duplicates), falls(self.impairment.reorder));
+        let later = Instant::now() + MAX_DELAY.mul_f64(rng.f64());
         if lost {
-            self.trails.lost(&step);
+            self.packet_log.lost(&frame_entry);
             return;
         }
-        self.trails.strays(&step, doubled, delayed);
+        self.packet_log.impaired(&frame_entry, doubled, delayed);
         // Of two copies the first may be late too.
         if doubled || delayed {
-            self.waiting.push((later, step, !delayed, frame.clone()));
+            self.waiting.push((later, frame_entry, !delayed, frame.clone()));
         }
         if !delayed {
-            self.deliver(&step, false, &frame);
+            self.deliver(&frame_entry, false, &frame);
         } else if doubled {
-            self.waiting.push((later + LONGEST_DELAY / 4, step, true, frame));
+            self.waiting.push((later + MAX_DELAY / 4, frame_entry, true, frame));
         }
     }
 
-    fn deliver_waiting(&mut self) {
+    fn deliver_due(&mut self) {
         if self.stopped.is_some() {
             return;
         }
         let now = Instant::now();
         let mut due: Vec<_> = self.waiting.extract_if(.., |(at, ..)| *at <= now).collect();
         due.sort_by_key(|(at, ..)| *at);
-        for (_, step, copy, frame) in due {
-            self.deliver(&step, copy, &frame);
+        for (_, frame_entry, copy, frame) in due {
+            self.deliver(&frame_entry, copy, &frame);
         }
     }
 
-    fn deliver(&mut self, step: &Step, copy: bool, frame: &[u8]) {
-        let receiver = step.sender.peer();
+    fn deliver(&mut self, frame_entry: &LoggedFrame, copy: bool, frame: &[u8]) {
+        let receiver = frame_entry.sender.peer();
         if receiver == Side::Server {
             self.capture.write(frame);
         }
         self.last_frame = Instant::now();
         // A host that does not take a frame has lost it, which it may.
         match self.taps[receiver as usize].send(frame) {
-            _ if copy => self.trails.copy_arrived(step),
-            Ok(()) => self.trails.arrived(step),
-            Err(_) => self.trails.lost(step),
+            _ if copy => self.packet_log.copy_arrived(frame_entry),
+            Ok(()) => self.packet_log.arrived(frame_entry),
+            Err(_) => self.packet_log.lost(frame_entry),
         }
     }
 
     fn next_delivery(&self) -> Duration {
         let next = if self.stopped.is_some() { None } else { self.waiting.iter().map(|(at, ..)| *at).min() };
-        next.map_or(LONGEST_PAUSE, |at| at.saturating_duration_since(Instant::now()).min(LONGEST_PAUSE))
+        next.map_or(MAX_POLL, |at| at.saturating_duration_since(Instant::now()).min(MAX_POLL))
     }
 }
 
@@ -247,9 +248,9 @@ impl Capture {
 }
 
 /// The longest that a frame is held back: long beside a round trip (below 1 ms), short beside a retransmission timer.
-const LONGEST_DELAY: Duration = Duration::from_millis(20);
-const LONGEST_PAUSE: Duration = Duration::from_millis(20);
-const LONGEST_FRAME: usize = 2048;
+const MAX_DELAY: Duration = Duration::from_millis(20);
+const MAX_POLL: Duration = Duration::from_millis(20);
+const MAX_FRAME: usize = 2048;
 const BATCH: usize = 64;
 /// All headers with all options.
 const SNAP_LEN: usize = 128;

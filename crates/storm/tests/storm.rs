@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use storm::{Options, Weather};
+use storm::{Impairment, Options};
 
 #[test]
 #[ignore = "needs root"]
@@ -11,7 +11,7 @@ fn every_difference_is_explained() {
     let seed = fastrand::u64(..);
     let options = Options {
         connections: 4_000,
-        weather: Weather { seed, loss: 1.0, duplicates: 1.0, reorder: 1.0 },
+        impairment: Impairment { seed, loss: 1.0, duplicates: 1.0, reorder: 1.0 },
         finwait: storm::built_finwait().expect("finwait"),
         conntrack: true,
         folder: Path::new(env!("CARGO_TARGET_TMPDIR")).join("storm"),
@@ -25,5 +25,5 @@ fn every_difference_is_explained() {
         report.local.agreed > report.connections && report.closes.agreed > report.connections,
         "{report}"
     );
-    assert!(report.conntrack.as_ref().is_some_and(|tally| tally.agreed > report.connections), "{report}");
+    assert!(report.conntrack.as_ref().is_some_and(|checks| checks.agreed > report.connections), "{report}");
 }

@@ -7,8 +7,8 @@ use finwait::lab::{KernelSocket, Side};
 use finwait::view::Connection;
 use tcp_common::State;
 
+use crate::packet_log::{Direction, is_behind};
 use crate::plan::{Ending, Plan};
-use crate::trail::{Way, is_behind};
 
 /// One end whose kernel says something else.
 pub(crate) struct Case<'a> {
@@ -22,7 +22,7 @@ pub(crate) struct Case<'a> {
     /// The kernel's socket, unless there is none.
     pub(crate) socket: Option<&'a KernelSocket>,
     /// What both hosts have sent in the flow.
-    pub(crate) ways: [Way; 2],
+    pub(crate) directions: [Direction; 2],
     /// What the flow was to do, the latest last.
     pub(crate) plans: &'a [Plan],
     /// When finwait was asked.
@@ -31,10 +31,11 @@ pub(crate) struct Case<'a> {
 
 impl Case<'_> {
     /// Why finwait on the host of this end may say so.
-    pub(crate) fn seen_from_here(&self) -> Option<&'static str> {
+    pub(crate) fn explain_local(&self) -> Option<&'static str> {
         use State::*;
-        let (mine, theirs) = (&self.ways[self.side as usize], &self.ways[self.side.peer() as usize]);
-        let cookies = self.was_to(|plan| plan.cookies);
+        let (mine, theirs) =
+            (&self.directions[self.side as usize], &self.directions[self.side.peer() as usize]);
+        let cookies = self.planned(|plan| plan.cookies);
         Some(match (self.state, self.kernel()) {
             (_, FinWait1 | Closing | LastAck) if mine.two_fins => {
                 "Linux, closing while the handshake's last ACK was in work, sent a second FIN behind its first"
@@ -56,14 +57,14 @@ impl Case<'_> {
             {
                 "closed, but the FIN waits in the host (cwnd, window) and was not sent yet"
             }
-            (Closed | LastAck, TimeWait | Closing) if mine.fin_knows && self.closes_at_once() => {
+            (Closed | LastAck, TimeWait | Closing) if mine.fin_acknowledges_peer && self.closes_at_once() => {
                 "closed at once, but the FIN waited in the host until the other host's had come"
             }
             (SynReceived, Closed) if cookies => "the host answers with a SYN cookie and remembers nothing",
             (Closed, SynReceived) if theirs.copied => {
                 "a late copy of the SYN came when the connection was over, and was answered (R16)"
             }
-            (_, SynSent) if self.was_to(|plan| plan.fast_open) && !mine.opens_now => {
+            (_, SynSent) if self.planned(|plan| plan.fast_open) && !mine.latest_is_syn => {
                 "with Fast Open a socket is in SYN-SENT until there are data to send with the SYN"
             }
             (FinWait2, Closed) if mine.fin_at.is_some_and(|at| at.elapsed() >= ORPHAN) => {
@@ -72,11 +73,13 @@ impl Case<'_> {
             (Closed, Established | FinWait1) if cookies && mine.has_reset() => {
                 "an ACK with the SYN cookie made a second socket after the host's own RST"
             }
-            (TimeWait, Closed) if self.is_given_up() => {
+            (TimeWait, Closed) if self.open_abandoned() => {
                 "a new socket took the tuple out of TIME-WAIT and was closed before its SYN"
             }
-            (SynSent, Closed) if self.is_given_up() => "the program closed its socket in SYN-SENT",
-            (SynSent, Closed) if mine.opens_now && self.was_to(|plan| plan.fast_open && plan.answer == 0) => {
+            (SynSent, Closed) if self.open_abandoned() => "the program closed its socket in SYN-SENT",
+            (SynSent, Closed)
+                if mine.latest_is_syn && self.planned(|plan| plan.fast_open && plan.answer == 0) =>
+            {
                 "with Fast Open the whole request was there with the SYN, and the program closed in SYN-SENT"
             }
             _ => return None,
@@ -84,15 +87,16 @@ impl Case<'_> {
     }
 
     /// Why finwait on the other host may say so.
-    pub(crate) fn seen_from_there(&self) -> Option<&'static str> {
+    pub(crate) fn explain_remote(&self) -> Option<&'static str> {
         use State::*;
-        let (mine, theirs) = (&self.ways[self.side as usize], &self.ways[self.side.peer() as usize]);
+        let (mine, theirs) =
+            (&self.directions[self.side as usize], &self.directions[self.side.peer() as usize]);
         let crosses = mine.again || mine.copied;
         Some(match (self.state, self.kernel()) {
-            _ if is_behind(&self.ways, self.side) => {
+            _ if is_behind(&self.directions, self.side) => {
                 "what the other end sent was lost or held before the watcher"
             }
-            _ if is_behind(&self.ways, self.side.peer()) && !self.confirmed => {
+            _ if is_behind(&self.directions, self.side.peer()) && !self.confirmed => {
                 "what was sent to the other end was lost or held behind the watcher; marked `?`"
             }
             (SynReceived, Established | CloseWait)
@@ -101,10 +105,10 @@ impl Case<'_> {
             {
                 "its SYN-ACK or FIN was sent again, or copied, and crossed what acknowledges it"
             }
-            (Closed, TimeWait) if self.is_over_within(theirs.longest) => {
+            (Closed, TimeWait) if self.expires_within(theirs.longest) => {
                 "its 2MSL began when the last segment came, which the watcher saw before the cable held it"
             }
-            (Closed, TimeWait) if self.is_over_within(theirs.longest + mine.longest) => {
+            (Closed, TimeWait) if self.expires_within(theirs.longest + mine.longest) => {
                 "its 2MSL began anew when a segment that the cable had held long was answered (Linux)"
             }
             (Established, Closed) if mine.copied && !self.confirmed => {
@@ -113,7 +117,7 @@ impl Case<'_> {
             (Closed | LastAck, TimeWait | Closing) if mine.fin_lost && self.closes_at_once() => {
                 "closed at once, but of its FIN only a copy came, which was sent when the other host's was there"
             }
-            _ => return self.seen_from_here(),
+            _ => return self.explain_local(),
         })
     }
 
@@ -122,26 +126,26 @@ impl Case<'_> {
     }
 
     /// Whether a connection of this flow was to do so.
-    fn was_to(&self, what: impl Fn(&Plan) -> bool) -> bool {
+    fn planned(&self, what: impl Fn(&Plan) -> bool) -> bool {
         self.plans.iter().any(what)
     }
 
-    fn is_given_up(&self) -> bool {
-        self.was_to(|plan| plan.ending == Ending::GivenUp)
+    fn open_abandoned(&self) -> bool {
+        self.planned(|plan| plan.ending == Ending::OpenAbandoned)
     }
 
     /// Whether both hosts may close without having seen the other's FIN: nobody waits for an open that was given up.
     fn closes_at_once(&self) -> bool {
-        self.was_to(|plan| matches!(plan.ending, Ending::AtOnce | Ending::GivenUp))
+        self.planned(|plan| matches!(plan.ending, Ending::Simultaneous | Ending::OpenAbandoned))
     }
 
     /// The kernel's timers of a minute go off up to some seconds late (`kernel/time/timer.c`: granularity).
     fn is_overdue(&self) -> bool {
-        self.is_over_within(Duration::ZERO)
+        self.expires_within(Duration::ZERO)
     }
 
     /// Whether the kernel's timer has no more than this to go.
-    fn is_over_within(&self, time: Duration) -> bool {
+    fn expires_within(&self, time: Duration) -> bool {
         let left = self.socket.and_then(|socket| socket.expires_ms);
         left.is_some_and(|left| u128::from(left) <= time.as_millis() + u128::from(TICKS_MS))
     }
