@@ -1,4 +1,4 @@
-//! The agent as a user runs it, one in each host: the binary itself, asked by its own CLI.
+//! The finwait agent as a user runs it, one on each host, queried through its CLI.
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
@@ -11,7 +11,7 @@ use finwait::api::{Stats, Status};
 use finwait::lab::Host;
 use finwait::view::{Close, Connection};
 
-/// A running agent, and a `watch` that keeps every close.
+/// A running agent, and a `watch` that records every close.
 pub(crate) struct Agent {
     binary: PathBuf,
     socket: PathBuf,
@@ -21,7 +21,7 @@ pub(crate) struct Agent {
 }
 
 impl Agent {
-    /// Starts it on the interface of `host`.
+    /// Starts the agent on the interface of `host` and waits until it answers.
     pub(crate) fn start(
         host: &Host,
         binary: &Path,
@@ -33,14 +33,14 @@ impl Agent {
             (folder.join(format!("{ingress}.sock")), folder.join(format!("closes-{ingress}.ndjson")));
         let mut run = Command::new(binary);
         run.args(["run", "--listen", "127.0.0.1:0", "--interface", host.interface, "--ingress", ingress])
-            // What the wire tells is tested, not what a look at the sockets repairs.
+            // The storm tests what the packets show, not what the socket check corrects.
             .args(["--audit-interval", "0"])
             .args(["--max-flows", &max_flows.to_string(), "--socket"])
             .arg(&socket)
             .stderr(File::create(folder.join(format!("agent-{ingress}.log")))?);
         let agent = host.run(|| run.spawn())?.with_context(|| format!("starting {}", binary.display()))?;
         let until = Instant::now() + START_LIMIT;
-        while !ask(binary, &socket, &["status"])?.status.success() {
+        while !query(binary, &socket, &["status"])?.status.success() {
             if Instant::now() > until {
                 bail!(
                     "the agent did not start: see {}",
@@ -58,17 +58,17 @@ impl Agent {
         Ok(Agent { binary: binary.to_owned(), socket, closes, agent, watch })
     }
 
-    /// Every connection that it has, those too that are over.
+    /// All connections, including closed ones that are remembered.
     pub(crate) fn list(&self) -> Result<Vec<Connection>> {
-        let output = ask(&self.binary, &self.socket, &["ls", "--all", "-o", "ndjson"])?;
+        let output = query(&self.binary, &self.socket, &["ls", "--all", "-o", "ndjson"])?;
         let lines = output.stdout.split(|&octet| octet == b'\n').filter(|line| !line.is_empty());
         lines.map(|line| Ok(serde_json::from_slice(line)?)).collect()
     }
 
-    /// What it has lost: events, flows evicted, segments whose flow found no place or was contended for too long.
+    /// The agent's losses: events, evicted flows, segments without a slot, segments of a contended slot.
     pub(crate) fn losses(&self) -> Result<Vec<(&'static str, u64)>> {
-        let ask = |command| Ok(ask(&self.binary, &self.socket, &[command, "-o", "json"])?.stdout);
-        let answers: Result<Vec<_>> = ["status", "stats"].into_iter().map(ask).collect();
+        let query = |command| Ok(query(&self.binary, &self.socket, &[command, "-o", "json"])?.stdout);
+        let answers: Result<Vec<_>> = ["status", "stats"].into_iter().map(query).collect();
         let [status, stats] = &answers?[..] else { bail!("two answers") };
         let (status, stats): (Status, Stats) =
             (serde_json::from_slice(status)?, serde_json::from_slice(stats)?);
@@ -76,14 +76,14 @@ impl Agent {
         let mut losses = vec![
             ("events lost", status.events_lost),
             ("flows evicted", status.evicted),
-            ("segments without a place", ignored("table_full")),
+            ("segments without a slot", ignored("table_full")),
             ("segments contended", ignored("contended")),
         ];
         losses.retain(|&(_, count)| count > 0);
         Ok(losses)
     }
 
-    /// Whether its `watch` has told of anything yet.
+    /// Whether the `watch` has printed anything yet.
     pub(crate) fn has_reported(&self) -> Result<bool> {
         Ok(std::fs::metadata(&self.closes)?.len() > 0)
     }
@@ -96,7 +96,7 @@ impl Agent {
             if !line.contains("finwait.close/1") {
                 continue;
             }
-            // The last line may be half written.
+            // The last line may be incomplete.
             if let Ok(close) = serde_json::from_str::<Close>(&line) {
                 closes.push(close.connection);
             }
@@ -115,7 +115,7 @@ impl Drop for Agent {
     }
 }
 
-fn ask(binary: &Path, socket: &Path, arguments: &[&str]) -> Result<std::process::Output> {
+fn query(binary: &Path, socket: &Path, arguments: &[&str]) -> Result<std::process::Output> {
     Ok(Command::new(binary).args(arguments).arg("--socket").arg(socket).output()?)
 }
 

@@ -1,4 +1,4 @@
-//! The close records beside what the program did.
+//! Compares the close records with the plans of the connections.
 
 use std::collections::HashMap;
 
@@ -12,20 +12,20 @@ use crate::packet_log::{Direction, PacketLog, key};
 use crate::plan::{Ending, Expected, Plan};
 use crate::report::Checks;
 
-/// The latest that an agent has said of each incarnation. An agent forgets what is over for a while, and counts the
-/// incarnations of the flow from 1 again: when it was opened tells them apart.
+/// The latest record that an agent gave of each incarnation. An agent forgets a closed flow after a while and counts its
+/// incarnations from 1 again, so the time of the open identifies the incarnation too.
 #[derive(Default)]
 pub(crate) struct Records(HashMap<FlowKey, Vec<Connection>>);
 
-/// A connection that the program made, and what became of the plan.
-pub(crate) struct Made {
+/// A connection of the storm and the outcome of its plan.
+pub(crate) struct Attempt {
     pub(crate) plan: Plan,
     pub(crate) outcome: Result<(), String>,
 }
 
 impl Records {
-    /// Takes what the agent says now.
-    pub(crate) fn note(&mut self, connection: Connection) {
+    /// Stores a record in place of the previous one of its incarnation.
+    pub(crate) fn store(&mut self, connection: Connection) {
         let flow = key(connection.client.socket_address(), connection.server.socket_address());
         let records = self.0.entry(flow).or_default();
         match records.iter_mut().find(|known| is_same(known, &connection)) {
@@ -34,72 +34,74 @@ impl Records {
         }
     }
 
-    /// Compares with what was done.
+    /// Compares the records of every flow with its plans.
     pub(crate) fn compare(
         &mut self,
         lab: &Lab,
-        made: &HashMap<FlowKey, Vec<Made>>,
+        attempts: &HashMap<FlowKey, Vec<Attempt>>,
         packet_log: &PacketLog,
         checks: &mut Checks,
     ) {
-        for (flow, made) in made {
+        for (flow, attempts) in attempts {
             let mut records = self.0.remove(flow).unwrap_or_default();
             records.sort_by_key(|record| record.opened_at);
-            let (client, server) = made[0].plan.addresses(lab);
+            let (client, server) = attempts[0].plan.addresses(lab);
             let directions = packet_log.directions(client, server);
             let history = || {
                 format!("from the client host {:?}, from the server host {:?}", directions[0], directions[1])
             };
-            if records.len() > made.len()
-                && directions.iter().any(|direction| direction.copied || direction.again)
+            if records.len() > attempts.len()
+                && directions.iter().any(|direction| direction.copied || direction.retransmitted)
             {
-                // The first one of its kind may be what the program made.
-                while let Some(ghost) =
-                    records.iter().rposition(is_failed_open).filter(|_| records.len() > made.len())
+                // The first failed open may be one of the plans.
+                while let Some(failed) =
+                    records.iter().rposition(is_failed_open).filter(|_| records.len() > attempts.len())
                 {
-                    let ghost = records.remove(ghost);
-                    checks.differ(Some(LATE_SYN), ghost.close_word().into(), || describe(&ghost));
+                    let failed = records.remove(failed);
+                    checks.differ(Some(LATE_SYN), failed.close_word().into(), || describe(&failed));
                 }
             }
-            // Of a tuple that was used more than once nobody says which of its connections it befell.
-            let deviation = deviation(made, &directions);
-            let sent = made.iter().filter(|made| made.plan.ending != Ending::OpenAbandoned).count();
-            if !(sent..=made.len()).contains(&records.len()) {
-                let what = format!("{} connections, {} incarnations", made.len(), records.len());
-                let said: Vec<_> = records.iter().map(describe).collect();
-                checks.differ(deviation, what, || format!("{:?}, {said:?}, {}", made[0].plan, history()));
+            // Of a reused tuple it is unknown which connection was affected.
+            let deviation = deviation(attempts, &directions);
+            let sent = attempts.iter().filter(|attempt| attempt.plan.ending != Ending::OpenAbandoned).count();
+            if !(sent..=attempts.len()).contains(&records.len()) {
+                let what = format!("{} connections, {} incarnations", attempts.len(), records.len());
+                let reported: Vec<_> = records.iter().map(describe).collect();
+                checks.differ(deviation, what, || {
+                    format!("{:?}, {reported:?}, {}", attempts[0].plan, history())
+                });
                 continue;
             }
-            if records.len() < made.len() {
-                let what = format!("{} connections, {} incarnations", made.len(), records.len());
+            if records.len() < attempts.len() {
+                let what = format!("{} connections, {} incarnations", attempts.len(), records.len());
                 checks.differ(Some(NO_SYN), what, history);
                 continue;
             }
-            for (record, made) in records.iter().zip(made) {
-                compare_one(lab, record, &made.plan, &directions, deviation, checks, &history);
+            for (record, attempt) in records.iter().zip(attempts) {
+                compare_one(lab, record, &attempt.plan, &directions, deviation, checks, &history);
             }
         }
     }
 }
 
-/// Why the close may differ from the plan, if it does.
-fn deviation(made: &[Made], directions: &[Direction; 2]) -> Option<&'static str> {
-    if made.iter().any(|made| made.outcome.is_err()) {
-        Some("the program could not do as planned: a RST or every copy of a segment was lost")
+/// Why the close may differ from the plan, if it may.
+fn deviation(attempts: &[Attempt], directions: &[Direction; 2]) -> Option<&'static str> {
+    if attempts.iter().any(|attempt| attempt.outcome.is_err()) {
+        Some("the program could not follow the plan: a RST or every copy of a segment was lost")
     } else if directions.iter().any(|direction| direction.lost_resets > 0) {
-        Some("a RST was lost: what the program did is not what the wire shows")
+        Some("a RST was lost, so the packets do not show what the program did")
     } else if directions.iter().any(|direction| direction.two_fins_ever) {
         Some("the host sent two FINs")
-    } else if made.iter().any(|made| made.plan.cookies)
+    } else if attempts.iter().any(|attempt| attempt.plan.cookies)
         && directions.iter().any(|direction| direction.doubled + direction.delayed > 0)
     {
-        Some("a late ACK with the SYN cookie made a second socket, which was closed at once")
+        Some("a late ACK with the SYN cookie created a second socket, which was closed at once")
     } else {
         None
     }
 }
 
-/// What the RST of `aborter` was seen before, if that is reason the kind is another one.
+/// Why the close kind may differ from the plan, if the RST of `aborter` is the expected one.
 fn explain_kind(
     record: &Connection,
     expected: &Expected,
@@ -114,7 +116,7 @@ fn explain_kind(
             if expected.kinds == [CloseKind::RstAfterFin] && record.confidence == view::Confidence::Gap =>
         {
             Some(
-                "the FIN found its flow busy, the RST was before it (docs/FLOW_TABLE.md); `confidence` is `gap`",
+                "the flow was locked when the FIN arrived, and the RST was processed first; `confidence` is `gap`",
             )
         }
         Some(CloseKind::Refused)
@@ -124,18 +126,18 @@ fn explain_kind(
                     direction.copied || direction.only_resets_arrived()
                 }) =>
         {
-            Some("the cable lost or held the SYN-ACK, and the RST came without it")
+            Some("the link dropped or delayed the SYN-ACK, and the RST arrived without it")
         }
         _ => None,
     }
 }
 
-/// An open that came to nothing.
+/// Whether the connection was never established.
 fn is_failed_open(record: &Connection) -> bool {
     matches!(record.close_kind(), Some(CloseKind::SynAbort | CloseKind::SynTimeout | CloseKind::Refused))
 }
 
-/// Wall time is computed anew for each answer, from a clock that never jumps.
+/// Wall time is computed again for each answer, from the monotonic clock.
 fn is_same(one: &Connection, other: &Connection) -> bool {
     let apart = |(one, other): (Timestamp, Timestamp)| (one.as_millisecond() - other.as_millisecond()).abs();
     one.incarnation == other.incarnation
@@ -152,17 +154,17 @@ fn compare_one(
     history: &dyn Fn() -> String,
 ) {
     let Some(expected) = plan.expected() else { return };
-    let said = record.close.as_ref();
+    let close = record.close.as_ref();
     let host = |side: view::Side| {
         if record.end(side).address == lab.client.address(plan.family) { Side::Client } else { Side::Server }
     };
-    let closer = match said.and_then(|close| close.closer) {
+    let closer = match close.and_then(|close| close.closer) {
         None => Ok(None),
         Some(Who::Client) => Ok(Some(host(view::Side::Client))),
         Some(Who::Server) => Ok(Some(host(view::Side::Server))),
         Some(Who::Both) => Err("both"),
     };
-    let aborter = said.and_then(|close| close.aborter).map(host);
+    let aborter = close.and_then(|close| close.aborter).map(host);
     let kind = record.close_kind();
     let opener = host(view::Side::Client);
     if kind.is_some_and(|kind| expected.kinds.contains(&kind))
@@ -183,5 +185,5 @@ fn compare_one(
     }
 }
 
-const NO_SYN: &str = "given up before a SYN was sent: nothing to be seen";
-const LATE_SYN: &str = "a SYN came twice, once when the connection was over, and was answered";
+const NO_SYN: &str = "the open was abandoned before a SYN was sent";
+const LATE_SYN: &str = "a copy of a SYN arrived after the connection had ended, and was answered";

@@ -1,7 +1,7 @@
-//! What finwait says beside what is true: the sockets of both kernels, and what the program did.
+//! Compares finwait's view with the sockets of both kernels and the plans.
 //!
-//! While the cable stands still and no program runs, the watched host's own end must be what its kernel has, always.
-//! Of the other end the watcher may lack what the cable lost or still holds; the cable's own notes say what that is.
+//! While the link and the programs are paused, the state of a local end must equal that of its kernel's socket. The view of
+//! the remote end may lack what the link dropped or holds back, which the packet log shows.
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
@@ -17,25 +17,25 @@ use crate::packet_log::{PacketLog, key};
 use crate::plan::Plan;
 use crate::report::{Checks, Report};
 
-/// A kernel's connections by (its own end, the other one).
+/// A kernel's connections by local and remote address.
 pub(crate) type Sockets = HashMap<(SocketAddr, SocketAddr), KernelSocket>;
 
-/// Everything that was looked at while the cable stood still.
+/// Everything that was read while the link was paused.
 pub(crate) struct Comparison<'a> {
-    /// Each kernel's sockets before and after the agents were asked.
+    /// The sockets of each kernel before and after the agents were queried.
     pub(crate) kernels: [[Sockets; 2]; 2],
-    /// When the agents were asked.
+    /// When the agents were queried.
     pub(crate) asked_at: Instant,
-    /// What the agent of each host says.
+    /// The connections that each host's agent lists.
     pub(crate) ours: [Vec<Connection>; 2],
-    /// What conntrack of the server host says, if it is asked.
+    /// The entries of conntrack on the server host, if it is compared.
     pub(crate) conntrack: Option<conntrack::States>,
     pub(crate) packet_log: &'a PacketLog,
-    /// What each flow was to do, the latest last.
+    /// The plans of each flow, the latest last.
     pub(crate) plans: &'a HashMap<FlowKey, Vec<Plan>>,
 }
 
-/// Only the sockets of connections: no listeners, nothing unconnected.
+/// Only the sockets of connections: no listening and no unconnected sockets.
 pub(crate) fn connected(sockets: Vec<KernelSocket>) -> Sockets {
     sockets
         .into_iter()
@@ -45,15 +45,15 @@ pub(crate) fn connected(sockets: Vec<KernelSocket>) -> Sockets {
 }
 
 impl Comparison<'_> {
-    /// Compares what the agent on the host of this side says.
-    pub(crate) fn compare(&self, watched: Side, report: &mut Report) {
+    /// Compares the view of the agent on `observer` with both kernels.
+    pub(crate) fn compare(&self, observer: Side, report: &mut Report) {
         let mut known = HashSet::new();
-        for connection in &self.ours[watched as usize] {
+        for connection in &self.ours[observer as usize] {
             let (client, server) = (&connection.client, &connection.server);
             known.insert(key(client.socket_address(), server.socket_address()));
             match (client.local, server.local) {
-                (true, false) => self.compare_ends(watched, connection, client, server, report),
-                (false, true) => self.compare_ends(watched, connection, server, client, report),
+                (true, false) => self.compare_ends(observer, connection, client, server, report),
+                (false, true) => self.compare_ends(observer, connection, server, client, report),
                 both => report.local.differ(
                     None,
                     format!("client local {}, server local {}", both.0, both.1),
@@ -61,13 +61,13 @@ impl Comparison<'_> {
                 ),
             }
         }
-        for ((local, remote), socket) in &self.kernels[watched as usize][1] {
+        for ((local, remote), socket) in &self.kernels[observer as usize][1] {
             let flow = key(*local, *remote);
             if socket.state == State::Closed || known.contains(&flow) {
                 continue;
             }
             let case = Case {
-                side: watched,
+                side: observer,
                 state: State::Closed,
                 confirmed: false,
                 connection: None,
@@ -85,7 +85,7 @@ impl Comparison<'_> {
 
     fn compare_ends(
         &self,
-        watched: Side,
+        observer: Side,
         connection: &Connection,
         own: &Endpoint,
         other: &Endpoint,
@@ -93,38 +93,43 @@ impl Comparison<'_> {
     ) {
         let (own_address, other_address) = (own.socket_address(), other.socket_address());
         let example = || format!("{} {}", describe(connection), self.history(own_address, other_address));
-        if let Some(socket) = self.steady(watched, own_address, other_address) {
-            let truth = socket.map_or(State::Closed, |socket| socket.state);
-            let said = socket_state(own.state);
-            let case = || self.case(watched, own, connection, socket).explain_local();
-            let reason = if said == truth { None } else { case() };
-            if let (None, Side::Server, Some(states)) = (reason, watched, &self.conntrack) {
-                // Only what the wire decides.
-                conntrack::compare(states, key(own_address, other_address), truth, report, example);
+        if let Some(socket) = self.stable_socket(observer, own_address, other_address) {
+            let actual = socket.map_or(State::Closed, |socket| socket.state);
+            let reported = socket_state(own.state);
+            let case = || self.case(observer, own, connection, socket).explain_local();
+            let reason = if reported == actual { None } else { case() };
+            if let (None, Side::Server, Some(states)) = (reason, observer, &self.conntrack) {
+                // Only where the packets decide the state.
+                conntrack::compare(states, key(own_address, other_address), actual, report, example);
             }
-            if said == truth {
+            if reported == actual {
                 report.local.agree();
-                if truth == State::TimeWait {
-                    self.compare_timer(watched, connection, own_address, other_address, &mut report.timers);
+                if actual == State::TimeWait {
+                    self.compare_timer(observer, connection, own_address, other_address, &mut report.timers);
                 }
             } else {
-                report.local.differ(reason, contradiction(said, own.confirmed, truth), example);
+                report.local.differ(reason, difference(reported, own.confirmed, actual), example);
             }
         }
-        if let Some(socket) = self.steady(watched.peer(), other_address, own_address) {
-            let truth = socket.map_or(State::Closed, |socket| socket.state);
-            let said = socket_state(other.state);
-            if said == truth {
+        if let Some(socket) = self.stable_socket(observer.peer(), other_address, own_address) {
+            let actual = socket.map_or(State::Closed, |socket| socket.state);
+            let reported = socket_state(other.state);
+            if reported == actual {
                 report.remote.agree();
             } else {
-                let reason = self.case(watched.peer(), other, connection, socket).explain_remote();
-                report.remote.differ(reason, contradiction(said, other.confirmed, truth), example);
+                let reason = self.case(observer.peer(), other, connection, socket).explain_remote();
+                report.remote.differ(reason, difference(reported, other.confirmed, actual), example);
             }
         }
     }
 
-    /// The kernel's socket; `None` if its state changed while it was looked at.
-    fn steady(&self, side: Side, local: SocketAddr, remote: SocketAddr) -> Option<Option<&KernelSocket>> {
+    /// The kernel's socket. `None` if its state changed during the comparison.
+    fn stable_socket(
+        &self,
+        side: Side,
+        local: SocketAddr,
+        remote: SocketAddr,
+    ) -> Option<Option<&KernelSocket>> {
         let [before, after] = &self.kernels[side as usize];
         let (before, after) = (before.get(&(local, remote)), after.get(&(local, remote)));
         (before.map(|socket| socket.state) == after.map(|socket| socket.state)).then_some(after)
@@ -152,13 +157,13 @@ impl Comparison<'_> {
 
     fn compare_timer(
         &self,
-        watched: Side,
+        observer: Side,
         connection: &Connection,
         local: SocketAddr,
         remote: SocketAddr,
         timers: &mut Checks,
     ) {
-        let left = |moment: usize| self.kernels[watched as usize][moment].get(&(local, remote))?.expires_ms;
+        let left = |moment: usize| self.kernels[observer as usize][moment].get(&(local, remote))?.expires_ms;
         let (Some(before), Some(after), Some(ours)) = (left(0), left(1), &connection.time_wait) else {
             timers.differ(None, "no timer".into(), || describe(connection));
             return;
@@ -167,7 +172,7 @@ impl Comparison<'_> {
         if (least..=most).contains(&ours.expires_in_ms) {
             timers.agree();
         } else {
-            timers.differ(None, "TIME-WAIT ends at another time".into(), || {
+            timers.differ(None, "TIME-WAIT ends at a different time".into(), || {
                 format!(
                     "{}: {} ms left, kernel {before}..{after}; {}",
                     describe(connection),
@@ -192,15 +197,14 @@ impl Comparison<'_> {
     }
 }
 
-/// What a kernel's socket table shows for this state: a listener's part in an open that nobody answered is no socket of
-/// the connection.
+/// The state that the kernel's socket table shows for `state`. An unanswered open has no socket at the listener's end.
 fn socket_state(state: State) -> State {
     if state == State::Listen { State::Closed } else { state }
 }
 
-fn contradiction(said: State, confirmed: bool, truth: State) -> String {
+fn difference(reported: State, confirmed: bool, actual: State) -> String {
     let mark = if confirmed { "" } else { "?" };
-    format!("{}{mark}, kernel {}", said.rfc_name(), truth.rfc_name())
+    format!("{}{mark}, kernel {}", reported.rfc_name(), actual.rfc_name())
 }
 
 pub(crate) fn describe(connection: &Connection) -> String {

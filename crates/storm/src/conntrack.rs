@@ -1,4 +1,4 @@
-//! `nf_conntrack` in the watched host, for comparison: it sees the same packets.
+//! `nf_conntrack` on the server host, for comparison: it sees the same packets.
 
 use std::collections::HashMap;
 use std::process::Command;
@@ -11,10 +11,10 @@ use tcp_common::{FlowKey, State};
 use crate::packet_log::key;
 use crate::report::Report;
 
-/// What conntrack says of each flow.
+/// Conntrack's state of each flow.
 pub(crate) type States = HashMap<FlowKey, TrackedState>;
 
-/// Switches it on: a rule that looks at a connection's state makes the kernel follow connections.
+/// Enables conntrack: a rule that matches on a connection's state makes the kernel track connections.
 pub(crate) fn enable(host: &Host) -> Result<()> {
     for line in [
         "add table inet storm",
@@ -29,29 +29,29 @@ pub(crate) fn enable(host: &Host) -> Result<()> {
     Ok(())
 }
 
-/// What it says now.
+/// The current entries.
 pub(crate) fn states(host: &Host) -> Result<States> {
     let tracked = host.run(tracked)??;
     Ok(tracked.into_iter().map(|entry| (key(entry.original.0, entry.original.1), entry.state)).collect())
 }
 
-/// Holds its one state of this flow, read as its documentation says, against one end. An entry that is gone says that
-/// there is no connection.
+/// Compares conntrack's state of this flow, as its documentation defines it, with the state of one end. A missing entry
+/// means that there is no connection.
 pub(crate) fn compare(
     states: &States,
     flow: FlowKey,
-    truth: State,
+    actual: State,
     report: &mut Report,
     example: impl FnOnce() -> String,
 ) {
-    let said = states.get(&flow).copied();
-    let right = said.map_or(truth == State::Closed, |said| said.allows_end(truth));
+    let reported = states.get(&flow).copied();
+    let compatible = reported.map_or(actual == State::Closed, |reported| reported.allows_end(actual));
     let checks = report.conntrack.get_or_insert_default();
-    if right {
+    if compatible {
         checks.agree();
     } else {
-        let said = said.map_or("no entry", TrackedState::name);
-        checks.differ(None, format!("{said}, kernel {}", truth.rfc_name()), example);
+        let reported = reported.map_or("no entry", TrackedState::name);
+        checks.differ(None, format!("{reported}, kernel {}", actual.rfc_name()), example);
         report.conntrack_conflicts.insert(flow);
     }
 }

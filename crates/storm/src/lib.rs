@@ -1,18 +1,18 @@
-//! The socket storm: thousands of real connections at once between two hosts over a bad cable, and at many moments
-//! everything that finwait says of both ends beside what both kernels have and what the program did.
+//! The socket storm: thousands of real connections between two hosts over a lossy link. It repeatedly compares finwait's
+//! view of both ends with both kernels and with the test programs.
 //!
 //! ```text
-//! client host [tap0] ==== wire: loses, doubles, delays ==== [tap0] server host
+//! client host [tap0] ==== link: drops, duplicates, delays ==== [tap0] server host
 //!      agent (TC)                                              agent (XDP)
 //! ```
 //!
-//! Either host opens. The cable is a thread between two TAP interfaces, so each agent sees exactly what its host sends
-//! and receives, and the cable knows what neither sees. While everything stands still, even with segments on their direction,
-//! the state of an own end must be that of its kernel's socket.
+//! Either host opens connections. The link is a thread between two TAP interfaces, so each agent sees exactly the packets
+//! of its host, and the link knows what neither agent sees. While the link and the programs are paused, the state of a local
+//! end must equal that of its kernel's socket, even with segments in flight.
 //!
-//! Modules in the order of a run: `phases` sets the kernels, `plan` draws what each connection is to do, `play` does it with
-//! `sockets`, `wire` carries the segments and keeps their `packet_log`, `agent` is finwait, `compare` and `closes` look for
-//! differences, `explain` says which of them must be.
+//! Modules in the order of a run: `phases` configures the kernels, `plan` draws each connection's plan, `play` executes it
+//! with `sockets`, `wire` forwards segments and keeps the `packet_log`, `agent` runs finwait, `compare` and `closes` search
+//! for differences, and `explain` finds which of them have a known cause.
 
 mod agent;
 mod closes;
@@ -44,7 +44,7 @@ pub use report::{Checks, Differences, Report};
 pub use wire::Impairment;
 
 use agent::Agent;
-use closes::{Made, Records};
+use closes::{Attempt, Records};
 use compare::{Comparison, Sockets as KernelSockets, connected};
 use packet_log::{is_behind, key};
 use phases::PHASES;
@@ -53,28 +53,28 @@ use play::Harness;
 use sockets::{Sockets, UNUSED_PORT};
 use wire::Wire;
 
-/// How to storm.
+/// Parameters of a storm.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// How many connections.
+    /// Number of connections.
     pub connections: u64,
-    /// The cable; its seed also draws the plans.
+    /// Impairment of the link. Its seed also draws the plans.
     pub impairment: Impairment,
-    /// The program under test.
+    /// The finwait binary under test.
     pub finwait: PathBuf,
-    /// Whether to look at `nf_conntrack` too; needs `nft`.
+    /// Whether to compare `nf_conntrack` too. Needs `nft`.
     pub conntrack: bool,
-    /// Where the capture, the agents' logs and close records go.
+    /// Folder for the capture, the agents' logs and the close records.
     pub folder: PathBuf,
 }
 
-/// Runs a storm. `say` is told how far it is.
-pub fn run(options: &Options, mut say: impl FnMut(&str)) -> Result<Report> {
+/// Runs a storm and calls `report_progress` after each phase.
+pub fn run(options: &Options, mut report_progress: impl FnMut(&str)) -> Result<Report> {
     std::fs::create_dir_all(&options.folder)
-        .with_context(|| format!("making {}", options.folder.display()))?;
-    let (lab, taps) = Lab::with_taps().context("making two hosts")?;
+        .with_context(|| format!("creating {}", options.folder.display()))?;
+    let (lab, taps) = Lab::with_taps().context("creating two hosts")?;
     let wire = Wire::start(taps, options.impairment, &options.folder.join("server.pcap"))?;
-    // Far more than there will be: an eviction, which is right where space is short, would be a difference here.
+    // Far more than needed: an eviction, which is correct where space is short, would be a difference here.
     let flows = (options.connections * 8).next_power_of_two().max(1 << 16);
     let start = |side: Side, ingress: &str| {
         Agent::start(lab.host(side), &options.finwait, &options.folder, ingress, flows)
@@ -103,12 +103,12 @@ pub fn run(options: &Options, mut say: impl FnMut(&str)) -> Result<Report> {
                 quiet,
                 report: Report::default(),
                 plans: HashMap::new(),
-                made: HashMap::new(),
+                attempts: HashMap::new(),
                 records: [Records::default(), Records::default()],
                 finished: Vec::new(),
                 rng: fastrand::Rng::with_seed(options.impairment.seed),
             };
-            storm.run(&mut say).await
+            storm.run(&mut report_progress).await
         })
     })
 }
@@ -128,14 +128,14 @@ pub fn built_finwait() -> Result<PathBuf> {
         .context("no finwait beside this program. Build it: cargo build --package tcp-user")
 }
 
-/// Tries a port at which nobody is until both agents tell of it: from then on they miss no close.
+/// Connects to an unused port until both agents report the close. From then on they miss none.
 fn wait_until_watching(lab: &Lab, agents: &[Agent; 2]) -> Result<()> {
-    let nobody = SocketAddr::new(lab.server.address(Family::Ipv4), UNUSED_PORT);
+    let unused = SocketAddr::new(lab.server.address(Family::Ipv4), UNUSED_PORT);
     let until = Instant::now() + WATCH_LIMIT;
     while !(agents[0].has_reported()? && agents[1].has_reported()?) {
-        ensure!(Instant::now() < until, "the agents tell of no close");
-        // Refused, as it must be.
-        let _ = lab.client.run(|| std::net::TcpStream::connect_timeout(&nobody, WATCH_LIMIT))?;
+        ensure!(Instant::now() < until, "the agents report no close");
+        // Refused, as expected.
+        let _ = lab.client.run(|| std::net::TcpStream::connect_timeout(&unused, WATCH_LIMIT))?;
     }
     Ok(())
 }
@@ -149,15 +149,15 @@ struct Storm<'a> {
     quiet: watch::Sender<u64>,
     report: Report,
     plans: HashMap<FlowKey, Vec<Plan>>,
-    made: HashMap<FlowKey, Vec<Made>>,
+    attempts: HashMap<FlowKey, Vec<Attempt>>,
     records: [Records; 2],
-    /// Plans whose tuple may be used again.
+    /// Plans whose tuple may be reused.
     finished: Vec<Plan>,
     rng: fastrand::Rng,
 }
 
 impl Storm<'_> {
-    async fn run(mut self, say: &mut impl FnMut(&str)) -> Result<Report> {
+    async fn run(mut self, report_progress: &mut impl FnMut(&str)) -> Result<Report> {
         let mut running = FuturesUnordered::new();
         let mut next = 0;
         let mut phase = 0;
@@ -178,12 +178,12 @@ impl Storm<'_> {
                     break;
                 }
                 tokio::select! {
-                    Some((plan, outcome)) = running.next() => self.note(plan, outcome),
+                    Some((plan, outcome)) = running.next() => self.record_outcome(plan, outcome),
                     () = tokio::time::sleep_until(next_comparison) => {
                         self.compare()?;
                         next_comparison = Instant::now() + self.comparison_pause();
                     }
-                    // Who begins to hold still wakes nobody.
+                    // A connection that starts to hold does not wake this task.
                     () = tokio::time::sleep(POLL) => {}
                 }
             }
@@ -191,7 +191,7 @@ impl Storm<'_> {
             self.compare()?;
             self.quiet.send_modify(|count| *count += 1);
             phase += 1;
-            say(&format!(
+            report_progress(&format!(
                 "{next} of {} connections, {} comparisons, {} unexplained so far",
                 self.options.connections,
                 self.report.comparisons,
@@ -199,7 +199,7 @@ impl Storm<'_> {
             ));
         }
         while let Some((plan, outcome)) = running.next().await {
-            self.note(plan, outcome);
+            self.record_outcome(plan, outcome);
         }
         self.quiesce().await;
         self.compare()?;
@@ -207,15 +207,15 @@ impl Storm<'_> {
         Ok(self.report)
     }
 
-    /// The plan with this number; now and then on a tuple that was used before.
+    /// Draws the plan with this number, sometimes on a tuple that was used before.
     fn draw(&mut self, number: u64, cookies: bool) -> Plan {
         let mut plan = Plan::draw(self.options.impairment.seed, number, self.lab.supports(Family::Ipv6));
         plan.cookies = cookies;
         if self.rng.u8(0..20) == 0 && self.finished.len() > AT_ONCE {
-            // Not the latest: Linux uses a TIME-WAIT again after a second at the earliest (tcp_tw_reuse_delay).
+            // Not the latest: Linux reuses a TIME-WAIT after one second at the earliest (tcp_tw_reuse_delay).
             let index = self.rng.usize(0..self.finished.len() - AT_ONCE / 2);
             let earlier = self.finished[index];
-            // Linux takes a tuple out of FIN-WAIT-2 too, and then resets what its peer still sends.
+            // Linux also reuses a tuple in FIN-WAIT-2, and then resets what the peer still sends.
             if self.is_through(&earlier) {
                 self.finished.swap_remove(index);
                 (plan.family, plan.opener, plan.ports) = (earlier.family, earlier.opener, earlier.ports);
@@ -230,14 +230,14 @@ impl Storm<'_> {
         plan
     }
 
-    /// Whether everything that its hosts have sent has come.
+    /// Whether everything that both hosts have sent has arrived.
     fn is_through(&self, plan: &Plan) -> bool {
         let (client, server) = plan.addresses(self.lab);
         let directions = self.wire.with_log(|packet_log| packet_log.directions(client, server));
         [Side::Client, Side::Server].into_iter().all(|side| !is_behind(&directions, side))
     }
 
-    fn note(&mut self, plan: Plan, outcome: Result<(), String>) {
+    fn record_outcome(&mut self, plan: Plan, outcome: Result<(), String>) {
         match &outcome {
             Ok(()) => self.report.as_planned += 1,
             Err(reason) => {
@@ -252,10 +252,10 @@ impl Storm<'_> {
             return;
         }
         let (client, server) = plan.addresses(self.lab);
-        self.made.entry(key(client, server)).or_default().push(Made { plan, outcome });
+        self.attempts.entry(key(client, server)).or_default().push(Attempt { plan, outcome });
     }
 
-    /// Waits until nothing is under way any more, or only what waits for a long timer.
+    /// Waits until no segment is in flight, or only a long timer is pending.
     async fn quiesce(&self) {
         let limit = Instant::now() + QUIESCE_LIMIT;
         while self.wire.idle_time() < QUIET && Instant::now() < limit {
@@ -263,10 +263,10 @@ impl Storm<'_> {
         }
     }
 
-    /// Stops the cable and compares everything. No program runs meanwhile: they share this thread.
+    /// Pauses the link and compares everything. No program runs meanwhile: they share this thread.
     fn compare(&mut self) -> Result<()> {
-        self.wire.stop();
-        // What was delivered is dealt with, what the agents were handed is applied.
+        self.wire.pause();
+        // The hosts process what was delivered, and the agents apply their events.
         std::thread::sleep(PROCESSING_TIME);
         let before = self.kernels()?;
         let asked_at = std::time::Instant::now();
@@ -282,7 +282,7 @@ impl Storm<'_> {
             comparison.compare(Side::Client, &mut self.report);
             comparison.compare(Side::Server, &mut self.report);
             for (records, connections) in self.records.iter_mut().zip(comparison.ours) {
-                connections.into_iter().for_each(|connection| records.note(connection));
+                connections.into_iter().for_each(|connection| records.store(connection));
             }
         });
         self.report.comparisons += 1;
@@ -298,11 +298,11 @@ impl Storm<'_> {
         self.wire.flush()?;
         for (agent, records) in self.agents.iter().zip(&mut self.records) {
             for (what, count) in agent.losses()? {
-                self.report.closes.differ(None, format!("an agent says {what}"), || count.to_string());
+                self.report.closes.differ(None, format!("an agent reports {what}"), || count.to_string());
             }
-            agent.closes()?.into_iter().for_each(|connection| records.note(connection));
+            agent.closes()?.into_iter().for_each(|connection| records.store(connection));
             self.wire.with_log(|packet_log| {
-                records.compare(self.lab, &self.made, packet_log, &mut self.report.closes);
+                records.compare(self.lab, &self.attempts, packet_log, &mut self.report.closes);
             });
         }
         self.wire.with_log(|packet_log| self.report.frames = packet_log.totals());
@@ -322,9 +322,9 @@ async fn perform(plan: Plan, harness: &Harness<'_>) -> (Plan, Result<(), String>
     (plan, plan.perform(harness).await.map_err(|error| format!("{error:#}")))
 }
 
-/// The kernel sends no SYN where it may not use the tuple again yet (EADDRNOTAVAIL).
+/// The kernel sends no SYN while it may not reuse the tuple (EADDRNOTAVAIL).
 const NOT_SENT: &str = "Cannot assign requested address";
-/// Connections at once, besides those that hold still.
+/// Concurrent connections, not counting those that hold.
 const AT_ONCE: usize = 400;
 const POLL: Duration = Duration::from_millis(20);
 /// Longer than the first retransmission timer.

@@ -1,40 +1,41 @@
-//! The socket storm at full length: `cargo xtask storm`.
+//! Runs the socket storm: `cargo xtask storm`.
 
 use std::io::Write as _;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Parser;
 use storm::{Impairment, Options};
 
-/// Makes very many real connections over a bad cable and compares both ends with both kernels. Needs root.
+/// Makes many real connections over a lossy link and compares both ends with both kernels. Needs root.
 #[derive(Parser)]
 #[command(name = "cargo xtask storm")]
 struct Arguments {
-    /// How many connections.
+    /// Number of connections.
     #[arg(long, default_value_t = 100_000)]
     connections: u64,
-    /// Draws the plans and the losses; a random one if not given.
+    /// Seed of the plans and the losses [default: random].
     #[arg(long)]
     seed: Option<u64>,
-    /// TCP segments lost, in percent.
+    /// TCP segments dropped, in percent.
     #[arg(long, default_value_t = 1.0, value_name = "PERCENT")]
     loss: f64,
     /// TCP segments delivered twice, in percent.
     #[arg(long, default_value_t = 1.0, value_name = "PERCENT")]
     duplicates: f64,
-    /// TCP segments held back so that others overtake them, in percent.
+    /// TCP segments delayed so that others overtake them, in percent.
     #[arg(long, default_value_t = 1.0, value_name = "PERCENT")]
     reorder: f64,
-    /// Comparison at `nf_conntrack` too (needs `nft`, Debian: nftables).
+    /// Compare `nf_conntrack` too (needs `nft`, Debian: nftables).
     #[arg(long)]
     conntrack: bool,
-    /// Where the capture, the close records and the agents' logs go.
+    /// Folder for the capture, the close records and the agents' logs.
     #[arg(long, default_value = "target/storm")]
     folder: PathBuf,
 }
 
-fn main() -> Result<()> {
+fn main() -> Result<ExitCode> {
     let arguments = Arguments::parse();
     let seed = arguments.seed.unwrap_or_else(|| fastrand::u64(..));
     println!("seed {seed}; the server host's capture is {}", arguments.folder.join("server.pcap").display());
@@ -54,6 +55,6 @@ fn main() -> Result<()> {
     })?;
     print!("{report}");
     std::fs::write(&examples, format!("seed {seed}\n{report:#}"))?;
-    println!("with examples of what is explained: {}", examples.display());
-    std::process::exit(i32::from(report.unexplained() > 0));
+    println!("the report with examples of explained differences: {}", examples.display());
+    Ok(if report.unexplained() > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }

@@ -1,4 +1,4 @@
-//! What the network knows of a flow: how far each host has sent, and how far of that has come to the other one.
+//! What the link knows of each flow: how far each host has sent, and how far of that has arrived at the other host.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -16,49 +16,49 @@ pub(crate) struct PacketLog(HashMap<FlowKey, [Direction; 2]>);
 /// What one host has sent in a flow.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Direction {
-    /// Frames sent so far.
+    /// Frames sent.
     pub(crate) frames: u64,
-    /// Of these, how many were lost; and of these, how many RSTs.
+    /// Frames lost, and RSTs among them.
     pub(crate) lost: u64,
     pub(crate) lost_resets: u64,
-    /// Copies made, and frames that others may have explain_kind.
+    /// Frames duplicated, and frames delayed.
     pub(crate) doubled: u64,
     pub(crate) delayed: u64,
-    /// SYNs with an ISN of their own.
+    /// SYNs with different initial sequence numbers.
     pub(crate) opens: u32,
-    /// Whether it has sent its SYN or its FIN more than once.
-    pub(crate) again: bool,
-    /// Whether a SYN, SYN-ACK or FIN of it was doubled or delayed.
+    /// Whether the host has sent its SYN or its FIN more than once.
+    pub(crate) retransmitted: bool,
+    /// Whether a SYN, SYN-ACK or FIN was duplicated or delayed.
     pub(crate) copied: bool,
-    /// Whether the latest that it has sent is a SYN.
+    /// Whether the latest segment is a SYN.
     pub(crate) latest_is_syn: bool,
-    /// Whether it has sent a keepalive probe before its first octet.
+    /// Whether the host has sent a keepalive probe before its first byte.
     pub(crate) probed_at_start: bool,
-    /// Whether it has sent FINs at two places of its stream; and whether in any life of the flow.
+    /// Whether the host has sent FINs with different sequence numbers, in this incarnation and in any.
     pub(crate) two_fins: bool,
     pub(crate) two_fins_ever: bool,
-    /// Whether a FIN acknowledged less than the host had before: no socket does, so another one sent it.
+    /// Whether a FIN acknowledged less than the host had acknowledged before: then another socket sent it.
     pub(crate) second_socket: bool,
-    /// The longest that a frame, or its copy, was under direction.
+    /// The longest time between the sending of a frame and its arrival, or that of its copy.
     pub(crate) longest: Duration,
-    /// When its FIN was first sent.
+    /// When the FIN was first sent.
     pub(crate) fin_at: Option<Instant>,
-    /// Whether that first FIN acknowledged the other host's; and whether it was lost.
+    /// Whether the first FIN acknowledged the peer's, and whether it was lost.
     pub(crate) fin_acknowledges_peer: bool,
     pub(crate) fin_lost: bool,
     fin_end: Option<Seq>,
     isn: Option<Seq>,
     sent: Extent,
     arrived: Extent,
-    /// Frames that are neither lost nor delivered yet.
+    /// Frames neither lost nor delivered yet.
     in_flight: u64,
-    /// A RST of this incarnation that never came.
+    /// Whether a RST of this incarnation was lost.
     reset_lost: bool,
-    /// The furthest octet of this stream that was in a lost frame.
+    /// The highest sequence number in a lost frame.
     lost_end: Option<Seq>,
 }
 
-/// How far a stream has come.
+/// How far a stream has advanced.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Extent {
     end: Option<Seq>,
@@ -67,25 +67,25 @@ struct Extent {
     reset: u32,
 }
 
-/// A frame on its direction: whose it is, and what it says.
+/// A frame that the link has logged.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LoggedFrame {
     pub(crate) key: FlowKey,
     pub(crate) sender: Side,
-    /// Which frame of its sender in this flow it is, from 0.
+    /// Index of the frame among those of its sender in this flow.
     pub(crate) number: u64,
     opens: u32,
-    said: Extent,
+    extent: Extent,
     sent_at: Instant,
     is_reset: bool,
     kind: Kind,
     is_first_fin: bool,
-    /// Whether it takes room in the sequence of octets: payload, SYN or FIN.
+    /// Whether the segment occupies sequence numbers: payload, SYN or FIN.
     occupies: bool,
 }
 
 impl PacketLog {
-    /// Notes a frame that `sender` has sent.
+    /// Logs a frame that `sender` has sent.
     pub(crate) fn sent(&mut self, sender: Side, packet: &Packet) -> LoggedFrame {
         let segment = &packet.segment;
         let directions = self.0.entry(packet.key).or_default();
@@ -93,13 +93,13 @@ impl PacketLog {
         let direction = &mut directions[sender as usize];
         let opens = matches!(segment.kind(), Kind::Syn | Kind::SynAck);
         direction.latest_is_syn = segment.kind() == Kind::Syn;
-        direction.again |= opens && direction.isn == Some(segment.seq);
+        direction.retransmitted |= opens && direction.isn == Some(segment.seq);
         if opens && direction.isn != Some(segment.seq) {
             direction.isn = Some(segment.seq);
             direction.opens += 1;
             (direction.sent, direction.arrived, direction.lost_end, direction.fin_end) =
                 (Extent::default(), Extent::default(), None, None);
-            (direction.reset_lost, direction.again, direction.second_socket, direction.fin_at) =
+            (direction.reset_lost, direction.retransmitted, direction.second_socket, direction.fin_at) =
                 (false, false, false, None);
             (
                 direction.fin_acknowledges_peer,
@@ -108,7 +108,7 @@ impl PacketLog {
                 direction.probed_at_start,
             ) = (false, false, false, false);
         }
-        // It lies below what its receiver has, which drops it, with its ACK.
+        // A keepalive probe lies below the window of its receiver, which drops it with its ACK.
         let probes = segment.kind() == Kind::Ack && direction.isn == Some(segment.seq);
         direction.probed_at_start |= probes;
         let is_first_fin = segment.kind() == Kind::Fin && direction.fin_end.is_none();
@@ -116,7 +116,7 @@ impl PacketLog {
             if is_first_fin {
                 direction.fin_acknowledges_peer = other_fin.is_some_and(|end| at_or_before(end, segment.ack));
             }
-            direction.again |= direction.fin_end == Some(segment.end());
+            direction.retransmitted |= direction.fin_end == Some(segment.end());
             direction.second_socket |= direction.sent.ack.is_some_and(|ack| before(segment.ack, ack));
             direction.two_fins |= direction.fin_end.is_some_and(|end| end != segment.end());
             direction.two_fins_ever |= direction.two_fins;
@@ -124,12 +124,12 @@ impl PacketLog {
             direction.fin_at.get_or_insert_with(Instant::now);
         }
         let is_reset = segment.kind() == Kind::Rst;
-        let said = Extent {
+        let extent = Extent {
             end: (!is_reset).then(|| segment.end()),
             ack: (!is_reset && !probes && segment.flags.has(Flags::ACK)).then_some(segment.ack),
             reset: if is_reset { direction.sent.reset + 1 } else { 0 },
         };
-        direction.sent.extend(said);
+        direction.sent.extend(extent);
         let number = direction.frames;
         direction.frames += 1;
         direction.in_flight += 1;
@@ -138,7 +138,7 @@ impl PacketLog {
             sender,
             number,
             opens: direction.opens,
-            said,
+            extent,
             sent_at: Instant::now(),
             is_reset,
             kind: segment.kind(),
@@ -147,49 +147,49 @@ impl PacketLog {
         }
     }
 
-    /// Notes that the frame is with the other host for the first time.
-    pub(crate) fn arrived(&mut self, frame_entry: &LoggedFrame) {
-        let direction = self.direction_mut(frame_entry);
+    /// Logs the first arrival of the frame.
+    pub(crate) fn arrived(&mut self, frame: &LoggedFrame) {
+        let direction = self.direction_mut(frame);
         direction.in_flight = direction.in_flight.saturating_sub(1);
-        direction.longest = direction.longest.max(frame_entry.sent_at.elapsed());
-        if direction.opens == frame_entry.opens {
-            direction.arrived.extend(frame_entry.said);
+        direction.longest = direction.longest.max(frame.sent_at.elapsed());
+        if direction.opens == frame.opens {
+            direction.arrived.extend(frame.extent);
         }
     }
 
-    /// Notes that a copy of it is there.
-    pub(crate) fn copy_arrived(&mut self, frame_entry: &LoggedFrame) {
-        let direction = self.direction_mut(frame_entry);
-        direction.longest = direction.longest.max(frame_entry.sent_at.elapsed());
+    /// Logs the arrival of a copy.
+    pub(crate) fn copy_arrived(&mut self, frame: &LoggedFrame) {
+        let direction = self.direction_mut(frame);
+        direction.longest = direction.longest.max(frame.sent_at.elapsed());
     }
 
-    /// Notes that the frame will never be there.
-    pub(crate) fn lost(&mut self, frame_entry: &LoggedFrame) {
-        let direction = self.direction_mut(frame_entry);
+    /// Logs the loss of the frame.
+    pub(crate) fn lost(&mut self, frame: &LoggedFrame) {
+        let direction = self.direction_mut(frame);
         direction.in_flight = direction.in_flight.saturating_sub(1);
         direction.lost += 1;
-        direction.lost_resets += u64::from(frame_entry.is_reset);
-        direction.reset_lost |= frame_entry.is_reset && direction.opens == frame_entry.opens;
-        direction.fin_lost |= frame_entry.is_first_fin && direction.opens == frame_entry.opens;
-        if direction.opens == frame_entry.opens && frame_entry.occupies {
-            direction.lost_end = Extent::furthest(direction.lost_end, frame_entry.said.end);
+        direction.lost_resets += u64::from(frame.is_reset);
+        direction.reset_lost |= frame.is_reset && direction.opens == frame.opens;
+        direction.fin_lost |= frame.is_first_fin && direction.opens == frame.opens;
+        if direction.opens == frame.opens && frame.occupies {
+            direction.lost_end = Extent::furthest(direction.lost_end, frame.extent.end);
         }
     }
 
-    /// Notes that the frame is delivered twice, or late.
-    pub(crate) fn impaired(&mut self, frame_entry: &LoggedFrame, doubled: bool, delayed: bool) {
-        let direction = self.direction_mut(frame_entry);
+    /// Logs that the frame is delivered twice or late.
+    pub(crate) fn impaired(&mut self, frame: &LoggedFrame, doubled: bool, delayed: bool) {
+        let direction = self.direction_mut(frame);
         direction.doubled += u64::from(doubled);
         direction.delayed += u64::from(delayed);
         direction.copied |=
-            (doubled || delayed) && matches!(frame_entry.kind, Kind::Syn | Kind::SynAck | Kind::Fin);
+            (doubled || delayed) && matches!(frame.kind, Kind::Syn | Kind::SynAck | Kind::Fin);
     }
 
-    fn direction_mut(&mut self, frame_entry: &LoggedFrame) -> &mut Direction {
-        &mut self.0.entry(frame_entry.key).or_default()[frame_entry.sender as usize]
+    fn direction_mut(&mut self, frame: &LoggedFrame) -> &mut Direction {
+        &mut self.0.entry(frame.key).or_default()[frame.sender as usize]
     }
 
-    /// Frames sent, lost, doubled, delayed, of all flows.
+    /// Frames of all flows: sent, lost, duplicated, delayed.
     pub(crate) fn totals(&self) -> [u64; 4] {
         self.0.values().flatten().fold([0; 4], |[sent, lost, doubled, delayed], direction| {
             [
@@ -201,31 +201,31 @@ impl PacketLog {
         })
     }
 
-    /// Both directions of a flow: the client host's, the server host's.
+    /// Both directions of a flow: from the client host, from the server host.
     pub(crate) fn directions(&self, one: SocketAddr, other: SocketAddr) -> [Direction; 2] {
         self.0.get(&key(one, other)).copied().unwrap_or_default()
     }
 }
 
 impl Direction {
-    /// Whether two sockets have sent in this life: FINs at two places, or one that acknowledges less than was had before.
+    /// Whether two sockets have sent in this incarnation: different FINs, or a FIN that acknowledges less than before.
     pub(crate) fn has_two_sockets(&self) -> bool {
         self.two_fins || self.second_socket
     }
 
-    /// Whether it has sent a RST in this life.
+    /// Whether the host has sent a RST in this incarnation.
     pub(crate) fn has_reset(&self) -> bool {
         self.sent.reset > 0
     }
 
-    /// Whether of all that it has sent in this life RSTs alone have come to the other host.
+    /// Whether only RSTs of this incarnation have arrived at the other host.
     pub(crate) fn only_resets_arrived(&self) -> bool {
         self.arrived.reset > 0 && self.arrived.end.is_none()
     }
 }
 
-/// Whether the host on `side` has sent something that the other one lacks: octets, an acknowledgment or a RST that were
-/// lost or are still under direction.
+/// Whether the other host lacks something that the host on `side` has sent: bytes, an acknowledgment or a RST that were
+/// lost or are in flight.
 pub(crate) fn is_behind(directions: &[Direction; 2], side: Side) -> bool {
     let (direction, back) = (&directions[side as usize], &directions[side.peer() as usize]);
     let hole = direction.lost_end.is_some_and(|end| back.sent.ack.is_none_or(|ack| before(ack, end)));
@@ -233,10 +233,10 @@ pub(crate) fn is_behind(directions: &[Direction; 2], side: Side) -> bool {
 }
 
 impl Extent {
-    fn extend(&mut self, said: Extent) {
-        self.end = Extent::furthest(self.end, said.end);
-        self.ack = Extent::furthest(self.ack, said.ack);
-        self.reset = self.reset.max(said.reset);
+    fn extend(&mut self, extent: Extent) {
+        self.end = Extent::furthest(self.end, extent.end);
+        self.ack = Extent::furthest(self.ack, extent.ack);
+        self.reset = self.reset.max(extent.reset);
     }
 
     fn furthest(known: Option<Seq>, new: Option<Seq>) -> Option<Seq> {
@@ -247,7 +247,7 @@ impl Extent {
     }
 }
 
-/// The key under which finwait has the flow.
+/// Finwait's key of the flow.
 pub(crate) fn key(one: SocketAddr, other: SocketAddr) -> FlowKey {
     let endpoint = |address: SocketAddr| match address.ip() {
         IpAddr::V4(ip) => Endpoint::v4(ip.octets(), address.port()),

@@ -1,13 +1,13 @@
-//! What the hosts' kernels are told, phase by phase.
+//! Kernel settings of both hosts, phase by phase.
 
 use anyhow::{Context as _, Result};
 use finwait::lab::Host;
 
-/// Settings of both hosts during one phase: `net.ipv4` sysctls that differ from [`DEFAULTS`].
+/// Settings during one phase: `net.ipv4` sysctls that differ from [`DEFAULTS`].
 pub(crate) struct Settings(&'static [(&'static str, &'static str)]);
 
 impl Settings {
-    /// Sets them.
+    /// Applies the settings to a host.
     pub(crate) fn apply(&self, host: &Host) -> Result<()> {
         host.run(|| {
             for (name, value) in DEFAULTS.iter().chain(self.0) {
@@ -18,7 +18,7 @@ impl Settings {
         })?
     }
 
-    /// Whether SYNs are answered with cookies only.
+    /// Whether every SYN is answered with a cookie.
     pub(crate) fn cookies(&self) -> bool {
         self.0.contains(&("tcp_syncookies", "2"))
     }
@@ -32,7 +32,7 @@ const DEFAULTS: [(&str, &str); 6] = [
     ("tcp_tw_reuse", "2"),
     ("tcp_fastopen", "3"),
 ];
-/// One after another, then from the beginning.
+/// The phases, repeated in this order.
 pub(crate) const PHASES: [Settings; 6] = [
     Settings(&[]),
     Settings(&[("tcp_timestamps", "0")]),

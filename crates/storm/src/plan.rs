@@ -1,59 +1,59 @@
-//! What a connection of the storm is to do, drawn by lot, and what must be said of it afterwards.
+//! The random plan of a connection and the close record that it must produce.
 
 use finwait::lab::{Family, Side};
 use tcp_common::CloseKind;
 
 use crate::sockets::{LISTENING_PORTS, REFUSING_PORT};
 
-/// One connection to be made.
+/// The plan of one connection.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Plan {
     pub(crate) family: Family,
-    /// Which host opens.
+    /// The host that opens.
     pub(crate) opener: Side,
-    /// The opener's port and the other host's.
+    /// The ports of the opener and of the other host.
     pub(crate) ports: (u16, u16),
     pub(crate) ending: Ending,
-    /// Which host begins to close.
+    /// The host that closes first.
     pub(crate) first: Side,
-    /// Whether that host closes its socket at once, and does not only shut down its half.
-    pub(crate) whole: bool,
-    /// Octets that the opener sends, and that come back.
+    /// Whether that host closes its socket. If not, it shuts down its direction only.
+    pub(crate) closes_socket: bool,
+    /// Bytes of the opener's request and of the answer.
     pub(crate) request: usize,
     pub(crate) answer: usize,
     pub(crate) hold: Hold,
     pub(crate) fast_open: bool,
     pub(crate) keep_alive: bool,
-    /// Whether hosts answer SYNs with cookies only meanwhile, and so remember nothing.
+    /// Whether hosts answer every SYN with a cookie meanwhile, and so keep no state.
     pub(crate) cookies: bool,
 }
 
-/// How it ends.
+/// How the connection ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Ending {
     /// The second host has read everything before it closes.
     Fins,
-    /// After the first FIN the second host sends so much more, then closes.
+    /// The second host sends `more` bytes after the first FIN, then closes.
     HalfClose { more: usize },
-    /// Both shut down at once.
+    /// Both hosts close at once.
     Simultaneous,
     /// The first host closes with SO_LINGER 0.
     Abort,
-    /// The first host closes, the second one with SO_LINGER 0.
+    /// The first host closes, then the second with SO_LINGER 0.
     AbortAfterFin,
-    /// The first host closes without having read what has come.
+    /// The first host closes with unread data.
     Unread,
-    /// The first host shuts down, the second one closes without having read what has come.
+    /// The first host shuts down, and the second closes with unread data.
     UnreadAfterFin,
-    /// The first host closes, the second one goes on sending.
+    /// The first host closes its socket, and the second sends more data.
     DataAfterClose,
-    /// Nobody listens.
+    /// No socket listens on the port.
     Refused,
-    /// The opener closes at once.
+    /// The opener closes before the handshake is complete.
     OpenAbandoned,
 }
 
-/// Where it stands still until the next comparison is over.
+/// When the connection holds until the next comparison is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Hold {
     Never,
@@ -61,35 +61,35 @@ pub(crate) enum Hold {
     HalfClosed,
 }
 
-/// What must be said of a connection in the end.
+/// The expected close record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Expected {
-    /// One of these.
+    /// The possible close kinds.
     pub(crate) kinds: &'static [CloseKind],
     pub(crate) closer: Option<Side>,
     pub(crate) aborter: Option<Side>,
 }
 
 impl Ending {
-    /// Its name, without numbers.
+    /// The ending's name, without numbers.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Ending::Fins => "fins",
             Ending::HalfClose { .. } => "half-close",
-            Ending::Simultaneous => "at once",
+            Ending::Simultaneous => "simultaneous",
             Ending::Abort => "abort",
             Ending::AbortAfterFin => "abort after FIN",
             Ending::Unread => "unread",
             Ending::UnreadAfterFin => "unread after FIN",
-            Ending::DataAfterClose => "nobody reads",
+            Ending::DataAfterClose => "data after close",
             Ending::Refused => "refused",
-            Ending::OpenAbandoned => "given up",
+            Ending::OpenAbandoned => "open abandoned",
         }
     }
 }
 
 impl Plan {
-    /// Draws the plan with this number. `both_families`: IPv6 too.
+    /// Draws the plan with this number. `both_families`: IPv4 and IPv6, otherwise IPv4 only.
     pub(crate) fn draw(seed: u64, number: u64, both_families: bool) -> Plan {
         let mut rng = fastrand::Rng::with_seed(seed ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let side = |rng: &mut fastrand::Rng| if rng.bool() { Side::Client } else { Side::Server };
@@ -116,7 +116,7 @@ impl Plan {
             ports: (FIRST_OWN_PORT + (number % u64::from(OWN_PORTS)) as u16, port),
             ending,
             first: side(&mut rng),
-            whole: rng.bool(),
+            closes_socket: rng.bool(),
             request: size(&mut rng),
             answer: size(&mut rng),
             hold: match rng.u8(0..20) {
@@ -130,14 +130,14 @@ impl Plan {
         }
     }
 
-    /// What is certain of its end if everything went as planned and no RST was lost; `None` where the timing decides.
+    /// The close record that is certain if everything went as planned and no RST was lost. `None` if it depends on timing.
     pub(crate) fn expected(&self) -> Option<Expected> {
         use CloseKind::*;
         let (first, second) = (Some(self.first), Some(self.first.peer()));
         let (kinds, closer, aborter): (&[_], _, _) = match self.ending {
             Ending::Fins => (&[Fin4Seg, Fin3Seg], first, None),
             Ending::HalfClose { .. } => (&[HalfClose], first, None),
-            // With Fast Open the data, and the RST, may be there before the handshake's last ACK.
+            // With Fast Open the data and the RST may arrive before the last ACK of the handshake.
             Ending::Abort | Ending::Unread if self.fast_open => (&[RstAbort, SynAbort], None, first),
             Ending::Abort | Ending::Unread => (&[RstAbort], None, first),
             Ending::AbortAfterFin | Ending::UnreadAfterFin => (&[RstAfterFin], first, second),
@@ -148,7 +148,7 @@ impl Plan {
         Some(Expected { kinds, closer, aborter })
     }
 
-    /// Octets that lie unread at the first host.
+    /// Bytes that the first host leaves unread.
     pub(crate) const UNREAD: usize = 100;
 }
 

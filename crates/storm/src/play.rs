@@ -1,4 +1,4 @@
-//! A plan carried out with real sockets.
+//! Executes a plan with real sockets.
 
 use std::io;
 use std::net::{Shutdown, SocketAddr};
@@ -13,19 +13,19 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::plan::{Ending, Hold, Plan};
-use crate::sockets::{Sockets, keep_alive, open_fast};
+use crate::sockets::{Sockets, enable_fast_open, enable_keep_alive};
 
-/// What the plans share.
+/// Shared by all plans.
 pub(crate) struct Harness<'lab> {
     pub(crate) lab: &'lab Lab,
     pub(crate) sockets: Sockets,
-    /// How many comparisons have been made: who holds still waits for the next one.
+    /// Number of comparisons so far. A connection that holds waits for the next one.
     pub(crate) comparisons: watch::Receiver<u64>,
     pub(crate) holding: std::sync::atomic::AtomicUsize,
 }
 
-/// Both ends of an open connection.
-struct Ends {
+/// Both connection of an open connection.
+struct OpenConnection {
     streams: [Option<TcpStream>; 2],
 }
 
@@ -36,29 +36,29 @@ impl Plan {
         (address(self.opener, self.ports.0), address(self.opener.peer(), self.ports.1))
     }
 
-    /// Carries it out. An error says what did not go as planned: under loss that may be.
+    /// Executes the plan. An error says what deviated from the plan, which packet loss can cause.
     pub(crate) async fn perform(&self, harness: &Harness<'_>) -> Result<()> {
-        let Some(mut ends) = self.open(harness).await? else { return Ok(()) };
-        self.talk(&mut ends).await?;
+        let Some(mut connection) = self.open(harness).await? else { return Ok(()) };
+        self.talk(&mut connection).await?;
         self.hold(Hold::Open, harness).await;
-        self.close(&mut ends, harness).await
+        self.close(&mut connection, harness).await
     }
 
-    /// Opens; `None` where nothing came of it, as planned.
-    async fn open(&self, harness: &Harness<'_>) -> Result<Option<Ends>> {
+    /// Opens the connection. `None` if the plan expects no connection.
+    async fn open(&self, harness: &Harness<'_>) -> Result<Option<OpenConnection>> {
         let (client, server) = self.addresses(harness.lab);
         let socket = harness.sockets.make(self.opener, self.family).await?;
         socket.bind(&client.into()).context("binding")?;
         if self.keep_alive {
-            keep_alive(&socket)?;
+            enable_keep_alive(&socket)?;
         }
         if self.fast_open && self.request > 0 && self.ending != Ending::Refused {
-            open_fast(&socket)?;
+            enable_fast_open(&socket)?;
         }
         let arrival = harness.sockets.expect(client, server);
         let connecting = TcpSocket::from_std_stream(socket.into()).connect(server);
         if self.ending == Ending::OpenAbandoned {
-            // Long enough for the SYN to be sent, often too short for the answer.
+            // Usually long enough for the SYN to be sent and too short for the answer.
             let _ = timeout(Duration::ZERO, connecting).await;
             return Ok(None);
         }
@@ -75,102 +75,103 @@ impl Plan {
         let mut streams = [None, None];
         streams[self.opener as usize] = Some(opened);
         streams[self.opener.peer() as usize] = Some(accepted);
-        Ok(Some(Ends { streams }))
+        Ok(Some(OpenConnection { streams }))
     }
 
-    /// The acceptor reads what the opener has sent, and answers.
-    async fn talk(&self, ends: &mut Ends) -> Result<()> {
+    /// The acceptor reads the request and answers.
+    async fn talk(&self, connection: &mut OpenConnection) -> Result<()> {
         let acceptor = self.opener.peer();
-        ends.read(acceptor, self.request).await.context("reading the request")?;
-        let mut answering = ends.streams[acceptor as usize].take().context("no stream")?;
+        connection.read(acceptor, self.request).await.context("reading the request")?;
+        let mut answering = connection.streams[acceptor as usize].take().context("no stream")?;
         let answer = vec![b'a'; self.answer];
-        let (sent, read) = tokio::join!(answering.write_all(&answer), ends.read(self.opener, self.answer));
-        ends.streams[acceptor as usize] = Some(answering);
+        let (sent, read) =
+            tokio::join!(answering.write_all(&answer), connection.read(self.opener, self.answer));
+        connection.streams[acceptor as usize] = Some(answering);
         sent.context("sending the answer")?;
         read.context("reading the answer")
     }
 
-    async fn close(&self, ends: &mut Ends, harness: &Harness<'_>) -> Result<()> {
+    async fn close(&self, connection: &mut OpenConnection, harness: &Harness<'_>) -> Result<()> {
         let (first, second) = (self.first, self.first.peer());
         match self.ending {
             Ending::Fins => {
-                ends.finish(first, self.whole)?;
-                ends.read_to_end(second).await?;
+                connection.finish(first, self.closes_socket)?;
+                connection.read_to_end(second).await?;
                 self.hold(Hold::HalfClosed, harness).await;
-                ends.finish(second, true)?;
-                ends.read_to_end(first).await
+                connection.finish(second, true)?;
+                connection.read_to_end(first).await
             }
             Ending::HalfClose { more } => {
-                ends.finish(first, false)?;
-                ends.read_to_end(second).await?;
+                connection.finish(first, false)?;
+                connection.read_to_end(second).await?;
                 self.hold(Hold::HalfClosed, harness).await;
-                let mut sending = ends.streams[second as usize].take().context("no stream")?;
+                let mut sending = connection.streams[second as usize].take().context("no stream")?;
                 let data = vec![b'm'; more];
-                let (sent, read) = tokio::join!(sending.write_all(&data), ends.read(first, more));
+                let (sent, read) = tokio::join!(sending.write_all(&data), connection.read(first, more));
                 sent.context("sending after the first FIN")?;
-                read.context("reading after the own FIN")?;
+                read.context("reading after the first FIN")?;
                 drop(sending);
-                ends.read_to_end(first).await
+                connection.read_to_end(first).await
             }
             Ending::Simultaneous => {
-                ends.finish(first, self.whole)?;
-                ends.finish(second, self.whole)?;
-                ends.read_to_end(first).await?;
-                ends.read_to_end(second).await
+                connection.finish(first, self.closes_socket)?;
+                connection.finish(second, self.closes_socket)?;
+                connection.read_to_end(first).await?;
+                connection.read_to_end(second).await
             }
             Ending::Abort => {
-                ends.abort(first)?;
-                ends.see_reset(second).await
+                connection.abort(first)?;
+                connection.wait_for_reset(second).await
             }
             Ending::AbortAfterFin => {
-                ends.finish(first, self.whole)?;
-                ends.read_to_end(second).await?;
+                connection.finish(first, self.closes_socket)?;
+                connection.read_to_end(second).await?;
                 self.hold(Hold::HalfClosed, harness).await;
-                ends.abort(second)?;
-                ends.see_reset(first).await
+                connection.abort(second)?;
+                connection.wait_for_reset(first).await
             }
             Ending::Unread => {
-                ends.leave_unread(first).await?;
-                ends.finish(first, true)?;
-                ends.see_reset(second).await
+                connection.leave_unread(first).await?;
+                connection.finish(first, true)?;
+                connection.wait_for_reset(second).await
             }
             Ending::UnreadAfterFin => {
-                ends.leave_unread(second).await?;
-                ends.finish(first, false)?;
-                ends.see_fin(second).await?;
+                connection.leave_unread(second).await?;
+                connection.finish(first, false)?;
+                connection.wait_for_fin(second).await?;
                 self.hold(Hold::HalfClosed, harness).await;
-                ends.finish(second, true)?;
-                ends.see_reset(first).await
+                connection.finish(second, true)?;
+                connection.wait_for_reset(first).await
             }
             Ending::DataAfterClose => {
-                ends.finish(first, true)?;
-                ends.read_to_end(second).await?;
+                connection.finish(first, true)?;
+                connection.read_to_end(second).await?;
                 self.hold(Hold::HalfClosed, harness).await;
-                ends.write(second, Plan::UNREAD).await?;
-                ends.see_reset(second).await
+                connection.write(second, Plan::UNREAD).await?;
+                connection.wait_for_reset(second).await
             }
-            Ending::Refused | Ending::OpenAbandoned => bail!("it was opened"),
+            Ending::Refused | Ending::OpenAbandoned => bail!("the connection was opened, against the plan"),
         }
     }
 
-    async fn hold(&self, place: Hold, harness: &Harness<'_>) {
+    async fn hold(&self, moment: Hold, harness: &Harness<'_>) {
         use std::sync::atomic::Ordering::Relaxed;
-        if self.hold == place {
+        if self.hold == moment {
             let mut comparisons = harness.comparisons.clone();
             comparisons.mark_unchanged();
             harness.holding.fetch_add(1, Relaxed);
-            // Its end is the end of the storm. Linux keeps a FIN-WAIT-2 without a process a minute only.
+            // The sender disappears at the end of the storm. Linux keeps a FIN-WAIT-2 without a process for a minute only.
             let _ = timeout(HOLD_LIMIT, comparisons.changed()).await;
             harness.holding.fetch_sub(1, Relaxed);
         }
     }
 }
 
-impl Ends {
-    /// Shuts down this host's half, or closes its socket.
-    fn finish(&mut self, side: Side, whole: bool) -> Result<()> {
+impl OpenConnection {
+    /// Shuts down this host's direction, or closes its socket.
+    fn finish(&mut self, side: Side, closes_socket: bool) -> Result<()> {
         let stream = self.streams[side as usize].take().context("no stream")?;
-        if !whole {
+        if !closes_socket {
             SockRef::from(&stream).shutdown(Shutdown::Write).context("shutting down")?;
             self.streams[side as usize] = Some(stream);
         }
@@ -194,7 +195,7 @@ impl Ends {
         Ok(())
     }
 
-    /// Reads to the peer's FIN; nothing to do where the socket is closed already.
+    /// Reads up to the peer's FIN. Does nothing if the socket is closed already.
     async fn read_to_end(&mut self, side: Side) -> Result<()> {
         let Some(stream) = self.streams[side as usize].as_mut() else { return Ok(()) };
         let read = timeout(IO_LIMIT, stream.read_to_end(&mut Vec::new())).await;
@@ -202,8 +203,8 @@ impl Ends {
         Ok(())
     }
 
-    /// Waits until the peer's FIN is there, and reads nothing.
-    async fn see_fin(&mut self, side: Side) -> Result<()> {
+    /// Waits for the peer's FIN without reading.
+    async fn wait_for_fin(&mut self, side: Side) -> Result<()> {
         let stream = self.streams[side as usize].as_ref().context("no stream")?;
         timeout(IO_LIMIT, async {
             while !stream.ready(Interest::READABLE).await?.is_read_closed() {
@@ -216,10 +217,10 @@ impl Ends {
         Ok(())
     }
 
-    /// Waits for the peer's RST; nothing to do where the socket is closed already.
-    async fn see_reset(&mut self, side: Side) -> Result<()> {
+    /// Waits for the peer's RST. Does nothing if the socket is closed already.
+    async fn wait_for_reset(&mut self, side: Side) -> Result<()> {
         let Some(stream) = self.streams[side as usize].as_ref() else { return Ok(()) };
-        // After a FIN a read would only say that there is no more.
+        // After a FIN a read would return the end of the stream only.
         timeout(RESET_LIMIT, async {
             while stream.take_error()?.is_none() {
                 tokio::time::sleep(Duration::from_millis(2)).await;
@@ -231,7 +232,7 @@ impl Ends {
         Ok(())
     }
 
-    /// The other host sends; waits until it has come, and leaves it there.
+    /// Sends data from the other host and waits until it has arrived, without reading it.
     async fn leave_unread(&mut self, side: Side) -> Result<()> {
         self.write(side.peer(), Plan::UNREAD).await?;
         let stream = self.streams[side as usize].as_mut().context("no stream")?;
@@ -248,9 +249,9 @@ impl Ends {
     }
 }
 
-/// How long one holds still at most.
+/// The longest time that a connection holds.
 const HOLD_LIMIT: Duration = Duration::from_secs(40);
-/// Several retransmissions.
+/// Long enough for several retransmissions.
 const IO_LIMIT: Duration = Duration::from_secs(30);
-/// A RST that is lost does not come again.
+/// A lost RST is not retransmitted.
 const RESET_LIMIT: Duration = Duration::from_secs(3);

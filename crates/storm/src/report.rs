@@ -1,55 +1,55 @@
-//! What came of a storm.
+//! The results of a storm.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 
 use tcp_common::FlowKey;
 
-/// What came of a storm.
+/// The results of a storm.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
-    /// Connections that were begun.
+    /// Connections started.
     pub connections: u64,
-    /// Connections that went as planned; under loss some do not.
+    /// Connections that went as planned. Packet loss can prevent that.
     pub as_planned: u64,
-    /// Why the others did not.
+    /// Connections that did not go as planned, by reason.
     pub not_as_planned: BTreeMap<String, u64>,
-    /// TCP frames that the hosts sent, and how many of them were lost, doubled and delayed on the direction.
+    /// TCP frames: sent, lost, duplicated, delayed.
     pub frames: [u64; 4],
-    /// How often everything was compared.
+    /// Number of comparisons.
     pub comparisons: u64,
-    /// The state of the watched host's own ends against its kernel's sockets.
+    /// States of local ends, compared with the kernel of the same host.
     pub local: Checks,
-    /// The state of the other ends against the other kernel's sockets.
+    /// States of remote ends, compared with the kernel of the other host.
     pub remote: Checks,
-    /// What is left of the own ends' TIME-WAIT against the kernel's timer.
+    /// Remaining TIME-WAIT of local ends, compared with the kernel's timer.
     pub timers: Checks,
-    /// The close records against what the program did.
+    /// Close records, compared with the plans.
     pub closes: Checks,
-    /// `nf_conntrack`'s state against the same sockets of the watched host, where it was asked for.
+    /// States of `nf_conntrack`, compared with the server's sockets, if enabled.
     pub conntrack: Option<Checks>,
-    /// The tuples of which it was wrong at least once.
+    /// Tuples of which conntrack's state was incompatible at least once.
     pub conntrack_conflicts: HashSet<FlowKey>,
 }
 
-/// Checks of one sort.
+/// Counts of one type of check.
 #[derive(Clone, Debug, Default)]
 pub struct Checks {
-    /// How many.
+    /// Number of checks.
     pub checks: u64,
-    /// Where both said the same.
+    /// Checks without a difference.
     pub agreed: u64,
-    /// Differences that cannot be otherwise, by reason.
+    /// Differences with a known cause, by cause.
     pub explained: BTreeMap<&'static str, Differences>,
-    /// All others.
+    /// Differences without a known cause.
     pub differences: Differences,
 }
 
-/// Differences, by what was said and what is true: how many, and the first of them in full.
+/// Differences by reported and actual value: their number, and the first of them in full.
 pub type Differences = BTreeMap<String, (u64, Vec<String>)>;
 
 impl Report {
-    /// How many differences have no explanation.
+    /// Number of differences without a known cause.
     pub fn unexplained(&self) -> u64 {
         [&self.local, &self.remote, &self.timers, &self.closes]
             .iter()
@@ -59,12 +59,12 @@ impl Report {
 }
 
 impl Checks {
-    /// How many differences have no explanation.
+    /// Number of differences without a known cause.
     pub fn unexplained(&self) -> u64 {
         count(&self.differences)
     }
 
-    /// How many have one.
+    /// Number of differences with a known cause.
     pub fn explained_count(&self) -> u64 {
         self.explained.values().map(count).sum()
     }
@@ -74,7 +74,7 @@ impl Checks {
         self.agreed += 1;
     }
 
-    /// A difference, with a reason or without.
+    /// Counts a difference, with its known cause or `None`.
     pub(crate) fn differ(
         &mut self,
         reason: Option<&'static str>,
@@ -98,14 +98,14 @@ fn count(differences: &Differences) -> u64 {
     differences.values().map(|(count, _)| count).sum()
 }
 
-/// Examples of what has a reason are in the alternate form only.
+/// Prints the report. The alternate form adds examples of explained differences.
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shown = if f.alternate() { EXAMPLES } else { 0 };
         let [sent, lost, doubled, delayed] = self.frames;
         writeln!(
             f,
-            "{} connections, {} as planned; {sent} segments, {lost} lost, {doubled} doubled, {delayed} delayed; \
+            "{} connections, {} as planned; {sent} segments, {lost} lost, {doubled} duplicated, {delayed} delayed; \
              {} comparisons",
             self.connections, self.as_planned, self.comparisons
         )?;
@@ -113,16 +113,16 @@ impl fmt::Display for Report {
             writeln!(f, "    {count:>7} not as planned: {reason}")?;
         }
         let all_checks = [
-            ("own ends' states", Some(&self.local)),
-            ("other ends' states", Some(&self.remote)),
-            ("own TIME-WAIT timers", Some(&self.timers)),
+            ("local ends", Some(&self.local)),
+            ("remote ends", Some(&self.remote)),
+            ("TIME-WAIT timers", Some(&self.timers)),
             ("closes", Some(&self.closes)),
             ("nf_conntrack", self.conntrack.as_ref()),
         ];
         for (name, checks) in all_checks.into_iter().filter_map(|(name, checks)| Some((name, checks?))) {
             writeln!(
                 f,
-                "{name:<21}{:>9} checks,{:>9} agree,{:>7} explained,{:>6} differ",
+                "{name:<21}{:>9} checks,{:>9} equal,{:>7} explained,{:>6} unexplained",
                 checks.checks,
                 checks.agreed,
                 checks.explained_count(),
@@ -138,7 +138,7 @@ impl fmt::Display for Report {
                 }
             }
             for (what, (count, examples)) in &checks.differences {
-                writeln!(f, "    {count:>7} DIFFER: {what}")?;
+                writeln!(f, "    {count:>7} UNEXPLAINED: {what}")?;
                 for example in examples {
                     writeln!(f, "            {example}")?;
                 }

@@ -1,4 +1,4 @@
-//! Sockets of both hosts, and the doors at which connections arrive.
+//! Sockets of both hosts, and the listeners that accept connections.
 
 use std::collections::HashMap;
 use std::io;
@@ -16,22 +16,22 @@ use tokio::sync::oneshot;
 
 /// The ports on which each host listens.
 pub(crate) const LISTENING_PORTS: std::ops::Range<u16> = 7000..7016;
-/// A port on which nobody does.
+/// A port on which no socket listens, for refused connections.
 pub(crate) const REFUSING_PORT: u16 = 6999;
-/// Another one, which no plan has.
+/// A port on which no socket listens and that no plan uses.
 pub(crate) const UNUSED_PORT: u16 = 6998;
 
-/// Makes sockets of either host, and hands out the connections that arrive.
+/// Creates sockets of either host and hands out accepted connections.
 pub(crate) struct Sockets {
     makers: [mpsc::Sender<(Family, oneshot::Sender<io::Result<Socket>>)>; 2],
     expected: Arc<Mutex<Expected>>,
 }
 
-/// Who waits for a connection from this address at this one.
+/// The receivers of expected connections, by client and server address.
 type Expected = HashMap<(SocketAddr, SocketAddr), oneshot::Sender<TcpStream>>;
 
 impl Sockets {
-    /// Opens every port. Must be called in a tokio runtime; the threads that make sockets live as long as `scope`.
+    /// Opens every listener. Must be called in a tokio runtime. The threads that create sockets live as long as `scope`.
     pub(crate) fn open<'scope, 'lab: 'scope>(
         scope: &'scope std::thread::Scope<'scope, '_>,
         lab: &'lab Lab,
@@ -49,14 +49,16 @@ impl Sockets {
         Ok(sockets)
     }
 
-    /// A socket of this host.
+    /// Creates a socket on this host.
     pub(crate) async fn make(&self, side: Side, family: Family) -> Result<Socket> {
         let (answer, made) = oneshot::channel();
-        self.makers[side as usize].send((family, answer)).context("the socket maker is gone")?;
-        Ok(made.await.context("the socket maker is gone")??)
+        self.makers[side as usize]
+            .send((family, answer))
+            .context("the thread that creates sockets has ended")?;
+        Ok(made.await.context("the thread that creates sockets has ended")??)
     }
 
-    /// Where the connection from `client` to `server` will arrive once it is accepted.
+    /// Returns the channel on which the connection from `client` to `server` arrives once it is accepted.
     pub(crate) fn expect(&self, client: SocketAddr, server: SocketAddr) -> oneshot::Receiver<TcpStream> {
         let (arrives, arrival) = oneshot::channel();
         let mut expected = self.expected.lock().unwrap_or_else(PoisonError::into_inner);
@@ -68,7 +70,7 @@ impl Sockets {
         let socket = host.run(|| Socket::new(domain(address.is_ipv4()), Type::STREAM, None))??;
         socket.set_reuse_address(true)?;
         socket.bind(&address.into())?;
-        take_fast_opens(&socket).context("setting TCP_FASTOPEN")?;
+        accept_fast_open(&socket).context("setting TCP_FASTOPEN")?;
         socket.listen(BACKLOG)?;
         socket.set_nonblocking(true)?;
         let listener = TcpListener::from_std(socket.into())?;
@@ -78,12 +80,12 @@ impl Sockets {
                 match listener.accept().await {
                     Ok((stream, client)) => {
                         let mut expected = expected.lock().unwrap_or_else(PoisonError::into_inner);
-                        // Nobody waits for the ghost of an old duplicate: it is closed at once.
+                        // An unexpected connection comes from an old duplicate SYN. Dropping the stream closes it.
                         if let Some(arrives) = expected.remove(&(client, address)) {
                             let _ = arrives.send(stream);
                         }
                     }
-                    // The connection may have gone before it was accepted.
+                    // The connection may have ended before it was accepted.
                     Err(_) => tokio::time::sleep(Duration::from_millis(1)).await,
                 }
             }
@@ -92,19 +94,19 @@ impl Sockets {
     }
 }
 
-/// Keepalive as fast as Linux has it, so that probes are seen, and as patient: the cable may stand still.
-pub(crate) fn keep_alive(socket: &Socket) -> io::Result<()> {
+/// Sets the shortest keepalive interval of Linux, so that probes occur, and many retries, since the link may be paused.
+pub(crate) fn enable_keep_alive(socket: &Socket) -> io::Result<()> {
     let second = Duration::from_secs(1);
     socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(second).with_interval(second).with_retries(127))
 }
 
-/// Data go with the SYN where the peer has given a cookie before.
-pub(crate) fn open_fast(socket: &Socket) -> io::Result<()> {
+/// Sends data with the SYN, if the server has given a cookie before.
+pub(crate) fn enable_fast_open(socket: &Socket) -> io::Result<()> {
     Ok(setsockopt(socket, sockopt::TcpFastOpenConnect, &true)?)
 }
 
-/// Lets data come with the SYN.
-fn take_fast_opens(listener: &Socket) -> io::Result<()> {
+/// Accepts data with the SYN.
+fn accept_fast_open(listener: &Socket) -> io::Result<()> {
     let length = size_of_val(&BACKLOG) as libc::socklen_t;
     // SAFETY: the option's value is one int, read during the call.
     let result = unsafe {
@@ -123,22 +125,22 @@ fn make_sockets<'scope>(
     scope: &'scope std::thread::Scope<'scope, '_>,
     host: &'scope Host,
 ) -> mpsc::Sender<(Family, oneshot::Sender<io::Result<Socket>>)> {
-    let (wanted, orders) = mpsc::channel::<(Family, oneshot::Sender<io::Result<Socket>>)>();
+    let (requests, received) = mpsc::channel::<(Family, oneshot::Sender<io::Result<Socket>>)>();
     scope.spawn(move || {
         host.run(|| {
-            for (family, answer) in orders {
+            for (family, answer) in received {
                 let socket = Socket::new(domain(family == Family::Ipv4), Type::STREAM, None);
                 let socket = socket.and_then(|socket| {
                     socket.set_reuse_address(true)?;
                     socket.set_nonblocking(true)?;
                     Ok(socket)
                 });
-                // Who asked may have gone.
+                // The caller may have given up.
                 let _ = answer.send(socket);
             }
         })
     });
-    wanted
+    requests
 }
 
 fn domain(ipv4: bool) -> Domain {

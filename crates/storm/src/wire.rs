@@ -1,8 +1,8 @@
-//! The cable between the two hosts: carries every frame, loses, doubles and delays some, and can be stopped.
+//! The link between the two hosts: it forwards every frame, drops, duplicates and delays some, and can be paused.
 //!
-//! What befalls a frame depends on the seed, its flow and its number in the flow only. What the cable has done is kept
-//! ([`PacketLog`]), so that a difference can be explained by the very segment that was missing. All frames as the server's
-//! interface sent and received them are written to a capture.
+//! The impairment of a frame depends only on the seed, the flow and the number of the frame in it. The link keeps a
+//! [`PacketLog`], so that a difference can be explained by the segment that was missing. A capture holds all frames as the
+//! server's interface sent and received them.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -21,23 +21,23 @@ use tcp_common::wire::{Link, parse};
 
 use crate::packet_log::{LoggedFrame, PacketLog};
 
-/// How bad the cable is: chances in percent, for each TCP frame.
+/// Impairment of the link: probabilities in percent, for each TCP frame.
 #[derive(Clone, Copy, Debug)]
 pub struct Impairment {
-    /// Decides, together with the flow.
+    /// Seed of the random decisions.
     pub seed: u64,
-    /// Lost.
+    /// Frames dropped.
     pub loss: f64,
-    /// Delivered twice.
+    /// Frames delivered twice.
     pub duplicates: f64,
-    /// Delayed by up to 20 ms, so that later ones overtake it.
+    /// Frames delayed by up to 20 ms, so that later frames overtake them.
     pub reorder: f64,
 }
 
-/// The cable, with a thread that carries.
+/// The link, with the thread that forwards frames.
 pub(crate) struct Wire {
     shared: Arc<Shared>,
-    carrier: Option<JoinHandle<()>>,
+    forwarder: Option<JoinHandle<()>>,
 }
 
 struct Shared {
@@ -49,59 +49,59 @@ struct State {
     taps: [Tap; 2],
     impairment: Impairment,
     packet_log: PacketLog,
-    /// Frames that wait, each until its time; true: a copy of one that came before.
+    /// Delayed frames with their time of delivery; true: a copy of a delivered frame.
     waiting: Vec<(Instant, LoggedFrame, bool, Vec<u8>)>,
-    /// What hosts have sent since the cable was stopped, in order; `None` while it carries.
-    stopped: Option<VecDeque<(LoggedFrame, Vec<u8>)>>,
+    /// Frames sent since the link was paused, in order. `None` while it forwards.
+    paused: Option<VecDeque<(LoggedFrame, Vec<u8>)>>,
     last_frame: Instant,
     capture: Capture,
 }
 
 impl Wire {
-    /// Begins to carry. The capture is written to `capture`.
+    /// Starts forwarding and writes the capture to `capture`.
     pub(crate) fn start(taps: [Tap; 2], impairment: Impairment, capture: &Path) -> io::Result<Wire> {
         let state = State {
             taps,
             impairment,
             packet_log: PacketLog::default(),
             waiting: Vec::new(),
-            stopped: None,
+            paused: None,
             last_frame: Instant::now(),
             capture: Capture::create(capture)?,
         };
         let shared = Arc::new(Shared { state: Mutex::new(state), stop: AtomicBool::new(false) });
-        let carrier = std::thread::Builder::new().name("wire".into()).spawn({
+        let forwarder = std::thread::Builder::new().name("wire".into()).spawn({
             let shared = Arc::clone(&shared);
-            move || shared.carry()
+            move || shared.forward()
         })?;
-        Ok(Wire { shared, carrier: Some(carrier) })
+        Ok(Wire { shared, forwarder: Some(forwarder) })
     }
 
-    /// From now on no TCP frame is delivered. What hosts go on sending is taken and kept.
-    pub(crate) fn stop(&self) {
-        self.shared.state().stopped.get_or_insert_default();
+    /// Delivers no TCP frame until [`Wire::resume`]. Frames that the hosts send are kept.
+    pub(crate) fn pause(&self) {
+        self.shared.state().paused.get_or_insert_default();
     }
 
-    /// Delivers what was kept, and everything after it.
+    /// Delivers the kept frames and forwards again.
     pub(crate) fn resume(&self) {
         let mut state = self.shared.state();
-        for (frame_entry, frame) in state.stopped.take().unwrap_or_default() {
-            state.carry(frame_entry, frame);
+        for (logged, frame) in state.paused.take().unwrap_or_default() {
+            state.impair(logged, frame);
         }
     }
 
-    /// How long no TCP frame has been sent or delivered.
+    /// Time since the last TCP frame was sent or delivered.
     pub(crate) fn idle_time(&self) -> Duration {
         let state = self.shared.state();
         if state.waiting.is_empty() { state.last_frame.elapsed() } else { Duration::ZERO }
     }
 
-    /// Looks at what the cable knows.
+    /// Reads the packet log.
     pub(crate) fn with_log<T>(&self, read: impl FnOnce(&PacketLog) -> T) -> T {
         read(&self.shared.state().packet_log)
     }
 
-    /// Writes out what is in the capture's buffer.
+    /// Writes the capture's buffer to its file.
     pub(crate) fn flush(&self) -> io::Result<()> {
         self.shared.state().capture.0.flush()
     }
@@ -110,8 +110,8 @@ impl Wire {
 impl Drop for Wire {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::Relaxed);
-        if let Some(carrier) = self.carrier.take() {
-            let _ = carrier.join();
+        if let Some(forwarder) = self.forwarder.take() {
+            let _ = forwarder.join();
         }
     }
 }
@@ -121,7 +121,7 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn carry(&self) {
+    fn forward(&self) {
         let taps = self.state().taps.each_ref().map(|tap| tap.as_fd().try_clone_to_owned());
         let [Ok(client), Ok(server)] = taps else { return };
         let mut buffer = vec![0; MAX_FRAME];
@@ -137,7 +137,7 @@ impl Shared {
             for side in [Side::Client, Side::Server] {
                 for _ in 0..BATCH {
                     match state.taps[side as usize].receive(&mut buffer) {
-                        Ok(Some(length)) => state.take(side, &buffer[..length]),
+                        Ok(Some(length)) => state.accept(side, &buffer[..length]),
                         Ok(None) | Err(_) => break,
                     }
                 }
@@ -147,10 +147,10 @@ impl Shared {
 }
 
 impl State {
-    /// Takes a frame that a host has sent.
-    fn take(&mut self, sender: Side, frame: &[u8]) {
+    /// Accepts a frame that a host has sent.
+    fn accept(&mut self, sender: Side, frame: &[u8]) {
         let Ok(packet) = parse(frame, Link::Ethernet, None) else {
-            // Neighbour discovery and the like.
+            // Not TCP: neighbour discovery and the like.
             let _ = self.taps[sender.peer() as usize].send(frame);
             return;
         };
@@ -158,72 +158,74 @@ impl State {
         if sender == Side::Server {
             self.capture.write(frame);
         }
-        let frame_entry = self.packet_log.sent(sender, &packet);
-        match &mut self.stopped {
-            Some(kept) => kept.push_back((frame_entry, frame.to_vec())),
-            None => self.carry(frame_entry, frame.to_vec()),
+        let logged = self.packet_log.sent(sender, &packet);
+        match &mut self.paused {
+            Some(kept) => kept.push_back((logged, frame.to_vec())),
+            None => self.impair(logged, frame.to_vec()),
         }
     }
 
-    /// Lets the impairment have its way with a frame.
-    fn carry(&mut self, frame_entry: LoggedFrame, frame: Vec<u8>) {
+    /// Drops, duplicates, delays or delivers a frame, as the impairment decides.
+    fn impair(&mut self, logged: LoggedFrame, frame: Vec<u8>) {
         let mut hasher = DefaultHasher::new();
-        (self.impairment.seed, frame_entry.key, frame_entry.sender as usize, frame_entry.number)
-            .hash(&mut hasher);
+        (self.impairment.seed, logged.key, logged.sender as usize, logged.number).hash(&mut hasher);
         let mut rng = fastrand::Rng::with_seed(hasher.finish());
-        let mut falls = |percent: f64| rng.f64() * 100.0 < percent;
-        let (lost, doubled, delayed) =
-            (falls(self.impairment.loss), falls(self.impairment.duplicates), falls(self.impairment.reorder));
+        let mut happens = |percent: f64| rng.f64() * 100.0 < percent;
+        let (lost, doubled, delayed) = (
+            happens(self.impairment.loss),
+            happens(self.impairment.duplicates),
+            happens(self.impairment.reorder),
+        );
         let later = Instant::now() + MAX_DELAY.mul_f64(rng.f64());
         if lost {
-            self.packet_log.lost(&frame_entry);
+            self.packet_log.lost(&logged);
             return;
         }
-        self.packet_log.impaired(&frame_entry, doubled, delayed);
-        // Of two copies the first may be late too.
+        self.packet_log.impaired(&logged, doubled, delayed);
+        // The first of two copies may be late too.
         if doubled || delayed {
-            self.waiting.push((later, frame_entry, !delayed, frame.clone()));
+            self.waiting.push((later, logged, !delayed, frame.clone()));
         }
         if !delayed {
-            self.deliver(&frame_entry, false, &frame);
+            self.deliver(&logged, false, &frame);
         } else if doubled {
-            self.waiting.push((later + MAX_DELAY / 4, frame_entry, true, frame));
+            self.waiting.push((later + MAX_DELAY / 4, logged, true, frame));
         }
     }
 
     fn deliver_due(&mut self) {
-        if self.stopped.is_some() {
+        if self.paused.is_some() {
             return;
         }
         let now = Instant::now();
         let mut due: Vec<_> = self.waiting.extract_if(.., |(at, ..)| *at <= now).collect();
         due.sort_by_key(|(at, ..)| *at);
-        for (_, frame_entry, copy, frame) in due {
-            self.deliver(&frame_entry, copy, &frame);
+        for (_, logged, copy, frame) in due {
+            self.deliver(&logged, copy, &frame);
         }
     }
 
-    fn deliver(&mut self, frame_entry: &LoggedFrame, copy: bool, frame: &[u8]) {
-        let receiver = frame_entry.sender.peer();
+    fn deliver(&mut self, logged: &LoggedFrame, copy: bool, frame: &[u8]) {
+        let receiver = logged.sender.peer();
         if receiver == Side::Server {
             self.capture.write(frame);
         }
         self.last_frame = Instant::now();
-        // A host that does not take a frame has lost it, which it may.
+        // A frame that the host does not accept counts as lost.
         match self.taps[receiver as usize].send(frame) {
-            _ if copy => self.packet_log.copy_arrived(frame_entry),
-            Ok(()) => self.packet_log.arrived(frame_entry),
-            Err(_) => self.packet_log.lost(frame_entry),
+            _ if copy => self.packet_log.copy_arrived(logged),
+            Ok(()) => self.packet_log.arrived(logged),
+            Err(_) => self.packet_log.lost(logged),
         }
     }
 
     fn next_delivery(&self) -> Duration {
-        let next = if self.stopped.is_some() { None } else { self.waiting.iter().map(|(at, ..)| *at).min() };
+        let next = if self.paused.is_some() { None } else { self.waiting.iter().map(|(at, ..)| *at).min() };
         next.map_or(MAX_POLL, |at| at.saturating_duration_since(Instant::now()).min(MAX_POLL))
     }
 }
 
-/// A classic pcap file with nanoseconds, headers only.
+/// A classic pcap file with nanosecond timestamps, headers only.
 struct Capture(BufWriter<File>);
 
 impl Capture {
@@ -247,7 +249,7 @@ impl Capture {
     }
 }
 
-/// The longest that a frame is held back: long beside a round trip (below 1 ms), short beside a retransmission timer.
+/// The longest delay of a frame: long compared with a round trip (below 1 ms), short compared with a retransmission timer.
 const MAX_DELAY: Duration = Duration::from_millis(20);
 const MAX_POLL: Duration = Duration::from_millis(20);
 const MAX_FRAME: usize = 2048;

@@ -1,5 +1,5 @@
-//! A short socket storm: some thousand real connections over a bad cable, both ends compared with both kernels. The long
-//! one is `cargo xtask storm`.
+//! A short socket storm: thousands of real connections over a lossy link, both ends compared with both kernels.
+//! `cargo xtask storm` runs a long one.
 
 use std::path::Path;
 
@@ -19,7 +19,7 @@ fn every_difference_is_explained() {
     let report = storm::run(&options, |_| {}).expect("a storm (root needed)");
     println!("seed {seed}\n{report}");
     assert_eq!(report.unexplained(), 0, "seed {seed}, capture in {}:\n{report}", options.folder.display());
-    // A check that hardly ran proves nothing.
+    // Too few checks would prove nothing.
     assert!(report.as_planned * 10 > report.connections * 9, "{report}");
     assert!(
         report.local.agreed > report.connections && report.closes.agreed > report.connections,
