@@ -1,5 +1,5 @@
-//! The agent itself with very many connections: its CPU time and memory, a scrape, `finwait ls`, and the end of as many
-//! TIME-WAITs. It runs as its users run it; the connections are made by handing frames to its own XDP program.
+//! The agent with many connections: its CPU time and memory, a scrape, `finwait ls`, and the expiry of as many TIME-WAITs.
+//! The agent runs as its users run it. Connections are made by running its XDP program on frames.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -14,13 +14,13 @@ use finwait::lab::Lab;
 use serde_json::{Value, json};
 use tcp_common::{End, Flags};
 
+use crate::background::BackgroundProgram;
 use crate::bpf::Program;
 use crate::conversation::Conversation;
-use crate::kept::Kept;
-use crate::{Size, that_fit};
+use crate::size::{Size, fitting_in_memory};
 
-/// Measures an agent, the binary `finwait`, at each number of connections, of each group in a table for the most of it; lets
-/// the last ones of the first group run out of TIME-WAIT.
+/// Measures the agent `finwait` at each number of connections, with a table for the highest number of each group. At the end
+/// of the first group the TIME-WAITs of all its connections expire.
 pub(crate) fn measure(finwait: &Path, size: &Size) -> Result<Value> {
     println!(
         "\nThe agent (CPU over {} s; memory of the process, the flow table in it; whole times)",
@@ -32,7 +32,7 @@ pub(crate) fn measure(finwait: &Path, size: &Size) -> Result<Value> {
     );
     let (mut rows, mut ends) = (Vec::new(), Value::Null);
     for numbers in size.agent {
-        let numbers = that_fit(numbers)?;
+        let numbers = fitting_in_memory(numbers)?;
         let Some(&most) = numbers.last() else { continue };
         let lab = Lab::new()?;
         let agent = lab.server.run(|| Agent::start(finwait, "lo", "tc", most, size.msl))??;
@@ -44,33 +44,33 @@ pub(crate) fn measure(finwait: &Path, size: &Size) -> Result<Value> {
             rows.push(lab.server.run(|| agent.row(number))??);
         }
         if ends.is_null() {
-            ends = lab.server.run(|| agent.run_out(opened))??;
+            ends = lab.server.run(|| agent.expire(opened))??;
         }
     }
     Ok(json!({ "title": "The agent", "rows": rows, "time_wait": ends }))
 }
 
 pub(crate) struct Agent {
-    process: Kept,
+    process: BackgroundProgram,
     finwait: PathBuf,
     socket: String,
-    /// Its XDP program.
+    /// The agent's XDP program.
     program: Option<Program>,
 }
 
 impl Agent {
-    /// Starts it in this thread's namespace and waits until it answers.
+    /// Starts the agent in this thread's namespace and waits until it answers.
     pub(crate) fn start(
         finwait: &Path,
         interface: &str,
         ingress: &str,
-        most: u32,
+        max_flows: u32,
         msl: &str,
     ) -> Result<Agent> {
         let (temporary, id) = (std::env::temp_dir(), std::process::id());
         let socket = format!("{}/finwait-bench-{id}-{ingress}.sock", temporary.display());
         let program = finwait.to_str().context("the path of finwait")?;
-        let process = Kept::start(&[
+        let process = BackgroundProgram::start(&[
             program,
             "run",
             "-i",
@@ -84,21 +84,21 @@ impl Agent {
             "--listen",
             LISTEN,
             "--max-flows",
-            &most.to_string(),
+            &max_flows.to_string(),
             "--msl",
             msl,
         ])?;
         let mut agent = Agent { process, finwait: finwait.into(), socket, program: None };
         let deadline = Instant::now() + Duration::from_secs(60);
         while agent.scrape().is_err() {
-            ensure!(Instant::now() < deadline, "the agent has not come up");
+            ensure!(Instant::now() < deadline, "the agent does not answer");
             std::thread::sleep(Duration::from_millis(50));
         }
         agent.program = Some(Program::find(agent.process.id(), ProgramName::Xdp)?);
         Ok(agent)
     }
 
-    /// Hands a frame to its XDP program.
+    /// Runs the agent's XDP program on a frame.
     fn take(&self, frame: &[u8]) -> Result<()> {
         self.program.as_ref().context("the agent's XDP program")?.run(frame, 1).map(drop)
     }
@@ -108,7 +108,7 @@ impl Agent {
         flow.opening().iter().try_for_each(|frame| self.take(frame))
     }
 
-    /// Four segments: A closes first and is in TIME-WAIT then.
+    /// Closes a connection by four segments. A closes first and is in TIME-WAIT afterwards.
     fn close(&self, number: u32) -> Result<()> {
         let flow = Conversation { ipv6: false, number };
         let fin = Flags::FIN | Flags::ACK;
@@ -122,7 +122,7 @@ impl Agent {
         .try_for_each(|frame| self.take(frame))
     }
 
-    /// Time for the mirror to take what is in the ring, and to sweep.
+    /// Gives the agent time to read its ring and to scan its table.
     fn settle(&self) {
         std::thread::sleep(Duration::from_secs(3));
     }
@@ -149,8 +149,8 @@ impl Agent {
         }))
     }
 
-    /// Closes every connection and waits until the clock has ended every TIME-WAIT.
-    fn run_out(&self, number: u32) -> Result<Value> {
+    /// Closes every connection and waits until every TIME-WAIT has expired.
+    fn expire(&self, number: u32) -> Result<Value> {
         (0..number).try_for_each(|one| self.close(one))?;
         self.settle();
         let waiting = self.cpu_over(IDLE)?;
@@ -163,7 +163,7 @@ impl Agent {
             if sum(&page, "finwait_time_wait_events_total{event=\"expired\"}") >= u64::from(number) {
                 break page;
             }
-            ensure!(Instant::now() < deadline, "TIME-WAITs have not run out");
+            ensure!(Instant::now() < deadline, "TIME-WAITs have not expired");
             std::thread::sleep(Duration::from_millis(500));
         };
         let cpu = (self.cpu()? - before) / begun.elapsed().as_secs_f64();
@@ -173,18 +173,18 @@ impl Agent {
         let turns = sum(&page, "finwait_sweep_pause_seconds_count");
         let longer = |bound: &str| turns - within("finwait_sweep_pause_seconds", bound);
         println!(
-            "\n{number} TIME-WAITs: CPU {:.1} ms/s while they wait, {:.1} ms/s until all had run out",
+            "\n{number} TIME-WAITs: CPU {:.1} ms/s while they last, {:.1} ms/s until all have expired",
             waiting * 1e3,
             cpu * 1e3
         );
         println!(
-            "ended by the clock: {all}; at most 0.1 s late: {}, 0.5 s: {}, 1 s: {}",
+            "expired: {all}; at most 0.1 s late: {}, 0.5 s: {}, 1 s: {}",
             late("0.1"),
             late("0.5"),
             late("1.0")
         );
         println!(
-            "the sweep's turns: {turns}; longer than 0.5 ms: {}, 1 ms: {}, 5 ms: {}",
+            "scan steps: {turns}; longer than 0.5 ms: {}, 1 ms: {}, 5 ms: {}",
             longer("0.0005"),
             longer("0.001"),
             longer("0.005")
@@ -197,24 +197,24 @@ impl Agent {
         }))
     }
 
-    /// CPU seconds a second.
+    /// CPU seconds per second.
     fn cpu_over(&self, time: Duration) -> Result<f64> {
         let (before, begun) = (self.cpu()?, Instant::now());
         std::thread::sleep(time);
         Ok((self.cpu()? - before) / begun.elapsed().as_secs_f64())
     }
 
-    /// The running program.
-    pub(crate) fn process(&self) -> &Kept {
+    /// The agent's process.
+    pub(crate) fn process(&self) -> &BackgroundProgram {
         &self.process
     }
 
-    /// CPU seconds of all its threads so far.
+    /// CPU seconds of all threads so far.
     fn cpu(&self) -> Result<f64> {
         Ok(self.process.cpu_ns()? / 1e9)
     }
 
-    /// Resident memory of its own and of what it maps.
+    /// Resident memory, including mapped memory.
     fn memory_mb(&self) -> Result<f64> {
         let text = fs::read_to_string(format!("/proc/{}/status", self.process.id()))?;
         let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("VmRSS")?;
@@ -222,7 +222,7 @@ impl Agent {
         Ok(kb * 1024.0 / 1e6)
     }
 
-    /// The page and how long it took, ms.
+    /// The metrics page, and the time of the scrape in ms.
     fn scrape(&self) -> Result<(String, f64)> {
         let begun = Instant::now();
         let mut stream = TcpStream::connect(LISTEN).context("connecting to the metrics")?;
@@ -238,7 +238,7 @@ impl Agent {
         serde_json::from_slice(&output.stdout).context("finwait status")
     }
 
-    /// `finwait ls -o ndjson`: seconds, lines, and the memory of the command.
+    /// Runs `finwait ls -o ndjson`: seconds, lines, and memory of the command in MB.
     fn list(&self) -> Result<(f64, u64, f64)> {
         let begun = Instant::now();
         let mut ls = Command::new(&self.finwait)
@@ -262,7 +262,7 @@ impl Agent {
     }
 }
 
-/// The most that a running process has had resident.
+/// Peak resident memory of a running process in MB.
 fn peak_mb(pid: u32) -> Option<f64> {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
@@ -275,7 +275,5 @@ fn sum(page: &str, name: &str) -> u64 {
     samples.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum::<f64>() as u64
 }
 
-/// As finwait has it unless told otherwise.
-pub(crate) const MSL: &str = "30s";
 const LISTEN: &str = "127.0.0.1:9817";
 const IDLE: Duration = Duration::from_secs(5);

@@ -1,27 +1,27 @@
-//! Kernel programs put together instruction by instruction, so that they cost what they say and nothing else.
+//! A small BPF assembler, so that a program costs exactly its instructions.
 
-/// A program being written. Registers are given by their number; R10 is the end of the stack.
+/// A program being assembled. Registers are given by number; R10 is the frame pointer.
 pub(crate) struct Code {
     ops: Vec<u64>,
-    /// Jumps whose offset is not known yet, and where they lead.
+    /// Jumps to labels that have no offset yet.
     jumps: Vec<(usize, Label)>,
     labels: Vec<(Label, usize)>,
 }
 
-/// A place in a program.
+/// A jump target.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Label {
-    /// Where the packet is let go.
+    /// Where the packet is passed.
     Leave,
-    /// Where the second of a pair comes first.
+    /// Where the second endpoint is stored first.
     Swapped,
-    /// Where a key is complete.
+    /// Where the key is complete.
     Keyed,
     /// Where no entry was found.
     Missing,
-    /// Where a frame of end B is written.
+    /// Where a frame from end B is written.
     OfB,
-    /// Where a frame is complete.
+    /// Where the frame is complete.
     Written,
 }
 
@@ -60,27 +60,27 @@ impl Code {
         self.push(0x04 | op as u8, to, 0, 0, value)
     }
 
-    /// Makes a big-endian number of so many bits of `register`, or a number of a big-endian one.
+    /// Converts `register` to or from big endian, with this many bits.
     pub(crate) fn swap_bytes(&mut self, register: u8, bits: i32) -> &mut Code {
         self.push(0xdc, register, 0, 0, bits)
     }
 
-    /// `register = value`, any 64 bits.
+    /// `register = value`, 64 bits.
     fn wide(&mut self, register: u8, kind: u8, low: i32, high: i32) -> &mut Code {
         self.push(0x18, register, kind, 0, low).push(0, 0, 0, 0, high)
     }
 
-    /// `register` becomes the map itself, for a helper.
+    /// Loads the map's descriptor into `register`, for a helper.
     pub(crate) fn map(&mut self, register: u8, map: i32) -> &mut Code {
         self.wide(register, 1, map, 0)
     }
 
-    /// `register` becomes the address of the first value of an array.
+    /// Loads the address of an array's first value into `register`.
     pub(crate) fn first_value(&mut self, register: u8, map: i32) -> &mut Code {
         self.wide(register, 2, map, 0)
     }
 
-    /// Calls a helper: arguments in R1 to R5, which are lost, result in R0.
+    /// Calls a helper: arguments in R1 to R5, which are clobbered, result in R0.
     pub(crate) fn call(&mut self, helper: i32) -> &mut Code {
         self.push(0x85, 0, 0, 0, helper)
     }
@@ -89,7 +89,7 @@ impl Code {
         self.branch(0x05, 0, 0, 0, to)
     }
 
-    /// Jumps if `one > other`, without sign.
+    /// Jumps if `one > other`, unsigned.
     pub(crate) fn jump_greater(&mut self, one: u8, other: u8, to: Label) -> &mut Code {
         self.branch(0x2d, one, other, 0, to)
     }
@@ -102,7 +102,7 @@ impl Code {
         self.branch(0x55, register, 0, value, to)
     }
 
-    /// Names the place of the next instruction.
+    /// Binds a label to the next instruction.
     pub(crate) fn label(&mut self, label: Label) -> &mut Code {
         self.labels.push((label, self.ops.len()));
         self
@@ -112,11 +112,11 @@ impl Code {
         self.push(0x95, 0, 0, 0, 0)
     }
 
-    /// The instructions.
+    /// Returns the instructions.
     ///
     /// # Panics
     ///
-    /// If a jump leads to a label that is not there.
+    /// Panics if a jump leads to an unbound label.
     pub(crate) fn finish(&self) -> Vec<u64> {
         let mut ops = self.ops.clone();
         for &(at, label) in &self.jumps {
@@ -144,7 +144,7 @@ impl Code {
     }
 }
 
-/// How much is loaded or stored.
+/// The size of a load or store.
 #[derive(Clone, Copy)]
 pub(crate) enum Size {
     U32 = 0x00,
@@ -153,7 +153,7 @@ pub(crate) enum Size {
     U64 = 0x18,
 }
 
-/// What is done with a register.
+/// An arithmetic operation.
 #[derive(Clone, Copy)]
 pub(crate) enum Op {
     Add = 0x00,

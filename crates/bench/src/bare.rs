@@ -1,37 +1,37 @@
-//! Programs to compare with: one that only passes the packet, one that only reads the fields of a TCP packet that any
-//! tracker must read, and a small tracker on the kernel's own hash map.
+//! Programs to compare with: one that only passes the packet, one that only parses the TCP fields that any tracker needs,
+//! and a small tracker on a BPF hash map.
 
 use anyhow::Result;
 
 use crate::assembler::{Code, Label, Op, Size};
-use crate::bpf::{Map, MapKind, Place, Program};
+use crate::bpf::{Map, MapKind, Program, ProgramType};
 
-/// Passes the packet: what a run costs by itself.
-pub(crate) fn pass(place: Place) -> Result<Program> {
+/// A program that passes the packet: the cost of a run.
+pub(crate) fn pass(program_type: ProgramType) -> Result<Program> {
     let mut code = Code::new();
     code.with_value(Op::Move, 0, PASS).exit();
-    Program::load(place, &code)
+    Program::load(program_type, &code)
 }
 
-/// Hands the packet on at a TC hook: what the hook costs by itself.
+/// A TC program that passes the packet on: the cost of the hook.
 pub(crate) fn hand_on() -> Result<Program> {
     let mut code = Code::new();
     code.with_value(Op::Move, 0, ACT_UNSPEC).exit();
-    Program::load(Place::Tc, &code)
+    Program::load(ProgramType::Tc, &code)
 }
 
-/// Checks bounds, EtherType, header and protocol, then loads addresses, ports, seq, ack, flags, window and length.
-pub(crate) fn parse(place: Place, ipv6: bool) -> Result<Program> {
-    let (data, end) = if place == Place::Xdp { (0, 4) } else { (76, 80) };
+/// A program that checks bounds, EtherType, header and protocol and loads addresses, ports, seq, ack, flags, window and length.
+pub(crate) fn parse(program_type: ProgramType, ipv6: bool) -> Result<Program> {
+    let (data, end) = if program_type == ProgramType::Xdp { (0, 4) } else { (76, 80) };
     let mut code = Code::new();
     code.with_value(Op::Move, 0, 0);
     bounds(&mut code, (1, data, end), if ipv6 { 74 } else { 54 });
     read_fields(&mut code, ipv6);
     code.with_value(Op::Move, 0, PASS).label(Label::Leave).exit();
-    Program::load(place, &code)
+    Program::load(program_type, &code)
 }
 
-/// The same but the bounds, for a packet that begins at R7.
+/// Parses a packet at R7 without checking its bounds.
 pub(crate) fn read_fields(code: &mut Code, ipv6: bool) {
     let tcp = if ipv6 { 54 } else { 34 };
     let loads: &[(Size, i16)] = if ipv6 {
@@ -54,24 +54,23 @@ pub(crate) fn read_fields(code: &mut Code, ipv6: bool) {
     }
 }
 
-/// R7 becomes the packet's first octet; leaves if it has fewer than `length`. `context`: its register, and where its two
-/// pointers are.
+/// Loads the address of the packet into R7. Leaves if the packet has fewer than `length` bytes. `context`: its register and
+/// the offsets of its two pointers.
 pub(crate) fn bounds(code: &mut Code, context: (u8, i16, i16), length: i32) {
     let (register, data, end) = context;
     code.load(Size::U32, DATA, register, data).load(Size::U32, 3, register, end);
     code.with(Op::Move, 4, DATA).with_value(Op::Add, 4, length).jump_greater(4, 3, Label::Leave);
 }
 
-/// Leaves unless the packet is TCP in IPv4 without options.
+/// Leaves unless the packet is TCP over IPv4 without options.
 fn ipv4_tcp(code: &mut Code) {
     code.load(Size::U16, 5, DATA, 12).jump_not_equal(5, 0x0008, Label::Leave);
     code.load(Size::U8, 5, DATA, 14).jump_not_equal(5, 0x45, Label::Leave);
     code.load(Size::U8, 5, DATA, 23).jump_not_equal(5, 6, Label::Leave);
 }
 
-/// What a tracker on `BPF_MAP_TYPE_HASH` cannot do without, in its own memory: a key of 16 octets, the same for both
-/// directions, and for each direction packets, octets and the highest sequence number; when a packet was last seen. It knows no
-/// state, makes no event and lets nobody end.
+/// A minimal tracker on `BPF_MAP_TYPE_HASH`: a key of 16 bytes, equal for both directions; for each direction packets, bytes
+/// and the highest sequence number; the time of the last packet. It keeps no TCP state, sends no events and expires no entry.
 pub(crate) struct HashTracker {
     flows: Map,
 }
@@ -81,7 +80,7 @@ impl HashTracker {
         Ok(HashTracker { flows: Map::new(MapKind::Hash, 16, 64, most)? })
     }
 
-    /// Its program, for a packet that begins at R7 and has all its headers; loses all registers but the context's.
+    /// The tracker's program, for a complete packet at R7. It clobbers all registers except the context's.
     pub(crate) fn write(&self, code: &mut Code) {
         ipv4_tcp(code);
         code.load(Size::U32, 1, DATA, 26).load(Size::U32, 2, DATA, 30);
@@ -111,7 +110,7 @@ impl HashTracker {
         code.call(MAP_UPDATE);
     }
 
-    /// How many packets it has seen of a frame's direction, but for a first one; `None` if it has no such flow.
+    /// The number of packets counted in the frame's direction, without the first. `None` if the flow is unknown.
     pub(crate) fn packets(&self, frame: &[u8]) -> Result<Option<u64>> {
         let [from, to] = [&frame[26..30], &frame[30..34]];
         let number = |address: &[u8]| u32::from_ne_bytes([address[0], address[1], address[2], address[3]]);
@@ -127,19 +126,19 @@ impl HashTracker {
     }
 }
 
-/// Addresses, then ports, of the registers.
+/// Registers of the addresses, then of the ports.
 fn store_key(code: &mut Code, [address, other_address, port, other_port]: [u8; 4]) {
     code.store(Size::U32, 10, KEY, address).store(Size::U32, 10, KEY + 4, other_address);
     code.store(Size::U16, 10, KEY + 8, port).store(Size::U16, 10, KEY + 10, other_port);
 }
 
-/// `XDP_PASS`; for TC any number will do.
+/// `XDP_PASS`; a TC program may return any number.
 pub(crate) const PASS: i32 = 2;
 /// `TC_ACT_UNSPEC`
 const ACT_UNSPEC: i32 = -1;
 /// The register that points to the packet.
 pub(crate) const DATA: u8 = 7;
-/// On the stack.
+/// Stack offsets.
 const KEY: i16 = -16;
 const VALUE: i16 = -80;
 /// `bpf_map_lookup_elem`

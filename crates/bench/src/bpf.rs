@@ -1,4 +1,4 @@
-//! bpf(2) itself: programs and maps to compare with, loaded and run without anything between.
+//! bpf(2) without a library: loads and runs the programs and maps to compare with.
 
 use std::os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::{fs, io};
@@ -9,9 +9,9 @@ use finwait::kernel::ProgramName;
 
 use crate::assembler::Code;
 
-/// Where a program sits.
+/// The type of a program.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum ProgramType {
     Xdp,
     Tc,
 }
@@ -20,9 +20,10 @@ pub(crate) enum Place {
 pub(crate) struct Program(OwnedFd);
 
 impl Program {
-    /// The program of this name that `process` holds: others may have loaded their own.
+    /// Finds the program of this name that `process` holds: other processes may have loaded their own.
     pub(crate) fn find(process: u32, name: ProgramName) -> Result<Program> {
-        let files = fs::read_dir(format!("/proc/{process}/fdinfo")).context("the files of a process")?;
+        let files =
+            fs::read_dir(format!("/proc/{process}/fdinfo")).context("reading the open files of a process")?;
         let texts = files.filter_map(|file| fs::read_to_string(file.ok()?.path()).ok());
         let id = |text: String| {
             text.lines().find_map(|line| line.strip_prefix("prog_id:")?.trim().parse::<u32>().ok())
@@ -35,11 +36,11 @@ impl Program {
         Ok(Program(program.fd()?.as_fd().try_clone_to_owned()?))
     }
 
-    pub(crate) fn load(place: Place, code: &Code) -> Result<Program> {
+    pub(crate) fn load(program_type: ProgramType, code: &Code) -> Result<Program> {
         let code = code.finish();
         let mut log = vec![0u8; 1 << 20];
         let mut request = Load {
-            kind: if place == Place::Xdp { 6 } else { 3 },
+            kind: if program_type == ProgramType::Xdp { 6 } else { 3 },
             count: u32::try_from(code.len())?,
             code: code.as_ptr() as u64,
             license: c"GPL".as_ptr() as u64,
@@ -47,26 +48,26 @@ impl Program {
             log_size: u32::try_from(log.len())?,
             log: log.as_mut_ptr() as u64,
             kernel_version: 0,
-            // As finwait's own: else none could hand its packet to the other.
-            flags: if place == Place::Xdp { XDP_HAS_FRAGS } else { 0 },
+            // As in finwait's programs, which could not tail-call this one otherwise.
+            flags: if program_type == ProgramType::Xdp { XDP_HAS_FRAGS } else { 0 },
             name: [0; 16],
             interface: 0,
-            attach_type: if place == Place::Xdp { ATTACH_XDP } else { 0 },
+            attach_type: if program_type == ProgramType::Xdp { ATTACH_XDP } else { 0 },
         };
         let loaded = bpf(PROG_LOAD, &mut request).with_context(|| {
             let log = String::from_utf8_lossy(&log);
-            let said: Vec<&str> = log.trim_end_matches('\0').lines().rev().take(4).collect();
-            format!("loading a program to compare with (root needed); {}", said.join("; "))
+            let messages: Vec<&str> = log.trim_end_matches('\0').lines().rev().take(4).collect();
+            format!("loading a program to compare with (root needed); {}", messages.join("; "))
         });
         Ok(Program(owned(loaded?)))
     }
 
-    /// Puts it on an interface of this thread's namespace, in its driver, until the link is dropped.
+    /// Attaches the program to an interface of this thread's namespace in driver mode, until the link is dropped.
     pub(crate) fn attach_xdp(&self, interface: u32) -> Result<OwnedFd> {
-        self.attach(interface, ATTACH_XDP, DRIVER_MODE).context("putting a program on an interface")
+        self.attach(interface, ATTACH_XDP, DRIVER_MODE).context("attaching a program to an interface")
     }
 
-    /// Puts it on TC ingress of such an interface, until the link is dropped; needs TCX, Linux 6.6.
+    /// Attaches the program to TC ingress of an interface until the link is dropped. Needs TCX, Linux 6.6.
     pub(crate) fn attach_tc(&self, interface: u32) -> Result<OwnedFd> {
         self.attach(interface, ATTACH_TCX_INGRESS, 0)
     }
@@ -76,14 +77,14 @@ impl Program {
         Ok(owned(bpf(LINK_CREATE, &mut NewLink { program, interface, attach_type, flags })?))
     }
 
-    /// Runs it over one frame, `repeat` times; the kernel's mean duration of a run, ns.
+    /// Runs the program on one frame, `repeat` times. Returns the kernel's mean duration of a run in ns.
     pub(crate) fn run(&self, frame: &[u8], repeat: u32) -> Result<f64> {
         let result = self.test_run(frame, repeat, 0, 0)?;
         ensure!(result.verdict == 2, "a program to compare with did not read its frame to the end");
         Ok(f64::from(result.duration))
     }
 
-    /// Hands `repeat` frames to the network stack, as if they had come in at the namespace's loopback.
+    /// Passes `repeat` frames to the network stack, as if received on the namespace's loopback interface.
     pub(crate) fn inject(&self, frame: &[u8], repeat: u32) -> Result<()> {
         self.test_run(frame, repeat, LIVE_FRAMES, 64.min(repeat)).map(drop)
     }
@@ -107,7 +108,7 @@ impl Program {
 pub(crate) struct Map(OwnedFd);
 
 impl Map {
-    /// With all its memory, as the kernel does unless it is asked not to.
+    /// Creates a map with preallocated memory, the kernel's default.
     pub(crate) fn new(kind: MapKind, key_size: u32, value_size: u32, most: u32) -> Result<Map> {
         let mut request = NewMap { kind: kind as u32, key_size, value_size, most };
         Ok(Map(owned(bpf(MAP_CREATE, &mut request).context("making a map to compare with")?)))
@@ -117,7 +118,7 @@ impl Map {
         self.0.as_raw_fd()
     }
 
-    /// Sets a value of an array, whose values have at most 64 octets.
+    /// Sets a value of an array with values of at most 64 bytes.
     pub(crate) fn set(&self, index: u32, value: &[u64; 8]) -> Result<()> {
         let mut request = Element {
             map: u32::try_from(self.fd())?,
@@ -129,7 +130,7 @@ impl Map {
         bpf(MAP_UPDATE_ELEM, &mut request).context("setting a value of an array").map(drop)
     }
 
-    /// The value of a key, if it has one, in a map whose values have 64 octets.
+    /// Looks up a value in a map with values of 64 bytes.
     pub(crate) fn get(&self, key: &[u8]) -> Result<Option<[u64; 8]>> {
         let mut value = [0; 8];
         let mut request = Element {
@@ -146,13 +147,13 @@ impl Map {
         }
     }
 
-    /// Puts a program at index 0 of an array of programs.
+    /// Puts a program at index 0 of a program array.
     pub(crate) fn set_program(&self, program: &Program) -> Result<()> {
         self.set(0, &[u64::try_from(program.0.as_raw_fd())?, 0, 0, 0, 0, 0, 0, 0])
     }
 }
 
-/// Kinds of map (`enum bpf_map_type`).
+/// Types of map (`enum bpf_map_type`).
 #[derive(Clone, Copy)]
 pub(crate) enum MapKind {
     Hash = 1,
@@ -161,13 +162,13 @@ pub(crate) enum MapKind {
 }
 
 fn owned(fd: i32) -> OwnedFd {
-    // SAFETY: the kernel has just given us this descriptor, and nobody else.
+    // SAFETY: the kernel has just created this descriptor for this process, and it has no other owner.
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
-/// bpf(2): the head of `union bpf_attr`, what follows counts as zero.
+/// Calls bpf(2) with the first fields of `union bpf_attr`. The kernel takes the rest as zero.
 fn bpf<T>(command: libc::c_long, request: &mut T) -> io::Result<i32> {
-    // SAFETY: `request` is one of the `repr(C)` structures below, and what it points to outlives the call.
+    // SAFETY: `request` is one of the `repr(C)` structures below, and its pointers outlive the call.
     let result =
         unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(request), size_of::<T>()) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as i32) }

@@ -1,11 +1,11 @@
-//! What one cache miss costs that the next one waits for: the measure of any table at its size.
+//! The cost of one dependent cache miss, which puts the cost of a table of the same size in proportion.
 
 use anyhow::{Context as _, Result};
 use memmap2::{Advice, MmapMut};
 
 use crate::source::thread_ns;
 
-/// Cache lines at even distances in memory as large as a table, each naming the next in a random order.
+/// Cache lines at equal distances in memory as large as a table, linked in random order.
 pub(crate) struct Chase {
     memory: MmapMut,
     lines: u32,
@@ -13,7 +13,7 @@ pub(crate) struct Chase {
 }
 
 impl Chase {
-    /// In small pages, as the maps of the kernel are.
+    /// In small pages, like the memory of BPF maps.
     pub(crate) fn new(lines: u32, bytes: usize) -> Result<Chase> {
         let bytes = bytes.max(lines as usize * LINE);
         let mut memory = MmapMut::map_anon(bytes).context("memory for a chase")?;
@@ -21,14 +21,14 @@ impl Chase {
         let distance = bytes / lines as usize / LINE * LINE;
         let mut order: Vec<u32> = (0..lines).collect();
         fastrand::shuffle(&mut order);
-        let place = |line: u32| line as usize * distance;
+        let offset = |line: u32| line as usize * distance;
         for (&line, &next) in order.iter().zip(order.iter().cycle().skip(1)) {
-            memory[place(line)..][..8].copy_from_slice(&(place(next) as u64).to_ne_bytes());
+            memory[offset(line)..][..8].copy_from_slice(&(offset(next) as u64).to_ne_bytes());
         }
-        Ok(Chase { memory, lines, at: place(order[0]) })
+        Ok(Chase { memory, lines, at: offset(order[0]) })
     }
 
-    /// Mean CPU time of a step, ns.
+    /// Mean CPU time of a step in ns.
     pub(crate) fn cost(&mut self, steps: u32) -> f64 {
         self.go(steps.min(self.lines));
         let before = thread_ns();

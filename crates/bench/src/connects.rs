@@ -1,4 +1,4 @@
-//! Connections that are opened and closed over a cable, as fast as one client can: CPU time and time of each.
+//! Opens and closes connections over a veth pair, as fast as one client can: CPU time and elapsed time of each.
 
 use std::fs;
 use std::io::Read as _;
@@ -11,17 +11,17 @@ use finwait::lab::Family;
 use serde_json::{Value, json};
 use socket2::{Domain, Socket, Type};
 
-use crate::Size;
-use crate::kept::cpu_ns;
+use crate::background::cpu_ns;
 use crate::report::Series;
+use crate::size::Size;
 use crate::source::thread_ns;
 use crate::worlds::{CONNTRACK, NOTHING, World};
 
 pub(crate) fn measure(worlds: &[World], size: &Size) -> Result<Value> {
     let mut cpu =
         Series::new(format!("Connect and close over veth, {} in a row, CPU time of each", size.connects));
-    let mut time = Series::new("The same, time of each");
-    let mut agents = Series::new("The agent's part of that CPU time");
+    let mut time = Series::new("Connect and close over veth, elapsed time of each");
+    let mut agents = Series::new("Connect and close over veth, CPU time of the agent");
     for _ in 0..size.long_rounds {
         for world in worlds {
             let count = size.connects as f64;
@@ -38,12 +38,12 @@ pub(crate) fn measure(worlds: &[World], size: &Size) -> Result<Value> {
 }
 
 struct Burst {
-    /// Of both sides' threads with the interrupts they serve, and of the kernel's threads for interrupts.
+    /// CPU time of both sides' threads with the interrupts that they serve, and of the kernel's interrupt threads.
     cpu_ns: f64,
     time_ns: f64,
 }
 
-/// The client closes first, the server as soon as it sees that.
+/// Opens and closes connections. The client closes first, the server as soon as it sees that.
 fn burst(world: &World, count: usize) -> Result<Burst> {
     let address = world.lab.server.address(Family::Ipv4);
     let listeners = world.lab.server.run(|| -> Result<Vec<TcpListener>> {
@@ -78,7 +78,7 @@ fn burst(world: &World, count: usize) -> Result<Burst> {
     Ok(Burst { cpu_ns: client + server + interrupts_ns()? - interrupts, time_ns })
 }
 
-/// With a queue that no burst fills.
+/// Opens a listening socket whose queue no burst fills.
 fn listen(address: SocketAddr) -> Result<TcpListener> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     socket.set_reuse_address(true)?;
@@ -87,7 +87,7 @@ fn listen(address: SocketAddr) -> Result<TcpListener> {
     Ok(socket.into())
 }
 
-/// CPU time of the kernel's own threads for interrupts so far.
+/// CPU time of the kernel's interrupt threads so far, in ns.
 fn interrupts_ns() -> Result<f64> {
     let mut all = 0.0;
     for entry in fs::read_dir("/proc")?.filter_map(Result::ok) {

@@ -1,5 +1,5 @@
-//! What a spoofed SYN costs, of very many that nothing follows: while there is room, and when there is none. Half-open
-//! connections make room for each other; those that live are to stay.
+//! The cost of a spoofed SYN in a SYN flood, with room in the table and with a full table. Half-open connections evict each
+//! other; established connections must stay.
 
 use std::ops::Range;
 
@@ -7,21 +7,21 @@ use anyhow::{Context as _, Result, ensure};
 use finwait::kernel::{Events, Kernel, LoadOptions, ProgramName};
 use serde_json::{Value, json};
 
-use crate::Size;
 use crate::bpf::Program;
 use crate::conversation::{ACK, OPENING, Segment};
 use crate::hosts::{self, Hosts};
 use crate::report::Series;
-use crate::source::{Order, Source, Then, Way};
+use crate::size::Size;
+use crate::source::{Action, Delivery, Order, Source};
 
-/// finwait's table is made for as many connections as nf_conntrack may have on this machine as it is.
+/// Measures the flood. finwait's table has the capacity of nf_conntrack's.
 pub(crate) fn measure(size: &Size) -> Result<Value> {
-    // All of these have numbers of their own.
+    // Number ranges of the connections, without overlap.
     let most = hosts::most_tracked()?.min(1 << 20);
     let options = LoadOptions { max_flows: most, max_flows_v6: 64, ..LoadOptions::default() };
     let mut kernel = Kernel::load(&options)?;
     let events = kernel.take_events().context("the ring of events")?;
-    let mut ground = Ground {
+    let mut setup = Setup {
         kernel,
         events,
         finwait: Program::find(std::process::id(), ProgramName::Xdp)?,
@@ -29,12 +29,12 @@ pub(crate) fn measure(size: &Size) -> Result<Value> {
         most,
         flood: size.flood,
     };
-    let title = |what| format!("Live frames, a spoofed SYN, {what}, CPU time of the whole way");
-    let mut room = Series::new(title("while there is room"));
-    let mut full = Series::new(title("with the table full of others"));
+    let title = |what| format!("Live frames, a spoofed SYN, {what}, CPU time up to the end of the stack");
+    let mut room = Series::new(title("with room in the table"));
+    let mut full = Series::new(title("with a full table"));
     let mut stayed = LIVE;
     for _ in 0..size.long_rounds {
-        stayed = stayed.min(ground.round(&mut room, &mut full)?);
+        stayed = stayed.min(setup.round(&mut room, &mut full)?);
     }
     let values = [&room, &full].map(|series| series.print(STACK, Some(CONNTRACK)));
     println!(
@@ -43,7 +43,7 @@ pub(crate) fn measure(size: &Size) -> Result<Value> {
     Ok(json!({ "title": "Flood", "most": most, "live": LIVE, "stayed": stayed, "series": values }))
 }
 
-struct Ground {
+struct Setup {
     kernel: Kernel,
     events: Events,
     finwait: Program,
@@ -52,28 +52,28 @@ struct Ground {
     flood: u32,
 }
 
-impl Ground {
-    /// How many of the connections that live finwait has in the end.
+impl Setup {
+    /// Number of the established connections that finwait still has.
     fn round(&mut self, room: &mut Series, full: &mut Series) -> Result<u32> {
         self.kernel.table().clear();
         self.hosts.forget()?;
         let (plain, tracked) = (self.hosts.plain(), self.hosts.tracked());
-        let Ground { events, finwait, most, flood, .. } = self;
+        let Setup { events, finwait, most, flood, .. } = self;
         let mut read = || {
             events.drain(usize::MAX, |_| {});
         };
-        let finwait = Then::Program(finwait);
+        let finwait = Action::Program(finwait);
         for (name, host, then) in
-            [(STACK, plain, Then::Pass), (FINWAIT, plain, finwait), (CONNTRACK, tracked, Then::Pass)]
+            [(STACK, plain, Action::Pass), (FINWAIT, plain, finwait), (CONNTRACK, tracked, Action::Pass)]
         {
             let (while_room, when_full) = host.run(|| -> Result<(f64, f64)> {
-                Source::new(Order::Each(&OPENING), then)?.all(Way::Live, 0..LIVE, &mut read)?;
+                Source::new(Order::Each(&OPENING), then)?.all(Delivery::Live, 0..LIVE, &mut read)?;
                 let source = Source::new(Order::Each(&[SYN]), then)?;
                 let mut next = LIVE;
                 let mut some = |count: u32| -> Result<f64> {
                     let numbers: Range<u32> = next..next + count;
                     next += count;
-                    source.all(Way::Live, numbers, &mut read)
+                    source.all(Delivery::Live, numbers, &mut read)
                 };
                 let while_room = some(*most / 2)?;
                 some(*most)?;
@@ -83,7 +83,7 @@ impl Ground {
             full.add(name, when_full);
         }
         let before = self.kernel.counters()?.predicted[0][0];
-        Source::new(Order::Each(&[ACK]), finwait)?.all(Way::TestRun, 0..LIVE, || {})?;
+        Source::new(Order::Each(&[ACK]), finwait)?.all(Delivery::TestRun, 0..LIVE, || {})?;
         let stayed = self.kernel.counters()?.predicted[0][0] - before;
         ensure!(self.hosts.count()? > u64::from(*most) / 2, "nf_conntrack has not taken up the flood");
         Ok(u32::try_from(stayed)?)
@@ -91,8 +91,8 @@ impl Ground {
 }
 
 const SYN: Segment = OPENING[0];
-/// Connections that live.
+/// Established connections.
 const LIVE: u32 = 1000;
 const STACK: &str = "stack only";
-const FINWAIT: &str = "finwait XDP, with its event";
+const FINWAIT: &str = "finwait XDP, with an event";
 const CONNTRACK: &str = "nf_conntrack";

@@ -1,5 +1,5 @@
-//! What a packet of an established connection costs by how many connections there are, each time in random order: finwait, a
-//! small tracker on a BPF hash map, nf_conntrack, and beside them one dependent cache miss in as much memory.
+//! The cost of a packet of an established connection by the number of connections, in random order: finwait, a small tracker
+//! on a BPF hash map and nf_conntrack. For comparison, one dependent cache miss in as much memory.
 
 use anyhow::{Context as _, Result, ensure};
 use finwait::kernel::{Ingress, Kernel, LoadOptions, ProgramName};
@@ -11,18 +11,18 @@ use crate::chase::Chase;
 use crate::conversation::{ACK, Conversation, OPENING};
 use crate::hosts::Hosts;
 use crate::report::Series;
-use crate::source::{Order, Source, Then, Way};
-use crate::{Size, that_fit};
+use crate::size::{Size, fitting_in_memory};
+use crate::source::{Action, Delivery, Order, Source};
 
-/// Everything is full of the highest number of connections; rounds then take some or all of them.
+/// Fills every tracker with the highest number of connections. Rounds then use some or all of them.
 pub(crate) fn measure(size: &Size) -> Result<Value> {
-    let flows = that_fit(size.flows)?;
-    let ground = Ground::new(flows.iter().copied().max().unwrap_or(1))?;
-    let mut steps: Vec<Step> = flows.iter().map(|&flows| Step::new(&ground, flows)).collect::<Result<_>>()?;
-    let (mut kernel, hand_on) = (ground.kernel, bare::hand_on()?);
+    let flows = fitting_in_memory(size.flows)?;
+    let setup = Setup::new(flows.iter().copied().max().unwrap_or(1))?;
+    let mut steps: Vec<Step> = flows.iter().map(|&flows| Step::new(&setup, flows)).collect::<Result<_>>()?;
+    let (mut kernel, hand_on) = (setup.kernel, bare::hand_on()?);
     for _ in 0..size.long_rounds {
         for step in &mut steps {
-            step.round(&mut kernel, &ground.hosts, &hand_on, size.frames)?;
+            step.round(&mut kernel, &setup.hosts, &hand_on, size.frames)?;
         }
     }
     let values: Vec<Value> = steps.iter().map(Step::print).collect();
@@ -33,16 +33,16 @@ pub(crate) fn measure(size: &Size) -> Result<Value> {
     }))
 }
 
-/// The three trackers with all connections in them.
-struct Ground {
+/// The three trackers, filled with all connections.
+struct Setup {
     kernel: Kernel,
     finwait: Program,
     hash: HashTracker,
     hosts: Hosts,
 }
 
-impl Ground {
-    fn new(most: u32) -> Result<Ground> {
+impl Setup {
+    fn new(most: u32) -> Result<Setup> {
         let options = LoadOptions { max_flows: most, max_flows_v6: 64, ..LoadOptions::default() };
         let mut kernel = Kernel::load(&options)?;
         let mut events = kernel.take_events().context("the ring of events")?;
@@ -50,19 +50,19 @@ impl Ground {
         let hash = HashTracker::new(most)?;
         let hosts = Hosts::new(most)?;
         let source = |then| Source::new(Order::Each(&OPENING), then);
-        source(Then::Program(&finwait))?.all(Way::TestRun, 0..most, || {
+        source(Action::Program(&finwait))?.all(Delivery::TestRun, 0..most, || {
             events.drain(usize::MAX, |_| {});
         })?;
-        source(Then::Hash(&hash))?.all(Way::TestRun, 0..most, || {})?;
-        let stack = source(Then::Pass)?;
-        hosts.tracked().run(|| stack.all(Way::Live, 0..most, || {}))??;
-        let ground = Ground { kernel, finwait, hash, hosts };
-        ground.check(most)?;
-        Ok(ground)
+        source(Action::Hash(&hash))?.all(Delivery::TestRun, 0..most, || {})?;
+        let stack = source(Action::Pass)?;
+        hosts.tracked().run(|| stack.all(Delivery::Live, 0..most, || {}))??;
+        let setup = Setup { kernel, finwait, hash, hosts };
+        setup.check(most)?;
+        Ok(setup)
     }
 
-    /// What is compared has the same connections in it; but for a few of finwait's, which made room for others while they
-    /// were half open.
+    /// Checks that the trackers have the same connections. finwait may lack a few, which were evicted while they were half-
+    /// open.
     fn check(&self, most: u32) -> Result<()> {
         let ours = self.kernel.table().entries().count() as u64;
         println!("\nfinwait has {ours} of {most} connections");
@@ -76,7 +76,7 @@ impl Ground {
     }
 }
 
-/// One number of connections.
+/// Measurements with one number of connections.
 struct Step {
     flows: u32,
     pass: Source,
@@ -90,41 +90,41 @@ struct Step {
 }
 
 impl Step {
-    fn new(ground: &Ground, flows: u32) -> Result<Step> {
+    fn new(setup: &Setup, flows: u32) -> Result<Step> {
         let source = |then| Source::new(Order::Random(flows, ACK), then);
         let of = format!("established ACK IPv4 of {flows} connections in random order");
         Ok(Step {
             flows,
-            pass: source(Then::Pass)?,
-            parse: source(Then::Parse)?,
-            hash: source(Then::Hash(&ground.hash))?,
-            finwait: source(Then::Program(&ground.finwait))?,
-            chase: Chase::new(flows, ground.kernel.table().bytes())?,
+            pass: source(Action::Pass)?,
+            parse: source(Action::Parse)?,
+            hash: source(Action::Hash(&setup.hash))?,
+            finwait: source(Action::Program(&setup.finwait))?,
+            chase: Chase::new(flows, setup.kernel.table().bytes())?,
             alone: Series::new(format!("XDP alone, {of}")),
-            live: Series::new(format!("Live frames, {of}, CPU time of the whole way")),
+            live: Series::new(format!("Live frames, {of}, CPU time up to the end of the stack")),
             misses: Series::new(format!("One dependent cache miss among {flows} lines")),
         })
     }
 
     fn round(&mut self, kernel: &mut Kernel, hosts: &Hosts, hand_on: &Program, frames: u32) -> Result<()> {
-        let cost = |source: &Source, way| cost(source, way, frames, self.flows);
+        let cost = |source: &Source, delivery| cost(source, delivery, frames, self.flows);
         let before = kernel.counters()?.predicted[0][0];
-        self.alone.add(PARSE, cost(&self.parse, Way::TestRun)?);
-        self.alone.add(HASH, cost(&self.hash, Way::TestRun)?);
-        self.alone.add(FINWAIT, cost(&self.finwait, Way::TestRun)?);
+        self.alone.add(PARSE, cost(&self.parse, Delivery::TestRun)?);
+        self.alone.add(HASH, cost(&self.hash, Delivery::TestRun)?);
+        self.alone.add(FINWAIT, cost(&self.finwait, Delivery::TestRun)?);
         hosts.plain().run(|| -> Result<()> {
-            self.live.add(STACK, cost(&self.pass, Way::Live)?);
-            self.live.add(HASH, cost(&self.hash, Way::Live)?);
-            self.live.add(FINWAIT, cost(&self.finwait, Way::Live)?);
+            self.live.add(STACK, cost(&self.pass, Delivery::Live)?);
+            self.live.add(HASH, cost(&self.hash, Delivery::Live)?);
+            self.live.add(FINWAIT, cost(&self.finwait, Delivery::Live)?);
             if let Ok(_link) = hand_on.attach_tc(1) {
-                self.live.add(PASS_TC, cost(&self.pass, Way::Live)?);
+                self.live.add(PASS_TC, cost(&self.pass, Delivery::Live)?);
             }
             let attachment = kernel.attach("lo", 1, true, Ingress::Tc, false)?;
-            self.live.add(FINWAIT_TC, cost(&self.pass, Way::Live)?);
+            self.live.add(FINWAIT_TC, cost(&self.pass, Delivery::Live)?);
             drop(attachment);
             Ok(())
         })??;
-        self.live.add(CONNTRACK, hosts.tracked().run(|| cost(&self.pass, Way::Live))??);
+        self.live.add(CONNTRACK, hosts.tracked().run(|| cost(&self.pass, Delivery::Live))??);
         self.misses.add(CHASE, self.chase.cost(frames));
         let predicted = kernel.counters()?.predicted[0][0] - before;
         let all = 3 * u64::from(frames + frames.min(self.flows));
@@ -142,13 +142,13 @@ impl Step {
     }
 }
 
-/// Mean of a frame, ns, once as many have passed as there are connections.
-fn cost(source: &Source, way: Way, frames: u32, flows: u32) -> Result<f64> {
-    source.cost(way, frames.min(flows))?;
-    source.cost(way, frames)
+/// Measures the mean of a frame in ns, after as many frames as there are connections.
+fn cost(source: &Source, delivery: Delivery, frames: u32, flows: u32) -> Result<f64> {
+    source.cost(delivery, frames.min(flows))?;
+    source.cost(delivery, frames)
 }
 
-/// What each adds, side by side, and how it grows.
+/// Prints what each tracker adds, and how that grows.
 fn print_growth(steps: &[Step]) {
     println!("\nAdded to a packet, by the number of connections (live frames; ns)");
     println!(
@@ -164,7 +164,7 @@ fn print_growth(steps: &[Step]) {
             step.flows
         );
     }
-    // In fewer the table would be in the caches nearest to the CPU.
+    // With fewer connections the table would fit into the CPU's inner caches.
     let (Some(from), Some(to)) = (steps.iter().find(|step| step.flows >= 10_000), steps.last()) else {
         return;
     };
@@ -177,8 +177,8 @@ const PARSE: &str = "bare parse";
 const STACK: &str = "stack only";
 const HASH: &str = "BPF HASH";
 const FINWAIT: &str = "finwait XDP";
-/// Where there is TCX.
+/// Only with TCX.
 const PASS_TC: &str = "TC pass only";
 const FINWAIT_TC: &str = "finwait TC";
 const CONNTRACK: &str = "nf_conntrack";
-const CHASE: &str = "a miss";
+const CHASE: &str = "cache miss";

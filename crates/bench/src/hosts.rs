@@ -1,6 +1,6 @@
-//! Two hosts for live frames, alike but that one follows connections: nf_conntrack with its accounting on and its checksums
-//! off, its better case. What comes in at their loopback ends at a rule right behind nf_conntrack, but for SYNs: they go on to the
-//! host itself, so that nf_conntrack keeps their connections, and end there, since their checksum is wrong.
+//! Two hosts for live frames that differ in nf_conntrack: with accounting and without checksum verification, its cheaper
+//! configuration. Frames from their loopback interface are dropped right after nf_conntrack. SYNs continue to the host, so that
+//! nf_conntrack keeps their connections, and are dropped there for their bad checksum.
 
 use std::fs;
 use std::io::Write as _;
@@ -12,19 +12,19 @@ use finwait::lab::{Host, Lab};
 use netlink_sys::protocols::NETLINK_NETFILTER;
 use netlink_sys::{Socket, SocketAddr};
 
-/// Both. Their settings are their namespaces' own and go with them.
+/// Both hosts. Their settings belong to their namespaces.
 pub(crate) struct Hosts {
     plain: Lab,
     tracked: Lab,
-    /// Given back after the namespaces are gone.
+    /// Restored after the namespaces are removed.
     _room: Option<Lent>,
 }
 
 impl Hosts {
-    /// With room for so many connections in nf_conntrack; 0: as many as this machine allows as it is.
+    /// Creates the hosts with room for `most` connections in nf_conntrack; 0: the machine's current limit.
     pub(crate) fn new(flows: u32) -> Result<Hosts> {
         let room = (flows > 0).then(|| {
-            // Each connection is in two buckets' chains.
+            // Each connection is in the chains of two buckets.
             let buckets = u64::from(flows).next_power_of_two() * 2;
             Lent::take(&[
                 (BUCKETS, buckets.max(read(BUCKETS)?)),
@@ -46,22 +46,22 @@ impl Hosts {
         Ok(Hosts { plain, tracked, _room: room })
     }
 
-    /// Follows nothing.
+    /// The host without a tracker.
     pub(crate) fn plain(&self) -> &Host {
         &self.plain.server
     }
 
-    /// Has nf_conntrack.
+    /// The host with nf_conntrack.
     pub(crate) fn tracked(&self) -> &Host {
         &self.tracked.server
     }
 
-    /// How many connections nf_conntrack has.
+    /// Number of connections in nf_conntrack.
     pub(crate) fn count(&self) -> Result<u64> {
         self.tracked.server.run(|| read(COUNT))?
     }
 
-    /// Lets nf_conntrack forget all connections of its host.
+    /// Deletes all connections of the host from nf_conntrack.
     pub(crate) fn forget(&self) -> Result<()> {
         self.tracked.server.run(|| -> Result<()> {
             let mut socket = Socket::new(NETLINK_NETFILTER)?;
@@ -69,26 +69,26 @@ impl Hosts {
             socket.connect(&SocketAddr::new(0, 0))?;
             socket.send(&DELETE_ALL, 0)?;
             let (answer, _) = socket.recv_from_full().context("asking nf_conntrack to forget")?;
-            // `struct nlmsgerr` behind the header.
+            // `struct nlmsgerr` after the header.
             ensure!(answer[16..20] == [0; 4], "nf_conntrack does not forget its connections");
             Ok(())
         })?
     }
 }
 
-/// How many connections nf_conntrack may have, on this machine.
+/// nf_conntrack's current limit of connections on this machine.
 pub(crate) fn most_tracked() -> Result<u32> {
     Ok(u32::try_from(read(MOST)?)?)
 }
 
-/// Settings of the whole machine, changed for a while. A shell in a process group of its own waits for the end of this
-/// process, however it comes, and gives them back.
+/// Global settings that are changed temporarily. A shell in its own process group waits for the end of this process, however it
+/// ends, and restores them.
 struct Lent(Child);
 
 impl Lent {
     fn take(settings: &[(&str, u64)]) -> Result<Lent> {
         let mut keeper = Command::new("sh");
-        keeper.args(["-c", GIVE_BACK, "sh"]);
+        keeper.args(["-c", RESTORE, "sh"]);
         for (path, _) in settings {
             keeper.args([path, read(path)?.to_string().as_str()]);
         }
@@ -110,13 +110,13 @@ impl Drop for Lent {
     }
 }
 
-/// nf_conntrack's better case, in this thread's namespace: with what finwait counts too, without what it does not do.
+/// Applies nf_conntrack's cheaper configuration in this thread's namespace.
 pub(crate) fn cheapest() -> Result<()> {
     fs::write(ACCOUNT, "1").context("switching nf_conntrack's accounting on")?;
     fs::write(CHECKSUM, "0").context("switching nf_conntrack's checksums off")
 }
 
-/// A number that the kernel shows in a file.
+/// Reads a number from a file of the kernel.
 fn read(path: &str) -> Result<u64> {
     let text = fs::read_to_string(path).with_context(|| format!("reading {path}"))?;
     text.trim().parse().with_context(|| format!("reading {path}"))
@@ -142,7 +142,7 @@ const ENDS: &str = "table ip bench_end {
  }
 }
 ";
-/// The rule sees no packet; that it is there switches nf_conntrack on.
+/// The rule matches no packet. Its presence enables nf_conntrack.
 const TRACKED: &str = "table ip bench_track {
  chain departures {
   type filter hook output priority 50
@@ -150,9 +150,9 @@ const TRACKED: &str = "table ip bench_track {
  }
 }
 ";
-/// Waits for the end of its input; then each path gets the value that follows it.
-const GIVE_BACK: &str = "cat; while [ $# -gt 1 ]; do echo \"$2\" > \"$1\"; shift 2; done";
-/// `IPCTNL_MSG_CT_DELETE` with `NLM_F_REQUEST | NLM_F_ACK`: a netlink header and a `struct nfgenmsg` that names nobody.
+/// Waits for the end of its input, then writes to each path the value that follows it.
+const RESTORE: &str = "cat; while [ $# -gt 1 ]; do echo \"$2\" > \"$1\"; shift 2; done";
+/// `IPCTNL_MSG_CT_DELETE` with `NLM_F_REQUEST | NLM_F_ACK`: a netlink header and a `struct nfgenmsg` without a filter.
 const DELETE_ALL: [u8; 20] = [20, 0, 0, 0, 2, 1, 5, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 const ACCOUNT: &str = "/proc/sys/net/netfilter/nf_conntrack_acct";
 const CHECKSUM: &str = "/proc/sys/net/netfilter/nf_conntrack_checksum";

@@ -1,4 +1,4 @@
-//! The report for people: one page that needs nothing else, with a plot for each thing that grows.
+//! The report as a self-contained HTML page, with a plot for each measurement that grows.
 
 use std::fmt::Write as _;
 
@@ -7,7 +7,7 @@ use plotters::prelude::{ChartBuilder, IntoDrawingArea as _, IntoLogRange as _, L
 use plotters::style::{Color as _, RGBColor, WHITE};
 use serde_json::Value;
 
-/// The page of a whole report.
+/// The page of a report.
 pub(crate) fn page(report: &Value) -> Result<String> {
     let mut page = String::from(HEAD);
     let word = |name: &str| report[name].as_str().unwrap_or_default().to_owned();
@@ -30,7 +30,7 @@ pub(crate) fn page(report: &Value) -> Result<String> {
     Ok(page)
 }
 
-/// Every series there is, wherever it is.
+/// All series in the report.
 fn tables(value: &Value, page: &mut String) -> Result<()> {
     if let (Some(title), Some(cases)) = (value["title"].as_str(), value["cases"].as_array()) {
         writeln!(
@@ -64,7 +64,7 @@ fn tables(value: &Value, page: &mut String) -> Result<()> {
     }
 }
 
-/// What each case adds, over the number of connections; beside it a cache miss.
+/// What each case adds by the number of connections, with a cache miss for comparison.
 fn plot(steps: &[Value], kind: &str, base: &str) -> Result<String> {
     let mut lines: Vec<(String, Vec<(f64, f64)>)> = Vec::new();
     for step in steps {
@@ -132,7 +132,7 @@ fn count(flows: f64) -> String {
     }
 }
 
-/// Series of a step, their title, the case that the others are held against.
+/// For each plot: the series of a step, the title, and the case to compare with.
 const PLOTS: [(&str, &str, &str); 2] = [
     ("live", "Added to a packet in the network stack, established connections in random order", "stack only"),
     ("alone", "Added to a bare parse, the programs alone", "bare parse"),

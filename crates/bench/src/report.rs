@@ -1,8 +1,8 @@
-//! Medians, spread and ratios: as a table and as JSON.
+//! Medians, quartiles and ratios, as a table and as JSON.
 
 use serde_json::{Value, json};
 
-/// Rounds of several cases, all of which take their turn in every round.
+/// Measurements of several cases, which take turns in every round.
 pub(crate) struct Series {
     title: String,
     cases: Vec<(String, Vec<f64>)>,
@@ -13,7 +13,7 @@ impl Series {
         Series { title: title.into(), cases: Vec::new() }
     }
 
-    /// Takes one measurement, in ns.
+    /// Adds one measurement in ns.
     pub(crate) fn add(&mut self, case: &str, ns: f64) {
         match self.cases.iter_mut().find(|(name, _)| name == case) {
             Some((_, rounds)) => rounds.push(ns),
@@ -21,12 +21,12 @@ impl Series {
         }
     }
 
-    /// The median of a case, ns.
+    /// Median of a case in ns.
     pub(crate) fn median(&self, case: &str) -> Option<f64> {
         self.rounds(case).map(|rounds| median(rounds.to_vec()))
     }
 
-    /// The median of what a case takes more than `base` in the same round, ns.
+    /// Median of what a case adds to `base` in the same round, in ns.
     pub(crate) fn added(&self, case: &str, base: &str) -> Option<f64> {
         let (rounds, base) = (self.rounds(case)?, self.rounds(base)?);
         Some(median(rounds.iter().zip(base).map(|(own, base)| own - base).collect()))
@@ -36,7 +36,7 @@ impl Series {
         self.cases.iter().find(|(name, _)| name == case).map(|(_, rounds)| rounds.as_slice())
     }
 
-    /// Prints each case beside the one called `base`. With `reference`, what each adds over what that one adds.
+    /// Prints each case compared with `base`. With `reference`, also each case's share of what the reference adds.
     pub(crate) fn print(&self, base: &str, reference: Option<&str>) -> Value {
         let Some(base_rounds) = self.rounds(base) else { return Value::Null };
         let reference = reference.and_then(|reference| self.added(reference, base));
@@ -52,7 +52,7 @@ impl Series {
             let ratio = median(rounds.iter().zip(base_rounds).map(|(own, base)| own / base).collect());
             let of_reference = reference.map(|reference| added / reference);
             let shown = of_reference.map_or_else(|| "-".to_owned(), |part| format!("{part:.2}"));
-            // Of nothing there is no multiple.
+            // There is no multiple of zero.
             let times = if ratio.is_finite() { format!("{ratio:.2}") } else { "-".into() };
             println!("{name:<34}{middle:>11.1}{low:>11.1}{high:>11.1}{added:>11.1}{times:>8}{shown:>8}");
             values.push(json!({

@@ -1,27 +1,27 @@
-//! Costs by `BPF_PROG_TEST_RUN`: the program alone, no network stack around it.
+//! Costs by `BPF_PROG_TEST_RUN`: the program alone, without the network stack.
 
 use anyhow::{Context as _, Result};
 use finwait::kernel::{Kernel, ProgramName};
 use serde_json::Value;
 use tcp_common::{End, Flags};
 
-use crate::Size;
 use crate::bare;
-use crate::bpf::Place;
+use crate::bpf::ProgramType;
 use crate::conversation::Conversation;
 use crate::report::Series;
+use crate::size::Size;
 
 const ONE_V4: Conversation = Conversation { ipv6: false, number: 0 };
 const ONE_V6: Conversation = Conversation { ipv6: true, number: 0 };
 
-/// One frame again and again, everything in the cache.
+/// Repeats one frame, with everything in the cache.
 pub(crate) fn hot(kernel: &Kernel, size: &Size, program: ProgramName) -> Result<Value> {
-    let (place, title) = match program {
-        ProgramName::Xdp => (Place::Xdp, "XDP, one flow, the same frame again"),
-        _ => (Place::Tc, "TC, one flow, the same frame again"),
+    let (program_type, title) = match program {
+        ProgramName::Xdp => (ProgramType::Xdp, "XDP, one flow, the same frame again"),
+        _ => (ProgramType::Tc, "TC, one flow, the same frame again"),
     };
     let (pass, parse_v4, parse_v6) =
-        (bare::pass(place)?, bare::parse(place, false)?, bare::parse(place, true)?);
+        (bare::pass(program_type)?, bare::parse(program_type, false)?, bare::parse(program_type, true)?);
     kernel.table().clear();
     for frame in ONE_V4.opening().iter().chain(&ONE_V6.opening()) {
         kernel.test_run(program, frame, 1)?;
@@ -41,9 +41,9 @@ pub(crate) fn hot(kernel: &Kernel, size: &Size, program: ProgramName) -> Result<
     Ok(series.print("bare parse IPv4", None))
 }
 
-/// How often the time of a bare parse an established ACK takes, the fastest round of each; everything in the cache.
+/// Time of an established ACK as a multiple of a bare parse, the fastest round of each, with everything in the cache.
 pub(crate) fn gate(kernel: &Kernel) -> Result<f64> {
-    let parse = bare::parse(Place::Xdp, false)?;
+    let parse = bare::parse(ProgramType::Xdp, false)?;
     open(kernel, ONE_V4)?;
     let (mut ours, mut floor) = (f64::INFINITY, f64::INFINITY);
     for _ in 0..GATE_ROUNDS {
@@ -56,9 +56,9 @@ pub(crate) fn gate(kernel: &Kernel) -> Result<f64> {
 const GATE_ROUNDS: usize = 15;
 const GATE_REPEAT: u32 = 100_000;
 
-/// Bulk data, each segment a new one: one run a system call, timed by the kernel inside it.
+/// Bulk data, each segment a new one: one run per system call, timed by the kernel.
 pub(crate) fn bulk(kernel: &Kernel, size: &Size) -> Result<Value> {
-    let pass = bare::pass(Place::Xdp)?;
+    let pass = bare::pass(ProgramType::Xdp)?;
     let mut series = Series::new("XDP, one flow, a new segment each run");
     for _ in 0..size.rounds {
         for (name, half_closed) in [("open", false), ("half-closed", true)] {

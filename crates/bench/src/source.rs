@@ -1,5 +1,5 @@
-//! A program that makes one frame into those of very many connections, and then does with each what is to be measured. So a
-//! single system call hands in any number of frames: by `BPF_PROG_TEST_RUN`, or live, to the network stack.
+//! A program that turns one frame into frames of many connections and hands each to the program under test. One system call
+//! delivers any number of frames: by `BPF_PROG_TEST_RUN`, or live to the network stack.
 
 use std::ops::Range;
 
@@ -8,30 +8,30 @@ use tcp_common::End;
 
 use crate::assembler::{Code, Label, Op, Size};
 use crate::bare::{self, DATA, HashTracker};
-use crate::bpf::{Map, MapKind, Place, Program};
+use crate::bpf::{Map, MapKind, Program, ProgramType};
 use crate::conversation::{self, Conversation, Segment};
 
-/// How frames are handed in, and their time taken.
+/// How frames are delivered and what is timed.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Way {
+pub(crate) enum Delivery {
     /// By `BPF_PROG_TEST_RUN`: the programs alone, timed by the kernel.
     TestRun,
-    /// To the network stack of this thread's namespace, at its loopback: CPU time of the whole way.
+    /// To the network stack of this thread's namespace, at its loopback interface: CPU time up to the end of the stack.
     Live,
 }
 
-/// Whose turn it is, and with which segment.
+/// The order of connections and segments.
 #[derive(Clone, Copy)]
 pub(crate) enum Order<'a> {
-    /// Any of the first so many connections; a segment of end A.
+    /// A segment of end A of any connection below this number.
     Random(u32, Segment),
-    /// One connection after the other, each with all of these, as they come in where [`TOGETHER`] do it at a time.
+    /// All of these segments of one connection after the other, [`TOGETHER`] connections at a time.
     Each(&'a [Segment]),
 }
 
-/// What is done with a frame before XDP passes it.
+/// What happens to a frame before XDP passes it.
 #[derive(Clone, Copy)]
-pub(crate) enum Then<'a> {
+pub(crate) enum Action<'a> {
     Pass,
     Parse,
     Hash(&'a HashTracker),
@@ -42,19 +42,19 @@ pub(crate) enum Then<'a> {
 /// The loaded program.
 pub(crate) struct Source {
     program: Program,
-    /// With [`Order::Random`] it is changed into those of all connections.
+    /// [`Order::Random`]: the frame that is changed into those of all connections.
     frame: Vec<u8>,
-    /// With [`Order::Each`]: how many frames there have been, and how many of a connection there are.
+    /// [`Order::Each`]: number of frames so far, and frames of a connection.
     count: Map,
     each: u32,
-    /// The kernel empties it when its last holder is gone.
+    /// The kernel empties the program array when its last owner is gone.
     _behind: Map,
 }
 
 impl Source {
-    pub(crate) fn new(order: Order<'_>, then: Then<'_>) -> Result<Source> {
+    pub(crate) fn new(order: Order<'_>, then: Action<'_>) -> Result<Source> {
         let behind = Map::new(MapKind::Programs, 4, 4, 1)?;
-        if let Then::Program(program) = then {
+        if let Action::Program(program) = then {
             behind.set_program(program)?;
         }
         let (segments, each): (&[Segment], u32) = match &order {
@@ -74,24 +74,24 @@ impl Source {
             Order::Each(_) => write_next(&mut code, &count, &script, each as i32),
         }
         match then {
-            Then::Pass => {}
-            Then::Parse => bare::read_fields(&mut code, false),
-            Then::Hash(tracker) => tracker.write(&mut code),
-            Then::Program(_) => {
+            Action::Pass => {}
+            Action::Parse => bare::read_fields(&mut code, false),
+            Action::Hash(tracker) => tracker.write(&mut code),
+            Action::Program(_) => {
                 code.with(Op::Move, 1, CONTEXT).map(2, behind.fd()).with_value(Op::Move, 3, 0);
                 code.call(TAIL_CALL);
             }
         }
         code.label(Label::Leave).with_value(Op::Move, 0, bare::PASS).exit();
         let frame = frame(segments[0]);
-        Ok(Source { program: Program::load(Place::Xdp, &code)?, frame, count, each, _behind: behind })
+        Ok(Source { program: Program::load(ProgramType::Xdp, &code)?, frame, count, each, _behind: behind })
     }
 
-    /// Hands in the next so many frames; the mean time of one, ns.
-    pub(crate) fn cost(&self, way: Way, count: u32) -> Result<f64> {
-        match way {
-            Way::TestRun => self.program.run(&self.frame, count),
-            Way::Live => {
+    /// Delivers this many frames. Returns the mean time of one in ns.
+    pub(crate) fn cost(&self, delivery: Delivery, count: u32) -> Result<f64> {
+        match delivery {
+            Delivery::TestRun => self.program.run(&self.frame, count),
+            Delivery::Live => {
                 let before = thread_ns();
                 self.program.inject(&self.frame, count)?;
                 Ok((thread_ns() - before) / f64::from(count))
@@ -99,21 +99,26 @@ impl Source {
         }
     }
 
-    /// With [`Order::Each`]: all segments of these connections; `meanwhile` is called now and then. Mean of a connection,
-    /// ns.
-    pub(crate) fn all(&self, way: Way, numbers: Range<u32>, mut meanwhile: impl FnMut()) -> Result<f64> {
+    /// [`Order::Each`]: delivers all segments of these connections and calls `meanwhile` between system calls. Returns the mean time
+    /// of a connection in ns.
+    pub(crate) fn all(
+        &self,
+        delivery: Delivery,
+        numbers: Range<u32>,
+        mut meanwhile: impl FnMut(),
+    ) -> Result<f64> {
         self.count.set(0, &[u64::from(self.each * numbers.start), 0, 0, 0, 0, 0, 0, 0])?;
         let mut all = 0.0;
         for first in numbers.clone().step_by((CALL * TOGETHER) as usize) {
             let count = self.each * (CALL * TOGETHER).min(numbers.end - first);
-            all += self.cost(way, count)? * f64::from(count);
+            all += self.cost(delivery, count)? * f64::from(count);
             meanwhile();
         }
         Ok(all / numbers.len() as f64)
     }
 }
 
-/// CPU time of this thread so far.
+/// CPU time of this thread so far in ns.
 pub(crate) fn thread_ns() -> f64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the kernel writes one `timespec`.
@@ -121,7 +126,7 @@ pub(crate) fn thread_ns() -> f64 {
     time.tv_sec as f64 * 1e9 + time.tv_nsec as f64
 }
 
-/// Headers of each segment, then who sends it.
+/// Headers of each segment, then its sender.
 fn script(segments: &[Segment]) -> Result<Map> {
     let script = Map::new(MapKind::Array, 4, 64, u32::try_from(segments.len())?)?;
     for (index, &segment) in (0..).zip(segments) {
@@ -139,12 +144,12 @@ fn frame((sender, flags, numbers): Segment) -> Vec<u8> {
     Conversation { ipv6: false, number: 0 }.frame(sender, flags, numbers)
 }
 
-/// Writes the frame whose turn it is: [`TOGETHER`] connections have their first segment, then all of them their second.
+/// Writes the next frame: [`TOGETHER`] connections have their first segment, then all of them their second.
 fn write_next(code: &mut Code, count: &Map, script: &Map, each: i32) {
     let together = TOGETHER as i32;
     code.first_value(1, count.fd()).load(Size::U32, 9, 1, 0);
     code.with(Op::Move, 2, 9).with_value(Op::Add, 2, 1).store(Size::U32, 1, 0, 2);
-    // R8: which of its segments, R9: the connection.
+    // R8: index of the segment, R9: connection.
     code.with(Op::Move, 8, 9).with_value(Op::Divide, 8, together).with(Op::Move, 2, 8);
     code.with_value(Op::Modulo, 8, each).with_value(Op::Divide, 2, each).with_value(
         Op::Multiply,
@@ -164,7 +169,7 @@ fn write_next(code: &mut Code, count: &Map, script: &Map, each: i32) {
     code.label(Label::Written);
 }
 
-/// Makes the frame one of that connection's: [`Conversation::frame`].
+/// Turns the frame into one of this connection, as [`Conversation::frame`] does.
 fn write_number(code: &mut Code, sender: End) {
     let (address, port) = if sender == End::A { (26, 34) } else { (30, 36) };
     code.with(Op::Move, 1, 0).with_value(Op::ShiftRight, 1, conversation::PORT_BITS);
@@ -175,11 +180,11 @@ fn write_number(code: &mut Code, sender: End) {
     code.store(Size::U16, DATA, port, 0);
 }
 
-/// So many connections are opened at the same time; all numbers of connections are multiples of it.
+/// Connections that open at the same time. All numbers of connections are multiples of it.
 const TOGETHER: u32 = 500;
-/// So many times that in one system call: each has the kernel wait for all CPUs twice.
+/// Groups of [`TOGETHER`] connections per system call: each call waits twice for all CPUs.
 const CALL: u32 = 32;
-/// Where the sender is in a value of the script.
+/// Offset of the sender in a value of the script.
 const SENDER: i16 = 40;
 /// The register that keeps the context.
 const CONTEXT: u8 = 6;

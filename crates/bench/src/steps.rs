@@ -1,16 +1,16 @@
-//! What each segment of a connection's life adds: lives cut off after each segment take turns, and their costs are
-//! subtracted. Memory is as in [`crate::opens`]: the first segment finds nothing in the cache, the others what it has left there.
+//! The cost of each segment in the life of a connection: lives cut off after each segment take turns, and their costs are
+//! subtracted. As in [`crate::opens`], the first segment of a connection finds nothing in the cache.
 
 use anyhow::{Context as _, Result, ensure};
 use finwait::kernel::{Kernel, LoadOptions, ProgramName};
 use serde_json::{Value, json};
 use tcp_common::{End, Flags};
 
-use crate::Size;
 use crate::bpf::Program;
 use crate::conversation::Segment;
 use crate::report::Series;
-use crate::source::{Order, Source, Then, Way};
+use crate::size::Size;
+use crate::source::{Action, Delivery, Order, Source};
 
 pub(crate) fn measure(size: &Size) -> Result<Value> {
     let count = *size.opens.first().context("a number of connections")?;
@@ -21,19 +21,19 @@ pub(crate) fn measure(size: &Size) -> Result<Value> {
     let program = Program::find(std::process::id(), ProgramName::Xdp)?;
     let life = LIFE.map(|(_, segment)| segment);
     let source = |steps, then| Source::new(Order::Each(&life[..steps]), then);
-    let parse = source(life.len(), Then::Parse)?;
-    let lives = (1..=life.len()).map(|steps| source(steps, Then::Program(&program)));
+    let parse = source(life.len(), Action::Parse)?;
+    let lives = (1..=life.len()).map(|steps| source(steps, Action::Program(&program)));
     let lives = lives.collect::<Result<Vec<_>>>()?;
     let mut series = Series::new(format!("XDP alone, each segment of a connection's life, {count} of them"));
     for _ in 0..size.long_rounds {
-        series.add(PARSE, parse.all(Way::TestRun, 0..count, || {})? / life.len() as f64);
+        series.add(PARSE, parse.all(Delivery::TestRun, 0..count, || {})? / life.len() as f64);
         let mut before = 0.0;
         for ((name, _), life) in LIFE.iter().zip(&lives) {
             kernel.table().clear();
             let read = || {
                 events.drain(usize::MAX, |_| {});
             };
-            let cost = life.all(Way::TestRun, 0..count, read)?;
+            let cost = life.all(Delivery::TestRun, 0..count, read)?;
             series.add(name, cost - before);
             before = cost;
         }
@@ -43,7 +43,7 @@ pub(crate) fn measure(size: &Size) -> Result<Value> {
     Ok(json!({ "title": "The segments of a connection's life", "alone": series.print(PARSE, None) }))
 }
 
-/// A opens, sends, and closes first. All but the data and its ACK are told in events; the first SYN is not.
+/// A opens, sends, and closes first. Every step except the first SYN, the data and its ACK sends an event.
 const LIFE: [(&str, Segment); 9] = [
     ("SYN", (End::A, Flags::SYN, (1000, 0, 0))),
     ("SYN-ACK", (End::B, Flags::SYN | Flags::ACK, (5000, 1001, 0))),
@@ -56,4 +56,4 @@ const LIFE: [(&str, Segment); 9] = [
     ("the last ACK", (End::A, Flags::ACK, (1102, 5002, 0))),
 ];
 const PARSE: &str = "bare parse";
-const ALL: &str = "all of them";
+const ALL: &str = "all segments";

@@ -1,4 +1,4 @@
-//! nginx in one host, wrk in the other.
+//! nginx on one host, wrk on the other.
 
 use std::fs;
 use std::path::PathBuf;
@@ -8,17 +8,18 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
-use crate::Size;
-use crate::kept::Kept;
+use crate::background::BackgroundProgram;
 use crate::report::Series;
+use crate::size::Size;
 use crate::worlds::{NOTHING, World};
 
 pub(crate) fn measure(worlds: &[World], size: &Size) -> Result<Value> {
     let folder = Folder::new()?;
     let servers = worlds.iter().map(|world| world.lab.server.run(|| folder.nginx(world.name))?);
-    let servers = servers.collect::<Result<Vec<Kept>>>()?;
-    let mut time = Series::new("nginx and wrk, 64 connections that stay, time for each request");
-    let mut late = Series::new("The same, 99 % of the requests took at most");
+    let servers = servers.collect::<Result<Vec<BackgroundProgram>>>()?;
+    let mut time = Series::new("nginx and wrk, 64 persistent connections, time of each request");
+    let mut late =
+        Series::new("nginx and wrk, 64 persistent connections, 99th percentile of a request's time");
     for _ in 0..size.long_rounds {
         for world in worlds {
             let (load, _) = world.watched(|| world.lab.client.run(|| wrk(size.wrk))?)?;
@@ -59,7 +60,7 @@ fn wrk(seconds: u32) -> Result<Load> {
     Ok(Load { ns_per_request: 1e9 / rate, p99_ns: number.parse::<f64>()? * unit_ns })
 }
 
-/// What nginx needs to keep; gone when dropped.
+/// nginx's files, removed when dropped.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -69,7 +70,7 @@ impl Folder {
         Ok(Folder(folder))
     }
 
-    fn nginx(&self, name: &str) -> Result<Kept> {
+    fn nginx(&self, name: &str) -> Result<BackgroundProgram> {
         let folder = self.0.join(name.replace(' ', "-"));
         fs::create_dir_all(&folder)?;
         let path = folder.display();
@@ -84,7 +85,7 @@ impl Folder {
         );
         let file = folder.join("nginx.conf");
         fs::write(&file, configuration)?;
-        let nginx = Kept::start(&["nginx", "-c", file.to_str().context("a path")?])?;
+        let nginx = BackgroundProgram::start(&["nginx", "-c", file.to_str().context("a path")?])?;
         let deadline = Instant::now() + Duration::from_secs(30);
         while std::net::TcpStream::connect("10.9.0.2:80").is_err() {
             ensure!(Instant::now() < deadline, "nginx (Debian: nginx) has not come up");

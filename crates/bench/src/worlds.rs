@@ -1,4 +1,4 @@
-//! Real hosts, all alike but for who follows the server's connections.
+//! Pairs of hosts that differ only in the tracker of the server's connections.
 
 use std::fs;
 use std::os::fd::OwnedFd;
@@ -9,12 +9,13 @@ use anyhow::{Context as _, Result};
 use finwait::lab::Lab;
 use nix::sys::signal::Signal;
 
-use crate::agent::{Agent, MSL};
+use crate::agent::Agent;
 use crate::bare;
-use crate::bpf::Place;
+use crate::bpf::ProgramType;
 use crate::hosts;
+use crate::size::MSL;
 
-/// Two hosts on a cable, a program that follows at the server.
+/// Two hosts on one link, with a tracker on the server.
 pub(crate) struct World {
     pub(crate) name: &'static str,
     pub(crate) lab: Lab,
@@ -22,12 +23,12 @@ pub(crate) struct World {
     _link: Option<OwnedFd>,
 }
 
-/// What is compared with, and what finwait is held against.
-pub(crate) const NOTHING: &str = "nothing";
+/// The baseline, and the reference for finwait.
+pub(crate) const NOTHING: &str = "no tracker";
 pub(crate) const CONNTRACK: &str = "nf_conntrack";
 
 impl World {
-    /// Nothing, finwait on TC, an XDP program that only passes, finwait on XDP, nf_conntrack.
+    /// Creates a pair without a tracker, and pairs with finwait on TC, an XDP program that only passes, finwait on XDP, nf_conntrack.
     pub(crate) fn all(finwait: &Path) -> Result<Vec<World>> {
         let agent = |lab: &Lab, ingress| -> Result<Option<Agent>> {
             let interface = lab.server.interface;
@@ -44,7 +45,7 @@ impl World {
             let agent = ingress.map(|ingress| agent(&lab, ingress)).transpose()?.flatten();
             Ok(World { name, lab, agent, _link: None })
         };
-        let pass = bare::pass(Place::Xdp)?;
+        let pass = bare::pass(ProgramType::Xdp)?;
         let mut passing = world("XDP pass only", None)?;
         let server = &passing.lab.server;
         passing._link =
@@ -61,11 +62,11 @@ impl World {
         Ok(worlds)
     }
 
-    /// Lets its agent run during `work`. The agent's CPU time for it, ns; 0 without one.
+    /// Lets the agent run during `work`. Returns its CPU time in ns, 0 without an agent.
     pub(crate) fn watched<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<(T, f64)> {
         let Some(agent) = &self.agent else { return Ok((work()?, 0.0)) };
         agent.process().signal(Signal::SIGCONT)?;
-        // It catches up with its clock.
+        // The agent handles its overdue timers first.
         std::thread::sleep(REST);
         let before = agent.process().cpu_ns()?;
         let result = work()?;
@@ -76,9 +77,9 @@ impl World {
     }
 }
 
-/// Until all events are read.
+/// Long enough to read all events.
 const REST: Duration = Duration::from_millis(200);
-/// The agents are made for.
+/// Capacity of the agents' tables.
 const CONNECTIONS: u32 = 1 << 18;
 const SETTINGS: [(&str, &str); 4] = [
     ("/proc/sys/net/ipv4/ip_local_port_range", "1024 65000"),
