@@ -1,78 +1,86 @@
-//! The agent as a user runs it: the binary in one host of the lab, real connections, the CLI and a scraper asking.
+//! The agent as a user runs it: the binary on the server of a lab, real connections, queries by the CLI and a scraper.
+//!
+//! Loading the kernel programs takes seconds, so the tests that only read share one agent.
 
 mod common;
 
+use std::fs::{self, File};
 use std::io::Write as _;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use common::{Agent, FINWAIT, Signal, until};
-use finwait::lab::{Lab, Scenario};
+use finwait::lab::{Family, Lab, Played, Scenario};
 use tcp_common::State;
 
-fn every_close(ingress: &str) {
-    let lab = Lab::new().expect("making namespaces (root needed)");
-    let interface = lab.server.interface;
-    let mut agent =
-        Agent::start(&lab, ingress, &["--ingress", ingress, "-i", interface, "--max-flows", "4096"]);
-    let seen = format!("{}/{ingress}.watch", env!("CARGO_TARGET_TMPDIR"));
-    let mut watch = Command::new(FINWAIT)
-        .args(["watch", "-o", "ndjson", "--socket", &agent.socket, "kind", "rst_abort"])
-        .stdout(std::fs::File::create(&seen).expect("a file"))
+/// An agent on XDP that has seen every scenario, and a `watch` that ran meanwhile.
+struct Shared {
+    lab: &'static Lab,
+    agent: Agent<'static>,
+    played: Vec<Played>,
+    /// It ends with the agent.
+    _watch: Child,
+    /// The file with what `watch` has printed.
+    watched: String,
+}
+
+static SHARED: LazyLock<Shared> = LazyLock::new(|| {
+    let lab: &Lab = Box::leak(Box::new(new_lab()));
+    let socket = path("shared.sock");
+    let mut command = Command::new("sh");
+    command.args(["-c", UNTIL_END_OF_INPUT, "sh", FINWAIT, "run", "--socket", &socket]);
+    command.args(["--ingress", "xdp", "-i", lab.server.interface, "--max-flows", "4096"]);
+    let agent = Agent::start_by(lab, &socket, command.stdin(Stdio::piped()));
+    let watched = path("shared.watch");
+    let watch = Command::new(FINWAIT)
+        .args(["watch", "-o", "ndjson", "--socket", &socket, "kind", "rst_abort"])
+        .stdout(File::create(&watched).expect("creating a file"))
         .spawn()
         .expect("starting watch");
     agent.wait_for_watchers(1);
-    for family in lab.families() {
-        let played: Vec<_> = Scenario::perform_all(&lab, family)
-            .into_iter()
-            .map(|result| result.expect("a scenario"))
-            .collect();
-        let deadline = Instant::now() + Duration::from_secs(60);
-        loop {
-            let connections = agent.connections();
-            let differences: Vec<_> = played
-                .iter()
-                .filter_map(|play| {
-                    let found = connections.iter().find(|connection| {
-                        connection.client.socket_address() == play.client
-                            && connection.server.socket_address() == play.server
-                    });
-                    let ours = found.map(|found| (socket(found.client.state), socket(found.server.state)));
-                    let kernel = lab.states(play.client, play.server).expect("asking the kernel");
-                    (ours != Some(kernel))
-                        .then(|| format!("{}: {ours:?}, kernel {kernel:?}", play.scenario.name))
-                })
-                .collect();
-            if differences.is_empty() {
-                break;
-            }
-            assert!(
-                Instant::now() < deadline,
-                "{family:?} of {} connections: {differences:#?}",
-                connections.len()
-            );
-            std::thread::sleep(Duration::from_millis(50));
-        }
-    }
+    let played = perform_all(lab);
+    Shared { lab, agent, played, _watch: watch, watched }
+});
+
+/// Runs its arguments in the background until the test program ends, which closes the pipe. Statics are never dropped.
+const UNTIL_END_OF_INPUT: &str = r#""$@" < /dev/null & cat; kill $!; wait"#;
+
+#[test]
+#[ignore = "needs root"]
+fn states_of_every_scenario_equal_the_kernels_on_xdp() {
+    let Shared { lab, agent, played, .. } = &*SHARED;
+    assert_states_equal_the_kernels(lab, agent, played);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn states_of_every_scenario_equal_the_kernels_on_tc() {
+    let lab = new_lab();
+    let agent = start(&lab, "tc", &["--ingress", "tc"]);
+    assert_states_equal_the_kernels(&lab, &agent, &perform_all(&lab));
+}
+
+#[test]
+#[ignore = "needs root"]
+fn watch_prints_only_closes_that_match_the_filter() {
     let closes = || {
-        let text = std::fs::read_to_string(&seen).expect("what watch wrote");
+        let text = fs::read_to_string(&SHARED.watched).expect("reading what watch printed");
         text.lines().filter(|line| line.contains("finwait.close/1")).map(str::to_owned).collect::<Vec<_>>()
     };
-    until("watch tells the abort", || !closes().is_empty());
+    until("watch prints the abort", || !closes().is_empty());
     for line in closes() {
-        assert!(line.contains(r#""kind":"rst_abort""#), "the filter holds: {line}");
+        assert!(line.contains(r#""kind":"rst_abort""#), "{line}");
     }
-    watch.kill().expect("stopping watch");
-    watch.wait().expect("waiting for watch");
-    let page = agent.scrape();
+}
+
+#[test]
+#[ignore = "needs root"]
+fn metrics_count_endpoints_closes_and_times_in_states() {
+    let page = settled_page();
     assert!(page.contains("finwait_endpoints{side=\"local\",state=\"time_wait\"}"), "{page}");
-    for kind in ["fin_4seg", "rst_abort", "refused"] {
-        let closed = page.lines().any(|line| {
-            line.starts_with("finwait_connections_closed_total")
-                && line.contains(kind)
-                && !line.ends_with(" 0")
-        });
-        assert!(closed || kind == "fin_4seg", "{kind} is counted: {page}");
+    for kind in ["rst_abort", "refused"] {
+        assert!(closed(&page, kind) > 0, "{kind} is counted: {page}");
     }
     for (side, states) in [
         ("remote", ["syn_sent", "established", "fin_wait_1", "fin_wait_2", "close_wait", "last_ack"]),
@@ -80,41 +88,15 @@ fn every_close(ingress: &str) {
     ] {
         for state in states {
             let count = format!("finwait_state_duration_seconds_count{{side=\"{side}\",state=\"{state}\"}}");
-            let stays = page.lines().filter_map(|line| line.strip_prefix(&count)).collect::<Vec<_>>();
-            assert!(stays.len() == 1 && stays[0] != " 0", "times in {state}, {side}, are counted: {page}");
+            let counts = page.lines().filter_map(|line| line.strip_prefix(&count)).collect::<Vec<_>>();
+            assert!(counts.len() == 1 && counts[0] != " 0", "times in {state}, {side}, are counted: {page}");
         }
     }
-    promtool(&page);
-    let stats = agent.stats();
-    let ignored: u64 = stats.packets_ignored.values().sum();
-    assert_eq!(stats.packets_seen, stats.packets_tracked + ignored);
-    assert_eq!(stats.events_lost, 0);
-
-    let typo = agent.cli(&["ls", "stat time-wait"]);
-    assert_eq!(typo.status.code(), Some(2), "a typo in a filter is a usage error");
-
-    // A second agent must leave the first alone.
-    let second = lab
-        .server
-        .run(|| {
-            Command::new(FINWAIT).args(["run", "--listen", "127.0.0.1:0", "--socket", &agent.socket]).output()
-        })
-        .expect("entering the namespace")
-        .expect("starting a second agent");
-    assert!(!second.status.success() && String::from_utf8_lossy(&second.stderr).contains("another agent"));
-    assert!(agent.cli(&["status"]).status.success());
-
-    common::send(&agent.process, Signal::SIGTERM);
-    assert!(agent.process.wait().expect("waiting").success(), "SIGTERM is a clean stop");
-    assert!(!std::path::Path::new(&agent.socket).exists(), "the socket is gone");
-    assert_eq!(agent.cli(&["status"]).status.code(), Some(3), "nobody answers: exit code 3");
 }
 
-fn socket(state: State) -> State {
-    if state == State::Listen { State::Closed } else { state }
-}
-
-fn promtool(page: &str) {
+#[test]
+#[ignore = "needs root"]
+fn promtool_accepts_the_metrics_page() {
     let mut check = Command::new("promtool")
         .args(["check", "metrics"])
         .stdin(Stdio::piped())
@@ -122,6 +104,7 @@ fn promtool(page: &str) {
         .stderr(Stdio::piped())
         .spawn()
         .expect("promtool is in Debian's package prometheus");
+    let page = settled_page();
     check.stdin.take().expect("its input").write_all(page.as_bytes()).expect("writing");
     let output = check.wait_with_output().expect("waiting");
     let complaints = [output.stdout, output.stderr].concat();
@@ -130,12 +113,116 @@ fn promtool(page: &str) {
 
 #[test]
 #[ignore = "needs root"]
-fn every_close_by_xdp() {
-    every_close("xdp");
+fn every_packet_is_tracked_or_ignored_and_no_event_is_lost() {
+    let stats = SHARED.agent.stats();
+    let ignored: u64 = stats.packets_ignored.values().sum();
+    assert!(stats.packets_seen > 0);
+    assert_eq!(stats.packets_seen, stats.packets_tracked + ignored);
+    assert_eq!(stats.events_lost, 0);
 }
 
 #[test]
 #[ignore = "needs root"]
-fn every_close_by_tc() {
-    every_close("tc");
+fn a_typo_in_a_filter_is_a_usage_error() {
+    let Output { status, .. } = SHARED.agent.cli(&["ls", "stat time-wait"]);
+    assert_eq!(status.code(), Some(2));
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_second_agent_on_the_socket_is_refused() {
+    let Shared { lab, agent, .. } = &*SHARED;
+    let mut second = Command::new(FINWAIT);
+    second.args(["run", "--listen", "127.0.0.1:0", "--socket", &agent.socket]);
+    let second = lab.server.run(|| second.output()).expect("entering the namespace").expect("starting it");
+    assert!(!second.status.success());
+    assert!(String::from_utf8_lossy(&second.stderr).contains("another agent"), "{second:?}");
+    assert!(agent.cli(&["status"]).status.success(), "the first agent still answers");
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_close_by_four_segments_is_counted_when_time_wait_expires() {
+    let lab = new_lab();
+    // TIME-WAIT of a remote end lasts twice as long.
+    let agent = start(&lab, "msl", &["--msl", "100ms"]);
+    let scenario = Scenario::named("fin_4seg_client").expect("the scenario");
+    scenario.perform(&lab, Family::Ipv4).expect("performing it");
+    until("the close is counted", || closed(&agent.scrape(), "fin_4seg") == 1);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn sigterm_stops_the_agent_and_removes_its_socket() {
+    let lab = new_lab();
+    let mut agent = start(&lab, "sigterm", &[]);
+    common::send(&agent.process, Signal::SIGTERM);
+    assert!(agent.process.wait().expect("waiting").success(), "a clean stop");
+    assert!(!fs::exists(&agent.socket).expect("looking up the socket"), "the socket is removed");
+    assert_eq!(agent.cli(&["status"]).status.code(), Some(3), "no agent answers: exit code 3");
+}
+
+fn new_lab() -> Lab {
+    Lab::new().expect("creating namespaces (root needed)")
+}
+
+fn path(name: &str) -> String {
+    format!("{}/{name}", env!("CARGO_TARGET_TMPDIR"))
+}
+
+fn start<'a>(lab: &'a Lab, name: &str, arguments: &[&str]) -> Agent<'a> {
+    let common = ["-i", lab.server.interface, "--max-flows", "4096"];
+    Agent::start(lab, name, &[&common, arguments].concat())
+}
+
+fn perform_all(lab: &Lab) -> Vec<Played> {
+    let played = lab.families().flat_map(|family| Scenario::perform_all(lab, family));
+    played.map(|result| result.expect("performing a scenario")).collect()
+}
+
+/// The metrics page of the shared agent, once it has applied every event of the scenarios.
+fn settled_page() -> String {
+    let Shared { lab, agent, played, .. } = &*SHARED;
+    assert_states_equal_the_kernels(lab, agent, played);
+    agent.scrape()
+}
+
+#[track_caller]
+fn assert_states_equal_the_kernels(lab: &Lab, agent: &Agent<'_>, played: &[Played]) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let connections = agent.connections();
+        let differences: Vec<_> = played
+            .iter()
+            .filter_map(|play| {
+                let found = connections.iter().find(|connection| {
+                    connection.client.socket_address() == play.client
+                        && connection.server.socket_address() == play.server
+                });
+                let reported = found.map(|found| (socket(found.client.state), socket(found.server.state)));
+                let kernel = lab.states(play.client, play.server).expect("reading the kernels' sockets");
+                (reported != Some(kernel))
+                    .then(|| format!("{}: {reported:?}, kernel {kernel:?}", play.scenario.name))
+            })
+            .collect();
+        if differences.is_empty() {
+            return;
+        }
+        assert!(Instant::now() < deadline, "of {} connections: {differences:#?}", connections.len());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// The state that the kernel's socket table shows. An unanswered open has no socket at the listener's end.
+fn socket(state: State) -> State {
+    if state == State::Listen { State::Closed } else { state }
+}
+
+/// Connections closed in this way, by a page of metrics.
+fn closed(page: &str, kind: &str) -> u64 {
+    let label = format!("kind=\"{kind}\"");
+    page.lines()
+        .filter(|line| line.starts_with("finwait_connections_closed_total{") && line.contains(&label))
+        .map(|line| line.rsplit(' ').next().and_then(|count| count.parse::<u64>().ok()).expect("a count"))
+        .sum()
 }
