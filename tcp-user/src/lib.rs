@@ -1,9 +1,38 @@
-//! The agent, the CLI and the exporter of finwait.
+//! The finwait library: the agent, the command-line tool, and what they consist of.
 //!
-//! Modules from the kernel to the person: `kernel` is the one that names aya, `agent` mirrors and serves, `describe` and
-//! `view` put flow records into the users' words, `filter` chooses among them and `output` writes them, `cli` is what can be
-//! typed and `commands` what it does. `replay` needs no kernel. `sockets` is the kernel's own view, `audit` compares with it.
-//! `lab` makes real connections for `demo` and the tests.
+//! # For other programs
+//!
+//! Three modules are meant for other programs:
+//!
+//! - [`replay`] follows the connections of a capture. The example `follow_capture` uses it.
+//! - [`api`] is the query socket of a running agent: its parameters, its documents and a client. The example
+//!   `query_socket` uses it.
+//! - [`view`] has the records of both: connections, transitions and closes.
+//!
+//! ```no_run
+//! use finwait::replay::{self, Options, Output};
+//!
+//! let mut print = |output| {
+//!     if let Output::Connection(listed) = output {
+//!         println!("{:?}, {:?}", listed.connection.client.state, listed.connection.server.state);
+//!     }
+//!     Ok(())
+//! };
+//! replay::run("capture.pcap".as_ref(), &Options::default(), &mut print)?;
+//! # Ok::<(), finwait::replay::ReplayError>(())
+//! ```
+//!
+//! The state machine itself is the crate `tcp-common`, which needs neither an allocator nor an operating system.
+//!
+//! # Internal modules
+//!
+//! All other modules are public only for the binary, the tests and the tools of the repository. They change without
+//! notice. From the kernel to the user: `kernel` loads and attaches the programs and is the only module that names aya.
+//! `agent` mirrors the flow table and serves the query socket and the metrics. `sockets` reads the kernel's own sockets,
+//! and `audit` compares with them. `filter` selects records and `output` prints them. `cli` defines the command line and
+//! `commands` executes it. `clock` reads the clock of the kernel programs.
+//!
+//! The feature `lab`, on by default, adds `lab`, a test network of two hosts, and `demo`, which shows it.
 
 pub mod agent;
 pub mod api;
