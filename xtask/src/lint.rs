@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use crate::build_ebpf;
 use crate::command::{call, cargo};
 
-/// Checks format and lints of every crate; a warning is a failure.
+/// Checks format, lints and packaging of every crate; a warning is a failure.
 ///
 /// # Errors
 /// Fails if rustfmt or clippy is missing, and says what to install.
@@ -30,5 +30,27 @@ pub(crate) fn lint() -> Result<()> {
     call(Command::new(env!("CARGO")).args(["fmt", "--all", "--check"]))?;
     build_ebpf::check_format()?;
     cargo(&["clippy", "--quiet", "--workspace", "--all-targets", "--", "--deny", "warnings"])?;
-    build_ebpf::clippy()
+    build_ebpf::clippy()?;
+    // The agent without the lab and the demonstration.
+    cargo(&[
+        "clippy",
+        "--quiet",
+        "--package",
+        "tcp-user",
+        "--no-default-features",
+        "--",
+        "--deny",
+        "warnings",
+    ])?;
+    // Without `--no-verify` this would build every dependency once more.
+    cargo(&[
+        "package",
+        "--quiet",
+        "--no-verify",
+        "--allow-dirty",
+        "--package",
+        "tcp-common",
+        "--package",
+        "tcp-user",
+    ])
 }
