@@ -1,7 +1,8 @@
 #!/bin/sh
-# Boots this system's systemd on a copy-on-write image of this system, in namespaces of its own, and runs trial.sh there as
-# a service. Nothing of it remains: to be called as `unshare --mount --pid --net --cgroup --ipc --uts --fork boot.sh FOLDER`.
-# FOLDER holds finwait.deb, trial.sh and trial.service; `log` appears in it.
+# Boots the host's systemd on a copy-on-write image of the host, in separate namespaces, and runs trial.sh there as a
+# service. Nothing remains afterwards. Usage:
+#   unshare --mount --pid --net --cgroup --ipc --uts --fork boot.sh FOLDER
+# FOLDER contains finwait.deb, trial.sh and trial.service; the output is written to FOLDER/log.
 set -eu
 folder=$1
 
@@ -27,7 +28,7 @@ mount --bind "$folder/console" dev/console
 mount --bind "$folder" run/trial
 cp "$folder/trial.service" run/systemd/system/
 
-# Not chroot: the mount namespaces that the unit asks for are made of a real root.
+# pivot_root instead of chroot: a unit with its own mount namespace needs a real root.
 mkdir run/old
 pivot_root . run/old
 cd /

@@ -1,9 +1,9 @@
-# What an administrator does with the package, from the installation to the purge. Runs as a service of a systemd of its
-# own: see boot.sh.
+# Trial of the package: install, use, break and purge it as an administrator would. boot.sh runs this script as a service
+# of a separate systemd.
 
 trap '[ $? = 0 ] || journalctl --no-pager --lines 40 --unit finwait' EXIT
 
-# Whether a command succeeds within two minutes.
+# Repeats a command until it succeeds, for at most two minutes.
 eventually() {
     tries=0
     until "$@"; do
@@ -12,23 +12,23 @@ eventually() {
         sleep 0.5
     done
 }
-# Whether a command fails, as it should. (`! command` would end nothing.)
+# Succeeds if a command fails. (`set -e` ignores `! command`.)
 fails() {
     if "$@"; then return 1; fi
 }
-# A line of the agent's /proc/PID/status.
+# Checks a line of the agent's /proc/PID/status.
 has() {
     grep -q "^$1:[[:space:]]*$2\$" "/proc/$(systemctl show --property MainPID --value finwait)/status"
 }
 
-# Images for containers forbid to start what is installed; this is to be a host.
+# Container images forbid packages to start services. This system stands for a host.
 rm -f /usr/sbin/policy-rc.d
 dpkg -i /run/trial/finwait.deb
 systemd-analyze verify finwait.service
 systemd-analyze security --no-pager --threshold=30 finwait.service | tail -1
 systemctl is-enabled finwait
 
-# The installation has started it, and it is ready: attached, answering, and poor.
+# The installation started the agent: it is attached, answers queries and has minimal privileges.
 systemctl is-active finwait
 finwait status
 finwait status | grep -E '^ *lo +tcx +tcx'
@@ -42,13 +42,13 @@ test "$(stat --format '%a %U %G' /run/finwait/finwait.sock)" = '660 finwait finw
 setpriv --reuid nobody --regid finwait --clear-groups finwait status > /dev/null
 fails setpriv --reuid nobody --regid nogroup --clear-groups finwait status
 
-# What later interfaces need is there.
+# The agent attaches to an interface that appears later.
 ip link add late0 type veth peer name late1
 ip link set late0 up
 watched() { finwait status | grep -E '^ *late0 +tcx +tcx'; }
 eventually watched
 
-# An agent that hangs is found by the watchdog and replaced.
+# The watchdog restarts an agent that hangs.
 mkdir -p /run/systemd/system/finwait.service.d
 printf '[Service]\nWatchdogSec=3\n' > /run/systemd/system/finwait.service.d/trial.conf
 systemctl daemon-reload
@@ -64,7 +64,7 @@ eventually replaced
 journalctl --no-pager --unit finwait | grep -i watchdog
 finwait status > /dev/null
 
-# A mistake in the configuration file is told, and mended.
+# A mistake in the configuration file is logged with its line.
 echo 'max-flow = 3' >> /etc/finwait/finwait.toml
 systemctl stop finwait
 fails systemctl start finwait
@@ -73,8 +73,10 @@ sed -i '$d' /etc/finwait/finwait.toml
 systemctl reset-failed finwait
 systemctl start finwait
 
-# The pages and completions are where the shells and man look.
-for page in finwait finwait-run finwait-ls; do zcat /usr/share/man/man1/$page.1.gz | grep -q '^.TH'; done
+# Man pages and completions are where man and the shells look for them.
+for page in man1/finwait.1 man1/finwait-run.1 man1/finwait-ls.1 man5/finwait.toml.5; do
+    zcat "/usr/share/man/$page.gz" | grep -q '^.TH'
+done
 bash -c '. /usr/share/bash-completion/completions/finwait && complete -p finwait'
 test -s /usr/share/zsh/vendor-completions/_finwait
 test -s /usr/share/fish/vendor_completions.d/finwait.fish

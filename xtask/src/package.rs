@@ -1,4 +1,4 @@
-//! The Debian package, and its life on a system: installed, used, purged.
+//! The Debian package: built, checked by lintian, and tried on a system.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::command::{call, cargo, exists, is_root, root, target_dir};
 use crate::debian;
 
-/// Builds `finwait.deb` in the target folder; as root also tries it.
+/// Builds `finwait.deb` in the target folder and checks it with lintian; as root also tries it.
 pub(crate) fn package() -> Result<()> {
     if !exists("cargo-deb") {
         cargo(&["install", "cargo-deb", "--version", "3.8.0", "--locked"])?;
@@ -20,29 +20,44 @@ pub(crate) fn package() -> Result<()> {
     let pages = target.join("release/pages");
     remove(&pages)?;
     call(Command::new(target.join("release/finwait")).arg("generate").arg(&pages))?;
-    call(Command::new("gzip").args(["-9", "--no-name"]).args(files_ending(&pages, ".1")?))?;
+    for section in [".1", ".5"] {
+        call(Command::new("gzip").args(["-9", "--no-name"]).args(files_ending(&pages, section)?))?;
+    }
     call(
         Command::new("cargo-deb").args(["-p", "tcp-user", "--no-build", "--strip", "--output"]).arg(&package),
     )?;
     call(Command::new("dpkg-deb").arg("--contents").arg(&package))?;
+    lint(&package)?;
     if is_root() {
         try_out(&target, &package)?;
     } else {
         println!(
-            "not root: the package was not installed anywhere. As root it is, on a copy-on-write image of this system"
+            "The package was not installed. As root, this command tries it on a copy-on-write image of this system."
         );
     }
     println!("{} is ready: apt install {0}", package.display());
     Ok(())
 }
 
+/// Fails on an error or a warning of lintian that `packaging/lintian-overrides` does not justify.
+fn lint(package: &Path) -> Result<()> {
+    if is_root() {
+        debian::install(&["lintian"])?;
+    } else if !exists("lintian") {
+        println!("lintian is not installed: the package was not checked (apt install lintian)");
+        return Ok(());
+    }
+    call(Command::new("lintian").args(["--allow-root", "--fail-on", "error,warning"]).arg(package))
+}
+
+/// The files of a folder whose names end in `ending`.
 fn files_ending(folder: &Path, ending: &str) -> Result<Vec<PathBuf>> {
     let files = fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))?;
     let paths = files.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
     Ok(paths.into_iter().filter(|path| path.to_string_lossy().ends_with(ending)).collect())
 }
 
-/// Boots a systemd on a copy-on-write image of this system and lives the package's life there.
+/// Boots systemd on a copy-on-write image of this system and runs `packaging/trial/trial.sh` there.
 fn try_out(target: &Path, package: &Path) -> Result<()> {
     debian::install(&["systemd", "adduser", "curl", "iproute2"])?;
     let folder = target.join("package-trial");
@@ -63,16 +78,16 @@ fn try_out(target: &Path, package: &Path) -> Result<()> {
         .context("starting unshare")?;
     let log = fs::read_to_string(folder.join("log")).unwrap_or_default();
     if !booted.success() {
-        bail!("the package was tried ({booted}), and this is how far it came:\n{log}");
+        bail!("the trial of the package failed ({booted}):\n{log}");
     }
     println!(
-        "the package was installed, started by systemd, used, upset and purged: {}",
+        "The package was installed, started by systemd, used, broken and purged. Log: {}",
         folder.join("log").display()
     );
     Ok(())
 }
 
-/// A control group of our own, so that the systemd inside meets none of the system's. Gone when dropped.
+/// A control group for the systemd of the trial, which therefore sees none of this system's. Removed when dropped.
 struct ControlGroup(PathBuf);
 
 impl ControlGroup {
@@ -90,7 +105,7 @@ impl ControlGroup {
 
 impl Drop for ControlGroup {
     fn drop(&mut self) {
-        // What is in it is dead or dying.
+        // Its processes have ended or are ending.
         for _ in 0..50 {
             remove_groups(&self.0);
             if !self.0.exists() {
@@ -98,11 +113,11 @@ impl Drop for ControlGroup {
             }
             std::thread::sleep(std::time::Duration::from_millis(100));
         }
-        eprintln!("{} is left", self.0.display());
+        eprintln!("{} could not be removed", self.0.display());
     }
 }
 
-/// Control groups are removed leaf by leaf, and their files not at all.
+/// Removes a control group and those below it, leaves first. Their files cannot be removed.
 fn remove_groups(group: &Path) {
     for entry in fs::read_dir(group).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
