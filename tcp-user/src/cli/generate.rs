@@ -1,4 +1,4 @@
-//! Completions and man pages, from the one definition of the commands.
+//! Completions, and the files of a package, from the one definition of the commands.
 
 use std::fs;
 use std::io::{self, Write};
@@ -9,7 +9,7 @@ use clap_complete::CompleteEnv;
 use clap_complete::engine::CompletionCandidate;
 use clap_complete::env::Shells;
 
-use super::Cli;
+use super::{Cli, manual};
 use crate::filter;
 
 /// Shells that finwait has completions for.
@@ -40,7 +40,9 @@ pub fn complete() {
 /// Writes all that a package ships into a folder: man pages, and completions for the shells of Debian.
 pub fn generate(folder: &Path) -> io::Result<()> {
     fs::create_dir_all(folder)?;
-    clap_mangen::generate_to(Cli::command(), folder)?;
+    for manual::Page { name, section, text } in manual::pages() {
+        fs::write(folder.join(format!("{name}.{section}")), text)?;
+    }
     for (shell, name) in
         [(Shell::Bash, "finwait.bash"), (Shell::Zsh, "_finwait"), (Shell::Fish, "finwait.fish")]
     {
@@ -58,23 +60,6 @@ pub fn completions(shell: Shell, out: &mut impl Write) -> io::Result<()> {
     let mut text = Vec::new();
     completer.write_registration(COMPLETE, "finwait", "finwait", "finwait", &mut text)?;
     out.write_all(&text)
-}
-
-/// Writes the man page of a command, or of `finwait` itself.
-pub fn man(command: Option<&str>, out: &mut impl Write) -> io::Result<()> {
-    let mut all = Cli::command();
-    all.build();
-    let page = match command {
-        None => clap_mangen::Man::new(all),
-        Some(name) => {
-            let found = all.find_subcommand(name).cloned().ok_or_else(|| {
-                io::Error::new(io::ErrorKind::InvalidInput, format!("finwait has no command {name:?}"))
-            })?;
-            let title = format!("finwait-{name}");
-            clap_mangen::Man::new(found).title(title)
-        }
-    };
-    page.render(out)
 }
 
 /// Words that a filter can have.

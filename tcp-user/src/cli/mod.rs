@@ -6,6 +6,7 @@
 mod generate;
 mod glossary;
 mod help;
+mod manual;
 mod query;
 
 use std::ffi::OsString;
@@ -15,8 +16,9 @@ use std::time::Duration;
 use clap::parser::ValueSource;
 use clap::{ArgAction, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
-pub use generate::{complete, completions, generate, man};
+pub use generate::{complete, completions, generate};
 pub use glossary::{UnknownTerm, glossary};
+pub use manual::man;
 pub use query::{FilterArgs, ReplayFormat, ReportFormat, SocketArgs};
 
 use crate::options::{ConfigError, ConfigFile, Options, RuleOptions};

@@ -267,7 +267,7 @@ fn completions_and_man_pages() {
     let mut page = Vec::new();
     man(Some("run"), &mut page).unwrap();
     let page = String::from_utf8(page).unwrap();
-    assert!(page.contains(".TH finwait-run") && page.contains("max\\-flows"), "{page}");
+    assert!(page.contains(".TH \"FINWAIT-RUN\"") && page.contains("max\\-flows"), "{page}");
     assert!(man(None, &mut Vec::new()).is_ok());
     assert!(man(Some("fly"), &mut Vec::new()).is_err());
 }
