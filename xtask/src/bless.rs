@@ -9,7 +9,7 @@ use crate::command::call;
 /// The tests that compare with golden files and snapshots, by package.
 const GOLDEN_TESTS: [&[&str]; 2] = [
     &["--package", "tcp-common", "--test", "scenarios", "--test", "transitions", "--test", "rules"],
-    &["--package", "tcp-user", "--lib", "--test", "metrics"],
+    &["--package", "tcp-user", "--lib", "--test", "metrics", "--test", "records"],
 ];
 
 /// Runs the golden tests with the switches that make them write what they would compare: `FINWAIT_BLESS` for the golden

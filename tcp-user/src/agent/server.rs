@@ -18,7 +18,7 @@ use super::lock::lock;
 use super::metrics::{self, Format};
 use super::shared::{Shared, WatchEvent};
 use super::totals::FLOW_CLASSES;
-use crate::api::{ConnectionsQuery, EventsQuery, InterfaceStatus, Observed, Stats, Status};
+use crate::api::{ConnectionsQuery, EventsQuery, InterfaceStatus, Lost, Observed, Stats, Status};
 use crate::filter::Filter;
 use crate::sockets::namespace;
 
@@ -101,7 +101,7 @@ async fn events(State(app): State<App>, Query(wanted): Query<EventsQuery>) -> Re
                 }
                 Ok(told) => break serde_json::to_string(&told.event).unwrap_or_default(),
                 Err(RecvError::Lagged(count)) => {
-                    break format!(r#"{{"schema":"finwait.lost/1","events":{count}}}"#);
+                    break serde_json::to_string(&Lost::new(count)).unwrap_or_default();
                 }
                 Err(RecvError::Closed) => return None,
             }

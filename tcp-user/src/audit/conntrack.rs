@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tcp_common::State;
 
@@ -10,13 +11,13 @@ use crate::sockets::{Tracked, TrackedState};
 use crate::view::SocketPair;
 
 /// What conntrack says of a connection, and whether its one state can stand for what the others say.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Conntrack {
-    /// Its state.
+    /// State of the conntrack entry.
     pub state: TrackedState,
-    /// Whether that fits both ends as the agent has them; `None` where it has none.
+    /// Whether the state is compatible with both ends; `None` if the agent does not know them.
     pub fits_ours: Option<bool>,
-    /// Whether that fits the end that the kernel has.
+    /// Whether the state is compatible with the kernel's socket.
     pub fits_kernel: bool,
 }
 
@@ -27,20 +28,20 @@ impl Conntrack {
     }
 }
 
-/// How often it fits.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// Number of ends by result of the comparison with conntrack.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ConntrackCounts {
-    /// TCP connections that it follows.
+    /// TCP entries of conntrack.
     pub entries: u64,
-    /// Findings that it knows, and whose ends its state fits.
+    /// Ends with a compatible conntrack state.
     pub fits: u64,
-    /// Where it differs from the agent alone.
+    /// Ends whose conntrack state is incompatible with the agent's only.
     pub differs_from_ours: u64,
-    /// Where it differs from the kernel's socket alone.
+    /// Ends whose conntrack state is incompatible with the kernel's only.
     pub differs_from_kernel: u64,
-    /// Where it differs from both.
+    /// Ends whose conntrack state is incompatible with both.
     pub differs_from_both: u64,
-    /// Findings that it does not know.
+    /// Ends without a conntrack entry.
     pub untracked: u64,
 }
 

@@ -16,13 +16,14 @@ pub use table::write as write_table;
 use std::net::{IpAddr, SocketAddr};
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tcp_common::State;
 
 pub use crate::sockets::Reason;
 
 use crate::sockets::{KernelSocket, Timer};
-use crate::view::{Connection, by_name, micros, words};
+use crate::view::{ByName, Connection, by_name, micros, words};
 
 /// The name of the document's shape.
 pub const SCHEMA: &str = "finwait.audit/1";
@@ -41,21 +42,22 @@ words! {
     }
 }
 
-/// The whole answer.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// Result of comparing the agent's states with the kernel's sockets.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Report {
     /// [`SCHEMA`].
     pub schema: String,
-    /// When the second sample was taken.
+    /// Time of the second sample.
     #[serde(with = "micros")]
+    #[schemars(with = "Timestamp")]
     pub at: Timestamp,
-    /// Between the samples.
+    /// Time between the two samples, in ms.
     pub interval_ms: u64,
-    /// How many ends.
+    /// Number of ends by verdict.
     pub counts: Counts,
-    /// How often nf_conntrack's state fits; `None` where it was not asked for.
+    /// How often nf_conntrack's state is compatible; `None` without `--conntrack`.
     pub conntrack: Option<ConntrackCounts>,
-    /// Every end that does not agree, or that conntrack does not fit; with `--all` the others too.
+    /// Ends with a difference or with an incompatible conntrack state; with `--all` every end.
     pub findings: Vec<Finding>,
 }
 
@@ -67,47 +69,47 @@ impl Report {
 }
 
 /// How many ends came to which verdict.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Counts {
-    /// The same state on both sides.
+    /// Ends with the same state on both sides.
     pub agree: u64,
-    /// Different states.
+    /// Ends with different states.
     pub differ: u64,
-    /// Known to the agent alone, explained.
+    /// Ends known only to the agent, each with a reason.
     pub only_ours: u64,
-    /// Known to the kernel alone, `missed` ones included.
+    /// Ends known only to the kernel, including `missed`.
     pub only_kernel: u64,
-    /// Of these, the unexplained.
+    /// Ends known only to the kernel without a reason.
     pub missed: u64,
-    /// Not alike in the two samples: in motion.
+    /// Ends whose result changed between the two samples.
     pub unsettled: u64,
-    /// Listening sockets, which are no connections.
+    /// Listening sockets.
     pub listening: u64,
 }
 
 /// One end of a connection, seen from this host.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Finding {
-    /// What came of it.
+    /// Result of the comparison.
     pub verdict: Verdict,
-    /// Why, where something explains it.
+    /// Reason why one side does not know the end, if there is one.
     pub reason: Option<Reason>,
     /// The end on this host; the client of a forwarded connection.
     pub local: Address,
     /// The other end.
     pub remote: Address,
-    /// What the agent says; `None` where it knows nothing.
+    /// The agent's state; `None` if the agent does not know the connection.
     pub ours: Option<Ours>,
-    /// The kernel's socket; `None` where there is none, that is CLOSED.
+    /// The kernel's socket; `None` if there is none, which means CLOSED.
     pub kernel: Option<Socket>,
-    /// What nf_conntrack says; `None` where it does not know it or was not asked.
+    /// The entry of nf_conntrack; `None` if there is none or without `--conntrack`.
     pub conntrack: Option<Conntrack>,
 }
 
 /// An IP address and a port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Address {
-    /// IPv4 on an IPv6 socket is IPv4.
+    /// IP address. IPv4 on an IPv6 socket is written as IPv4.
     pub address: IpAddr,
     /// TCP port.
     pub port: u16,
@@ -126,17 +128,19 @@ impl From<Address> for SocketAddr {
 }
 
 /// The agent's side of a finding.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Ours {
     /// State of the local end.
     #[serde(with = "by_name")]
+    #[schemars(with = "ByName<State>")]
     pub state: State,
-    /// Whether the end's own segments prove it.
+    /// Whether the end's own segments confirm the state.
     pub confirmed: bool,
     /// State of the other end.
     #[serde(with = "by_name")]
+    #[schemars(with = "ByName<State>")]
     pub peer_state: State,
-    /// Everything known of the connection.
+    /// The connection as the agent knows it.
     pub connection: Connection,
 }
 
@@ -148,20 +152,21 @@ impl Ours {
 }
 
 /// The kernel's side of a finding.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Socket {
-    /// Its state.
+    /// State of the socket.
     #[serde(with = "by_name")]
+    #[schemars(with = "ByName<State>")]
     pub state: State,
-    /// Which timer runs.
+    /// Running timer.
     pub timer: Option<Timer>,
-    /// What is left of it, ms.
+    /// Time until the timer expires, in ms.
     pub expires_ms: Option<u32>,
-    /// Since its last segment, ms; unknown for minisockets.
+    /// Time since the last segment, in ms; `None` for request and TIME-WAIT sockets.
     pub silent_ms: Option<u32>,
-    /// Inode of the socket; 0 when no process has it.
+    /// Inode of the socket; 0 if no process owns it.
     pub inode: u32,
-    /// Its owner.
+    /// User id of the owner.
     pub uid: u32,
 }
 

@@ -3,45 +3,48 @@
 use std::net::{IpAddr, SocketAddr};
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tcp_common::{CloseKind, State};
 
-use super::serial::{by_name, micros};
+use super::serial::{ByName, by_name, micros};
 use super::{Confidence, Family, Fins, Opener, Side, Who, schema};
 
-/// One connection, that is one incarnation of a flow, and the states of both its ends: [`schema::CONNECTION`].
+/// One connection (one incarnation of a flow) and the states of both its ends.
 // `remote = "Self"` makes the derive produce inherent functions for the bare fields; the trait puts the schema before
 // them, and a close record, which is the same fields under its own schema, leaves it out.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(remote = "Self")]
 pub struct Connection {
     /// IP version.
     pub family: Family,
-    /// Where it was first seen; unknown in captures that do not say.
+    /// Interface on which the connection was first seen; `None` if a capture does not name it.
     pub interface: Option<String>,
-    /// Which life of this 4-tuple it is, from 1.
+    /// Number of this use of the same addresses and ports, from 1.
     pub incarnation: u32,
-    /// The end that sent the first SYN; guessed if `confidence` is `midstream`.
+    /// The end that sent the first SYN. It is a guess if `confidence` is `midstream`.
     pub client: Endpoint,
     /// The other end.
     pub server: Endpoint,
-    /// Who sent the first SYN.
+    /// The end that sent the first SYN, if it was seen.
     pub opener: Opener,
-    /// How far the rest can be trusted.
+    /// How complete the observation is, and so how reliable the record.
     pub confidence: Confidence,
-    /// When the first SYN was seen; unknown mid-stream.
+    /// Time of the first SYN; `None` if it was not seen.
     #[serde(with = "micros::option")]
+    #[schemars(with = "Option<Timestamp>")]
     pub opened_at: Option<Timestamp>,
-    /// When its last segment was seen.
+    /// Time of the last segment.
     #[serde(with = "micros")]
+    #[schemars(with = "Timestamp")]
     pub last_seen_at: Timestamp,
-    /// From the first SYN to ESTABLISHED at both ends, ms.
+    /// Time from the first SYN until both ends were ESTABLISHED, in ms.
     pub handshake_ms: Option<f64>,
-    /// How it is being closed or was; `None` while nobody has begun.
+    /// How the connection is being closed or was closed; `None` before the first FIN or RST.
     pub close: Option<CloseInfo>,
-    /// Who is in TIME-WAIT, if anyone.
+    /// TIME-WAIT of the connection; `None` if no end is in it.
     pub time_wait: Option<TimeWait>,
-    /// Who owns the socket, if it is on this host and known.
+    /// Process that owns the local socket; `None` if there is none or it is unknown.
     pub process: Option<Process>,
 }
 
@@ -49,63 +52,66 @@ pub struct Connection {
 pub type SocketPair = (SocketAddr, SocketAddr);
 
 /// One end of a connection.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Endpoint {
-    /// IP address.
+    /// IP address of the end.
     pub address: IpAddr,
-    /// TCP port.
+    /// TCP port of the end.
     pub port: u16,
-    /// RFC 9293 state.
+    /// RFC 9293 state of the end.
     #[serde(with = "by_name")]
+    #[schemars(with = "ByName<State>")]
     pub state: State,
-    /// Whether the end's own segments prove the state, and not only what was sent to it.
+    /// Whether the end's own segments confirm the state. If not, it follows from segments sent to the end.
     pub confirmed: bool,
-    /// Whether this end is on this host.
+    /// Whether the end is on this host.
     pub local: bool,
-    /// Segments seen from this end.
+    /// Number of segments from this end.
     pub segments: u64,
-    /// Payload octets seen from this end.
+    /// Payload bytes from this end.
     pub bytes: u64,
 }
 
 /// How a connection is closed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CloseInfo {
-    /// In which form; `open` until that is decided, `None` where the deciding segments passed before the agent started.
+    /// Close kind; `open` until it is decided, `None` if the agent started while the connection was closing.
     #[serde(with = "by_name::option")]
+    #[schemars(with = "Option<ByName<CloseKind>>")]
     pub kind: Option<CloseKind>,
-    /// Whose FIN came first, causally; `None` if there was none.
+    /// The end that closed first: it sent its FIN before it had received one. `None` without a FIN.
     pub closer: Option<Who>,
-    /// Who sent the RST that ended it.
+    /// The end whose RST ended the connection; `None` without such a RST.
     pub aborter: Option<Side>,
-    /// Whose FINs were seen.
+    /// The ends whose FIN was seen.
     pub fins: Fins,
-    /// Whether both ends are done, or only wait for TIME-WAIT to pass.
+    /// Whether both ends are closed or in TIME-WAIT.
     pub complete: bool,
-    /// When the first FIN or RST was seen; `None` if that was before the agent started.
+    /// Time of the first FIN or RST; `None` if it was not seen.
     #[serde(with = "micros::option")]
+    #[schemars(with = "Option<Timestamp>")]
     pub started_at: Option<Timestamp>,
 }
 
 /// TIME-WAIT of a connection.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TimeWait {
-    /// Who is in it; both after a simultaneous close.
+    /// The end in TIME-WAIT; both after a simultaneous close.
     pub holder: Who,
-    /// How long until the last holder leaves it, ms.
+    /// Time until TIME-WAIT ends at the last end, in ms.
     pub expires_in_ms: u64,
-    /// How often 2MSL began anew because the last ACK was lost.
+    /// Number of times that TIME-WAIT was restarted because the last ACK was lost.
     pub restarts: u32,
 }
 
 /// The owner of a socket.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Process {
     /// Process id.
     pub pid: u32,
-    /// Its command name, at most 15 octets; may hold anything.
+    /// Command name, at most 15 bytes. It may contain any character.
     pub comm: String,
-    /// The systemd unit it belongs to.
+    /// Systemd unit of the process.
     pub unit: Option<String>,
 }
 

@@ -4,10 +4,11 @@ use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tcp_common::State;
 
-use super::serial::{by_name, micros};
+use super::serial::{ByName, by_name, micros};
 use super::{Connection, Side};
 
 /// One record of `watch` and `replay --events`, told apart by its schema.
@@ -23,65 +24,69 @@ pub enum Event {
     Close(Box<Close>),
 }
 
-/// One end changed its state.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// One end of a connection changed its state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Transition {
-    /// When the segment was seen, or when the clock ran out.
+    /// Time of the segment, or time at which a timer expired.
     #[serde(with = "micros")]
+    #[schemars(with = "Timestamp")]
     pub at: Timestamp,
-    /// The client.
+    /// The client end.
     pub client: Peer,
-    /// The server.
+    /// The server end.
     pub server: Peer,
-    /// Which life of the 4-tuple.
+    /// Number of this use of the same addresses and ports, from 1.
     pub incarnation: u32,
-    /// The end that changed.
+    /// The end that changed its state.
     pub side: Side,
-    /// Its state before.
+    /// State before.
     #[serde(with = "by_name")]
+    #[schemars(with = "ByName<State>")]
     pub from: State,
-    /// Its state after.
+    /// State after.
     #[serde(with = "by_name")]
+    #[schemars(with = "ByName<State>")]
     pub to: State,
-    /// Why, a name of [`tcp_common::Cause`]; text, so that an older CLI can print a newer agent's.
+    /// Cause of the transition. A newer agent may know causes that this version does not list.
     pub cause: Cow<'static, str>,
 }
 
 /// Which end, without how it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Peer {
-    /// IP address.
+    /// IP address of the end.
     pub address: IpAddr,
-    /// TCP port.
+    /// TCP port of the end.
     pub port: u16,
-    /// Whether this end is on this host.
+    /// Whether the end is on this host.
     #[serde(default)]
     pub local: bool,
 }
 
-/// An incarnation that is over. Emitted once.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// A connection that has ended, with the keys of `finwait.connection/1`. Printed once for each connection.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Close {
     /// The connection as it was at the end.
     #[serde(flatten, with = "Connection")]
     pub connection: Connection,
-    /// When it was over: both ends closed, TIME-WAIT expired, reset, superseded or given up.
+    /// Time at which the connection ended: closed, reset, superseded or timed out, and TIME-WAIT over.
     #[serde(with = "micros::option", default)]
+    #[schemars(with = "Option<Timestamp>")]
     pub closed_at: Option<Timestamp>,
-    /// How long each part of its life took.
+    /// Duration of each phase of the connection, in ms.
     pub durations_ms: Durations,
 }
 
 /// The parts of a connection's life, ms; `None` for a part it did not have or whose begin nobody saw.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Durations {
-    /// First SYN to ESTABLISHED at both ends.
+    /// Time from the first SYN to ESTABLISHED at both ends.
     pub handshake: Option<f64>,
-    /// From there to the first FIN or RST.
+    /// Time from ESTABLISHED at both ends to the first FIN or RST.
     pub established: Option<f64>,
-    /// From there until both ends were closed or in TIME-WAIT.
+    /// Time from the first FIN or RST until both ends were closed or in TIME-WAIT.
     pub closing: Option<f64>,
-    /// In TIME-WAIT.
+    /// Time in TIME-WAIT.
     pub time_wait: Option<f64>,
 }
 

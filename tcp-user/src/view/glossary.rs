@@ -27,6 +27,7 @@ const GROUPS: &[(&str, Words)] = &[
     ("states", STATES),
     ("causes of a transition", CAUSES),
     ("causes of a segment without effect", WITHOUT_EFFECT),
+    ("reasons to ignore a packet", IGNORED),
 ];
 
 const ENDS: Words = &[
@@ -127,9 +128,24 @@ const WITHOUT_EFFECT: Words = &[
     ("rst_rfc1337", "An RST in TIME-WAIT, ignored because of --rfc1337."),
 ];
 
+const IGNORED: Words = &[
+    ("not_tcp", "Not IPv4 or IPv6 with TCP inside."),
+    ("fragment_later", "A fragment other than the first: it has no ports."),
+    ("fragment_first", "The first of several fragments: the length of its segment is unknown."),
+    ("truncated", "The packet ends before its headers do."),
+    ("malformed", "Lengths or versions in the headers contradict each other."),
+    ("unsupported", "More VLAN tags or IPv6 extension headers than finwait follows."),
+    ("bad_flags", "A combination of flags that every TCP drops."),
+    ("no_flow", "It belongs to no tracked connection and opens none, such as a late RST or ACK."),
+    ("duplicate", "The same packet was counted on another interface or hook."),
+    ("self_connect", "A socket connected to itself: the two ends cannot be told apart."),
+    ("table_full", "The flow table has no free slot, and no connection that may be evicted."),
+    ("contended", "The connection was locked for too long, and the ring buffer was full."),
+];
+
 #[cfg(test)]
 mod tests {
-    use tcp_common::{Cause, CloseKind, State};
+    use tcp_common::{Cause, CloseKind, Ignored, State};
 
     use super::*;
 
@@ -139,9 +155,15 @@ mod tests {
         let kinds = CloseKind::ALL.map(CloseKind::name);
         let states = State::ALL.map(State::name);
         let causes = (0..=u8::MAX).filter_map(Cause::from_repr).map(Cause::name);
+        let reasons = Ignored::ALL.map(Ignored::name);
         let confidence = crate::view::Confidence::ALL.iter().map(|value| value.name());
-        let needed =
-            kinds.into_iter().chain(states).chain(causes).chain(confidence).chain([crate::view::UNSEEN]);
+        let needed = kinds
+            .into_iter()
+            .chain(states)
+            .chain(causes)
+            .chain(reasons)
+            .chain(confidence)
+            .chain([crate::view::UNSEEN]);
         for word in needed {
             assert!(words.contains(&word), "{word}");
         }

@@ -16,7 +16,7 @@ mod words;
 pub use connection::{CloseInfo, Connection, Endpoint, Process, SocketPair, TimeWait, UNSEEN};
 pub use event::{Close, Durations, Event, Peer, Transition};
 pub use glossary::{Entry, glossary};
-pub(crate) use serial::{by_name, micros};
+pub(crate) use serial::{ByName, by_name, micros};
 pub use states::{StateSet, UnknownState};
 pub use tcp_common::{CloseKind, State};
 pub(crate) use words::words;

@@ -1,7 +1,9 @@
 //! How values of other crates are written in the records.
 
 use std::borrow::Cow;
+use std::marker::PhantomData;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use tcp_common::{CloseKind, State};
 
@@ -38,6 +40,23 @@ impl Named for CloseKind {
 
     fn word(self) -> &'static str {
         self.name()
+    }
+}
+
+/// `schemars(with)`: the schema of a [`Named`] value that is written by its name.
+pub(crate) struct ByName<T>(PhantomData<T>);
+
+impl<T: Named> JsonSchema for ByName<T> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        T::WHAT.into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "enum": T::all().map(T::word).collect::<Vec<_>>() })
     }
 }
 

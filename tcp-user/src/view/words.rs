@@ -6,9 +6,9 @@ macro_rules! words {
         $($(#[$variant_meta:meta])* $variant:ident = $word:literal,)+
     }) => {
         $(#[$meta])*
-        #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+        #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, ::schemars::JsonSchema)]
         $visibility enum $name {
-            $($(#[$variant_meta])* $variant,)+
+            $($(#[$variant_meta])* #[schemars(rename = $word)] $variant,)+
         }
 
         impl $name {
