@@ -1,5 +1,5 @@
-//! Header prediction changes nothing but the cost: a flow whose predicted segments are taken in its first cache line is,
-//! once settled, the flow that the whole machine would have made; and what the plain reader reads, the parser reads.
+//! Header prediction changes only the cost. A flow with predicted segments equals the flow of the full
+//! state machine once the prediction is flushed, and the short parser agrees with the full one.
 
 use proptest::prelude::*;
 use tcp_common::flow::Prediction;
@@ -8,7 +8,7 @@ use tcp_common::wire::plain::{self, Plain};
 use tcp_common::wire::{Bytes as _, Link, parse};
 use tcp_common::{End, Flags, Flow, FlowKey, FlowKey4, Kind, Rules, Segment, TableKey as _};
 
-/// What a slot of the table is to a packet.
+/// The parts of a slot that a packet uses.
 struct Resting {
     flow: Flow,
     prediction: Prediction,
@@ -46,7 +46,7 @@ impl Resting {
     }
 }
 
-/// What a plain segment is read from.
+/// The TCP header of a plain segment.
 fn header_of(segment: &Segment) -> [u8; 20] {
     let mut header = [0; 20];
     header[4..8].copy_from_slice(&segment.seq.to_be_bytes());
@@ -115,7 +115,7 @@ fn handshake(isn: [u32; 2]) -> [(End, Segment); 4] {
     ]
 }
 
-/// One end closes, the other acknowledges it.
+/// The FIN of one end and the ACK of the other.
 fn half_close(flow: &Flow, closer: End) -> [(End, Segment); 2] {
     let [own, peer] = [closer, closer.peer()].map(|end| flow.end(end).snd_max());
     let fin = Segment { flags: Flags(Flags::FIN | Flags::ACK), ..plain(own, peer, 0) };
@@ -130,7 +130,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(4_000))]
 
     #[test]
-    fn a_settled_flow_is_what_the_machine_makes(
+    fn a_flushed_flow_equals_that_of_the_machine(
         isn in any::<[u32; 2]>(),
         closer in prop_oneof![Just(None), Just(Some(End::A)), Just(Some(End::B))],
         steps in prop::collection::vec(step(), 1..120),
@@ -170,7 +170,7 @@ proptest! {
 }
 
 #[test]
-fn an_open_connection_is_taken_by_prediction() {
+fn an_open_connection_is_predicted() {
     let rules = Rules::AGENT;
     let mut resting =
         Resting { flow: Flow::EMPTY, prediction: Prediction::EMPTY, steady: false, predicted: 0 };
@@ -189,7 +189,7 @@ fn an_open_connection_is_taken_by_prediction() {
 }
 
 #[test]
-fn a_half_closed_connection_is_taken_by_prediction() {
+fn a_half_closed_connection_is_predicted() {
     let rules = Rules::AGENT;
     for closer in [End::A, End::B] {
         let mut resting =
@@ -233,7 +233,7 @@ fn a_half_closed_connection_is_taken_by_prediction() {
 const CASES: &str = include_str!("../../conformance/parse_cases.jsonl");
 
 #[test]
-fn what_is_plain_is_read_as_the_parser_reads_it() {
+fn the_short_parser_agrees_with_the_full_one() {
     let mut plain_ones = 0;
     for line in CASES.lines() {
         let case: serde_json::Value = serde_json::from_str(line).expect("a line of JSON");

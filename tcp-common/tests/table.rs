@@ -1,5 +1,6 @@
-//! The flow table in ordinary memory, by the code that the kernel programs and the agent run: as many flows as were asked
-//! for find a slot, also after the table has been filled and emptied many times over.
+//! The flow table in ordinary memory, with the code that the kernel programs and the agent run: the
+//! guaranteed number of flows finds a slot, also after the table has been filled and emptied many
+//! times.
 
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
@@ -13,7 +14,7 @@ struct Slot {
     key: [AtomicU64; 2],
 }
 
-/// Tags, keys and the directory; there are no flows in it.
+/// Tags, keys and the directory, without flows.
 struct Plain {
     slots: Vec<Slot>,
     directory: Vec<AtomicU64>,
@@ -146,9 +147,9 @@ fn the_directory_lists_every_flow_once() {
     assert_eq!(listed, open);
 }
 
-/// Only live flows, the table always as full as it may be: the slots fill up behind those that come free.
+/// The table stays at its guaranteed number of flows while each new flow replaces a random one.
 #[test]
-fn and_so_do_those_that_come_after_them() {
+fn a_full_table_takes_a_new_flow_for_each_closed_one() {
     let rated = 50_000;
     let table = Plain::new(slots_for(rated));
     (0..rated).for_each(|number| assert!(table.open(number)));
@@ -165,15 +166,15 @@ fn and_so_do_those_that_come_after_them() {
     open.iter().for_each(|&number| table.close(number));
     assert!(
         table.directory.iter().all(|entry| DirectoryEntry(entry.load(SeqCst)).probes() == 0),
-        "nothing is listed"
+        "the directory is empty"
     );
     assert!(table.slots.iter().all(|slot| Tag(slot.tag.load(SeqCst)).phase() == Tag::FREE));
 }
 
-/// Why there is a directory: a window of 8 neighbours, which can be looked through without one, turns about one flow in a
-/// thousand away though more than half of the table is empty.
+/// The reason for the directory: probing 8 neighbours, which needs none, refuses about one flow in a
+/// thousand although more than half of the table is empty.
 #[test]
-fn a_window_of_neighbours_would_not_do() {
+fn probing_eight_neighbours_refuses_flows_in_a_half_empty_table() {
     let (slots, flows) = (262_144, 100_000);
     let mut taken = vec![false; slots as usize];
     let mut refused = 0;
@@ -188,7 +189,7 @@ fn a_window_of_neighbours_would_not_do() {
 }
 
 #[test]
-fn a_place_leads_back_to_its_home() {
+fn a_slot_and_its_probe_number_give_the_home_slot() {
     let slots = slots_for(1);
     for home in [0, 1, 700, slots - 1] {
         let mut seen = vec![false; slots as usize];
@@ -204,9 +205,9 @@ fn a_place_leads_back_to_its_home() {
     }
 }
 
-/// Keys that count up make no more pairs of one home than random numbers do, whatever the secret.
+/// Consecutive keys share home slots no more often than random numbers do, with any secret.
 #[test]
-fn neighbouring_keys_are_spread_as_random_ones_are() {
+fn consecutive_keys_are_spread_like_random_ones() {
     const KEYS: u32 = 1 << 16;
     let v4 = |address: u32, port: u16| {
         let client = Endpoint { address: [0, 0xffff_0000_0000 | u64::from(address)], port };

@@ -1,9 +1,9 @@
-//! The protocol of the flow table under a model checker (loom): every interleaving of CPUs and agent, each memory access a
-//! point at which another may go on, and reorderings as the C11 memory model allows them. The protocol's code is that of
-//! the kernel programs and the agent; here are only the few lines that they wrap around it.
+//! The protocol of the flow table under a model checker (loom): every interleaving of CPUs and agent at
+//! every memory access, with the reorderings that the C11 memory model allows. The protocol is the code
+//! of the kernel programs and the agent; only the few lines around it are repeated here.
 //!
-//! The smaller cases are followed through all interleavings there are, the others (every one of three threads, and some of
-//! two) through all with at most two preemptions: each says which.
+//! The smaller cases cover all interleavings. The others (all with three threads, and some with two)
+//! cover those with at most two preemptions. Each case states its limit.
 
 mod storage;
 
@@ -14,10 +14,10 @@ use loom::thread;
 use storage::{Table, home_of, key, neighbours};
 use tcp_common::table::{self, DirectoryEntry, Lookup, NO_SLOT, PredictedLookup, Tag, Victim};
 
-/// How an actor ends: what has been counted.
+/// Counts of everything that happened, for the check at the end.
 #[derive(Default)]
 struct Book {
-    /// Segments given to a flow, by the number of its key.
+    /// Segments applied to a flow, by the number of its key.
     given: std::sync::Mutex<std::collections::HashMap<u32, u64>>,
     deferred: AtomicU64,
     refused: AtomicU64,
@@ -33,7 +33,7 @@ impl World {
         *self.book.given.lock().expect("no panic").entry(number).or_default() += 1;
     }
 
-    /// A segment on its way through the machine's program. The flow is left in `phase`.
+    /// The kernel program's path of a segment. The flow is unlocked in `phase`.
     fn packet(&self, number: u32, phase: u64) {
         let (table, home) = (&self.table, home_of(number));
         let room = || {
@@ -73,7 +73,7 @@ impl World {
         table::unlock(&self.table, index, phase);
     }
 
-    /// A plain segment: predicted, or for the machine.
+    /// The path of a plain segment: predicted, or else through the state machine.
     fn plain(&self, number: u32) {
         let table = &self.table;
         let home = home_of(number);
@@ -100,7 +100,7 @@ impl World {
         }
     }
 
-    /// The agent's sweep: ends the flow at a slot if it is over.
+    /// The agent's scan: removes the flow of a slot if it has ended.
     fn sweep(&self, index: u32) {
         let table = &self.table;
         if let Some(before) = table::try_lock(table, index, Tag::AGENT_LOCKED) {
@@ -132,7 +132,8 @@ impl World {
         }
     }
 
-    /// When all is quiet: every flow is listed once, nothing else is, nobody holds anything, and no segment is lost.
+    /// Checks the end: every flow is in the directory once, nothing else is, no slot is locked, and no
+    /// segment is lost.
     fn check(&self) {
         let mut given = self.book.given.lock().expect("no panic").clone();
         let mut owners = Vec::new();
@@ -163,8 +164,9 @@ impl World {
 
 type Actor = fn(&World, &[u32]);
 
-/// Every interleaving of the actors, in a table with so many slots in reach of the keys' home, after `begin`. Keys are
-/// numbered from 0; all have the same home, but the last two, which have another that shares its second slot.
+/// Checks every interleaving of the actors after `begin`, in a table with `slots` slots within reach of
+/// the keys' home. Keys are numbered from 0. All have the same home slot, except for the last two:
+/// their home shares its second slot.
 fn model(slots: u32, preemptions: Option<usize>, begin: Actor, actors: &'static [Actor]) {
     let (mut keys, home) = neighbours(3);
     let second = home.slot_at(1);
@@ -198,7 +200,7 @@ fn model(slots: u32, preemptions: Option<usize>, begin: Actor, actors: &'static 
 fn nothing(_: &World, _: &[u32]) {}
 
 #[test]
-fn both_directions_claim_the_same_flow() {
+fn both_directions_insert_the_same_flow() {
     model(
         2,
         None,
@@ -208,7 +210,7 @@ fn both_directions_claim_the_same_flow() {
 }
 
 #[test]
-fn two_flows_claim_the_same_slot() {
+fn two_flows_are_inserted_into_the_same_slot() {
     model(
         2,
         None,
@@ -228,7 +230,7 @@ fn a_predicted_segment_beside_a_transition() {
 }
 
 #[test]
-fn predicted_segments_both_ways_beside_the_sweep() {
+fn predicted_segments_both_ways_beside_the_scan() {
     model(
         1,
         Some(2),
@@ -241,7 +243,7 @@ fn predicted_segments_both_ways_beside_the_sweep() {
     );
 }
 
-/// The segment keeps it alive, makes it anew, or is deferred; never half of each.
+/// The segment keeps the flow, inserts it again, or is deferred: never a mixture.
 #[test]
 fn expiry_beside_a_segment_of_the_flow() {
     model(
@@ -253,7 +255,7 @@ fn expiry_beside_a_segment_of_the_flow() {
 }
 
 #[test]
-fn expiry_beside_both_directions_of_the_next_life() {
+fn expiry_beside_both_directions_of_the_next_incarnation() {
     model(
         2,
         Some(2),
@@ -266,9 +268,10 @@ fn expiry_beside_both_directions_of_the_next_life() {
     );
 }
 
-/// The slot changes hands between one CPU's look and its probe: the version of tag and entry tell.
+/// The slot gets another flow between one CPU's lookup and its lock: the versions of tag and directory
+/// entry show it.
 #[test]
-fn expiry_and_another_flow_in_the_same_place_beside_a_late_segment() {
+fn expiry_and_another_flow_in_the_same_slot_beside_a_late_segment() {
     model(
         1,
         Some(2),
@@ -282,7 +285,7 @@ fn expiry_and_another_flow_in_the_same_place_beside_a_late_segment() {
 }
 
 #[test]
-fn expiry_and_the_same_flow_anew_in_the_same_place_beside_another_claim() {
+fn expiry_and_reinsertion_in_the_same_slot_beside_another_insertion() {
     model(
         2,
         Some(2),
@@ -314,7 +317,7 @@ fn a_predicted_segment_beside_the_end_of_its_flow_and_another_in_its_slot() {
     );
 }
 
-/// A newcomer takes the slot of a half-open flow of another home while that flow's own segment comes.
+/// A new flow evicts a half-open flow of another home while a segment of the latter arrives.
 #[test]
 fn eviction_beside_a_segment_of_the_victim() {
     fn half_open(world: &World, keys: &[u32]) {
@@ -333,7 +336,7 @@ fn eviction_beside_a_segment_of_the_victim() {
 }
 
 #[test]
-fn two_evictions_of_the_same_victim_beside_the_sweep() {
+fn two_evictions_of_the_same_victim_beside_the_scan() {
     model(
         1,
         Some(2),

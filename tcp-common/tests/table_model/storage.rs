@@ -1,5 +1,5 @@
-//! A table of a few slots, each access of which the model checker may delay, reorder or let others come before, as the
-//! C11 memory model allows.
+//! A table of a few slots whose every access the model checker may delay, reorder or precede by others,
+//! within the C11 memory model.
 
 #![allow(unreachable_pub, reason = "a module of a test")]
 
@@ -12,7 +12,7 @@ use loom::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use tcp_common::table::{DirectoryEntry, HomeSlot, MIN_SLOTS, Storage, Tag};
 use tcp_common::{Endpoint, FlowKey, FlowKey4, Secret, TableKey as _};
 
-/// A slot. The flow is written and read by who holds it, and by nobody else: the checker sees to that.
+/// A slot. Only the holder of its lock reads or writes the flow: the checker enforces that.
 struct Slot {
     tag: AtomicU64,
     key: [AtomicU64; 2],
@@ -21,7 +21,7 @@ struct Slot {
     flow: UnsafeCell<Flow>,
 }
 
-/// What stands for a flow: whose it is, how many segments it was given, and in which phase it was let go.
+/// Stands for a flow: its key, the segments applied to it, and the phase in which it was unlocked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Flow {
     pub owner: u32,
@@ -29,15 +29,15 @@ pub struct Flow {
     pub phase: u64,
 }
 
-/// The table, and what became of flows that left it. The book is no part of what is checked.
+/// The table, and the counts of flows that left it. The counts are not part of the model.
 pub struct Table {
     slots: HashMap<u32, Slot>,
     directory: HashMap<u32, AtomicU64>,
-    /// Segments of flows that are gone, by key.
+    /// Segments of removed flows, by key.
     pub gone: Mutex<HashMap<u32, u64>>,
 }
 
-/// Numbers of keys whose home is the same slot, so many of them, and that home.
+/// The numbers of `count` keys with the same home slot, and that slot.
 pub fn neighbours(count: usize) -> (Vec<u32>, HomeSlot) {
     let home = home_of(0);
     ((0..).filter(|&number| home_of(number) == home).take(count).collect(), home)
@@ -54,7 +54,7 @@ pub fn key(number: u32) -> FlowKey4 {
 }
 
 impl Table {
-    /// With these slots and no others, and the directory of these homes.
+    /// A table of these slots only, with the directory entries of these home slots.
     pub fn new(slots: &[u32], homes: &[HomeSlot]) -> Table {
         let slot = |_| Slot {
             tag: AtomicU64::new(0),
@@ -69,24 +69,24 @@ impl Table {
         }
     }
 
-    /// The flow, for who holds the slot.
+    /// Accesses the flow; the caller holds the lock of the slot.
     pub fn change<R>(&self, index: u32, change: impl FnOnce(&mut Flow) -> R) -> R {
         // SAFETY: that nobody else has it is what the checker checks.
         self.slots[&index].flow.with_mut(|flow| change(unsafe { &mut *flow }))
     }
 
-    /// How many predicted segments there are; means nothing while somebody holds the slot.
+    /// The number of predicted segments; meaningless while the slot is locked.
     pub fn predicted(&self, index: u32) -> u64 {
         self.slots[&index].predicted.load(Relaxed)
     }
 
-    /// Takes a predicted segment, for who holds the slot.
+    /// Counts a predicted segment; the caller holds the lock of the slot.
     pub fn predict(&self, index: u32) {
         let predicted = &self.slots[&index].predicted;
         predicted.store(predicted.load(Relaxed) + 1, Relaxed);
     }
 
-    /// Writes what was predicted back to the flow, for who holds the slot.
+    /// Adds the predicted segments to the flow; the caller holds the lock of the slot.
     pub fn settle(&self, index: u32) {
         let predicted = &self.slots[&index].predicted;
         let count = predicted.load(Relaxed);
@@ -94,7 +94,7 @@ impl Table {
         self.change(index, |flow| flow.segments += count);
     }
 
-    /// Notes that a flow is no longer in the table, for who holds its slot.
+    /// Records that the flow left the table; the caller holds the lock of its slot.
     pub fn note_gone(&self, index: u32) {
         let flow = self.change(index, |flow| *flow);
         *self.gone.lock().expect("no panic").entry(flow.owner).or_default() += flow.segments;
@@ -108,13 +108,13 @@ impl Table {
         tags
     }
 
-    /// Whether a home's entry lists a flow at this slot.
+    /// Whether the directory lists a flow at this slot, reached from its home slot by `probe`.
     pub fn lists(&self, index: u32, probe: u32) -> bool {
         let home = HomeSlot::of_slot(index, probe, MIN_SLOTS);
         self.directory.get(&home.index).is_some_and(|entry| DirectoryEntry(entry.load(Acquire)).has(probe))
     }
 
-    /// How many flows are listed.
+    /// The number of flows in the directory.
     pub fn listed(&self) -> u32 {
         self.directory.values().map(|entry| DirectoryEntry(entry.load(Acquire)).probes().count_ones()).sum()
     }
@@ -124,7 +124,7 @@ impl Storage for &Table {
     type Key = FlowKey4;
     type Slot = u32;
 
-    /// Twice: once is too soon, and then it is deferred.
+    /// Two attempts, so that a segment is deferred only after one retry.
     const LOCK_TRIES: u32 = 2;
 
     fn pause(self) {}

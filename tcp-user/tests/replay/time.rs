@@ -41,7 +41,7 @@ fn memory_is_that_of_the_flows_alive() {
 }
 
 #[test]
-fn late_segments_make_no_ghost() {
+fn late_segments_after_the_close_create_no_connection() {
     // In TIME-WAIT for 60 s, then remembered for 60 s, however late the last segment comes.
     for (late_at_s, connections) in [(&[70, 110, 119][..], 1), (&[70, 110, 119, 121], 2)] {
         let mut frames = connection_of(41_000, 0);
