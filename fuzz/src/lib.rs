@@ -10,7 +10,7 @@ use finwait::filter::Filter;
 use finwait::options::ConfigFile;
 use finwait::replay::{Input, Options, run_input};
 use tcp_common::flow::{Closer, SocketReport};
-use tcp_common::wire::{self, Link};
+use tcp_common::wire::{self, FirstHeader};
 use tcp_common::{End, Flow, FlowKey, Outcome, Rules, Segment, State};
 
 mod query;
@@ -34,7 +34,7 @@ pub const TARGETS: [(&str, Target); 8] = [
 
 /// Parses frames with and without an Ethernet header, and checks the invariants of the result.
 fn parser(bytes: &[u8]) {
-    for link in [Link::Ethernet, Link::Ip] {
+    for link in [FirstHeader::Ethernet, FirstHeader::Ip] {
         let Ok(packet) = wire::parse(bytes, link, None) else { continue };
         let FlowKey { address_a, address_b, port_a, port_b, .. } = packet.key;
         assert!((address_a, port_a) <= (address_b, port_b), "end A is the lower one");

@@ -5,11 +5,11 @@ use core::num::Wrapping;
 use crate::state::End;
 
 /// An address as a number, high half first; IPv4 as `::ffff:a.b.c.d` (RFC 4291 2.5.5.2).
-pub type Address = [u64; 2];
+pub type AddressNumber = [u64; 2];
 
 /// The address of an IPv4 host from its number.
 #[inline(always)]
-pub(crate) const fn v4_mapped(address: u32) -> Address {
+pub(crate) const fn v4_mapped(address: u32) -> AddressNumber {
     [0, 0xffff_0000_0000 | address as u64]
 }
 
@@ -21,9 +21,9 @@ pub(crate) const fn v4_mapped(address: u32) -> Address {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Hash)]
 pub struct FlowKey {
     /// Address of end A.
-    pub address_a: Address,
+    pub address_a: AddressNumber,
     /// Address of end B.
-    pub address_b: Address,
+    pub address_b: AddressNumber,
     /// Port of end A, host byte order.
     pub port_a: u16,
     /// Port of end B, host byte order.
@@ -185,7 +185,7 @@ const fn finish(Wrapping(sum): Wrapping<u64>) -> u32 {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Hash)]
 pub struct Endpoint {
     /// The address.
-    pub address: Address,
+    pub address: AddressNumber,
     /// The port, in host byte order.
     pub port: u16,
 }

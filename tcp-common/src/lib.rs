@@ -10,13 +10,13 @@
 //! cross the kernel boundary.
 //!
 //! ```
-//! use tcp_common::wire::{self, Link};
+//! use tcp_common::wire::{self, FirstHeader};
 //! use tcp_common::{Flow, Rules, State};
 //!
 //! // A SYN from 192.0.2.1:40000 to 198.51.100.7:443.
 //! let ipv4 = [0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, 6, 0, 0, 192, 0, 2, 1, 198, 51, 100, 7];
 //! let tcp = [0x9c, 0x40, 1, 0xbb, 0, 0, 0, 100, 0, 0, 0, 0, 0x50, 0x02, 0xff, 0xff, 0, 0, 0, 0];
-//! let packet = wire::parse(&[ipv4, tcp].concat()[..], Link::Ip, None)?;
+//! let packet = wire::parse(&[ipv4, tcp].concat()[..], FirstHeader::Ip, None)?;
 //!
 //! let (client, server) = (packet.sender, packet.sender.peer());
 //! let mut flow = Flow::EMPTY;
@@ -40,6 +40,6 @@ pub mod wire;
 
 pub use flow::{Cause, CloseKind, Flow, Outcome, Previous, Rules};
 pub use ignored::Ignored;
-pub use key::{Address, Endpoint, FlowKey, FlowKey4, Secret, TableKey};
-pub use segment::{Flags, Kind, Segment};
+pub use key::{AddressNumber, Endpoint, FlowKey, FlowKey4, Secret, TableKey};
+pub use segment::{Flags, Segment, SegmentKind};
 pub use state::{End, State};

@@ -27,7 +27,7 @@ impl Flags {
 /// The kind of a segment by its flags. RST takes precedence over every other flag; a FIN without ACK is bad
 /// (RFC 9293 3.10.7).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Kind {
+pub enum SegmentKind {
     /// SYN without ACK.
     Syn,
     /// SYN with ACK.
@@ -86,26 +86,26 @@ impl Segment {
         self.options & option != 0
     }
 
-    /// Kind of the segment by its flags.
+    /// SegmentKind of the segment by its flags.
     #[inline(always)]
-    pub const fn kind(&self) -> Kind {
+    pub const fn kind(&self) -> SegmentKind {
         let f = self.flags.0 & (Flags::FIN | Flags::SYN | Flags::RST | Flags::ACK);
         if f & Flags::RST != 0 {
-            return Kind::Rst;
+            return SegmentKind::Rst;
         }
         if f == Flags::SYN {
-            return Kind::Syn;
+            return SegmentKind::Syn;
         }
         if f == Flags::SYN | Flags::ACK {
-            return Kind::SynAck;
+            return SegmentKind::SynAck;
         }
         if f == Flags::FIN | Flags::ACK {
-            return Kind::Fin;
+            return SegmentKind::Fin;
         }
         if f == Flags::ACK {
-            return Kind::Ack;
+            return SegmentKind::Ack;
         }
-        Kind::Bad
+        SegmentKind::Bad
     }
 
     /// Sequence number after the payload, SYN and FIN: the acknowledgment number that covers the whole

@@ -5,8 +5,8 @@ use proptest::prelude::*;
 use tcp_common::flow::Prediction;
 use tcp_common::record::short_hook;
 use tcp_common::wire::plain::{self, Plain};
-use tcp_common::wire::{Bytes as _, Link, parse};
-use tcp_common::{End, Flags, Flow, FlowKey, FlowKey4, Kind, Rules, Segment, TableKey as _};
+use tcp_common::wire::{Bytes as _, FirstHeader, parse};
+use tcp_common::{End, Flags, Flow, FlowKey, FlowKey4, Rules, Segment, SegmentKind, TableKey as _};
 
 /// The parts of a slot that a packet uses.
 struct Resting {
@@ -22,7 +22,7 @@ impl Resting {
         let tcp = tcp[..].header::<20>(0).expect("as long as that");
         let plain = Plain { key: (), sender: sender as usize, payload_len: segment.payload_len, tcp };
         let silence = rules.steady_silence_ns();
-        let is_plain = segment.kind() == Kind::Ack;
+        let is_plain = segment.kind() == SegmentKind::Ack;
         let wire_segments = u32::from(segment.wire_segments);
         let hook = self.prediction.directions[sender as usize].hook;
         if self.steady && is_plain && self.prediction.fits(&plain, wire_segments, hook, now_ns, silence) {
@@ -243,14 +243,14 @@ fn the_short_parser_agrees_with_the_full_one() {
             .map(|at| u8::from_str_radix(&digits[at..at + 2], 16).expect("digits"))
             .collect();
         for len in 0..=frame.len() {
-            plain_ones += compare(&frame[..len], Link::Ethernet);
-            plain_ones += frame.get(14..len).map_or(0, |packet| compare(packet, Link::Ip));
+            plain_ones += compare(&frame[..len], FirstHeader::Ethernet);
+            plain_ones += frame.get(14..len).map_or(0, |packet| compare(packet, FirstHeader::Ip));
         }
         for at in 0..frame.len() {
             for bit in 0..8 {
                 let mut other = frame.clone();
                 other[at] ^= 1 << bit;
-                plain_ones += compare(&other, Link::Ethernet);
+                plain_ones += compare(&other, FirstHeader::Ethernet);
             }
         }
     }
@@ -258,7 +258,7 @@ fn the_short_parser_agrees_with_the_full_one() {
 }
 
 /// Returns 1 for a plain segment.
-fn compare(bytes: &[u8], link: Link) -> usize {
+fn compare(bytes: &[u8], link: FirstHeader) -> usize {
     let Some(start) = plain::start(bytes, link, None) else { return 0 };
     let read = match start.version {
         4 => plain::v4(bytes, start).map(|read| {
@@ -271,7 +271,7 @@ fn compare(bytes: &[u8], link: Link) -> usize {
     let Some(read): Option<Plain<FlowKey, _>> = read else { return 0 };
     let parsed = parse(bytes, link, None).expect("what is plain is parsed");
     let segment = parsed.segment;
-    assert_eq!(segment.kind(), Kind::Ack);
+    assert_eq!(segment.kind(), SegmentKind::Ack);
     assert_eq!(
         (read.key, read.sender, read.seq(), read.ack(), read.payload_len, read.window()),
         (parsed.key, parsed.sender as usize, segment.seq, segment.ack, segment.payload_len, segment.window)

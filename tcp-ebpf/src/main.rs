@@ -37,7 +37,7 @@ use aya_ebpf::{
 };
 use tcp_common::{
     record::tail_call::{MACHINE_TC, MACHINE_TC_APPLY, MACHINE_TC_COPY, MACHINE_XDP},
-    wire::Link,
+    wire::FirstHeader,
 };
 
 use crate::{
@@ -51,7 +51,7 @@ use crate::{
 pub(crate) fn finwait_xdp(ctx: XdpContext) -> u32 {
     // SAFETY: the only call in this program, which runs at an XDP hook.
     let mut cpu = unsafe { PerCpu::enter() };
-    if !predicted::handle(&XdpPacket::new(&ctx), Link::Ethernet, Direction::Ingress, &mut cpu) {
+    if !predicted::handle(&XdpPacket::new(&ctx), FirstHeader::Ethernet, Direction::Ingress, &mut cpu) {
         // SAFETY: `ctx` is the context that the kernel passed to this program.
         unsafe { maps::MACHINES_XDP.tail_call(&ctx, MACHINE_XDP) };
         observe::count_missing_program(&mut cpu);
@@ -64,36 +64,36 @@ pub(crate) fn finwait_xdp(ctx: XdpContext) -> u32 {
 pub(crate) fn finwait_machine_xdp(ctx: XdpContext) -> u32 {
     // SAFETY: the only call in this program, which runs at an XDP hook.
     let mut cpu = unsafe { PerCpu::enter() };
-    observe::observe(&XdpPacket::new(&ctx), Link::Ethernet, Direction::Ingress, &mut cpu);
+    observe::observe(&XdpPacket::new(&ctx), FirstHeader::Ethernet, Direction::Ingress, &mut cpu);
     XDP_PASS
 }
 
 /// Entry program of TC, ingress.
 #[classifier]
 pub(crate) fn finwait_in(ctx: TcContext) -> i32 {
-    classify(&ctx, Link::Ethernet, Direction::Ingress)
+    classify(&ctx, FirstHeader::Ethernet, Direction::Ingress)
 }
 
 /// Entry program of TC, egress.
 #[classifier]
 pub(crate) fn finwait_out(ctx: TcContext) -> i32 {
-    classify(&ctx, Link::Ethernet, Direction::Egress)
+    classify(&ctx, FirstHeader::Ethernet, Direction::Egress)
 }
 
 /// Entry program of TC, ingress, for interfaces without a link-layer header (tun, WireGuard).
 #[classifier]
 pub(crate) fn finwait_in_ip(ctx: TcContext) -> i32 {
-    classify(&ctx, Link::Ip, Direction::Ingress)
+    classify(&ctx, FirstHeader::Ip, Direction::Ingress)
 }
 
 /// Entry program of TC, egress, for interfaces without a link-layer header (tun, WireGuard).
 #[classifier]
 pub(crate) fn finwait_out_ip(ctx: TcContext) -> i32 {
-    classify(&ctx, Link::Ip, Direction::Egress)
+    classify(&ctx, FirstHeader::Ip, Direction::Egress)
 }
 
 #[inline(always)]
-fn classify(ctx: &TcContext, link: Link, direction: Direction) -> i32 {
+fn classify(ctx: &TcContext, link: FirstHeader, direction: Direction) -> i32 {
     // SAFETY: the only call in each of the four programs that consist of this function. They run at TC hooks.
     let mut cpu = unsafe { PerCpu::enter() };
     if !predicted::handle(&SkbPacket::new(ctx), link, direction, &mut cpu) {

@@ -4,11 +4,11 @@
 //! costs some 6 ns. Rare steps are calls, which free their stack when they return.
 
 use tcp_common::{
-    Cause, End, FlowKey, FlowKey4, Ignored, Kind, Outcome, Previous,
+    Cause, End, FlowKey, FlowKey4, Ignored, Outcome, Previous, SegmentKind,
     flow::AT_SHIFT,
     record::{Counters, Settings, short_hook},
     table::phase_of,
-    wire::{self, Bytes, Link},
+    wire::{self, Bytes, FirstHeader},
 };
 
 use crate::{
@@ -23,7 +23,7 @@ use crate::{
 
 /// Notes the hook of the current program for the program behind the tail call.
 #[inline(always)]
-pub(crate) fn remember_hook(link: Link, direction: Direction, cpu: &mut PerCpu) {
+pub(crate) fn remember_hook(link: FirstHeader, direction: Direction, cpu: &mut PerCpu) {
     if let Some(scratch) = cpu.scratch() {
         scratch.link = link;
         scratch.direction = direction;
@@ -43,7 +43,7 @@ pub(crate) fn count_missing_program(cpu: &mut PerCpu) {
 
 /// Follows one packet. Increments exactly one of `tracked` and `ignored`.
 #[inline(always)]
-pub(crate) fn observe<P: Packet>(packet: &P, link: Link, direction: Direction, cpu: &mut PerCpu) {
+pub(crate) fn observe<P: Packet>(packet: &P, link: FirstHeader, direction: Direction, cpu: &mut PerCpu) {
     let Some((scratch, counters)) = cpu.scratch_and_counters() else { return };
     let read = read(packet, packet, link, direction, scratch);
     finish(read, scratch, maps::settings(), counters);
@@ -115,7 +115,7 @@ fn count(verdict: Result<(), Ignored>, scratch: &Scratch, counters: &mut Counter
 fn read<B: Bytes, P: Packet>(
     bytes: &B,
     packet: &P,
-    link: Link,
+    link: FirstHeader,
     direction: Direction,
     scratch: &mut Scratch,
 ) -> Result<(), Ignored> {
@@ -129,7 +129,7 @@ fn read<B: Bytes, P: Packet>(
 /// Step 2: locks the flow. Step 3: applies the segment. Step 4: stores and unlocks the flow.
 #[inline(always)]
 fn follow(scratch: &mut Scratch, settings: &Settings, counters: &mut Counters) -> Result<(), Ignored> {
-    if matches!(scratch.packet.segment.kind(), Kind::Bad) {
+    if matches!(scratch.packet.segment.kind(), SegmentKind::Bad) {
         return Err(Ignored::BadFlags);
     }
     let acquired = if scratch.packet.key.family == 4 {

@@ -5,7 +5,7 @@ use tcp_common::{
     record::{Counters, predicted, short_hook},
     table::{self, DirectoryEntry, HomeSlot, PredictedLookup, Storage as _},
     wire::{
-        Header, Link,
+        FirstHeader, Header,
         plain::{self, Plain},
     },
 };
@@ -21,7 +21,12 @@ use crate::{
 
 /// Handles the packet if its flow predicted it. Returns false if the machine must follow the packet.
 #[inline(always)]
-pub(crate) fn handle<P: Packet>(packet: &P, link: Link, direction: Direction, cpu: &mut PerCpu) -> bool {
+pub(crate) fn handle<P: Packet>(
+    packet: &P,
+    link: FirstHeader,
+    direction: Direction,
+    cpu: &mut PerCpu,
+) -> bool {
     match handle_at::<P, true>(packet, link, direction, cpu) {
         Some(is_handled) => is_handled,
         None => handle_elsewhere(packet, link, direction, cpu),
@@ -31,7 +36,12 @@ pub(crate) fn handle<P: Packet>(packet: &P, link: Link, direction: Direction, cp
 /// Handles the packet of a flow that is not in its home slot. A call that starts over, so that nothing it needs slows
 /// down flows in their home slots.
 #[inline(never)]
-fn handle_elsewhere<P: Packet>(packet: &P, link: Link, direction: Direction, cpu: &mut PerCpu) -> bool {
+fn handle_elsewhere<P: Packet>(
+    packet: &P,
+    link: FirstHeader,
+    direction: Direction,
+    cpu: &mut PerCpu,
+) -> bool {
     handle_at::<P, false>(packet, link, direction, cpu) == Some(true)
 }
 
@@ -41,7 +51,7 @@ fn handle_elsewhere<P: Packet>(packet: &P, link: Link, direction: Direction, cpu
 #[inline(always)]
 fn handle_at<P: Packet, const AT_HOME: bool>(
     packet: &P,
-    link: Link,
+    link: FirstHeader,
     direction: Direction,
     cpu: &mut PerCpu,
 ) -> Option<bool> {

@@ -1,7 +1,7 @@
 //! Counters and events for the agent.
 
 use tcp_common::{
-    End, Flow, FlowKey, FlowKey4, Ignored, Kind, Outcome, State,
+    End, Flow, FlowKey, FlowKey4, Ignored, Outcome, SegmentKind, State,
     record::{Counters, Event, EventHeader, Record, reported, segment_kind},
 };
 
@@ -20,12 +20,12 @@ pub(crate) fn ignored(counters: &mut Counters, reason: Ignored) {
 pub(crate) fn count_segment(scratch: &Scratch, counters: &mut Counters) {
     let segment = &scratch.packet.segment;
     let kind = match segment.kind() {
-        Kind::Syn => segment_kind::SYN,
-        Kind::SynAck => segment_kind::SYN_ACK,
-        Kind::Fin => segment_kind::FIN,
-        Kind::Rst => segment_kind::RST,
-        Kind::Ack | Kind::Bad if segment.payload_len != 0 => segment_kind::DATA,
-        Kind::Ack | Kind::Bad => segment_kind::ACK,
+        SegmentKind::Syn => segment_kind::SYN,
+        SegmentKind::SynAck => segment_kind::SYN_ACK,
+        SegmentKind::Fin => segment_kind::FIN,
+        SegmentKind::Rst => segment_kind::RST,
+        SegmentKind::Ack | SegmentKind::Bad if segment.payload_len != 0 => segment_kind::DATA,
+        SegmentKind::Ack | SegmentKind::Bad => segment_kind::ACK,
     };
     if let Some(count) =
         counters.segments.get_mut(number(&scratch.direction)).and_then(|kinds| kinds.get_mut(kind))

@@ -4,7 +4,7 @@ use tcp_common::{
     flow::Prediction,
     record::Record,
     table::Victim,
-    wire::{self, Link},
+    wire::{self, FirstHeader},
 };
 
 /// What is known of the current packet. Every CPU has one, see [`crate::per_cpu`].
@@ -19,7 +19,7 @@ pub(crate) struct Scratch {
     /// Direction at the interface.
     pub(crate) direction: Direction,
     /// Link layer of the interface.
-    pub(crate) link: Link,
+    pub(crate) link: FirstHeader,
     /// Slot of the locked flow, in the table of its family.
     pub(crate) slot: u32,
     /// The flow that was evicted for the packet's flow.

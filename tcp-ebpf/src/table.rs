@@ -7,7 +7,7 @@ use core::ptr::{addr_of, addr_of_mut, read_volatile, write_volatile};
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use tcp_common::{
-    Ignored, Kind,
+    Ignored, SegmentKind,
     flow::Prediction,
     record::{Counters, Record, Settings, Slot, reported},
     table::{self, DirectoryEntry, HomeSlot, Lookup, NO_SLOT, Storage, Tag},
@@ -167,7 +167,7 @@ pub(crate) fn get_or_insert<K: MappedKey>(
     let storage = BpfStorage::<K>::new(settings);
     let home = HomeSlot::of(&key, &settings.secret, storage.slot_count);
     prefetch::<K>(home.index);
-    let inserts = !matches!(scratch.packet.segment.kind(), Kind::Rst);
+    let inserts = !matches!(scratch.packet.segment.kind(), SegmentKind::Rst);
     let mut retries = 0;
     let lookup = table::get_or_insert(
         storage,

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use finwait::kernel::{Kernel, LoadOptions, ProgramName};
 use tcp_common::record::{Counters, reported, segment_kind};
-use tcp_common::{Cause, End, Flags, Flow, Ignored, Kind, Rules, Segment};
+use tcp_common::{Cause, End, Flags, Flow, Ignored, Rules, Segment, SegmentKind};
 use testkit::frames;
 use testkit::model::{Hostile, Script, Seen, World, random_bytes};
 
@@ -122,10 +122,10 @@ struct Observed {
 impl Observed {
     fn see(&mut self, at_ns: u64, sender: End, segment: &Segment, expected: &mut Expected) {
         let kind = segment.kind();
-        if kind == Kind::Bad {
+        if kind == SegmentKind::Bad {
             return expected.ignore(Ignored::BadFlags);
         }
-        if kind == Kind::Rst && !self.has_slot {
+        if kind == SegmentKind::Rst && !self.has_slot {
             return expected.ignore(Ignored::NoFlow);
         }
         self.has_slot = true;
@@ -135,12 +135,12 @@ impl Observed {
             self.flow.set_reported(reported::flags_for(&outcome));
         }
         let kind = match kind {
-            Kind::Syn => segment_kind::SYN,
-            Kind::SynAck => segment_kind::SYN_ACK,
-            Kind::Fin => segment_kind::FIN,
-            Kind::Rst => segment_kind::RST,
-            Kind::Ack if segment.payload_len != 0 => segment_kind::DATA,
-            Kind::Ack | Kind::Bad => segment_kind::ACK,
+            SegmentKind::Syn => segment_kind::SYN,
+            SegmentKind::SynAck => segment_kind::SYN_ACK,
+            SegmentKind::Fin => segment_kind::FIN,
+            SegmentKind::Rst => segment_kind::RST,
+            SegmentKind::Ack if segment.payload_len != 0 => segment_kind::DATA,
+            SegmentKind::Ack | SegmentKind::Bad => segment_kind::ACK,
         };
         expected.segments[kind] += 1;
         *expected.causes.entry(outcome.cause as usize).or_default() += 1;

@@ -4,7 +4,7 @@
 use finwait::kernel::{Kernel, LoadOptions, ProgramName};
 use tcp_common::{
     Ignored, Rules,
-    wire::{Link, parse},
+    wire::{FirstHeader, parse},
 };
 
 const CASES: &str = include_str!("../../conformance/parse_cases.jsonl");
@@ -34,7 +34,7 @@ fn the_kernel_programs_read_every_case_as_the_parser_does() {
                 let after = kernel.counters().expect("counters").ignored;
                 let read =
                     PARSER.into_iter().find(|&reason| after[reason as usize] != before[reason as usize]);
-                let expected = parse(&frame[..len], Link::Ethernet, None).err();
+                let expected = parse(&frame[..len], FirstHeader::Ethernet, None).err();
                 if read != expected {
                     failures.push(format!(
                         "{} {} at {len}: {read:?}, not {expected:?}",

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use finwait::lab::{CLIENT_INTERFACE, Family, Lab, Played, SCENARIOS, Scenario, Side};
 use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 use tcp_common::flow::Closer;
-use tcp_common::wire::{Link, Packet, parse};
+use tcp_common::wire::{FirstHeader, Packet, parse};
 use tcp_common::{End, Endpoint, Flags, Flow, Rules, State};
 
 #[test]
@@ -185,7 +185,7 @@ impl Tap {
         let mut packets = Vec::new();
         let mut frame = vec![0; 65_536];
         while let Ok(length) = self.0.read(&mut frame) {
-            packets.extend(parse(&frame[..length], Link::Ethernet, None));
+            packets.extend(parse(&frame[..length], FirstHeader::Ethernet, None));
         }
         packets
     }

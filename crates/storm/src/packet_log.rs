@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use finwait::lab::Side;
 use tcp_common::seq::{Seq, at_or_before, before, later};
 use tcp_common::wire::Packet;
-use tcp_common::{Endpoint, Flags, FlowKey, Kind};
+use tcp_common::{Endpoint, Flags, FlowKey, SegmentKind};
 
 /// Both directions of every flow.
 #[derive(Debug, Default)]
@@ -78,7 +78,7 @@ pub(crate) struct LoggedFrame {
     extent: Extent,
     sent_at: Instant,
     is_reset: bool,
-    kind: Kind,
+    kind: SegmentKind,
     is_first_fin: bool,
     /// Whether the segment occupies sequence numbers: payload, SYN or FIN.
     occupies: bool,
@@ -91,8 +91,8 @@ impl PacketLog {
         let directions = self.0.entry(packet.key).or_default();
         let other_fin = directions[sender.peer() as usize].fin_end;
         let direction = &mut directions[sender as usize];
-        let opens = matches!(segment.kind(), Kind::Syn | Kind::SynAck);
-        direction.latest_is_syn = segment.kind() == Kind::Syn;
+        let opens = matches!(segment.kind(), SegmentKind::Syn | SegmentKind::SynAck);
+        direction.latest_is_syn = segment.kind() == SegmentKind::Syn;
         direction.retransmitted |= opens && direction.isn == Some(segment.seq);
         if opens && direction.isn != Some(segment.seq) {
             direction.isn = Some(segment.seq);
@@ -109,10 +109,10 @@ impl PacketLog {
             ) = (false, false, false, false);
         }
         // A keepalive probe lies below the window of its receiver, which drops it with its ACK.
-        let probes = segment.kind() == Kind::Ack && direction.isn == Some(segment.seq);
+        let probes = segment.kind() == SegmentKind::Ack && direction.isn == Some(segment.seq);
         direction.probed_at_start |= probes;
-        let is_first_fin = segment.kind() == Kind::Fin && direction.fin_end.is_none();
-        if segment.kind() == Kind::Fin {
+        let is_first_fin = segment.kind() == SegmentKind::Fin && direction.fin_end.is_none();
+        if segment.kind() == SegmentKind::Fin {
             if is_first_fin {
                 direction.fin_acknowledges_peer = other_fin.is_some_and(|end| at_or_before(end, segment.ack));
             }
@@ -123,7 +123,7 @@ impl PacketLog {
             direction.fin_end = Some(segment.end());
             direction.fin_at.get_or_insert_with(Instant::now);
         }
-        let is_reset = segment.kind() == Kind::Rst;
+        let is_reset = segment.kind() == SegmentKind::Rst;
         let extent = Extent {
             end: (!is_reset).then(|| segment.end()),
             ack: (!is_reset && !probes && segment.flags.has(Flags::ACK)).then_some(segment.ack),
@@ -181,8 +181,8 @@ impl PacketLog {
         let direction = self.direction_mut(frame);
         direction.doubled += u64::from(doubled);
         direction.delayed += u64::from(delayed);
-        direction.copied |=
-            (doubled || delayed) && matches!(frame.kind, Kind::Syn | Kind::SynAck | Kind::Fin);
+        direction.copied |= (doubled || delayed)
+            && matches!(frame.kind, SegmentKind::Syn | SegmentKind::SynAck | SegmentKind::Fin);
     }
 
     fn direction_mut(&mut self, frame: &LoggedFrame) -> &mut Direction {

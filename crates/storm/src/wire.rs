@@ -17,7 +17,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use finwait::lab::{Side, Tap};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use tcp_common::wire::{Link, parse};
+use tcp_common::wire::{FirstHeader, parse};
 
 use crate::packet_log::{LoggedFrame, PacketLog};
 
@@ -149,7 +149,7 @@ impl Shared {
 impl State {
     /// Accepts a frame that a host has sent.
     fn accept(&mut self, sender: Side, frame: &[u8]) {
-        let Ok(packet) = parse(frame, Link::Ethernet, None) else {
+        let Ok(packet) = parse(frame, FirstHeader::Ethernet, None) else {
             // Not TCP: neighbour discovery and the like.
             let _ = self.taps[sender.peer() as usize].send(frame);
             return;

@@ -4,7 +4,7 @@ use super::facts::end_fact::*;
 use super::facts::flow_fact;
 use super::unseen::{is_unseen_fin, see_fin};
 use super::{Cause, EndState, Flow};
-use crate::segment::{Flags, Kind, Segment};
+use crate::segment::{Flags, Segment, SegmentKind};
 use crate::seq::{at_or_before, before, later};
 use crate::state::{End, State};
 
@@ -14,7 +14,7 @@ impl Flow {
     #[inline(always)]
     pub(super) fn is_revived_by(&self, sender: End, segment: &Segment) -> bool {
         let x = &self.ends[sender as usize & 1];
-        segment.kind() == Kind::Fin
+        segment.kind() == SegmentKind::Fin
             && x.has(FIN)
             && segment.end() == x.fin_end
             && at_or_before(x.ack, segment.ack)

@@ -47,7 +47,7 @@ pub use outcome::{Cause, Outcome, Previous};
 pub use prediction::{AT_SHIFT, DirectionPrediction, Prediction};
 pub use rules::Rules;
 
-use crate::segment::{Kind, Segment};
+use crate::segment::{Segment, SegmentKind};
 use crate::seq::Seq;
 use crate::state::{End, State};
 
@@ -180,7 +180,7 @@ impl Flow {
         let mut outcome = self.tick(now_ns, rules);
         let step = Step { now_ns, sender: sender as u32, segment, rules };
         outcome.cause = match segment.kind() {
-            Kind::Syn => {
+            SegmentKind::Syn => {
                 let cause = self.on_syn(&step, &mut outcome);
                 if self.ends[sender as usize & 1].is_outdated(segment) {
                     // A segment without ACK restarts 2MSL only if its timestamp is too old (PAWS, RFC 7323
@@ -189,14 +189,14 @@ impl Flow {
                 }
                 cause
             }
-            Kind::SynAck => {
+            SegmentKind::SynAck => {
                 let cause = self.on_syn_ack(&step, &mut outcome);
                 self.restart_time_wait(&step, cause, &mut outcome);
                 cause
             }
-            Kind::Fin | Kind::Ack => self.on_data(&step, &mut outcome),
-            Kind::Rst => self.on_reset(&step, &mut outcome),
-            Kind::Bad => Cause::BadFlags,
+            SegmentKind::Fin | SegmentKind::Ack => self.on_data(&step, &mut outcome),
+            SegmentKind::Rst => self.on_reset(&step, &mut outcome),
+            SegmentKind::Bad => Cause::BadFlags,
         };
         if self.incarnation != 0 && outcome.cause.has_effect() {
             self.last_ns = now_ns;

@@ -12,7 +12,7 @@ pub mod plain;
 mod tcp;
 
 use crate::ignored::Ignored;
-use crate::key::{Address, FlowKey};
+use crate::key::{AddressNumber, FlowKey};
 use crate::segment::Segment;
 use crate::state::End;
 
@@ -147,7 +147,7 @@ impl Bytes for Captured<'_> {
 /// The header that a packet begins with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
-pub enum Link {
+pub enum FirstHeader {
     /// An Ethernet header.
     Ethernet,
     /// The IP header.
@@ -176,8 +176,8 @@ pub struct Packet {
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Datagram {
-    source: Address,
-    destination: Address,
+    source: AddressNumber,
+    destination: AddressNumber,
     family: u16,
     first_fragment: bool,
     /// Offset of the TCP header, in bytes.
@@ -225,7 +225,7 @@ impl Packet {
 /// The reason for which the packet belongs to no flow.
 pub fn parse<B: Bytes + ?Sized>(
     bytes: &B,
-    link: Link,
+    link: FirstHeader,
     stripped_vlan: Option<u16>,
 ) -> Result<Packet, Ignored> {
     let mut packet = Packet::EMPTY;
@@ -242,13 +242,13 @@ pub fn parse<B: Bytes + ?Sized>(
 #[inline(always)]
 pub fn parse_into<B: Bytes + ?Sized>(
     bytes: &B,
-    link: Link,
+    link: FirstHeader,
     stripped_vlan: Option<u16>,
     packet: &mut Packet,
 ) -> Result<(), Ignored> {
     let frame = match link {
-        Link::Ethernet => ethernet::parse(bytes)?,
-        Link::Ip => ethernet::EthernetHeader::WITHOUT_LINK,
+        FirstHeader::Ethernet => ethernet::parse(bytes)?,
+        FirstHeader::Ip => ethernet::EthernetHeader::WITHOUT_LINK,
     };
     packet.vlans = frame.vlans;
     packet.vlan_count = frame.vlan_count;

@@ -7,7 +7,7 @@
 
 use core::hint::black_box;
 
-use super::{Bytes, Header, Link, ethernet, ip};
+use super::{Bytes, FirstHeader, Header, ethernet, ip};
 use crate::key::{FlowKey, FlowKey4};
 use crate::segment::Flags;
 use crate::seq::Seq;
@@ -64,15 +64,15 @@ const LEAST: usize = 40;
 #[inline(always)]
 pub fn start<B: Bytes + ?Sized>(
     bytes: &B,
-    link: Link,
+    link: FirstHeader,
     stripped_vlan: Option<u16>,
 ) -> Option<Start<B::Header<'_>>> {
     let (ether_type, ip, offset, vlan) = match link {
-        Link::Ip => {
+        FirstHeader::Ip => {
             let ip = bytes.header::<LEAST>(0)?;
             return Some(Start { ip, offset: 0, vlan: stripped_vlan.unwrap_or(0), version: ip.u8(0) >> 4 });
         }
-        Link::Ethernet => {
+        FirstHeader::Ethernet => {
             let h = bytes.header::<{ 14 + LEAST }>(0)?;
             match h.be16(12) {
                 plain @ (ethernet::IPV4 | ethernet::IPV6) => (plain, h.from(14), 14, 0),

@@ -1,6 +1,6 @@
 //! The transitions that the assumed state of an end may make.
 
-use tcp_common::Kind::{self, Ack, Fin, Rst, Syn, SynAck};
+use tcp_common::SegmentKind::{self, Ack, Fin, Rst, Syn, SynAck};
 use tcp_common::State::{self, *};
 
 /// Transitions of RFC 9293, figure 5 and 3.10.7. Besides these every state may become CLOSED: by RST,
@@ -28,7 +28,7 @@ const RFC: &[(State, State)] = &[
 
 /// Transitions by which evidence corrects an assumption, and the kinds of segment that may be that
 /// evidence. They are the table of corrections in docs/STATE_MACHINE.md.
-const CORRECTIONS: &[(State, &[State], &[Kind])] = &[
+const CORRECTIONS: &[(State, &[State], &[SegmentKind])] = &[
     // R21, R22: the beginning was not observed.
     (Closed, &[SynReceived, Established], &[SynAck]),
     (Closed, &[Established, CloseWait, FinWait1], &[Ack, Fin]),
@@ -67,13 +67,13 @@ pub(crate) fn is_rfc(from: State, to: State) -> bool {
 }
 
 /// Whether a segment of this kind may correct `from` to `to`.
-pub(crate) fn corrects(from: State, to: State, kind: Kind) -> bool {
+pub(crate) fn corrects(from: State, to: State, kind: SegmentKind) -> bool {
     CORRECTIONS.iter().any(|(f, t, kinds)| *f == from && t.contains(&to) && kinds.contains(&kind))
 }
 
 /// Whether transitions of RFC 9293 lead from one state to the other, with one correction among them at
 /// most.
-pub(crate) fn is_path(from: State, to: State, kind: Kind) -> bool {
+pub(crate) fn is_path(from: State, to: State, kind: SegmentKind) -> bool {
     if kind == Rst {
         return is_rfc(from, to);
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr};
 
 use serde::Deserialize;
-use tcp_common::wire::{Captured, Link, Packet, parse, parse_into};
+use tcp_common::wire::{Captured, FirstHeader, Packet, parse, parse_into};
 use tcp_common::{Endpoint, Ignored, Segment};
 
 const CASES: &str = include_str!("../../../conformance/parse_cases.jsonl");
@@ -48,11 +48,11 @@ fn every_case_parses_as_expected() {
 fn a_cut_frame_is_truncated_or_reads_as_the_whole_one() {
     for case in cases() {
         let frame = case.bytes();
-        let whole = parse(&frame[..], Link::Ethernet, None);
+        let whole = parse(&frame[..], FirstHeader::Ethernet, None);
         let mut seen_whole = false;
         for len in 0..=frame.len() {
             let cut = Captured { bytes: &frame[..len], wire_len: frame.len() };
-            let result = parse(&cut, Link::Ethernet, None);
+            let result = parse(&cut, FirstHeader::Ethernet, None);
             seen_whole |= result == whole;
             let expected = if seen_whole { whole } else { Err(Ignored::Truncated) };
             assert_eq!(result, expected, "{} {}: {len} of {} octets", case.id, case.title, frame.len());
@@ -65,7 +65,7 @@ fn a_frame_cut_on_the_wire_does_not_panic() {
     for case in cases() {
         let frame = case.bytes();
         for len in 0..=frame.len() {
-            for link in [Link::Ethernet, Link::Ip] {
+            for link in [FirstHeader::Ethernet, FirstHeader::Ip] {
                 let _ = parse(&frame[..len], link, None);
                 let _ = parse(&frame[len..], link, None);
             }
@@ -83,7 +83,7 @@ fn differences(case: &Case) -> Vec<String> {
     };
     // Filled as far as the parser came: a first fragment's header is here though its verdict is an error.
     let mut packet = Packet::EMPTY;
-    let result = parse_into(&case.bytes()[..], Link::Ethernet, None, &mut packet);
+    let result = parse_into(&case.bytes()[..], FirstHeader::Ethernet, None, &mut packet);
     let verdict = result.map_or_else(Ignored::name, |()| "tcp");
     let expect = &case.expect;
     if expect.verdict == "tcp_or_unsupported" {

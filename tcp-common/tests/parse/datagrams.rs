@@ -3,10 +3,10 @@
 use std::net::Ipv6Addr;
 
 use tcp_common::Ignored;
-use tcp_common::wire::{Link, Packet, parse};
+use tcp_common::wire::{FirstHeader, Packet, parse};
 
 pub(crate) fn ip(datagram: &[u8]) -> Result<Packet, Ignored> {
-    parse(datagram, Link::Ip, None)
+    parse(datagram, FirstHeader::Ip, None)
 }
 
 pub(crate) fn tcp(datagram: &[u8]) -> Packet {

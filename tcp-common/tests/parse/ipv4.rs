@@ -1,7 +1,7 @@
 //! IPv4: lengths, fragments, options.
 
 use tcp_common::Ignored;
-use tcp_common::wire::{Captured, Link, parse};
+use tcp_common::wire::{Captured, FirstHeader, parse};
 
 use crate::datagrams::{ACK, NOP, V4_PLAIN, ip, segment, tcp, v4};
 
@@ -10,11 +10,11 @@ fn length_zero_takes_the_length_of_the_frame() {
     let mut datagram = v4(V4_PLAIN, &segment(ACK, &[], 0));
     datagram[2..4].fill(0);
     let super_packet = Captured { bytes: &datagram, wire_len: 40 + 185_000 };
-    let packet = parse(&super_packet, Link::Ip, None).expect("a TCP packet");
+    let packet = parse(&super_packet, FirstHeader::Ip, None).expect("a TCP packet");
     assert_eq!(packet.segment.payload_len, 185_000);
 
     let none_left = Captured { bytes: &datagram, wire_len: 20 };
-    assert_eq!(parse(&none_left, Link::Ip, None), Err(Ignored::Malformed));
+    assert_eq!(parse(&none_left, FirstHeader::Ip, None), Err(Ignored::Malformed));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! IPv6: chains of extension headers, jumbograms, fragments.
 
 use tcp_common::Ignored;
-use tcp_common::wire::{Captured, Link, parse};
+use tcp_common::wire::{Captured, FirstHeader, parse};
 
 use crate::datagrams::{ACK, ip, segment, tcp, v6};
 
@@ -64,7 +64,7 @@ fn length_zero_takes_the_length_of_the_frame() {
     let mut datagram = v6(&[(HOP_BY_HOP, vec![0; 8])], &segment(ACK, &[], 0));
     datagram[4..6].fill(0);
     let super_packet = Captured { bytes: &datagram, wire_len: 40 + 8 + 20 + 500_000 };
-    let packet = parse(&super_packet, Link::Ip, None).expect("a TCP packet");
+    let packet = parse(&super_packet, FirstHeader::Ip, None).expect("a TCP packet");
     assert_eq!(packet.segment.payload_len, 500_000);
 }
 

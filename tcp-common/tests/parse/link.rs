@@ -1,7 +1,7 @@
 //! Link headers, VLAN tags, and the key of both directions.
 
 use tcp_common::Ignored;
-use tcp_common::wire::{Link, parse};
+use tcp_common::wire::{FirstHeader, parse};
 
 use crate::datagrams::{ACK, V4_PLAIN, ethernet, ip, segment, tcp, v4, v6};
 
@@ -16,7 +16,7 @@ fn an_ip_link_takes_both_versions_and_nothing_else() {
 #[test]
 fn the_outer_tag_is_in_the_key() {
     let packet = ethernet(&[0x88a8, 0xe00a, 0x8100, 0x0014], 0x0800, &v4(V4_PLAIN, &segment(ACK, &[], 0)));
-    let packet = parse(&packet[..], Link::Ethernet, None).expect("a TCP packet");
+    let packet = parse(&packet[..], FirstHeader::Ethernet, None).expect("a TCP packet");
     assert_eq!(packet.key.vlan, 10, "the id alone, without priority and drop eligibility");
     assert_eq!((packet.vlan_count, packet.vlans), (2, [10, 20]));
 }
@@ -27,7 +27,7 @@ fn a_tag_that_the_nic_stripped_is_in_the_key() {
     let plain = ethernet(&[], 0x0800, &datagram);
     let tagged = ethernet(&[0x8100, 20], 0x0800, &datagram);
     for frame in [plain, tagged] {
-        let packet = parse(&frame[..], Link::Ethernet, Some(7)).expect("a TCP packet");
+        let packet = parse(&frame[..], FirstHeader::Ethernet, Some(7)).expect("a TCP packet");
         assert_eq!(packet.key.vlan, 7);
     }
 }
@@ -35,7 +35,7 @@ fn a_tag_that_the_nic_stripped_is_in_the_key() {
 #[test]
 fn three_tags_are_unsupported() {
     let frame = ethernet(&[0x88a8, 1, 0x8100, 2, 0x8100, 3], 0x0800, &v4(V4_PLAIN, &segment(ACK, &[], 0)));
-    assert_eq!(parse(&frame[..], Link::Ethernet, None), Err(Ignored::Unsupported));
+    assert_eq!(parse(&frame[..], FirstHeader::Ethernet, None), Err(Ignored::Unsupported));
 }
 
 #[test]
@@ -43,7 +43,7 @@ fn the_ether_type_must_agree_with_the_version() {
     let (four, six) = (v4(V4_PLAIN, &segment(ACK, &[], 0)), v6(&[], &segment(ACK, &[], 0)));
     for (ether_type, datagram) in [(0x86dd, four), (0x0800, six)] {
         let frame = ethernet(&[], ether_type, &datagram);
-        assert_eq!(parse(&frame[..], Link::Ethernet, None), Err(Ignored::Malformed));
+        assert_eq!(parse(&frame[..], FirstHeader::Ethernet, None), Err(Ignored::Malformed));
     }
 }
 

@@ -1,7 +1,7 @@
 //! Random bytes, cases with changed bytes, and random options compared with a second parser.
 
 use proptest::prelude::*;
-use tcp_common::wire::{Bytes, Captured, Link, Packet, parse};
+use tcp_common::wire::{Bytes, Captured, FirstHeader, Packet, parse};
 use tcp_common::{Ignored, Segment};
 
 use crate::cases::cases;
@@ -12,7 +12,7 @@ proptest! {
 
     #[test]
     fn noise_does_not_panic(bytes in prop::collection::vec(any::<u8>(), 0..160), more in 0usize..200_000, vlan in any::<Option<u16>>()) {
-        for link in [Link::Ethernet, Link::Ip] {
+        for link in [FirstHeader::Ethernet, FirstHeader::Ip] {
             let captured = Captured { bytes: &bytes, wire_len: bytes.len() + more };
             check_invariants(&captured, parse(&captured, link, vlan.map(|id| id & 0xfff)))?;
         }
@@ -29,9 +29,9 @@ proptest! {
         for (at, value) in mutations {
             *at.get_mut(&mut frame) = value;
         }
-        check_invariants(&frame[..], parse(&frame[..], Link::Ethernet, None))?;
+        check_invariants(&frame[..], parse(&frame[..], FirstHeader::Ethernet, None))?;
         let cut = &frame[..cut.index(frame.len())];
-        check_invariants(cut, parse(cut, Link::Ethernet, None))?;
+        check_invariants(cut, parse(cut, FirstHeader::Ethernet, None))?;
     }
 
     #[test]

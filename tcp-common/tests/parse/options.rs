@@ -1,6 +1,6 @@
 //! The options of a TCP header.
 
-use tcp_common::wire::{Captured, Link, parse};
+use tcp_common::wire::{Captured, FirstHeader, parse};
 use tcp_common::{Ignored, Segment};
 
 use crate::datagrams::{ACK, NOP, SYN, V4_PLAIN, ip, segment, tcp, v4};
@@ -43,7 +43,7 @@ fn a_known_option_with_another_length_is_skipped() {
 fn options_cut_by_the_capture_are_truncated() {
     let datagram = v4(V4_PLAIN, &segment(SYN, &[2, 4, 5, 180], 0));
     let cut = Captured { bytes: &datagram[..43], wire_len: 44 };
-    assert_eq!(parse(&cut, Link::Ip, None), Err(Ignored::Truncated));
+    assert_eq!(parse(&cut, FirstHeader::Ip, None), Err(Ignored::Truncated));
 }
 
 #[test]

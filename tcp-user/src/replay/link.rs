@@ -1,7 +1,7 @@
 //! Link types of captures: from a frame to the IP header, and from there to the one parser.
 
 use tcp_common::Ignored;
-use tcp_common::wire::{self, Captured, Link, Packet};
+use tcp_common::wire::{self, Captured, FirstHeader, Packet};
 
 /// The headers before IP, by the link types of <https://www.tcpdump.org/linktypes.html>.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +41,7 @@ impl LinkType {
 pub(super) struct Bare<'a> {
     /// The bytes from the Ethernet or the IP header on.
     pub(super) packet: Captured<'a>,
-    pub(super) link: Link,
+    pub(super) link: FirstHeader,
     /// Id of a VLAN tag in the header that was removed.
     pub(super) vlan: Option<u16>,
     /// Where in the host the frame was captured; 0 if the link layer does not say. The same packet passes
@@ -60,7 +60,9 @@ impl Bare<'_> {
 pub(super) fn strip(link: LinkType, frame: Captured<'_>) -> Result<Bare<'_>, Ignored> {
     let bytes = frame.bytes;
     match link {
-        LinkType::Ethernet => Ok(Bare { packet: frame, link: Link::Ethernet, vlan: None, capture_point: 0 }),
+        LinkType::Ethernet => {
+            Ok(Bare { packet: frame, link: FirstHeader::Ethernet, vlan: None, capture_point: 0 })
+        }
         LinkType::Ip => Ok(ip(frame, 0)),
         LinkType::Loopback => {
             let family = *bytes.first_chunk::<4>().ok_or(Ignored::Truncated)?;
@@ -122,7 +124,7 @@ fn ip(frame: Captured<'_>, offset: usize) -> Bare<'_> {
         bytes: frame.bytes.get(offset..).unwrap_or_default(),
         wire_len: frame.wire_len.saturating_sub(offset),
     };
-    Bare { packet, link: Link::Ip, vlan: None, capture_point: 0 }
+    Bare { packet, link: FirstHeader::Ip, vlan: None, capture_point: 0 }
 }
 
 /// Whether this is AF_INET, or AF_INET6 of Linux, NetBSD and OpenBSD, FreeBSD or macOS.

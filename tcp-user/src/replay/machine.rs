@@ -2,7 +2,7 @@
 //! their own table.
 
 use tcp_common::record::event_kind;
-use tcp_common::wire::{Link, Packet};
+use tcp_common::wire::{FirstHeader, Packet};
 use tcp_common::{Cause, Flow, FlowKey, Ignored, Outcome, Previous, Rules, State};
 
 use super::link::Bare;
@@ -186,8 +186,8 @@ fn ethernet(bare: &Bare<'_>, packet: &Packet, frame: &mut Vec<u8>) -> Result<(),
     frame.clear();
     let bytes = bare.packet.bytes;
     let ip_offset = match bare.link {
-        Link::Ethernet => 14 + 4 * usize::from(packet.vlan_count),
-        Link::Ip => {
+        FirstHeader::Ethernet => 14 + 4 * usize::from(packet.vlan_count),
+        FirstHeader::Ip => {
             frame.extend([2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1]);
             if let Some(id) = bare.vlan {
                 frame.extend([0x81, 0x00]);

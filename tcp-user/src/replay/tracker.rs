@@ -7,7 +7,7 @@ use hashbrown::hash_map::Entry;
 use jiff::Timestamp;
 use tcp_common::TableKey as _;
 use tcp_common::wire::{Captured, Packet};
-use tcp_common::{End, Flow, FlowKey, Ignored, Kind, Outcome, Previous, Rules};
+use tcp_common::{End, Flow, FlowKey, Ignored, Outcome, Previous, Rules, SegmentKind};
 
 use super::checksum::{self, Checksum};
 use super::deadlines::{Deadlines, QueueHandle};
@@ -251,7 +251,7 @@ impl Replay {
         if key.is_self_connect() {
             return Err(Ignored::SelfConnect.into());
         }
-        if kind == Kind::Bad {
+        if kind == SegmentKind::Bad {
             self.trace_ignored(&packet, false);
             return Err(Ignored::BadFlags.into());
         }
@@ -260,7 +260,7 @@ impl Replay {
         let tracked = match flows.entry(*key) {
             Entry::Occupied(entry) => entry.into_mut(),
             // Any segment but a RST begins an incarnation.
-            Entry::Vacant(_) if kind == Kind::Rst => return Err(Ignored::NoFlow.into()),
+            Entry::Vacant(_) if kind == SegmentKind::Rst => return Err(Ignored::NoFlow.into()),
             Entry::Vacant(entry) => {
                 *tickets += 1;
                 entry.insert(TrackedFlow::new(*tickets, frame.interface, outbox.selection.zeek))

@@ -1,7 +1,7 @@
 //! The true form of a close: from what the endpoints did, and for the remote end from what reached the tap.
 
 use tcp_common::flow::Closer;
-use tcp_common::{CloseKind, End, Flags, Kind};
+use tcp_common::{CloseKind, End, Flags, SegmentKind};
 
 use super::{Seen, World};
 
@@ -19,9 +19,9 @@ impl Witness {
     pub fn watch(&mut self, world: &World, seen: &Seen) {
         let sender = seen.sender;
         match seen.segment.kind() {
-            Kind::Syn => *self = Witness::default(),
-            Kind::Rst => self.spoiled = true,
-            Kind::Fin if self.fin_end[sender as usize].is_none() => {
+            SegmentKind::Syn => *self = Witness::default(),
+            SegmentKind::Rst => self.spoiled = true,
+            SegmentKind::Fin if self.fin_end[sender as usize].is_none() => {
                 self.fin_end[sender as usize] = Some(seen.segment.end());
                 // The first copy was lost on the way to the tap, and this copy acknowledges more than
                 // that one did.
