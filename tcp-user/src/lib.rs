@@ -51,4 +51,5 @@ pub mod options;
 pub mod output;
 pub mod replay;
 pub mod sockets;
+pub mod system_error;
 pub mod view;

@@ -23,7 +23,7 @@ use crate::kernel::{AttachError, KernelError};
 use crate::lab::LabError;
 use crate::options::ConfigError;
 use crate::replay::ReplayError;
-use crate::sockets::SocketsError;
+use crate::system_error::SystemError;
 
 /// Runs a command. Exit status: 0 success, 1 nothing found or a difference. Errors have an [`exit_code`] of their own.
 pub fn execute(cli: Cli) -> Result<ExitCode> {
@@ -101,7 +101,7 @@ pub fn exit_code(error: &anyhow::Error) -> ExitCode {
         }
         if cause.is::<KernelError>()
             || cause.is::<AttachError>()
-            || cause.is::<SocketsError>()
+            || cause.is::<SystemError>()
             || cause.is::<audit::OtherNamespace>()
             || cause.is::<PrivilegeError>()
             || cause.downcast_ref().is_some_and(denied)

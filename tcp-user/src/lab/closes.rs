@@ -62,7 +62,7 @@ impl Scenario {
     /// Performs the scenario and waits until both sockets are in the expected states.
     pub fn perform(&'static self, lab: &Lab, family: Family) -> Result<Played, LabError> {
         if !lab.supports(family) {
-            return Err(LabError::NotSupported { action: "make IPv6 connections", needs: NO_IPV6 });
+            return Err(LabError::not_supported("make IPv6 connections", NO_IPV6));
         }
         let stage = Stage { lab, family, port: self.port() };
         let Scene { addresses, kept } = (self.play)(&stage)?;

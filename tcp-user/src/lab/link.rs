@@ -66,7 +66,7 @@ impl Links {
         match self.change(RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_EXCL) {
             // The kernel reports "IPv6 is disabled on this device" as EACCES, which is not a missing permission here.
             Err(error) if address.is_ipv6() && error.raw_os_error() == Some(nix::libc::EACCES) => {
-                Err(LabError::NotSupported { action: ADD_ADDRESS, needs: NO_IPV6 })
+                Err(LabError::not_supported(ADD_ADDRESS, NO_IPV6))
             }
             outcome => outcome.map_err(LabError::of(ADD_ADDRESS, "CAP_NET_ADMIN", refused)),
         }

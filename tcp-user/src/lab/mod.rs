@@ -27,6 +27,7 @@ pub use netns::Namespace;
 pub use tap::Tap;
 
 pub use crate::sockets::{Diag, KernelSocket};
+use crate::system_error::SystemError;
 pub use crate::view::{Family, Side};
 
 use link::Links;
@@ -124,7 +125,7 @@ impl Host {
             let mut links = Links::open()?;
             links.add_address(interface, address(Family::Ipv4, side), 24)?;
             let has_ipv6 = match links.add_address(interface, address(Family::Ipv6, side), 64) {
-                Err(LabError::NotSupported { .. }) => false,
+                Err(LabError::System(SystemError::NotSupported { .. })) => false,
                 outcome => outcome.map(|()| true)?,
             };
             links.set_up(LOOPBACK)?;

@@ -62,7 +62,7 @@ fn on_new_thread<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, LabError
 fn cannot_create(source: std::io::Error) -> LabError {
     const ACTION: &str = "create a network namespace";
     if source.raw_os_error() == Some(ENOSPC) {
-        return LabError::NotSupported { action: ACTION, needs: "user.max_net_namespaces is exhausted" };
+        return LabError::not_supported(ACTION, "user.max_net_namespaces is exhausted");
     }
     LabError::of(ACTION, "CAP_SYS_ADMIN", "it has no network namespaces (CONFIG_NET_NS)")(source)
 }

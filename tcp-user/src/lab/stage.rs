@@ -227,7 +227,7 @@ fn local_addr(socket: &Socket) -> Result<SocketAddr, LabError> {
 }
 
 fn failed(source: io::Error) -> LabError {
-    LabError::System { action: "set up a socket", source }
+    LabError::system("set up a socket")(source)
 }
 
 const BACKLOG: i32 = 8;

@@ -28,8 +28,8 @@ use netlink_sys::protocols::NETLINK_NETFILTER;
 use nix::libc::{EINVAL, ENOENT, EOPNOTSUPP, EPROTONOSUPPORT};
 use tcp_common::State;
 
-use super::SocketsError;
 use crate::netlink::Channel;
+use crate::system_error::SystemError;
 use crate::view::words;
 
 words! {
@@ -107,9 +107,9 @@ pub struct Tracked {
 }
 
 /// Every TCP connection that nf_conntrack follows in the calling thread's namespace. Needs CAP_NET_ADMIN.
-pub fn tracked() -> Result<Vec<Tracked>, SocketsError> {
+pub fn tracked() -> Result<Vec<Tracked>, SystemError> {
     let missing = [EINVAL, ENOENT, EOPNOTSUPP, EPROTONOSUPPORT];
-    let refused = SocketsError::of(
+    let refused = SystemError::of(
         "list what conntrack follows",
         "CAP_NET_ADMIN",
         "conntrack is not loaded (`modprobe nf_conntrack_netlink`)",

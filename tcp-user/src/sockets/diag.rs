@@ -14,8 +14,8 @@ use netlink_sys::protocols::NETLINK_SOCK_DIAG;
 use nix::libc::{ENOENT, EOPNOTSUPP, EPROTONOSUPPORT};
 use tcp_common::State;
 
-use super::SocketsError;
 use crate::netlink::Channel;
+use crate::system_error::SystemError;
 use crate::view::words;
 
 /// One TCP socket as the kernel has it.
@@ -56,21 +56,21 @@ pub struct Diag {
 
 impl Diag {
     /// Opens a view on the calling thread's namespace, and checks that the kernel answers.
-    pub fn open() -> Result<Diag, SocketsError> {
+    pub fn open() -> Result<Diag, SystemError> {
         let mut diag = Diag { channel: Channel::open(NETLINK_SOCK_DIAG).map_err(refused)? };
         diag.dump(AF_INET, StateFlags::LISTEN, ExtensionFlags::empty(), |_| {}).map_err(refused)?;
         Ok(diag)
     }
 
     /// Every TCP socket in every state, IPv4 first.
-    pub fn sockets(&mut self) -> Result<Vec<KernelSocket>, SocketsError> {
+    pub fn sockets(&mut self) -> Result<Vec<KernelSocket>, SystemError> {
         let mut sockets = Vec::new();
         self.for_each(|socket| sockets.push(socket))?;
         Ok(sockets)
     }
 
     /// The same, one at a time: a host may have a million.
-    pub fn for_each(&mut self, mut take: impl FnMut(KernelSocket)) -> Result<(), SocketsError> {
+    pub fn for_each(&mut self, mut take: impl FnMut(KernelSocket)) -> Result<(), SystemError> {
         let extensions = ExtensionFlags::SKMEMINFO | ExtensionFlags::INFO;
         for family in [AF_INET, AF_INET6] {
             self.dump(family, StateFlags::all(), extensions.clone(), &mut take).map_err(refused)?;
@@ -83,7 +83,7 @@ impl Diag {
         &mut self,
         local: SocketAddr,
         remote: SocketAddr,
-    ) -> Result<Option<KernelSocket>, SocketsError> {
+    ) -> Result<Option<KernelSocket>, SystemError> {
         self.ask(local, remote, ExtensionFlags::SKMEMINFO)
     }
 
@@ -92,7 +92,7 @@ impl Diag {
         &mut self,
         local: SocketAddr,
         remote: SocketAddr,
-    ) -> Result<Option<KernelSocket>, SocketsError> {
+    ) -> Result<Option<KernelSocket>, SystemError> {
         self.ask(local, remote, ExtensionFlags::SKMEMINFO | ExtensionFlags::INFO)
     }
 
@@ -101,7 +101,7 @@ impl Diag {
         local: SocketAddr,
         remote: SocketAddr,
         extensions: ExtensionFlags,
-    ) -> Result<Option<KernelSocket>, SocketsError> {
+    ) -> Result<Option<KernelSocket>, SystemError> {
         let request = InetRequest {
             family: if local.is_ipv4() { AF_INET } else { AF_INET6 },
             protocol: IPPROTO_TCP,
@@ -129,7 +129,7 @@ impl Diag {
     }
 
     /// The state of the socket with these ends; CLOSED if there is none.
-    pub fn state(&mut self, local: SocketAddr, remote: SocketAddr) -> Result<State, SocketsError> {
+    pub fn state(&mut self, local: SocketAddr, remote: SocketAddr) -> Result<State, SystemError> {
         Ok(self.find(local, remote)?.map_or(State::Closed, |socket| socket.state))
     }
 
@@ -253,9 +253,9 @@ fn wscale(tcp_info: &[u8]) -> Option<[u8; 2]> {
     (options & TCPI_OPT_WSCALE != 0).then_some([shifts >> 4, shifts & 15])
 }
 
-fn refused(error: io::Error) -> SocketsError {
+fn refused(error: io::Error) -> SystemError {
     let missing = [ENOENT, EOPNOTSUPP, EPROTONOSUPPORT];
-    SocketsError::of(ACTION, "the right to open a netlink socket", "it has no inet_diag, tcp_diag", &missing)(
+    SystemError::of(ACTION, "the right to open a netlink socket", "it has no inet_diag, tcp_diag", &missing)(
         error,
     )
 }

@@ -3,14 +3,12 @@
 
 mod conntrack;
 mod diag;
-mod error;
 mod host;
 mod owner;
 mod unmatched;
 
 pub use conntrack::{Tracked, TrackedState, tracked};
 pub use diag::{Diag, KernelSocket, Timer, state_from_linux};
-pub use error::SocketsError;
 pub(crate) use host::{HostContext, addresses, is_here};
 pub use host::{Reason, namespace};
 pub use owner::Owners;

@@ -6,7 +6,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::{Diag, SocketsError};
+use super::Diag;
+use crate::system_error::SystemError;
 use crate::view::{Connection, Process, SocketPair};
 
 /// The processes that own TCP sockets of this namespace, as far as this process may see them.
@@ -30,7 +31,7 @@ struct Scan {
 
 impl Owners {
     /// One scan of the kernel's sockets and of `/proc`.
-    pub fn scan() -> Result<Owners, SocketsError> {
+    pub fn scan() -> Result<Owners, SystemError> {
         let mut owners = Owners::default();
         owners.scan_again()?;
         Ok(owners)
@@ -55,7 +56,7 @@ impl Owners {
 
     /// The same for a stream: an owner that is not known yet is looked for, and what was known of a socket that has
     /// gone is kept for a while, since the news of its end comes later.
-    pub fn of_event(&mut self, connection: &Connection) -> Result<Option<Process>, SocketsError> {
+    pub fn of_event(&mut self, connection: &Connection) -> Result<Option<Process>, SystemError> {
         if self.of(connection).is_none() && self.may_scan() {
             self.scan_again()?;
         }
@@ -68,7 +69,7 @@ impl Owners {
         self.scanned.is_none_or(|scan| scan.ended_at.elapsed() >= pause(scan))
     }
 
-    fn scan_again(&mut self) -> Result<(), SocketsError> {
+    fn scan_again(&mut self) -> Result<(), SystemError> {
         let begun = Instant::now();
         let mut by_inode: HashMap<u32, SocketPair> = HashMap::new();
         Diag::open()?.for_each(|socket| {

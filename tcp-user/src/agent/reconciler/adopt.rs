@@ -21,7 +21,8 @@ use crate::agent::shared::Shared;
 use crate::api::{self, InterfaceStatus};
 use crate::clock::monotonic_ns;
 use crate::kernel::{Entry, SlotGuard};
-use crate::sockets::{Diag, HostContext, KernelSocket, Reason, SocketsError};
+use crate::sockets::{Diag, HostContext, KernelSocket, Reason};
+use crate::system_error::SystemError;
 use crate::view::SocketPair;
 
 /// What makes flows of sockets.
@@ -45,7 +46,7 @@ impl Adopter {
     }
 
     /// Adopts what is to be adopted, if there can be anything.
-    pub(super) fn adopt(&mut self, diag: &mut Diag) -> Result<(), SocketsError> {
+    pub(super) fn adopt(&mut self, diag: &mut Diag) -> Result<(), SystemError> {
         let watched = lock(&self.watched).clone();
         if self.listed.as_ref() == Some(&watched) {
             return Ok(());
@@ -70,7 +71,7 @@ impl Adopter {
     }
 
     /// Makes a flow of a socket. Returns whether that is settled, be it that it cannot be done.
-    fn take(&self, diag: &mut Diag, host: &HostContext, ends: SocketPair) -> Result<bool, SocketsError> {
+    fn take(&self, diag: &mut Diag, host: &HostContext, ends: SocketPair) -> Result<bool, SystemError> {
         let (key, local) = key(ends);
         let Some(mut slot) = self.shared.table.insert(&key) else { return Ok(true) };
         // Only now: a segment that comes from here on waits for the slot, and what one did before is known to the socket.
@@ -104,7 +105,7 @@ impl Adopter {
 
     /// Retires a flow whose socket has spoken since it was adopted, though nothing of it has been seen: its packets have
     /// another name. Returns whether it did.
-    pub(super) fn give_up(&self, entry: &Entry, diag: &mut Diag) -> Result<bool, SocketsError> {
+    pub(super) fn give_up(&self, entry: &Entry, diag: &mut Diag) -> Result<bool, SystemError> {
         if !is_unseen(&entry.flow) {
             return Ok(false);
         }

@@ -25,7 +25,8 @@ use super::lock::lock;
 use super::shared::Shared;
 use crate::clock::monotonic_ns;
 use crate::kernel::Entry;
-use crate::sockets::{Diag, KernelSocket, SocketsError, Unmatched, addresses, is_here};
+use crate::sockets::{Diag, KernelSocket, Unmatched, addresses, is_here};
+use crate::system_error::SystemError;
 use crate::view::SocketPair;
 use crate::view::describe::address;
 
@@ -84,7 +85,7 @@ impl SocketReconciler {
         }
     }
 
-    fn check(&mut self) -> Result<(), SocketsError> {
+    fn check(&mut self) -> Result<(), SystemError> {
         let mut diag = Diag::open()?;
         self.adopter.adopt(&mut diag)?;
         let mut confirmed = self.absent_twice(&mut diag)?;
@@ -100,7 +101,7 @@ impl SocketReconciler {
     }
 
     /// Asks for the sockets of flows that have been silent, on from where the last look stopped.
-    fn absent_twice(&mut self, diag: &mut Diag) -> Result<Vec<Absent>, SocketsError> {
+    fn absent_twice(&mut self, diag: &mut Diag) -> Result<Vec<Absent>, SystemError> {
         let places = self.shared.table.slot_count();
         let (now_ns, mut lookups, mut confirmed) = (monotonic_ns(), 0, Vec::new());
         for _ in 0..places {
@@ -136,14 +137,14 @@ impl SocketReconciler {
         !entry.flow.is_over() && u128::from(silence_ns) >= self.interval.as_nanos() / 2
     }
 
-    fn is_gone(&self, entry: &Entry, end: End, diag: &mut Diag) -> Result<bool, SocketsError> {
+    fn is_gone(&self, entry: &Entry, end: End, diag: &mut Diag) -> Result<bool, SystemError> {
         let (local, remote) = ends(&entry.key, end);
         Ok(entry.flow.needs_socket(end) && diag.find(local, remote)?.is_none())
     }
 
     /// Leaves those whose end belongs to this namespace, and that no socket can be: neither by the list of all nor under
     /// another name.
-    fn retain_missing(&self, diag: &mut Diag, confirmed: &mut Vec<Absent>) -> Result<(), SocketsError> {
+    fn retain_missing(&self, diag: &mut Diag, confirmed: &mut Vec<Absent>) -> Result<(), SystemError> {
         let here = addresses();
         confirmed.retain(|absent| absent.ends().all(|(local, _)| is_here(&here, local.ip())));
         let mut wanted = Unmatched::default();

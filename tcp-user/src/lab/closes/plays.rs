@@ -144,11 +144,8 @@ pub(super) fn refused(stage: &Stage<'_>) -> Result<Scene, LabError> {
     stage.wait(addresses, Side::Client, State::Closed)?;
     match client.take_error() {
         Ok(Some(error)) if error.raw_os_error() == Some(ECONNREFUSED) => Scene::over(addresses),
-        Ok(other) => Err(LabError::System {
-            action: "be refused",
-            source: other.unwrap_or_else(|| io::ErrorKind::InvalidData.into()),
-        }),
-        Err(error) => Err(LabError::system("be refused")(error)),
+        Ok(Some(error)) | Err(error) => Err(LabError::system("be refused")(error)),
+        Ok(None) => Err(LabError::system("be refused")(io::ErrorKind::InvalidData.into())),
     }
 }
 
