@@ -1,6 +1,9 @@
 //! The clock of flow records, which is the kernel programs' clock, and its relation to wall time.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
+use nix::time::{ClockId, clock_gettime};
 
 /// Relation of the flow records' clock to wall time.
 #[derive(Clone, Copy, Debug, Default)]
@@ -15,7 +18,7 @@ impl Clock {
         Clock { epoch_ns: Timestamp::now().as_nanosecond() - i128::from(monotonic_ns()) }
     }
 
-    /// Wall time of a moment on the records' clock, in ns. The epoch if it has no timestamp.
+    /// Wall time of a moment on the records' clock, in ns. The epoch if no timestamp can hold it.
     pub fn wall(&self, ns: u64) -> Timestamp {
         Timestamp::from_nanosecond(self.epoch_ns + i128::from(ns)).unwrap_or(Timestamp::UNIX_EPOCH)
     }
@@ -23,8 +26,6 @@ impl Clock {
 
 /// CLOCK_MONOTONIC in ns, the clock of `bpf_ktime_get_ns`.
 pub fn monotonic_ns() -> u64 {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: writes one timespec of ours.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut time) };
-    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+    let time = clock_gettime(ClockId::CLOCK_MONOTONIC).expect("every Linux has CLOCK_MONOTONIC");
+    Duration::from(time).as_nanos() as u64
 }

@@ -2,7 +2,6 @@
 
 mod common;
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -10,6 +9,7 @@ use std::process::Command;
 
 use common::{Agent, FINWAIT, Signal, call, public_folder, until};
 use finwait::lab::Lab;
+use procfs::process::Process;
 
 /// `finwait run` on this socket, metrics on any free port.
 fn run(socket: &str) -> Command {
@@ -21,38 +21,18 @@ fn run(socket: &str) -> Command {
 /// CAP_NET_ADMIN, by its number in `linux/capability.h`.
 const NET_ADMIN: u64 = 1 << 12;
 
-/// The lines of `/proc/PID/task/TID/status` of every thread.
-fn threads(pid: u32) -> Vec<BTreeMap<String, String>> {
-    let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("the agent's threads");
-    let status = |task: fs::DirEntry| fs::read_to_string(task.path().join("status")).expect("its status");
-    tasks
-        .map(|task| {
-            let text = status(task.expect("a thread"));
-            text.lines()
-                .filter_map(|line| line.split_once(':'))
-                .map(|(key, value)| (key.to_owned(), value.trim().to_owned()))
-                .collect()
-        })
-        .collect()
-}
-
-fn assert_poor(pid: u32, uid: &str, bounding: u64) {
-    let threads = threads(pid);
-    assert!(threads.len() > 1, "the runtime has threads: each has privileges of its own");
+/// Asserts that every thread of the agent has CAP_NET_ADMIN and no other privilege: each has privileges of its own.
+fn assert_minimal_privileges(pid: u32, uid: u32, bounding: u64) {
+    let tasks = Process::new(pid.cast_signed()).expect("the agent's process").tasks().expect("its threads");
+    let threads: Vec<_> = tasks.map(|task| task.expect("a thread").status().expect("its status")).collect();
+    assert!(threads.len() > 1, "the runtime has threads");
     for thread in threads {
-        let set = |name: &str| u64::from_str_radix(&thread[name], 16).expect("a set");
-        for name in ["CapEff", "CapPrm"] {
-            assert_eq!(set(name), NET_ADMIN, "{name} {thread:?}");
-        }
-        for name in ["CapInh", "CapAmb"] {
-            assert_eq!(set(name), 0, "{name} {thread:?}");
-        }
-        assert_eq!(set("CapBnd"), bounding, "{thread:?}");
-        assert_eq!(thread["NoNewPrivs"], "1");
-        assert_eq!(thread["Uid"], [uid; 4].join("\t"));
-        if uid != "0" {
-            assert_eq!(thread["Groups"], "", "no group of root's");
-        }
+        assert_eq!([thread.capeff, thread.capprm], [NET_ADMIN; 2], "{thread:?}");
+        assert_eq!((thread.capinh, thread.capamb), (0, Some(0)), "{thread:?}");
+        assert_eq!(thread.capbnd, Some(bounding), "{thread:?}");
+        assert_eq!(thread.nonewprivs, Some(1));
+        assert_eq!([thread.ruid, thread.euid, thread.suid, thread.fuid], [uid; 4]);
+        assert!(uid == 0 || thread.groups.is_empty(), "no group of root's: {thread:?}");
     }
 }
 
@@ -82,7 +62,7 @@ fn root_keeps_only_what_later_interfaces_need() {
     let folder = public_folder("root");
     let socket = format!("{}/own/finwait.sock", folder.display());
     let agent = Agent::start_by(&lab, &socket, &mut run(&socket));
-    assert_poor(agent.process.id(), "0", NET_ADMIN);
+    assert_minimal_privileges(agent.process.id(), 0, NET_ADMIN);
     follows_a_new_interface(&lab, &agent);
     assert_eq!(mode(&folder.join("own")), 0o750);
     assert_eq!(mode(Path::new(&socket)), 0o660);
@@ -98,7 +78,7 @@ fn another_user_is_become() {
     let socket = format!("{}/own/finwait.sock", folder.display());
     let agent = Agent::start_by(&lab, &socket, run(&socket).args(["--user", "nobody"]));
     let nobody = id("nobody");
-    assert_poor(agent.process.id(), &nobody, NET_ADMIN);
+    assert_minimal_privileges(agent.process.id(), nobody.parse().expect("a number"), NET_ADMIN);
     follows_a_new_interface(&lab, &agent);
     let owner = |path: &Path| fs::metadata(path).expect("its metadata").uid().to_string();
     assert_eq!((owner(Path::new(&socket)), owner(&folder.join("own"))), (nobody.clone(), nobody.clone()));
@@ -146,7 +126,11 @@ fn an_unprivileged_user_with_three_capabilities_is_enough() {
     }
     let agent = Agent::start_by(&lab, &socket, &mut start("bpf net_admin perfmon"));
     // Only root can narrow the bounding set; no_new_privs bars the way there.
-    assert_poor(agent.process.id(), &nobody, NET_ADMIN | 1 << 39 | 1 << 38);
+    assert_minimal_privileges(
+        agent.process.id(),
+        nobody.parse().expect("a number"),
+        NET_ADMIN | 1 << 39 | 1 << 38,
+    );
     follows_a_new_interface(&lab, &agent);
     assert!(agent.stop(Signal::SIGTERM).success());
 }
