@@ -1,83 +1,90 @@
-//! The CLI's side of the query socket.
+//! The client of the query socket.
 
+use std::io;
 use std::path::Path;
 
-use anyhow::{Context as _, Result, bail};
-use bytes::{Buf as _, Bytes, BytesMut};
-use http_body_util::{BodyExt as _, Empty};
+use bytes::Bytes;
+use futures_util::stream::{MapErr, StreamExt as _, TryStreamExt as _};
+use http_body_util::{BodyDataStream, BodyExt as _, Empty};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use tokio::net::UnixStream;
+use tokio_util::codec::{FramedRead, LinesCodec, LinesCodecError};
+use tokio_util::io::StreamReader;
 
-/// The agent cannot be reached: exit code 3.
+/// A query failed.
 #[derive(Debug, thiserror::Error)]
-#[error("no agent answers on {socket}: {reason}. Is `finwait run` running? --socket names another place")]
-pub struct NotReachable {
-    socket: String,
-    reason: std::io::Error,
+#[non_exhaustive]
+pub enum ClientError {
+    /// Nothing listens on the socket, or the socket may not be opened.
+    #[error("no agent answers on {socket}. Is `finwait run` running? Use --socket for another path")]
+    NotReachable {
+        /// Path of the query socket.
+        socket: String,
+        /// Error of connect().
+        source: io::Error,
+    },
+    /// The agent refused the query.
+    #[error("the agent answers: {0}")]
+    Refused(String),
+    /// The path is not a valid request target.
+    #[error("invalid query")]
+    Request(#[from] hyper::http::Error),
+    /// The exchange with the agent failed.
+    #[error("querying the agent")]
+    Exchange(#[from] hyper::Error),
+    /// The connection ended before the answer did.
+    #[error("reading the agent's answer")]
+    Interrupted(#[from] io::Error),
+    /// A line is not UTF-8 or too long.
+    #[error("reading the agent's answer")]
+    Line(#[from] LinesCodecError),
 }
 
-/// An answer, read line by line.
+/// The body of an answer.
 pub struct Answer {
-    body: Incoming,
-    /// What has come and was not read yet.
-    buffer: BytesMut,
-    /// So much of it has no end of a line.
-    searched: usize,
+    lines: FramedRead<StreamReader<Body, Bytes>, LinesCodec>,
 }
 
-/// Asks the agent.
-pub async fn get(socket: &Path, path: &str) -> Result<Answer> {
+type Body = MapErr<BodyDataStream<Incoming>, fn(hyper::Error) -> io::Error>;
+
+/// Sends a query to the agent that listens on `socket`. `path` includes the query parameters.
+pub async fn get(socket: &Path, path: &str) -> Result<Answer, ClientError> {
     let stream = UnixStream::connect(socket)
         .await
-        .map_err(|reason| NotReachable { socket: socket.display().to_string(), reason })?;
+        .map_err(|source| ClientError::NotReachable { socket: socket.display().to_string(), source })?;
     ask(stream, path).await
 }
 
-/// Asks who is at the other end of a stream.
-pub async fn ask<S>(stream: S, path: &str) -> Result<Answer>
+/// Sends a query over a connected stream.
+pub async fn ask<S>(stream: S, path: &str) -> Result<Answer, ClientError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     tokio::spawn(connection);
     let request = hyper::Request::get(path).header("host", "finwait").body(Empty::<Bytes>::new())?;
-    let response = sender.send_request(request).await.context("asking the agent")?;
+    let response = sender.send_request(request).await?;
     if !response.status().is_success() {
         let text = response.into_body().collect().await?.to_bytes();
-        bail!("the agent answers: {}", String::from_utf8_lossy(&text));
+        return Err(ClientError::Refused(String::from_utf8_lossy(text.trim_ascii_end()).into_owned()));
     }
-    Ok(Answer { body: response.into_body(), buffer: BytesMut::new(), searched: 0 })
+    let body = response.into_body().into_data_stream().map_err(io::Error::other as fn(_) -> _);
+    Ok(Answer { lines: FramedRead::new(StreamReader::new(body), LinesCodec::new()) })
 }
 
 impl Answer {
-    /// The next line without its end, or `None` at the end.
-    pub async fn line(&mut self) -> Result<Option<Bytes>> {
-        loop {
-            if let Some(end) = memchr::memchr(b'\n', &self.buffer[self.searched..]) {
-                let line = self.buffer.split_to(self.searched + end).freeze();
-                self.buffer.advance(1);
-                self.searched = 0;
-                return Ok(Some(line));
-            }
-            self.searched = self.buffer.len();
-            match self.body.frame().await {
-                Some(frame) => {
-                    if let Ok(data) = frame.context("the agent went away")?.into_data() {
-                        self.buffer.extend_from_slice(&data);
-                    }
-                }
-                None if self.buffer.is_empty() => return Ok(None),
-                None => return Ok(Some(self.buffer.split().freeze())),
-            }
-        }
+    /// The next line without its line break; `None` at the end. No data is lost if the future is dropped.
+    pub async fn line(&mut self) -> Result<Option<Bytes>, ClientError> {
+        Ok(self.lines.next().await.transpose()?.map(Bytes::from))
     }
 
-    /// All of it.
-    pub async fn whole(self) -> Result<Vec<u8>> {
-        let mut all = Vec::from(self.buffer);
-        all.extend(self.body.collect().await.context("the agent went away")?.to_bytes());
-        Ok(all)
+    /// The rest of the answer.
+    pub async fn whole(self) -> Result<Vec<u8>, ClientError> {
+        let mut parts = self.lines.into_parts();
+        let mut rest = Vec::from(parts.read_buf);
+        parts.io.read_to_end(&mut rest).await?;
+        Ok(rest)
     }
 }

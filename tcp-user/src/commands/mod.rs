@@ -13,7 +13,7 @@ use tokio::runtime::Runtime;
 
 use crate::agent;
 use crate::agent::privileges::PrivilegeError;
-use crate::api::client::NotReachable;
+use crate::api::client::ClientError;
 use crate::cli::{self, Cli, Command, UnknownTerm, UsageError};
 #[cfg(feature = "lab")]
 use crate::demo;
@@ -75,7 +75,7 @@ fn wait_for(answer: impl Future<Output = Result<ExitCode>>) -> Result<ExitCode> 
 /// The exit code that an error stands for.
 pub fn exit_code(error: &anyhow::Error) -> ExitCode {
     for cause in error.chain() {
-        if cause.is::<NotReachable>() {
+        if let Some(ClientError::NotReachable { .. }) = cause.downcast_ref() {
             return ExitCode::from(3);
         }
         #[cfg(feature = "lab")]
