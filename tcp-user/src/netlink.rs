@@ -1,4 +1,4 @@
-//! One question and its answers over a netlink socket, without an async runtime.
+//! Requests and replies over a netlink socket, without an async runtime.
 
 use std::io;
 
@@ -8,7 +8,7 @@ use netlink_packet_core::{
 };
 use netlink_sys::{Socket, SocketAddr};
 
-/// A netlink socket of the namespace in which it was opened; usable from any thread afterwards.
+/// A netlink socket of the namespace in which it was opened. May be used from any thread.
 #[derive(Debug)]
 pub(crate) struct Channel {
     socket: Socket,
@@ -16,7 +16,7 @@ pub(crate) struct Channel {
 }
 
 impl Channel {
-    /// `protocol` is one of [`netlink_sys::protocols`].
+    /// Opens a socket. `protocol` is one of [`netlink_sys::protocols`].
     pub(crate) fn open(protocol: isize) -> io::Result<Channel> {
         let mut socket = Socket::new(protocol)?;
         socket.bind_auto()?;
@@ -24,7 +24,7 @@ impl Channel {
         Ok(Channel { socket, sequence: 0 })
     }
 
-    /// Asks the kernel to do or to show one thing. `on_reply` gets each message with its bytes, netlink header first.
+    /// Sends a request that the kernel acknowledges. `on_reply` gets each reply and its bytes, from the netlink header on.
     pub(crate) fn request<M>(
         &mut self,
         message: M,
@@ -37,7 +37,7 @@ impl Channel {
         self.exchange(message, NLM_F_ACK | flags, on_reply)
     }
 
-    /// Asks the kernel for a whole table.
+    /// Requests a whole table. `on_reply` gets each entry and its bytes, from the netlink header on.
     pub(crate) fn dump<M>(&mut self, message: M, on_reply: impl FnMut(M, &[u8])) -> io::Result<()>
     where
         M: NetlinkSerializable + NetlinkDeserializable,

@@ -1,4 +1,4 @@
-//! Whether a driver has native XDP: the kernel's `netdev` family tells (Linux 6.3, `uapi/linux/netdev.h`).
+//! Features of network drivers, read through the `netdev` netlink family (Linux 6.3, `uapi/linux/netdev.h`).
 
 use std::io;
 
@@ -13,7 +13,7 @@ use netlink_sys::protocols::NETLINK_GENERIC;
 
 use crate::netlink::Channel;
 
-/// Whether the driver of an interface of this namespace runs XDP programs itself. An error where the kernel does not tell.
+/// Whether the driver of an interface of this namespace has native XDP. Fails if the kernel does not report it.
 pub(super) fn has_native_xdp(index: u32) -> io::Result<bool> {
     let mut channel = Channel::open(NETLINK_GENERIC)?;
     let family = family(&mut channel)?;
@@ -25,7 +25,7 @@ pub(super) fn has_native_xdp(index: u32) -> io::Result<bool> {
     features.map(|features| features & BASIC != 0).ok_or_else(|| io::ErrorKind::Unsupported.into())
 }
 
-/// The number that `netdev` has on this machine.
+/// Number of the `netdev` family, which the kernel assigns when it starts.
 fn family(channel: &mut Channel) -> io::Result<u16> {
     let question = GenlMessage::from_payload(GenlCtrl {
         cmd: GenlCtrlCmd::GetFamily,
@@ -41,7 +41,7 @@ fn family(channel: &mut Channel) -> io::Result<u16> {
     id.ok_or_else(|| io::ErrorKind::Unsupported.into())
 }
 
-/// `NETDEV_CMD_DEV_GET`: the question for a device, and the answer.
+/// Request and reply of `NETDEV_CMD_DEV_GET`.
 #[derive(Debug)]
 struct Device(Vec<DefaultNla>);
 

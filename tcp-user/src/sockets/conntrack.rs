@@ -1,7 +1,7 @@
-//! What nf_conntrack makes of the packets, through ctnetlink, and what its one state says of two ends.
+//! Connections that nf_conntrack tracks, read through ctnetlink, and the endpoint states that its states allow.
 //!
 //! ```text
-//! nf_conntrack   it saw                      so the ends are, one and the other
+//! nf_conntrack   it saw                      so the endpoints are in
 //! SYN_SENT       SYN                         SYN-SENT                   none
 //! SYN_SENT2      SYN of both                 SYN-SENT or SYN-RECEIVED   the same
 //! SYN_RECV       SYN-ACK                     SYN-SENT or ESTABLISHED    SYN-RECEIVED
@@ -13,8 +13,8 @@
 //! CLOSE          a RST                       none                       none
 //! ```
 //!
-//! That is the comment at the head of `nf_conntrack_proto_tcp.c` read end by end. TIME_WAIT includes none and none, since
-//! its entry lives for 120 s and the ends' states for 60.
+//! The table restates the comment at the head of `nf_conntrack_proto_tcp.c` for each endpoint. TIME_WAIT allows none and
+//! none, because an entry lives for 120 s and the state of an endpoint for 60 s.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -33,41 +33,41 @@ use crate::system_error::SystemError;
 use crate::view::words;
 
 words! {
-    /// The states of nf_conntrack, in its own words.
+    /// The states of nf_conntrack, by its own names.
     pub enum TrackedState ("conntrack state") {
         /// SYN seen.
         SynSent = "SYN_SENT",
         /// SYN-ACK seen.
         SynRecv = "SYN_RECV",
-        /// The ACK of it seen.
+        /// The ACK of the SYN-ACK seen.
         Established = "ESTABLISHED",
         /// A FIN seen.
         FinWait = "FIN_WAIT",
-        /// An ACK after it seen.
+        /// An ACK after the FIN seen.
         CloseWait = "CLOSE_WAIT",
         /// The other FIN seen.
         LastAck = "LAST_ACK",
-        /// An ACK after it seen.
+        /// An ACK after both FINs seen.
         TimeWait = "TIME_WAIT",
         /// A RST seen.
         Close = "CLOSE",
-        /// SYN of both seen.
+        /// SYNs of both endpoints seen.
         SynSent2 = "SYN_SENT2",
     }
 }
 
 impl TrackedState {
-    /// `enum tcp_conntrack`; `None` for the number of no state.
+    /// The state of a number of `enum tcp_conntrack`; `None` if there is none.
     fn from_linux(number: u8) -> Option<TrackedState> {
         TrackedState::ALL.get(usize::from(number.checked_sub(1)?)).copied()
     }
 
-    /// Whether its one state can stand for these two ends, in either order.
+    /// Whether the state is compatible with two endpoint states, in either order.
     pub fn allows(self, one: State, other: State) -> bool {
         self.allows_in_order(one, other) || self.allows_in_order(other, one)
     }
 
-    /// Whether it can for one end, the other being anything.
+    /// Whether the state is compatible with an endpoint state, whatever the other one.
     pub fn allows_end(self, end: State) -> bool {
         State::ALL.into_iter().any(|other| self.allows(end, other))
     }
@@ -90,27 +90,27 @@ impl TrackedState {
     }
 }
 
-/// An end without a socket of the connection.
+/// Whether an endpoint in this state has no socket of the connection.
 fn is_none(state: State) -> bool {
     matches!(state, State::Closed | State::Listen | State::Unknown)
 }
 
-/// One TCP connection that conntrack follows.
+/// A TCP connection that conntrack tracks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tracked {
-    /// Source and destination of its first packet, as it came in.
+    /// Source and destination of the first packet, before NAT.
     pub original: (SocketAddr, SocketAddr),
-    /// Source and destination of what is expected in answer: after NAT another pair than the original reversed.
+    /// Source and destination of the expected replies. With NAT it is not the reverse of `original`.
     pub reply: (SocketAddr, SocketAddr),
-    /// Its one state.
+    /// State of the connection.
     pub state: TrackedState,
 }
 
-/// Every TCP connection that nf_conntrack follows in the calling thread's namespace. Needs CAP_NET_ADMIN.
+/// Lists the TCP connections that nf_conntrack tracks in the calling thread's namespace. Needs CAP_NET_ADMIN.
 pub fn tracked() -> Result<Vec<Tracked>, SystemError> {
     let missing = [EINVAL, ENOENT, EOPNOTSUPP, EPROTONOSUPPORT];
     let refused = SystemError::of(
-        "list what conntrack follows",
+        "list the connections of conntrack",
         "CAP_NET_ADMIN",
         "conntrack is not loaded (`modprobe nf_conntrack_netlink`)",
         &missing,
@@ -148,7 +148,7 @@ fn read_state(info: &ProtoInfo) -> Option<TrackedState> {
     })
 }
 
-/// `None` for what is not TCP.
+/// Source and destination of a tuple; `None` if the protocol is not TCP.
 fn read_tuple(tuple: &[Tuple]) -> Option<(SocketAddr, SocketAddr)> {
     let (mut addresses, mut ports, mut is_tcp) = ([None::<IpAddr>; 2], [None::<u16>; 2], false);
     for part in tuple {
@@ -185,7 +185,7 @@ mod tests {
     use State::*;
 
     #[test]
-    fn its_states_have_the_kernels_numbers() {
+    fn states_have_the_kernels_numbers() {
         assert_eq!(TrackedState::from_linux(0), None);
         assert_eq!(TrackedState::from_linux(3), Some(TrackedState::Established));
         assert_eq!(TrackedState::from_linux(8), Some(TrackedState::Close));

@@ -1,7 +1,7 @@
-//! The kernel's own TCP sockets through sock_diag.
+//! The kernel's TCP sockets, read through sock_diag.
 //!
-//! A socket that is not listed is CLOSED: the kernel keeps none for that state. TIME-WAIT (and FIN-WAIT-2 after the
-//! process has gone) are minisockets without inode; SYN-RECEIVED are request sockets.
+//! A socket that is not listed is CLOSED: the kernel keeps no socket in that state. Sockets in TIME-WAIT, and in
+//! FIN-WAIT-2 after the process has gone, are minisockets without an inode. Sockets in SYN-RECEIVED are request sockets.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -18,58 +18,59 @@ use crate::netlink::Channel;
 use crate::system_error::SystemError;
 use crate::view::words;
 
-/// One TCP socket as the kernel has it.
+/// A TCP socket of the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KernelSocket {
-    /// The socket's own address. IPv4 on an IPv6 socket (`::ffff:a.b.c.d`) is given as IPv4.
+    /// Local address. An IPv4-mapped address of an IPv6 socket (`::ffff:a.b.c.d`) is given as IPv4.
     pub local: SocketAddr,
-    /// The peer's; unspecified with port 0 for a listener.
+    /// Remote address; unspecified with port 0 for a listener.
     pub remote: SocketAddr,
-    /// Its state in the words of RFC 9293.
+    /// State by the names of RFC 9293.
     pub state: State,
-    /// Inode of the socket's file; 0 when no process has it (minisockets, orphans, not yet accepted).
+    /// Inode of the socket's file; 0 if no process holds it (minisockets, orphans, not yet accepted).
     pub inode: u32,
-    /// Owner of the socket.
+    /// User id of the socket's owner.
     pub uid: u32,
-    /// Socket cookie, as `bpf_get_socket_cookie` gives it.
+    /// Socket cookie, as `bpf_get_socket_cookie` returns it.
     pub cookie: u64,
-    /// Which timer runs.
+    /// The running timer.
     pub timer: Option<Timer>,
-    /// What is left of it, in milliseconds.
+    /// Time until the timer expires, in ms.
     pub expires_ms: Option<u32>,
-    /// How long ago the last segment went out or came in, in milliseconds, as far as the kernel keeps it (`tcp_info`);
-    /// unknown for minisockets, and for sockets that [`Diag::find`] found: [`Diag::inspect`] knows it.
+    /// Time since the last segment in either direction, in ms, from `tcp_info`. Unknown for minisockets and for the
+    /// result of [`Diag::find`]; [`Diag::inspect`] reads it.
     pub silent_ms: Option<u32>,
-    /// Octets that are to be sent or acknowledged still, a FIN among them; of a listener the length of its queue.
+    /// Bytes not yet sent or acknowledged, including a FIN; for a listener the limit of its queue.
     pub send_queue: u32,
-    /// The window shifts that both ends announced, its own first; unknown where `silent_ms` is, `None` if they did not.
+    /// Window shifts that both endpoints announced, the socket's own first. `None` if they did not, or if `silent_ms` is
+    /// unknown.
     pub wscale: Option<[u8; 2]>,
-    /// Segments thrown away before TCP saw them: socket filter, full queues. 0 for minisockets.
+    /// Segments dropped before TCP processed them: socket filter, full queues. 0 for minisockets.
     pub drops: u32,
 }
 
-/// A view on the sockets of one namespace: that of the thread which opened it. May then be used from any thread.
+/// A sock_diag socket. It lists the sockets of the namespace of the thread that opened it, from any thread.
 #[derive(Debug)]
 pub struct Diag {
     channel: Channel,
 }
 
 impl Diag {
-    /// Opens a view on the calling thread's namespace, and checks that the kernel answers.
+    /// Opens a sock_diag socket in the calling thread's namespace, and checks that the kernel answers.
     pub fn open() -> Result<Diag, SystemError> {
         let mut diag = Diag { channel: Channel::open(NETLINK_SOCK_DIAG).map_err(refused)? };
         diag.dump(AF_INET, StateFlags::LISTEN, ExtensionFlags::empty(), |_| {}).map_err(refused)?;
         Ok(diag)
     }
 
-    /// Every TCP socket in every state, IPv4 first.
+    /// Lists the TCP sockets in all states, IPv4 first.
     pub fn sockets(&mut self) -> Result<Vec<KernelSocket>, SystemError> {
         let mut sockets = Vec::new();
         self.for_each(|socket| sockets.push(socket))?;
         Ok(sockets)
     }
 
-    /// The same, one at a time: a host may have a million.
+    /// Calls `take` with each TCP socket in all states, IPv4 first. A host may have a million.
     pub fn for_each(&mut self, mut take: impl FnMut(KernelSocket)) -> Result<(), SystemError> {
         let extensions = ExtensionFlags::SKMEMINFO | ExtensionFlags::INFO;
         for family in [AF_INET, AF_INET6] {
@@ -78,7 +79,7 @@ impl Diag {
         Ok(())
     }
 
-    /// The socket with exactly these ends: one hash lookup in the kernel, however many sockets there are.
+    /// The socket with exactly these addresses. Takes one hash lookup in the kernel.
     pub fn find(
         &mut self,
         local: SocketAddr,
@@ -87,7 +88,7 @@ impl Diag {
         self.ask(local, remote, ExtensionFlags::SKMEMINFO)
     }
 
-    /// The same with all that the kernel says of it, which takes it longer.
+    /// Like [`Diag::find`], with `tcp_info`, which takes the kernel longer.
     pub fn inspect(
         &mut self,
         local: SocketAddr,
@@ -121,14 +122,14 @@ impl Diag {
             found = KernelSocket::from_reply(reply, bytes);
         });
         match answer {
-            // For want of a connection the kernel answers with the listener of the port.
+            // Without a connection the kernel answers with the listener of the port.
             Ok(()) => Ok(found.filter(|socket| socket.remote.port() == remote.port())),
             Err(error) if error.raw_os_error() == Some(ENOENT) => Ok(None),
             Err(error) => Err(refused(error)),
         }
     }
 
-    /// The state of the socket with these ends; CLOSED if there is none.
+    /// State of the socket with these addresses; CLOSED if there is none.
     pub fn state(&mut self, local: SocketAddr, remote: SocketAddr) -> Result<State, SystemError> {
         Ok(self.find(local, remote)?.map_or(State::Closed, |socket| socket.state))
     }
@@ -179,15 +180,15 @@ impl KernelSocket {
 }
 
 words! {
-    /// Timers of a TCP socket, in the words of `ss`.
+    /// Timers of a TCP socket, by the names of `ss`.
     pub enum Timer ("timer") {
-        /// Something is to be sent again.
+        /// A segment is to be retransmitted.
         Retransmit = "retransmit",
-        /// The peer is to be asked whether it is there.
+        /// A keepalive probe is to be sent.
         Keepalive = "keepalive",
-        /// TIME-WAIT, or what is left of an orphan's FIN-WAIT-2.
+        /// TIME-WAIT or FIN-WAIT-2 of a minisocket ends.
         TimeWait = "time_wait",
-        /// A window that is closed is to be probed.
+        /// A closed window is to be probed.
         Probe = "probe",
     }
 }
@@ -203,7 +204,7 @@ impl From<&inet::Timer> for Timer {
     }
 }
 
-/// The RFC 9293 state for a number of Linux' `include/net/tcp_states.h`; `None` for a number it does not have.
+/// The RFC 9293 state of a number of Linux's `include/net/tcp_states.h`; `None` if there is none.
 pub const fn state_from_linux(number: u8) -> Option<State> {
     Some(match number {
         1 => State::Established,
@@ -213,7 +214,7 @@ pub const fn state_from_linux(number: u8) -> Option<State> {
         4 => State::FinWait1,
         5 => State::FinWait2,
         6 => State::TimeWait,
-        // TCP_CLOSE, and TCP_BOUND_INACTIVE for a socket that has a port and nothing else.
+        // TCP_CLOSE, and TCP_BOUND_INACTIVE for a socket that is only bound to a port.
         7 | 13 => State::Closed,
         8 => State::CloseWait,
         9 => State::LastAck,
@@ -223,7 +224,7 @@ pub const fn state_from_linux(number: u8) -> Option<State> {
     })
 }
 
-/// An IPv6 socket that talks IPv4 has both addresses mapped (`::ffff:0:0/96`).
+/// Converts the addresses of an IPv6 socket that carries IPv4, which are both mapped (`::ffff:0:0/96`).
 fn unmapped(local: IpAddr, remote: IpAddr) -> (IpAddr, IpAddr) {
     match (local.to_canonical(), remote.to_canonical()) {
         (local @ IpAddr::V4(_), remote @ IpAddr::V4(_)) => (local, remote),
@@ -231,7 +232,7 @@ fn unmapped(local: IpAddr, remote: IpAddr) -> (IpAddr, IpAddr) {
     }
 }
 
-/// `inet_diag_msg.idiag_expires`, which the netlink crate drops for TIME-WAIT.
+/// Value of `inet_diag_msg.idiag_expires`, which the netlink crate drops for TIME-WAIT, in ms.
 fn expires_ms(message: &[u8]) -> Option<u32> {
     const NLMSGHDR: usize = 16;
     const IDIAG_EXPIRES: usize = 4 + 48;
@@ -239,14 +240,14 @@ fn expires_ms(message: &[u8]) -> Option<u32> {
     Some(u32::from_ne_bytes(*field))
 }
 
-/// The youngest of `tcpi_last_data_sent`, `tcpi_last_data_recv` and `tcpi_last_ack_recv`.
+/// Minimum of `tcpi_last_data_sent`, `tcpi_last_data_recv` and `tcpi_last_ack_recv`, in ms.
 fn silent_ms(tcp_info: &[u8]) -> Option<u32> {
     const AGES: [usize; 3] = [44, 52, 56];
     let age = |offset: usize| tcp_info.get(offset..)?.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes));
     AGES.into_iter().filter_map(age).min()
 }
 
-/// `tcpi_rcv_wscale`, which is the socket's own, and `tcpi_snd_wscale`, where `tcpi_options` says that they hold.
+/// Values of `tcpi_rcv_wscale`, which is the socket's own, and `tcpi_snd_wscale`, if `tcpi_options` has them.
 fn wscale(tcp_info: &[u8]) -> Option<[u8; 2]> {
     const TCPI_OPT_WSCALE: u8 = 4;
     let (options, shifts) = (*tcp_info.get(5)?, *tcp_info.get(6)?);
@@ -261,7 +262,7 @@ fn refused(error: io::Error) -> SystemError {
 }
 
 const ACTION: &str = "ask the kernel for its sockets (sock_diag)";
-/// `INET_DIAG_NOCOOKIE`: whichever socket has these ends.
+/// `INET_DIAG_NOCOOKIE`: a socket with any cookie.
 const ANY_COOKIE: [u8; 8] = [0xff; 8];
 
 #[cfg(test)]

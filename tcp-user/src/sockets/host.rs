@@ -11,51 +11,51 @@ use super::KernelSocket;
 use crate::view::{SocketPair, words};
 
 words! {
-    /// Why one side may lack what the other has.
+    /// Why only one of agent and kernel knows an endpoint.
     pub enum Reason ("reason") {
-        /// Neither end is on this host.
+        /// Neither endpoint is local.
         Forwarded = "forwarded",
-        /// The end is no address of this network namespace.
+        /// The address does not belong to this network namespace.
         OtherNamespace = "other_namespace",
-        /// The kernel has a socket that shares one end: NAT.
+        /// NAT: the kernel has a socket that shares one of the two endpoints.
         Translated = "translated",
-        /// The kernel ended it without a segment.
+        /// The kernel closed the socket without a segment.
         Forgotten = "forgotten",
-        /// Nothing of it passed since the agent started.
+        /// No segment has passed since the agent started.
         Early = "early",
-        /// Its packets pass an interface that is not watched.
+        /// The packets pass an interface that is not watched.
         Unwatched = "unwatched",
-        /// Its segments passed, and the agent did not see them.
+        /// Segments have passed, and the agent has not seen them.
         Missed = "missed",
-        /// A socket that is connected to itself is not followed.
+        /// The socket is connected to itself, which the agent does not track.
         SelfConnect = "self_connect",
     }
 }
 
 impl Reason {
-    /// For people.
+    /// Explanation for the report.
     pub const fn explain(self) -> &'static str {
         match self {
-            Reason::Forwarded => "forwarded: neither end is on this host",
-            Reason::OtherNamespace => "no address of this namespace: forwarded, or a container's",
+            Reason::Forwarded => "forwarded: neither endpoint is local",
+            Reason::OtherNamespace => "not an address of this namespace: forwarded, or in a container",
             Reason::Translated => "NAT: the kernel's socket has another address or port",
             Reason::Forgotten => "no socket: orphan timed out, TIME-WAIT table full, ss -K, or SYN cookie",
             Reason::Early => "silent since before the agent started",
-            Reason::Unwatched => "its interface is not watched",
+            Reason::Unwatched => "interface not watched",
             Reason::Missed => {
                 "segments passed unseen: table full, encrypted below TCP, or a hook that missed them"
             }
-            Reason::SelfConnect => "connected to itself: not followed",
+            Reason::SelfConnect => "connected to itself: not tracked",
         }
     }
 }
 
-/// The inode of this process' network namespace.
+/// Inode of the network namespace of this process.
 pub fn namespace() -> Option<u64> {
     std::fs::metadata("/proc/self/ns/net").ok().map(|file| file.ino())
 }
 
-/// The addresses of this namespace, with their interfaces.
+/// Addresses of this network namespace, with the names of their interfaces.
 pub(crate) fn addresses() -> HashMap<IpAddr, String> {
     let Ok(all) = nix::ifaddrs::getifaddrs() else { return HashMap::new() };
     let ip = |address: nix::sys::socket::SockaddrStorage| {
@@ -65,7 +65,7 @@ pub(crate) fn addresses() -> HashMap<IpAddr, String> {
     all.filter_map(|entry| Some((entry.address.and_then(ip)?, entry.interface_name))).collect()
 }
 
-/// Whether an address belongs to this namespace.
+/// Whether an address belongs to this network namespace.
 pub(crate) fn is_here(addresses: &HashMap<IpAddr, String>, address: IpAddr) -> bool {
     addresses.contains_key(&address) || address.is_loopback()
 }
@@ -95,17 +95,17 @@ impl HostContext {
         HostContext { addresses, watched, started_at, two_msl_ms }
     }
 
-    /// Why the kernel may have no socket for this end of ours.
+    /// Why the kernel has no socket for a local endpoint that the agent knows.
     pub(crate) fn why_no_socket(&self, (local, _): SocketPair) -> Reason {
         if !is_here(&self.addresses, local.ip()) { Reason::OtherNamespace } else { Reason::Forgotten }
     }
 
-    /// Whether an address belongs to this namespace.
+    /// Whether an address belongs to this network namespace.
     pub(crate) fn is_here(&self, address: IpAddr) -> bool {
         is_here(&self.addresses, address)
     }
 
-    /// Why the agent may not know this socket.
+    /// Why the agent does not know a socket of the kernel.
     pub(crate) fn why_unknown(&self, socket: &KernelSocket, now: Timestamp) -> Reason {
         if socket.local == socket.remote {
             return Reason::SelfConnect;
@@ -116,14 +116,14 @@ impl HostContext {
         let up_ms = u64::try_from(now.duration_since(self.started_at).as_millis()).unwrap_or(0);
         let silent_ms = match (socket.silent_ms, socket.expires_ms) {
             (Some(silent_ms), _) => Some(u64::from(silent_ms)),
-            // A TIME-WAIT was entered, or restarted, 2MSL before its end.
+            // TIME-WAIT was entered, or restarted, 2MSL before its end.
             (None, Some(left_ms)) => self.two_msl_ms.checked_sub(u64::from(left_ms)),
             (None, None) => None,
         };
         if silent_ms.is_none_or(|silent_ms| silent_ms >= up_ms) { Reason::Early } else { Reason::Missed }
     }
 
-    /// The interface whose packets are this socket's, as its addresses tell: a guess where routes are odd.
+    /// Interface that the socket's packets pass, inferred from its addresses. Wrong if routing is asymmetric.
     fn path(&self, socket: &KernelSocket) -> Option<&str> {
         if is_here(&self.addresses, socket.remote.ip()) {
             return Some("lo");

@@ -1,5 +1,5 @@
-//! The kernel's own view of TCP, against which a watcher can be checked: sockets (`diag`), who
-//! owns them (`owner`), and what nf_conntrack makes of the packets (`conntrack`). All of it is of one network namespace.
+//! The kernel's view of TCP in one network namespace: its sockets (`diag`), their owners (`owner`), the entries of
+//! nf_conntrack (`conntrack`), and the facts of the host that explain differences (`host`, `unmatched`).
 
 mod conntrack;
 mod diag;

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 
 use crate::view::SocketPair;
 
-/// Ends that nothing on the other side explains. Under NAT the kernel's socket and what is on the wire share one end, and
-/// differ in the other: both are left over.
+/// Endpoints that match nothing on the other side. Under NAT the kernel's socket and the connection on the wire share one
+/// endpoint and differ in the other, so that both are unmatched.
 #[derive(Default)]
 pub(crate) struct Unmatched {
     locals: HashSet<SocketAddr>,
@@ -14,7 +14,7 @@ pub(crate) struct Unmatched {
 }
 
 impl Unmatched {
-    /// `listens`: whether the local port is a listener's, whose end all its connections share.
+    /// Adds a pair. If `listens`, the local port belongs to a listener, whose connections share the local endpoint.
     pub(crate) fn add(&mut self, (local, remote): SocketPair, listens: bool) {
         self.remotes.insert(remote);
         if !listens {
@@ -22,7 +22,7 @@ impl Unmatched {
         }
     }
 
-    /// Whether one of them shares an end with these.
+    /// Whether a pair shares an endpoint with one of the unmatched pairs.
     pub(crate) fn share_an_end(&self, (local, remote): SocketPair) -> bool {
         self.locals.contains(&local) || self.remotes.contains(&remote)
     }
