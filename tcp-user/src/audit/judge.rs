@@ -1,13 +1,13 @@
-//! Compares the two views end by end, and keeps what two samples say alike.
+//! Compares agent and kernel endpoint by endpoint, and confirms findings by a second sample.
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::Result;
 use jiff::Timestamp;
 use tcp_common::State;
 
+use super::error::AuditError;
 use super::sample::Sample;
 use super::{ConntrackCounts, Counts, Finding, Ours, Reason, Report, SCHEMA, Socket, Verdict};
 use crate::api::Status;
@@ -15,21 +15,21 @@ use crate::filter::Filter;
 use crate::sockets::{HostContext, KernelSocket, Unmatched};
 use crate::view::{Confidence, Connection, Endpoint, Family, Opener, Side, SocketPair};
 
-/// How to compare.
+/// Parameters of an audit.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Which connections.
+    /// Connections to compare.
     pub filter: Filter,
-    /// Between the two samples.
+    /// Time between the two samples.
     pub interval: Duration,
-    /// Report also what agrees.
+    /// Whether to report endpoints that agree, too.
     pub all: bool,
-    /// Ask nf_conntrack too.
+    /// Whether to query nf_conntrack, too.
     pub conntrack: bool,
 }
 
-/// Takes two samples and reports what both say; one is enough where all agrees.
-pub async fn audit(agent: &Path, status: &Status, options: &Options) -> Result<Report> {
+/// Takes two samples and reports the findings that both have in common. Takes one sample if everything agrees.
+pub async fn audit(agent: &Path, status: &Status, options: &Options) -> Result<Report, AuditError> {
     let host = HostContext::read(status.watched(), status.started_at, status.two_msl_ms);
     let first = judge(&Sample::take(agent, options.conntrack).await?, &host, Timestamp::now());
     let second = if first.findings.iter().all(is_fine) {
@@ -41,17 +41,17 @@ pub async fn audit(agent: &Path, status: &Status, options: &Options) -> Result<R
     Ok(confirm(&first, second, options))
 }
 
-/// One sample's verdicts.
+/// Findings of one sample.
 #[derive(Clone)]
 pub(super) struct Judged {
     pub(super) findings: Vec<Finding>,
     pub(super) listening: u64,
-    /// How many connections conntrack follows, if it was asked.
+    /// Number of connections that conntrack tracks, if queried.
     pub(super) tracked: Option<u64>,
     pub(super) at: Timestamp,
 }
 
-/// A verdict for every end of this host, and for every connection without one.
+/// Finds a verdict for every local endpoint, and for every connection without one.
 pub(super) fn judge(sample: &Sample, host: &HostContext, now: Timestamp) -> Judged {
     let mut findings = Vec::new();
     let mut known = HashSet::new();
@@ -110,8 +110,8 @@ fn compare(connection: &Connection, side: Side, sockets: &[KernelSocket], host: 
     }
 }
 
-/// Whether the kernel's socket, or its absence, is what our state says. A listener's part in an open that nobody has
-/// answered is no socket, and a timer that is due ends its state on one side a little sooner than on the other.
+/// Whether the kernel's socket, or its absence, matches the agent's state. A listener has no socket for a SYN that it has
+/// not answered. A timer that is due may end its state on one side slightly earlier than on the other.
 fn agree(connection: &Connection, ours: State, socket: Option<&KernelSocket>) -> bool {
     let ours = match ours {
         State::Listen | State::Unknown => State::Closed,
@@ -153,7 +153,7 @@ fn ours_of(connection: &Connection, side: Side) -> Ours {
     }
 }
 
-/// What is left over on both sides and shares an end is one connection before and after a translation.
+/// Marks unmatched findings of agent and kernel that share an endpoint: they are one connection before and after NAT.
 fn recognise_nat(findings: &mut [Finding], sample: &Sample) {
     let (mut forgotten, mut missed) = (Unmatched::default(), Unmatched::default());
     for finding in findings.iter() {
@@ -175,7 +175,7 @@ fn recognise_nat(findings: &mut [Finding], sample: &Sample) {
     }
 }
 
-/// Keeps the second sample's findings that the first has too.
+/// Keeps the findings of the second sample that the first has, too.
 pub(super) fn confirm(first: &Judged, second: Judged, options: &Options) -> Report {
     let before: HashMap<_, _> = first.findings.iter().map(|finding| (finding_id(finding), finding)).collect();
     let mut counts = Counts { listening: second.listening, ..Counts::default() };
@@ -218,7 +218,7 @@ pub(super) fn confirm(first: &Judged, second: Judged, options: &Options) -> Repo
     }
 }
 
-/// Whether all who were asked agree.
+/// Whether agent, kernel and, if queried, conntrack agree.
 fn is_fine(finding: &Finding) -> bool {
     finding.verdict == Verdict::Agree && finding.conntrack.is_none_or(|conntrack| !conntrack.differs())
 }
@@ -227,8 +227,12 @@ fn ends_of(finding: &Finding) -> SocketPair {
     (finding.local.into(), finding.remote.into())
 }
 
-/// Two VLANs may carry the same ends: the incarnation and its begin tell them apart.
-fn finding_id(finding: &Finding) -> (SocketPair, Option<(u32, Option<Timestamp>)>) {
+/// Addresses, incarnation and start of a finding.
+type FindingId = (SocketPair, Option<(u32, Option<Timestamp>)>);
+
+/// Identity of a finding in both samples. The incarnation and its start distinguish connections with the same addresses
+/// on two VLANs.
+fn finding_id(finding: &Finding) -> FindingId {
     let incarnation = finding.ours.as_ref().map(|ours| {
         let Connection { incarnation, opened_at, .. } = ours.connection;
         (incarnation, opened_at.map(rounded))
@@ -236,7 +240,7 @@ fn finding_id(finding: &Finding) -> (SocketPair, Option<(u32, Option<Timestamp>)
     (ends_of(finding), incarnation)
 }
 
-/// The agent relates its clock to wall time anew for each answer, a few microseconds apart.
+/// Rounds to seconds: the agent's relation of its clock to wall time differs by a few microseconds between answers.
 fn rounded(at: Timestamp) -> Timestamp {
     at.round(jiff::Unit::Second).unwrap_or(at)
 }
@@ -259,7 +263,7 @@ fn is_selected(finding: &Finding, filter: &Filter, now: Timestamp) -> bool {
     }
 }
 
-/// What a filter can know of a socket that only the kernel has.
+/// A connection for the filter, made of a socket that only the kernel has.
 fn as_connection(finding: &Finding, now: Timestamp) -> Connection {
     let state = finding.kernel.as_ref().map_or(State::Closed, |socket| socket.state);
     let end = |address: super::Address, state, local| Endpoint {
@@ -291,5 +295,5 @@ fn as_connection(finding: &Finding, now: Timestamp) -> Connection {
     }
 }
 
-/// A due timer may be late by the agent's sweep, which takes a second, and by the kernel's timer wheel.
+/// How long a due timer may be late, in ms: by the agent's scan, which takes a second, and by the kernel's timer wheel.
 const DUE_MS: u32 = 1_000;

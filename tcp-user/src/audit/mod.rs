@@ -1,15 +1,17 @@
-//! `finwait audit`: what the agent says of this host's ends beside the kernel's own sockets.
+//! `finwait audit`: compares the agent's states of local endpoints with the kernel's sockets.
 //!
-//! Files in the order of the work: `sample` takes both views at nearly one moment, `judge` compares them end by end and
-//! keeps what two samples say alike, `conntrack` puts nf_conntrack's beside them, `table` prints for people.
-//! The records are here.
+//! Modules in the order of the data: `sample` reads agent and kernel at nearly the same moment, `judge` compares them and
+//! confirms findings by a second sample, `conntrack` compares with nf_conntrack, `table` prints the report. The records
+//! of the report are here.
 
 mod conntrack;
+mod error;
 mod judge;
 mod sample;
 mod table;
 
 pub use conntrack::{Conntrack, ConntrackCounts};
+pub use error::AuditError;
 pub use judge::{Options, audit};
 pub use table::write as write_table;
 

@@ -1,37 +1,38 @@
-//! Both views at nearly one moment.
+//! A sample: what agent and kernel say at nearly the same moment.
 
 use std::collections::HashMap;
 use std::path::Path;
 
-use anyhow::{Context as _, Result};
 use tcp_common::State;
 
 use super::conntrack::Entries;
+use super::error::AuditError;
 use crate::api::client;
 use crate::sockets::{Diag, KernelSocket, tracked};
 use crate::view::{Connection, SocketPair};
 
-/// What agent and kernel said.
+/// What agent and kernel say.
 #[derive(Default)]
 pub(super) struct Sample {
-    /// The agent's connections.
+    /// Connections of the agent.
     pub(super) connections: Vec<Connection>,
-    /// The kernel's sockets that have a peer. Usually one; two devices bound apart may have the same ends.
+    /// Connected sockets of the kernel. Several sockets have the same addresses only if they are bound to different
+    /// devices.
     pub(super) sockets: HashMap<SocketPair, Vec<KernelSocket>>,
-    /// Ports on which it listens, and on how many sockets.
+    /// Number of listening sockets by port.
     pub(super) listening: HashMap<u16, u64>,
-    /// What conntrack follows, if that was asked for.
+    /// Connections that conntrack tracks, if requested.
     pub(super) conntrack: Option<Entries>,
 }
 
 impl Sample {
-    /// Asks both, and conntrack if it is to be asked.
-    pub(super) async fn take(agent: &Path, conntrack: bool) -> Result<Sample> {
+    /// Queries agent and kernel, and conntrack if requested.
+    pub(super) async fn take(agent: &Path, conntrack: bool) -> Result<Sample, AuditError> {
         let mut sample = Sample::default();
-        // What is over is asked for too: a socket that the agent takes for closed is a difference.
+        // Closed connections too: a socket of a connection that the agent takes for closed is a difference.
         let mut answer = client::get(agent, "/connections?all=true").await?;
         while let Some(line) = answer.line().await? {
-            sample.connections.push(serde_json::from_slice(&line).context("reading the agent's answer")?);
+            sample.connections.push(serde_json::from_slice(&line)?);
         }
         tokio::task::spawn_blocking(move || {
             Diag::open()?.for_each(|socket| sample.add(socket))?;
@@ -46,7 +47,7 @@ impl Sample {
     pub(super) fn add(&mut self, socket: KernelSocket) {
         match socket.state {
             State::Listen => *self.listening.entry(socket.local.port()).or_default() += 1,
-            // Bound, or not even that: no connection.
+            // Not connected.
             _ if socket.remote.port() == 0 => {}
             _ => self.sockets.entry((socket.local, socket.remote)).or_default().push(socket),
         }

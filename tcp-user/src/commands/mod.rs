@@ -14,6 +14,7 @@ use tokio::runtime::Runtime;
 use crate::agent;
 use crate::agent::privileges::PrivilegeError;
 use crate::api::client::ClientError;
+use crate::audit::AuditError;
 use crate::cli::{self, Cli, Command, UnknownTerm, UsageError};
 #[cfg(feature = "lab")]
 use crate::demo;
@@ -104,6 +105,7 @@ pub fn exit_code(error: &anyhow::Error) -> ExitCode {
             || cause.is::<SystemError>()
             || cause.is::<audit::OtherNamespace>()
             || cause.is::<PrivilegeError>()
+            || matches!(cause.downcast_ref(), Some(AuditError::Kernel(_)))
             || cause.downcast_ref().is_some_and(denied)
             || cause.downcast_ref().is_some_and(ReplayError::is_denied)
         {
