@@ -5,17 +5,17 @@
 //! `FINWAIT_CHURN_SECONDS=600 cargo test -p tcp-user --test kernel_churn -- --nocapture` is a longer run.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Barrier, Mutex, MutexGuard};
+use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
 use finwait::agent::interfaces::InterfaceNames;
-use finwait::agent::lock::lock;
 use finwait::agent::shared::Shared;
 use finwait::agent::totals::form_index;
 use finwait::agent::tracker::{BATCH, Tracker};
 use finwait::kernel::{Kernel, LoadOptions, ProgramName};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
+use parking_lot::{Mutex, MutexGuard};
 use tcp_common::table::Tag;
 use tcp_common::{CloseKind, End, Flags, Rules, Segment, State};
 use testkit::frames::{self, segment};
@@ -58,7 +58,7 @@ fn every_counter_agrees_after_a_churn() {
         let agent = scope.spawn(|| {
             while !stop.load(Relaxed) {
                 while tracker.drain() == BATCH {}
-                tracker.sweep(Duration::from_millis(5));
+                tracker.scan(Duration::from_millis(5));
                 std::thread::sleep(Duration::from_millis(2));
             }
         });
@@ -75,7 +75,7 @@ fn every_counter_agrees_after_a_churn() {
 /// Returns how many connections there were, of how many segments.
 fn churn(shared: &Shared, seconds: u64) -> (u64, u64) {
     // The mirror has no use for it.
-    let kernel = lock(&shared.kernel);
+    let kernel = shared.kernel.lock();
     let begun = Instant::now();
     let (mut rounds, mut sent) = (0u32, 0u64);
     while begun.elapsed() < Duration::from_secs(seconds) {
@@ -83,7 +83,7 @@ fn churn(shared: &Shared, seconds: u64) -> (u64, u64) {
         rounds += 1;
     }
     let connections = u64::from(rounds * 2 * FLOWS);
-    let all_closed = || lock(&shared.totals).closed.iter().flatten().sum::<u64>() >= connections;
+    let all_closed = || shared.totals.lock().closed.iter().flatten().sum::<u64>() >= connections;
     until("every connection is over", all_closed);
     println!("{connections} connections, {sent} segments in {:?}", begun.elapsed());
     (connections, sent)
@@ -131,7 +131,7 @@ fn round(kernel: &MutexGuard<'_, Kernel>, shared: &Shared, number: u32) -> u64 {
         // The next stage's segments come after this one's.
         let deferred = kernel.counters().expect("counters").deferred;
         until("what was deferred is applied", || {
-            lock(&shared.totals).deferred.iter().sum::<u64>() == deferred
+            shared.totals.lock().deferred.iter().sum::<u64>() == deferred
         });
     }
     sent
@@ -164,8 +164,8 @@ fn run(kernel: &Kernel, stage: &[Vec<Sent>; 2]) {
 }
 
 fn check(shared: &Shared, connections: u64, sent: u64) {
-    let counters = lock(&shared.kernel).counters().expect("counters");
-    let totals = lock(&shared.totals).clone();
+    let counters = shared.kernel.lock().counters().expect("counters");
+    let totals = shared.totals.lock().clone();
     println!(
         "{} deferred, {} claims yielded, {:?} evicted, {:?} predicted",
         counters.deferred, counters.insert_retries, counters.evicted, counters.predicted

@@ -1,18 +1,21 @@
-//! `finwait run --dry-run`: what would be attached where, and why, found out without attaching anything.
+//! `finwait run --dry-run`: determines without attaching anything what would be attached where, and why.
 
 use std::io::{self, Write as _};
 
-use anyhow::{Context as _, Result};
-
+use super::error::AgentError;
 use super::interfaces::{Attachments, Interface};
 use super::{load_programs, netdev};
 use crate::kernel::{AttachError, Ingress, Mode, describe_program, has_tcx};
 use crate::options::Options;
 use crate::output::{Palette, Table};
 
-/// Loads the programs, since only the kernel can say that it takes them, lets go of them, and prints what would sit where.
-/// Fails as the agent would.
-pub(super) fn run(options: &Options, attachments: &Attachments, present: &[Interface]) -> Result<()> {
+/// Loads the programs, because only the kernel can verify them, unloads them and prints a line for each selected
+/// interface. Fails where the agent would.
+pub(super) fn run(
+    options: &Options,
+    attachments: &Attachments,
+    present: &[Interface],
+) -> Result<(), AgentError> {
     drop(load_programs(options)?);
     let plans: Vec<_> = present
         .iter()
@@ -28,20 +31,22 @@ pub(super) fn run(options: &Options, attachments: &Attachments, present: &[Inter
         table.row([interface.name.clone(), ingress, egress, why]);
     }
     let mut out = io::stdout().lock();
-    table.write(&mut out, Palette::for_stdout())?;
-    writeln!(out, "\nThe programs load here. Nothing was attached.")?;
+    let printed = table
+        .write(&mut out, Palette::for_stdout())
+        .and_then(|()| writeln!(out, "\nThe programs load here. Nothing was attached."));
+    printed.map_err(AgentError::system("writing the plan"))?;
     match plans.into_iter().map(|(_, plan)| plan).reduce(Result::or) {
-        Some(plan) => plan.map(drop).context("no interface can be watched"),
-        None => super::nothing_is_up(),
+        Some(plan) => plan.map(drop).map_err(AgentError::NothingWatchable),
+        None => Err(AgentError::NothingUp),
     }
 }
 
-/// How ingress would be watched, and why so.
-fn plan(interface: &Interface, wish: Ingress) -> Result<(Mode, String), AttachError> {
+/// Ingress mode of an interface, and the reason for it.
+fn plan(interface: &Interface, ingress: Ingress) -> Result<(Mode, String), AttachError> {
     let by_tc = |why: &str| Ok((tc_mode(interface), why.to_owned()));
-    if !wish.tries_xdp(interface.physical) {
-        return by_tc(match wish {
-            Ingress::Tc if interface.physical => "TC as asked",
+    if !ingress.tries_xdp(interface.physical) {
+        return by_tc(match ingress {
+            Ingress::Tc if interface.physical => "TC as requested",
             _ => "virtual: TC costs less there than XDP",
         });
     }
@@ -54,16 +59,19 @@ fn plan(interface: &Interface, wish: Ingress) -> Result<(Mode, String), AttachEr
             reason: "NETDEV_XDP_ACT_BASIC is not set".into(),
         },
         (None, Ok(true)) => {
-            return Ok((Mode::XdpNative, "the driver has native XDP, and nobody sits there".into()));
+            return Ok((
+                Mode::XdpNative,
+                "the driver has native XDP, and no other program is attached".into(),
+            ));
         }
         (None, Err(_)) => {
             return Ok((
                 Mode::XdpNative,
-                "nobody sits there; whether the driver has native XDP will show".into(),
+                "no other program is attached; whether the driver has native XDP shows at the start".into(),
             ));
         }
     };
-    match (wish, &refusal) {
+    match (ingress, &refusal) {
         (Ingress::Xdp, _) => Err(refusal),
         (_, AttachError::XdpTaken { owner, .. }) => by_tc(&format!("XDP is taken by {owner}")),
         _ => by_tc("the driver has no native XDP"),

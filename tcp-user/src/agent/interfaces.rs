@@ -1,59 +1,58 @@
-//! The interfaces of this network namespace, and programs on those that are to be watched.
+//! The interfaces of this network namespace, and the kernel programs attached to the selected ones.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::io;
+use std::sync::Arc;
 
-use anyhow::{Context as _, Result};
 use futures_util::stream::BoxStream;
 use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _};
+use parking_lot::Mutex;
 use rtnetlink::MulticastGroup;
 use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkXdp};
 
-use super::lock::lock;
 use crate::api::InterfaceStatus;
 use crate::kernel::{AttachError, Attachment, Ingress, Kernel, describe_program};
 
-/// One interface as the kernel lists it.
+/// An interface as the kernel lists it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Interface {
-    /// Its index.
+    /// Interface index.
     pub index: u32,
-    /// Its name.
+    /// Interface name.
     pub name: String,
-    /// Whether it is up.
+    /// Whether the interface is up.
     pub up: bool,
-    /// Whether its packets have link-layer headers.
+    /// Whether packets have link-layer headers.
     pub ethernet: bool,
-    /// Whether it is real hardware, as far as the kernel tells: Ethernet, and of no virtual kind.
+    /// Whether the interface is hardware, as far as the kernel shows: Ethernet, and not of a virtual kind.
     pub physical: bool,
-    /// The XDP program on it.
+    /// Number of the XDP program attached to the interface.
     pub xdp_program: Option<u32>,
 }
 
-/// A way to ask the kernel for its interfaces and to hear of changes, served by a task of the runtime it is opened in.
+/// A netlink socket that lists interfaces and reports changes. A task of the runtime that opened it serves it.
 pub struct Netlink {
     handle: rtnetlink::Handle,
     changes: BoxStream<'static, ()>,
 }
 
 impl Netlink {
-    /// Opens it.
-    pub fn open() -> Result<Netlink> {
-        let (connection, handle, changes) = rtnetlink::new_multicast_connection(&[MulticastGroup::Link])
-            .context("opening a netlink socket")?;
+    /// Opens the socket. Must be called inside a runtime.
+    pub fn open() -> io::Result<Netlink> {
+        let (connection, handle, changes) = rtnetlink::new_multicast_connection(&[MulticastGroup::Link])?;
         tokio::spawn(connection);
         Ok(Netlink { handle, changes: changes.map(drop).boxed() })
     }
 
-    /// Comes back when an interface has come, gone or changed since the last call. `false`: there is nothing more to hear,
-    /// since changes came faster than they could be told (ENOBUFS); open it anew and list.
+    /// Returns when an interface has come, gone or changed since the last call. Returns `false` if the socket has
+    /// overflowed (ENOBUFS) and reports no more changes: open another one and list the interfaces again.
     pub async fn changed(&mut self) -> bool {
-        let heard = self.changes.next().await.is_some();
+        let more = self.changes.next().await.is_some();
         while let Some(Some(_)) = self.changes.next().now_or_never() {}
-        heard
+        more
     }
 
-    /// Every interface of this namespace.
+    /// Every interface of this network namespace.
     pub async fn list(&self) -> Result<Vec<Interface>, rtnetlink::Error> {
         list(&self.handle).await
     }
@@ -95,117 +94,164 @@ async fn list(handle: &rtnetlink::Handle) -> Result<Vec<Interface>, rtnetlink::E
     Ok(interfaces)
 }
 
-/// InterfaceNames of interfaces by their index, as they were last seen: a record may outlive its interface.
+/// Names of interfaces by their index, as last seen: a record may outlive its interface.
 #[derive(Clone, Default)]
 pub struct InterfaceNames(Arc<Mutex<BTreeMap<u32, String>>>);
 
 impl InterfaceNames {
-    /// Remembers what is there now.
+    /// Records the present names.
     pub fn learn(&self, interfaces: &[Interface]) {
-        let mut names = lock(&self.0);
+        let mut names = self.0.lock();
         for interface in interfaces {
             names.insert(interface.index, interface.name.clone());
         }
     }
 
-    /// Name of the interface of a hook as events and slots give it.
+    /// Name of the interface of a hook, as events and slots encode it.
     pub fn of_hook(&self, hook: u32) -> Option<String> {
-        lock(&self.0).get(&(hook >> 1)).cloned()
+        self.0.lock().get(&(hook >> 1)).cloned()
     }
 }
 
-/// Keeps programs on the interfaces that are to be watched.
+/// The kernel programs attached to the selected interfaces.
 pub struct Attachments {
-    wanted: Vec<String>,
+    selected: Vec<String>,
     ingress: Ingress,
-    attached: BTreeMap<u32, Result<Attachment, String>>,
+    by_index: BTreeMap<u32, Attached>,
+}
+
+/// An interface to which the programs are attached, or could not be.
+struct Attached {
+    name: String,
+    outcome: Result<Attachment, String>,
+}
+
+/// What happened to a selected interface.
+#[derive(Debug)]
+pub enum InterfaceChange {
+    /// The programs were attached.
+    Attached(InterfaceStatus),
+    /// The programs could not be attached.
+    Failed(AttachError),
+    /// A watched interface has another name.
+    Renamed {
+        /// Previous name.
+        from: String,
+        /// Present name.
+        to: String,
+    },
+    /// A watched interface does not exist any more.
+    Gone(String),
+}
+
+impl InterfaceChange {
+    /// Writes the change to the log.
+    pub fn log(&self) {
+        match self {
+            InterfaceChange::Attached(InterfaceStatus { interface, ingress, egress, .. }) => {
+                let hook = |hook: &Option<String>| hook.clone().unwrap_or_else(|| "none".into());
+                tracing::info!("attached to {interface}: ingress {}, egress {}", hook(ingress), hook(egress));
+            }
+            InterfaceChange::Failed(error) => tracing::warn!("{error}"),
+            InterfaceChange::Renamed { from, to } => tracing::info!("interface {from} is now named {to}"),
+            InterfaceChange::Gone(interface) => tracing::info!("interface {interface} is gone"),
+        }
+    }
+}
+
+impl Attached {
+    fn status(&self) -> InterfaceStatus {
+        let attachment = self.outcome.as_ref().ok();
+        InterfaceStatus {
+            interface: self.name.clone(),
+            ingress: attachment.map(|attachment| attachment.ingress.to_string()),
+            egress: attachment.map(|attachment| attachment.egress.to_string()),
+            error: self.outcome.as_ref().err().cloned(),
+        }
+    }
 }
 
 impl Attachments {
-    /// `wanted`: names, or none for every interface that is up.
-    pub fn new(wanted: Vec<String>, ingress: Ingress) -> Attachments {
-        Attachments { wanted, ingress, attached: BTreeMap::new() }
+    /// `selected` are the names of interfaces; none selects every interface that is up.
+    pub fn new(selected: Vec<String>, ingress: Ingress) -> Attachments {
+        Attachments { selected, ingress, by_index: BTreeMap::new() }
     }
 
-    /// Whether an interface is to be watched now.
+    /// Whether an interface is selected at present.
     pub fn is_selected(&self, interface: &Interface) -> bool {
-        if self.wanted.is_empty() { interface.up } else { self.wanted.contains(&interface.name) }
+        if self.selected.is_empty() { interface.up } else { self.selected.contains(&interface.name) }
     }
 
-    /// How ingress of an interface is to be watched: XDP is asked of virtual ones only by name.
+    /// Ingress mode for an interface. `--ingress xdp` applies to a virtual interface only if it is selected by name.
     pub fn ingress_of(&self, interface: &Interface) -> Ingress {
-        let named = !self.wanted.is_empty();
+        let named = !self.selected.is_empty();
         if self.ingress == Ingress::Xdp && !interface.physical && !named { Ingress::Tc } else { self.ingress }
     }
 
-    /// The names asked for that do not exist.
+    /// Selected names that do not exist.
     pub fn missing(&self, interfaces: &[Interface]) -> Vec<String> {
         let exists = |name: &&String| interfaces.iter().any(|interface| interface.name == **name);
-        self.wanted.iter().filter(|name| !exists(name)).cloned().collect()
+        self.selected.iter().filter(|name| !exists(name)).cloned().collect()
     }
 
-    /// Attaches to what has come, forgets what has gone. Returns the failures that are new.
-    pub fn follow(&mut self, kernel: &mut Kernel, interfaces: &[Interface]) -> Vec<AttachError> {
-        // A program stays on an interface that is down, and its links vanish with the interface itself.
-        self.attached.retain(|&index, _| interfaces.iter().any(|interface| interface.index == index));
-        let mut failures = Vec::new();
+    /// Attaches to interfaces that have come and forgets those that have gone. Returns what has changed.
+    pub fn follow(&mut self, kernel: &mut Kernel, interfaces: &[Interface]) -> Vec<InterfaceChange> {
+        let mut changes = Vec::new();
+        self.by_index.retain(|&index, attached| {
+            // A program stays on an interface that is down, and its links vanish with the interface itself.
+            let present = interfaces.iter().find(|interface| interface.index == index);
+            match present {
+                None if attached.outcome.is_ok() => {
+                    changes.push(InterfaceChange::Gone(attached.name.clone()))
+                }
+                Some(interface) if interface.name != attached.name => {
+                    let from = std::mem::replace(&mut attached.name, interface.name.clone());
+                    changes.push(InterfaceChange::Renamed { from, to: interface.name.clone() });
+                }
+                _ => {}
+            }
+            present.is_some()
+        });
         for interface in interfaces {
-            if !self.is_selected(interface) || self.attached.contains_key(&interface.index) {
+            if !self.is_selected(interface) || self.by_index.contains_key(&interface.index) {
                 continue;
             }
-            match kernel.attach(
-                &interface.name,
-                interface.index,
-                interface.ethernet,
-                self.ingress_of(interface),
-                interface.physical,
-            ) {
-                Ok(attachment) => {
-                    self.attached.insert(interface.index, Ok(attachment));
-                }
-                // It went away between the list and the attempt.
-                Err(AttachError::Gone { .. }) => {}
-                Err(error) => {
-                    let error = match (error, interface.xdp_program) {
-                        (AttachError::XdpTaken { interface, .. }, Some(id)) => {
-                            AttachError::XdpTaken { interface, owner: describe_program(id) }
-                        }
-                        (error, _) => error,
-                    };
-                    self.attached.insert(interface.index, Err(error.to_string()));
-                    failures.push(error);
-                }
+            let outcome = self.attach(kernel, interface);
+            // The interface went away after it was listed.
+            if let Err(AttachError::Gone { .. }) = outcome {
+                continue;
             }
+            let (outcome, failure) = match outcome {
+                Ok(attachment) => (Ok(attachment), None),
+                Err(error) => (Err(error.to_string()), Some(error)),
+            };
+            let attached = Attached { name: interface.name.clone(), outcome };
+            changes.push(
+                failure.map_or_else(|| InterfaceChange::Attached(attached.status()), InterfaceChange::Failed),
+            );
+            self.by_index.insert(interface.index, attached);
         }
-        failures
+        changes
     }
 
-    /// What sits where.
-    pub fn watched(&self, names: &InterfaceNames) -> Vec<InterfaceStatus> {
-        self.attached
-            .iter()
-            .map(|(&index, attached)| {
-                let name = names.of_hook(index << 1).unwrap_or_else(|| format!("#{index}"));
-                match attached {
-                    Ok(attachment) => InterfaceStatus {
-                        interface: name,
-                        ingress: Some(attachment.ingress.to_string()),
-                        egress: Some(attachment.egress.to_string()),
-                        error: None,
-                    },
-                    Err(error) => InterfaceStatus {
-                        interface: name,
-                        ingress: None,
-                        egress: None,
-                        error: Some(error.clone()),
-                    },
-                }
-            })
-            .collect()
+    fn attach(&self, kernel: &mut Kernel, interface: &Interface) -> Result<Attachment, AttachError> {
+        let Interface { index, ref name, ethernet, physical, xdp_program, .. } = *interface;
+        let attached = kernel.attach(name, index, ethernet, self.ingress_of(interface), physical);
+        attached.map_err(|error| match (error, xdp_program) {
+            (AttachError::XdpTaken { interface, .. }, Some(id)) => {
+                AttachError::XdpTaken { interface, owner: describe_program(id) }
+            }
+            (error, _) => error,
+        })
     }
 
-    /// How many interfaces are watched.
+    /// State of every interface that is watched or could not be.
+    pub fn status(&self) -> Vec<InterfaceStatus> {
+        self.by_index.values().map(Attached::status).collect()
+    }
+
+    /// Number of watched interfaces.
     pub fn count(&self) -> usize {
-        self.attached.values().filter(|attached| attached.is_ok()).count()
+        self.by_index.values().filter(|attached| attached.outcome.is_ok()).count()
     }
 }

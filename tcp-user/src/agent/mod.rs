@@ -1,13 +1,20 @@
 //! The agent: `finwait run`.
 //!
-//! Modules in the order of the data: `interfaces` puts programs on hooks, `privileges` gives away what that took, `mirror`
-//! takes what they tell and keeps the clock, in the thread of `rounds`; `ledger` is what it remembers; `totals` is what was counted, `shared` what all of them have, `report` and `metrics` say it, `server` answers
-//! those who ask on the socket of `query`. `look` checks against the kernel's sockets.
+//! Modules in the order of the data:
+//!
+//! - [`interfaces`] lists interfaces and attaches the kernel programs, [`privileges`] drops what that needed.
+//! - [`worker`] is the event thread. It runs the [`tracker`], which reads the kernel's events and scans the flow table
+//!   at the pace of [`paced_scan`].
+//! - [`slot_cache`] remembers each slot of the table as last seen, [`change`] is what an event or a scan found.
+//! - [`reconciler`] compares the table with the kernel's sockets.
+//! - [`totals`] counts, [`shared`] is the state that the tasks share.
+//! - [`stats`] and [`metrics`] present the counters, [`server`] answers on the socket of [`query_socket`].
+//! - [`dry_run`] only shows what would be attached; [`netdev`] asks the kernel for the features of a driver.
 
 mod change;
 mod dry_run;
+pub mod error;
 pub mod interfaces;
-pub mod lock;
 pub mod metrics;
 mod netdev;
 mod paced_scan;
@@ -22,23 +29,25 @@ pub mod totals;
 pub mod tracker;
 mod worker;
 
+use std::io;
 use std::net::TcpListener;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use sd_notify::NotifyState;
+use tcp_common::{Rules, State};
 use tokio::runtime;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::broadcast;
 
 use crate::api::InterfaceStatus;
-use crate::kernel::{self, Diagnostics, Events, Kernel, KernelError, LoadOptions};
+use crate::kernel::{self, Diagnostics, Events, Kernel, KernelError, LoadOptions, Table};
 use crate::options::Options;
-use interfaces::{Attachments, Interface, InterfaceNames, Netlink};
-use lock::lock;
+pub use error::AgentError;
+use interfaces::{Attachments, Interface, InterfaceChange, InterfaceNames, Netlink};
 use privileges::Account;
 use query_socket::QuerySocket;
 use reconciler::{Adopter, SocketReconciler};
@@ -47,26 +56,30 @@ use shared::Shared;
 use tracker::Tracker;
 use worker::Worker;
 
-/// Runs until SIGTERM or SIGINT. Detaches what is its own when it returns, whatever the reason.
+/// Runs until SIGTERM or SIGINT. Detaches its programs when it returns, whatever the reason.
 ///
-/// To be called while the process has one thread: the agent gives its privileges away before it makes others.
-pub fn run(options: &Options) -> Result<()> {
-    let alone = runtime::Builder::new_current_thread().enable_all().build()?;
-    let present = alone.block_on(present_interfaces())?;
-    drop(alone);
+/// Must be called while the process has one thread: the agent drops privileges before it starts others.
+pub fn run(options: &Options) -> Result<(), AgentError> {
+    let single = runtime::Builder::new_current_thread().enable_all().build().map_err(starting())?;
+    let present = single.block_on(present_interfaces())?;
+    drop(single);
     let attachments = Attachments::new(options.interfaces.clone(), options.ingress);
-    if let Some(missing) = attachments.missing(&present).first() {
-        let names: Vec<_> = present.iter().map(|interface| interface.name.as_str()).collect();
-        bail!("no interface is named {missing:?} here; there are: {}", names.join(", "));
+    if let Some(name) = attachments.missing(&present).into_iter().next() {
+        let present = present.into_iter().map(|interface| interface.name).collect();
+        return Err(AgentError::NoSuchInterface { name, present });
     }
     if options.dry_run {
         return dry_run::run(options, &attachments, &present);
     }
     let ready = prepare(options, attachments, &present)?;
-    runtime::Runtime::new()?.block_on(ready.serve())
+    runtime::Runtime::new().map_err(starting())?.block_on(ready.serve())
 }
 
-/// What an agent has when it needs no more privileges than to follow interfaces.
+fn starting() -> impl FnOnce(io::Error) -> AgentError {
+    AgentError::system("starting the runtime")
+}
+
+/// An agent that needs no more privileges than to attach to later interfaces.
 struct Ready {
     metrics: TcpListener,
     query: QuerySocket,
@@ -77,31 +90,34 @@ struct Ready {
     audit_interval: Option<Duration>,
 }
 
-/// Binds, loads, attaches, and gives away the privileges that this took.
-fn prepare(options: &Options, mut attachments: Attachments, present: &[Interface]) -> Result<Ready> {
+/// Binds the sockets, loads and attaches the programs, and drops the privileges that this needs.
+fn prepare(
+    options: &Options,
+    mut attachments: Attachments,
+    present: &[Interface],
+) -> Result<Ready, AgentError> {
     let account = options.user.as_deref().map(Account::named).transpose()?;
-    // What can be taken by others is asked for before anything is attached.
-    let metrics = TcpListener::bind(options.listen).with_context(|| {
-        format!("listening on {}: choose another address with --listen, port 0 takes any", options.listen)
-    })?;
+    // What another process may hold is bound before anything is attached.
+    let metrics = TcpListener::bind(options.listen)
+        .map_err(|source| AgentError::Listen { address: options.listen, source })?;
     let query = QuerySocket::bind(&options.socket, account.as_ref())?;
     let mut kernel = load_programs(options)?;
-    let events = kernel.take_events().context("the event ring is taken")?;
+    let events = kernel.take_events().expect("the event rings are taken once");
     let diagnostics = kernel.take_diagnostics();
     let names = InterfaceNames::default();
     names.learn(present);
     present.iter().for_each(|interface| kernel::remove_stale_filters(&interface.name));
-    let failures = attachments.follow(&mut kernel, present);
+    log_settings(options, kernel.table());
+    let changes = attachments.follow(&mut kernel, present);
     if attachments.count() == 0 {
-        match failures.into_iter().next() {
-            Some(failure) => return Err(failure.into()),
-            None => return nothing_is_up(),
-        }
+        let failure = changes.into_iter().find_map(|change| match change {
+            InterfaceChange::Failed(error) => Some(error),
+            _ => None,
+        });
+        return Err(failure.map_or(AgentError::NothingUp, AgentError::Attach));
     }
-    for failure in failures {
-        tracing::warn!("{failure}");
-    }
-    privileges::give_away(account.as_ref())?;
+    changes.iter().for_each(InterfaceChange::log);
+    privileges::drop_privileges(account.as_ref())?;
     let shared = Arc::new(Shared {
         table: Arc::clone(kernel.table()),
         kernel: Mutex::new(kernel),
@@ -123,11 +139,28 @@ fn prepare(options: &Options, mut attachments: Attachments, present: &[Interface
     })
 }
 
-fn nothing_is_up<T>() -> Result<T> {
-    bail!("no interface is up: nothing to watch. Bring one up (`ip link set eth0 up`), or name one with -i")
+/// Logs the size of the flow table and the rules.
+fn log_settings(options: &Options, table: &Table) {
+    let [v4, v6] = table.capacities();
+    let mebibytes = table.bytes() as f64 / f64::from(1 << 20);
+    tracing::info!("flow table: {v4} IPv4 and {v6} IPv6 connections, {mebibytes:.1} MiB");
+    let Rules { time_wait_local_ns, time_wait_remote_ns, silence_ns, .. } = options.rules();
+    let duration = |ns: u64| humantime::format_duration(Duration::from_nanos(ns));
+    let untimed = [State::Closed, State::Listen, State::TimeWait, State::Unknown];
+    let timed = State::ALL.into_iter().filter(|state| !untimed.contains(state));
+    let limits = timed.map(|state| match silence_ns[state as usize] {
+        0 => format!("{} never", state.name()),
+        ns => format!("{} {}", state.name(), duration(ns)),
+    });
+    tracing::info!(
+        "rules: TIME-WAIT {} at local and {} at remote endpoints; idle timeouts: {}",
+        duration(time_wait_local_ns),
+        duration(time_wait_remote_ns),
+        limits.collect::<Vec<_>>().join(", ")
+    );
 }
 
-/// Loads the programs; where that is refused, says which capability is missing.
+/// Loads the programs. An error names the missing capabilities.
 fn load_programs(options: &Options) -> Result<Kernel, KernelError> {
     let load = LoadOptions {
         rules: options.rules(),
@@ -140,46 +173,60 @@ fn load_programs(options: &Options) -> Result<Kernel, KernelError> {
 }
 
 impl Ready {
-    async fn serve(self) -> Result<()> {
+    async fn serve(self) -> Result<(), AgentError> {
         let Ready { metrics, query, attachments, shared, events, diagnostics, audit_interval } = self;
-        let watched = Arc::new(Mutex::new(attachments.watched(&shared.names)));
-        let app =
-            App { shared: Arc::clone(&shared), started_at: Timestamp::now(), watched: Arc::clone(&watched) };
+        let interfaces = Arc::new(Mutex::new(attachments.status()));
+        let app = App {
+            shared: Arc::clone(&shared),
+            started_at: Timestamp::now(),
+            interfaces: Arc::clone(&interfaces),
+        };
         let adopter = Adopter::new(&app);
+        let failed = || AgentError::system("listening for queries and scrapes");
         tracing::info!(
-            "watching {} interfaces; metrics on http://{}/metrics, queries on {}",
-            attachments.count(),
-            metrics.local_addr()?,
+            "watching {}; metrics on http://{}/metrics, queries on {}",
+            count_of_interfaces(attachments.count()),
+            metrics.local_addr().map_err(failed())?,
             query.path().display()
         );
-        metrics.set_nonblocking(true)?;
-        let metrics = tokio::net::TcpListener::from_std(metrics)?;
-        let queries = query.listener()?;
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
+        metrics.set_nonblocking(true).map_err(failed())?;
+        let metrics = tokio::net::TcpListener::from_std(metrics).map_err(failed())?;
+        let queries = query.listener().map_err(failed())?;
+        let waiting = || AgentError::system("waiting for signals");
+        let mut terminate = signal(SignalKind::terminate()).map_err(waiting())?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(waiting())?;
         let stopped = async {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-            }
+            let name = tokio::select! {
+                _ = terminate.recv() => "SIGTERM",
+                _ = interrupt.recv() => "SIGINT",
+            };
+            tracing::info!("received {name}");
         };
-        // Its end, when this function returns, waits for the thread: what detaches the programs goes last.
-        let mut rounds = Worker::start(Tracker::new(Arc::clone(&shared), events), diagnostics)?;
+        // Dropped when this function returns, which waits for the thread. The programs are detached before that.
+        let mut worker = Worker::start(Tracker::new(Arc::clone(&shared), events), diagnostics)?;
         notify(NotifyState::Ready);
         let result = tokio::select! {
             () = stopped => Ok(()),
-            result = axum::serve(metrics, server::metrics_routes(app.clone())) => result.context("serving metrics"),
-            result = axum::serve(queries, server::query_routes(app)) => result.context("serving queries"),
-            result = rounds.ended() => result,
+            result = axum::serve(metrics, server::metrics_routes(app.clone())) =>
+                result.map_err(AgentError::system("serving metrics")),
+            result = axum::serve(queries, server::query_routes(app)) =>
+                result.map_err(AgentError::system("serving queries")),
+            result = worker.ended() => result,
             () = reconcile(adopter, audit_interval) => Ok(()),
-            result = follow_forever(attachments, shared, watched) => result,
+            result = follow_forever(attachments, shared, Arc::clone(&interfaces)) => result,
         };
         notify(NotifyState::Stopping);
+        let watched = interfaces.lock().iter().filter(|status| status.error.is_none()).count();
+        tracing::info!("detached from {}", count_of_interfaces(watched));
         result
     }
 }
 
-/// Tells systemd; without it there is nobody to tell.
+fn count_of_interfaces(count: usize) -> String {
+    if count == 1 { "1 interface".into() } else { format!("{count} interfaces") }
+}
+
+/// Notifies systemd, if it started the agent.
 fn notify(state: NotifyState<'_>) {
     let _ = sd_notify::notify(&[state]);
 }
@@ -192,42 +239,46 @@ async fn reconcile(adopter: Adopter, interval: Option<Duration>) {
     }
 }
 
-/// Follows interfaces that come and go, and keeps the kernel's two clocks related.
+/// Follows interfaces that come and go, and keeps the relation of the kernel's two clocks up to date.
 async fn follow_forever(
     mut attachments: Attachments,
     shared: Arc<Shared>,
-    watched: Arc<Mutex<Vec<InterfaceStatus>>>,
-) -> Result<()> {
-    let mut netlink = Netlink::open()?;
+    interfaces: Arc<Mutex<Vec<InterfaceStatus>>>,
+) -> Result<(), AgentError> {
+    let mut netlink = open_netlink()?;
     let mut clocks = tokio::time::interval(CLOCK_INTERVAL);
     loop {
         match netlink.list().await {
             Ok(present) => {
                 shared.names.learn(&present);
-                for failure in attachments.follow(&mut lock(&shared.kernel), &present) {
-                    tracing::warn!("{failure}");
-                }
-                *lock(&watched) = attachments.watched(&shared.names);
+                let changes = attachments.follow(&mut shared.kernel.lock(), &present);
+                changes.iter().for_each(InterfaceChange::log);
+                *interfaces.lock() = attachments.status();
             }
             Err(error) => tracing::warn!("listing the interfaces: {error}"),
         }
         tokio::select! {
-            heard = netlink.changed() => if !heard {
+            more = netlink.changed() => if !more {
                 tokio::time::sleep(RETRY_INTERVAL).await;
-                netlink = Netlink::open()?;
+                netlink = open_netlink()?;
             },
-            _ = clocks.tick() => if let Err(error) = lock(&shared.kernel).relate_clocks() {
+            _ = clocks.tick() => if let Err(error) = shared.kernel.lock().relate_clocks() {
                 tracing::warn!("relating the kernel's clocks: {error}");
             },
         }
     }
 }
 
-async fn present_interfaces() -> Result<Vec<Interface>> {
-    Netlink::open()?.list().await.context("listing the interfaces")
+async fn present_interfaces() -> Result<Vec<Interface>, AgentError> {
+    Ok(open_netlink()?.list().await?)
 }
 
-/// The clock is steered by half a millisecond a second at most. What no message told of is listed then, too.
+fn open_netlink() -> Result<Netlink, AgentError> {
+    Netlink::open().map_err(AgentError::system("opening a netlink socket"))
+}
+
+/// Interval of clock readings: the clock is adjusted by half a millisecond a second at most. Interfaces are listed at
+/// this interval too, in case a change was not reported.
 const CLOCK_INTERVAL: Duration = Duration::from_secs(10);
-/// Between a netlink socket that overflowed and the next one.
+/// Pause before another netlink socket is opened after an overflow.
 const RETRY_INTERVAL: Duration = Duration::from_millis(100);

@@ -1,6 +1,6 @@
-//! What the agent may do: all it was given while it loads, and afterwards no more than later interfaces need.
+//! Privileges of the agent: once the programs are attached it keeps only what attaching to later interfaces takes.
 //!
-//! Capabilities belong to threads, so they are given away while there is only one.
+//! Capabilities belong to threads, so they are dropped while the process has one thread.
 
 use std::io;
 
@@ -10,45 +10,45 @@ use nix::unistd::{self, Gid, Uid, User};
 
 use crate::kernel::KernelError;
 
-/// What loading the programs takes. The verifier of a process without CAP_PERFMON refuses some pointer arithmetic.
+/// Capabilities that loading the programs takes. Without CAP_PERFMON the verifier refuses some pointer arithmetic.
 const LOADING: [Capability; 3] = [Capability::CAP_BPF, Capability::CAP_NET_ADMIN, Capability::CAP_PERFMON];
 
-/// What attaching loaded programs to an interface takes.
+/// Capabilities that attaching loaded programs to an interface takes.
 const KEPT: [Capability; 1] = [Capability::CAP_NET_ADMIN];
 
-/// A user to become.
+/// A user account to run as.
 #[derive(Clone, Debug)]
 pub struct Account {
     name: String,
-    /// The user's id.
+    /// User id.
     pub uid: Uid,
-    /// The id of the user's own group.
+    /// Id of the user's primary group.
     pub gid: Gid,
 }
 
-/// Why privileges could not be given away. The agent does not run with more than it should have.
+/// Why privileges could not be dropped. The agent does not run with more than it needs.
 #[derive(Debug, thiserror::Error)]
 pub enum PrivilegeError {
-    /// Nobody has this name.
+    /// There is no user of this name.
     #[error(
-        "no user is named {0:?} here: make one (`adduser --system --group {0}`), or choose another with --user"
+        "no user is named {0:?} here: create one (`adduser --system --group {0}`), or choose another with --user"
     )]
     NoSuchUser(String),
-    /// Only root becomes somebody else.
-    #[error("becoming user {0:?} is not permitted: start finwait as root, or as that user without --user")]
+    /// The process may not change its user.
+    #[error("not permitted to become user {0:?}: start finwait as root, or as that user without --user")]
     NotRoot(String),
-    /// The kernel refuses.
-    #[error("giving privileges away: {what}: {source}")]
+    /// The kernel refused an operation.
+    #[error("dropping privileges: {action}")]
     Refused {
-        /// What was being done.
-        what: &'static str,
-        /// Why it failed.
+        /// The operation that failed.
+        action: &'static str,
+        /// The kernel's error.
         source: io::Error,
     },
 }
 
 impl Account {
-    /// Looks a user up by name.
+    /// Looks up a user by name. Fails if the process could not become that user.
     pub fn named(name: &str) -> Result<Account, PrivilegeError> {
         let user = User::from_name(name).map_err(refused("looking the user up"))?;
         let user = user.ok_or_else(|| PrivilegeError::NoSuchUser(name.into()))?;
@@ -64,7 +64,7 @@ impl Account {
     }
 }
 
-/// A refusal to load, with what is missing if that is the reason.
+/// Names the missing capabilities in an error of loading, if any are missing.
 pub fn explain(error: KernelError) -> KernelError {
     let missing = missing();
     match error {
@@ -75,7 +75,7 @@ pub fn explain(error: KernelError) -> KernelError {
     }
 }
 
-/// The names of what loading takes and this process lacks.
+/// Names of the capabilities that loading takes and this process lacks.
 fn missing() -> Vec<String> {
     LOADING
         .into_iter()
@@ -84,14 +84,14 @@ fn missing() -> Vec<String> {
         .collect()
 }
 
-/// Keeps [`KEPT`] of what this process has, gives everything else away for good, and becomes `account`.
-/// To be called while the process has one thread.
-pub fn give_away(account: Option<&Account>) -> Result<(), PrivilegeError> {
+/// Drops all capabilities but [`KEPT`] for good, and becomes `account`.
+/// Must be called while the process has one thread.
+pub fn drop_privileges(account: Option<&Account>) -> Result<(), PrivilegeError> {
     let kept: CapsHashSet = KEPT.into_iter().filter(|&capability| has(capability)).collect();
-    // The bounding set can be changed by CAP_SETPCAP only; without it no_new_privs alone bars the way back.
+    // Only CAP_SETPCAP permits a change of the bounding set. Without it no_new_privs alone bars the way back.
     if has(Capability::CAP_SETPCAP) {
         for capability in caps::runtime::thread_all_supported().difference(&kept) {
-            caps::drop(None, CapSet::Bounding, *capability).map_err(uncapped("leaving the bounding set"))?;
+            caps::drop(None, CapSet::Bounding, *capability).map_err(uncapped("clearing the bounding set"))?;
         }
     }
     if let Some(account) = account.filter(|account| account.is_other()) {
@@ -104,7 +104,7 @@ pub fn give_away(account: Option<&Account>) -> Result<(), PrivilegeError> {
     caps::clear(None, CapSet::Inheritable).map_err(uncapped("clearing the inheritable set"))?;
     for set in [CapSet::Effective, CapSet::Permitted] {
         // From permitted to effective after a change of user, then nothing else in either.
-        caps::set(None, set, &kept).map_err(uncapped("keeping only what is needed"))?;
+        caps::set(None, set, &kept).map_err(uncapped("setting the permitted capabilities"))?;
     }
     prctl::set_no_new_privs().map_err(refused("setting no_new_privs"))
 }
@@ -113,10 +113,10 @@ fn has(capability: Capability) -> bool {
     caps::has_cap(None, CapSet::Effective, capability).unwrap_or(false)
 }
 
-fn refused(what: &'static str) -> impl FnOnce(nix::Error) -> PrivilegeError {
-    move |errno| PrivilegeError::Refused { what, source: errno.into() }
+fn refused(action: &'static str) -> impl FnOnce(nix::Error) -> PrivilegeError {
+    move |errno| PrivilegeError::Refused { action, source: errno.into() }
 }
 
-fn uncapped(what: &'static str) -> impl FnOnce(caps::errors::CapsError) -> PrivilegeError {
-    move |error| PrivilegeError::Refused { what, source: io::Error::other(error) }
+fn uncapped(action: &'static str) -> impl FnOnce(caps::errors::CapsError) -> PrivilegeError {
+    move |error| PrivilegeError::Refused { action, source: io::Error::other(error) }
 }

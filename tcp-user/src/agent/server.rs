@@ -1,5 +1,6 @@
-//! What the agent answers: the query socket (HTTP over a Unix socket) and `/metrics`.
+//! HTTP handlers of the query socket and of `/metrics`.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -11,29 +12,29 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use futures_util::{StreamExt as _, stream};
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use tcp_common::Ignored;
 use tokio::sync::broadcast::error::RecvError;
 
-use super::lock::lock;
 use super::metrics::{self, Format};
 use super::shared::{Shared, WatchEvent};
-use super::totals::FLOW_CLASSES;
+use super::totals::{FAMILIES, FLOW_CLASSES};
 use crate::api::{ConnectionsQuery, EventsQuery, InterfaceStatus, Lost, Observed, Stats, Status};
 use crate::filter::Filter;
 use crate::sockets::namespace;
 
-/// What the handlers share.
+/// State that the handlers share.
 #[derive(Clone)]
 pub struct App {
-    /// The agent's state.
+    /// State of the agent.
     pub shared: Arc<Shared>,
-    /// When the agent started.
+    /// Time at which the agent started.
     pub started_at: Timestamp,
-    /// What sits where, kept by the interface task.
-    pub watched: Arc<std::sync::Mutex<Vec<InterfaceStatus>>>,
+    /// State of the interfaces, updated by the task that follows them.
+    pub interfaces: Arc<Mutex<Vec<InterfaceStatus>>>,
 }
 
-/// The query socket's routes.
+/// Routes of the query socket.
 pub fn query_routes(app: App) -> Router {
     Router::new()
         .route("/connections", get(connections))
@@ -43,7 +44,7 @@ pub fn query_routes(app: App) -> Router {
         .with_state(app)
 }
 
-/// The scraper's routes.
+/// Routes of the metrics address.
 pub fn metrics_routes(app: App) -> Router {
     Router::new()
         .route("/metrics", get(scrape))
@@ -51,26 +52,26 @@ pub fn metrics_routes(app: App) -> Router {
         .with_state(app)
 }
 
-/// A line a connection, as many as there are, never all in memory.
-async fn connections(State(app): State<App>, Query(which): Query<ConnectionsQuery>) -> Response {
-    let filter = match Filter::parse(&which.filter) {
+/// Streams one line for each connection, without holding all of them in memory.
+async fn connections(State(app): State<App>, Query(query): Query<ConnectionsQuery>) -> Response {
+    let filter = match Filter::parse(&query.filter) {
         Ok(filter) => Arc::new(filter),
         Err(error) => return (StatusCode::BAD_REQUEST, error.to_string()).into_response(),
     };
-    let places = app.shared.table.slot_count();
-    let chunks = stream::iter((0..places).step_by(SLOTS_A_CHUNK as usize)).map(move |first| {
+    let slots = app.shared.table.slot_count();
+    let chunks = stream::iter((0..slots).step_by(SLOTS_A_CHUNK as usize)).map(move |first| {
         let (shared, filter) = (Arc::clone(&app.shared), Arc::clone(&filter));
-        let until = first.saturating_add(SLOTS_A_CHUNK).min(places);
-        tokio::task::spawn_blocking(move || Bytes::from(lines(&shared, first..until, which.all, &filter)))
+        let until = first.saturating_add(SLOTS_A_CHUNK).min(slots);
+        tokio::task::spawn_blocking(move || Bytes::from(lines(&shared, first..until, query.all, &filter)))
     });
     ndjson(Body::from_stream(chunks.buffered(CHUNKS_AT_ONCE)))
 }
 
-/// The connections of some places.
-fn lines(shared: &Shared, places: Range<u32>, all: bool, filter: &Filter) -> Vec<u8> {
+/// The lines of the connections in some slots.
+fn lines(shared: &Shared, slots: Range<u32>, all: bool, filter: &Filter) -> Vec<u8> {
     let mut lines = Vec::new();
     let (describer, now) = (shared.describer(), Timestamp::now());
-    for entry in places.filter_map(|index| shared.table.read(index)) {
+    for entry in slots.filter_map(|index| shared.table.read(index)) {
         if entry.flow.is_over() && !all {
             continue;
         }
@@ -83,23 +84,23 @@ fn lines(shared: &Shared, places: Range<u32>, all: bool, filter: &Filter) -> Vec
     lines
 }
 
-/// Transitions and closes as they happen, until the client goes.
-async fn events(State(app): State<App>, Query(wanted): Query<EventsQuery>) -> Response {
-    let filter = match Filter::parse(&wanted.filter) {
+/// Streams transitions and closes as they happen, until the client disconnects.
+async fn events(State(app): State<App>, Query(query): Query<EventsQuery>) -> Response {
+    let filter = match Filter::parse(&query.filter) {
         Ok(filter) => filter,
         Err(error) => return (StatusCode::BAD_REQUEST, error.to_string()).into_response(),
     };
     let receiver = app.shared.watchers.subscribe();
-    let connections = wanted.connections;
+    let connections = query.connections;
     let body = stream::unfold((receiver, filter), move |(mut receiver, filter)| async move {
         let line = loop {
             match receiver.recv().await {
-                Ok(told) if !filter.matches(&told.connection, Timestamp::now()) => {}
+                Ok(event) if !filter.matches(&event.connection, Timestamp::now()) => {}
                 Ok(WatchEvent { connection, event }) if connections => {
                     let observed = Observed { connection: &*connection, event: &event };
                     break serde_json::to_string(&observed).unwrap_or_default();
                 }
-                Ok(told) => break serde_json::to_string(&told.event).unwrap_or_default(),
+                Ok(WatchEvent { event, .. }) => break serde_json::to_string(&event).unwrap_or_default(),
                 Err(RecvError::Lagged(count)) => {
                     break serde_json::to_string(&Lost::new(count)).unwrap_or_default();
                 }
@@ -114,16 +115,16 @@ async fn events(State(app): State<App>, Query(wanted): Query<EventsQuery>) -> Re
 async fn stats(State(app): State<App>) -> Response {
     match app.shared.snapshot() {
         Ok(snapshot) => axum::Json(Stats::from(&snapshot)).into_response(),
-        Err(error) => unavailable(&error),
+        Err(error) => unavailable(error),
     }
 }
 
 async fn status(State(app): State<App>) -> Response {
     let snapshot = match app.shared.snapshot() {
         Ok(snapshot) => snapshot,
-        Err(error) => return unavailable(&error),
+        Err(error) => return unavailable(error),
     };
-    let kernel = lock(&app.shared.kernel);
+    let kernel = app.shared.kernel.lock();
     let programs =
         kernel.verified_instructions().iter().map(|&(name, count)| (name.to_owned(), count)).collect();
     drop(kernel);
@@ -133,10 +134,12 @@ async fn status(State(app): State<App>) -> Response {
         pid: std::process::id(),
         namespace: namespace(),
         started_at: app.started_at,
-        interfaces: lock(&app.watched).clone(),
+        interfaces: app.interfaces.lock().clone(),
         table_used: snapshot.table_classes().iter().sum(),
         table_classes: FLOW_CLASSES.map(str::to_owned).into_iter().zip(snapshot.table_classes()).collect(),
         table_capacity: snapshot.table_capacity.iter().sum(),
+        table_used_by_family: by_family(snapshot.table_used.map(|classes| classes.iter().sum())),
+        table_capacity_by_family: by_family(snapshot.table_capacity),
         table_bytes: app.shared.table.bytes() as u64,
         packets: snapshot.counters.packets_seen(),
         events_lost: snapshot.counters.events_lost,
@@ -150,25 +153,30 @@ async fn status(State(app): State<App>) -> Response {
     .into_response()
 }
 
+fn by_family(counts: [u64; 2]) -> BTreeMap<String, u64> {
+    FAMILIES.map(str::to_owned).into_iter().zip(counts).collect()
+}
+
 async fn scrape(State(app): State<App>, headers: HeaderMap) -> Response {
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
     let format = Format::negotiate(accept);
-    let text = app.shared.snapshot().and_then(|snapshot| Ok(metrics::encode(&snapshot, format)?));
+    let text = (|| anyhow::Ok(metrics::encode(&app.shared.snapshot()?, format)?))();
     match text {
         Ok(text) => ([(header::CONTENT_TYPE, format.content_type())], text).into_response(),
-        Err(error) => unavailable(&error),
+        Err(error) => unavailable(error),
     }
 }
 
-fn unavailable(error: &anyhow::Error) -> Response {
-    (StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}\n")).into_response()
+/// The answer if the kernel's counters cannot be read.
+fn unavailable(error: impl Into<anyhow::Error>) -> Response {
+    (StatusCode::INTERNAL_SERVER_ERROR, format!("{:#}\n", error.into())).into_response()
 }
 
 fn ndjson(body: Body) -> Response {
     ([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response()
 }
 
-/// Places described in one piece: at most some 400 kB.
+/// Slots in a chunk of an answer. A chunk has about 400 kB at most.
 const SLOTS_A_CHUNK: u32 = 1024;
-/// Pieces in the making for one who asks.
+/// Chunks of an answer that are prepared at the same time.
 const CHUNKS_AT_ONCE: usize = 2;

@@ -1,68 +1,68 @@
-//! What the tasks of the agent share, and what is said with it.
+//! State that the tasks of the agent share, and the publication of events.
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex};
 
+use parking_lot::Mutex;
 use tcp_common::Rules;
 use tokio::sync::broadcast;
 
 use super::change::Change;
 use super::interfaces::InterfaceNames;
-use super::lock::lock;
 use super::slot_cache::StateGauges;
 use super::totals::{Snapshot, Totals};
 use crate::clock::{Clock, monotonic_ns};
-use crate::kernel::{Kernel, Table};
+use crate::kernel::{Kernel, KernelError, Table};
 use crate::view;
 use crate::view::describe::Describer;
 
-/// What the tasks of the agent share.
+/// State that the tasks of the agent share.
 pub struct Shared {
-    /// The kernel side; taken for attaching, settings and counters.
+    /// The loaded programs; locked to attach, to change settings and to read counters.
     pub kernel: Mutex<Kernel>,
     /// The flow table.
     pub table: Arc<Table>,
     /// The rules in force.
     pub rules: Rules,
-    /// What was counted.
+    /// Counters of the agent.
     pub totals: Mutex<Totals>,
-    /// How many ends are where, as of the last turn of the tracker.
+    /// State gauges, as of the last scan.
     pub gauges: Mutex<StateGauges>,
-    /// Set by who has changed flows in the table, which no event tells of: the mirror is to find them.
+    /// Set after flows in the table were changed without an event. The next scan finds them.
     pub unseen_changes: AtomicBool,
-    /// InterfaceNames of interfaces by index.
+    /// Names of interfaces.
     pub names: InterfaceNames,
-    /// Who watches.
+    /// Subscribers of `/events`.
     pub watchers: broadcast::Sender<WatchEvent>,
 }
 
-/// What happened, and to which connection: a watcher may want only some.
+/// An event with its connection, to which subscribers apply their filters.
 #[derive(Clone)]
 pub struct WatchEvent {
-    /// The connection after it.
+    /// The connection after the event.
     pub connection: Arc<view::Connection>,
-    /// What happened.
+    /// The event.
     pub event: view::Event,
 }
 
 impl Shared {
-    /// Everything that can be told now.
-    pub fn snapshot(&self) -> anyhow::Result<Snapshot> {
-        let kernel = lock(&self.kernel);
+    /// Reads all counters and gauges.
+    pub fn snapshot(&self) -> Result<Snapshot, KernelError> {
+        let kernel = self.kernel.lock();
         let (counters, programs) = (kernel.counters()?, kernel.program_runs()?);
         drop(kernel);
-        let totals = lock(&self.totals).clone();
-        let StateGauges { endpoints, used } = lock(&self.gauges).clone();
+        let totals = self.totals.lock().clone();
+        let StateGauges { endpoints, used } = self.gauges.lock().clone();
         let table_capacity = self.table.capacities().map(u64::from);
         Ok(Snapshot { counters, totals, endpoints, table_used: used, table_capacity, programs })
     }
 
-    /// How to describe flows now.
+    /// A describer for the present time.
     pub fn describer(&self) -> Describer<'_> {
         Describer { rules: &self.rules, clock: Clock::monotonic(), now_ns: monotonic_ns() }
     }
 
-    /// Tells those who watch.
+    /// Sends the transitions of a change to the subscribers of `/events`.
     pub(super) fn publish_transitions(&self, change: &Change<'_>) {
         if self.watchers.receiver_count() == 0 {
             return;
@@ -74,7 +74,7 @@ impl Shared {
         }
         let connection = Arc::new(describer.connection(key, flow, self.names.of_hook(hook)));
         for transition in transitions {
-            // Nobody listening any more is no error.
+            // Fails if the last subscriber has gone.
             let _ = self
                 .watchers
                 .send(WatchEvent { connection: Arc::clone(&connection), event: transition.into() });

@@ -1,5 +1,6 @@
-//! What the mirror remembers of each slot between two looks: when the clock has something to do there, which asks for no
-//! reading of the slot; its tag, so that a glance at it is mostly enough; and the gauges, so that a scrape needs no look.
+//! What the agent remembers of each slot between two visits: the deadline of its next timer, so that the slot itself need
+//! not be read; its tag, so that a comparison of tags shows a change; and the states of the ends, so that a scrape reads
+//! no slot.
 
 use std::hint::black_box;
 
@@ -11,39 +12,40 @@ use super::change::Change;
 use super::totals::Locality;
 use crate::kernel::class;
 
-/// How many ends are where, and how many slots are in use.
+/// Number of endpoints by state, and of slots in use.
 #[derive(Clone, Debug, Default)]
 pub struct StateGauges {
-    /// Ends by [`Locality`] and state, connections that are over left out.
+    /// Endpoints by [`Locality`] and state, without closed connections.
     pub endpoints: [[u64; State::COUNT]; 2],
     /// Flows in the table, by family and [`class`].
     pub used: [[u64; 3]; 2],
 }
 
-/// A note of every slot: 24 octets and a little, in arrays of what is read together. Zeros are the note of a free one.
+/// A shadow of the flow table: 24 bytes and a bit for each slot, in one array for each scan. Zeros stand for a free slot.
 pub struct SlotCache {
     ends: Vec<[StateEntry; 2]>,
-    /// The tag at the last look, in short, or one made of an event since, which is no slot's; 0: there was neither.
+    /// The tag at the last visit, shortened. An event since then replaces it by a tag that no slot has. 0 if there was
+    /// neither.
     tags: Vec<u32>,
-    /// When the clock makes the next look needed, with no segment.
+    /// Deadline of the next timer of each slot.
     dues: Vec<Due>,
-    /// The earliest of every [`BLOCK`] of them, or one that was: none comes before it.
+    /// A lower bound of the deadlines of each [`BLOCK`] of slots.
     earliest: Vec<Due>,
     gauges: StateGauges,
 }
 
-/// A deadline on the monotonic clock, in steps of 2 to the [`STEP_BITS`] ns, counted down: the higher of two is the earlier
-/// one.
+/// A deadline on the monotonic clock in steps of 2^[`STEP_BITS`] ns, counted down: the greater value is the earlier one.
 type Due = i32;
 
-/// Where an end is and since when: ns in the upper bits, [`Locality`] and state in the lower five. Zero: nowhere.
+/// Locality and state of an end in the lower five bits, and the time at which it entered the state, in ns, in the others.
+/// Zero stands for no connection.
 #[derive(Clone, Copy, Default, PartialEq)]
 struct StateEntry(u64);
 
 const _: () = assert!(State::COUNT <= 16);
 
 impl SlotCache {
-    /// For a table of so many slots. A tag or a deadline that was never written costs no memory.
+    /// A cache for a table of `slots` slots. Pages that are never written take no memory.
     pub fn new(slots: u32) -> SlotCache {
         let blocks = slots.div_ceil(BLOCK) as usize;
         let slots = slots as usize;
@@ -56,18 +58,18 @@ impl SlotCache {
         }
     }
 
-    /// How many blocks of slots there are, by which the clock goes.
+    /// Number of blocks, over which timers are scanned.
     pub fn blocks(&self) -> u32 {
         self.earliest.len() as u32
     }
 
-    /// The census as of now.
+    /// The present gauges.
     pub fn gauges(&self) -> &StateGauges {
         &self.gauges
     }
 
-    /// Adds the slots of a block where the clock has something to do. It is in nobody's mind then: who could do nothing
-    /// there says so ([`SlotCache::reschedule`]).
+    /// Adds the slots of a block whose deadline has passed to `found`. The block's lower bound leaves them out until
+    /// [`SlotCache::reschedule`] is called for them.
     pub fn take_due(&mut self, block: u32, now_ns: u64, found: &mut Vec<u32>) {
         let (now, earliest) = (due_by(now_ns), &mut self.earliest[block as usize]);
         if *earliest < now {
@@ -80,75 +82,75 @@ impl SlotCache {
         found.extend((block * BLOCK..).zip(dues).filter(|&(_, &due)| due >= now).map(|(index, _)| index));
     }
 
-    /// What is due at a slot is to be found again, if anything is.
+    /// Makes the next scan find the deadline of a slot again, if it has one.
     pub fn reschedule(&mut self, index: u32) {
         let earliest = &mut self.earliest[(index / BLOCK) as usize];
         *earliest = (*earliest).max(self.dues[index as usize]);
     }
 
-    /// Has the notes of a slot come to this CPU, beside those of others.
+    /// Fetches the entries of a slot into the CPU's cache.
     pub fn prefetch(&self, index: u32) {
-        let place = index as usize;
-        black_box((self.ends[place][0].0, self.tags[place], self.dues[place]));
+        let slot = index as usize;
+        black_box((self.ends[slot][0].0, self.tags[slot], self.dues[slot]));
     }
 
-    /// A glance at the tag of a place: whether there must be a look.
+    /// Whether the tag of a slot has changed since the last visit, so that another visit is needed.
     pub fn tag_changed(&self, index: u32, tag: Tag) -> bool {
-        // Who holds it leaves another tag.
+        // A locked slot gets another tag when it is unlocked.
         tag.is_unlocked() && self.tags[index as usize] != short(tag)
     }
 
-    /// Notes the flow that a place of `family` holds under this tag, and when the clock will change it.
+    /// Records the flow that a slot of `family` holds under this tag, and the deadline of its next timer.
     pub fn record(&mut self, index: u32, family: usize, tag: Tag, flow: &Flow, now_ns: u64, due_ns: u64) {
         self.count(index, family, short(tag));
-        for (stay, end) in self.ends[index as usize].iter_mut().zip([End::A, End::B]) {
-            let known = stay.is_of(flow);
-            let (place, state) = (Locality::of(flow.is_local(end)), flow.state(end));
+        for (entry, end) in self.ends[index as usize].iter_mut().zip([End::A, End::B]) {
+            let known = entry.is_of(flow);
+            let (locality, state) = (Locality::of(flow.is_local(end)), flow.state(end));
             if flow.is_over() {
-                self.gauges.replace(stay, StateEntry::default());
-            } else if !known || (stay.place(), stay.state()) != (place as usize, state as usize) {
+                self.gauges.replace(entry, StateEntry::default());
+            } else if !known || (entry.locality(), entry.state()) != (locality as usize, state as usize) {
                 let since_ns = if known { now_ns } else { flow.opened_ns() };
-                self.gauges.replace(stay, StateEntry::new(since_ns, place, state));
+                self.gauges.replace(entry, StateEntry::new(since_ns, locality, state));
             }
         }
         self.dues[index as usize] = due_at(due_ns);
         self.reschedule(index);
     }
 
-    /// Notes what an event or the clock did to the flow in a place, which the clock will change next at `due_ns`; the next
-    /// glance makes a look of it. Returns how long each end that moved had been in the state before, ns, where that is known.
+    /// Updates a slot by a change of its flow, whose next timer is due at `due_ns`; the next tag scan visits the slot.
+    /// Returns the time in the previous state, in ns, of each end that changed its state, if known.
     pub(super) fn update(&mut self, index: u32, change: &Change<'_>, due_ns: u64) -> [Option<u64>; 2] {
         let &Change { key, flow, at_ns, from, to, .. } = change;
-        let place = index as usize;
-        let version = self.tags[place] & !PHASE ^ OTHER_VERSION;
+        let slot = index as usize;
+        let version = self.tags[slot] & !PHASE ^ OTHER_VERSION;
         self.count(index, usize::from(key.family != 4), version | phase_without_prediction(flow) as u32);
-        // A newer event may have been there: to look too early does no harm.
-        self.dues[place] = self.dues[place].max(due_at(due_ns));
+        // An earlier deadline may be that of a newer event: a visit too early does no harm.
+        self.dues[slot] = self.dues[slot].max(due_at(due_ns));
         self.reschedule(index);
         [End::A, End::B].map(|end| {
-            let (stay, from, to) =
-                (&mut self.ends[place][end as usize], from[end as usize], to[end as usize]);
-            let since_ns = if stay.is_of(flow) {
-                (stay.state() == from as usize).then(|| stay.since_ns())
+            let (entry, from, to) =
+                (&mut self.ends[slot][end as usize], from[end as usize], to[end as usize]);
+            let since_ns = if entry.is_of(flow) {
+                (entry.state() == from as usize).then(|| entry.since_ns())
             } else {
                 (from == to || from == State::SynSent).then_some(flow.opened_ns())
             };
             let begun_ns = if from == to { since_ns.unwrap_or(at_ns) } else { at_ns };
             let new = StateEntry::new(begun_ns, Locality::of(flow.is_local(end)), to);
-            self.gauges.replace(stay, if flow.is_over() { StateEntry::default() } else { new });
+            self.gauges.replace(entry, if flow.is_over() { StateEntry::default() } else { new });
             since_ns.filter(|_| from != to).map(|since_ns| at_ns.saturating_sub(since_ns))
         })
     }
 
-    /// Notes that a place of `family` is free.
+    /// Records that a slot of `family` is free.
     pub fn free(&mut self, index: u32, family: usize) {
-        // Not written where nothing was.
+        // A slot that was free durations unwritten.
         if self.dues[index as usize] == NEVER {
             return;
         }
         self.count(index, family, 0);
-        for stay in &mut self.ends[index as usize] {
-            self.gauges.replace(stay, StateEntry::default());
+        for entry in &mut self.ends[index as usize] {
+            self.gauges.replace(entry, StateEntry::default());
         }
         self.dues[index as usize] = NEVER;
     }
@@ -170,23 +172,23 @@ impl StateGauges {
         }
     }
 
-    fn replace(&mut self, stay: &mut StateEntry, new: StateEntry) {
-        if stay.0 != 0 {
-            self.endpoints[stay.place()][stay.state()] -= 1;
+    fn replace(&mut self, entry: &mut StateEntry, new: StateEntry) {
+        if entry.0 != 0 {
+            self.endpoints[entry.locality()][entry.state()] -= 1;
         }
         if new.0 != 0 {
-            self.endpoints[new.place()][new.state()] += 1;
+            self.endpoints[new.locality()][new.state()] += 1;
         }
-        *stay = new;
+        *entry = new;
     }
 }
 
 impl StateEntry {
-    fn new(since_ns: u64, place: Locality, state: State) -> StateEntry {
-        StateEntry(since_ns & !0x1f | (place as u64) << 4 | state as u64)
+    fn new(since_ns: u64, locality: Locality, state: State) -> StateEntry {
+        StateEntry(since_ns & !0x1f | (locality as u64) << 4 | state as u64)
     }
 
-    /// Whether it belongs to this life of the flow, and not to who was in its place before.
+    /// Whether the entry belongs to this incarnation of the flow, and not to an earlier flow in the slot.
     fn is_of(self, flow: &Flow) -> bool {
         self.0 != 0 && self.0 | 0x1f >= flow.opened_ns()
     }
@@ -195,7 +197,7 @@ impl StateEntry {
         self.0 & !0x1f
     }
 
-    fn place(self) -> usize {
+    fn locality(self) -> usize {
         (self.0 >> 4) as usize & 1
     }
 
@@ -204,36 +206,36 @@ impl StateEntry {
     }
 }
 
-/// Not before this time, in ns, and at most a step after it.
+/// A deadline not before this time, in ns, and at most a step after it.
 fn due_at(ns: u64) -> Due {
     after((ns >> STEP_BITS).saturating_add(1))
 }
 
-/// The latest deadline that has come.
+/// The latest deadline that has passed at this time, in ns.
 fn due_by(now_ns: u64) -> Due {
     after(now_ns >> STEP_BITS)
 }
 
-/// What comes later than there are numbers for comes with the last one: then there are looks too many, but none too late.
+/// The deadline after this many steps. Those beyond the last number share it, which makes visits too early but none late.
 fn after(steps: u64) -> Due {
     i32::MAX - steps.min(i32::MAX as u64 - 1) as i32
 }
 
-/// The phase of a tag in the lower four bits, of its version as many as there is room for. Never 0 for a tag at rest.
+/// A tag in 32 bits: the phase in the lower four, the lower bits of the version above. Never 0 for an unlocked slot.
 fn short(tag: Tag) -> u32 {
     const { assert!(Tag::PHASES <= 16) };
     (tag.0 >> 16 << 4) as u32 | tag.phase() as u32
 }
 
-/// Slots that have one note of when the first of them is due: four cache lines of deadlines.
+/// Slots that share a lower bound of their deadlines: four cache lines of deadlines.
 const BLOCK: u32 = 64;
 /// The deadline of a slot without a flow.
 const NEVER: Due = 0;
-/// Of the length of a step, 134 ms: nine years from boot have numbers.
+/// Binary logarithm of a step, 134 ms: the numbers suffice for nine years after boot.
 const STEP_BITS: u32 = 27;
-/// Of a short tag.
+/// Bits of the phase in a shortened tag.
 const PHASE: u32 = 0xf;
-/// Makes it another one.
+/// A bit of the version that no event leaves unchanged.
 const OTHER_VERSION: u32 = 1 << 31;
 
 #[cfg(test)]
@@ -292,22 +294,22 @@ mod tests {
     }
 
     #[test]
-    fn a_glance_is_enough_until_the_tag_is_another() {
+    fn a_visit_is_needed_once_the_tag_has_changed() {
         let mut cache = SlotCache::new(4);
         let open = flow(State::Established, State::Established);
-        assert!(cache.tag_changed(2, tag(7)), "never looked at");
+        assert!(cache.tag_changed(2, tag(7)), "never visited");
         cache.record(2, 0, tag(7), &open, SECOND, 5 * SECOND);
         assert!(!cache.tag_changed(2, tag(7)));
         assert!(cache.tag_changed(2, tag(8)), "changed");
         assert!(!cache.tag_changed(2, Tag(8 << 16 | Tag::KERNEL_LOCKED)), "being changed");
         let opening = ([State::SynSent; 2], [State::Established; 2]);
         moved(&mut cache, 2, &open, opening, SECOND, u64::MAX);
-        assert!(cache.tag_changed(2, tag(7)), "an event told of it");
+        assert!(cache.tag_changed(2, tag(7)), "an event changed it");
         moved(&mut cache, 3, &open, opening, SECOND, u64::MAX);
-        assert!(cache.tag_changed(3, tag(7)), "only an event told of it");
+        assert!(cache.tag_changed(3, tag(7)), "only an event has changed it");
     }
 
-    /// The slots that are due, each reminded of.
+    /// The slots that are due, each rescheduled.
     fn due(cache: &mut SlotCache, now_ns: u64) -> Vec<u32> {
         let mut found = Vec::new();
         (0..cache.blocks()).for_each(|block| cache.take_due(block, now_ns, &mut found));
@@ -315,14 +317,14 @@ mod tests {
         found
     }
 
-    /// A time, and the beginning of the step after it, when what was due then is seen to be.
+    /// A time in ns, and the start of the next step, at which a deadline at that time is found.
     fn after(seconds: u64) -> (u64, u64) {
         let ns = seconds * SECOND;
         (ns, ((ns >> STEP_BITS) + 1) << STEP_BITS)
     }
 
     #[test]
-    fn the_clock_comes_to_a_slot_when_its_flow_is_due_and_not_before() {
+    fn a_slot_is_found_when_it_is_due_and_not_before() {
         let mut cache = SlotCache::new(3 * BLOCK + 1);
         let far = 3 * BLOCK;
         let open = flow(State::Established, State::Established);
@@ -335,7 +337,7 @@ mod tests {
         assert_eq!(due(&mut cache, after_five), [2], "until it is seen to");
         let ((three, after_three), (four, after_four)) = (after(3), after(4));
         moved(&mut cache, 2, &open, opening, SECOND, three);
-        assert_eq!(due(&mut cache, after_three), [2], "an event told of an earlier deadline");
+        assert_eq!(due(&mut cache, after_three), [2], "an event with an earlier deadline");
         moved(&mut cache, 2, &open, opening, SECOND, four);
         assert_eq!(due(&mut cache, after_three), [2], "an older one may come after it");
         moved(&mut cache, 1, &open, opening, SECOND, 0);
@@ -351,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn the_clock_passes_by_a_block_until_its_first_slot_is_due() {
+    fn a_block_is_skipped_until_its_first_slot_is_due() {
         let mut cache = SlotCache::new(2 * BLOCK);
         let open = flow(State::Established, State::Established);
         let [two, three, nine] = [2, 3, 9].map(|seconds| due_at(seconds * SECOND));
@@ -369,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn the_census_is_what_looks_and_events_came_to() {
+    fn gauges_follow_visits_and_events() {
         let mut cache = SlotCache::new(4);
         let opening = flow(State::SynSent, State::SynReceived);
         let open = flow(State::Established, State::Established);
@@ -378,8 +380,8 @@ mod tests {
         assert_eq!(cache.gauges().used, [[1, 0, 0], [0, 1, 0]]);
         let states = |b| [State::SynSent, b];
         let opened = (states(State::SynReceived), states(State::Established));
-        let stays = moved(&mut cache, 3, &opening, opened, 1_000_960, u64::MAX);
-        assert_eq!(stays, [None, Some(999_968)], "since it was opened, in steps of 32 ns");
+        let durations = moved(&mut cache, 3, &opening, opened, 1_000_960, u64::MAX);
+        assert_eq!(durations, [None, Some(999_968)], "since it was opened, in steps of 32 ns");
         let lost = ([State::FinWait1, State::SynReceived], states(State::Established));
         assert_eq!(moved(&mut cache, 3, &opening, lost, 3_000, u64::MAX), [None; 2], "not known");
         let endpoints = cache.gauges().endpoints;
@@ -396,21 +398,21 @@ mod tests {
     }
 
     #[test]
-    fn who_was_in_a_place_before_lends_nobody_its_time() {
+    fn an_earlier_flow_in_the_slot_does_not_count() {
         let mut cache = SlotCache::new(4);
         let half_open = Tag(1 << 16 | Tag::HALF_OPEN);
         cache.record(1, 0, half_open, &flow(State::SynSent, State::Listen), 2_000, u64::MAX);
         let next = flow_from(9_000_000, State::Established, State::SynReceived);
         let from = [State::SynSent, State::Listen];
         let to = [State::Established, State::SynReceived];
-        let stays = moved(&mut cache, 1, &next, (from, to), 9_000_640, u64::MAX);
-        assert_eq!(stays, [Some(640), None]);
+        let durations = moved(&mut cache, 1, &next, (from, to), 9_000_640, u64::MAX);
+        assert_eq!(durations, [Some(640), None]);
         let next = flow_from(20_000_000, State::Established, State::SynReceived);
         cache.record(1, 0, half_open, &next, 30_000_000, u64::MAX);
         let states = (to, [State::Established; 2]);
-        let stays = moved(&mut cache, 1, &next, states, 30_000_000, u64::MAX);
+        let durations = moved(&mut cache, 1, &next, states, 30_000_000, u64::MAX);
         assert_eq!(
-            stays,
+            durations,
             [None, Some(10_000_000)],
             "since the last one was opened, though its states are the same"
         );

@@ -1,4 +1,4 @@
-//! The answer to `finwait stats`: the snapshot in words.
+//! The document of `/stats`, made of a snapshot.
 
 use std::collections::BTreeMap;
 

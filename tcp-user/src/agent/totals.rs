@@ -1,4 +1,4 @@
-//! What the agent has counted, and the snapshot that the exporter and `finwait stats` read.
+//! Counters of the agent, and the snapshot that the exporter and `finwait stats` read.
 
 use std::array;
 
@@ -12,17 +12,18 @@ use crate::kernel::ProgramRuns;
 use crate::view::UNSEEN;
 use crate::view::describe::handshake_ns;
 
-/// Where an end is.
+/// Whether an endpoint is on this host.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-#[allow(missing_docs, reason = "the words of the design")]
 pub enum Locality {
+    /// The endpoint is on another host.
     Remote = 0,
+    /// The endpoint is on this host.
     Local = 1,
 }
 
 impl Locality {
-    /// Both.
+    /// Both localities.
     pub const ALL: [Locality; 2] = [Locality::Remote, Locality::Local];
 
     /// The label value.
@@ -33,62 +34,62 @@ impl Locality {
         }
     }
 
-    /// The place of an end.
+    /// The locality of an end.
     pub(super) fn of(local: bool) -> Locality {
         if local { Locality::Local } else { Locality::Remote }
     }
 }
 
-/// Who closed first, seen from this host.
+/// Endpoint that closed first, by its locality.
 pub const CLOSERS: [&str; 5] = ["local", "remote", "both", "none", "unknown"];
 /// Why an accepted RST was sent.
 pub const RESET_REASONS: [&str; 5] = ["refused", "abort", "after_fin", "state_lost", "syn_abort"];
-/// The role of the local end in an open.
+/// Role of the local endpoint in an open.
 pub const ROLES: [&str; 2] = ["client", "server"];
-/// What a flow is when space is short: the first must make room before the last, the second never.
+/// Eviction class of a flow: finished flows are evicted first, then half-open ones, live ones never.
 pub const FLOW_CLASSES: [&str; 3] = ["half_open", "live", "finished"];
-/// What became of a deferred segment: it was applied before any younger one of its flow, or after, or its flow was gone or
-/// another hook's.
+/// Outcome of a deferred segment: applied in order, applied after a younger segment of its flow, or dropped because the
+/// flow was gone or belonged to another hook.
 pub const DEFERRED_OUTCOMES: [&str; 3] = ["in_order", "overtaken", "dropped"];
 /// Address families.
 pub const FAMILIES: [&str; 2] = ["ipv4", "ipv6"];
 
-/// Everything the agent counts itself: per connection, once.
+/// Counters that the agent maintains itself. Each connection counts once.
 #[derive(Clone, Debug)]
 pub struct Totals {
-    /// Connections that became ESTABLISHED, by [`ROLES`] and [`FAMILIES`]. Forwarded ones count as server.
+    /// Connections that became ESTABLISHED, by [`ROLES`] and [`FAMILIES`]. Forwarded connections count as server.
     pub opened: [[u64; 2]; 2],
-    /// Connections that are over, by [`close_forms`] and [`CLOSERS`].
+    /// Closed connections, by [`close_forms`] and [`CLOSERS`].
     pub closed: [[u64; 5]; CloseKind::ALL.len() + 1],
     /// RSTs that closed a connection, by [`RESET_REASONS`] and origin ([`Locality`]).
     pub resets: [[u64; 2]; 5],
-    /// TIME-WAITs that ran out.
+    /// TIME-WAITs that expired.
     pub time_wait_expired: u64,
-    /// Transitions that the agent made itself (clock, deferred segments): `[place][from][to]`.
+    /// Transitions that the agent made itself (timers, deferred segments): `[locality][from][to]`.
     pub transitions: [[[u64; State::COUNT]; State::COUNT]; 2],
-    /// Events taken from the ring.
+    /// Events read from the rings.
     pub delivered: u64,
     /// Deferred segments by [`DEFERRED_OUTCOMES`].
     pub deferred: [u64; 3],
-    /// Times the table was reread because events were lost.
+    /// Number of rescans of the table because events were lost.
     pub resyncs: u64,
-    /// Looks at the kernel's sockets.
+    /// Checks against the kernel's sockets.
     pub audit_looks: u64,
-    /// Ends whose socket was gone without a segment, by the state they were in.
+    /// Endpoints closed because their socket was gone, by last known state.
     pub audit_repairs: [u64; State::COUNT],
-    /// Connections older than the agent, known from their socket.
+    /// Connections older than the agent, imported from their socket.
     pub audit_adopted: u64,
-    /// SYN to ESTABLISHED, seconds.
+    /// Time from the SYN to ESTABLISHED, in seconds.
     pub handshake: Histogram,
-    /// SYN to the end of the close, TIME-WAIT left out, seconds.
+    /// Time from the SYN to the end of the close without TIME-WAIT, in seconds.
     pub connection: Histogram,
-    /// First FIN or RST to the end of the close, seconds.
+    /// Time from the first FIN or RST to the end of the close without TIME-WAIT, in seconds.
     pub close: Histogram,
-    /// Time in a state that was left, seconds, by [`Locality`] and state.
+    /// Time in a state until it was left, in seconds, by [`Locality`] and state.
     pub state: [[Histogram; State::COUNT]; 2],
-    /// How late the clock ended something, seconds.
+    /// Delay between a deadline and its expiry, in seconds.
     pub lateness: Histogram,
-    /// How long a turn of the sweep kept events waiting, seconds.
+    /// Time for which a scan delayed events, in seconds.
     pub sweep_pause: Histogram,
 }
 
@@ -110,7 +111,7 @@ impl Default for Totals {
             handshake: seconds(&[0.0001, 0.001, 0.005, 0.02, 0.1, 0.3, 1.0, 3.0, 10.0]),
             connection: seconds(&[0.001, 0.01, 0.1, 1.0, 10.0, 60.0, 600.0, 3600.0, 86_400.0]),
             close: seconds(&[0.0001, 0.001, 0.01, 0.1, 1.0, 10.0, 60.0, 600.0]),
-            state: array::from_fn(|_| array::from_fn(|_| seconds(&STAYS))),
+            state: array::from_fn(|_| array::from_fn(|_| seconds(&STATE_DURATIONS))),
             lateness: seconds(&[0.01, 0.1, 0.5, 1.0, 2.0, 5.0, 30.0]),
             sweep_pause: seconds(&[0.0001, 0.00025, 0.0005, 0.001, 0.005, 0.05]),
         }
@@ -118,8 +119,7 @@ impl Default for Totals {
 }
 
 impl Totals {
-    /// What looks at the kernel's sockets have set right: ends whose socket was gone, by the state they were in, and
-    /// connections older than the agent.
+    /// Results of checks against the kernel's sockets: endpoints closed by last known state, and connections imported.
     pub fn repairs(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
         let ended = State::ALL.into_iter().map(|state| (state.name(), self.audit_repairs[state as usize]));
         ended.chain([("adopted", self.audit_adopted)])
@@ -136,7 +136,7 @@ impl Totals {
         }
     }
 
-    /// Counts an incarnation that is over.
+    /// Counts a closed incarnation.
     pub fn count_close(&mut self, flow: &Flow) {
         let kind = flow.close_kind();
         let closer = match flow.closer() {
@@ -166,12 +166,12 @@ impl Totals {
         }
     }
 
-    /// Counts how long an end was in a state.
+    /// Counts the time that an endpoint was in a state, in ns.
     pub fn observe_state_duration(&self, local: bool, state: State, ns: u64) {
         self.state[Locality::of(local) as usize][state as usize].observe(seconds(ns));
     }
 
-    /// Counts what the agent made of a flow.
+    /// Counts the transitions of an outcome that the agent caused.
     pub fn count_outcome(&mut self, flow: &Flow, outcome: &Outcome) {
         for end in [End::A, End::B] {
             let (from, to) = (outcome.from[end as usize], outcome.to[end as usize]);
@@ -181,7 +181,7 @@ impl Totals {
         }
     }
 
-    /// Counts a transition that the agent made.
+    /// Counts a transition that the agent caused.
     pub fn count_transition(&mut self, local: bool, from: State, to: State) {
         if from != to {
             self.transitions[Locality::of(local) as usize][from as usize][to as usize] += 1;
@@ -189,31 +189,31 @@ impl Totals {
     }
 }
 
-/// In which forms connections are closed: the kinds, and the one that passed before it could be seen.
+/// Names of the close kinds, followed by the name of closes before the start of the agent.
 pub fn close_forms() -> [&'static str; CloseKind::ALL.len() + 1] {
     array::from_fn(|form| CloseKind::ALL.get(form).map_or(UNSEEN, |kind| kind.name()))
 }
 
-/// Index of a kind in [`close_forms`]; `None`: it was not seen.
+/// Index of a close kind in [`close_forms`]; `None` is a close before the start of the agent.
 pub fn form_index(kind: Option<CloseKind>) -> usize {
     let index = |kind| CloseKind::ALL.iter().position(|&known| known == kind);
     kind.and_then(index).unwrap_or(CloseKind::ALL.len())
 }
 
-/// Everything that can be told at one moment.
+/// All counters and gauges at one moment.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
-    /// The kernel programs' counters.
+    /// Counters of the kernel programs.
     pub counters: Counters,
-    /// The agent's.
+    /// Counters of the agent.
     pub totals: Totals,
-    /// Ends by [`Locality`] and state, connections that are over left out.
+    /// Endpoints by [`Locality`] and state, without closed connections.
     pub endpoints: [[u64; State::COUNT]; 2],
     /// Flows in the table by [`FAMILIES`] and [`FLOW_CLASSES`].
     pub table_used: [[u64; 3]; 2],
-    /// Flows that always find a place, by [`FAMILIES`].
+    /// Guaranteed capacity of the flow table, by [`FAMILIES`].
     pub table_capacity: [u64; 2],
-    /// What the kernel says of each program's runs.
+    /// Run counts and times of the kernel programs.
     pub programs: Vec<ProgramRuns>,
 }
 
@@ -254,23 +254,23 @@ impl Snapshot {
         self.counters.transitions[side as usize][State::TimeWait as usize][State::Closed as usize]
     }
 
-    /// Transitions of kernel and agent together.
-    pub fn transitions(&self, place: Locality, from: State, to: State) -> u64 {
-        let (place, from, to) = (place as usize, from as usize, to as usize);
-        self.counters.transitions[place][from][to] + self.totals.transitions[place][from][to]
+    /// Transitions that the kernel programs and the agent counted.
+    pub fn transitions(&self, side: Locality, from: State, to: State) -> u64 {
+        let (side, from, to) = (side as usize, from as usize, to as usize);
+        self.counters.transitions[side][from][to] + self.totals.transitions[side][from][to]
     }
 
-    /// How often an end entered a state.
+    /// Number of times that an endpoint entered a state.
     pub fn entered(&self, state: State) -> u64 {
-        let pairs = Locality::ALL.iter().flat_map(|&place| State::ALL.iter().map(move |&from| (place, from)));
-        pairs.map(|(place, from)| self.transitions(place, from, state)).sum()
+        let pairs = Locality::ALL.iter().flat_map(|&side| State::ALL.iter().map(move |&from| (side, from)));
+        pairs.map(|(side, from)| self.transitions(side, from, state)).sum()
     }
 }
 
-/// From a state that a segment ends at once to those that are left only after hours.
-const STAYS: [f64; 9] = [0.001, 0.01, 0.1, 1.0, 10.0, 59.0, 61.0, 600.0, 86_400.0];
+/// Bounds of the histograms of time in a state, in seconds.
+const STATE_DURATIONS: [f64; 9] = [0.001, 0.01, 0.1, 1.0, 10.0, 59.0, 61.0, 600.0, 86_400.0];
 
-/// Nanoseconds as Prometheus wants them.
+/// Converts ns to seconds.
 pub(super) fn seconds(ns: u64) -> f64 {
     ns as f64 / 1e9
 }
@@ -282,7 +282,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_close_that_nobody_saw_is_counted_as_that() {
+    fn a_close_before_the_start_counts_as_unseen() {
         let told = SocketReport { state: State::TimeWait, time_wait_at_ns: 2_000, wscale: None };
         let flow = Flow::adopted(3_000, End::A, &told).expect("a flow");
         let mut totals = Totals::default();
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_has_a_form_of_its_name() {
+    fn every_kind_has_its_name_among_the_forms() {
         for kind in CloseKind::ALL {
             assert_eq!(close_forms()[form_index(Some(kind))], kind.name());
         }

@@ -1,19 +1,19 @@
-//! The mirror's thread: drains the ring and sweeps the table, again and again, the more often the more there is to do.
+//! The event thread: reads the event rings and scans the flow table in a loop, more often if there is more to do.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
 use sd_notify::NotifyState;
 use tokio::sync::oneshot;
 
+use super::error::AgentError;
 use super::notify;
 use super::tracker::{BATCH, Tracker};
 use crate::kernel::Diagnostics;
 
-/// The thread; it is asked to stop, and waited for, when this is dropped.
+/// The event thread. Dropping it stops the thread and waits for its end.
 pub(super) struct Worker {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -21,23 +21,24 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    /// Starts it.
-    pub(super) fn start(tracker: Tracker, diagnostics: Option<Diagnostics>) -> Result<Worker> {
+    /// Starts the thread.
+    pub(super) fn start(tracker: Tracker, diagnostics: Option<Diagnostics>) -> Result<Worker, AgentError> {
         let stop = Arc::new(AtomicBool::new(false));
-        let (at_end, ended) = oneshot::channel::<()>();
-        let asked = Arc::clone(&stop);
-        let thread = thread::Builder::new().name("mirror".into()).spawn(move || {
-            // Dropped when the thread ends, however it does.
-            let _at_end = at_end;
-            event_loop(tracker, diagnostics, &asked);
+        let (on_end, ended) = oneshot::channel::<()>();
+        let stopped = Arc::clone(&stop);
+        let thread = thread::Builder::new().name("events".into()).spawn(move || {
+            // Dropped when the thread ends, also by a panic.
+            let _on_end = on_end;
+            event_loop(tracker, diagnostics, &stopped);
         });
-        Ok(Worker { stop, thread: Some(thread.context("starting the mirror's thread")?), ended })
+        let thread = thread.map_err(AgentError::system("starting the event thread"))?;
+        Ok(Worker { stop, thread: Some(thread), ended })
     }
 
-    /// Comes back only if the thread has failed.
-    pub(super) async fn ended(&mut self) -> Result<()> {
+    /// Returns only if the thread has panicked.
+    pub(super) async fn ended(&mut self) -> Result<(), AgentError> {
         let _ = (&mut self.ended).await;
-        bail!("the mirror has stopped; this is a defect of finwait")
+        Err(AgentError::EventThread)
     }
 }
 
@@ -45,7 +46,7 @@ impl Drop for Worker {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
-            // If it failed, `ended` has said so.
+            // A panic was reported by `ended`.
             let _ = thread.join();
         }
     }
@@ -54,47 +55,47 @@ impl Drop for Worker {
 fn event_loop(mut tracker: Tracker, mut diagnostics: Option<Diagnostics>, stop: &AtomicBool) {
     let mut watchdog = Watchdog::new();
     let many = (tracker.ring_len() / PART_FILLED) as usize;
-    let (mut pause, mut swept_at) = (LONGEST_PAUSE, Instant::now());
+    let (mut pause, mut scanned_at) = (LONGEST_PAUSE, Instant::now());
     while !stop.load(Ordering::Relaxed) {
         let count = tracker.drain();
-        let elapsed = swept_at.elapsed();
-        swept_at += elapsed;
-        let rest = tracker.sweep(elapsed);
+        let elapsed = scanned_at.elapsed();
+        scanned_at += elapsed;
+        let behind = tracker.scan(elapsed);
         if let Some(diagnostics) = &mut diagnostics {
             diagnostics.flush();
         }
         watchdog.progressed();
-        pause = if count >= many || rest { SHORTEST_PAUSE } else { (pause * 2).min(LONGEST_PAUSE) };
+        pause = if count >= many || behind { SHORTEST_PAUSE } else { (pause * 2).min(LONGEST_PAUSE) };
         if count < BATCH {
             thread::sleep(pause);
         }
     }
 }
 
-/// Tells systemd that the tracker, on which all the rest depends, gets on: with a ring that is never empty, a table that
-/// is never swept, or a lock that never comes free, it falls silent.
+/// Notifies systemd's watchdog while the event thread, on which everything else depends, makes progress. The
+/// notifications stop if a ring never empties, a scan never ends or a lock is never released.
 struct Watchdog {
-    /// How long systemd waits; `None` where it does not.
-    patience: Option<Duration>,
-    told_at: Instant,
+    /// Longest time systemd waits for a notification; `None` if the watchdog is off.
+    timeout: Option<Duration>,
+    notified_at: Instant,
 }
 
 impl Watchdog {
     fn new() -> Watchdog {
-        Watchdog { patience: sd_notify::watchdog_enabled(), told_at: Instant::now() }
+        Watchdog { timeout: sd_notify::watchdog_enabled(), notified_at: Instant::now() }
     }
 
     fn progressed(&mut self) {
-        if self.patience.is_some_and(|patience| self.told_at.elapsed() >= patience / 4) {
+        if self.timeout.is_some_and(|timeout| self.notified_at.elapsed() >= timeout / 4) {
             notify(NotifyState::Watchdog);
-            self.told_at = Instant::now();
+            self.notified_at = Instant::now();
         }
     }
 }
 
-/// While there is little to do: how late an event may be told.
+/// Pause between rounds while there is little to do. It bounds the delay of an event.
 const LONGEST_PAUSE: Duration = Duration::from_millis(8);
-/// While there is much to do.
+/// Pause between rounds while there is much to do.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
-/// The part of a ring that one pause may fill: with more events the next round comes soon.
+/// A round that reads more than this fraction (1/8) of a ring is followed by a short pause.
 const PART_FILLED: u32 = 8;

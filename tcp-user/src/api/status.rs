@@ -29,6 +29,12 @@ pub struct Status {
     pub table_classes: BTreeMap<String, u64>,
     /// Guaranteed capacity of the flow table, in connections of both families.
     pub table_capacity: u64,
+    /// Connections in the flow table by address family (`ipv4`, `ipv6`).
+    #[serde(default)]
+    pub table_used_by_family: BTreeMap<String, u64>,
+    /// Guaranteed capacity of the flow table by address family (`ipv4`, `ipv6`), in connections.
+    #[serde(default)]
+    pub table_capacity_by_family: BTreeMap<String, u64>,
     /// Memory of the flow table, in bytes.
     pub table_bytes: u64,
     /// Packets that the kernel programs processed.

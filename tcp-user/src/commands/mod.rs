@@ -11,8 +11,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use tokio::runtime::Runtime;
 
-use crate::agent;
-use crate::agent::privileges::PrivilegeError;
+use crate::agent::{self, AgentError};
 use crate::api::client::ClientError;
 use crate::audit::AuditError;
 use crate::cli::{self, Cli, Command, UnknownTerm, UsageError};
@@ -35,7 +34,7 @@ pub fn execute(cli: Cli) -> Result<ExitCode> {
                 tracing::warn!("environment variable {name} is no option of finwait and is ignored");
             }
             // Called while the process has one thread: the agent drops privileges before it starts others.
-            agent::run(&options).map(|()| ExitCode::SUCCESS)
+            Ok(agent::run(&options).map(|()| ExitCode::SUCCESS)?)
         }
         Command::Ls(args) => wait_for(live::ls(agent, &args)),
         Command::Watch(args) => wait_for(live::watch(agent, &args)),
@@ -104,7 +103,7 @@ pub fn exit_code(error: &anyhow::Error) -> ExitCode {
             || cause.is::<AttachError>()
             || cause.is::<SystemError>()
             || cause.is::<audit::OtherNamespace>()
-            || cause.is::<PrivilegeError>()
+            || cause.downcast_ref().is_some_and(AgentError::is_refusal)
             || matches!(cause.downcast_ref(), Some(AuditError::Kernel(_)))
             || cause.downcast_ref().is_some_and(denied)
             || cause.downcast_ref().is_some_and(ReplayError::is_denied)

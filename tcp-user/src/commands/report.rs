@@ -82,15 +82,19 @@ fn stats_table(stats: &Stats) -> Table {
 fn summary(status: &Status) -> String {
     let class = |(class, count): (&String, &u64)| format!("{count} {}", class.replace('_', "-"));
     let classes: Vec<_> = status.table_classes.iter().map(class).collect();
+    let table = |(family, capacity): (&String, &u64)| {
+        let used = status.table_used_by_family.get(family).unwrap_or(&0);
+        format!("{used} of {capacity} {}", family.replace("ip", "IP"))
+    };
+    let tables: Vec<_> = status.table_capacity_by_family.iter().map(table).collect();
     format!(
         "finwait {} (pid {}) since {:.0}\n\
-         flow table: {} of {} connections ({}), {:.1} MiB\n\
+         flow table: {} connections ({}), {:.1} MiB\n\
          packets: {}, events lost: {}, deferred: {}, evicted: {}, refused: {}",
         status.version,
         status.pid,
         status.started_at,
-        status.table_used,
-        status.table_capacity,
+        tables.join(" and "),
         classes.join(", "),
         status.table_bytes as f64 / f64::from(1 << 20),
         status.packets,

@@ -1,21 +1,20 @@
-//! Takes in connections that are older than the agent and silent since, as their sockets tell: both kernels know them, and
-//! no segment has told the programs of them.
+//! Imports connections that are older than the agent and silent since, from their sockets.
 //!
-//! Whoever has spoken since the agent began is in the table already, or his packets are not to be seen under this name
-//! (NAT). So the list of all sockets is asked for once, and again only when another interface is watched; and who speaks
-//! later without being seen is given up.
+//! A connection with a segment since the start of the agent is in the table already, or its packets have other addresses
+//! (NAT). So the list of all sockets is read once, and again only if another interface is watched. An imported flow is
+//! removed if its socket has had segments that the programs have not seen.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
 
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use tcp_common::flow::SocketReport;
 use tcp_common::record::reported;
 use tcp_common::{End, Endpoint, Flow, FlowKey, State};
 
 use super::{JUST_BEFORE_MS, ends};
-use crate::agent::lock::lock;
 use crate::agent::server::App;
 use crate::agent::shared::Shared;
 use crate::api::{self, InterfaceStatus};
@@ -25,29 +24,29 @@ use crate::sockets::{Diag, HostContext, KernelSocket, Reason};
 use crate::system_error::SystemError;
 use crate::view::SocketPair;
 
-/// What makes flows of sockets.
+/// Imports connections from sockets.
 pub(in crate::agent) struct Adopter {
     shared: Arc<Shared>,
     started_at: Timestamp,
-    watched: Arc<Mutex<Vec<InterfaceStatus>>>,
-    /// What was watched when the sockets were listed last; `None`: they are to be listed.
+    interfaces: Arc<Mutex<Vec<InterfaceStatus>>>,
+    /// Interfaces at the last import; `None` if an import is due.
     listed: Option<Vec<InterfaceStatus>>,
 }
 
 impl Adopter {
-    /// For the agent that answers so.
+    /// An adopter for an agent with this state.
     pub(in crate::agent) fn new(app: &App) -> Adopter {
-        let App { shared, started_at, watched } = app.clone();
-        Adopter { shared, started_at, watched, listed: None }
+        let App { shared, started_at, interfaces } = app.clone();
+        Adopter { shared, started_at, interfaces, listed: None }
     }
 
     pub(super) fn shared(&self) -> Arc<Shared> {
         Arc::clone(&self.shared)
     }
 
-    /// Adopts what is to be adopted, if there can be anything.
+    /// Imports connections if other interfaces are watched than at the last import.
     pub(super) fn adopt(&mut self, diag: &mut Diag) -> Result<(), SystemError> {
-        let watched = lock(&self.watched).clone();
+        let watched = self.interfaces.lock().clone();
         if self.listed.as_ref() == Some(&watched) {
             return Ok(());
         }
@@ -62,19 +61,19 @@ impl Adopter {
                 older.push(ends);
             }
         })?;
-        let mut settled = true;
+        let mut complete = true;
         for ends in older {
-            settled &= self.take(diag, &host, ends)?;
+            complete &= self.import(diag, &host, ends)?;
         }
-        self.listed = settled.then_some(watched);
+        self.listed = complete.then_some(watched);
         Ok(())
     }
 
-    /// Makes a flow of a socket. Returns whether that is settled, be it that it cannot be done.
-    fn take(&self, diag: &mut Diag, host: &HostContext, ends: SocketPair) -> Result<bool, SystemError> {
+    /// Imports a socket. Returns `false` if it is to be tried again later.
+    fn import(&self, diag: &mut Diag, host: &HostContext, ends: SocketPair) -> Result<bool, SystemError> {
         let (key, local) = key(ends);
         let Some(mut slot) = self.shared.table.insert(&key) else { return Ok(true) };
-        // Only now: a segment that comes from here on waits for the slot, and what one did before is known to the socket.
+        // Read only after the insertion: a later segment waits for the slot, and the socket knows the earlier ones.
         let socket = match diag.inspect(ends.0, ends.1) {
             Ok(Some(socket)) if !is_in_motion(&socket) => socket,
             other => {
@@ -91,20 +90,20 @@ impl Adopter {
             }
         }
         slot.set_local(local.peer(), host.is_here(ends.1.ip()));
-        // It was opened, and a TIME-WAIT closed, before anybody counted.
+        // It was opened before the agent counted, and closed before if it is in TIME-WAIT.
         slot.set_reported(reported::OPEN);
         if socket.state == State::TimeWait {
             slot.set_reported(reported::CLOSE);
         }
         drop(slot);
         self.shared.unseen_changes.store(true, Ordering::Relaxed);
-        lock(&self.shared.totals).audit_adopted += 1;
-        tracing::debug!("older than the agent: {ends:?} in {:?}", socket.state);
+        self.shared.totals.lock().audit_adopted += 1;
+        tracing::debug!("imported {ends:?} in {:?}", socket.state);
         Ok(true)
     }
 
-    /// Retires a flow whose socket has spoken since it was adopted, though nothing of it has been seen: its packets have
-    /// another name. Returns whether it did.
+    /// Removes an imported flow whose socket has had a segment since that the programs have not seen: its packets have
+    /// other addresses. Returns whether it did.
     pub(super) fn give_up(&self, entry: &Entry, diag: &mut Diag) -> Result<bool, SystemError> {
         if !is_unseen(&entry.flow) {
             return Ok(false);
@@ -119,7 +118,7 @@ impl Adopter {
         if u128::from(silent_ms) + JUST_BEFORE_MS >= adopted_ms {
             return Ok(false);
         }
-        // What the socket has sent by now, the programs have seen by now.
+        // The programs have seen by now what the socket has sent by now.
         let still_unseen = |slot: &SlotGuard<'_>| {
             slot.key() == entry.key && slot.opened_ns() == adopted_ns && is_unseen(slot)
         };
@@ -146,12 +145,12 @@ fn is_connection(state: State) -> bool {
     !matches!(state, State::Closed | State::Listen | State::SynSent | State::SynReceived | State::Unknown)
 }
 
-/// Whether its FIN waits behind octets that are not acknowledged: where it is the next segments tell, and soon.
+/// Whether the FIN waits behind unacknowledged bytes: the next segments show its sequence number.
 fn is_in_motion(socket: &KernelSocket) -> bool {
     matches!(socket.state, State::FinWait1 | State::Closing | State::LastAck) && socket.send_queue > 1
 }
 
-/// The key of a socket's packets, and which end the socket is.
+/// The key of a socket's packets, and the end that the socket is.
 fn key((local, remote): SocketPair) -> (FlowKey, End) {
     let family = if local.is_ipv4() { 4 } else { 6 };
     FlowKey::new(endpoint(local), endpoint(remote), 0, family)

@@ -1,13 +1,14 @@
-//! The agent's own look at the kernel's sockets: ends what this host has forgotten without a segment on the wire. The first
-//! one also takes in what is older than the agent (`adopt`).
+//! Periodic checks against the kernel's sockets: closes connections whose socket is gone without a segment on the wire.
+//! The first check also imports connections that are older than the agent (`adopt`).
 //!
-//! Four things end so: an orphan in FIN-WAIT-2 after `tcp_fin_timeout`, a TIME-WAIT for which `tcp_max_tw_buckets` leaves
-//! no room, a socket that `ss -K` took away where no RST is due, and a connect() given up before the answer. The watcher
-//! would keep them until their limit of silence.
+//! Four kinds of sockets go that way: an orphan in FIN-WAIT-2 after `tcp_fin_timeout`, a TIME-WAIT for which
+//! `tcp_max_tw_buckets` leaves no room, a socket closed by `ss -K` where no RST is due, and a connect() given up before the
+//! answer. Without the check they would stay until their idle timeout.
 //!
-//! A look asks for one socket at a time, which is one hash lookup in the kernel, and for no more than [`LOOKUPS`]. What
-//! was absent in two looks with no segment between is compared with the list of all sockets, once a look at most: one
-//! that is bound to a device is found there only, and one under NAT has other ends than its packets.
+//! A check asks for one socket at a time, which is one hash lookup in the kernel, and for [`LOOKUPS`] at most. A socket
+//! that was absent in two checks, with no segment in between, is then searched in the list of all sockets, once per check
+//! at most: a socket that is bound to a device is found only there, and a socket behind NAT has other addresses than its
+//! packets.
 
 mod adopt;
 
@@ -21,7 +22,6 @@ pub(super) use adopt::Adopter;
 use tcp_common::{Cause, End, Flow, FlowKey, Outcome, State};
 
 use super::change::Change;
-use super::lock::lock;
 use super::shared::Shared;
 use crate::clock::monotonic_ns;
 use crate::kernel::Entry;
@@ -37,7 +37,7 @@ pub(super) struct SocketReconciler {
     interval: Duration,
     started_at: Instant,
     next_slot: u32,
-    /// By slot, what an earlier look did not find.
+    /// By slot, the endpoints without a socket in an earlier check.
     absent: HashMap<u32, Absent>,
 }
 
@@ -49,7 +49,7 @@ struct Absent {
     incarnation: u32,
     last_ns: u64,
     gone: [bool; 2],
-    /// When it was absent first.
+    /// Time at which the socket was missing first.
     since: Instant,
 }
 
@@ -96,17 +96,17 @@ impl SocketReconciler {
             self.absent.remove(&absent.index);
             self.end(absent);
         }
-        lock(&self.shared.totals).audit_looks += 1;
+        self.shared.totals.lock().audit_looks += 1;
         Ok(())
     }
 
-    /// Asks for the sockets of flows that have been silent, on from where the last look stopped.
+    /// Asks for the sockets of silent flows, starting where the last check stopped. Returns those absent twice.
     fn absent_twice(&mut self, diag: &mut Diag) -> Result<Vec<Absent>, SystemError> {
-        let places = self.shared.table.slot_count();
+        let slots = self.shared.table.slot_count();
         let (now_ns, mut lookups, mut confirmed) = (monotonic_ns(), 0, Vec::new());
-        for _ in 0..places {
+        for _ in 0..slots {
             let index = self.next_slot;
-            self.next_slot = (index + 1) % places;
+            self.next_slot = (index + 1) % slots;
             let before = self.absent.remove(&index);
             let Some(entry) = self.shared.table.read(index).filter(|entry| self.is_silent(entry, now_ns))
             else {
@@ -142,20 +142,20 @@ impl SocketReconciler {
         Ok(entry.flow.needs_socket(end) && diag.find(local, remote)?.is_none())
     }
 
-    /// Leaves those whose end belongs to this namespace, and that no socket can be: neither by the list of all nor under
-    /// another name.
+    /// Keeps the flows whose end belongs to this namespace and whose socket is in no list: neither under its own addresses
+    /// nor under translated ones.
     fn retain_missing(&self, diag: &mut Diag, confirmed: &mut Vec<Absent>) -> Result<(), SystemError> {
         let here = addresses();
         confirmed.retain(|absent| absent.ends().all(|(local, _)| is_here(&here, local.ip())));
-        let mut wanted = Unmatched::default();
-        confirmed.iter().flat_map(Absent::ends).for_each(|ends| wanted.add(ends, false));
+        let mut missing = Unmatched::default();
+        confirmed.iter().flat_map(Absent::ends).for_each(|ends| missing.add(ends, false));
         let (mut similar, mut listening) = (HashSet::new(), HashSet::new());
         let up_ms = self.started_at.elapsed().as_millis();
         diag.for_each(|socket| {
             let KernelSocket { local, remote, state, silent_ms, .. } = socket;
             if state == State::Listen {
                 listening.insert(local.port());
-            } else if wanted.share_an_end((local, remote))
+            } else if missing.share_an_end((local, remote))
                 && u128::from(silent_ms.unwrap_or(0)) < up_ms + JUST_BEFORE_MS
             {
                 similar.insert((local, remote));
@@ -166,15 +166,15 @@ impl SocketReconciler {
             similar.remove(&ends(&entry.key, End::A));
             similar.remove(&ends(&entry.key, End::B));
         }
-        let mut strangers = Unmatched::default();
-        similar.into_iter().for_each(|ends| strangers.add(ends, listening.contains(&ends.0.port())));
-        confirmed.retain(|absent| !absent.ends().any(|ends| strangers.share_an_end(ends)));
+        let mut untracked = Unmatched::default();
+        similar.into_iter().for_each(|ends| untracked.add(ends, listening.contains(&ends.0.port())));
+        confirmed.retain(|absent| !absent.ends().any(|ends| untracked.share_an_end(ends)));
         Ok(())
     }
 
-    /// Ends it in the table, unless a segment has come. The sweep counts and reports the close, as it does every other.
+    /// Closes a flow in the table, unless a segment has arrived. The scan counts and reports the close.
     fn end(&self, absent: &Absent) {
-        // Somebody else has it: a segment is being applied, so it is not silent.
+        // If the slot is locked, a segment is being applied: the flow is not silent.
         let Some(mut slot) = self.shared.table.try_lock(absent.index) else { return };
         if !absent.is_same(&Absent { key: slot.key(), ..Absent::of(absent.index, &slot, absent.gone) }) {
             return;
@@ -184,13 +184,13 @@ impl SocketReconciler {
         let (flow, hook) = (*slot, slot.hook());
         drop(slot);
         self.shared.unseen_changes.store(true, Ordering::Relaxed);
-        let mut totals = lock(&self.shared.totals);
+        let mut totals = self.shared.totals.lock();
         for end in [End::A, End::B].into_iter().filter(|&end| absent.gone[end as usize]) {
             totals.audit_repairs[outcome.from[end as usize] as usize] += 1;
         }
         totals.count_outcome(&flow, &outcome);
         drop(totals);
-        tracing::debug!("no socket any more: {:?}", absent.ends().collect::<Vec<_>>());
+        tracing::debug!("socket gone: {:?}", absent.ends().collect::<Vec<_>>());
         let Outcome { from, to, .. } = outcome;
         let (key, flow, cause) = (&absent.key, &flow, Cause::Silence);
         self.shared.publish_transitions(&Change { key, flow, hook, at_ns: now_ns, from, to, cause });
@@ -207,7 +207,7 @@ impl Absent {
         Absent { index, key: FlowKey::default(), incarnation, last_ns, gone, since: Instant::now() }
     }
 
-    /// The same ends of the same incarnation, and no segment between.
+    /// Whether these are the same ends of the same incarnation, with no segment in between.
     fn is_same(&self, other: &Absent) -> bool {
         let identity = |absent: &Absent| (absent.key, absent.incarnation, absent.last_ns, absent.gone);
         identity(self) == identity(other)
@@ -224,11 +224,11 @@ fn ends(key: &FlowKey, local: End) -> SocketPair {
     (end(local), end(local.peer()))
 }
 
-/// A socket that spoke so shortly before this began may be that of a flow that was seen: the programs were attached before,
-/// and the kernel's ages are in ticks. In doubt nothing is ended.
+/// Tolerance in ms for the start of the agent. A socket with a segment shortly before may belong to a tracked flow: the
+/// programs were attached earlier, and the kernel's ages are in ticks. If in doubt, nothing is closed.
 const JUST_BEFORE_MS: u128 = 1_000;
 
-/// Sockets asked for in one look: 4 us for one that is absent, 18 us for one that is there, in a debug build.
+/// Limit of sockets asked for in one check. An absent socket takes 4 us and a present one 18 us in a debug build.
 const LOOKUPS: usize = 8_192;
 
 #[cfg(test)]

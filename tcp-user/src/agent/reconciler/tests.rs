@@ -1,11 +1,11 @@
-//! What the lab cannot bring about at will.
+//! Cases that the lab cannot provoke.
 
 use tcp_common::{Endpoint, Flags, Rules, Segment};
 
 use super::*;
 
 #[test]
-fn a_segment_between_two_looks_is_noticed() {
+fn a_segment_between_two_checks_is_noticed() {
     let mut flow = Flow::EMPTY;
     let mut send = |at_ns, sender, flags, seq, ack| {
         let segment = Segment { flags: Flags(flags), seq, ack, window: 1000, ..Segment::default() };
