@@ -40,20 +40,20 @@ impl World {
             let mut victim = Victim::NONE;
             let probe = table::make_room(table, home, &mut victim);
             if probe != NO_SLOT && victim.probe != NO_SLOT {
-                table.settle(home.slot_at(probe));
-                table.note_gone(home.slot_at(probe));
+                table.flush(home.slot_at(probe));
+                table.record_removed(home.slot_at(probe));
             }
             probe
         };
         match table::get_or_insert(table, &key(number), home, true, room, || {}) {
             Lookup::Found(index, before) => {
                 if before.phase() == Tag::PREDICTED {
-                    table.settle(index);
+                    table.flush(index);
                 }
                 self.apply(index, number, phase);
             }
             Lookup::Inserted(index) => {
-                table.settle(index);
+                table.flush(index);
                 table.change(index, |flow| *flow = storage::Flow { owner: number, segments: 0, phase });
                 self.apply(index, number, phase);
             }
@@ -101,15 +101,15 @@ impl World {
     }
 
     /// The agent's scan: removes the flow of a slot if it has ended.
-    fn sweep(&self, index: u32) {
+    fn expire(&self, index: u32) {
         let table = &self.table;
         if let Some(before) = table::try_lock(table, index, Tag::AGENT_LOCKED) {
             if before.phase() == Tag::CLOSED {
-                table.note_gone(index);
+                table.record_removed(index);
                 table::remove(table, index);
             } else {
                 if before.phase() == Tag::PREDICTED {
-                    table.settle(index);
+                    table.flush(index);
                 }
                 table::unlock(table, index, before.phase());
             }
@@ -126,7 +126,7 @@ impl World {
         let before = table::lock(table, index, &key(number), Tag::AGENT_LOCKED);
         if before.is_unlocked() {
             if before.phase() == Tag::PREDICTED {
-                table.settle(index);
+                table.flush(index);
             }
             self.apply(index, number, Tag::LIVE);
         }
@@ -143,7 +143,7 @@ impl World {
             }
             assert!(tag.is_unlocked(), "slot {index} is held by nobody who lives: {tag:?}");
             assert!(self.table.lists(index, tag.probe()), "the flow at {index} is not listed");
-            self.table.settle(index);
+            self.table.flush(index);
             let flow = self.table.change(index, |flow| *flow);
             assert_eq!(tag.phase(), flow.phase, "the flow at {index} is not in the phase it was let go in");
             assert!(table::Storage::has_key(&self.table, index, &key(flow.owner)));
@@ -238,7 +238,7 @@ fn predicted_segments_both_ways_beside_the_scan() {
         &[
             |world, keys| world.plain(keys[0]),
             |world, keys| world.plain(keys[0]),
-            |world, keys| world.sweep(home_of(keys[0]).index),
+            |world, keys| world.expire(home_of(keys[0]).index),
         ],
     );
 }
@@ -250,7 +250,7 @@ fn expiry_beside_a_segment_of_the_flow() {
         1,
         None,
         |world, keys| world.packet(keys[0], Tag::CLOSED),
-        &[|world, keys| world.packet(keys[0], Tag::LIVE), |world, keys| world.sweep(home_of(keys[0]).index)],
+        &[|world, keys| world.packet(keys[0], Tag::LIVE), |world, keys| world.expire(home_of(keys[0]).index)],
     );
 }
 
@@ -263,7 +263,7 @@ fn expiry_beside_both_directions_of_the_next_incarnation() {
         &[
             |world, keys| world.packet(keys[0], Tag::LIVE),
             |world, keys| world.packet(keys[0], Tag::LIVE),
-            |world, keys| world.sweep(home_of(keys[0]).index),
+            |world, keys| world.expire(home_of(keys[0]).index),
         ],
     );
 }
@@ -278,7 +278,7 @@ fn expiry_and_another_flow_in_the_same_slot_beside_a_late_segment() {
         |world, keys| world.packet(keys[0], Tag::CLOSED),
         &[
             |world, keys| world.packet(keys[0], Tag::LIVE),
-            |world, keys| world.sweep(home_of(keys[0]).index),
+            |world, keys| world.expire(home_of(keys[0]).index),
             |world, keys| world.packet(keys[1], Tag::LIVE),
         ],
     );
@@ -293,7 +293,7 @@ fn expiry_and_reinsertion_in_the_same_slot_beside_another_insertion() {
         &[
             |world, keys| world.packet(keys[0], Tag::LIVE),
             |world, keys| {
-                world.sweep(home_of(keys[0]).index);
+                world.expire(home_of(keys[0]).index);
                 world.packet(keys[0], Tag::LIVE);
             },
         ],
@@ -310,7 +310,7 @@ fn a_predicted_segment_beside_the_end_of_its_flow_and_another_in_its_slot() {
             |world, keys| world.plain(keys[0]),
             |world, keys| {
                 world.packet(keys[0], Tag::CLOSED);
-                world.sweep(home_of(keys[0]).index);
+                world.expire(home_of(keys[0]).index);
                 world.packet(keys[1], Tag::PREDICTED);
             },
         ],
@@ -344,7 +344,7 @@ fn two_evictions_of_the_same_victim_beside_the_scan() {
         &[
             |world, keys| world.packet(keys[1], Tag::LIVE),
             |world, keys| world.packet(keys[2], Tag::LIVE),
-            |world, keys| world.sweep(home_of(keys[0]).index),
+            |world, keys| world.expire(home_of(keys[0]).index),
         ],
     );
 }
@@ -372,7 +372,7 @@ fn a_deferred_segment_beside_expiry_and_another_flow() {
         &[
             |world, keys| world.deferred(keys[0]),
             |world, keys| {
-                world.sweep(home_of(keys[0]).index);
+                world.expire(home_of(keys[0]).index);
                 world.packet(keys[1], Tag::LIVE);
             },
         ],

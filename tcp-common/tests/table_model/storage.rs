@@ -87,7 +87,7 @@ impl Table {
     }
 
     /// Adds the predicted segments to the flow; the caller holds the lock of the slot.
-    pub fn settle(&self, index: u32) {
+    pub fn flush(&self, index: u32) {
         let predicted = &self.slots[&index].predicted;
         let count = predicted.load(Relaxed);
         predicted.store(0, Relaxed);
@@ -95,7 +95,7 @@ impl Table {
     }
 
     /// Records that the flow left the table; the caller holds the lock of its slot.
-    pub fn note_gone(&self, index: u32) {
+    pub fn record_removed(&self, index: u32) {
         let flow = self.change(index, |flow| *flow);
         *self.gone.lock().expect("no panic").entry(flow.owner).or_default() += flow.segments;
     }
