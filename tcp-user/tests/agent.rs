@@ -145,7 +145,7 @@ fn a_second_agent_on_the_socket_is_refused() {
 fn a_close_by_four_segments_is_counted_when_time_wait_expires() {
     let lab = new_lab();
     // TIME-WAIT of a remote end lasts twice as long.
-    let agent = start(&lab, "msl", &["--msl", "100ms"]);
+    let agent = start(&lab, "msl", &["--msl", "1s"]);
     let scenario = Scenario::named("fin_4seg_client").expect("the scenario");
     scenario.perform(&lab, Family::Ipv4).expect("performing it");
     until("the close is counted", || closed(&agent.scrape(), "fin_4seg") == 1);
