@@ -317,11 +317,11 @@ fn help_of(option: &Arg) -> String {
     let mut text = paragraphs.collect::<Vec<_>>().join(". ");
     let values: Vec<_> =
         option.get_possible_values().iter().map(|value| value.get_name().to_owned()).collect();
-    if values.len() > 1 && option.get_num_args().is_some_and(|number| number.takes_values()) {
+    if values.len() > 1 && values != ["true", "false"] {
         let _ = write!(text, ". One of {}", values.join(", "));
     }
     let defaults: Vec<_> = option.get_default_values().iter().map(|value| value.to_string_lossy()).collect();
-    if !defaults.is_empty() {
+    if !defaults.is_empty() && !text.contains("[default: ") {
         let _ = write!(text, " [default: {}]", defaults.join(" "));
     }
     text + "."
