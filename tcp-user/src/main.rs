@@ -1,4 +1,4 @@
-//! `finwait`: parse, run, and if it goes wrong say why.
+//! `finwait`: parses the command line, runs the command, prints its error.
 
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
@@ -24,7 +24,7 @@ fn main() -> ExitCode {
     log_to_stderr(level);
     match execute(cli) {
         Ok(code) => code,
-        // `finwait ls | head` has read enough.
+        // The reader of `finwait ls | head` closed the pipe.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => fail(&error),
     }
@@ -36,8 +36,8 @@ fn fail(error: &anyhow::Error) -> ExitCode {
     exit_code(error)
 }
 
-/// Coloured for people only; without the time where a journal writes its own. Of the libraries, which have much to say at
-/// debug level (each relocation of the kernel programs), only with `-vv`.
+/// Logs to standard error: in colour on a terminal, without the time under systemd, whose journal has its own. Libraries
+/// log at debug level only with `-vv`, because they report every relocation of the kernel programs.
 fn log_to_stderr(level: LevelFilter) {
     let stderr = std::io::stderr();
     let colours = stderr.is_terminal() && std::env::var_os("NO_COLOR").is_none();

@@ -6,7 +6,7 @@ use std::io::Read;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use finwait::lab::{CLIENT_INTERFACE, Family, Lab, Played, SCENARIOS, Scenario, Side};
+use finwait::lab::{CLIENT_INTERFACE, Family, Lab, Played, Role, SCENARIOS, Scenario};
 use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 use tcp_common::flow::Closer;
 use tcp_common::wire::{FirstHeader, Packet, parse};
@@ -34,8 +34,8 @@ fn every_scenario_ends_in_the_kernel_as_it_says(family: Family) {
         let promised = (scenario.client, scenario.server);
         assert_eq!(lab.states(*client, *server).unwrap(), promised, "{} by lookup", scenario.name);
         let listed = (
-            listed_state(&lab, Side::Client, *client, *server),
-            listed_state(&lab, Side::Server, *server, *client),
+            listed_state(&lab, Role::Client, *client, *server),
+            listed_state(&lab, Role::Server, *server, *client),
         );
         assert_eq!(listed, promised, "{} in the list of all", scenario.name);
         let packets = of_flow(&packets, *client, *server);
@@ -91,10 +91,10 @@ fn the_kernel_tells_what_is_left_of_time_wait() {
 fn a_request_socket_is_syn_received() {
     let lab = lab();
     for (family, domain) in [(Family::Ipv4, Domain::IPV4), (Family::Ipv6, Domain::IPV6)] {
-        let listener = tcp_socket(&lab, Side::Server, domain);
+        let listener = tcp_socket(&lab, Role::Server, domain);
         listener.bind(&SocketAddr::new(lab.server.address(family), 0).into()).unwrap();
         listener.listen(1).unwrap();
-        let client = tcp_socket(&lab, Side::Client, domain);
+        let client = tcp_socket(&lab, Role::Client, domain);
         let drop_all = SockFilter::new(6, 0, 0, 0);
         client.attach_filter(&[drop_all]).unwrap();
         client.set_nonblocking(true).unwrap();
@@ -102,7 +102,7 @@ fn a_request_socket_is_syn_received() {
 
         let (from, to) = (address(&client), address(&listener));
         eventually("SYN-RECEIVED", || lab.server.state(to, from).unwrap() == State::SynReceived);
-        assert_eq!(listed_state(&lab, Side::Server, to, from), State::SynReceived);
+        assert_eq!(listed_state(&lab, Role::Server, to, from), State::SynReceived);
         assert_eq!(lab.client.state(from, to).unwrap(), State::SynSent);
         let listening = lab.server.sockets().unwrap();
         assert!(listening.iter().any(|socket| socket.local == to && socket.state == State::Listen));
@@ -113,17 +113,17 @@ fn a_request_socket_is_syn_received() {
 #[ignore = "needs root"]
 fn ipv4_on_an_ipv6_socket_is_listed_as_ipv4() {
     let lab = lab();
-    let listener = tcp_socket(&lab, Side::Server, Domain::IPV6);
+    let listener = tcp_socket(&lab, Role::Server, Domain::IPV6);
     listener.set_only_v6(false).unwrap();
     listener.bind(&"[::]:0".parse::<SocketAddr>().unwrap().into()).unwrap();
     listener.listen(1).unwrap();
     let to = SocketAddr::new(lab.server.address(Family::Ipv4), address(&listener).port());
-    let client = tcp_socket(&lab, Side::Client, Domain::IPV4);
+    let client = tcp_socket(&lab, Role::Client, Domain::IPV4);
     client.connect(&to.into()).unwrap();
     let (accepted, _) = listener.accept().unwrap();
     let from = address(&client);
 
-    assert_eq!(listed_state(&lab, Side::Server, to, from), State::Established);
+    assert_eq!(listed_state(&lab, Role::Server, to, from), State::Established);
     assert_eq!(lab.server.state(to, from).unwrap(), State::Established);
     let socket = lab.server.socket(to, from).unwrap().unwrap();
     assert_eq!(socket.cookie, accepted.cookie().unwrap());
@@ -256,7 +256,7 @@ fn check_machine(scenario: &Scenario, packets: &[&Packet]) {
     for (now_ms, packet) in (3_600_000..).zip(packets) {
         flow.on_segment(now_ms * 1_000_000, packet.sender, &packet.segment, &Rules::RFC);
     }
-    let side = |end| if end == End::A { Side::Client } else { Side::Server };
+    let side = |end| if end == End::A { Role::Client } else { Role::Server };
     let closer = match flow.closer() {
         Closer::None => "none",
         Closer::One(end) => side(end).name(),
@@ -291,7 +291,7 @@ fn perform_all(lab: &Lab, family: Family) -> Vec<Played> {
         .collect()
 }
 
-fn listed_state(lab: &Lab, side: Side, local: SocketAddr, remote: SocketAddr) -> State {
+fn listed_state(lab: &Lab, side: Role, local: SocketAddr, remote: SocketAddr) -> State {
     let sockets = lab.host(side).sockets().unwrap();
     let mut matching = sockets.iter().filter(|socket| socket.local == local && socket.remote == remote);
     let state = matching.next().map_or(State::Closed, |socket| socket.state);
@@ -299,7 +299,7 @@ fn listed_state(lab: &Lab, side: Side, local: SocketAddr, remote: SocketAddr) ->
     state
 }
 
-fn tcp_socket(lab: &Lab, side: Side, domain: Domain) -> Socket {
+fn tcp_socket(lab: &Lab, side: Role, domain: Domain) -> Socket {
     lab.host(side).run(|| Socket::new(domain, Type::STREAM, None)).unwrap().unwrap()
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use common::{Agent, call, until};
 use finwait::lab::{Family, Lab};
-use finwait::view::{CloseKind, Confidence, Connection, Side, State, Who};
+use finwait::view::{CloseKind, Confidence, Connection, Role, Roles, State};
 use socket2::SockRef;
 
 /// What was done to a connection before the agent began.
@@ -156,19 +156,19 @@ impl Older {
         let four_or_three = [CloseKind::Fin4Seg, CloseKind::Fin3Seg];
         match (self.before, self.after, close) {
             // The ACK that would tell three segments from four had passed.
-            (Before::Both, _, Some((None, Some(Who::Server), None))) => {
+            (Before::Both, _, Some((None, Some(Roles::Server), None))) => {
                 connection.close.as_ref().is_some_and(|close| close.started_at.is_none())
             }
-            (_, After::AbortByClient, Some((Some(CloseKind::RstAbort), None, Some(Side::Client)))) => true,
-            (_, After::AbortByServer, Some((Some(CloseKind::RstAbort), None, Some(Side::Server)))) => true,
+            (_, After::AbortByClient, Some((Some(CloseKind::RstAbort), None, Some(Role::Client)))) => true,
+            (_, After::AbortByServer, Some((Some(CloseKind::RstAbort), None, Some(Role::Server)))) => true,
             (
                 Before::Nothing,
                 After::Close | After::CloseAtOnce,
-                Some((Some(kind), Some(Who::Server), None)),
+                Some((Some(kind), Some(Roles::Server), None)),
             ) => four_or_three.contains(&kind),
-            (Before::ServerHalf, _, Some((Some(CloseKind::HalfClose), Some(Who::Server), None)))
-            | (Before::Orphan, _, Some((Some(CloseKind::Fin4Seg), Some(Who::Server), None)))
-            | (Before::ClientHalf, _, Some((Some(CloseKind::HalfClose), Some(Who::Client), None))) => true,
+            (Before::ServerHalf, _, Some((Some(CloseKind::HalfClose), Some(Roles::Server), None)))
+            | (Before::Orphan, _, Some((Some(CloseKind::Fin4Seg), Some(Roles::Server), None)))
+            | (Before::ClientHalf, _, Some((Some(CloseKind::HalfClose), Some(Roles::Client), None))) => true,
             _ => false,
         }
     }
@@ -284,7 +284,7 @@ fn a_fin_that_is_lost_again_and_again() {
         let Connection { server, client, close, .. } = older.in_list(&connections);
         let close = close.as_ref().map(|close| (close.kind, close.closer));
         (server.state, client.state) == (State::TimeWait, State::Closed)
-            && close == Some((Some(CloseKind::Fin4Seg), Some(Who::Server)))
+            && close == Some((Some(CloseKind::Fin4Seg), Some(Roles::Server)))
     });
     assert!(agree(&lab, &agent));
 }

@@ -8,7 +8,7 @@ use std::net::TcpStream;
 
 use common::{Agent, until};
 use finwait::lab::Namespace;
-use finwait::view::{Confidence, Connection, State, Who};
+use finwait::view::{Confidence, Connection, Roles, State};
 use world::{Talk, at, cable, host, ip};
 
 /// The one connection of this talk.
@@ -208,7 +208,11 @@ fn only_one_direction_in_sight() {
     assert_eq!(closed.confidence, Confidence::OneWay, "{closed:#?}");
     assert!(!closed.server.confirmed, "{closed:#?}");
     let close = closed.close.as_ref().expect("the client has closed");
-    assert_eq!((close.closer, close.complete), (Some(Who::Client), false), "the server's FIN is not made up");
+    assert_eq!(
+        (close.closer, close.complete),
+        (Some(Roles::Client), false),
+        "the server's FIN is not made up"
+    );
 }
 
 /// Two pairs of hosts with the same addresses behind one bridge host: known by their tuples alone, they cannot be told

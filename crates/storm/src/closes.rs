@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use finwait::lab::{Lab, Side};
-use finwait::view::{self, Connection, Who};
+use finwait::lab::{Lab, Role};
+use finwait::view::{self, Connection, Roles};
 use jiff::Timestamp;
 use tcp_common::{CloseKind, FlowKey};
 
@@ -105,7 +105,7 @@ fn deviation(attempts: &[Attempt], directions: &[Direction; 2]) -> Option<&'stat
 fn explain_kind(
     record: &Connection,
     expected: &Expected,
-    aborter: Option<Side>,
+    aborter: Option<Role>,
     directions: &[Direction; 2],
 ) -> Option<&'static str> {
     if aborter != expected.aborter {
@@ -155,18 +155,18 @@ fn compare_one(
 ) {
     let Some(expected) = plan.expected() else { return };
     let close = record.close.as_ref();
-    let host = |side: view::Side| {
-        if record.end(side).address == lab.client.address(plan.family) { Side::Client } else { Side::Server }
+    let host = |side: view::Role| {
+        if record.end(side).address == lab.client.address(plan.family) { Role::Client } else { Role::Server }
     };
     let closer = match close.and_then(|close| close.closer) {
         None => Ok(None),
-        Some(Who::Client) => Ok(Some(host(view::Side::Client))),
-        Some(Who::Server) => Ok(Some(host(view::Side::Server))),
-        Some(Who::Both) => Err("both"),
+        Some(Roles::Client) => Ok(Some(host(view::Role::Client))),
+        Some(Roles::Server) => Ok(Some(host(view::Role::Server))),
+        Some(Roles::Both) => Err("both"),
     };
     let aborter = close.and_then(|close| close.aborter).map(host);
     let kind = record.close_kind();
-    let opener = host(view::Side::Client);
+    let opener = host(view::Role::Client);
     if kind.is_some_and(|kind| expected.kinds.contains(&kind))
         && closer == Ok(expected.closer)
         && aborter == expected.aborter

@@ -7,8 +7,8 @@ use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use finwait::lab::{KernelSocket, Side};
-use finwait::view::{Connection, Endpoint};
+use finwait::lab::{KernelSocket, Role};
+use finwait::view::{Connection, ConnectionEnd};
 use tcp_common::{FlowKey, State};
 
 use crate::conntrack;
@@ -46,7 +46,7 @@ pub(crate) fn connected(sockets: Vec<KernelSocket>) -> Sockets {
 
 impl Comparison<'_> {
     /// Compares the view of the agent on `observer` with both kernels.
-    pub(crate) fn compare(&self, observer: Side, report: &mut Report) {
+    pub(crate) fn compare(&self, observer: Role, report: &mut Report) {
         let mut known = HashSet::new();
         for connection in &self.ours[observer as usize] {
             let (client, server) = (&connection.client, &connection.server);
@@ -85,10 +85,10 @@ impl Comparison<'_> {
 
     fn compare_ends(
         &self,
-        observer: Side,
+        observer: Role,
         connection: &Connection,
-        own: &Endpoint,
-        other: &Endpoint,
+        own: &ConnectionEnd,
+        other: &ConnectionEnd,
         report: &mut Report,
     ) {
         let (own_address, other_address) = (own.socket_address(), other.socket_address());
@@ -98,7 +98,7 @@ impl Comparison<'_> {
             let reported = socket_state(own.state);
             let case = || self.case(observer, own, connection, socket).explain_local();
             let reason = if reported == actual { None } else { case() };
-            if let (None, Side::Server, Some(states)) = (reason, observer, &self.conntrack) {
+            if let (None, Role::Server, Some(states)) = (reason, observer, &self.conntrack) {
                 // Only where the packets decide the state.
                 conntrack::compare(states, key(own_address, other_address), actual, report, example);
             }
@@ -126,7 +126,7 @@ impl Comparison<'_> {
     /// The kernel's socket. `None` if its state changed during the comparison.
     fn stable_socket(
         &self,
-        side: Side,
+        side: Role,
         local: SocketAddr,
         remote: SocketAddr,
     ) -> Option<Option<&KernelSocket>> {
@@ -137,8 +137,8 @@ impl Comparison<'_> {
 
     fn case<'a>(
         &'a self,
-        side: Side,
-        end: &Endpoint,
+        side: Role,
+        end: &ConnectionEnd,
         connection: &'a Connection,
         socket: Option<&'a KernelSocket>,
     ) -> Case<'a> {
@@ -157,7 +157,7 @@ impl Comparison<'_> {
 
     fn compare_timer(
         &self,
-        observer: Side,
+        observer: Role,
         connection: &Connection,
         local: SocketAddr,
         remote: SocketAddr,
@@ -208,7 +208,7 @@ fn difference(reported: State, confirmed: bool, actual: State) -> String {
 }
 
 pub(crate) fn describe(connection: &Connection) -> String {
-    let end = |end: &Endpoint| {
+    let end = |end: &ConnectionEnd| {
         let mark = if end.confirmed { "" } else { "?" };
         format!("{} {}{mark}", end.socket_address(), end.state.rfc_name())
     };

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use finwait::lab::{KernelSocket, Side};
+use finwait::lab::{KernelSocket, Role};
 use finwait::view::Connection;
 use tcp_common::State;
 
@@ -13,7 +13,7 @@ use crate::plan::{Ending, Plan};
 /// An end whose kernel has another state.
 pub(crate) struct Case<'a> {
     /// The host of the end.
-    pub(crate) side: Side,
+    pub(crate) side: Role,
     /// Finwait's state of the end, and whether it is confirmed.
     pub(crate) state: State,
     pub(crate) confirmed: bool,

@@ -34,7 +34,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use finwait::lab::{Family, Lab, Side};
+use finwait::lab::{Family, Lab, Role};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tcp_common::FlowKey;
 use tokio::sync::watch;
@@ -76,10 +76,10 @@ pub fn run(options: &Options, mut report_progress: impl FnMut(&str)) -> Result<R
     let wire = Wire::start(taps, options.impairment, &options.folder.join("server.pcap"))?;
     // Far more than needed: an eviction, which is correct where space is short, would be a difference here.
     let flows = (options.connections * 8).next_power_of_two().max(1 << 16);
-    let start = |side: Side, ingress: &str| {
+    let start = |side: Role, ingress: &str| {
         Agent::start(lab.host(side), &options.finwait, &options.folder, ingress, flows)
     };
-    let agents = [start(Side::Client, "tc")?, start(Side::Server, "xdp")?];
+    let agents = [start(Role::Client, "tc")?, start(Role::Server, "xdp")?];
     wait_until_watching(&lab, &agents)?;
     if options.conntrack {
         conntrack::enable(&lab.server)?;
@@ -234,7 +234,7 @@ impl Storm<'_> {
     fn is_through(&self, plan: &Plan) -> bool {
         let (client, server) = plan.addresses(self.lab);
         let directions = self.wire.with_log(|packet_log| packet_log.directions(client, server));
-        [Side::Client, Side::Server].into_iter().all(|side| !is_behind(&directions, side))
+        [Role::Client, Role::Server].into_iter().all(|side| !is_behind(&directions, side))
     }
 
     fn record_outcome(&mut self, plan: Plan, outcome: Result<(), String>) {
@@ -279,8 +279,8 @@ impl Storm<'_> {
             let Ok(kernels) = <[_; 2]>::try_from(kernels) else { return };
             let comparison =
                 Comparison { kernels, asked_at, ours, conntrack, packet_log, plans: &self.plans };
-            comparison.compare(Side::Client, &mut self.report);
-            comparison.compare(Side::Server, &mut self.report);
+            comparison.compare(Role::Client, &mut self.report);
+            comparison.compare(Role::Server, &mut self.report);
             for (records, connections) in self.records.iter_mut().zip(comparison.ours) {
                 connections.into_iter().for_each(|connection| records.store(connection));
             }

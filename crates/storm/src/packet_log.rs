@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use finwait::lab::Side;
+use finwait::lab::Role;
 use tcp_common::seq::{Seq, at_or_before, before, later};
 use tcp_common::wire::Packet;
 use tcp_common::{Endpoint, Flags, FlowKey, SegmentKind};
@@ -71,7 +71,7 @@ struct Extent {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LoggedFrame {
     pub(crate) key: FlowKey,
-    pub(crate) sender: Side,
+    pub(crate) sender: Role,
     /// Index of the frame among those of its sender in this flow.
     pub(crate) number: u64,
     opens: u32,
@@ -86,7 +86,7 @@ pub(crate) struct LoggedFrame {
 
 impl PacketLog {
     /// Logs a frame that `sender` has sent.
-    pub(crate) fn sent(&mut self, sender: Side, packet: &Packet) -> LoggedFrame {
+    pub(crate) fn sent(&mut self, sender: Role, packet: &Packet) -> LoggedFrame {
         let segment = &packet.segment;
         let directions = self.0.entry(packet.key).or_default();
         let other_fin = directions[sender.peer() as usize].fin_end;
@@ -226,7 +226,7 @@ impl Direction {
 
 /// Whether the other host lacks something that the host on `side` has sent: bytes, an acknowledgment or a RST that were
 /// lost or are in flight.
-pub(crate) fn is_behind(directions: &[Direction; 2], side: Side) -> bool {
+pub(crate) fn is_behind(directions: &[Direction; 2], side: Role) -> bool {
     let (direction, back) = (&directions[side as usize], &directions[side.peer() as usize]);
     let hole = direction.lost_end.is_some_and(|end| back.sent.ack.is_none_or(|ack| before(ack, end)));
     direction.in_flight > 0 || direction.sent != direction.arrived || hole || direction.reset_lost

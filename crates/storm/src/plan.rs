@@ -1,6 +1,6 @@
 //! The random plan of a connection and the close record that it must produce.
 
-use finwait::lab::{Family, Side};
+use finwait::lab::{Family, Role};
 use tcp_common::CloseKind;
 
 use crate::sockets::{LISTENING_PORTS, REFUSING_PORT};
@@ -10,12 +10,12 @@ use crate::sockets::{LISTENING_PORTS, REFUSING_PORT};
 pub(crate) struct Plan {
     pub(crate) family: Family,
     /// The host that opens.
-    pub(crate) opener: Side,
+    pub(crate) opener: Role,
     /// The ports of the opener and of the other host.
     pub(crate) ports: (u16, u16),
     pub(crate) ending: Ending,
     /// The host that closes first.
-    pub(crate) first: Side,
+    pub(crate) first: Role,
     /// Whether that host closes its socket. If not, it shuts down its direction only.
     pub(crate) closes_socket: bool,
     /// Bytes of the opener's request and of the answer.
@@ -66,8 +66,8 @@ pub(crate) enum Hold {
 pub(crate) struct Expected {
     /// The possible close kinds.
     pub(crate) kinds: &'static [CloseKind],
-    pub(crate) closer: Option<Side>,
-    pub(crate) aborter: Option<Side>,
+    pub(crate) closer: Option<Role>,
+    pub(crate) aborter: Option<Role>,
 }
 
 impl Ending {
@@ -92,7 +92,7 @@ impl Plan {
     /// Draws the plan with this number. `both_families`: IPv4 and IPv6, otherwise IPv4 only.
     pub(crate) fn draw(seed: u64, number: u64, both_families: bool) -> Plan {
         let mut rng = fastrand::Rng::with_seed(seed ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        let side = |rng: &mut fastrand::Rng| if rng.bool() { Side::Client } else { Side::Server };
+        let side = |rng: &mut fastrand::Rng| if rng.bool() { Role::Client } else { Role::Server };
         let ending = match rng.u8(0..100) {
             0..38 => Ending::Fins,
             38..50 => Ending::HalfClose { more: size(&mut rng).max(1) },

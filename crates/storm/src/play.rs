@@ -5,7 +5,7 @@ use std::net::{Shutdown, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use finwait::lab::{Lab, Side};
+use finwait::lab::{Lab, Role};
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, Interest};
 use tokio::net::{TcpSocket, TcpStream};
@@ -32,7 +32,7 @@ struct OpenConnection {
 impl Plan {
     /// The opener's address and the other host's.
     pub(crate) fn addresses(&self, lab: &Lab) -> (SocketAddr, SocketAddr) {
-        let address = |side: Side, port| SocketAddr::new(lab.host(side).address(self.family), port);
+        let address = |side: Role, port| SocketAddr::new(lab.host(side).address(self.family), port);
         (address(self.opener, self.ports.0), address(self.opener.peer(), self.ports.1))
     }
 
@@ -169,7 +169,7 @@ impl Plan {
 
 impl OpenConnection {
     /// Shuts down this host's direction, or closes its socket.
-    fn finish(&mut self, side: Side, closes_socket: bool) -> Result<()> {
+    fn finish(&mut self, side: Role, closes_socket: bool) -> Result<()> {
         let stream = self.streams[side as usize].take().context("no stream")?;
         if !closes_socket {
             SockRef::from(&stream).shutdown(Shutdown::Write).context("shutting down")?;
@@ -178,17 +178,17 @@ impl OpenConnection {
         Ok(())
     }
 
-    fn abort(&mut self, side: Side) -> Result<()> {
+    fn abort(&mut self, side: Role) -> Result<()> {
         let stream = self.streams[side as usize].take().context("no stream")?;
         SockRef::from(&stream).set_linger(Some(Duration::ZERO)).context("setting SO_LINGER")
     }
 
-    async fn write(&mut self, side: Side, count: usize) -> Result<()> {
+    async fn write(&mut self, side: Role, count: usize) -> Result<()> {
         let stream = self.streams[side as usize].as_mut().context("no stream")?;
         stream.write_all(&vec![b'x'; count]).await.context("sending")
     }
 
-    async fn read(&mut self, side: Side, count: usize) -> Result<()> {
+    async fn read(&mut self, side: Role, count: usize) -> Result<()> {
         let stream = self.streams[side as usize].as_mut().context("no stream")?;
         let mut data = vec![0; count];
         timeout(IO_LIMIT, stream.read_exact(&mut data)).await.context("data took too long")??;
@@ -196,7 +196,7 @@ impl OpenConnection {
     }
 
     /// Reads up to the peer's FIN. Does nothing if the socket is closed already.
-    async fn read_to_end(&mut self, side: Side) -> Result<()> {
+    async fn read_to_end(&mut self, side: Role) -> Result<()> {
         let Some(stream) = self.streams[side as usize].as_mut() else { return Ok(()) };
         let read = timeout(IO_LIMIT, stream.read_to_end(&mut Vec::new())).await;
         read.context("the FIN took too long")?.context("waiting for the FIN")?;
@@ -204,7 +204,7 @@ impl OpenConnection {
     }
 
     /// Waits for the peer's FIN without reading.
-    async fn wait_for_fin(&mut self, side: Side) -> Result<()> {
+    async fn wait_for_fin(&mut self, side: Role) -> Result<()> {
         let stream = self.streams[side as usize].as_ref().context("no stream")?;
         timeout(IO_LIMIT, async {
             while !stream.ready(Interest::READABLE).await?.is_read_closed() {
@@ -218,7 +218,7 @@ impl OpenConnection {
     }
 
     /// Waits for the peer's RST. Does nothing if the socket is closed already.
-    async fn wait_for_reset(&mut self, side: Side) -> Result<()> {
+    async fn wait_for_reset(&mut self, side: Role) -> Result<()> {
         let Some(stream) = self.streams[side as usize].as_ref() else { return Ok(()) };
         // After a FIN a read would return the end of the stream only.
         timeout(RESET_LIMIT, async {
@@ -233,7 +233,7 @@ impl OpenConnection {
     }
 
     /// Sends data from the other host and waits until it has arrived, without reading it.
-    async fn leave_unread(&mut self, side: Side) -> Result<()> {
+    async fn leave_unread(&mut self, side: Role) -> Result<()> {
         self.write(side.peer(), Plan::UNREAD).await?;
         let stream = self.streams[side as usize].as_mut().context("no stream")?;
         let mut data = [0; Plan::UNREAD];

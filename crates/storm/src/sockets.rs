@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use finwait::lab::{Family, Host, Lab, Side};
+use finwait::lab::{Family, Host, Lab, Role};
 use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
@@ -36,9 +36,9 @@ impl Sockets {
         scope: &'scope std::thread::Scope<'scope, '_>,
         lab: &'lab Lab,
     ) -> Result<Sockets> {
-        let makers = [Side::Client, Side::Server].map(|side| make_sockets(scope, lab.host(side)));
+        let makers = [Role::Client, Role::Server].map(|side| make_sockets(scope, lab.host(side)));
         let sockets = Sockets { makers, expected: Arc::default() };
-        for side in [Side::Client, Side::Server] {
+        for side in [Role::Client, Role::Server] {
             for family in lab.families() {
                 for port in LISTENING_PORTS {
                     let address = SocketAddr::new(lab.host(side).address(family), port);
@@ -50,7 +50,7 @@ impl Sockets {
     }
 
     /// Creates a socket on this host.
-    pub(crate) async fn make(&self, side: Side, family: Family) -> Result<Socket> {
+    pub(crate) async fn make(&self, side: Role, family: Family) -> Result<Socket> {
         let (answer, made) = oneshot::channel();
         self.makers[side as usize]
             .send((family, answer))

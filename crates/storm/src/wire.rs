@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use finwait::lab::{Side, Tap};
+use finwait::lab::{Role, Tap};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tcp_common::wire::{FirstHeader, parse};
 
@@ -134,7 +134,7 @@ impl Shared {
             let _ = poll(&mut ready, PollTimeout::try_from(pause).unwrap_or(PollTimeout::ZERO));
             let mut state = self.state();
             state.deliver_due();
-            for side in [Side::Client, Side::Server] {
+            for side in [Role::Client, Role::Server] {
                 for _ in 0..BATCH {
                     match state.taps[side as usize].receive(&mut buffer) {
                         Ok(Some(length)) => state.accept(side, &buffer[..length]),
@@ -148,14 +148,14 @@ impl Shared {
 
 impl State {
     /// Accepts a frame that a host has sent.
-    fn accept(&mut self, sender: Side, frame: &[u8]) {
+    fn accept(&mut self, sender: Role, frame: &[u8]) {
         let Ok(packet) = parse(frame, FirstHeader::Ethernet, None) else {
             // Not TCP: neighbour discovery and the like.
             let _ = self.taps[sender.peer() as usize].send(frame);
             return;
         };
         self.last_frame = Instant::now();
-        if sender == Side::Server {
+        if sender == Role::Server {
             self.capture.write(frame);
         }
         let logged = self.packet_log.sent(sender, &packet);
@@ -207,7 +207,7 @@ impl State {
 
     fn deliver(&mut self, logged: &LoggedFrame, copy: bool, frame: &[u8]) {
         let receiver = logged.sender.peer();
-        if receiver == Side::Server {
+        if receiver == Role::Server {
             self.capture.write(frame);
         }
         self.last_frame = Instant::now();

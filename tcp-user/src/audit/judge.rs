@@ -13,7 +13,7 @@ use super::{ConntrackCounts, Counts, Finding, Ours, Reason, Report, SCHEMA, Sock
 use crate::api::Status;
 use crate::filter::Filter;
 use crate::sockets::{HostContext, KernelSocket, Unmatched};
-use crate::view::{Confidence, Connection, Endpoint, Family, Opener, Side, SocketPair};
+use crate::view::{Confidence, Connection, ConnectionEnd, Family, Opener, Role, SocketPair};
 
 /// Parameters of an audit.
 #[derive(Clone, Debug)]
@@ -56,7 +56,7 @@ pub(super) fn judge(sample: &Sample, host: &HostContext, now: Timestamp) -> Judg
     let mut findings = Vec::new();
     let mut known = HashSet::new();
     for connection in &sample.connections {
-        let locals = Side::ALL.iter().copied().filter(|&side| connection.end(side).local);
+        let locals = Role::ALL.iter().copied().filter(|&side| connection.end(side).local);
         let mut forwarded = true;
         for side in locals {
             forwarded = false;
@@ -86,7 +86,7 @@ pub(super) fn judge(sample: &Sample, host: &HostContext, now: Timestamp) -> Judg
     Judged { findings, listening: sample.listening.values().sum(), tracked, at: now }
 }
 
-fn compare(connection: &Connection, side: Side, sockets: &[KernelSocket], host: &HostContext) -> Finding {
+fn compare(connection: &Connection, side: Role, sockets: &[KernelSocket], host: &HostContext) -> Finding {
     let ours = connection.end(side);
     let (local, remote) = connection.ends_from(side);
     let agreeing = sockets.iter().find(|socket| agree(connection, ours.state, Some(socket)));
@@ -131,19 +131,19 @@ fn agree(connection: &Connection, ours: State, socket: Option<&KernelSocket>) ->
 }
 
 fn forwarded_finding(connection: &Connection) -> Finding {
-    let (client, server) = connection.ends_from(Side::Client);
+    let (client, server) = connection.ends_from(Role::Client);
     Finding {
         verdict: Verdict::OnlyOurs,
         reason: Some(Reason::Forwarded),
         local: client.into(),
         remote: server.into(),
-        ours: Some(ours_of(connection, Side::Client)),
+        ours: Some(ours_of(connection, Role::Client)),
         kernel: None,
         conntrack: None,
     }
 }
 
-fn ours_of(connection: &Connection, side: Side) -> Ours {
+fn ours_of(connection: &Connection, side: Role) -> Ours {
     let end = connection.end(side);
     Ours {
         state: end.state,
@@ -266,7 +266,7 @@ fn is_selected(finding: &Finding, filter: &Filter, now: Timestamp) -> bool {
 /// A connection for the filter, made of a socket that only the kernel has.
 fn as_connection(finding: &Finding, now: Timestamp) -> Connection {
     let state = finding.kernel.as_ref().map_or(State::Closed, |socket| socket.state);
-    let end = |address: super::Address, state, local| Endpoint {
+    let end = |address: super::Address, state, local| ConnectionEnd {
         address: address.address,
         port: address.port,
         state,

@@ -25,12 +25,12 @@ use tcp_common::State;
 pub use crate::sockets::Reason;
 
 use crate::sockets::{KernelSocket, Timer};
-use crate::view::{ByName, Connection, by_name, micros, words};
+use crate::view::{ByName, Connection, by_name, micros, string_enum};
 
 /// The name of the document's shape.
 pub const SCHEMA: &str = "finwait.audit/1";
 
-words! {
+string_enum! {
     /// What came of comparing one end.
     pub enum Verdict ("verdict") {
         /// Both say the same; CLOSED is the same as no socket.

@@ -278,7 +278,7 @@ fn with_file(words: &[OsString], file: &ConfigFile) -> Result<Cli, clap::Error> 
     Ok(cli)
 }
 
-/// Variables in the environment that look like options of finwait and are none.
+/// Environment variables that begin with FINWAIT_ but set no option.
 pub fn unknown_variables() -> Vec<String> {
     let mut cli = Cli::command();
     cli.build();

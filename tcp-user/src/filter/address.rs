@@ -7,9 +7,9 @@ use winnow::combinator::{alt, delimited, eof, opt, preceded, terminated};
 use winnow::prelude::*;
 use winnow::token::take_till;
 
-use crate::view::Endpoint;
+use crate::view::ConnectionEnd;
 
-/// What an end's address and port must be.
+/// A condition on the address and port of an end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Host {
     network: Option<Network>,
@@ -23,7 +23,7 @@ struct Network {
 }
 
 impl Host {
-    /// Reads `10.0.0.0/8`, `10.0.0.1:80`, `[2001:db8::1]:443`, `2001:db8::/32`, `:443`, `*:443`, `*`.
+    /// Parses `10.0.0.0/8`, `10.0.0.1:80`, `[2001:db8::1]:443`, `2001:db8::/32`, `:443`, `*:443`, `*`.
     pub(super) fn parse(text: &str) -> Option<Host> {
         if let Ok(address) = text.parse() {
             // Bare IPv6 first: its last group is no port.
@@ -38,7 +38,7 @@ impl Host {
         Some(Host { network, port })
     }
 
-    pub(super) fn matches(&self, end: &Endpoint) -> bool {
+    pub(super) fn matches(&self, end: &ConnectionEnd) -> bool {
         self.network.is_none_or(|network| network.contains(end.address))
             && self.port.is_none_or(|port| port == end.port)
     }
@@ -66,7 +66,7 @@ impl Network {
     }
 }
 
-/// A port, with the colon that `ss` wants or without.
+/// Parses a port, with or without the colon of `ss`.
 pub(super) fn port(text: &str) -> Option<u16> {
     let mut parser = preceded(opt(alt(("*:", ":"))), dec_uint::<_, u16, winnow::error::EmptyError>);
     parser.parse(text).ok()

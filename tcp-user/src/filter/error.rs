@@ -1,9 +1,9 @@
-//! What is wrong with a filter, and where.
+//! Mistakes in a filter.
 
 use std::fmt;
 use std::ops::Range;
 
-/// A mistake in a filter. `Display` shows the text with a caret under the place.
+/// A mistake in a filter. `Display` shows the text with carets under the mistake.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FilterError {
     source: String,
@@ -13,29 +13,29 @@ pub struct FilterError {
 }
 
 impl FilterError {
-    /// `span` are octets of `source`, on character boundaries.
+    /// `span` is a range of bytes of `source`, on character boundaries.
     pub(super) fn new(source: &str, span: Range<usize>, message: impl Into<String>) -> FilterError {
         FilterError { source: source.to_owned(), span, message: message.into(), suggestion: None }
     }
 
-    /// Adds the known word nearest to what was written, if one is near.
+    /// Adds the known word nearest to the text of the mistake, if one is near.
     pub(super) fn suggest<S: AsRef<str>>(mut self, known: impl IntoIterator<Item = S>) -> FilterError {
         let found = &self.source[self.span.clone()];
         self.suggestion = nearest(found, known);
         self
     }
 
-    /// Where in the text, in octets.
+    /// Range of the mistake in the text, in bytes.
     pub fn span(&self) -> Range<usize> {
         self.span.clone()
     }
 
-    /// What was expected there.
+    /// The expected text.
     pub fn message(&self) -> &str {
         &self.message
     }
 
-    /// The word that was probably meant.
+    /// The word that was probably meant, if one is near.
     pub fn suggestion(&self) -> Option<&str> {
         self.suggestion.as_deref()
     }
@@ -59,7 +59,7 @@ impl fmt::Display for FilterError {
     }
 }
 
-/// A part of the source that is short enough to show and safe on a terminal: one printable character for each of its.
+/// A part of the source, short enough to show and safe for a terminal: one printable character for each character.
 #[derive(Default)]
 struct Piece {
     text: String,
@@ -94,11 +94,11 @@ fn printable(c: char) -> char {
     }
 }
 
-/// How many characters of a long filter are shown on each side of a mistake.
+/// Characters of a long filter that are shown on each side of a mistake.
 const CONTEXT: usize = 60;
 
 fn nearest<S: AsRef<str>>(found: &str, known: impl IntoIterator<Item = S>) -> Option<String> {
-    // Longer than any word there is: not a slip of the finger, and the distance would cost its square.
+    // Longer than any known word, and the distance takes quadratic time.
     if found.len() > 32 {
         return None;
     }

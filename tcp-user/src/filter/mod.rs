@@ -1,4 +1,4 @@
-//! The filter language of `ls`, `watch` and `replay`: what hands know from `ss`, and the facts only finwait has.
+//! The filter language: that of `ss`, with the facts that only finwait has.
 //!
 //! ```text
 //! filter  = ["("] test {("and" | "or" | "not") test} [")"]     && || ! too; nothing between two tests means "and"
@@ -13,10 +13,10 @@
 //! ```
 //!
 //! `src` is the local end and `dst` the remote one, as in `ss`; where both or neither are local, the client and the
-//! server. `port` and `state` hold if either end matches. What is not known matches no test: `age > 0s` leaves out
-//! connections whose beginning nobody saw.
+//! server. `port` and `state` hold if either end matches. An unknown fact matches no test: `age > 0s` leaves out
+//! connections whose beginning was not seen.
 //!
-//! Modules in the order a text meets them: tokens, the parser, the tree and what it matches.
+//! Modules in the order of processing: tokens, the parser, the tree and its tests.
 
 mod address;
 mod error;
@@ -35,7 +35,7 @@ use jiff::Timestamp;
 use crate::view::Connection;
 use test::Test;
 
-/// Which connections are wanted.
+/// A condition on connections.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Filter {
     source: String,
@@ -43,30 +43,30 @@ pub struct Filter {
 }
 
 impl Filter {
-    /// Reads a filter; an empty text wants everything.
+    /// Parses a filter; an empty text selects everything.
     pub fn parse(text: &str) -> Result<Filter, FilterError> {
         let tokens = token::tokens(text)?;
         let tree = parser::parse(text, &tokens)?;
         Ok(Filter { source: text.to_owned(), tree })
     }
 
-    /// Whether the connection is wanted; `now` is what its age is measured against.
+    /// Whether the filter selects the connection; ages are as of `now`.
     pub fn matches(&self, connection: &Connection, now: Timestamp) -> bool {
         self.tree.matches(connection, now)
     }
 
-    /// Whether it asks for the owner of a socket, who is not on the wire.
+    /// Whether it has a test for the owner of a socket, which no packet carries.
     pub fn asks_for_process(&self) -> bool {
         self.tree.asks_for_process()
     }
 
-    /// Whether it wants everything.
+    /// Whether it selects everything.
     pub fn is_empty(&self) -> bool {
         self.tree == Expression::All(Vec::new())
     }
 }
 
-/// Wants everything.
+/// Selects everything.
 impl Default for Filter {
     fn default() -> Filter {
         Filter { source: String::new(), tree: Expression::All(Vec::new()) }
@@ -81,7 +81,7 @@ impl FromStr for Filter {
     }
 }
 
-/// The text it was read from.
+/// Writes the text that was parsed.
 impl fmt::Display for Filter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.source)

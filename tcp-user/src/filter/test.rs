@@ -1,12 +1,14 @@
-//! One test of a filter and what it matches.
+//! One test of a filter.
 
 use jiff::{SignedDuration, Timestamp};
 
 use super::address::Host;
 use super::token::Operator;
-use crate::view::{CloseKind, Confidence, Connection, Endpoint, Family, Opener, Side, StateSet, Who, words};
+use crate::view::{
+    CloseKind, Confidence, Connection, ConnectionEnd, Family, Opener, Role, Roles, StateSet, string_enum,
+};
 
-/// A fact about a connection.
+/// A condition on one fact of a connection.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Test {
     State(EndSelector, StateSet),
@@ -46,7 +48,7 @@ pub(super) enum Actor {
     Holder,
 }
 
-words! {
+string_enum! {
     /// The end that an actor is, by role or by locality.
     pub(super) enum Identity ("end") {
         /// The client alone.
@@ -92,7 +94,7 @@ impl Test {
 }
 
 impl EndSelector {
-    fn any(self, connection: &Connection, test: impl Fn(&Endpoint) -> bool) -> bool {
+    fn any(self, connection: &Connection, test: impl Fn(&ConnectionEnd) -> bool) -> bool {
         let [client, server] = connection.ends();
         match self {
             EndSelector::Either => test(client) || test(server),
@@ -107,8 +109,8 @@ impl EndSelector {
 }
 
 /// The local end; the client if both or neither are.
-fn source(connection: &Connection) -> Side {
-    if connection.server.local && !connection.client.local { Side::Server } else { Side::Client }
+fn source(connection: &Connection) -> Role {
+    if connection.server.local && !connection.client.local { Role::Server } else { Role::Client }
 }
 
 impl Actor {
@@ -154,19 +156,19 @@ impl Actor {
         let close = connection.close.as_ref();
         let who = match self {
             Actor::Closer => close.and_then(|close| close.closer),
-            Actor::Aborter => close.and_then(|close| close.aborter).map(Who::from),
+            Actor::Aborter => close.and_then(|close| close.aborter).map(Roles::from),
             Actor::Holder => connection.time_wait.as_ref().map(|time_wait| time_wait.holder),
             Actor::Opener => match connection.opener {
-                Opener::Client => Some(Who::Client),
-                Opener::Server => Some(Who::Server),
-                Opener::Both => Some(Who::Both),
+                Opener::Client => Some(Roles::Client),
+                Opener::Server => Some(Roles::Server),
+                Opener::Both => Some(Roles::Both),
                 Opener::Unknown => return Identity::Unknown,
             },
         };
         match who {
-            Some(Who::Client) => Identity::Client,
-            Some(Who::Server) => Identity::Server,
-            Some(Who::Both) => Identity::Both,
+            Some(Roles::Client) => Identity::Client,
+            Some(Roles::Server) => Identity::Server,
+            Some(Roles::Both) => Identity::Both,
             Option::None => Identity::None,
         }
     }

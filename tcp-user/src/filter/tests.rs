@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::view::{Side, State, Who, samples};
+use crate::view::{Role, Roles, State, samples};
 
 fn now() -> Timestamp {
     samples::at(47, 0.0)
@@ -101,14 +101,14 @@ fn addresses() {
 fn src_is_local_else_the_client() {
     let mut connection = samples::time_wait();
     for (client, server, source) in [
-        (true, false, Side::Client),
-        (false, true, Side::Server),
-        (true, true, Side::Client),
-        (false, false, Side::Client),
+        (true, false, Role::Client),
+        (false, true, Role::Server),
+        (true, true, Role::Client),
+        (false, false, Role::Client),
     ] {
         connection.client.local = client;
         connection.server.local = server;
-        let (sport, dport) = if source == Side::Client { (43210, 80) } else { (80, 43210) };
+        let (sport, dport) = if source == Role::Client { (43210, 80) } else { (80, 43210) };
         all_hold(&connection, &[&format!("sport = {sport} and dport = {dport}")]);
     }
 }
@@ -153,8 +153,8 @@ fn roles() {
     all_hold(&open, &["closer none", "opener unknown", "holder none"]);
     none_holds(&open, &["closer remote", "opener local"]);
     open.close = samples::close_wait().close.map(|close| crate::view::CloseInfo {
-        closer: Some(Who::Both),
-        aborter: Some(Side::Server),
+        closer: Some(Roles::Both),
+        aborter: Some(Role::Server),
         ..close
     });
     all_hold(&open, &["closer both", "aborter local"]);

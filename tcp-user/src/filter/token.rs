@@ -1,4 +1,4 @@
-//! The text of a filter as words and signs.
+//! Splits the text of a filter into tokens.
 
 use std::ops::Range;
 
@@ -9,7 +9,7 @@ use winnow::token::{take_till, take_while};
 
 use super::FilterError;
 
-/// A piece of a filter and where it is.
+/// A token and its range in the text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Token<'s> {
     pub(super) kind: Kind<'s>,
@@ -53,7 +53,7 @@ impl Operator {
     }
 }
 
-/// Words that stand for a sign.
+/// Words that stand for an operator.
 const SPELLED: &[(&str, Kind<'static>)] = &[
     ("and", Kind::And),
     ("or", Kind::Or),
@@ -71,14 +71,14 @@ const SPELLED: &[(&str, Kind<'static>)] = &[
 
 type Source<'s> = LocatingSlice<&'s str>;
 
-/// All tokens of the text.
+/// Splits a text into tokens.
 pub(super) fn tokens(text: &str) -> Result<Vec<Token<'_>>, FilterError> {
     let mut input = LocatingSlice::new(text);
     let mut tokens = Vec::new();
     skip_space(&mut input);
     while !input.is_empty() {
         let start = input.current_token_start();
-        // Anything but a quote begins a token, so a failure is a quote without an end.
+        // Every character but a quote begins a token, so a failure is an unclosed quote.
         let (kind, span) = token
             .with_span()
             .parse_next(&mut input)
@@ -89,7 +89,7 @@ pub(super) fn tokens(text: &str) -> Result<Vec<Token<'_>>, FilterError> {
     Ok(tokens)
 }
 
-/// White space of Unicode too: a filter may be pasted from a document.
+/// Skips white space, that of Unicode too: a filter may be pasted from a document.
 fn skip_space(input: &mut Source<'_>) {
     let _: winnow::Result<&str> = take_while(0.., char::is_whitespace).parse_next(input);
 }

@@ -14,7 +14,7 @@ use tcp_common::State;
 
 use super::link::NO_IPV6;
 use super::stage::{Addresses, Stage};
-use super::{Family, Lab, LabError, Side};
+use super::{Family, Lab, LabError, Role};
 
 pub use table::SCENARIOS;
 
@@ -30,7 +30,7 @@ pub struct Scenario {
     /// Which end sent the first FIN: `client`, `server`, `both` or `none`.
     pub closer: &'static str,
     /// The end whose RST ended the connection.
-    pub aborter: Option<Side>,
+    pub aborter: Option<Role>,
     /// The state of the client's socket when the scenario is over.
     pub client: State,
     /// The state of the server's socket when the scenario is over.
@@ -66,8 +66,8 @@ impl Scenario {
         }
         let stage = Stage { lab, family, port: self.port() };
         let Scene { addresses, kept } = (self.play)(&stage)?;
-        stage.wait(addresses, Side::Client, self.client)?;
-        stage.wait(addresses, Side::Server, self.server)?;
+        stage.wait(addresses, Role::Client, self.client)?;
+        stage.wait(addresses, Role::Server, self.server)?;
         Ok(Played { scenario: self, client: addresses.client, server: addresses.server, _kept: kept })
     }
 

@@ -28,7 +28,7 @@ pub use tap::Tap;
 
 pub use crate::sockets::{Diag, KernelSocket};
 use crate::system_error::SystemError;
-pub use crate::view::{Family, Side};
+pub use crate::view::{Family, Role};
 
 use link::Links;
 
@@ -54,8 +54,8 @@ impl Lab {
         let server = Namespace::new()?;
         client.run(|| Links::open()?.create_veth(CLIENT_INTERFACE, SERVER_INTERFACE, &server))??;
         let lab = Lab::of(
-            Host::new(client, Side::Client, CLIENT_INTERFACE)?,
-            Host::new(server, Side::Server, SERVER_INTERFACE)?,
+            Host::new(client, Role::Client, CLIENT_INTERFACE)?,
+            Host::new(server, Role::Server, SERVER_INTERFACE)?,
         );
         for host in [&lab.client, &lab.server] {
             host.run(|| Links::open()?.wait_for_carrier(host.interface))??;
@@ -69,8 +69,8 @@ impl Lab {
         let (client, server) = (Namespace::new()?, Namespace::new()?);
         let taps = [client.run(|| Tap::create(TAP_INTERFACE))??, server.run(|| Tap::create(TAP_INTERFACE))??];
         let lab = Lab::of(
-            Host::new(client, Side::Client, TAP_INTERFACE)?,
-            Host::new(server, Side::Server, TAP_INTERFACE)?,
+            Host::new(client, Role::Client, TAP_INTERFACE)?,
+            Host::new(server, Role::Server, TAP_INTERFACE)?,
         );
         for host in [&lab.client, &lab.server] {
             // A short queue would drop frames before they reach the TAP device.
@@ -85,10 +85,10 @@ impl Lab {
     }
 
     /// The host in this role.
-    pub fn host(&self, side: Side) -> &Host {
+    pub fn host(&self, side: Role) -> &Host {
         match side {
-            Side::Client => &self.client,
-            Side::Server => &self.server,
+            Role::Client => &self.client,
+            Role::Server => &self.server,
         }
     }
 
@@ -114,13 +114,13 @@ pub struct Host {
     /// Name of the host's interface.
     pub interface: &'static str,
     namespace: Namespace,
-    side: Side,
+    side: Role,
     has_ipv6: bool,
     diag: Mutex<Diag>,
 }
 
 impl Host {
-    fn new(namespace: Namespace, side: Side, interface: &'static str) -> Result<Host, LabError> {
+    fn new(namespace: Namespace, side: Role, interface: &'static str) -> Result<Host, LabError> {
         let (has_ipv6, diag) = namespace.run(|| {
             let mut links = Links::open()?;
             links.add_address(interface, address(Family::Ipv4, side), 24)?;
@@ -172,10 +172,10 @@ impl Host {
 }
 
 /// 10.9.0.0/24 and fd00:9::/64: host 1 is the client, host 2 the server.
-const fn address(family: Family, side: Side) -> IpAddr {
+const fn address(family: Family, side: Role) -> IpAddr {
     let host = match side {
-        Side::Client => 1,
-        Side::Server => 2,
+        Role::Client => 1,
+        Role::Server => 2,
     };
     match family {
         Family::Ipv4 => IpAddr::V4(Ipv4Addr::new(10, 9, 0, host)),

@@ -8,7 +8,7 @@ use socket2::{Domain, SockFilter, Socket, Type};
 use tcp_common::State;
 
 use super::deadline::{LIMIT, wait_until};
-use super::{Family, Lab, LabError, Side};
+use super::{Family, Lab, LabError, Role};
 
 /// Where one scenario runs: the lab, the family, and the scenario's server port.
 pub(super) struct Stage<'lab> {
@@ -44,10 +44,10 @@ impl Stage<'_> {
         set_limits(&server)?;
         let addresses = Addresses { client: local_addr(&client)?, server: local_addr(&server)? };
         let connection = OpenConnection { client, server, addresses };
-        connection.send(Side::Client, b"question")?;
-        connection.receive(Side::Server, b"question")?;
-        connection.send(Side::Server, b"answer")?;
-        connection.receive(Side::Client, b"answer")?;
+        connection.send(Role::Client, b"question")?;
+        connection.receive(Role::Server, b"question")?;
+        connection.send(Role::Server, b"answer")?;
+        connection.receive(Role::Client, b"answer")?;
         Ok(connection)
     }
 
@@ -61,9 +61,9 @@ impl Stage<'_> {
     /// Opens a socket on the server, bound to the scenario's port but not listening. If the port is in use by an
     /// earlier run whose sockets are kept, the kernel chooses another port.
     pub(super) fn server_socket(&self) -> Result<Socket, LabError> {
-        let socket = self.socket(Side::Server)?;
-        match self.bind(&socket, Side::Server, self.port) {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => self.bind(&socket, Side::Server, 0),
+        let socket = self.socket(Role::Server)?;
+        match self.bind(&socket, Role::Server, self.port) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => self.bind(&socket, Role::Server, 0),
             outcome => outcome,
         }
         .map_err(LabError::system("bind the server's port"))?;
@@ -72,8 +72,8 @@ impl Stage<'_> {
 
     /// Opens an unconnected socket on the client, bound to `port` (0: any).
     pub(super) fn client_socket(&self, port: u16) -> Result<Socket, LabError> {
-        let socket = self.socket(Side::Client)?;
-        self.bind(&socket, Side::Client, port).map_err(LabError::system("bind the client's port"))?;
+        let socket = self.socket(Role::Client)?;
+        self.bind(&socket, Role::Client, port).map_err(LabError::system("bind the client's port"))?;
         Ok(socket)
     }
 
@@ -90,7 +90,7 @@ impl Stage<'_> {
     }
 
     /// Waits until the socket of this end is in this state.
-    pub(super) fn wait(&self, addresses: Addresses, side: Side, wanted: State) -> Result<(), LabError> {
+    pub(super) fn wait(&self, addresses: Addresses, side: Role, wanted: State) -> Result<(), LabError> {
         wait_until(|| {
             let state = self.state(addresses, side)?;
             Ok(if state == wanted {
@@ -102,7 +102,7 @@ impl Stage<'_> {
     }
 
     /// Waits until this end's filter has dropped a segment.
-    pub(super) fn wait_for_drop(&self, addresses: Addresses, side: Side) -> Result<(), LabError> {
+    pub(super) fn wait_for_drop(&self, addresses: Addresses, side: Role) -> Result<(), LabError> {
         let (local, remote) = addresses.seen_from(side);
         wait_until(|| {
             let drops = self.lab.host(side).socket(local, remote)?.map_or(0, |socket| socket.drops);
@@ -114,12 +114,12 @@ impl Stage<'_> {
         })
     }
 
-    fn state(&self, addresses: Addresses, side: Side) -> Result<State, LabError> {
+    fn state(&self, addresses: Addresses, side: Role) -> Result<State, LabError> {
         let (local, remote) = addresses.seen_from(side);
         self.lab.host(side).state(local, remote)
     }
 
-    fn socket(&self, side: Side) -> Result<Socket, LabError> {
+    fn socket(&self, side: Role) -> Result<Socket, LabError> {
         let domain = match self.family {
             Family::Ipv4 => Domain::IPV4,
             Family::Ipv6 => Domain::IPV6,
@@ -134,19 +134,19 @@ impl Stage<'_> {
         Ok(socket)
     }
 
-    fn bind(&self, socket: &Socket, side: Side, port: u16) -> io::Result<()> {
+    fn bind(&self, socket: &Socket, side: Role, port: u16) -> io::Result<()> {
         socket.bind(&SocketAddr::new(self.lab.host(side).address(self.family), port).into())
     }
 }
 
 impl OpenConnection {
     /// Sends `data` from this end.
-    pub(super) fn send(&self, side: Side, data: &[u8]) -> Result<(), LabError> {
+    pub(super) fn send(&self, side: Role, data: &[u8]) -> Result<(), LabError> {
         self.socket(side).write_all(data).map_err(LabError::system("send"))
     }
 
     /// Waits until this end has received exactly `expected`.
-    pub(super) fn receive(&self, side: Side, expected: &[u8]) -> Result<(), LabError> {
+    pub(super) fn receive(&self, side: Role, expected: &[u8]) -> Result<(), LabError> {
         let mut data = vec![0; expected.len()];
         self.socket(side).read_exact(&mut data).map_err(LabError::system("receive"))?;
         if data == expected {
@@ -156,52 +156,52 @@ impl OpenConnection {
     }
 
     /// Sends a FIN from this end. The socket stays open for reading.
-    pub(super) fn finish(&self, side: Side) -> Result<(), LabError> {
+    pub(super) fn finish(&self, side: Role) -> Result<(), LabError> {
         self.socket(side).shutdown(Shutdown::Write).map_err(LabError::system("shut down a connection"))
     }
 
     /// Reads at this end up to the peer's FIN.
-    pub(super) fn read_to_end(&self, side: Side) -> Result<(), LabError> {
+    pub(super) fn read_to_end(&self, side: Role) -> Result<(), LabError> {
         self.socket(side).read_to_end(&mut Vec::new()).map(drop).map_err(LabError::system("receive"))
     }
 
     /// Sends an ACK that the kernel has delayed at this end.
-    pub(super) fn acknowledge(&self, side: Side) -> Result<(), LabError> {
+    pub(super) fn acknowledge(&self, side: Role) -> Result<(), LabError> {
         self.socket(side).set_tcp_quickack(true).map_err(failed)
     }
 
     /// Drops every segment that arrives at this end, after it was seen on the wire and before TCP receives it.
-    pub(super) fn drop_arrivals(&self, side: Side) -> Result<(), LabError> {
+    pub(super) fn drop_arrivals(&self, side: Role) -> Result<(), LabError> {
         drop_arrivals(self.socket(side))
     }
 
     /// Stops dropping segments at this end.
-    pub(super) fn keep_arrivals(&self, side: Side) -> Result<(), LabError> {
+    pub(super) fn keep_arrivals(&self, side: Role) -> Result<(), LabError> {
         self.socket(side).detach_filter().map_err(LabError::system("detach a socket filter"))
     }
 
     /// The socket of this end.
-    pub(super) fn socket(&self, side: Side) -> &Socket {
+    pub(super) fn socket(&self, side: Role) -> &Socket {
         match side {
-            Side::Client => &self.client,
-            Side::Server => &self.server,
+            Role::Client => &self.client,
+            Role::Server => &self.server,
         }
     }
 
     /// Both sockets, the one of this end first.
-    pub(super) fn split(self, side: Side) -> (Socket, Socket) {
+    pub(super) fn split(self, side: Role) -> (Socket, Socket) {
         match side {
-            Side::Client => (self.client, self.server),
-            Side::Server => (self.server, self.client),
+            Role::Client => (self.client, self.server),
+            Role::Server => (self.server, self.client),
         }
     }
 }
 
 impl Addresses {
-    fn seen_from(self, side: Side) -> (SocketAddr, SocketAddr) {
+    fn seen_from(self, side: Role) -> (SocketAddr, SocketAddr) {
         match side {
-            Side::Client => (self.client, self.server),
-            Side::Server => (self.server, self.client),
+            Role::Client => (self.client, self.server),
+            Role::Server => (self.server, self.client),
         }
     }
 }

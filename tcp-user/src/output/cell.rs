@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use anstyle::Style;
 
 use super::palette::{self, Palette};
-use crate::view::{CloseInfo, CloseKind, Endpoint, Process, State, TimeWait, UNSEEN};
+use crate::view::{CloseInfo, CloseKind, ConnectionEnd, Process, State, TimeWait, UNSEEN};
 
 /// The text of a table's cell, and its style where there are colours.
 pub struct Cell {
@@ -51,7 +51,7 @@ pub(super) fn address(address: SocketAddr, local: bool) -> Cell {
     }
 }
 
-pub(super) fn end(end: &Endpoint) -> Cell {
+pub(super) fn end(end: &ConnectionEnd) -> Cell {
     address(end.socket_address(), end.local)
 }
 

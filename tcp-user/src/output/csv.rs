@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::cell::escape;
 use crate::view::{
-    Close, CloseInfo, CloseKind, Connection, Durations, Endpoint, Event, Side, TimeWait, Transition,
+    Close, CloseInfo, CloseKind, Connection, ConnectionEnd, Durations, Event, Role, TimeWait, Transition,
 };
 
 /// Writes lines with as much quoting as they need.
@@ -81,7 +81,7 @@ pub(super) const EVENT: &[Field<Event>] = &[
     ("server_address", |e| either(e, |t| t.server.address, |c| c.connection.server.address).to_string()),
     ("server_port", |e| either(e, |t| t.server.port, |c| c.connection.server.port).to_string()),
     ("incarnation", |e| either(e, |t| t.incarnation, |c| c.connection.incarnation).to_string()),
-    ("side", |e| text(either(e, |t| Some(t.side), |_| None::<Side>))),
+    ("side", |e| text(either(e, |t| Some(t.side), |_| None::<Role>))),
     ("from", |e| text(either(e, |t| Some(t.from.name()), |_| None))),
     ("to", |e| text(either(e, |t| Some(t.to.name()), |_| None))),
     ("cause", |e| either(e, |t| escape(&t.cause), |_| String::new())),
@@ -96,7 +96,7 @@ pub(super) const EVENT: &[Field<Event>] = &[
     ("time_wait_ms", |e| lasted(e, |d| d.time_wait)),
 ];
 
-fn state(end: &Endpoint) -> String {
+fn state(end: &ConnectionEnd) -> String {
     end.state.name().to_owned()
 }
 

@@ -1,7 +1,7 @@
 use serde_json::Value;
 
 use super::*;
-use crate::view::{Connection, Event, Side, samples};
+use crate::view::{Connection, Event, Role, samples};
 
 fn list(format: Format, palette: Palette, connections: &[Connection]) -> String {
     let mut out = Vec::new();
@@ -14,7 +14,7 @@ fn samples() -> [Connection; 4] {
     let mut reset = samples::close_wait();
     if let Some(close) = &mut reset.close {
         close.kind = Some(crate::view::CloseKind::RstAfterFin);
-        close.aborter = Some(Side::Server);
+        close.aborter = Some(Role::Server);
     }
     [samples::time_wait(), samples::established(), reset, samples::older()]
 }

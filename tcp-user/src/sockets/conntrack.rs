@@ -30,9 +30,9 @@ use tcp_common::State;
 
 use crate::netlink::Channel;
 use crate::system_error::SystemError;
-use crate::view::words;
+use crate::view::string_enum;
 
-words! {
+string_enum! {
     /// The states of nf_conntrack, by its own names.
     pub enum TrackedState ("conntrack state") {
         /// SYN seen.

@@ -16,7 +16,7 @@ use tcp_common::State;
 
 use crate::netlink::Channel;
 use crate::system_error::SystemError;
-use crate::view::words;
+use crate::view::string_enum;
 
 /// A TCP socket of the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -179,7 +179,7 @@ impl KernelSocket {
     }
 }
 
-words! {
+string_enum! {
     /// Timers of a TCP socket, by the names of `ss`.
     pub enum Timer ("timer") {
         /// A segment is to be retransmitted.

@@ -8,9 +8,9 @@ use std::os::unix::fs::MetadataExt as _;
 use jiff::Timestamp;
 
 use super::KernelSocket;
-use crate::view::{SocketPair, words};
+use crate::view::{SocketPair, string_enum};
 
-words! {
+string_enum! {
     /// Why only one of agent and kernel knows an endpoint.
     pub enum Reason ("reason") {
         /// Neither endpoint is local.

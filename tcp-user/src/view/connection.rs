@@ -1,4 +1,4 @@
-//! A connection as it stands.
+//! The record of a connection.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tcp_common::{CloseKind, State};
 
 use super::serial::{ByName, by_name, micros};
-use super::{Confidence, Family, Fins, Opener, Side, Who, schema};
+use super::{Confidence, Family, Fins, Opener, Role, Roles, schema};
 
 /// One connection (one incarnation of a flow) and the states of both its ends.
 // `remote = "Self"` makes the derive produce inherent functions for the bare fields; the trait puts the schema before
@@ -16,16 +16,16 @@ use super::{Confidence, Family, Fins, Opener, Side, Who, schema};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(remote = "Self")]
 pub struct Connection {
-    /// IP version.
+    /// IP version of both addresses.
     pub family: Family,
     /// Interface on which the connection was first seen; `None` if a capture does not name it.
     pub interface: Option<String>,
     /// Number of this use of the same addresses and ports, from 1.
     pub incarnation: u32,
     /// The end that sent the first SYN. It is a guess if `confidence` is `midstream`.
-    pub client: Endpoint,
+    pub client: ConnectionEnd,
     /// The other end.
-    pub server: Endpoint,
+    pub server: ConnectionEnd,
     /// The end that sent the first SYN, if it was seen.
     pub opener: Opener,
     /// How complete the observation is, and so how reliable the record.
@@ -53,7 +53,7 @@ pub type SocketPair = (SocketAddr, SocketAddr);
 
 /// One end of a connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Endpoint {
+pub struct ConnectionEnd {
     /// IP address of the end.
     pub address: IpAddr,
     /// TCP port of the end.
@@ -80,9 +80,9 @@ pub struct CloseInfo {
     #[schemars(with = "Option<ByName<CloseKind>>")]
     pub kind: Option<CloseKind>,
     /// The end that closed first: it sent its FIN before it had received one. `None` without a FIN.
-    pub closer: Option<Who>,
+    pub closer: Option<Roles>,
     /// The end whose RST ended the connection; `None` without such a RST.
-    pub aborter: Option<Side>,
+    pub aborter: Option<Role>,
     /// The ends whose FIN was seen.
     pub fins: Fins,
     /// Whether both ends are closed or in TIME-WAIT.
@@ -97,7 +97,7 @@ pub struct CloseInfo {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TimeWait {
     /// The end in TIME-WAIT; both after a simultaneous close.
-    pub holder: Who,
+    pub holder: Roles,
     /// Time until TIME-WAIT ends at the last end, in ms.
     pub expires_in_ms: u64,
     /// Number of times that TIME-WAIT was restarted because the last ACK was lost.
@@ -115,40 +115,40 @@ pub struct Process {
     pub unit: Option<String>,
 }
 
-/// What stands for a form of close that was not seen, where people read.
+/// The close kind that people read if the kind was not seen.
 pub const UNSEEN: &str = "unseen";
 
 impl Connection {
     /// One of its ends.
-    pub fn end(&self, side: Side) -> &Endpoint {
+    pub fn end(&self, side: Role) -> &ConnectionEnd {
         match side {
-            Side::Client => &self.client,
-            Side::Server => &self.server,
+            Role::Client => &self.client,
+            Role::Server => &self.server,
         }
     }
 
     /// Both ends, the client first.
-    pub fn ends(&self) -> [&Endpoint; 2] {
+    pub fn ends(&self) -> [&ConnectionEnd; 2] {
         [&self.client, &self.server]
     }
 
     /// Both addresses, that of one end first.
-    pub fn ends_from(&self, side: Side) -> SocketPair {
+    pub fn ends_from(&self, side: Role) -> SocketPair {
         (self.end(side).socket_address(), self.end(side.peer()).socket_address())
     }
 
-    /// The kind of its close, `open` while nobody has begun; `None` if it was not seen.
+    /// The close kind: `open` before the first FIN or RST, `None` if the close was not seen.
     pub fn close_kind(&self) -> Option<CloseKind> {
         self.close.as_ref().map_or(Some(CloseKind::Open), |close| close.kind)
     }
 
-    /// The same in a word.
+    /// The close kind as a word: [`UNSEEN`] if the close was not seen.
     pub fn close_word(&self) -> &'static str {
         self.close_kind().map_or(UNSEEN, CloseKind::name)
     }
 }
 
-impl Endpoint {
+impl ConnectionEnd {
     /// Address and port together.
     pub fn socket_address(&self) -> SocketAddr {
         SocketAddr::new(self.address, self.port)
@@ -168,8 +168,7 @@ impl Serialize for Connection {
     }
 }
 
-/// The schema's name is not looked at: it costs a second pass over every record of a long list, whose header has been
-/// checked already.
+/// Ignores the name of the schema: checking it would take a second pass over every record of a long list.
 impl<'de> Deserialize<'de> for Connection {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Connection, D::Error> {
         Connection::deserialize(deserializer)

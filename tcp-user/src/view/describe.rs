@@ -6,12 +6,12 @@ use tcp_common::flow::{Closer, Coverage, Initiator};
 use tcp_common::{Cause, CloseKind, End, Flow, FlowKey, Rules, State};
 
 use super::{
-    Close, CloseInfo, Confidence, Connection, Durations, Endpoint, Family, Fins, Opener, Peer, Side,
-    TimeWait, Transition, Who,
+    Close, CloseInfo, Confidence, Connection, ConnectionEnd, Durations, EndAddress, Family, Fins, Opener,
+    Role, Roles, TimeWait, Transition,
 };
 use crate::clock::Clock;
 
-/// What is needed to describe flows.
+/// Converts flows into records.
 #[derive(Clone, Copy, Debug)]
 pub struct Describer<'a> {
     /// The rules in force.
@@ -22,7 +22,7 @@ pub struct Describer<'a> {
     pub now_ns: u64,
 }
 
-/// Which end is the client: who opened; mid-stream, who has the higher port.
+/// The client: the end that opened, or the end with the higher port if that was not seen.
 pub fn client_end(key: &FlowKey, flow: &Flow) -> End {
     match flow.initiator() {
         Initiator::One(end) => end,
@@ -82,7 +82,7 @@ impl Describer<'_> {
         let time_wait_ns = [End::A, End::B].iter().filter_map(|&end| flow.end(end).time_wait_ns()).min();
         let closed_ns = time_wait_ns.unwrap_or(ended_ns);
         let closing_ns = flow.closing_seen_ns();
-        // Of a flow whose close was not seen from its beginning nobody knows how long it was open.
+        // If the beginning of the close was not seen, the time in ESTABLISHED is unknown.
         let open = (flow.closing_ns() == 0 || closing_ns.is_some()).then_some(flow.established_ns());
         let established_until = closing_ns.unwrap_or(ended_ns);
         Close {
@@ -97,7 +97,7 @@ impl Describer<'_> {
         }
     }
 
-    /// The transitions of one segment or one look at the clock: none, one or two.
+    /// The transitions of one segment or one timer: none, one or two.
     pub fn transitions(
         &self,
         key: &FlowKey,
@@ -110,7 +110,7 @@ impl Describer<'_> {
         let client = client_end(key, flow);
         let peer = |end: End| {
             let endpoint = key.endpoint(end);
-            Peer { address: address(key, end), port: endpoint.port, local: flow.is_local(end) }
+            EndAddress { address: address(key, end), port: endpoint.port, local: flow.is_local(end) }
         };
         [client, client.peer()]
             .into_iter()
@@ -128,9 +128,9 @@ impl Describer<'_> {
             .collect()
     }
 
-    fn endpoint(&self, key: &FlowKey, flow: &Flow, end: End) -> Endpoint {
+    fn endpoint(&self, key: &FlowKey, flow: &Flow, end: End) -> ConnectionEnd {
         let x = flow.end(end);
-        Endpoint {
+        ConnectionEnd {
             address: address(key, end),
             port: key.endpoint(end).port,
             state: flow.state(end),
@@ -157,7 +157,7 @@ impl Describer<'_> {
             closer: match flow.closer() {
                 Closer::None => None,
                 Closer::One(end) => Some(side(end, client).into()),
-                Closer::Both => Some(Who::Both),
+                Closer::Both => Some(Roles::Both),
             },
             aborter: flow.aborter().map(|end| side(end, client)),
             fins,
@@ -170,9 +170,9 @@ impl Describer<'_> {
         let deadline = |end| flow.time_wait_deadline_ns(end, self.rules);
         let (holder, until_ns) = match (deadline(client), deadline(client.peer())) {
             (None, None) => return None,
-            (Some(ns), None) => (Who::Client, ns),
-            (None, Some(ns)) => (Who::Server, ns),
-            (Some(first), Some(second)) => (Who::Both, first.max(second)),
+            (Some(ns), None) => (Roles::Client, ns),
+            (None, Some(ns)) => (Roles::Server, ns),
+            (Some(first), Some(second)) => (Roles::Both, first.max(second)),
         };
         Some(TimeWait {
             holder,
@@ -182,8 +182,8 @@ impl Describer<'_> {
     }
 }
 
-fn side(end: End, client: End) -> Side {
-    if end == client { Side::Client } else { Side::Server }
+fn side(end: End, client: End) -> Role {
+    if end == client { Role::Client } else { Role::Server }
 }
 
 /// From the first segment to both ends ESTABLISHED; `None` where either was not seen.

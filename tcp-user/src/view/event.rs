@@ -1,4 +1,4 @@
-//! What happens to connections.
+//! Events of connections.
 
 use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 use tcp_common::State;
 
 use super::serial::{ByName, by_name, micros};
-use super::{Connection, Side};
+use super::{Connection, Role};
 
-/// One record of `watch` and `replay --events`, told apart by its schema.
+/// One record of `watch` and `replay --events`; its schema says of which kind.
 // The names are those of `view::schema`; a test holds them together, because an attribute takes no constant.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "schema")]
@@ -19,7 +19,7 @@ pub enum Event {
     /// One end changed its state.
     #[serde(rename = "finwait.transition/1")]
     Transition(Transition),
-    /// An incarnation is over.
+    /// A connection is closed.
     #[serde(rename = "finwait.close/1")]
     Close(Box<Close>),
 }
@@ -32,13 +32,13 @@ pub struct Transition {
     #[schemars(with = "Timestamp")]
     pub at: Timestamp,
     /// The client end.
-    pub client: Peer,
+    pub client: EndAddress,
     /// The server end.
-    pub server: Peer,
+    pub server: EndAddress,
     /// Number of this use of the same addresses and ports, from 1.
     pub incarnation: u32,
     /// The end that changed its state.
-    pub side: Side,
+    pub side: Role,
     /// State before.
     #[serde(with = "by_name")]
     #[schemars(with = "ByName<State>")]
@@ -51,9 +51,9 @@ pub struct Transition {
     pub cause: Cow<'static, str>,
 }
 
-/// Which end, without how it is.
+/// The address of one end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Peer {
+pub struct EndAddress {
     /// IP address of the end.
     pub address: IpAddr,
     /// TCP port of the end.
@@ -66,7 +66,7 @@ pub struct Peer {
 /// A connection that has ended, with the keys of `finwait.connection/1`. Printed once for each connection.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Close {
-    /// The connection as it was at the end.
+    /// The connection in its last state.
     #[serde(flatten, with = "Connection")]
     pub connection: Connection,
     /// Time at which the connection ended: closed, reset, superseded or timed out, and TIME-WAIT over.
@@ -77,7 +77,7 @@ pub struct Close {
     pub durations_ms: Durations,
 }
 
-/// The parts of a connection's life, ms; `None` for a part it did not have or whose begin nobody saw.
+/// Durations of the parts of a connection's life, in ms; `None` for a part that did not happen or did not begin in sight.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Durations {
     /// Time from the first SYN to ESTABLISHED at both ends.
@@ -90,13 +90,13 @@ pub struct Durations {
     pub time_wait: Option<f64>,
 }
 
-impl From<&super::Endpoint> for Peer {
-    fn from(end: &super::Endpoint) -> Peer {
-        Peer { address: end.address, port: end.port, local: end.local }
+impl From<&super::ConnectionEnd> for EndAddress {
+    fn from(end: &super::ConnectionEnd) -> EndAddress {
+        EndAddress { address: end.address, port: end.port, local: end.local }
     }
 }
 
-impl Peer {
+impl EndAddress {
     /// Address and port together.
     pub fn socket_address(&self) -> SocketAddr {
         SocketAddr::new(self.address, self.port)

@@ -1,7 +1,7 @@
-//! What users see of a connection: the records of the CLI, the query socket and the replay.
+//! The records that users see, from the CLI, the query socket and the replay.
 //!
-//! Nothing here decides anything about TCP and nothing knows where a record came from or how it is printed. Keys, words
-//! and schema names are a promise to users: keys may be added, none is renamed.
+//! Nothing here decides anything about TCP, or knows where a record came from or how it is printed. Keys, words and
+//! schema names are a promise to users: keys may be added, none is renamed.
 //!
 //! Times are RFC 3339 in UTC with microseconds, durations numbers of milliseconds, `null` is "not known" or "not yet".
 
@@ -13,20 +13,20 @@ mod serial;
 mod states;
 mod words;
 
-pub use connection::{CloseInfo, Connection, Endpoint, Process, SocketPair, TimeWait, UNSEEN};
-pub use event::{Close, Durations, Event, Peer, Transition};
+pub use connection::{CloseInfo, Connection, ConnectionEnd, Process, SocketPair, TimeWait, UNSEEN};
+pub use event::{Close, Durations, EndAddress, Event, Transition};
 pub use glossary::{Entry, glossary};
 pub(crate) use serial::{ByName, by_name, micros};
 pub use states::{StateSet, UnknownState};
 pub use tcp_common::{CloseKind, State};
-pub(crate) use words::words;
-pub use words::{Confidence, Family, Fins, Opener, Side, UnknownWord, Who};
+pub(crate) use words::string_enum;
+pub use words::{Confidence, Family, Fins, Opener, Role, Roles, UnknownName};
 
-/// Names of the records' shapes.
+/// Names of the records' schemas.
 pub mod schema {
     /// A [`Connection`](super::Connection).
     pub const CONNECTION: &str = "finwait.connection/1";
-    /// A document with all connections that were asked for, under `connections`.
+    /// A document with the selected connections, under `connections`.
     pub const CONNECTIONS: &str = "finwait.connections/1";
     /// A [`Transition`](super::Transition).
     pub const TRANSITION: &str = "finwait.transition/1";

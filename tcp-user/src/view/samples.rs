@@ -16,7 +16,7 @@ pub(crate) fn time_wait() -> Connection {
         family: Family::Ipv4,
         interface: Some("eth0".into()),
         incarnation: 1,
-        client: Endpoint {
+        client: ConnectionEnd {
             address: "10.9.0.1".parse().unwrap(),
             port: 43210,
             state: State::TimeWait,
@@ -25,7 +25,7 @@ pub(crate) fn time_wait() -> Connection {
             segments: 6,
             bytes: 120,
         },
-        server: Endpoint {
+        server: ConnectionEnd {
             address: "10.9.0.2".parse().unwrap(),
             port: 80,
             state: State::Closed,
@@ -41,18 +41,18 @@ pub(crate) fn time_wait() -> Connection {
         handshake_ms: Some(0.31),
         close: Some(CloseInfo {
             kind: Some(CloseKind::Fin4Seg),
-            closer: Some(Who::Client),
+            closer: Some(Roles::Client),
             aborter: None,
             fins: Fins::Both,
             complete: true,
             started_at: Some(at(46, 21.470118)),
         }),
-        time_wait: Some(TimeWait { holder: Who::Client, expires_in_ms: 59210, restarts: 0 }),
+        time_wait: Some(TimeWait { holder: Roles::Client, expires_in_ms: 59210, restarts: 0 }),
         process: Some(Process { pid: 4242, comm: "curl".into(), unit: None }),
     }
 }
 
-/// The same, taken in from its socket after the close.
+/// The connection of [`time_wait`], imported from its socket after the close.
 pub(crate) fn older() -> Connection {
     let mut connection = time_wait();
     connection.confidence = Confidence::Midstream;
@@ -65,7 +65,7 @@ pub(crate) fn older() -> Connection {
     connection
 }
 
-/// Picked up mid-stream over IPv6, nobody closes; the server is here.
+/// A connection over IPv6, first seen midstream and not closed; the server is on this host.
 pub(crate) fn established() -> Connection {
     let mut connection = time_wait();
     connection.family = Family::Ipv6;
@@ -100,7 +100,7 @@ pub(crate) fn close_wait() -> Connection {
     connection.server.state = State::CloseWait;
     connection.close = Some(CloseInfo {
         kind: Some(CloseKind::Open),
-        closer: Some(Who::Client),
+        closer: Some(Roles::Client),
         aborter: None,
         fins: Fins::Client,
         complete: false,
@@ -132,10 +132,10 @@ pub(crate) fn transition() -> Transition {
     let connection = time_wait();
     Transition {
         at: at(46, 21.470118),
-        client: Peer::from(&connection.client),
-        server: Peer::from(&connection.server),
+        client: EndAddress::from(&connection.client),
+        server: EndAddress::from(&connection.server),
         incarnation: 1,
-        side: Side::Client,
+        side: Role::Client,
         from: State::Established,
         to: State::FinWait1,
         cause: tcp_common::Cause::Fin.name().into(),

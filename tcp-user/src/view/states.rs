@@ -1,8 +1,8 @@
-//! State names as people type them, and sets of states.
+//! Names of states as people type them, and sets of states.
 
 use tcp_common::State;
 
-/// Some of the states of one end.
+/// A set of states of one end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Default)]
 pub struct StateSet(u16);
 
@@ -15,7 +15,7 @@ impl StateSet {
     /// No state.
     pub const EMPTY: StateSet = StateSet(0);
 
-    /// Exactly these.
+    /// The set of these states.
     pub const fn of(states: &[State]) -> StateSet {
         let mut bits = 0;
         let mut i = 0;
@@ -26,34 +26,32 @@ impl StateSet {
         StateSet(bits)
     }
 
-    /// Whether the state is among them.
+    /// Whether the set has the state.
     pub const fn contains(self, state: State) -> bool {
         self.0 & (1 << state as u16) != 0
     }
 
-    /// The RFC states among them, in the order of a connection's life.
+    /// The RFC states of the set, in the order of a connection's life.
     pub fn iter(self) -> impl Iterator<Item = State> {
         State::ALL.into_iter().filter(move |state| self.contains(*state))
     }
 
-    /// A state or a group of states by name. Takes the machine's spelling, that of RFC 9293, that of `ss` and that of
-    /// the Linux kernel, in any case, with `-` or `_` or nothing between the words.
+    /// Parses the name of a state or of a group of states. Accepts the spellings of machine output, RFC 9293, `ss` and
+    /// the Linux kernel, in any case, with `-`, `_` or nothing between the words.
     pub fn parse(name: &str) -> Result<StateSet, UnknownState> {
         let wanted = squeeze(name);
         State::ALL
             .into_iter()
             .find(|state| squeeze(state.name()) == wanted)
             .map(|state| StateSet::of(&[state]))
-            .or_else(|| {
-                NICKNAMES.iter().find(|(nickname, _)| squeeze(nickname) == wanted).map(|(_, set)| *set)
-            })
+            .or_else(|| ALIASES.iter().find(|(nickname, _)| squeeze(nickname) == wanted).map(|(_, set)| *set))
             .ok_or_else(|| UnknownState(name.to_owned()))
     }
 
     /// Every name that [`StateSet::parse`] takes, one spelling each: `time-wait`.
     pub fn names() -> impl Iterator<Item = String> {
         let states = State::ALL.into_iter().map(|state| state.rfc_name().to_ascii_lowercase());
-        states.chain(NICKNAMES.iter().map(|(nickname, _)| (*nickname).to_owned()))
+        states.chain(ALIASES.iter().map(|(nickname, _)| (*nickname).to_owned()))
     }
 }
 
@@ -61,8 +59,8 @@ fn squeeze(name: &str) -> String {
     name.chars().filter(|c| !matches!(c, '-' | '_')).map(|c| c.to_ascii_lowercase()).collect()
 }
 
-/// What `ss` calls its states, and its groups (ss(8), STATE-FILTER).
-const NICKNAMES: &[(&str, StateSet)] = {
+/// The names that `ss` has for states and groups of states (ss(8), STATE-FILTER).
+const ALIASES: &[(&str, StateSet)] = {
     use State::*;
     const SYNCHRONIZED: &[State] =
         &[SynReceived, Established, FinWait1, FinWait2, CloseWait, Closing, LastAck, TimeWait];

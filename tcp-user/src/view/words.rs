@@ -1,7 +1,7 @@
 //! The closed vocabularies of the records: each word once, for serde, for people and for whoever parses them.
 
 /// Declares an enum whose variants are words: `name`, `ALL`, `FromStr`, `Display` and serde all speak the same list.
-macro_rules! words {
+macro_rules! string_enum {
     ($(#[$meta:meta])* $visibility:vis enum $name:ident ($what:literal) {
         $($(#[$variant_meta:meta])* $variant:ident = $word:literal,)+
     }) => {
@@ -30,11 +30,11 @@ macro_rules! words {
         }
 
         impl ::std::str::FromStr for $name {
-            type Err = $crate::view::UnknownWord;
+            type Err = $crate::view::UnknownName;
 
             fn from_str(text: &str) -> Result<$name, Self::Err> {
                 $name::ALL.iter().copied().find(|value| value.name() == text).ok_or_else(|| {
-                    $crate::view::UnknownWord {
+                    $crate::view::UnknownName {
                         found: text.to_owned(),
                         what: $what,
                         known: &[$($word),+],
@@ -57,12 +57,12 @@ macro_rules! words {
         }
     };
 }
-pub(crate) use words;
+pub(crate) use string_enum;
 
 /// A word outside a closed vocabulary.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("unknown {what} `{found}`, expected one of: {}", .known.join(", "))]
-pub struct UnknownWord {
+pub struct UnknownName {
     /// What was found.
     pub found: String,
     /// What it should have been.
@@ -71,7 +71,7 @@ pub struct UnknownWord {
     pub known: &'static [&'static str],
 }
 
-words! {
+string_enum! {
     /// The IP version.
     pub enum Family ("address family") {
         /// IPv4.
@@ -81,9 +81,9 @@ words! {
     }
 }
 
-words! {
+string_enum! {
     /// One end, by its role in the connection.
-    pub enum Side ("side") {
+    pub enum Role ("side") {
         /// The end that sent the first SYN; guessed where the beginning was not seen.
         Client = "client",
         /// The other one.
@@ -91,9 +91,9 @@ words! {
     }
 }
 
-words! {
+string_enum! {
     /// One end or both.
-    pub enum Who ("end") {
+    pub enum Roles ("end") {
         /// The client.
         Client = "client",
         /// The server.
@@ -103,7 +103,7 @@ words! {
     }
 }
 
-words! {
+string_enum! {
     /// Who sent the first SYN.
     pub enum Opener ("opener") {
         /// The client.
@@ -117,7 +117,7 @@ words! {
     }
 }
 
-words! {
+string_enum! {
     /// Whose FINs were seen.
     pub enum Fins ("set of FINs") {
         /// Nobody's.
@@ -131,7 +131,7 @@ words! {
     }
 }
 
-words! {
+string_enum! {
     /// How far a record can be trusted.
     pub enum Confidence ("confidence") {
         /// Everything was seen.
@@ -145,32 +145,32 @@ words! {
     }
 }
 
-impl Side {
+impl Role {
     /// The end that is not this one.
-    pub const fn peer(self) -> Side {
+    pub const fn peer(self) -> Role {
         match self {
-            Side::Client => Side::Server,
-            Side::Server => Side::Client,
+            Role::Client => Role::Server,
+            Role::Server => Role::Client,
         }
     }
 }
 
-impl From<Side> for Who {
-    fn from(side: Side) -> Who {
+impl From<Role> for Roles {
+    fn from(side: Role) -> Roles {
         match side {
-            Side::Client => Who::Client,
-            Side::Server => Who::Server,
+            Role::Client => Roles::Client,
+            Role::Server => Roles::Server,
         }
     }
 }
 
-impl Who {
+impl Roles {
     /// The one end, unless it is both.
-    pub const fn one(self) -> Option<Side> {
+    pub const fn one(self) -> Option<Role> {
         match self {
-            Who::Client => Some(Side::Client),
-            Who::Server => Some(Side::Server),
-            Who::Both => None,
+            Roles::Client => Some(Role::Client),
+            Roles::Server => Some(Role::Server),
+            Roles::Both => None,
         }
     }
 }

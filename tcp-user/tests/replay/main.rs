@@ -14,7 +14,7 @@ use finwait::filter::Filter;
 use finwait::replay::{
     Fault, Frame, Input, LinkType, Listed, Options, Output, Replay, ReplayReport, Selection, run, run_input,
 };
-use finwait::view::{Connection, Event, Opener, Side, Who};
+use finwait::view::{Connection, Event, Opener, Role, Roles};
 use tcp_common::{End, Flags, Rules, Segment, State};
 use testkit::captures::{Captured, Interface, Order, Unit, add_simple_packet, arp, pcap, pcapng, relink};
 use testkit::frames;

@@ -3,12 +3,12 @@
 use super::*;
 
 /// Which side of a connection an end of the scenario is: end A of the frames has port 40000.
-fn side_of(connection: &Connection, end: End, variant: Variant) -> Side {
+fn side_of(connection: &Connection, end: End, variant: Variant) -> Role {
     let is_client = (connection.client.port == 40_000) == (variant.end(end) == End::A);
-    if is_client { Side::Client } else { Side::Server }
+    if is_client { Role::Client } else { Role::Server }
 }
 
-fn name_of(connection: &Connection, side: Side, variant: Variant) -> &'static str {
+fn name_of(connection: &Connection, side: Role, variant: Variant) -> &'static str {
     if side_of(connection, End::A, variant) == side { "a" } else { "b" }
 }
 
@@ -42,20 +42,20 @@ fn check_step(step: &Step, connections: &[Connection], variant: Variant) -> Resu
     Ok(())
 }
 
-fn who(connection: &Connection, who: Option<Who>, variant: Variant) -> &'static str {
+fn who(connection: &Connection, who: Option<Roles>, variant: Variant) -> &'static str {
     match who {
         None => "none",
-        Some(Who::Both) => "both",
-        Some(Who::Client) => name_of(connection, Side::Client, variant),
-        Some(Who::Server) => name_of(connection, Side::Server, variant),
+        Some(Roles::Both) => "both",
+        Some(Roles::Client) => name_of(connection, Role::Client, variant),
+        Some(Roles::Server) => name_of(connection, Role::Server, variant),
     }
 }
 
 fn check_close(connection: &Connection, expected: &Close, variant: Variant) -> Result<(), String> {
     let close = connection.close.as_ref();
     let opener = match connection.opener {
-        Opener::Client => name_of(connection, Side::Client, variant),
-        Opener::Server => name_of(connection, Side::Server, variant),
+        Opener::Client => name_of(connection, Role::Client, variant),
+        Opener::Server => name_of(connection, Role::Server, variant),
         Opener::Both => "both",
         Opener::Unknown => "unknown",
     };
@@ -155,8 +155,8 @@ fn the_events_of_every_scenario() {
                 let at = match event {
                     Event::Transition(transition) => {
                         let port = match transition.side {
-                            Side::Client => transition.client.port,
-                            Side::Server => transition.server.port,
+                            Role::Client => transition.client.port,
+                            Role::Server => transition.server.port,
                         };
                         let state = states.entry((port, transition.incarnation)).or_insert(State::Closed);
                         assert_eq!(*state, transition.from, "{} {transition:?}", scenario.id);

@@ -2,7 +2,7 @@
 
 use tcp_common::State;
 
-use super::super::Side;
+use super::super::Role;
 use super::{Scenario, plays};
 
 /// Every scenario, the common ones first.
@@ -27,7 +27,7 @@ pub static SCENARIOS: &[Scenario] = &[
         client: State::TimeWait,
         server: State::Closed,
         incarnation: 1,
-        play: |stage| plays::four_segments(stage, Side::Client),
+        play: |stage| plays::four_segments(stage, Role::Client),
     },
     Scenario {
         name: "fin_4seg_server",
@@ -38,7 +38,7 @@ pub static SCENARIOS: &[Scenario] = &[
         client: State::Closed,
         server: State::TimeWait,
         incarnation: 1,
-        play: |stage| plays::four_segments(stage, Side::Server),
+        play: |stage| plays::four_segments(stage, Role::Server),
     },
     Scenario {
         name: "fin_3seg_client",
@@ -49,7 +49,7 @@ pub static SCENARIOS: &[Scenario] = &[
         client: State::TimeWait,
         server: State::Closed,
         incarnation: 1,
-        play: |stage| plays::three_segments(stage, Side::Client),
+        play: |stage| plays::three_segments(stage, Role::Client),
     },
     Scenario {
         name: "fin_3seg_server",
@@ -60,7 +60,7 @@ pub static SCENARIOS: &[Scenario] = &[
         client: State::Closed,
         server: State::TimeWait,
         incarnation: 1,
-        play: |stage| plays::three_segments(stage, Side::Server),
+        play: |stage| plays::three_segments(stage, Role::Server),
     },
     Scenario {
         name: "data_on_fin",
@@ -122,7 +122,7 @@ pub static SCENARIOS: &[Scenario] = &[
         summary: "the client aborts an open connection",
         kind: "rst_abort",
         closer: "none",
-        aborter: Some(Side::Client),
+        aborter: Some(Role::Client),
         client: State::Closed,
         server: State::Closed,
         incarnation: 1,
@@ -133,7 +133,7 @@ pub static SCENARIOS: &[Scenario] = &[
         summary: "the client closes; the server closes with unread data and sends a RST",
         kind: "rst_after_fin",
         closer: "client",
-        aborter: Some(Side::Server),
+        aborter: Some(Role::Server),
         client: State::Closed,
         server: State::Closed,
         incarnation: 1,
@@ -144,7 +144,7 @@ pub static SCENARIOS: &[Scenario] = &[
         summary: "the client closes its socket; data from the server is answered by a RST",
         kind: "rst_after_fin",
         closer: "client",
-        aborter: Some(Side::Client),
+        aborter: Some(Role::Client),
         client: State::Closed,
         server: State::Closed,
         incarnation: 1,
@@ -155,7 +155,7 @@ pub static SCENARIOS: &[Scenario] = &[
         summary: "no socket listens on the port",
         kind: "refused",
         closer: "none",
-        aborter: Some(Side::Server),
+        aborter: Some(Role::Server),
         client: State::Closed,
         server: State::Closed,
         incarnation: 1,
@@ -177,7 +177,7 @@ pub static SCENARIOS: &[Scenario] = &[
         summary: "the client aborts the open; the late SYN-ACK is answered by a RST",
         kind: "syn_abort",
         closer: "none",
-        aborter: Some(Side::Client),
+        aborter: Some(Role::Client),
         client: State::Closed,
         server: State::Closed,
         incarnation: 1,
