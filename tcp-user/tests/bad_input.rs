@@ -164,7 +164,7 @@ fn only_a_socket_on_which_nobody_answers_is_replaced() {
     let scene = Scene::new("socket");
     let socket = scene.socket();
     fs::write(&socket, "a letter").expect("writing");
-    assert_refused(&scene.run(&[]), 5, &[&socket, "no socket", "--socket"]);
+    assert_refused(&scene.run(&[]), 5, &[&socket, "not a socket", "--socket"]);
     assert_eq!(fs::read_to_string(&socket).expect("the file"), "a letter");
     fs::remove_file(&socket).expect("removing");
 
@@ -303,7 +303,7 @@ fn a_broken_capture_is_read_as_far_as_it_goes() {
     assert_refused(&replay(&scene.path("no.pcap")), 5, &["no.pcap", "does not exist"]);
     let text = scene.path("notes.pcap");
     fs::write(&text, "GET / HTTP/1.0\r\n").expect("writing");
-    assert_refused(&replay(&text), 5, &[&text, "no capture", "tcpdump -w"]);
+    assert_refused(&replay(&text), 5, &[&text, "is not a capture", "tcpdump -w"]);
     let cut = scene.path("cut.pcap");
     // A pcap header, and half the header of its first record.
     let header = [0xa1b2_c3d4u32, 0x0004_0002, 0, 0, 65_535, 1, 7, 0];
