@@ -12,6 +12,9 @@ mount --rbind /dev "$system/dev"
 mount -t tmpfs tmpfs "$system/run"
 mount -t tmpfs -o mode=1777 tmpfs "$system/tmp"
 cp /etc/resolv.conf /etc/hosts "$system/etc/"
+# debootstrap names the release alone; an installed Debian has its security updates too.
+mirror=$(sed -n 's/^deb \([^ ]*\) .*/\1/p' "$system/etc/apt/sources.list")
+echo "deb ${mirror%/debian}/debian-security bookworm-security main" >>"$system/etc/apt/sources.list"
 
 # Nothing of this user's environment goes in, except how the network is reached.
 inside() {

@@ -1,0 +1,62 @@
+//! One name, one type: no two types of the product crates share a name, except a module's `Error` and `Options`.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const PRODUCT: [&str; 3] = ["tcp-common/src", "tcp-ebpf/src", "tcp-user/src"];
+const MAY_REPEAT: [&str; 2] = ["Error", "Options"];
+
+#[test]
+fn no_two_types_share_a_name() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut types: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for folder in PRODUCT {
+        let mut files = Vec::new();
+        collect(&root.join(folder), &mut files);
+        for file in files {
+            let text = fs::read_to_string(&file).expect("a source file");
+            for (number, line) in (1..).zip(text.lines()) {
+                if let Some(name) = declared_type(line) {
+                    let place = file.strip_prefix(&root).expect("below the project").display();
+                    types.entry(name.to_owned()).or_default().push(format!("{place}:{number}"));
+                }
+            }
+        }
+    }
+    assert!(types.len() > 200, "only {} types were found", types.len());
+    types.retain(|name, places| places.len() > 1 && !MAY_REPEAT.contains(&name.as_str()));
+    assert!(types.is_empty(), "types that share a name: {types:#?}");
+}
+
+/// The name of the type that an unindented line declares. Types inside functions, and associated types, are indented.
+fn declared_type(line: &str) -> Option<&str> {
+    let mut words = line.split([' ', '<', '(', '{', ';', ':', '=']).filter(|word| !word.is_empty());
+    if line.starts_with([' ', '/', '#']) {
+        return None;
+    }
+    let mut word = words.next()?;
+    while matches!(word, "pub" | "crate)" | "super)" | "crate" | "super" | "unsafe") {
+        word = words.next()?;
+    }
+    if matches!(word, "struct" | "enum" | "union" | "trait" | "type") { words.next() } else { None }
+}
+
+fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).expect("a folder of sources") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            collect(&path, files);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+}
+
+#[test]
+fn declarations_are_found() {
+    assert_eq!(declared_type("pub(crate) struct Slot<K> {"), Some("Slot"));
+    assert_eq!(declared_type("type Pair = (u8, u8);"), Some("Pair"));
+    assert_eq!(declared_type("    type Key = u8;"), None);
+    assert_eq!(declared_type("pub fn struct_of() {}"), None);
+}
