@@ -64,7 +64,7 @@ impl Bytes for XdpPacket<'_> {
     }
 
     #[inline(always)]
-    fn has<'b>(&'b self, header: At, len: usize) -> bool {
+    fn has(&self, header: At, len: usize) -> bool {
         reaches(header, len, self.end())
     }
 
@@ -147,7 +147,7 @@ impl Bytes for SkbPacket<'_> {
     }
 
     #[inline(always)]
-    fn has<'b>(&'b self, header: At, len: usize) -> bool {
+    fn has(&self, header: At, len: usize) -> bool {
         reaches(header, len, self.end())
     }
 
@@ -199,7 +199,7 @@ impl Bytes for Copied {
     }
 
     #[inline(always)]
-    fn has<'b>(&'b self, header: At, len: usize) -> bool {
+    fn has(&self, header: At, len: usize) -> bool {
         reaches(header, len, self.memory as usize + self.len)
     }
 
