@@ -9,7 +9,7 @@ use axum::http::Uri;
 use finwait::api::{ConnectionsQuery, EventsQuery, Observed, Stats, Status, client};
 use finwait::filter::Filter;
 use finwait::output::{EventWriter, Format, ListWriter, Palette};
-use finwait::view::{Connection, Event};
+use finwait::view::{Connection, EventRecord};
 use jiff::Timestamp;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -67,8 +67,8 @@ fn line(bytes: &[u8]) {
             assert_eq!(list.finish().expect("a sink accepts everything"), 1);
         }
     }
-    let observed = round_trip::<Observed<Connection, Event>>(bytes).map(|observed| observed.event);
-    if let Some(event) = observed.or_else(|| round_trip::<Event>(bytes)) {
+    let observed = round_trip::<Observed<Connection, EventRecord>>(bytes).map(|observed| observed.event);
+    if let Some(event) = observed.or_else(|| round_trip::<EventRecord>(bytes)) {
         for format in Format::ALL {
             let mut events = EventWriter::new(io::sink(), format, Palette::COLOURED).expect("a sink");
             events.push(&event).expect("a sink accepts everything");

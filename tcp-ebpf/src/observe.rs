@@ -13,7 +13,7 @@ use tcp_common::{
 
 use crate::{
     clock, diagnostics, maps,
-    packet::{Packet, SkbPacket},
+    packet::{PacketAccess, SkbPacket},
     per_cpu::PerCpu,
     publish,
     scratch::{Direction, Scratch},
@@ -43,7 +43,12 @@ pub(crate) fn count_missing_program(cpu: &mut PerCpu) {
 
 /// Follows one packet. Increments exactly one of `tracked` and `ignored`.
 #[inline(always)]
-pub(crate) fn observe<P: Packet>(packet: &P, link: FirstHeader, direction: Direction, cpu: &mut PerCpu) {
+pub(crate) fn observe<P: PacketAccess>(
+    packet: &P,
+    link: FirstHeader,
+    direction: Direction,
+    cpu: &mut PerCpu,
+) {
     let Some((scratch, counters)) = cpu.scratch_and_counters() else { return };
     let read = read(packet, packet, link, direction, scratch);
     finish(read, scratch, maps::settings(), counters);
@@ -112,7 +117,7 @@ fn count(verdict: Result<(), Ignored>, scratch: &Scratch, counters: &mut Counter
 
 /// Step 1: parses the bytes of a packet.
 #[inline(always)]
-fn read<B: Bytes, P: Packet>(
+fn read<B: Bytes, P: PacketAccess>(
     bytes: &B,
     packet: &P,
     link: FirstHeader,

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// A packet: its bytes, and what the kernel knows of it.
-pub(crate) trait Packet: Bytes {
+pub(crate) trait PacketAccess: Bytes {
     /// Returns the index of the interface.
     fn interface_index(&self) -> u32;
     /// Returns the number of segments on the wire, of which GRO or GSO made one packet.
@@ -53,18 +53,18 @@ impl<'a> XdpPacket<'a> {
 
 impl Bytes for XdpPacket<'_> {
     type Header<'b>
-        = At
+        = CheckedBytes
     where
         Self: 'b;
 
     #[inline(always)]
-    fn header<const N: usize>(&self, offset: usize) -> Option<At> {
+    fn header<const N: usize>(&self, offset: usize) -> Option<CheckedBytes> {
         // The first buffer of a multi-buffer packet holds the headers.
         direct::<N>(self.start(), self.end(), offset)
     }
 
     #[inline(always)]
-    fn has(&self, header: At, len: usize) -> bool {
+    fn has(&self, header: CheckedBytes, len: usize) -> bool {
         reaches(header, len, self.end())
     }
 
@@ -75,7 +75,7 @@ impl Bytes for XdpPacket<'_> {
     }
 }
 
-impl Packet for XdpPacket<'_> {
+impl PacketAccess for XdpPacket<'_> {
     #[inline(always)]
     fn interface_index(&self) -> u32 {
         // SAFETY: the kernel passed this context to the program. It is valid while the program runs.
@@ -137,17 +137,17 @@ impl SkbPacket<'_> {
 
 impl Bytes for SkbPacket<'_> {
     type Header<'b>
-        = At
+        = CheckedBytes
     where
         Self: 'b;
 
     #[inline(always)]
-    fn header<const N: usize>(&self, offset: usize) -> Option<At> {
+    fn header<const N: usize>(&self, offset: usize) -> Option<CheckedBytes> {
         direct::<N>(self.start(), self.end(), offset)
     }
 
     #[inline(always)]
-    fn has(&self, header: At, len: usize) -> bool {
+    fn has(&self, header: CheckedBytes, len: usize) -> bool {
         reaches(header, len, self.end())
     }
 
@@ -157,7 +157,7 @@ impl Bytes for SkbPacket<'_> {
     }
 }
 
-impl Packet for SkbPacket<'_> {
+impl PacketAccess for SkbPacket<'_> {
     #[inline(always)]
     fn interface_index(&self) -> u32 {
         // SAFETY: the kernel passed this context to the program. It is valid while the program runs.
@@ -186,20 +186,20 @@ pub(crate) struct Copied {
 }
 
 impl Bytes for Copied {
-    type Header<'b> = At;
+    type Header<'b> = CheckedBytes;
 
     #[inline(always)]
-    fn header<const N: usize>(&self, offset: usize) -> Option<At> {
+    fn header<const N: usize>(&self, offset: usize) -> Option<CheckedBytes> {
         let offset = offset & MAX_OFFSET;
         if offset > COPIED - N || offset + N > self.len {
             return None;
         }
         // SAFETY: `offset + N` is at most `COPIED`, the size of `HEADERS`, as just checked.
-        Some(At(unsafe { self.memory.add(offset) } as usize))
+        Some(CheckedBytes(unsafe { self.memory.add(offset) } as usize))
     }
 
     #[inline(always)]
-    fn has(&self, header: At, len: usize) -> bool {
+    fn has(&self, header: CheckedBytes, len: usize) -> bool {
         reaches(header, len, self.memory as usize + self.len)
     }
 
@@ -211,9 +211,9 @@ impl Bytes for Copied {
 
 /// Address of bytes whose presence has been checked.
 #[derive(Clone, Copy)]
-pub(crate) struct At(usize);
+pub(crate) struct CheckedBytes(usize);
 
-impl At {
+impl CheckedBytes {
     /// Loads a number at any alignment. CPUs that run these programs support it; the verifier rejects them on others.
     #[inline(always)]
     fn load<T>(self, at: usize) -> T {
@@ -222,7 +222,7 @@ impl At {
     }
 }
 
-impl Header for At {
+impl Header for CheckedBytes {
     #[inline(always)]
     fn u8(self, at: usize) -> u8 {
         self.load(at)
@@ -244,8 +244,8 @@ impl Header for At {
     }
 
     #[inline(always)]
-    fn from(self, at: usize) -> At {
-        At(self.0 + at)
+    fn from(self, at: usize) -> CheckedBytes {
+        CheckedBytes(self.0 + at)
     }
 }
 
@@ -269,15 +269,15 @@ fn packet_pointer<const FIELD: usize>(ctx: *mut c_void) -> usize {
 
 /// Returns `N` bytes of the linear part.
 #[inline(always)]
-fn direct<const N: usize>(start: usize, end: usize, offset: usize) -> Option<At> {
+fn direct<const N: usize>(start: usize, end: usize, offset: usize) -> Option<CheckedBytes> {
     // Computed once, because the verifier knows the bounds only of the register that was compared.
     let first = opaque(start + (offset & MAX_OFFSET));
-    if first + N <= end { Some(At(first)) } else { None }
+    if first + N <= end { Some(CheckedBytes(first)) } else { None }
 }
 
 /// Returns whether `len` bytes from `header` are before `end`. The verifier needs the bound of `len` next to its use.
 #[inline(always)]
-fn reaches(header: At, len: usize, end: usize) -> bool {
+fn reaches(header: CheckedBytes, len: usize, end: usize) -> bool {
     opaque(header.0 + (len & 63)) <= end
 }
 

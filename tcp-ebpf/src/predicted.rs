@@ -13,7 +13,7 @@ use tcp_common::{
 use crate::{
     clock,
     maps::{self, MappedKey},
-    packet::Packet,
+    packet::PacketAccess,
     per_cpu::PerCpu,
     scratch::Direction,
     table::BpfStorage,
@@ -21,7 +21,7 @@ use crate::{
 
 /// Handles the packet if its flow predicted it. Returns false if the machine must follow the packet.
 #[inline(always)]
-pub(crate) fn handle<P: Packet>(
+pub(crate) fn handle<P: PacketAccess>(
     packet: &P,
     link: FirstHeader,
     direction: Direction,
@@ -36,7 +36,7 @@ pub(crate) fn handle<P: Packet>(
 /// Handles the packet of a flow that is not in its home slot. A call that starts over, so that nothing it needs slows
 /// down flows in their home slots.
 #[inline(never)]
-fn handle_elsewhere<P: Packet>(
+fn handle_elsewhere<P: PacketAccess>(
     packet: &P,
     link: FirstHeader,
     direction: Direction,
@@ -49,7 +49,7 @@ fn handle_elsewhere<P: Packet>(
 ///
 /// Returns `None` if the flow is not in that slot, and false if the machine must follow the packet.
 #[inline(always)]
-fn handle_at<P: Packet, const AT_HOME: bool>(
+fn handle_at<P: PacketAccess, const AT_HOME: bool>(
     packet: &P,
     link: FirstHeader,
     direction: Direction,
@@ -70,7 +70,7 @@ fn handle_at<P: Packet, const AT_HOME: bool>(
 }
 
 #[inline(always)]
-fn handle_plain<K: MappedKey, P: Packet, H: Header, const AT_HOME: bool>(
+fn handle_plain<K: MappedKey, P: PacketAccess, H: Header, const AT_HOME: bool>(
     plain: &Plain<K, H>,
     packet: &P,
     direction: Direction,

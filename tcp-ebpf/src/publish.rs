@@ -63,7 +63,7 @@ pub(crate) fn transition(outcome: &Outcome, scratch: &mut Scratch, counters: &mu
     let flags = reported::flags_for(outcome);
     scratch.record.flow.set_reported(flags);
     let Scratch { packet, record, .. } = &*scratch;
-    let at = At { slot: scratch.slot, hook: scratch.hook, at_ns: scratch.at_ns };
+    let at = EventOrigin { slot: scratch.slot, hook: scratch.hook, at_ns: scratch.at_ns };
     if !emit(at, counters, |event, header| event.set_transition(header, packet, outcome, &record.flow)) {
         scratch.record.flow.clear_reported(flags);
     }
@@ -78,7 +78,7 @@ pub(crate) fn previous(outcome: &Outcome, scratch: &Scratch, counters: &mut Coun
         FlowKey::stored_record(scratch.slot)
     };
     let Some(stored) = stored else { return };
-    let at = At { slot: scratch.slot, hook: scratch.hook, at_ns: scratch.at_ns };
+    let at = EventOrigin { slot: scratch.slot, hook: scratch.hook, at_ns: scratch.at_ns };
     emit(at, counters, |event, header| {
         event.set_previous(header, &scratch.packet, outcome.cause, outcome.previous, &stored.flow);
     });
@@ -87,14 +87,14 @@ pub(crate) fn previous(outcome: &Outcome, scratch: &Scratch, counters: &mut Coun
 /// Publishes the end of a flow that was evicted from `slot`.
 #[inline(always)]
 pub(crate) fn evicted(at_ns: u64, slot: u32, key: &FlowKey, stored: &Record, counters: &mut Counters) {
-    let at = At { slot, hook: stored.hook(), at_ns };
+    let at = EventOrigin { slot, hook: stored.hook(), at_ns };
     emit(at, counters, |event, header| event.set_evicted(header, key, &stored.flow));
 }
 
 /// Defers the segment to the agent, because another thread kept the flow locked.
 #[inline(never)]
 pub(crate) fn deferred(at_ns: u64, slot: u32, scratch: &Scratch, counters: &mut Counters) -> bool {
-    let at = At { slot, hook: scratch.hook, at_ns };
+    let at = EventOrigin { slot, hook: scratch.hook, at_ns };
     let is_published = emit(at, counters, |event, header| event.set_deferred(header, &scratch.packet));
     if is_published {
         counters.deferred += 1;
@@ -105,7 +105,7 @@ pub(crate) fn deferred(at_ns: u64, slot: u32, scratch: &Scratch, counters: &mut 
 
 /// What a publisher knows of an event's header.
 #[derive(Clone, Copy)]
-struct At {
+struct EventOrigin {
     slot: u32,
     hook: u32,
     at_ns: u64,
@@ -113,13 +113,13 @@ struct At {
 
 /// Writes and publishes an event, or counts it as lost. Returns whether there was room.
 #[inline(always)]
-fn emit(at: At, counters: &mut Counters, set: impl FnOnce(&mut Event, EventHeader)) -> bool {
+fn emit(at: EventOrigin, counters: &mut Counters, set: impl FnOnce(&mut Event, EventHeader)) -> bool {
     let sequence = counters.events.wrapping_add(counters.events_lost);
     let Some(reservation) = ring::reserve() else {
         counters.events_lost += 1;
         return false;
     };
-    let At { slot, hook, at_ns } = at;
+    let EventOrigin { slot, hook, at_ns } = at;
     // SAFETY: a map value that this CPU's current program alone writes (see `per_cpu`), and that the agent does not read
     // before it is published. All its fields are integers, so that any earlier content is valid.
     let event = unsafe { &mut *reservation.event };

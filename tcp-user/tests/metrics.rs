@@ -9,7 +9,7 @@ use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use finwait::agent::metrics::{Format, encode};
+use finwait::agent::metrics::{Exposition, encode};
 use finwait::agent::totals::{Snapshot, Totals};
 use finwait::kernel::{ProgramName, ProgramRuns};
 use tcp_common::State;
@@ -109,7 +109,7 @@ fn snapshot(mut next: impl FnMut() -> u64) -> Snapshot {
     }
 }
 
-fn page(snapshot: &Snapshot, format: Format) -> String {
+fn page(snapshot: &Snapshot, format: Exposition) -> String {
     encode(snapshot, format).expect("a String takes everything")
 }
 
@@ -119,7 +119,7 @@ fn samples(page: &str) -> Vec<&str> {
 
 /// Names and labels without the numbers.
 fn series(snapshot: &Snapshot) -> BTreeSet<String> {
-    let page = page(snapshot, Format::Text);
+    let page = page(snapshot, Exposition::Text);
     let names: Vec<_> = samples(&page).into_iter().filter_map(|line| line.rsplit_once(' ')).collect();
     let set: BTreeSet<_> = names.iter().map(|(name, _)| (*name).to_owned()).collect();
     assert_eq!(set.len(), names.len(), "a series twice");
@@ -128,12 +128,12 @@ fn series(snapshot: &Snapshot) -> BTreeSet<String> {
 
 #[test]
 fn the_page_matches_its_golden_file() {
-    assert_golden(GOLDEN, &page(&busy(), Format::Text));
+    assert_golden(GOLDEN, &page(&busy(), Exposition::Text));
 }
 
 #[test]
 fn the_reference_matches_the_page() {
-    assert_golden(REFERENCE, &reference(&page(&busy(), Format::OpenMetrics)));
+    assert_golden(REFERENCE, &reference(&page(&busy(), Exposition::OpenMetrics)));
 }
 
 /// The text of `docs/METRICS.md`. Everything but the introduction is read from an OpenMetrics page: each family's name,
@@ -250,7 +250,7 @@ fn promtool_finds_no_fault() {
             .spawn()
             .expect("promtool of the Debian package prometheus");
         let mut stdin = promtool.stdin.take().expect("piped");
-        stdin.write_all(page(&snapshot, Format::Text).as_bytes()).expect("promtool reads");
+        stdin.write_all(page(&snapshot, Exposition::Text).as_bytes()).expect("promtool reads");
         drop(stdin);
         let output = promtool.wait_with_output().expect("promtool ends");
         let words =
@@ -261,7 +261,7 @@ fn promtool_finds_no_fault() {
 
 #[test]
 fn plain_text_has_no_openmetrics_syntax() {
-    let page = page(&busy(), Format::Text);
+    let page = page(&busy(), Exposition::Text);
     assert!(!page.contains("# EOF") && !page.contains("# UNIT") && !page.contains("_total_total"));
     for line in page.lines().filter(|line| line.starts_with("# TYPE ")) {
         let [name, kind] = line.split(' ').skip(2).collect::<Vec<_>>()[..] else { panic!("{line}") };
@@ -273,7 +273,7 @@ fn plain_text_has_no_openmetrics_syntax() {
 #[test]
 fn openmetrics_has_the_same_samples() {
     let snapshot = busy();
-    let (text, open) = (page(&snapshot, Format::Text), page(&snapshot, Format::OpenMetrics));
+    let (text, open) = (page(&snapshot, Exposition::Text), page(&snapshot, Exposition::OpenMetrics));
     assert_eq!(samples(&open), samples(&text));
     assert!(open.ends_with("\n# EOF\n"));
     assert_eq!(open.matches("# EOF").count(), 1);
@@ -290,17 +290,17 @@ fn openmetrics_has_the_same_samples() {
 #[test]
 fn a_scraper_gets_the_format_it_asks_for() {
     for (accept, format) in [
-        (None, Format::Text),
-        (Some(""), Format::Text),
-        (Some("*/*"), Format::Text),
-        (Some("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"), Format::Text),
+        (None, Exposition::Text),
+        (Some(""), Exposition::Text),
+        (Some("*/*"), Exposition::Text),
+        (Some("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"), Exposition::Text),
         // Prometheus 2.42.
         (
             Some(
                 "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,\
                  text/plain;version=0.0.4;q=0.5,*/*;q=0.1",
             ),
-            Format::OpenMetrics,
+            Exposition::OpenMetrics,
         ),
         // Prometheus 3.
         (
@@ -309,19 +309,21 @@ fn a_scraper_gets_the_format_it_asks_for() {
                  application/openmetrics-text;version=0.0.1;q=0.4,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.3,\
                  text/plain;version=0.0.4;q=0.2,*/*;q=0.1",
             ),
-            Format::OpenMetrics,
+            Exposition::OpenMetrics,
         ),
-        (Some("Application/OpenMetrics-Text; Version=\"1.0.0\""), Format::OpenMetrics),
-        (Some("application/openmetrics-text, text/plain"), Format::OpenMetrics),
-        (Some("application/openmetrics-text;q=0.5, text/plain"), Format::Text),
-        (Some("application/openmetrics-text;q=0.5, */*;q=0.8, text/plain;q=0.4"), Format::OpenMetrics),
-        (Some("application/openmetrics-text;q=0"), Format::Text),
-        (Some("application/openmetrics-text;q=nan"), Format::Text),
-        (Some("application/openmetrics-text;version=2.0.0, */*;q=0.1"), Format::Text),
-        (Some(";;,=,q=1"), Format::Text),
+        (Some("Application/OpenMetrics-Text; Version=\"1.0.0\""), Exposition::OpenMetrics),
+        (Some("application/openmetrics-text, text/plain"), Exposition::OpenMetrics),
+        (Some("application/openmetrics-text;q=0.5, text/plain"), Exposition::Text),
+        (Some("application/openmetrics-text;q=0.5, */*;q=0.8, text/plain;q=0.4"), Exposition::OpenMetrics),
+        (Some("application/openmetrics-text;q=0"), Exposition::Text),
+        (Some("application/openmetrics-text;q=nan"), Exposition::Text),
+        (Some("application/openmetrics-text;version=2.0.0, */*;q=0.1"), Exposition::Text),
+        (Some(";;,=,q=1"), Exposition::Text),
     ] {
-        assert_eq!(Format::negotiate(accept), format, "{accept:?}");
+        assert_eq!(Exposition::negotiate(accept), format, "{accept:?}");
     }
-    assert!(Format::Text.content_type().starts_with("text/plain; version=0.0.4"));
-    assert!(Format::OpenMetrics.content_type().starts_with("application/openmetrics-text; version=1.0.0"));
+    assert!(Exposition::Text.content_type().starts_with("text/plain; version=0.0.4"));
+    assert!(
+        Exposition::OpenMetrics.content_type().starts_with("application/openmetrics-text; version=1.0.0")
+    );
 }

@@ -7,7 +7,7 @@ use super::interfaces::{Attachments, Interface};
 use super::{load_programs, netdev};
 use crate::kernel::{AttachError, Ingress, Mode, describe_program, has_tcx};
 use crate::options::Options;
-use crate::output::{Palette, Table};
+use crate::output::{Palette, TextTable};
 
 /// Loads the programs, because only the kernel can verify them, unloads them and prints a line for each selected
 /// interface. Fails where the agent would.
@@ -22,7 +22,7 @@ pub(super) fn run(
         .filter(|interface| attachments.is_selected(interface))
         .map(|interface| (interface, plan(interface, attachments.ingress_of(interface))))
         .collect();
-    let mut table = Table::new(["INTERFACE", "INGRESS", "EGRESS", "WHY"]);
+    let mut table = TextTable::new(["INTERFACE", "INGRESS", "EGRESS", "WHY"]);
     for (interface, plan) in &plans {
         let (ingress, egress, why) = match plan {
             Ok((mode, why)) => (mode.to_string(), tc_mode(interface).to_string(), why.clone()),

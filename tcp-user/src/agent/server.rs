@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use tcp_common::Ignored;
 use tokio::sync::broadcast::error::RecvError;
 
-use super::metrics::{self, Format};
+use super::metrics::{self, Exposition};
 use super::shared::{Shared, WatchEvent};
 use super::totals::{FAMILIES, FLOW_CLASSES};
 use crate::api::{ConnectionsQuery, EventsQuery, InterfaceStatus, Lost, Observed, Stats, Status};
@@ -159,7 +159,7 @@ fn by_family(counts: [u64; 2]) -> BTreeMap<String, u64> {
 
 async fn scrape(State(app): State<App>, headers: HeaderMap) -> Response {
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
-    let format = Format::negotiate(accept);
+    let format = Exposition::negotiate(accept);
     let text = (|| anyhow::Ok(metrics::encode(&app.shared.snapshot()?, format)?))();
     match text {
         Ok(text) => ([(header::CONTENT_TYPE, format.content_type())], text).into_response(),

@@ -42,7 +42,7 @@ pub struct WatchEvent {
     /// The connection after the event.
     pub connection: Arc<view::Connection>,
     /// The event.
-    pub event: view::Event,
+    pub event: view::EventRecord,
 }
 
 impl Shared {

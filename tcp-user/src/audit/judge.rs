@@ -9,7 +9,7 @@ use tcp_common::State;
 
 use super::error::AuditError;
 use super::sample::Sample;
-use super::{ConntrackCounts, Counts, Finding, Ours, Reason, Report, SCHEMA, Socket, Verdict};
+use super::{ConntrackCounts, Finding, Ours, Reason, Report, SCHEMA, Socket, Verdict, VerdictCounts};
 use crate::api::Status;
 use crate::filter::Filter;
 use crate::sockets::{HostContext, KernelSocket, Unmatched};
@@ -178,7 +178,7 @@ fn recognise_nat(findings: &mut [Finding], sample: &Sample) {
 /// Keeps the findings of the second sample that the first has, too.
 pub(super) fn confirm(first: &Judged, second: Judged, options: &Options) -> Report {
     let before: HashMap<_, _> = first.findings.iter().map(|finding| (finding_id(finding), finding)).collect();
-    let mut counts = Counts { listening: second.listening, ..Counts::default() };
+    let mut counts = VerdictCounts { listening: second.listening, ..VerdictCounts::default() };
     let mut conntrack =
         second.tracked.map(|entries| ConntrackCounts { entries, ..ConntrackCounts::default() });
     let mut findings = Vec::new();

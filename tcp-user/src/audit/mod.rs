@@ -56,7 +56,7 @@ pub struct Report {
     /// Time between the two samples, in ms.
     pub interval_ms: u64,
     /// Number of ends by verdict.
-    pub counts: Counts,
+    pub counts: VerdictCounts,
     /// How often nf_conntrack's state is compatible; `None` without `--conntrack`.
     pub conntrack: Option<ConntrackCounts>,
     /// Ends with a difference or with an incompatible conntrack state; with `--all` every end.
@@ -72,7 +72,7 @@ impl Report {
 
 /// How many ends came to which verdict.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Counts {
+pub struct VerdictCounts {
     /// Ends with the same state on both sides.
     pub agree: u64,
     /// Ends with different states.

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use super::{ConntrackCounts, Finding, Ours, Reason, Report, Socket, Verdict};
-use crate::output::{Palette, Table, duration};
+use crate::output::{Palette, TextTable, duration};
 
 /// Writes the findings and one line of totals.
 pub fn write(report: &Report, out: &mut impl Write, palette: Palette) -> io::Result<()> {
@@ -25,7 +25,7 @@ pub fn write(report: &Report, out: &mut impl Write, palette: Palette) -> io::Res
         let shown =
             |row: [String; 11]| row.into_iter().enumerate().filter(move |&(column, _)| asked || column != 6);
         let titles: Vec<_> = shown(titles.map(str::to_owned)).map(|(_, title)| title).collect();
-        let mut table = Table::new(titles.iter().map(String::as_str));
+        let mut table = TextTable::new(titles.iter().map(String::as_str));
         for finding in &report.findings {
             table.row(shown(row(finding, report)).map(|(_, cell)| cell));
         }

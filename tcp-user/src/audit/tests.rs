@@ -8,7 +8,7 @@ use tcp_common::State;
 
 use super::judge::{Options, confirm, judge};
 use super::sample::Sample;
-use super::{ConntrackCounts, Counts, Reason, Report, Verdict};
+use super::{ConntrackCounts, Reason, Report, Verdict, VerdictCounts};
 use crate::filter::Filter;
 use crate::sockets::{HostContext, KernelSocket, Timer, Tracked, TrackedState};
 use crate::view::{Connection, samples};
@@ -157,14 +157,14 @@ fn only_what_both_samples_say_alike_counts() {
     let differs = sample(&[samples::time_wait()], &[]);
     let elsewise = sample(&[samples::time_wait()], &[socket(LOCAL, REMOTE, State::FinWait2)]);
     let counts = |first, second| audited(first, second, "").counts;
-    assert_eq!(counts(&differs, &differs), Counts { differ: 1, ..Counts::default() });
-    assert_eq!(counts(&elsewise, &differs), Counts { unsettled: 1, ..Counts::default() });
+    assert_eq!(counts(&differs, &differs), VerdictCounts { differ: 1, ..VerdictCounts::default() });
+    assert_eq!(counts(&elsewise, &differs), VerdictCounts { unsettled: 1, ..VerdictCounts::default() });
     let next_life = {
         let mut next = samples::time_wait();
         next.incarnation += 1;
         sample(&[next], &[])
     };
-    assert_eq!(counts(&differs, &next_life), Counts { unsettled: 1, ..Counts::default() });
+    assert_eq!(counts(&differs, &next_life), VerdictCounts { unsettled: 1, ..VerdictCounts::default() });
     assert!(!audited(&differs, &differs, "").agrees());
     assert!(audited(&elsewise, &differs, "").agrees());
 }

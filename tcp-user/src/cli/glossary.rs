@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::view::{self, Entry};
+use crate::view::{self, GlossaryEntry};
 
 /// A word that is not in the glossary.
 #[derive(Debug, thiserror::Error)]
@@ -17,7 +17,7 @@ pub fn glossary(words: &[String]) -> Result<String, UnknownTerm> {
     let mut chosen = Vec::new();
     for word in words {
         let wanted = word.to_ascii_lowercase().replace('-', "_");
-        let found: Vec<Entry> = view::glossary().filter(|entry| entry.word == wanted).collect();
+        let found: Vec<GlossaryEntry> = view::glossary().filter(|entry| entry.word == wanted).collect();
         if found.is_empty() {
             let suggestion = view::glossary()
                 .map(|entry| entry.word)
@@ -33,7 +33,7 @@ pub fn glossary(words: &[String]) -> Result<String, UnknownTerm> {
     Ok(text(&chosen))
 }
 
-fn text(entries: &[Entry]) -> String {
+fn text(entries: &[GlossaryEntry]) -> String {
     let mut text = String::new();
     let mut group = "";
     for entry in entries {

@@ -16,7 +16,7 @@ use crate::cli::{LsArgs, SocketArgs, WatchArgs};
 use crate::filter::Filter;
 use crate::output::{EventWriter, Format, ListWriter, Palette};
 use crate::sockets::{Owners, namespace};
-use crate::view::{Connection, Event};
+use crate::view::{Connection, EventRecord};
 
 /// Lists connections.
 pub(super) async fn ls(agent: &SocketArgs, args: &LsArgs) -> Result<ExitCode> {
@@ -73,19 +73,19 @@ fn with_owner(line: &Bytes, owners: Option<&Owners>) -> Result<Option<Bytes>> {
 /// The parts of a connection by which its owner is found.
 #[derive(Deserialize)]
 struct Ends {
-    client: End,
-    server: End,
+    client: StreamEnd,
+    server: StreamEnd,
 }
 
 /// One end of it.
 #[derive(Deserialize)]
-struct End {
+struct StreamEnd {
     address: IpAddr,
     port: u16,
     local: bool,
 }
 
-impl End {
+impl StreamEnd {
     fn of_host(&self) -> (SocketAddr, bool) {
         (SocketAddr::new(self.address, self.port), self.local)
     }
@@ -127,12 +127,12 @@ pub(super) async fn watch(agent: &SocketArgs, args: &WatchArgs) -> Result<ExitCo
 }
 
 /// Reads the event of a line and adds the owner of its connection. `None` if the filter does not select it.
-fn read_event(line: &[u8], owners: Option<&mut Owners>, filter: &Filter) -> Result<Option<Event>> {
+fn read_event(line: &[u8], owners: Option<&mut Owners>, filter: &Filter) -> Result<Option<EventRecord>> {
     let Some(owners) = owners else { return Ok(Some(serde_json::from_slice(line)?)) };
-    let Observed::<Connection, Event> { mut connection, mut event } = serde_json::from_slice(line)?;
+    let Observed::<Connection, EventRecord> { mut connection, mut event } = serde_json::from_slice(line)?;
     connection.process = owners.of_event(&connection)?;
     let wanted = !filter.asks_for_process() || filter.matches(&connection, Timestamp::now());
-    if let Event::Close(close) = &mut event {
+    if let EventRecord::Close(close) = &mut event {
         close.connection.process = connection.process;
     }
     Ok(wanted.then_some(event))

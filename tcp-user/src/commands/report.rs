@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result};
 use super::NOT_UNDERSTOOD;
 use crate::api::{Stats, Status, client};
 use crate::cli::{ReportArgs, ReportFormat, SocketArgs};
-use crate::output::{Cell, Palette, Table};
+use crate::output::{Cell, Palette, TextTable};
 
 /// Prints the totals.
 pub(super) async fn stats(agent: &SocketArgs, args: &ReportArgs) -> Result<ExitCode> {
@@ -44,8 +44,8 @@ fn print(
 }
 
 /// Every counter that is not zero, with the labels that tell it from others of its name.
-fn stats_table(stats: &Stats) -> Table {
-    let mut table = Table::new(["COUNTER", "LABELS", "VALUE"]);
+fn stats_table(stats: &Stats) -> TextTable {
+    let mut table = TextTable::new(["COUNTER", "LABELS", "VALUE"]);
     let mut add = |counter: &str, labels: String, value: u64| {
         table.row([Cell::from(counter), labels.into(), value.to_string().into()]);
     };
@@ -105,8 +105,8 @@ fn summary(status: &Status) -> String {
     )
 }
 
-fn interfaces(status: &Status) -> Table {
-    let mut table = Table::new(["INTERFACE", "INGRESS", "EGRESS", "ERROR"]);
+fn interfaces(status: &Status) -> TextTable {
+    let mut table = TextTable::new(["INTERFACE", "INGRESS", "EGRESS", "ERROR"]);
     for interface in &status.interfaces {
         let or_dash = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".into());
         table.row([

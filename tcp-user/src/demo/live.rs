@@ -8,7 +8,7 @@ use indicatif::ProgressBar;
 use tcp_common::flow::Closer;
 use tcp_common::{End, Endpoint, Flow, FlowKey};
 
-use super::table::{self, Observed, Row};
+use super::table::{self, Observation, Row};
 use crate::agent::privileges;
 use crate::clock::monotonic_ns;
 use crate::kernel::{Attachment, Ingress, Kernel, LoadOptions};
@@ -79,13 +79,13 @@ fn compare(lab: &Lab, kernel: &Kernel, played: &[Played]) -> Result<Vec<Row>> {
     }
 }
 
-fn find(kernel: &Kernel, client: SocketAddr, server: SocketAddr) -> Option<Observed> {
+fn find(kernel: &Kernel, client: SocketAddr, server: SocketAddr) -> Option<Observation> {
     let family = if client.is_ipv4() { 4 } else { 6 };
     let (key, client_is) = FlowKey::new(endpoint(client), endpoint(server), 0, family);
     let mut flow: Flow = kernel.table().entries().find(|entry| entry.key == key)?.flow;
     flow.tick(monotonic_ns(), kernel.rules());
     let name = |end: End| if end == client_end(&key, &flow) { "client" } else { "server" };
-    Some(Observed {
+    Some(Observation {
         client: flow.state(client_is),
         server: flow.state(client_is.peer()),
         kind: flow.close_kind().name(),

@@ -3,7 +3,7 @@
 
 use anyhow::{Context as _, Result};
 
-use super::table::{self, Observed, Row};
+use super::table::{self, Observation, Row};
 use crate::lab::{Family, SCENARIOS, Scenario};
 use crate::replay::{self, Input, Output};
 use crate::view::Connection;
@@ -41,9 +41,9 @@ fn row(scenario: &'static Scenario, family: Family, connections: &[Connection]) 
     Row { scenario, observed: found.map(observed), kernel: (scenario.client, scenario.server) }
 }
 
-fn observed(connection: &Connection) -> Observed {
+fn observed(connection: &Connection) -> Observation {
     let closer = connection.close.as_ref().and_then(|close| close.closer);
-    Observed {
+    Observation {
         client: connection.client.state,
         server: connection.server.state,
         kind: connection.close_word(),

@@ -13,14 +13,14 @@ use crate::output::state_style;
 pub(super) struct Row {
     pub(super) scenario: &'static Scenario,
     /// Finwait's view of the connection. `None` if finwait did not see it.
-    pub(super) observed: Option<Observed>,
+    pub(super) observed: Option<Observation>,
     /// The states of the client and the server by their own kernels.
     pub(super) kernel: (State, State),
 }
 
 /// Finwait's view of a connection.
 #[derive(Debug)]
-pub(super) struct Observed {
+pub(super) struct Observation {
     pub(super) client: State,
     pub(super) server: State,
     pub(super) kind: &'static str,

@@ -11,7 +11,7 @@ use crate::view::ConnectionEnd;
 
 /// A condition on the address and port of an end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Host {
+pub(super) struct HostFilter {
     network: Option<Network>,
     port: Option<u16>,
 }
@@ -22,12 +22,12 @@ struct Network {
     length: u8,
 }
 
-impl Host {
+impl HostFilter {
     /// Parses `10.0.0.0/8`, `10.0.0.1:80`, `[2001:db8::1]:443`, `2001:db8::/32`, `:443`, `*:443`, `*`.
-    pub(super) fn parse(text: &str) -> Option<Host> {
+    pub(super) fn parse(text: &str) -> Option<HostFilter> {
         if let Ok(address) = text.parse() {
             // Bare IPv6 first: its last group is no port.
-            return Some(Host { network: Network::new(address, None), port: None });
+            return Some(HostFilter { network: Network::new(address, None), port: None });
         }
         let (address, length, port) = parts.parse(text).ok()?;
         let network = match address {
@@ -35,7 +35,7 @@ impl Host {
             None if length.is_some() => return None,
             None => None,
         };
-        Some(Host { network, port })
+        Some(HostFilter { network, port })
     }
 
     pub(super) fn matches(&self, end: &ConnectionEnd) -> bool {

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use jiff::SignedDuration;
 
-use super::address::{self, Host};
+use super::address::{self, HostFilter};
 use super::test::{Actor, EndSelector, Identity, Test};
 use super::token::{Kind, Operator, Token};
 use super::{Expression, FilterError};
@@ -99,7 +99,7 @@ impl<'s> Parser<'_, 's> {
             Keyword::End(ends) if self.take_word("state") => self.state(ends),
             Keyword::End(ends) => self
                 .value("an address, such as 10.0.0.0/8, 10.0.0.1:80, [2001:db8::1]:443 or :443", |text| {
-                    Host::parse(text).map(|host| Test::Host(ends, host))
+                    HostFilter::parse(text).map(|host| Test::Host(ends, host))
                 }),
             Keyword::Port(ends) => {
                 let operator = self.operator().unwrap_or(Operator::Equal);

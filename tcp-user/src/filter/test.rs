@@ -2,7 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::address::Host;
+use super::address::HostFilter;
 use super::token::Operator;
 use crate::view::{
     CloseKind, Confidence, Connection, ConnectionEnd, Family, Opener, Role, Roles, StateSet, string_enum,
@@ -12,7 +12,7 @@ use crate::view::{
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Test {
     State(EndSelector, StateSet),
-    Host(EndSelector, Host),
+    Host(EndSelector, HostFilter),
     Port(EndSelector, Operator, u16),
     Actor(Actor, Identity),
     /// `None` if the close was not seen.

@@ -69,7 +69,7 @@ const SPELLED: &[(&str, Kind<'static>)] = &[
     ("geq", Kind::Compare(Operator::GreaterOrEqual)),
 ];
 
-type Source<'s> = LocatingSlice<&'s str>;
+type TokenSource<'s> = LocatingSlice<&'s str>;
 
 /// Splits a text into tokens.
 pub(super) fn tokens(text: &str) -> Result<Vec<Token<'_>>, FilterError> {
@@ -90,15 +90,15 @@ pub(super) fn tokens(text: &str) -> Result<Vec<Token<'_>>, FilterError> {
 }
 
 /// Skips white space, that of Unicode too: a filter may be pasted from a document.
-fn skip_space(input: &mut Source<'_>) {
+fn skip_space(input: &mut TokenSource<'_>) {
     let _: winnow::Result<&str> = take_while(0.., char::is_whitespace).parse_next(input);
 }
 
-fn token<'s>(input: &mut Source<'s>) -> winnow::Result<Kind<'s>> {
+fn token<'s>(input: &mut TokenSource<'s>) -> winnow::Result<Kind<'s>> {
     alt((comparison, connective, quoted, word)).parse_next(input)
 }
 
-fn comparison<'s>(input: &mut Source<'s>) -> winnow::Result<Kind<'s>> {
+fn comparison<'s>(input: &mut TokenSource<'s>) -> winnow::Result<Kind<'s>> {
     alt((
         alt(("==", "=")).value(Operator::Equal),
         "!=".value(Operator::NotEqual),
@@ -111,7 +111,7 @@ fn comparison<'s>(input: &mut Source<'s>) -> winnow::Result<Kind<'s>> {
     .parse_next(input)
 }
 
-fn connective<'s>(input: &mut Source<'s>) -> winnow::Result<Kind<'s>> {
+fn connective<'s>(input: &mut TokenSource<'s>) -> winnow::Result<Kind<'s>> {
     alt((
         alt(("&&", "&")).value(Kind::And),
         alt(("||", "|")).value(Kind::Or),
@@ -122,13 +122,13 @@ fn connective<'s>(input: &mut Source<'s>) -> winnow::Result<Kind<'s>> {
     .parse_next(input)
 }
 
-fn quoted<'s>(input: &mut Source<'s>) -> winnow::Result<Kind<'s>> {
+fn quoted<'s>(input: &mut TokenSource<'s>) -> winnow::Result<Kind<'s>> {
     alt((delimited('"', take_till(0.., '"'), '"'), delimited('\'', take_till(0.., '\''), '\'')))
         .map(Kind::Quoted)
         .parse_next(input)
 }
 
-fn word<'s>(input: &mut Source<'s>) -> winnow::Result<Kind<'s>> {
+fn word<'s>(input: &mut TokenSource<'s>) -> winnow::Result<Kind<'s>> {
     take_till(1.., |c: char| c.is_whitespace() || "()!=<>&|\"'".contains(c))
         .map(|word: &str| {
             SPELLED

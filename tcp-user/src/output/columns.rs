@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::cell::{self, Cell, duration, escape_word, none};
 use super::palette::Palette;
-use super::table::Table;
+use super::table::TextTable;
 use crate::view::Connection;
 
 /// One column of a list of connections.
@@ -31,7 +31,7 @@ enum Shown {
 /// A list of connections as a table.
 pub(super) struct ConnectionTable {
     columns: Vec<&'static Column>,
-    table: Table,
+    table: TextTable,
 }
 
 impl ConnectionTable {
@@ -43,7 +43,7 @@ impl ConnectionTable {
             Shown::Wide => wide,
         };
         let columns: Vec<&Column> = COLUMNS.iter().filter(is_shown).collect();
-        let table = Table::with_columns(columns.iter().map(|column| (column.title, column.number)));
+        let table = TextTable::with_columns(columns.iter().map(|column| (column.title, column.number)));
         ConnectionTable { columns, table }
     }
 

@@ -6,7 +6,8 @@ use jiff::Timestamp;
 
 use super::cell::escape;
 use crate::view::{
-    Close, CloseInfo, CloseKind, Connection, ConnectionEnd, Durations, Event, Role, TimeWait, Transition,
+    Close, CloseInfo, CloseKind, Connection, ConnectionEnd, Durations, EventRecord, Role, TimeWait,
+    Transition,
 };
 
 /// Writes lines with as much quoting as they need.
@@ -73,7 +74,7 @@ pub(super) const CONNECTION: &[Field<Connection>] = &[
 ];
 
 /// Names and values of an event's line; a transition and a close each leave the other's fields empty.
-pub(super) const EVENT: &[Field<Event>] = &[
+pub(super) const EVENT: &[Field<EventRecord>] = &[
     ("event", |e| either(e, |_| "transition", |_| "close").to_owned()),
     ("at", |e| time(either(e, |t| Some(t.at), |c| c.closed_at))),
     ("client_address", |e| either(e, |t| t.client.address, |c| c.connection.client.address).to_string()),
@@ -108,18 +109,18 @@ fn of<T: ToString>(connection: &Connection, fact: impl Fn(&CloseInfo) -> Option<
     text(connection.close.as_ref().and_then(fact))
 }
 
-fn either<T>(event: &Event, transition: impl Fn(&Transition) -> T, close: impl Fn(&Close) -> T) -> T {
+fn either<T>(event: &EventRecord, transition: impl Fn(&Transition) -> T, close: impl Fn(&Close) -> T) -> T {
     match event {
-        Event::Transition(record) => transition(record),
-        Event::Close(record) => close(record),
+        EventRecord::Transition(record) => transition(record),
+        EventRecord::Close(record) => close(record),
     }
 }
 
-fn of_close(event: &Event, fact: impl Fn(&Close) -> String) -> String {
+fn of_close(event: &EventRecord, fact: impl Fn(&Close) -> String) -> String {
     either(event, |_| String::new(), fact)
 }
 
-fn lasted(event: &Event, part: impl Fn(&Durations) -> Option<f64>) -> String {
+fn lasted(event: &EventRecord, part: impl Fn(&Durations) -> Option<f64>) -> String {
     of_close(event, |close| text(part(&close.durations_ms)))
 }
 

@@ -6,17 +6,17 @@ use std::io::{self, Write};
 use super::cell::{self, duration, escape_word};
 use super::palette::Palette;
 use super::{Format, JsonDocument, csv, json_line};
-use crate::view::{Close, Event, State, Transition, schema};
+use crate::view::{Close, EventRecord, State, Transition, schema};
 
 /// Writes events in one of the formats, one line each, as they come.
 pub struct EventWriter<W> {
     out: W,
-    layout: Layout,
+    layout: EventLayout,
     palette: Palette,
     count: usize,
 }
 
-enum Layout {
+enum EventLayout {
     Lines { wide: bool },
     Json(JsonDocument),
     Ndjson,
@@ -27,33 +27,33 @@ impl<W: Write> EventWriter<W> {
     /// Starts a stream.
     pub fn new(mut out: W, format: Format, palette: Palette) -> io::Result<EventWriter<W>> {
         let layout = match format {
-            Format::Table => Layout::Lines { wide: false },
-            Format::Wide => Layout::Lines { wide: true },
-            Format::Json => Layout::Json(JsonDocument::new(schema::EVENTS, "events")),
-            Format::Ndjson => Layout::Ndjson,
+            Format::Table => EventLayout::Lines { wide: false },
+            Format::Wide => EventLayout::Lines { wide: true },
+            Format::Json => EventLayout::Json(JsonDocument::new(schema::EVENTS, "events")),
+            Format::Ndjson => EventLayout::Ndjson,
             Format::Csv => {
                 let mut lines = csv::Lines::default();
                 lines.write(&mut out, csv::EVENT.iter().map(|(name, _)| *name))?;
-                Layout::Csv(lines)
+                EventLayout::Csv(lines)
             }
         };
         Ok(EventWriter { out, layout, palette, count: 0 })
     }
 
     /// Writes one event.
-    pub fn push(&mut self, event: &Event) -> io::Result<()> {
+    pub fn push(&mut self, event: &EventRecord) -> io::Result<()> {
         self.count += 1;
         match &mut self.layout {
-            Layout::Lines { wide } => {
+            EventLayout::Lines { wide } => {
                 let line = match event {
-                    Event::Transition(transition) => transition_line(transition, self.palette),
-                    Event::Close(close) => close_line(close, *wide, self.palette),
+                    EventRecord::Transition(transition) => transition_line(transition, self.palette),
+                    EventRecord::Close(close) => close_line(close, *wide, self.palette),
                 };
                 writeln!(self.out, "{line}")
             }
-            Layout::Json(document) => document.push(&mut self.out, event),
-            Layout::Ndjson => json_line(&mut self.out, event),
-            Layout::Csv(lines) => {
+            EventLayout::Json(document) => document.push(&mut self.out, event),
+            EventLayout::Ndjson => json_line(&mut self.out, event),
+            EventLayout::Csv(lines) => {
                 lines.write(&mut self.out, csv::EVENT.iter().map(|(_, field)| field(event)))
             }
         }
@@ -66,7 +66,7 @@ impl<W: Write> EventWriter<W> {
 
     /// Ends the stream, flushes it and returns the number of events.
     pub fn finish(mut self) -> io::Result<usize> {
-        if let Layout::Json(document) = &mut self.layout {
+        if let EventLayout::Json(document) = &mut self.layout {
             document.finish(&mut self.out)?;
         }
         self.out.flush()?;

@@ -13,13 +13,13 @@ use crate::view::{Connection, schema};
 /// Writes a list of connections in one of the formats.
 pub struct ListWriter<W> {
     out: W,
-    layout: Layout,
+    layout: ListLayout,
     palette: Palette,
     now: Timestamp,
     count: usize,
 }
 
-enum Layout {
+enum ListLayout {
     Table(ConnectionTable),
     Json(JsonDocument),
     Ndjson,
@@ -30,14 +30,14 @@ impl<W: Write> ListWriter<W> {
     /// Starts a list; ages are as of `now`.
     pub fn new(mut out: W, format: Format, palette: Palette, now: Timestamp) -> io::Result<ListWriter<W>> {
         let layout = match format {
-            Format::Table => Layout::Table(ConnectionTable::new(false, false)),
-            Format::Wide => Layout::Table(ConnectionTable::new(true, true)),
-            Format::Json => Layout::Json(JsonDocument::new(schema::CONNECTIONS, "connections")),
-            Format::Ndjson => Layout::Ndjson,
+            Format::Table => ListLayout::Table(ConnectionTable::new(false, false)),
+            Format::Wide => ListLayout::Table(ConnectionTable::new(true, true)),
+            Format::Json => ListLayout::Json(JsonDocument::new(schema::CONNECTIONS, "connections")),
+            Format::Ndjson => ListLayout::Ndjson,
             Format::Csv => {
                 let mut lines = csv::Lines::default();
                 lines.write(&mut out, csv::CONNECTION.iter().map(|(name, _)| *name))?;
-                Layout::Csv(lines)
+                ListLayout::Csv(lines)
             }
         };
         Ok(ListWriter { out, layout, palette, now, count: 0 })
@@ -46,7 +46,7 @@ impl<W: Write> ListWriter<W> {
     /// Adds a column with the owners of sockets to a plain table, before its first connection.
     pub fn with_processes(mut self, format: Format) -> ListWriter<W> {
         if format == Format::Table {
-            self.layout = Layout::Table(ConnectionTable::new(false, true));
+            self.layout = ListLayout::Table(ConnectionTable::new(false, true));
         }
         self
     }
@@ -60,13 +60,13 @@ impl<W: Write> ListWriter<W> {
     pub fn push(&mut self, connection: &Connection) -> io::Result<()> {
         self.count += 1;
         match &mut self.layout {
-            Layout::Table(table) => {
+            ListLayout::Table(table) => {
                 table.push(connection, self.now);
                 if table.rows() < ROWS { Ok(()) } else { table.write(&mut self.out, self.palette) }
             }
-            Layout::Json(document) => document.push(&mut self.out, connection),
-            Layout::Ndjson => json_line(&mut self.out, connection),
-            Layout::Csv(lines) => {
+            ListLayout::Json(document) => document.push(&mut self.out, connection),
+            ListLayout::Ndjson => json_line(&mut self.out, connection),
+            ListLayout::Csv(lines) => {
                 lines.write(&mut self.out, csv::CONNECTION.iter().map(|(_, field)| field(connection)))
             }
         }
@@ -76,20 +76,20 @@ impl<W: Write> ListWriter<W> {
     pub fn push_json(&mut self, connection: &[u8]) -> io::Result<()> {
         self.count += 1;
         match &mut self.layout {
-            Layout::Json(document) => document.next(&mut self.out)?,
-            Layout::Ndjson => {}
-            Layout::Table(_) | Layout::Csv(_) => return Err(io::ErrorKind::InvalidInput.into()),
+            ListLayout::Json(document) => document.next(&mut self.out)?,
+            ListLayout::Ndjson => {}
+            ListLayout::Table(_) | ListLayout::Csv(_) => return Err(io::ErrorKind::InvalidInput.into()),
         }
         self.out.write_all(connection)?;
-        if let Layout::Ndjson = self.layout { self.out.write_all(b"\n") } else { Ok(()) }
+        if let ListLayout::Ndjson = self.layout { self.out.write_all(b"\n") } else { Ok(()) }
     }
 
     /// Ends the list, flushes it and returns the number of connections.
     pub fn finish(mut self) -> io::Result<usize> {
         match &mut self.layout {
-            Layout::Table(table) => table.write(&mut self.out, self.palette)?,
-            Layout::Json(document) => document.finish(&mut self.out)?,
-            Layout::Ndjson | Layout::Csv(_) => {}
+            ListLayout::Table(table) => table.write(&mut self.out, self.palette)?,
+            ListLayout::Json(document) => document.finish(&mut self.out)?,
+            ListLayout::Ndjson | ListLayout::Csv(_) => {}
         }
         self.out.flush()?;
         Ok(self.count)

@@ -17,7 +17,7 @@ pub use list::ListWriter;
 pub use palette::Palette;
 #[cfg(feature = "lab")]
 pub(crate) use palette::state_style;
-pub use table::Table;
+pub use table::TextTable;
 
 use std::io::{self, Write};
 

@@ -12,14 +12,14 @@ use super::cell::Cell;
 use super::palette::{Palette, TITLE};
 
 /// A table whose rows are written once all of them are known.
-pub struct Table {
-    columns: Vec<Column>,
+pub struct TextTable {
+    columns: Vec<TableColumn>,
     /// The texts of all cells, one behind the other, and the style of each.
     texts: String,
     styles: Vec<CellStyle>,
 }
 
-struct Column {
+struct TableColumn {
     /// Flush right.
     number: bool,
     width: usize,
@@ -31,17 +31,17 @@ struct CellStyle {
     style: Style,
 }
 
-impl Table {
+impl TextTable {
     /// Starts a table with a title per column.
-    pub fn new<'a>(titles: impl IntoIterator<Item = &'a str>) -> Table {
-        Table::with_columns(titles.into_iter().map(|title| (title, false)))
+    pub fn new<'a>(titles: impl IntoIterator<Item = &'a str>) -> TextTable {
+        TextTable::with_columns(titles.into_iter().map(|title| (title, false)))
     }
 
     /// Starts a table with a title per column, and whether the column holds numbers.
-    pub(super) fn with_columns<'a>(columns: impl IntoIterator<Item = (&'a str, bool)>) -> Table {
+    pub(super) fn with_columns<'a>(columns: impl IntoIterator<Item = (&'a str, bool)>) -> TextTable {
         let (titles, columns): (Vec<_>, Vec<_>) =
-            columns.into_iter().map(|(title, number)| (title, Column { number, width: 0 })).unzip();
-        let mut table = Table { columns, texts: String::new(), styles: Vec::new() };
+            columns.into_iter().map(|(title, number)| (title, TableColumn { number, width: 0 })).unzip();
+        let mut table = TextTable { columns, texts: String::new(), styles: Vec::new() };
         table.row(titles.into_iter().map(|title| Cell { text: title.to_owned(), style: TITLE }));
         table
     }
@@ -98,7 +98,7 @@ mod tests {
 
     #[test]
     fn no_line_begins_or_ends_with_blanks() {
-        let mut table = Table::new(["NAME", "NOTE"]);
+        let mut table = TextTable::new(["NAME", "NOTE"]);
         table.row(["a".to_owned(), "first".to_owned()]);
         table.row(["longer".to_owned(), String::new()]);
         let mut out = Vec::new();

@@ -1,7 +1,7 @@
 use serde_json::Value;
 
 use super::*;
-use crate::view::{Connection, Event, Role, samples};
+use crate::view::{Connection, EventRecord, Role, samples};
 
 fn list(format: Format, palette: Palette, connections: &[Connection]) -> String {
     let mut out = Vec::new();
@@ -113,9 +113,9 @@ fn event_csv() {
 fn event_json() {
     let document: Value = serde_json::from_str(&events(Format::Json)).unwrap();
     assert_eq!(document["schema"], "finwait.events/1");
-    let read: Vec<Event> = serde_json::from_value(document["events"].clone()).unwrap();
+    let read: Vec<EventRecord> = serde_json::from_value(document["events"].clone()).unwrap();
     assert_eq!(read, [samples::transition().into(), samples::close().into()]);
-    let lines: Vec<Event> =
+    let lines: Vec<EventRecord> =
         events(Format::Ndjson).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(lines, read);
 }

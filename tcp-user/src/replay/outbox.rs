@@ -11,13 +11,13 @@ use super::zeek::{self, Trace};
 use crate::clock::Clock;
 use crate::filter::Filter;
 use crate::view::describe::Describer;
-use crate::view::{Connection, Event};
+use crate::view::{Connection, EventRecord};
 
 /// One record.
 #[derive(Clone, Debug)]
 pub enum Output {
     /// A transition or a close.
-    Event(Event),
+    Event(EventRecord),
     /// A connection that its next incarnation replaced, that was forgotten, or that was open at the end of
     /// the capture.
     Connection(Box<Listed>),

@@ -15,7 +15,7 @@ use super::{Connection, Role};
 // The names are those of `view::schema`; a test holds them together, because an attribute takes no constant.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "schema")]
-pub enum Event {
+pub enum EventRecord {
     /// One end changed its state.
     #[serde(rename = "finwait.transition/1")]
     Transition(Transition),
@@ -103,14 +103,14 @@ impl EndAddress {
     }
 }
 
-impl From<Transition> for Event {
-    fn from(transition: Transition) -> Event {
-        Event::Transition(transition)
+impl From<Transition> for EventRecord {
+    fn from(transition: Transition) -> EventRecord {
+        EventRecord::Transition(transition)
     }
 }
 
-impl From<Close> for Event {
-    fn from(close: Close) -> Event {
-        Event::Close(Box::new(close))
+impl From<Close> for EventRecord {
+    fn from(close: Close) -> EventRecord {
+        EventRecord::Close(Box::new(close))
     }
 }

@@ -2,7 +2,7 @@
 
 /// A word and its meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct GlossaryEntry {
     /// Where the word is used.
     pub group: &'static str,
     /// The word as it is printed.
@@ -12,10 +12,10 @@ pub struct Entry {
 }
 
 /// Every word that needs an explanation, group by group.
-pub fn glossary() -> impl Iterator<Item = Entry> {
-    GROUPS
-        .iter()
-        .flat_map(|(group, words)| words.iter().map(|&(word, meaning)| Entry { group, word, meaning }))
+pub fn glossary() -> impl Iterator<Item = GlossaryEntry> {
+    GROUPS.iter().flat_map(|(group, words)| {
+        words.iter().map(|&(word, meaning)| GlossaryEntry { group, word, meaning })
+    })
 }
 
 type Words = &'static [(&'static str, &'static str)];
@@ -138,7 +138,7 @@ const IGNORED: Words = &[
     ("bad_flags", "A combination of flags that every TCP drops."),
     ("no_flow", "It belongs to no tracked connection and opens none, such as a late RST or ACK."),
     ("duplicate", "The same packet was counted on another interface or hook."),
-    ("self_connect", "A socket connected to itself: the two ends cannot be told apart."),
+    ("self_connect", "A socket connected to itself: the two ends cannot be distinguished."),
     ("table_full", "The flow table has no free slot, and no connection that may be evicted."),
     ("contended", "The connection was locked for too long, and the ring buffer was full."),
 ];

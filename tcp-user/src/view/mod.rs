@@ -14,8 +14,8 @@ mod states;
 mod words;
 
 pub use connection::{CloseInfo, Connection, ConnectionEnd, Process, SocketPair, TimeWait, UNSEEN};
-pub use event::{Close, Durations, EndAddress, Event, Transition};
-pub use glossary::{Entry, glossary};
+pub use event::{Close, Durations, EndAddress, EventRecord, Transition};
+pub use glossary::{GlossaryEntry, glossary};
 pub(crate) use serial::{ByName, by_name, micros};
 pub use states::{StateSet, UnknownState};
 pub use tcp_common::{CloseKind, State};

@@ -50,15 +50,15 @@ fn whole_seconds_keep_their_microseconds() {
 #[test]
 fn events_carry_their_schema_once_and_come_back() {
     for (event, schema) in [
-        (Event::from(samples::transition()), schema::TRANSITION),
-        (Event::from(samples::close()), schema::CLOSE),
+        (EventRecord::from(samples::transition()), schema::TRANSITION),
+        (EventRecord::from(samples::close()), schema::CLOSE),
     ] {
         let text = serde_json::to_string(&event).unwrap();
         assert!(text.starts_with(&format!(r#"{{"schema":"{schema}","#)), "{text}");
         assert_eq!(text.matches("schema").count(), 1, "{text}");
-        assert_eq!(serde_json::from_str::<Event>(&text).unwrap(), event);
+        assert_eq!(serde_json::from_str::<EventRecord>(&text).unwrap(), event);
     }
-    let close = serde_json::to_value(Event::from(samples::close())).unwrap();
+    let close = serde_json::to_value(EventRecord::from(samples::close())).unwrap();
     assert_eq!(close["client"]["address"], "10.9.0.1");
     assert_eq!(close["durations_ms"]["time_wait"], 60000.0);
 }

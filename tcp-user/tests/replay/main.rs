@@ -14,7 +14,7 @@ use finwait::filter::Filter;
 use finwait::replay::{
     Fault, Frame, Input, LinkType, Listed, Options, Output, Replay, ReplayReport, Selection, run, run_input,
 };
-use finwait::view::{Connection, Event, Opener, Role, Roles};
+use finwait::view::{Connection, EventRecord, Opener, Role, Roles};
 use tcp_common::{End, Flags, Rules, Segment, State};
 use testkit::captures::{Captured, Interface, Order, Unit, add_simple_packet, arp, pcap, pcapng, relink};
 use testkit::frames;
@@ -68,7 +68,7 @@ fn list(file: Vec<u8>, options: &Options) -> (Vec<Listed>, ReplayReport) {
     (listed, report.expect("a capture"))
 }
 
-fn events(file: Vec<u8>, options: Options) -> Vec<Event> {
+fn events(file: Vec<u8>, options: Options) -> Vec<EventRecord> {
     let input = Input::new(Cursor::new(file)).expect("the input can be opened");
     let mut events = Vec::new();
     let options = Options { events: true, ..options };

@@ -153,7 +153,7 @@ fn the_events_of_every_scenario() {
             let mut last_at = jiff::Timestamp::UNIX_EPOCH;
             for event in events(file, options(scenario.rules)) {
                 let at = match event {
-                    Event::Transition(transition) => {
+                    EventRecord::Transition(transition) => {
                         let port = match transition.side {
                             Role::Client => transition.client.port,
                             Role::Server => transition.server.port,
@@ -163,7 +163,7 @@ fn the_events_of_every_scenario() {
                         *state = transition.to;
                         transition.at
                     }
-                    Event::Close(close) => {
+                    EventRecord::Close(close) => {
                         closes.push(close.connection);
                         close.closed_at.expect("a close has a time")
                     }

@@ -11,10 +11,10 @@ fn what_time_ends_is_told_at_its_time_and_in_order() {
     let closes: Vec<_> = events
         .iter()
         .filter_map(|event| match event {
-            Event::Close(close) => {
+            EventRecord::Close(close) => {
                 Some((close.connection.client.port, close.closed_at.expect("over").as_millisecond()))
             }
-            Event::Transition(_) => None,
+            EventRecord::Transition(_) => None,
         })
         .collect();
     let wanted: Vec<_> = (0..10).map(|i| (41_000 + i, i64::from(i) * 1_000 + 40 + 60_000)).collect();
@@ -31,7 +31,7 @@ fn memory_is_that_of_the_flows_alive() {
             replay.push(&Frame::new(&frame, LinkType::Ethernet, at_ns));
         }
         while let Some(output) = replay.poll() {
-            closes += u32::from(matches!(output, Output::Event(Event::Close(_))));
+            closes += u32::from(matches!(output, Output::Event(EventRecord::Close(_))));
         }
         most = most.max(replay.flows());
     }
@@ -89,7 +89,7 @@ fn a_stamp_at_the_end_of_time_is_no_endless_loop() {
     let closes: Vec<_> = outputs
         .iter()
         .filter_map(|output| match output {
-            Output::Event(Event::Close(close)) => close.closed_at.map(|at| at.as_millisecond()),
+            Output::Event(EventRecord::Close(close)) => close.closed_at.map(|at| at.as_millisecond()),
             _ => None,
         })
         .collect();
@@ -149,7 +149,7 @@ fn a_filter_chooses_connections_and_events() {
     let events = events(file, chosen);
     assert!(!events.is_empty());
     for event in events {
-        let Event::Transition(transition) = event else { panic!("none is over yet") };
+        let EventRecord::Transition(transition) = event else { panic!("none is over yet") };
         assert_eq!(transition.client.port, 41_001);
     }
 }

@@ -5,17 +5,17 @@ use mediatype::{MediaType, MediaTypeList, Name, ReadParams as _};
 
 /// The format of the answer to a scrape.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Format {
+pub enum Exposition {
     /// Prometheus text, version 0.0.4.
     Text,
     /// OpenMetrics text, version 1.0.0.
     OpenMetrics,
 }
 
-impl Format {
+impl Exposition {
     /// Chooses the format by the request's `Accept` header (RFC 9110, 12.5.1): OpenMetrics if the scraper names it and
     /// prefers it to plain text or likes both equally, otherwise plain text.
-    pub fn negotiate(accept_header: Option<&str>) -> Format {
+    pub fn negotiate(accept_header: Option<&str>) -> Exposition {
         let ranges: Vec<_> = MediaTypeList::new(accept_header.unwrap_or_default()).flatten().collect();
         let weight = |(main, sub)| {
             let same = ranges.iter().filter(|range| range.ty == main && range.subty == sub);
@@ -25,14 +25,14 @@ impl Format {
         // The most specific range that covers plain text decides.
         let plain =
             [(TEXT, PLAIN), (TEXT, _STAR), (_STAR, _STAR)].into_iter().find_map(weight).unwrap_or(0.0);
-        if open_metrics > 0.0 && open_metrics >= plain { Format::OpenMetrics } else { Format::Text }
+        if open_metrics > 0.0 && open_metrics >= plain { Exposition::OpenMetrics } else { Exposition::Text }
     }
 
     /// The value of the `Content-Type` header.
     pub const fn content_type(self) -> &'static str {
         match self {
-            Format::Text => "text/plain; version=0.0.4; charset=utf-8",
-            Format::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            Exposition::Text => "text/plain; version=0.0.4; charset=utf-8",
+            Exposition::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
         }
     }
 }

@@ -7,7 +7,7 @@
 mod families;
 mod format;
 
-pub use format::Format;
+pub use format::Exposition;
 
 use std::fmt::{self, Write as _};
 
@@ -26,14 +26,14 @@ use prometheus_client::registry::{Registry, Unit};
 /// # Errors
 ///
 /// Fails only if formatting into a string fails, which it never does.
-pub fn encode(snapshot: &Snapshot, format: Format) -> Result<String, fmt::Error> {
+pub fn encode(snapshot: &Snapshot, format: Exposition) -> Result<String, fmt::Error> {
     let mut registry = Registry::with_prefix(PREFIX);
     registry.register_collector(Box::new(snapshot.clone()));
     let mut page = String::new();
     text::encode(&mut page, &registry)?;
     match format {
-        Format::OpenMetrics => Ok(page),
-        Format::Text => plain_text(&page),
+        Exposition::OpenMetrics => Ok(page),
+        Exposition::Text => plain_text(&page),
     }
 }
 
