@@ -70,7 +70,8 @@ fn assert_refused(output: &Output, code: i32, parts: &[&str]) {
     let message = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(code), "{message}");
     assert!(output.stdout.is_empty(), "nothing on stdout");
-    let paragraph = message.trim_end();
+    // The agent logs its settings before it attaches.
+    let paragraph = message.find("finwait: ").map_or("", |start| message[start..].trim_end());
     assert!(paragraph.starts_with("finwait: ") && !paragraph.contains("\n\n"), "one paragraph: {message}");
     assert!(!message.contains("panicked") && !message.contains("backtrace"), "{message}");
     for part in parts {
