@@ -2,7 +2,7 @@
 
 /// A word and its meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct GlossaryEntry {
+pub struct Entry {
     /// Where the word is used.
     pub group: &'static str,
     /// The word as it is printed.
@@ -12,10 +12,10 @@ pub struct GlossaryEntry {
 }
 
 /// Every word that needs an explanation, group by group.
-pub fn glossary() -> impl Iterator<Item = GlossaryEntry> {
-    GROUPS.iter().flat_map(|(group, words)| {
-        words.iter().map(|&(word, meaning)| GlossaryEntry { group, word, meaning })
-    })
+pub fn glossary() -> impl Iterator<Item = Entry> {
+    GROUPS
+        .iter()
+        .flat_map(|(group, words)| words.iter().map(|&(word, meaning)| Entry { group, word, meaning }))
 }
 
 type Words = &'static [(&'static str, &'static str)];
@@ -138,9 +138,10 @@ const IGNORED: Words = &[
     ("bad_flags", "A combination of flags that every TCP drops."),
     ("no_flow", "It belongs to no tracked connection and opens none, such as a late RST or ACK."),
     ("duplicate", "The same packet was counted on another interface or hook."),
-    ("self_connect", "A socket connected to itself: the two ends cannot be distinguished."),
+    ("self_connect", "A socket connected to itself: both ends have the same address and port."),
     ("table_full", "The flow table has no free slot, and no connection that may be evicted."),
     ("contended", "The connection was locked for too long, and the ring buffer was full."),
+    ("no_program", "The rest of the kernel programs was missing behind the first. This is a bug of finwait."),
 ];
 
 #[cfg(test)]
