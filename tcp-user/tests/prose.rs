@@ -305,6 +305,6 @@ fn the_check_finds_what_it_is_for() {
     let item = syn::parse_str(r#"enum E { #[error("reading {path}")] Io { path: String, source: Io } }"#);
     assert!(doubles_its_cause(&item.expect("an enum")).is_none());
     let mut texts = Vec::new();
-    messages(r#"fn f() { bail!("one {}", format!("two")); x.context("three")?; println!("none") }"#.parse().expect("Rust"), "f", false, &mut texts);
+    messages(r#"fn f() { bail!("one {}", format!("two")); x.context("three")?; format!("none") }"#.parse().expect("Rust"), "f", false, &mut texts);
     assert_eq!(texts.iter().map(|text| text.text.as_str()).collect::<Vec<_>>(), ["one {}", "two", "three"]);
 }

@@ -2,7 +2,7 @@
 
 /// A word and its meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct GlossaryEntry {
     /// Where the word is used.
     pub group: &'static str,
     /// The word as it is printed.
@@ -12,10 +12,10 @@ pub struct Entry {
 }
 
 /// Every word that needs an explanation, group by group.
-pub fn glossary() -> impl Iterator<Item = Entry> {
-    GROUPS
-        .iter()
-        .flat_map(|(group, words)| words.iter().map(|&(word, meaning)| Entry { group, word, meaning }))
+pub fn glossary() -> impl Iterator<Item = GlossaryEntry> {
+    GROUPS.iter().flat_map(|(group, words)| {
+        words.iter().map(|&(word, meaning)| GlossaryEntry { group, word, meaning })
+    })
 }
 
 type Words = &'static [(&'static str, &'static str)];
