@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::command::{call, exists, root};
+use crate::command::{call, exists, is_root, root};
 use crate::{debian, rustc_wrapper};
 
 /// Debian's packages of the compiler for the kernel programs.
@@ -54,13 +54,17 @@ pub(crate) fn check_format() -> Result<()> {
     call(Command::new(env!("CARGO")).args(["fmt", "--check", "--manifest-path"]).arg(manifest))
 }
 
-/// Runs clippy on tcp-ebpf, with the toolchain that builds it. A warning is a failure.
+/// Runs clippy on tcp-ebpf, with the toolchain that builds it. A warning is a failure. As root it installs the packages.
 ///
 /// # Errors
 ///
-/// Fails if a package of the toolchain is missing, and names the packages to install.
+/// Fails without root if a package of the toolchain is missing, and names the packages to install.
 pub(crate) fn clippy() -> Result<()> {
-    let missing = debian::missing(&[&TOOLCHAIN[..], &["rust-web-clippy"]].concat());
+    let packages = [&TOOLCHAIN[..], &["rust-web-clippy"]].concat();
+    if is_root() {
+        debian::install(&packages)?;
+    }
+    let missing = debian::missing(&packages);
     if !missing.is_empty() {
         bail!("clippy for the kernel programs needs Debian packages: apt install {}", missing.join(" "));
     }

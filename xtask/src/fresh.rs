@@ -20,7 +20,7 @@ const PREREQUISITES: &str = "build-essential rustc-web cargo-web";
 /// Fails without root, if the system cannot be installed, or if a command fails in it.
 pub(crate) fn fresh(keep: bool) -> Result<()> {
     ensure!(is_root(), "a new system needs root: mounts, chroot, and the tests that load kernel programs");
-    debian::install(&["debootstrap", "git"])?;
+    debian::install(&["debian-archive-keyring", "debootstrap", "git"])?;
     let system = std::path::absolute(target_dir()).context("finding the target folder")?.join("fresh");
     remove(&system)?;
     fs::create_dir_all(&system).with_context(|| format!("creating {}", system.display()))?;

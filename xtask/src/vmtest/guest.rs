@@ -101,7 +101,7 @@ fn spell(plan: &[&[&str]], programs: &Programs) -> Result<String> {
         let [name, arguments @ ..] = *line else { bail!("an empty line in the plan") };
         text += &programs.path(name)?.display().to_string();
         if *name != "finwait" {
-            text += " --test-threads 1 --nocapture";
+            text += " --include-ignored --test-threads 1 --nocapture";
         }
         for argument in arguments {
             text += &format!(" '{argument}'");
