@@ -22,15 +22,17 @@
 //! # Ok::<(), finwait::replay::ReplayError>(())
 //! ```
 //!
-//! The state machine itself is the crate `tcp-common`, which needs neither an allocator nor an operating system.
+//! The state machine itself is the crate `tcp-common`, which needs neither an allocator nor an operating
+//! system.
 //!
 //! # Internal modules
 //!
-//! All other modules are public only for the binary, the tests and the tools of the repository. They change without
-//! notice. From the kernel to the user: `kernel` loads and attaches the programs and is the only module that names aya.
-//! `agent` mirrors the flow table and serves the query socket and the metrics. `sockets` reads the kernel's own sockets,
-//! and `audit` compares with them. `filter` selects records and `output` prints them. `cli` defines the command line and
-//! `commands` executes it. `clock` reads the clock of the kernel programs.
+//! All other modules are public only for the binary, the tests and the tools of the repository. They change
+//! without notice. From the kernel to the user: `kernel` loads and attaches the programs and is the only
+//! module that names aya. `agent` mirrors the flow table and serves the query socket and the metrics.
+//! `sockets` reads the kernel's own sockets, and `audit` compares with them. `filter` selects records and
+//! `output` prints them. `cli` defines the command line and `commands` executes it. `clock` reads the clock
+//! of the kernel programs.
 //!
 //! The feature `lab`, on by default, adds `lab`, a test network of two hosts, and `demo`, which shows it.
 

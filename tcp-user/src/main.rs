@@ -36,8 +36,9 @@ fn fail(error: &anyhow::Error) -> ExitCode {
     exit_code(error)
 }
 
-/// Logs to standard error: in colour on a terminal, without the time under systemd, whose journal has its own. Libraries
-/// log at debug level only with `-vv`, because they report every relocation of the kernel programs.
+/// Logs to standard error: in colour on a terminal, without the time under systemd, whose journal has its
+/// own. Libraries log at debug level only with `-vv`, because they report every relocation of the kernel
+/// programs.
 fn log_to_stderr(level: LevelFilter) {
     let stderr = std::io::stderr();
     let colours = stderr.is_terminal() && std::env::var_os("NO_COLOR").is_none();

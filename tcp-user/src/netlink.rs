@@ -24,7 +24,8 @@ impl Channel {
         Ok(Channel { socket, sequence: 0 })
     }
 
-    /// Sends a request that the kernel acknowledges. `on_reply` gets each reply and its bytes, from the netlink header on.
+    /// Sends a request that the kernel acknowledges. `on_reply` gets each reply and its bytes, from the
+    /// netlink header on.
     pub(crate) fn request<M>(
         &mut self,
         message: M,

@@ -35,8 +35,8 @@ pub enum SystemError {
 }
 
 impl SystemError {
-    /// Error of an operation that needs `capability`. The kernel answers with an error number of `unsupported` if it
-    /// lacks the feature `needs`.
+    /// Error of an operation that needs `capability`. The kernel answers with an error number of
+    /// `unsupported` if it lacks the feature `needs`.
     pub(crate) fn of(
         action: &'static str,
         capability: &'static str,

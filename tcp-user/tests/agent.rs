@@ -1,4 +1,5 @@
-//! The agent as a user runs it: the binary on the server of a lab, real connections, queries by the CLI and a scraper.
+//! The agent as a user runs it: the binary on the server of a lab, real connections, queries by the CLI and a
+//! scraper.
 //!
 //! Loading the kernel programs takes seconds, so the tests that only read share one agent.
 
@@ -43,7 +44,8 @@ static SHARED: LazyLock<Shared> = LazyLock::new(|| {
     Shared { lab, agent, played, _watch: watch, watched }
 });
 
-/// Runs its arguments in the background until the test program ends, which closes the pipe. Statics are never dropped.
+/// Runs its arguments in the background until the test program ends, which closes the pipe. Statics are never
+/// dropped.
 const UNTIL_END_OF_INPUT: &str = r#""$@" < /dev/null & cat; kill $!; wait"#;
 
 #[test]

@@ -1,4 +1,5 @@
-//! `finwait audit` beside a real kernel: every close agrees, and what does not is found, explained and repaired.
+//! `finwait audit` beside a real kernel: every close agrees, and what does not is found, explained and
+//! repaired.
 
 mod common;
 mod hosts;

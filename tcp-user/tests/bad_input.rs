@@ -1,5 +1,5 @@
-//! What a user gets who asks for something impossible: one paragraph with the next step, the exit code that says which
-//! kind of trouble it is, and nothing left behind.
+//! What a user gets who asks for something impossible: one paragraph with the next step, the exit code that
+//! says which kind of trouble it is, and nothing left behind.
 
 mod common;
 mod foreign;

@@ -1,5 +1,5 @@
-//! Others on the same hook: programs behind ours see every packet all the same; and on clsact, where kernels without TCX keep
-//! filters, nothing of ours outlives the agent but what the next one removes.
+//! Others on the same hook: programs behind ours see every packet all the same; and on clsact, where kernels
+//! without TCX keep filters, nothing of ours outlives the agent but what the next one removes.
 
 mod common;
 mod foreign;

@@ -67,7 +67,8 @@ fn interrupted_it_goes_and_says_so() {
     command.arg("demo").stdout(Stdio::null()).stderr(Stdio::piped());
     let child = command.spawn().expect("starting it");
     let process = format!("/proc/{}/status", child.id());
-    // It has its handler as soon as the signal is no longer left to the kernel: SIGINT is bit 1 of the caught ones.
+    // It has its handler as soon as the signal is no longer left to the kernel: SIGINT is bit 1 of the caught
+    // ones.
     common::until("it is ready for Ctrl-C", || {
         let status = std::fs::read_to_string(&process).unwrap_or_default();
         let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap_or("0");

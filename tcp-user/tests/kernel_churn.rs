@@ -1,6 +1,6 @@
-//! Two CPUs and the agent at full rate: connections open, talk, close at both ends at once, and their tuples are reused or
-//! expire, while the agent's mirror takes the events, applies what was deferred, expires and retires. At the end every
-//! counter is what was sent.
+//! Two CPUs and the agent at full rate: connections open, talk, close at both ends at once, and their tuples
+//! are reused or expire, while the agent's mirror takes the events, applies what was deferred, expires and
+//! retires. At the end every counter is what was sent.
 //!
 //! `FINWAIT_CHURN_SECONDS=600 cargo test -p tcp-user --test kernel_churn -- --nocapture` is a longer run.
 

@@ -1,8 +1,8 @@
-//! A million random segments through the loaded kernel programs and through the pure machine: the same flow records byte
-//! for byte, and the same counters.
+//! A million random segments through the loaded kernel programs and through the pure machine: the same flow
+//! records byte for byte, and the same counters.
 //!
-//! The segments are those of two model endpoints over a bad network, some of them bent, and streams of hostile ones; four
-//! flows of both families at a time, so that flows share the table and the clock.
+//! The segments are those of two model endpoints over a bad network, some of them bent, and streams of
+//! hostile ones; four flows of both families at a time, so that flows share the table and the clock.
 
 use std::collections::BTreeMap;
 

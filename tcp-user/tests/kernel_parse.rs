@@ -1,5 +1,5 @@
-//! Every parse case, at every length the kernel takes, through the loaded programs: they give the same reason as the
-//! parser does here.
+//! Every parse case, at every length the kernel takes, through the loaded programs: they give the same reason
+//! as the parser does here.
 
 use finwait::kernel::{Kernel, LoadOptions, ProgramName};
 use tcp_common::{

@@ -1,4 +1,5 @@
-//! `replay --kernel`: every capture of the tests through the XDP program and its table gives what the pure machine gives.
+//! `replay --kernel`: every capture of the tests through the XDP program and its table gives what the pure
+//! machine gives.
 
 use std::io::{Cursor, Write as _};
 use std::process::{Command, Stdio};

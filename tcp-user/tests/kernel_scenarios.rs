@@ -1,5 +1,5 @@
-//! Every scenario through the loaded kernel programs (`BPF_PROG_TEST_RUN`, with the scenario's own clock), beside the
-//! pure machine: the same states and close records, and the same flow record byte for byte.
+//! Every scenario through the loaded kernel programs (`BPF_PROG_TEST_RUN`, with the scenario's own clock),
+//! beside the pure machine: the same states and close records, and the same flow record byte for byte.
 
 use std::cell::RefCell;
 

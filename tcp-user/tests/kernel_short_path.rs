@@ -1,6 +1,7 @@
-//! Which segments take the short path, by the programs' counters: every in-order segment of an open or half-closed
-//! connection, except those that docs/FLOW_TABLE.md lists. The test computes how many those are and requires equality,
-//! on every hook and in both families, so a segment that leaves the short path shows on any processor.
+//! Which segments take the short path, by the programs' counters: every in-order segment of an open or
+//! half-closed connection, except those that docs/FLOW_TABLE.md lists. The test computes how many those are
+//! and requires equality, on every hook and in both families, so a segment that leaves the short path shows
+//! on any processor.
 
 use finwait::kernel::{Kernel, LoadOptions, ProgramName};
 use tcp_common::record::predicted;
@@ -73,7 +74,8 @@ impl Conversation<'_> {
         self.ends.iter_mut().for_each(|end| end.counted = 0);
     }
 
-    /// Sends an ACK with or without payload that is predicted, unless the slot's count or the sequence space says otherwise.
+    /// Sends an ACK with or without payload that is predicted, unless the slot's count or the sequence space
+    /// says otherwise.
     fn predicted(&mut self, sender: End, payload_len: u32) {
         let segment = self.next(sender, ACK, payload_len);
         let own = &self.ends[sender as usize];
@@ -158,7 +160,8 @@ fn one_connection(talk: &mut Conversation<'_>, closer: End) {
     talk.wait_ns(RULES.steady_silence_ns() - 1);
     talk.bulk(End::A, FEW);
     talk.check("silence shorter than the idle timeout");
-    // Then the connection is given up, and picked up again from a segment of each end, with data or the ACK of data.
+    // Then the connection is given up, and picked up again from a segment of each end, with data or the ACK
+    // of data.
     talk.wait_ns(RULES.steady_silence_ns());
     talk.through_machine(End::A, ACK, 0);
     talk.through_machine(End::A, ACK, MSS);
@@ -166,7 +169,8 @@ fn one_connection(talk: &mut Conversation<'_>, closer: End) {
     talk.bulk(End::A, FEW);
     talk.check("picked up again");
 
-    // The FIN and its ACK, then the first data towards the closer and the ACK of that data, show the form of the close.
+    // The FIN and its ACK, then the first data towards the closer and the ACK of that data, show the form of
+    // the close.
     let open = closer.peer();
     talk.through_machine(closer, Flags::FIN | ACK, 0);
     talk.through_machine(open, ACK, 0);

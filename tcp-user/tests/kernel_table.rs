@@ -1,5 +1,5 @@
-//! The flow table of the loaded programs, full: as many connections as were asked for are all followed, and every packet
-//! that finds no place is counted.
+//! The flow table of the loaded programs, full: as many connections as were asked for are all followed, and
+//! every packet that finds no place is counted.
 
 use finwait::kernel::{Entry, Kernel, LoadOptions, ProgramName, class};
 use tcp_common::record::{Counters, Event, event_kind};
@@ -7,9 +7,9 @@ use tcp_common::table::slots_for;
 use tcp_common::{End, Flags, Flow, Ignored, Rules, Secret, Segment, State};
 use testkit::frames::{self, segment};
 
-/// The same places in every run: which flows share their reach, and so which make room, is a matter of chance. In some two
-/// of a thousand such floods, by reckoning and not by count, one of the thousand handshakes that are under way would be the
-/// oldest in a newcomer's reach.
+/// The same places in every run: which flows share their reach, and so which make room, is a matter of
+/// chance. In some two of a thousand such floods, by reckoning and not by count, one of the thousand
+/// handshakes that are under way would be the oldest in a newcomer's reach.
 const SECRET: Secret = Secret([
     [0x9e37_79b9, 0x7f4a_7c15],
     [0xbf58_476d, 0x1ce4_e5b9],
@@ -121,8 +121,9 @@ fn ipv6_connections_too() {
     assert_eq!(classes(&kernel, 1), [0, u32::from(RATED), 0]);
 }
 
-/// A million SYNs from a million addresses, a microsecond apart, at a table for a tenth of them: no connection that lives
-/// or is finished makes room, and handshakes that begin meanwhile, and take 20 ms, are followed to their end.
+/// A million SYNs from a million addresses, a microsecond apart, at a table for a tenth of them: no
+/// connection that lives or is finished makes room, and handshakes that begin meanwhile, and take 20 ms, are
+/// followed to their end.
 #[test]
 #[ignore = "needs root"]
 fn a_flood_of_syns_pushes_out_nothing_but_its_own() {
@@ -170,7 +171,8 @@ fn a_flood_of_syns_pushes_out_nothing_but_its_own() {
     println!("{half_open} half-open in {} places, {evicted} evicted", slots_for(RATED));
 }
 
-/// Where there is nothing but TIME-WAIT and live ones, the oldest TIME-WAIT in reach makes room, and is told of.
+/// Where there is nothing but TIME-WAIT and live ones, the oldest TIME-WAIT in reach makes room, and is told
+/// of.
 #[test]
 #[ignore = "needs root"]
 fn where_nothing_is_half_open_time_wait_makes_room() {
@@ -208,8 +210,8 @@ fn where_nothing_is_half_open_time_wait_makes_room() {
     assert_eq!(evictions, time_wait, "the agent counts their close");
 }
 
-/// A segment of a connection that nobody has seen begin makes a flow; until the other end has shown itself too, or the
-/// one has spoken for a while, it is worth no more than a SYN.
+/// A segment of a connection that nobody has seen begin makes a flow; until the other end has shown itself
+/// too, or the one has spoken for a while, it is worth no more than a SYN.
 #[test]
 #[ignore = "needs root"]
 fn nor_does_a_flood_of_acks() {
@@ -273,7 +275,8 @@ fn packets_without_a_program_are_counted() {
     let frame = frames::frame_between(0, End::A, &syn());
     kernel.test_run(ProgramName::Xdp, &frame, 1).expect("running");
     kernel.test_run(ProgramName::Out, &frame, 1).expect("running");
-    // Behind the entry program, a packet whose headers are not all there goes to the program that copies them.
+    // Behind the entry program, a packet whose headers are not all there goes to the program that copies
+    // them.
     kernel.test_run(ProgramName::MachineTc, &frame[..40], 1).expect("running");
     let counters = kernel.counters().expect("counters");
     assert_eq!(counters.ignored[Ignored::NoProgram as usize], 3);

@@ -1,8 +1,8 @@
-//! Two CPUs handle the same flows at once, one direction each. No segment is lost or counted twice, and the counted
-//! transitions are exactly the paths that the ends took.
+//! Two CPUs handle the same flows at once, one direction each. No segment is lost or counted twice, and the
+//! counted transitions are exactly the paths that the ends took.
 //!
-//! Every interleaving of a phase's segments is valid, so all counts are known in advance. The events of both CPUs are read
-//! in the order in which things happened.
+//! Every interleaving of a phase's segments is valid, so all counts are known in advance. The events of both
+//! CPUs are read in the order in which things happened.
 
 use std::collections::BTreeMap;
 use std::sync::Barrier;
@@ -137,8 +137,9 @@ fn no_transition_is_lost_or_doubled() {
     assert_eq!(balance, BTreeMap::from([(State::TimeWait, 2 * i64::from(FLOWS))]), "{transitions:?}");
 }
 
-/// The segments of a connection in turn, those of A seen by one CPU and those of B by the other: each event begins with the
-/// states that the one before it left, while the rings are being written, and out of full ones in small portions.
+/// The segments of a connection in turn, those of A seen by one CPU and those of B by the other: each event
+/// begins with the states that the one before it left, while the rings are being written, and out of full
+/// ones in small portions.
 #[test]
 #[ignore = "needs root"]
 fn the_events_of_a_flow_come_in_the_order_of_its_segments() {
@@ -205,7 +206,8 @@ fn the_events_of_a_flow_come_in_the_order_of_its_segments() {
     assert_eq!(kernel.counters().expect("counters").events_lost, 0);
 }
 
-/// A ring holds so many events. The others are counted, and the numbers of those that come later tell the reader.
+/// A ring holds so many events. The others are counted, and the numbers of those that come later tell the
+/// reader.
 #[test]
 #[ignore = "needs root"]
 fn what_a_full_ring_has_no_room_for_is_counted() {

@@ -1,4 +1,5 @@
-//! The lab against the kernel, the wire, and the machine that reads the wire. Needs CAP_SYS_ADMIN and CAP_NET_ADMIN, and fails without them.
+//! The lab against the kernel, the wire, and the machine that reads the wire. Needs CAP_SYS_ADMIN and
+//! CAP_NET_ADMIN, and fails without them.
 
 #![expect(clippy::unwrap_used, reason = "in a test, a failure is the answer")]
 
@@ -204,8 +205,8 @@ fn of_flow(packets: &[Packet], client: SocketAddr, server: SocketAddr) -> Vec<&P
         .collect()
 }
 
-/// What a close looks like, `c` from the client, `s` from the server: the part from the first FIN or RST on, the whole
-/// where there is none. A number is the octets of payload.
+/// What a close looks like, `c` from the client, `s` from the server: the part from the first FIN or RST on,
+/// the whole where there is none. A number is the octets of payload.
 fn check_shape(scenario: &Scenario, packets: &[&Packet]) {
     let segments: Vec<String> = packets.iter().map(|packet| spell(packet)).collect();
     let begin = segments.iter().position(|segment| segment.contains(['F', 'R'])).unwrap_or(0);
@@ -269,7 +270,8 @@ fn check_machine(scenario: &Scenario, packets: &[&Packet]) {
         scenario.name,
         packets.iter().map(|packet| spell(packet)).collect::<Vec<_>>(),
     );
-    // To the observer a server that has not answered yet may listen; its kernel has no socket for the connection.
+    // To the observer a server that has not answered yet may listen; its kernel has no socket for the
+    // connection.
     let states = [End::A, End::B].map(|end| match flow.state(end) {
         State::Listen => State::Closed,
         state => state,

@@ -136,8 +136,8 @@ fn the_reference_matches_the_page() {
     assert_golden(REFERENCE, &reference(&page(&busy(), Exposition::OpenMetrics)));
 }
 
-/// The text of `docs/METRICS.md`. Everything but the introduction is read from an OpenMetrics page: each family's name,
-/// type, unit, HELP, and every label with its values in the page's order.
+/// The text of `docs/METRICS.md`. Everything but the introduction is read from an OpenMetrics page: each
+/// family's name, type, unit, HELP, and every label with its values in the page's order.
 fn reference(open_metrics: &str) -> String {
     let mut text = INTRODUCTION.to_owned();
     let (heads, body): (Vec<_>, Vec<_>) = open_metrics.lines().partition(|line| line.starts_with("# "));

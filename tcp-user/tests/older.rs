@@ -1,4 +1,5 @@
-//! Connections that are older than the agent: listed as their sockets say, and followed from there to their end.
+//! Connections that are older than the agent: listed as their sockets say, and followed from there to their
+//! end.
 
 mod common;
 
@@ -256,7 +257,8 @@ fn older_connections_are_adopted_and_followed_to_their_end() {
     assert!(agent.scrape().contains(&format!("finwait_connections_adopted_total {}\n", all.len())));
 }
 
-/// A FIN that nobody acknowledges is sent again, sooner or later: known from the socket or from its copy, it is one FIN.
+/// A FIN that nobody acknowledges is sent again, sooner or later: known from the socket or from its copy, it
+/// is one FIN.
 #[test]
 #[ignore = "needs root"]
 fn a_fin_that_is_lost_again_and_again() {

@@ -21,7 +21,8 @@ fn run(socket: &str) -> Command {
 /// CAP_NET_ADMIN, by its number in `linux/capability.h`.
 const NET_ADMIN: u64 = 1 << 12;
 
-/// Asserts that every thread of the agent has CAP_NET_ADMIN and no other privilege: each has privileges of its own.
+/// Asserts that every thread of the agent has CAP_NET_ADMIN and no other privilege: each has privileges of
+/// its own.
 fn assert_minimal_privileges(pid: u32, uid: u32, bounding: u64) {
     let tasks = Process::new(pid.cast_signed()).expect("the agent's process").tasks().expect("its threads");
     let threads: Vec<_> = tasks.map(|task| task.expect("a thread").status().expect("its status")).collect();

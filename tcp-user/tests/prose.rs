@@ -1,7 +1,8 @@
-//! The English that users read: help, metric HELP texts, the fixed parts of errors and log lines, and the documentation.
+//! The English that users read: help, metric HELP texts, the fixed parts of errors and log lines, and the
+//! documentation.
 //!
-//! A sentence has at most 25 words, and none of the words that CONTRIBUTING.md rules out. An error's text does not
-//! contain its cause, which `main` prints after it.
+//! A sentence has at most 25 words, and none of the words that CONTRIBUTING.md rules out. An error's text
+//! does not contain its cause, which `main` prints after it.
 
 use std::fs;
 use std::path::{Path, PathBuf};

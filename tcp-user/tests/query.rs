@@ -1,4 +1,5 @@
-//! The query socket under hostile requests: whatever is sent, the agent answers as HTTP does or hangs up, and lives.
+//! The query socket under hostile requests: whatever is sent, the agent answers as HTTP does or hangs up, and
+//! lives.
 
 mod common;
 
@@ -57,7 +58,8 @@ fn damaged(path: &str, script: &mut Script) -> Vec<u8> {
     request
 }
 
-/// Sends, with `end` says that nothing more will come, and reads what comes first; a stream of events would never end.
+/// Sends, with `end` says that nothing more will come, and reads what comes first; a stream of events would
+/// never end.
 fn ask(socket: &str, request: &[u8], end: bool) -> String {
     let mut stream = UnixStream::connect(socket).expect("the agent listens");
     stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a time limit");

@@ -1,4 +1,5 @@
-//! The reference of the records, `docs/RECORDS.md`, and their JSON Schemas in `docs/schema/`, made from the types.
+//! The reference of the records, `docs/RECORDS.md`, and their JSON Schemas in `docs/schema/`, made from the
+//! types.
 //!
 //! `FINWAIT_BLESS=1 cargo test -p tcp-user --test records` rewrites them.
 

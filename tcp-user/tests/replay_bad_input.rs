@@ -1,5 +1,5 @@
-//! Captures that lie, break off or are none: what was read before is told, the fault is named, and nothing is allocated
-//! that did not come. The program itself is run, as a person would.
+//! Captures that lie, break off or are none: what was read before is told, the fault is named, and nothing is
+//! allocated that did not come. The program itself is run, as a person would.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::fs;
@@ -284,7 +284,8 @@ fn a_file_of_another_user() {
     fs::set_permissions(&file.0, fs::Permissions::from_mode(0o000)).expect("it is ours");
     let path = file.0.clone();
     let denied = std::thread::spawn(move || {
-        // SAFETY: changes the user of this thread's file accesses only (setfsuid(2)); takes and returns numbers.
+        // SAFETY: changes the user of this thread's file accesses only (setfsuid(2)); takes and returns
+        // numbers.
         unsafe { libc::setfsuid(65_534) };
         Input::open(&path).err()
     });

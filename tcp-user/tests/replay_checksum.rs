@@ -80,7 +80,8 @@ fn what_the_nic_was_to_fill_in_is_believed_always() {
         for payload in PAYLOADS {
             let mut offloaded = frames(v6, payload);
             let start = if v6 { 54 } else { 34 };
-            // What Linux leaves in the field: the sum over the pseudo header alone (RFC 9293 3.1, RFC 8200 8.1).
+            // What Linux leaves in the field: the sum over the pseudo header alone (RFC 9293 3.1, RFC 8200
+            // 8.1).
             let addresses = if v6 { 22..54 } else { 26..34 };
             let words =
                 offloaded[1][addresses].chunks(2).map(|w| u32::from(u16::from_be_bytes([w[0], w[1]])));
@@ -113,7 +114,8 @@ fn padding_does_not_count() {
     assert_eq!(replay(padded, true).1.checksum_wrong, 0);
 }
 
-/// Behind a routing header (RFC 8200 4.4) the sum is over the last address of the list, not the one in the IPv6 header.
+/// Behind a routing header (RFC 8200 4.4) the sum is over the last address of the list, not the one in the
+/// IPv6 header.
 #[test]
 fn behind_a_routing_header_the_address_is_not_known() {
     let mut routed = frames(true, b"12345");

@@ -1,4 +1,5 @@
-//! `replay -o zeek`: a capture for every `conn_state` of Zeek, its history, and where finwait differs on purpose.
+//! `replay -o zeek`: a capture for every `conn_state` of Zeek, its history, and where finwait differs on
+//! purpose.
 
 use std::io::Cursor;
 
@@ -14,8 +15,8 @@ const ACK: u8 = Flags::ACK;
 const FIN: u8 = Flags::FIN | Flags::ACK;
 const RST: u8 = Flags::RST;
 
-/// A segment of one end: the sequence number, the acknowledgment number, the flags, octets of payload. End A has port
-/// 40000, and with ISNs 1000 (A) and 5000 (B).
+/// A segment of one end: the sequence number, the acknowledgment number, the flags, octets of payload. End A
+/// has port 40000, and with ISNs 1000 (A) and 5000 (B).
 type Step = (End, u32, u32, u8, u32);
 
 const A: End = End::A;
@@ -63,8 +64,8 @@ fn only(steps: &[Step]) -> Value {
     lines.remove(0)
 }
 
-/// State and history of every connection. The checksums of these frames are not filled in: `C` and `c` come with every
-/// direction and are left out here.
+/// State and history of every connection. The checksums of these frames are not filled in: `C` and `c` come
+/// with every direction and are left out here.
 fn summaries(steps: &[Step]) -> Vec<(String, String)> {
     let text = |line: &Value, name: &str| line[name].as_str().expect("a string").to_owned();
     let summary = |line: &Value| (text(line, "conn_state"), text(line, "history").replace(['C', 'c'], ""));

@@ -1,5 +1,5 @@
-//! The same connection, wherever the agent stands: every packet is counted once, both ends' states are their kernels',
-//! and what the agent cannot know it says.
+//! The same connection, wherever the agent stands: every packet is counted once, both ends' states are their
+//! kernels', and what the agent cannot know it says.
 
 mod common;
 mod world;
@@ -215,8 +215,9 @@ fn only_one_direction_in_sight() {
     );
 }
 
-/// Two pairs of hosts with the same addresses behind one bridge host: known by their tuples alone, they cannot be told
-/// apart. While the first is in use the second is counted as its copy, and never mixed into it.
+/// Two pairs of hosts with the same addresses behind one bridge host: known by their tuples alone, they
+/// cannot be told apart. While the first is in use the second is counted as its copy, and never mixed into
+/// it.
 #[test]
 #[ignore = "needs root"]
 fn the_same_tuple_on_two_interfaces() {

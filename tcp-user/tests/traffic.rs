@@ -1,5 +1,6 @@
-//! Real programs, real traffic: nginx in one host, curl and wrk in the other. What finwait says of every connection is
-//! what both kernels say, what it counted is what they counted, and when 2MSL is over nothing is left.
+//! Real programs, real traffic: nginx in one host, curl and wrk in the other. What finwait says of every
+//! connection is what both kernels say, what it counted is what they counted, and when 2MSL is over nothing
+//! is left.
 
 mod common;
 
@@ -62,7 +63,8 @@ struct Traffic<'a> {
 }
 
 impl Traffic<'_> {
-    /// Waits until neither the kernels nor finwait change anything, then wants them to be the same, both ways.
+    /// Waits until neither the kernels nor finwait change anything, then wants them to be the same, both
+    /// ways.
     fn compare(&self, when: &str) -> Vec<End> {
         let look = || Some((oracle::ends(self.lab)?, oracle::ends_of(&self.agent.connections())));
         let mut seen = look();
@@ -143,8 +145,8 @@ impl Traffic<'_> {
         output.stdout.is_empty() && output.status.code() == Some(1)
     }
 
-    /// Linux counts a TIME-WAIT socket also for FIN-WAIT-2 of a socket that no process has any more (`tcp_time_wait`), and
-    /// a RST may end it there.
+    /// Linux counts a TIME-WAIT socket also for FIN-WAIT-2 of a socket that no process has any more
+    /// (`tcp_time_wait`), and a RST may end it there.
     fn compare_time_waits(&self) {
         // Asked first: the scrape itself is a connection over `lo`.
         let hosts = [("remote", &self.lab.client), ("local", &self.lab.server)];
@@ -279,8 +281,8 @@ impl Web<'_> {
         self.traffic.compare(&format!("{:?}, {when}", self.family))
     }
 
-    /// Waits until finwait has counted this many more than `before`: an event that finds its flow busy leaves it to the
-    /// sweep, once a second. Whether it counts too many shows in the totals.
+    /// Waits until finwait has counted this many more than `before`: an event that finds its flow busy leaves
+    /// it to the sweep, once a second. Whether it counts too many shows in the totals.
     fn wait_for_opens(&self, before: u64, count: u64) {
         until(&format!("{count} opens are counted"), || self.opened() - before == count);
     }

@@ -12,8 +12,8 @@ const GOLDEN_TESTS: [&[&str]; 2] = [
     &["--package", "tcp-user", "--lib", "--test", "metrics", "--test", "records"],
 ];
 
-/// Runs the golden tests with the switches that make them write what they would compare: `FINWAIT_BLESS` for the golden
-/// files, `INSTA_UPDATE` for insta's snapshots.
+/// Runs the golden tests with the switches that make them write what they would compare: `FINWAIT_BLESS` for
+/// the golden files, `INSTA_UPDATE` for insta's snapshots.
 ///
 /// # Errors
 /// Fails if a test fails for another reason than a golden file.

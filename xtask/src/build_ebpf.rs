@@ -54,7 +54,8 @@ pub(crate) fn check_format() -> Result<()> {
     call(Command::new(env!("CARGO")).args(["fmt", "--check", "--manifest-path"]).arg(manifest))
 }
 
-/// Runs clippy on tcp-ebpf, with the toolchain that builds it. A warning is a failure. As root it installs the packages.
+/// Runs clippy on tcp-ebpf, with the toolchain that builds it. A warning is a failure. As root it installs
+/// the packages.
 ///
 /// # Errors
 ///
@@ -80,8 +81,8 @@ fn cargo(program: &str) -> Result<Command> {
     let home = std::env::var("CARGO_HOME")
         .unwrap_or_else(|_| format!("{}/.cargo", std::env::var("HOME").unwrap_or_default()));
     let folder = root().join("tcp-ebpf");
-    // The folder of a registry has a name that depends on how cargo reaches it. The object must not contain the name. The
-    // folder exists after a fetch.
+    // The folder of a registry has a name that depends on how cargo reaches it. The object must not contain
+    // the name. The folder exists after a fetch.
     call(Command::new(env!("CARGO")).args(["fetch", "--locked"]).current_dir(&folder))?;
     let registries =
         fs::read_dir(Path::new(&home).join("registry/src")).context("reading cargo's registry")?;

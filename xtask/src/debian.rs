@@ -10,8 +10,8 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::command::{call, exists};
 
-/// Names the missing packages and installs them. Their services neither start now nor at the next boot: only their
-/// programs are wanted. A package that is already installed stays as it is, and so does its service.
+/// Names the missing packages and installs them. Their services neither start now nor at the next boot: only
+/// their programs are wanted. A package that is already installed stays as it is, and so does its service.
 ///
 /// # Errors
 /// Fails without `apt-get`, or when installing fails.
@@ -60,7 +60,8 @@ impl NoServices {
         match fs::OpenOptions::new().write(true).create_new(true).mode(0o755).open(POLICY) {
             Ok(mut file) => {
                 let guard = NoServices { ours: true };
-                // The script allows everything once this process is gone: a killed process cannot remove the file.
+                // The script allows everything once this process is gone: a killed process cannot remove the
+                // file.
                 write!(
                     file,
                     "#!/bin/sh\n# Written by finwait's cargo xtask while it installs packages.\n\

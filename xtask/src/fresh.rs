@@ -1,4 +1,5 @@
-//! Both README commands on a machine that has nothing: a new minimal Debian 12 in a folder, entered by chroot(2).
+//! Both README commands on a machine that has nothing: a new minimal Debian 12 in a folder, entered by
+//! chroot(2).
 //!
 //! It finds the package, program or variable that the project needs and that nobody installed on purpose.
 

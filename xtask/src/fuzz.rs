@@ -7,8 +7,8 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::command::{call, root, target_dir};
 
-/// The flags that cargo-fuzz passes to rustc, without the sanitizer: stable Rust has none, and the code under test has no
-/// unsafe code of its own.
+/// The flags that cargo-fuzz passes to rustc, without the sanitizer: stable Rust has none, and the code under
+/// test has no unsafe code of its own.
 const COVERAGE: [&str; 9] = [
     "-Cpasses=sancov-module",
     "-Cllvm-args=-sanitizer-coverage-level=4",
@@ -21,8 +21,8 @@ const COVERAGE: [&str; 9] = [
     "--cfg=fuzzing",
 ];
 
-/// Fuzzes one target for a number of seconds. New inputs go to a corpus under the target folder. An input that fails is
-/// written beside it and named.
+/// Fuzzes one target for a number of seconds. New inputs go to a corpus under the target folder. An input
+/// that fails is written beside it and named.
 ///
 /// # Errors
 /// Fails for an unknown target, or if an input fails.

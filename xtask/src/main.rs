@@ -25,7 +25,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Run every test. As root this includes the tests that load kernel programs, and installs the Debian packages they need.
+    /// Run every test. As root this includes the tests that load kernel programs, and installs the Debian
+    /// packages they need.
     Test {
         /// Name missing Debian packages instead of installing them.
         #[arg(long)]
@@ -58,14 +59,17 @@ enum Task {
     },
     /// Record the closes that `finwait demo` shows where it lacks permission (root needed).
     RecordDemo,
-    /// Measure the cost of a packet beside bare programs and nf_conntrack, and the cost of the agent (root needed).
+    /// Measure the cost of a packet beside bare programs and nf_conntrack, and the cost of the agent (root
+    /// needed).
     Bench {
-        /// `--quick`: fewer and shorter rounds, fewer connections; `--only packets|growth|opens|steps|flood|traffic|agent`;
-        /// `--gate`: compare an established packet with a bare parse, and nothing else.
+        /// `--quick`: fewer and shorter rounds, fewer connections;
+        /// `--only packets|growth|opens|steps|flood|traffic|agent`; `--gate`: compare an established packet
+        /// with a bare parse, and nothing else.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// Put deliberate faults into the rules, one at a time, and require that the tests notice each (10 minutes).
+    /// Put deliberate faults into the rules, one at a time, and require that the tests notice each (10
+    /// minutes).
     Mutants {
         /// Prefix of the ids to run, such as `R12`; default all.
         only: Option<String>,
@@ -78,15 +82,19 @@ enum Task {
         #[arg(default_value_t = 60)]
         seconds: u64,
     },
-    /// Make 100,000 real connections over an impaired link and compare both ends with both kernels (root needed).
+    /// Make 100,000 real connections over an impaired link and compare both ends with both kernels (root
+    /// needed).
     Storm {
-        /// `--connections N`, `--seed S`, `--loss PERCENT`, `--duplicates PERCENT`, `--reorder PERCENT`, `--conntrack`.
+        /// `--connections N`, `--seed S`, `--loss PERCENT`, `--duplicates PERCENT`, `--reorder PERCENT`,
+        /// `--conntrack`.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,
     },
-    /// Build the Debian package. As root, also install, use and purge it on a copy-on-write image of this system.
+    /// Build the Debian package. As root, also install, use and purge it on a copy-on-write image of this
+    /// system.
     Package,
-    /// Boot kernels of Debian 12 in qemu, without KVM, and run finwait and its kernel tests there (no root needed).
+    /// Boot kernels of Debian 12 in qemu, without KVM, and run finwait and its kernel tests there (no root
+    /// needed).
     Vmtest {
         /// Kernels to boot; default all.
         kernels: Vec<vmtest::Version>,

@@ -10,7 +10,8 @@ use serde::Deserialize;
 
 use crate::command::{call, root, target_dir};
 
-/// The tests that must notice a fault in the rules. The golden table notices every change by its nature, so it does not count.
+/// The tests that must notice a fault in the rules. The golden table notices every change by its nature, so
+/// it does not count.
 const RULES: [&str; 4] = ["scenarios", "late", "adopted", "properties"];
 /// The tests that must notice a fault in the protocol of the flow table: every interleaving of a few.
 const PROTOCOL: [&str; 1] = ["table_model"];
@@ -31,7 +32,8 @@ struct Mutant {
     replace: String,
 }
 
-/// Puts every fault (or those whose id begins with `only`) into a copy of tcp-common and runs the tests there.
+/// Puts every fault (or those whose id begins with `only`) into a copy of tcp-common and runs the tests
+/// there.
 pub(crate) fn run(only: Option<&str>) -> Result<()> {
     let mutants = load()?;
     let chosen: Vec<_> = mutants.iter().filter(|m| only.is_none_or(|only| m.id.starts_with(only))).collect();

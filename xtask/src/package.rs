@@ -87,7 +87,8 @@ fn try_out(target: &Path, package: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A control group for the systemd of the trial, which therefore sees none of this system's. Removed when dropped.
+/// A control group for the systemd of the trial, which therefore sees none of this system's. Removed when
+/// dropped.
 struct ControlGroup(PathBuf);
 
 impl ControlGroup {

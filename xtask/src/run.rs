@@ -10,7 +10,8 @@ use crate::{build_ebpf, debian};
 /// The Debian packages whose programs the tests marked `#[ignore = "needs root"]` run.
 const ROOT_TEST_PACKAGES: &[&str] = &["curl", "iproute2", "nftables", "nginx", "prometheus", "wrk"];
 
-/// Runs every test; without root, those that need no root. With `install` as root, installs the packages they need first.
+/// Runs every test; without root, those that need no root. With `install` as root, installs the packages they
+/// need first.
 ///
 /// No test decides by a time, so nothing here depends on the processor.
 ///

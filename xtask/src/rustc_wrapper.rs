@@ -1,7 +1,7 @@
 //! Makes symbol names independent of the checkout's path.
 //!
-//! Cargo derives a crate's identity, which its symbols carry, from the absolute path of a path dependency. The wrapper
-//! derives it from the crate's name instead. For that, cargo runs this program in place of rustc.
+//! Cargo derives a crate's identity, which its symbols carry, from the absolute path of a path dependency.
+//! The wrapper derives it from the crate's name instead. For that, cargo runs this program in place of rustc.
 
 use std::env;
 use std::ffi::OsString;

@@ -1,6 +1,8 @@
-//! finwait on kernels that this machine does not run: Debian's, booted by qemu without KVM, and so without root.
+//! finwait on kernels that this machine does not run: Debian's, booted by qemu without KVM, and so without
+//! root.
 //!
-//! `debian_kernel` fetches one; `guest` makes the files of a guest, whose first process (`init.sh`) runs the [`PLAN`].
+//! `debian_kernel` fetches one; `guest` makes the files of a guest, whose first process (`init.sh`) runs the
+//! [`PLAN`].
 
 mod debian_kernel;
 mod guest;
@@ -33,7 +35,8 @@ const PLAN: &[&[&str]] = &[
 
 const PACKAGES: &[&str] = &["busybox-static", "cpio", "iproute2", "qemu-system-x86", "xz-utils"];
 
-/// Boots each kernel, all of them where none is named, and runs the plan there, or the lines that begin with `only`.
+/// Boots each kernel, all of them where none is named, and runs the plan there, or the lines that begin with
+/// `only`.
 pub(crate) fn run(versions: &[Version], only: Option<&str>) -> Result<()> {
     let plan: Vec<_> =
         PLAN.iter().copied().filter(|line| only.is_none_or(|only| line.first() == Some(&only))).collect();

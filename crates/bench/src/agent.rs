@@ -1,5 +1,6 @@
-//! The agent with many connections: its CPU time and memory, a scrape, `finwait ls`, and the expiry of as many TIME-WAITs.
-//! The agent runs as its users run it. Connections are made by running its XDP program on frames.
+//! The agent with many connections: its CPU time and memory, a scrape, `finwait ls`, and the expiry of as
+//! many TIME-WAITs. The agent runs as its users run it. Connections are made by running its XDP program on
+//! frames.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -19,8 +20,8 @@ use crate::bpf::Program;
 use crate::conversation::Conversation;
 use crate::size::{Size, fitting_in_memory};
 
-/// Measures the agent `finwait` at each number of connections, with a table for the highest number of each group. At the end
-/// of the first group the TIME-WAITs of all its connections expire.
+/// Measures the agent `finwait` at each number of connections, with a table for the highest number of each
+/// group. At the end of the first group the TIME-WAITs of all its connections expire.
 pub(crate) fn measure(finwait: &Path, size: &Size) -> Result<Value> {
     println!(
         "\nThe agent (CPU over {} s; memory of the process, the flow table in it; whole times)",

@@ -10,7 +10,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::time::clock_getcpuclockid;
 use nix::unistd::Pid;
 
-/// A running program, stopped when dropped. A shell in its own process group waits for that, or for the end of this process.
+/// A running program, stopped when dropped. A shell in its own process group waits for that, or for the end
+/// of this process.
 pub(crate) struct BackgroundProgram {
     shell: Child,
     id: u32,

@@ -1,5 +1,5 @@
-//! Programs to compare with: one that only passes the packet, one that only parses the TCP fields that any tracker needs,
-//! and a small tracker on a BPF hash map.
+//! Programs to compare with: one that only passes the packet, one that only parses the TCP fields that any
+//! tracker needs, and a small tracker on a BPF hash map.
 
 use anyhow::Result;
 
@@ -20,7 +20,8 @@ pub(crate) fn hand_on() -> Result<Program> {
     Program::load(ProgramType::Tc, &code)
 }
 
-/// A program that checks bounds, EtherType, header and protocol and loads addresses, ports, seq, ack, flags, window and length.
+/// A program that checks bounds, EtherType, header and protocol and loads addresses, ports, seq, ack, flags,
+/// window and length.
 pub(crate) fn parse(program_type: ProgramType, ipv6: bool) -> Result<Program> {
     let (data, end) = if program_type == ProgramType::Xdp { (0, 4) } else { (76, 80) };
     let mut code = Code::new();
@@ -54,8 +55,8 @@ pub(crate) fn read_fields(code: &mut Code, ipv6: bool) {
     }
 }
 
-/// Loads the address of the packet into R7. Leaves if the packet has fewer than `length` bytes. `context`: its register and
-/// the offsets of its two pointers.
+/// Loads the address of the packet into R7. Leaves if the packet has fewer than `length` bytes. `context`:
+/// its register and the offsets of its two pointers.
 pub(crate) fn bounds(code: &mut Code, context: (u8, i16, i16), length: i32) {
     let (register, data, end) = context;
     code.load(Size::U32, DATA, register, data).load(Size::U32, 3, register, end);
@@ -69,8 +70,9 @@ fn ipv4_tcp(code: &mut Code) {
     code.load(Size::U8, 5, DATA, 23).jump_not_equal(5, 6, Label::Leave);
 }
 
-/// A minimal tracker on `BPF_MAP_TYPE_HASH`: a key of 16 bytes, equal for both directions; for each direction packets, bytes
-/// and the highest sequence number; the time of the last packet. It keeps no TCP state, sends no events and expires no entry.
+/// A minimal tracker on `BPF_MAP_TYPE_HASH`: a key of 16 bytes, equal for both directions; for each direction
+/// packets, bytes and the highest sequence number; the time of the last packet. It keeps no TCP state, sends
+/// no events and expires no entry.
 pub(crate) struct HashTracker {
     flows: Map,
 }
@@ -110,7 +112,8 @@ impl HashTracker {
         code.call(MAP_UPDATE);
     }
 
-    /// The number of packets counted in the frame's direction, without the first. `None` if the flow is unknown.
+    /// The number of packets counted in the frame's direction, without the first. `None` if the flow is
+    /// unknown.
     pub(crate) fn packets(&self, frame: &[u8]) -> Result<Option<u64>> {
         let [from, to] = [&frame[26..30], &frame[30..34]];
         let number = |address: &[u8]| u32::from_ne_bytes([address[0], address[1], address[2], address[3]]);

@@ -62,7 +62,8 @@ impl Program {
         Ok(Program(owned(loaded?)))
     }
 
-    /// Attaches the program to an interface of this thread's namespace in driver mode, until the link is dropped.
+    /// Attaches the program to an interface of this thread's namespace in driver mode, until the link is
+    /// dropped.
     pub(crate) fn attach_xdp(&self, interface: u32) -> Result<OwnedFd> {
         self.attach(interface, ATTACH_XDP, DRIVER_MODE).context("attaching a program to an interface")
     }

@@ -1,4 +1,5 @@
-//! Opens and closes connections over a veth pair, as fast as one client can: CPU time and elapsed time of each.
+//! Opens and closes connections over a veth pair, as fast as one client can: CPU time and elapsed time of
+//! each.
 
 use std::fs;
 use std::io::Read as _;
@@ -38,7 +39,8 @@ pub(crate) fn measure(worlds: &[World], size: &Size) -> Result<Value> {
 }
 
 struct Burst {
-    /// CPU time of both sides' threads with the interrupts that they serve, and of the kernel's interrupt threads.
+    /// CPU time of both sides' threads with the interrupts that they serve, and of the kernel's interrupt
+    /// threads.
     cpu_ns: f64,
     time_ns: f64,
 }

@@ -15,7 +15,8 @@ pub(crate) struct Conversation {
 pub(crate) type Numbers = (u32, u32, u16);
 
 impl Conversation {
-    /// The handshake and acknowledged data in one direction: afterwards both ends are confirmed as ESTABLISHED.
+    /// The handshake and acknowledged data in one direction: afterwards both ends are confirmed as
+    /// ESTABLISHED.
     pub(crate) fn opening(self) -> [Vec<u8>; 5] {
         OPENING.map(|(sender, flags, numbers)| self.frame(sender, flags, numbers))
     }
@@ -46,7 +47,8 @@ impl Conversation {
             let addresses = [[10, 9 + net, high, 1], [10, 9, 0, 2]];
             frame.extend([8, 0, 0x45, 0]);
             frame.extend((40 + payload).to_be_bytes());
-            // The identification field balances the address, so that the first 8 million connections have one checksum.
+            // The identification field balances the address, so that the first 8 million connections have one
+            // checksum.
             frame.extend([!high, 0, 0x40, 0, 64, 6, 0, 0]);
             frame.extend(addresses[from].iter().chain(&addresses[to]));
             let sum = checksum(&frame[14..34]);

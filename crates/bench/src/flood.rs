@@ -1,5 +1,5 @@
-//! The cost of a spoofed SYN in a SYN flood, with room in the table and with a full table. Half-open connections evict each
-//! other; established connections must stay.
+//! The cost of a spoofed SYN in a SYN flood, with room in the table and with a full table. Half-open
+//! connections evict each other; established connections must stay.
 
 use std::ops::Range;
 

@@ -1,5 +1,6 @@
-//! The cost of a packet of an established connection by the number of connections, in random order: finwait, a small tracker
-//! on a BPF hash map and nf_conntrack. For comparison, one dependent cache miss in as much memory.
+//! The cost of a packet of an established connection by the number of connections, in random order: finwait,
+//! a small tracker on a BPF hash map and nf_conntrack. For comparison, one dependent cache miss in as much
+//! memory.
 
 use anyhow::{Context as _, Result, ensure};
 use finwait::kernel::{Ingress, Kernel, LoadOptions, ProgramName};
@@ -61,8 +62,8 @@ impl Setup {
         Ok(setup)
     }
 
-    /// Checks that the trackers have the same connections. finwait may lack a few, which were evicted while they were half-
-    /// open.
+    /// Checks that the trackers have the same connections. finwait may lack a few, which were evicted while
+    /// they were half-open.
     fn check(&self, most: u32) -> Result<()> {
         let ours = self.kernel.table().entries().count() as u64;
         println!("\nfinwait has {ours} of {most} connections");

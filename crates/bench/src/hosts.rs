@@ -1,6 +1,7 @@
-//! Two hosts for live frames that differ in nf_conntrack: with accounting and without checksum verification, its cheaper
-//! configuration. Frames from their loopback interface are dropped right after nf_conntrack. SYNs continue to the host, so that
-//! nf_conntrack keeps their connections, and are dropped there for their bad checksum.
+//! Two hosts for live frames that differ in nf_conntrack: with accounting and without checksum verification,
+//! its cheaper configuration. Frames from their loopback interface are dropped right after nf_conntrack. SYNs
+//! continue to the host, so that nf_conntrack keeps their connections, and are dropped there for their bad
+//! checksum.
 
 use std::fs;
 use std::io::Write as _;
@@ -81,8 +82,8 @@ pub(crate) fn most_tracked() -> Result<u32> {
     Ok(u32::try_from(read(MOST)?)?)
 }
 
-/// Global settings that are changed temporarily. A shell in its own process group waits for the end of this process, however it
-/// ends, and restores them.
+/// Global settings that are changed temporarily. A shell in its own process group waits for the end of this
+/// process, however it ends, and restores them.
 struct Lent(Child);
 
 impl Lent {
@@ -152,7 +153,8 @@ const TRACKED: &str = "table ip bench_track {
 ";
 /// Waits for the end of its input, then writes to each path the value that follows it.
 const RESTORE: &str = "cat; while [ $# -gt 1 ]; do echo \"$2\" > \"$1\"; shift 2; done";
-/// `IPCTNL_MSG_CT_DELETE` with `NLM_F_REQUEST | NLM_F_ACK`: a netlink header and a `struct nfgenmsg` without a filter.
+/// `IPCTNL_MSG_CT_DELETE` with `NLM_F_REQUEST | NLM_F_ACK`: a netlink header and a `struct nfgenmsg` without
+/// a filter.
 const DELETE_ALL: [u8; 20] = [20, 0, 0, 0, 2, 1, 5, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 const ACCOUNT: &str = "/proc/sys/net/netfilter/nf_conntrack_acct";
 const CHECKSUM: &str = "/proc/sys/net/netfilter/nf_conntrack_checksum";

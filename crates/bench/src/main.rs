@@ -1,5 +1,5 @@
-//! Measures what a packet costs: `cargo xtask bench`. Every time is measured by the kernel or is CPU time inside one system
-//! call, so this program's build profile does not matter.
+//! Measures what a packet costs: `cargo xtask bench`. Every time is measured by the kernel or is CPU time
+//! inside one system call, so this program's build profile does not matter.
 
 mod agent;
 mod assembler;
@@ -43,8 +43,8 @@ struct Arguments {
     /// Run one part only.
     #[arg(long)]
     only: Option<Part>,
-    /// Compare an ACK of an established connection with a bare parse only. Exit 1 if it costs more than 3 parses, a bound
-    /// measured on AMD Zen 4.
+    /// Compare an ACK of an established connection with a bare parse only. Exit 1 if it costs more than 3
+    /// parses, a bound measured on AMD Zen 4.
     #[arg(long)]
     gate: bool,
     /// The finwait binary to measure as the agent.
@@ -132,8 +132,8 @@ fn cpu_model() -> Result<String> {
     Ok(line.and_then(|line| line.split_once(": ")).map_or("unknown CPU", |(_, model)| model).to_owned())
 }
 
-/// Checks that an ACK of an established connection takes the short path, by its cost relative to a bare parse in the same
-/// run. The ratio depends on the processor.
+/// Checks that an ACK of an established connection takes the short path, by its cost relative to a bare parse
+/// in the same run. The ratio depends on the processor.
 fn gate() -> Result<()> {
     let ratio = runs::gate(&Kernel::load(&LoadOptions::default())?)?;
     println!("processor: {}", cpu_model()?);
@@ -169,6 +169,7 @@ fn traffic(finwait: &Path, size: &Size) -> Result<Value> {
     Ok(json!([connects::measure(&worlds, size)?, web::measure(&worlds, size)?]))
 }
 
-/// Bare parses that an established ACK may cost, about twice the measured ratio. Without the short path it costs 10.6.
+/// Bare parses that an established ACK may cost, about twice the measured ratio. Without the short path it
+/// costs 10.6.
 const GATE: f64 = 3.0;
 const GATE_PROCESSOR: &str = "AMD EPYC (Zen 4)";

@@ -1,5 +1,6 @@
-//! The cost of a new connection: SYN, SYN-ACK and ACK of unknown connections, into tables that are empty at first and full at
-//! the end. finwait reports each connection by an event in its ring, which is read meanwhile.
+//! The cost of a new connection: SYN, SYN-ACK and ACK of unknown connections, into tables that are empty at
+//! first and full at the end. finwait reports each connection by an event in its ring, which is read
+//! meanwhile.
 
 use std::hint::black_box;
 

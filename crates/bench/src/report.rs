@@ -36,7 +36,8 @@ impl Series {
         self.cases.iter().find(|(name, _)| name == case).map(|(_, rounds)| rounds.as_slice())
     }
 
-    /// Prints each case compared with `base`. With `reference`, also each case's share of what the reference adds.
+    /// Prints each case compared with `base`. With `reference`, also each case's share of what the reference
+    /// adds.
     pub(crate) fn print(&self, base: &str, reference: Option<&str>) -> Value {
         let Some(base_rounds) = self.rounds(base) else { return Value::Null };
         let reference = reference.and_then(|reference| self.added(reference, base));

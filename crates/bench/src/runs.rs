@@ -41,7 +41,8 @@ pub(crate) fn hot(kernel: &Kernel, size: &Size, program: ProgramName) -> Result<
     Ok(series.print("bare parse IPv4", None))
 }
 
-/// Time of an established ACK as a multiple of a bare parse, the fastest round of each, with everything in the cache.
+/// Time of an established ACK as a multiple of a bare parse, the fastest round of each, with everything in
+/// the cache.
 pub(crate) fn gate(kernel: &Kernel) -> Result<f64> {
     let parse = bare::parse(ProgramType::Xdp, false)?;
     open(kernel, ONE_V4)?;

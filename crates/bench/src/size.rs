@@ -80,5 +80,6 @@ pub(crate) fn fitting_in_memory(flows: &[u32]) -> Result<Vec<u32>> {
 
 /// finwait's default MSL.
 pub(crate) const MSL: &str = "30s";
-/// Bytes per connection of finwait, the hash map and nf_conntrack together, and of the memory for cache misses.
+/// Bytes per connection of finwait, the hash map and nf_conntrack together, and of the memory for cache
+/// misses.
 const BYTES_PER_CONNECTION: u64 = 1500;

@@ -1,5 +1,5 @@
-//! A program that turns one frame into frames of many connections and hands each to the program under test. One system call
-//! delivers any number of frames: by `BPF_PROG_TEST_RUN`, or live to the network stack.
+//! A program that turns one frame into frames of many connections and hands each to the program under test.
+//! One system call delivers any number of frames: by `BPF_PROG_TEST_RUN`, or live to the network stack.
 
 use std::ops::Range;
 
@@ -16,7 +16,8 @@ use crate::conversation::{self, Conversation, Segment};
 pub(crate) enum Delivery {
     /// By `BPF_PROG_TEST_RUN`: the programs alone, timed by the kernel.
     TestRun,
-    /// To the network stack of this thread's namespace, at its loopback interface: CPU time up to the end of the stack.
+    /// To the network stack of this thread's namespace, at its loopback interface: CPU time up to the end of
+    /// the stack.
     Live,
 }
 
@@ -99,8 +100,8 @@ impl Source {
         }
     }
 
-    /// [`Order::Each`]: delivers all segments of these connections and calls `meanwhile` between system calls. Returns the mean time
-    /// of a connection in ns.
+    /// [`Order::Each`]: delivers all segments of these connections and calls `meanwhile` between system calls.
+    /// Returns the mean time of a connection in ns.
     pub(crate) fn all(
         &self,
         delivery: Delivery,

@@ -1,5 +1,6 @@
-//! The cost of each segment in the life of a connection: lives cut off after each segment take turns, and their costs are
-//! subtracted. As in [`crate::opens`], the first segment of a connection finds nothing in the cache.
+//! The cost of each segment in the life of a connection: lives cut off after each segment take turns, and
+//! their costs are subtracted. As in [`crate::opens`], the first segment of a connection finds nothing in the
+//! cache.
 
 use anyhow::{Context as _, Result, ensure};
 use finwait::kernel::{Kernel, LoadOptions, ProgramName};

@@ -28,7 +28,8 @@ pub(crate) const NOTHING: &str = "no tracker";
 pub(crate) const CONNTRACK: &str = "nf_conntrack";
 
 impl World {
-    /// Creates a pair without a tracker, and pairs with finwait on TC, an XDP program that only passes, finwait on XDP, nf_conntrack.
+    /// Creates a pair without a tracker, and pairs with finwait on TC, an XDP program that only passes,
+    /// finwait on XDP, nf_conntrack.
     pub(crate) fn all(finwait: &Path) -> Result<Vec<World>> {
         let agent = |lab: &Lab, ingress| -> Result<Option<Agent>> {
             let interface = lab.server.interface;

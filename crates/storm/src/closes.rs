@@ -12,8 +12,8 @@ use crate::packet_log::{Direction, PacketLog, key};
 use crate::plan::{Ending, Expected, Plan};
 use crate::report::Checks;
 
-/// The latest record that an agent gave of each incarnation. An agent forgets a closed flow after a while and counts its
-/// incarnations from 1 again, so the time of the open identifies the incarnation too.
+/// The latest record that an agent gave of each incarnation. An agent forgets a closed flow after a while and
+/// counts its incarnations from 1 again, so the time of the open identifies the incarnation too.
 #[derive(Default)]
 pub(crate) struct Records(HashMap<FlowKey, Vec<Connection>>);
 

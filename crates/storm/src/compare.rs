@@ -1,7 +1,8 @@
 //! Compares finwait's view with the sockets of both kernels and the plans.
 //!
-//! While the link and the programs are paused, the state of a local end must equal that of its kernel's socket. The view of
-//! the remote end may lack what the link dropped or holds back, which the packet log shows.
+//! While the link and the programs are paused, the state of a local end must equal that of its kernel's
+//! socket. The view of the remote end may lack what the link dropped or holds back, which the packet log
+//! shows.
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
@@ -197,7 +198,8 @@ impl Comparison<'_> {
     }
 }
 
-/// The state that the kernel's socket table shows for `state`. An unanswered open has no socket at the listener's end.
+/// The state that the kernel's socket table shows for `state`. An unanswered open has no socket at the
+/// listener's end.
 fn socket_state(state: State) -> State {
     if state == State::Listen { State::Closed } else { state }
 }

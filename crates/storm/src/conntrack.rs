@@ -35,8 +35,8 @@ pub(crate) fn states(host: &Host) -> Result<States> {
     Ok(tracked.into_iter().map(|entry| (key(entry.original.0, entry.original.1), entry.state)).collect())
 }
 
-/// Compares conntrack's state of this flow, as its documentation defines it, with the state of one end. A missing entry
-/// means that there is no connection.
+/// Compares conntrack's state of this flow, as its documentation defines it, with the state of one end. A
+/// missing entry means that there is no connection.
 pub(crate) fn compare(
     states: &States,
     flow: FlowKey,

@@ -1,5 +1,5 @@
-//! Known causes of a difference from the kernel's state: cases in which no segment shows the state. The packet log or the
-//! plan must prove a cause. A difference without one is a bug.
+//! Known causes of a difference from the kernel's state: cases in which no segment shows the state. The
+//! packet log or the plan must prove a cause. A difference without one is a bug.
 
 use std::time::{Duration, Instant};
 
@@ -130,7 +130,8 @@ impl Case<'_> {
         self.planned(|plan| plan.ending == Ending::OpenAbandoned)
     }
 
-    /// Whether either host may close before it has received the other's FIN. An abandoned open is closed by its listener at once.
+    /// Whether either host may close before it has received the other's FIN. An abandoned open is closed by
+    /// its listener at once.
     fn closes_at_once(&self) -> bool {
         self.planned(|plan| matches!(plan.ending, Ending::Simultaneous | Ending::OpenAbandoned))
     }

@@ -1,18 +1,19 @@
-//! The socket storm: thousands of real connections between two hosts over a lossy link. It repeatedly compares finwait's
-//! view of both ends with both kernels and with the test programs.
+//! The socket storm: thousands of real connections between two hosts over a lossy link. It repeatedly
+//! compares finwait's view of both ends with both kernels and with the test programs.
 //!
 //! ```text
 //! client host [tap0] ==== link: drops, duplicates, delays ==== [tap0] server host
 //!      agent (TC)                                              agent (XDP)
 //! ```
 //!
-//! Either host opens connections. The link is a thread between two TAP interfaces, so each agent sees exactly the packets
-//! of its host, and the link knows what neither agent sees. While the link and the programs are paused, the state of a local
-//! end must equal that of its kernel's socket, even with segments in flight.
+//! Either host opens connections. The link is a thread between two TAP interfaces, so each agent sees exactly
+//! the packets of its host, and the link knows what neither agent sees. While the link and the programs are
+//! paused, the state of a local end must equal that of its kernel's socket, even with segments in flight.
 //!
-//! Modules in the order of a run: `phases` configures the kernels, `plan` draws each connection's plan, `play` executes it
-//! with `sockets`, `wire` forwards segments and keeps the `packet_log`, `agent` runs finwait, `compare` and `closes` search
-//! for differences, and `explain` finds which of them have a known cause.
+//! Modules in the order of a run: `phases` configures the kernels, `plan` draws each connection's plan,
+//! `play` executes it with `sockets`, `wire` forwards segments and keeps the `packet_log`, `agent` runs
+//! finwait, `compare` and `closes` search for differences, and `explain` finds which of them have a known
+//! cause.
 
 mod agent;
 mod closes;

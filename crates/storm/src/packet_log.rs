@@ -1,4 +1,5 @@
-//! What the link knows of each flow: how far each host has sent, and how far of that has arrived at the other host.
+//! What the link knows of each flow: how far each host has sent, and how far of that has arrived at the other
+//! host.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -208,7 +209,8 @@ impl PacketLog {
 }
 
 impl Direction {
-    /// Whether two sockets have sent in this incarnation: different FINs, or a FIN that acknowledges less than before.
+    /// Whether two sockets have sent in this incarnation: different FINs, or a FIN that acknowledges less
+    /// than before.
     pub(crate) fn has_two_sockets(&self) -> bool {
         self.two_fins || self.second_socket
     }
@@ -224,8 +226,8 @@ impl Direction {
     }
 }
 
-/// Whether the other host lacks something that the host on `side` has sent: bytes, an acknowledgment or a RST that were
-/// lost or are in flight.
+/// Whether the other host lacks something that the host on `side` has sent: bytes, an acknowledgment or a RST
+/// that were lost or are in flight.
 pub(crate) fn is_behind(directions: &[Direction; 2], side: Role) -> bool {
     let (direction, back) = (&directions[side as usize], &directions[side.peer() as usize]);
     let hole = direction.lost_end.is_some_and(|end| back.sent.ack.is_none_or(|ack| before(ack, end)));

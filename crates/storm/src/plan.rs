@@ -130,7 +130,8 @@ impl Plan {
         }
     }
 
-    /// The close record that is certain if everything went as planned and no RST was lost. `None` if it depends on timing.
+    /// The close record that is certain if everything went as planned and no RST was lost. `None` if it
+    /// depends on timing.
     pub(crate) fn expected(&self) -> Option<Expected> {
         use CloseKind::*;
         let (first, second) = (Some(self.first), Some(self.first.peer()));

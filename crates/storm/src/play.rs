@@ -160,7 +160,8 @@ impl Plan {
             let mut comparisons = harness.comparisons.clone();
             comparisons.mark_unchanged();
             harness.holding.fetch_add(1, Relaxed);
-            // The sender disappears at the end of the storm. Linux keeps a FIN-WAIT-2 without a process for a minute only.
+            // The sender disappears at the end of the storm. Linux keeps a FIN-WAIT-2 without a process for a
+            // minute only.
             let _ = timeout(HOLD_LIMIT, comparisons.changed()).await;
             harness.holding.fetch_sub(1, Relaxed);
         }

@@ -31,7 +31,8 @@ pub(crate) struct Sockets {
 type Expected = HashMap<(SocketAddr, SocketAddr), oneshot::Sender<TcpStream>>;
 
 impl Sockets {
-    /// Opens every listener. Must be called in a tokio runtime. The threads that create sockets live as long as `scope`.
+    /// Opens every listener. Must be called in a tokio runtime. The threads that create sockets live as long
+    /// as `scope`.
     pub(crate) fn open<'scope, 'lab: 'scope>(
         scope: &'scope std::thread::Scope<'scope, '_>,
         lab: &'lab Lab,
@@ -80,7 +81,8 @@ impl Sockets {
                 match listener.accept().await {
                     Ok((stream, client)) => {
                         let mut expected = expected.lock().unwrap_or_else(PoisonError::into_inner);
-                        // An unexpected connection comes from an old duplicate SYN. Dropping the stream closes it.
+                        // An unexpected connection comes from an old duplicate SYN. Dropping the stream
+                        // closes it.
                         if let Some(arrives) = expected.remove(&(client, address)) {
                             let _ = arrives.send(stream);
                         }
@@ -94,7 +96,8 @@ impl Sockets {
     }
 }
 
-/// Sets the shortest keepalive interval of Linux, so that probes occur, and many retries, since the link may be paused.
+/// Sets the shortest keepalive interval of Linux, so that probes occur, and many retries, since the link may
+/// be paused.
 pub(crate) fn enable_keep_alive(socket: &Socket) -> io::Result<()> {
     let second = Duration::from_secs(1);
     socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(second).with_interval(second).with_retries(127))

@@ -1,8 +1,9 @@
-//! The link between the two hosts: it forwards every frame, drops, duplicates and delays some, and can be paused.
+//! The link between the two hosts: it forwards every frame, drops, duplicates and delays some, and can be
+//! paused.
 //!
-//! The impairment of a frame depends only on the seed, the flow and the number of the frame in it. The link keeps a
-//! [`PacketLog`], so that a difference can be explained by the segment that was missing. A capture holds all frames as the
-//! server's interface sent and received them.
+//! The impairment of a frame depends only on the seed, the flow and the number of the frame in it. The link
+//! keeps a [`PacketLog`], so that a difference can be explained by the segment that was missing. A capture
+//! holds all frames as the server's interface sent and received them.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -249,7 +250,8 @@ impl Capture {
     }
 }
 
-/// The longest delay of a frame: long compared with a round trip (below 1 ms), short compared with a retransmission timer.
+/// The longest delay of a frame: long compared with a round trip (below 1 ms), short compared with a
+/// retransmission timer.
 const MAX_DELAY: Duration = Duration::from_millis(20);
 const MAX_POLL: Duration = Duration::from_millis(20);
 const MAX_FRAME: usize = 2048;

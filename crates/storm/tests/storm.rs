@@ -1,5 +1,5 @@
-//! A short socket storm: thousands of real connections over a lossy link, both ends compared with both kernels.
-//! `cargo xtask storm` runs a long one.
+//! A short socket storm: thousands of real connections over a lossy link, both ends compared with both
+//! kernels. `cargo xtask storm` runs a long one.
 
 use std::path::Path;
 

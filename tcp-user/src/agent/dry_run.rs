@@ -9,8 +9,8 @@ use crate::kernel::{AttachError, Ingress, Mode, describe_program, has_tcx};
 use crate::options::Options;
 use crate::output::{Palette, TextTable};
 
-/// Loads the programs, because only the kernel can verify them, unloads them and prints a line for each selected
-/// interface. Fails where the agent would.
+/// Loads the programs, because only the kernel can verify them, unloads them and prints a line for each
+/// selected interface. Fails where the agent would.
 pub(super) fn run(
     options: &Options,
     attachments: &Attachments,

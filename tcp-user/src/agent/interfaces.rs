@@ -30,7 +30,8 @@ pub struct Interface {
     pub xdp_program: Option<u32>,
 }
 
-/// A netlink socket that lists interfaces and reports changes. A task of the runtime that opened it serves it.
+/// A netlink socket that lists interfaces and reports changes. A task of the runtime that opened it serves
+/// it.
 pub struct Netlink {
     handle: rtnetlink::Handle,
     changes: BoxStream<'static, ()>,
@@ -44,8 +45,8 @@ impl Netlink {
         Ok(Netlink { handle, changes: changes.map(drop).boxed() })
     }
 
-    /// Returns when an interface has come, gone or changed since the last call. Returns `false` if the socket has
-    /// overflowed (ENOBUFS) and reports no more changes: open another one and list the interfaces again.
+    /// Returns when an interface has come, gone or changed since the last call. Returns `false` if the socket
+    /// has overflowed (ENOBUFS) and reports no more changes: open another one and list the interfaces again.
     pub async fn changed(&mut self) -> bool {
         let more = self.changes.next().await.is_some();
         while let Some(Some(_)) = self.changes.next().now_or_never() {}
@@ -182,7 +183,8 @@ impl Attachments {
         if self.selected.is_empty() { interface.up } else { self.selected.contains(&interface.name) }
     }
 
-    /// Ingress mode for an interface. `--ingress xdp` applies to a virtual interface only if it is selected by name.
+    /// Ingress mode for an interface. `--ingress xdp` applies to a virtual interface only if it is selected
+    /// by name.
     pub fn ingress_of(&self, interface: &Interface) -> Ingress {
         let named = !self.selected.is_empty();
         if self.ingress == Ingress::Xdp && !interface.physical && !named { Ingress::Tc } else { self.ingress }

@@ -3,9 +3,10 @@
 //! Modules in the order of the data:
 //!
 //! - [`interfaces`] lists interfaces and attaches the kernel programs, [`privileges`] drops what that needed.
-//! - [`worker`] is the event thread. It runs the [`tracker`], which reads the kernel's events and scans the flow table
-//!   at the pace of [`paced_scan`].
-//! - [`slot_cache`] remembers each slot of the table as last seen, [`change`] is what an event or a scan found.
+//! - [`worker`] is the event thread. It runs the [`tracker`], which reads the kernel's events and scans the
+//!   flow table at the pace of [`paced_scan`].
+//! - [`slot_cache`] remembers each slot of the table as last seen, [`change`] is what an event or a scan
+//!   found.
 //! - [`reconciler`] compares the table with the kernel's sockets.
 //! - [`totals`] counts, [`shared`] is the state that the tasks share.
 //! - [`stats`] and [`metrics`] present the counters, [`server`] answers on the socket of [`query_socket`].
@@ -202,7 +203,8 @@ impl Ready {
             };
             tracing::info!("received {name}");
         };
-        // Dropped when this function returns, which waits for the thread. The programs are detached before that.
+        // Dropped when this function returns, which waits for the thread. The programs are detached before
+        // that.
         let mut worker = Worker::start(Tracker::new(Arc::clone(&shared), events), diagnostics)?;
         notify(NotifyState::Ready);
         let result = tokio::select! {
@@ -277,8 +279,8 @@ fn open_netlink() -> Result<Netlink, AgentError> {
     Netlink::open().map_err(AgentError::system("opening a netlink socket"))
 }
 
-/// Interval of clock readings: the clock is adjusted by half a millisecond a second at most. Interfaces are listed at
-/// this interval too, in case a change was not reported.
+/// Interval of clock readings: the clock is adjusted by half a millisecond a second at most. Interfaces are
+/// listed at this interval too, in case a change was not reported.
 const CLOCK_INTERVAL: Duration = Duration::from_secs(10);
 /// Pause before another netlink socket is opened after an overflow.
 const RETRY_INTERVAL: Duration = Duration::from_millis(100);

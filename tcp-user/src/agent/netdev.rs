@@ -13,7 +13,8 @@ use netlink_sys::protocols::NETLINK_GENERIC;
 
 use crate::netlink::Channel;
 
-/// Whether the driver of an interface of this namespace has native XDP. Fails if the kernel does not report it.
+/// Whether the driver of an interface of this namespace has native XDP. Fails if the kernel does not report
+/// it.
 pub(super) fn has_native_xdp(index: u32) -> io::Result<bool> {
     let mut channel = Channel::open(NETLINK_GENERIC)?;
     let family = family(&mut channel)?;

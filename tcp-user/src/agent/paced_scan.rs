@@ -17,7 +17,8 @@ impl PacedScan {
         PacedScan { length, next: 0, backlog: 0 }
     }
 
-    /// Adds what becomes due in `elapsed` at the pace of one round in `round_ns`. The backlog is one round at most.
+    /// Adds what becomes due in `elapsed` at the pace of one round in `round_ns`. The backlog is one round at
+    /// most.
     pub(super) fn time_passed(&mut self, elapsed: Duration, round_ns: u64) {
         let elapsed_ns = elapsed.as_nanos().min(u128::from(round_ns)) as u64;
         let part = (u128::from(elapsed_ns) * u128::from(PARTS) / u128::from(round_ns)) as u64;
@@ -45,7 +46,8 @@ impl PacedScan {
 
 /// Greatest length of a stride: that many visits take less than a millisecond.
 pub(super) const STRIDE: u32 = 128;
-/// Parts of an index. 2^24 are finer than any period between two calls, and 2^32 indices in these parts fit a `u64`.
+/// Parts of an index. 2^24 are finer than any period between two calls, and 2^32 indices in these parts fit a
+/// `u64`.
 const PARTS: u64 = 1 << 24;
 
 #[cfg(test)]

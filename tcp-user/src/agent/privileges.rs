@@ -1,4 +1,5 @@
-//! Privileges of the agent: once the programs are attached it keeps only what attaching to later interfaces takes.
+//! Privileges of the agent: once the programs are attached it keeps only what attaching to later interfaces
+//! takes.
 //!
 //! Capabilities belong to threads, so they are dropped while the process has one thread.
 
@@ -10,7 +11,8 @@ use nix::unistd::{self, Gid, Uid, User};
 
 use crate::kernel::KernelError;
 
-/// Capabilities that loading the programs takes. Without CAP_PERFMON the verifier refuses some pointer arithmetic.
+/// Capabilities that loading the programs takes. Without CAP_PERFMON the verifier refuses some pointer
+/// arithmetic.
 const LOADING: [Capability; 3] = [Capability::CAP_BPF, Capability::CAP_NET_ADMIN, Capability::CAP_PERFMON];
 
 /// Capabilities that attaching loaded programs to an interface takes.

@@ -48,8 +48,8 @@ pub enum QuerySocketError {
 }
 
 impl QuerySocket {
-    /// Binds the socket with mode 0660. `account` becomes its owner, and the owner of its directory if the agent created
-    /// the directory or if it is the default one.
+    /// Binds the socket with mode 0660. `account` becomes its owner, and the owner of its directory if the
+    /// agent created the directory or if it is the default one.
     pub fn bind(path: &Path, account: Option<&Account>) -> Result<QuerySocket, QuerySocketError> {
         let give = |path: &Path| match account {
             Some(account) => chown(path, Some(account.uid.as_raw()), Some(account.gid.as_raw())),

@@ -1,6 +1,6 @@
-//! What the agent remembers of each slot between two visits: the deadline of its next timer, so that the slot itself need
-//! not be read; its tag, so that a comparison of tags shows a change; and the states of the ends, so that a scrape reads
-//! no slot.
+//! What the agent remembers of each slot between two visits: the deadline of its next timer, so that the slot
+//! itself need not be read; its tag, so that a comparison of tags shows a change; and the states of the ends,
+//! so that a scrape reads no slot.
 
 use std::hint::black_box;
 
@@ -21,11 +21,12 @@ pub struct StateGauges {
     pub used: [[u64; 3]; 2],
 }
 
-/// A shadow of the flow table: 24 bytes and a bit for each slot, in one array for each scan. Zeros stand for a free slot.
+/// A shadow of the flow table: 24 bytes and a bit for each slot, in one array for each scan. Zeros stand for
+/// a free slot.
 pub struct SlotCache {
     ends: Vec<[StateEntry; 2]>,
-    /// The tag at the last visit, shortened. An event since then replaces it by a tag that no slot has. 0 if there was
-    /// neither.
+    /// The tag at the last visit, shortened. An event since then replaces it by a tag that no slot has. 0 if
+    /// there was neither.
     tags: Vec<u32>,
     /// Deadline of the next timer of each slot.
     dues: Vec<Due>,
@@ -34,11 +35,12 @@ pub struct SlotCache {
     gauges: StateGauges,
 }
 
-/// A deadline on the monotonic clock in steps of 2^[`STEP_BITS`] ns, counted down: the greater value is the earlier one.
+/// A deadline on the monotonic clock in steps of 2^[`STEP_BITS`] ns, counted down: the greater value is the
+/// earlier one.
 type Due = i32;
 
-/// Locality and state of an end in the lower five bits, and the time at which it entered the state, in ns, in the others.
-/// Zero stands for no connection.
+/// Locality and state of an end in the lower five bits, and the time at which it entered the state, in ns, in
+/// the others. Zero stands for no connection.
 #[derive(Clone, Copy, Default, PartialEq)]
 struct StateEntry(u64);
 
@@ -68,8 +70,8 @@ impl SlotCache {
         &self.gauges
     }
 
-    /// Adds the slots of a block whose deadline has passed to `found`. The block's lower bound leaves them out until
-    /// [`SlotCache::reschedule`] is called for them.
+    /// Adds the slots of a block whose deadline has passed to `found`. The block's lower bound leaves them
+    /// out until [`SlotCache::reschedule`] is called for them.
     pub fn take_due(&mut self, block: u32, now_ns: u64, found: &mut Vec<u32>) {
         let (now, earliest) = (due_by(now_ns), &mut self.earliest[block as usize]);
         if *earliest < now {
@@ -117,8 +119,8 @@ impl SlotCache {
         self.reschedule(index);
     }
 
-    /// Updates a slot by a change of its flow, whose next timer is due at `due_ns`; the next tag scan visits the slot.
-    /// Returns the time in the previous state, in ns, of each end that changed its state, if known.
+    /// Updates a slot by a change of its flow, whose next timer is due at `due_ns`; the next tag scan visits
+    /// the slot. Returns the time in the previous state, in ns, of each end that changed its state, if known.
     pub(super) fn update(&mut self, index: u32, change: &Change<'_>, due_ns: u64) -> [Option<u64>; 2] {
         let &Change { key, flow, at_ns, from, to, .. } = change;
         let slot = index as usize;
@@ -216,12 +218,14 @@ fn due_by(now_ns: u64) -> Due {
     after(now_ns >> STEP_BITS)
 }
 
-/// The deadline after this many steps. Those beyond the last number share it, which makes visits too early but none late.
+/// The deadline after this many steps. Those beyond the last number share it, which makes visits too early
+/// but none late.
 fn after(steps: u64) -> Due {
     i32::MAX - steps.min(i32::MAX as u64 - 1) as i32
 }
 
-/// A tag in 32 bits: the phase in the lower four, the lower bits of the version above. Never 0 for an unlocked slot.
+/// A tag in 32 bits: the phase in the lower four, the lower bits of the version above. Never 0 for an
+/// unlocked slot.
 fn short(tag: Tag) -> u32 {
     const { assert!(Tag::PHASES <= 16) };
     (tag.0 >> 16 << 4) as u32 | tag.phase() as u32

@@ -48,8 +48,8 @@ pub const RESET_REASONS: [&str; 5] = ["refused", "abort", "after_fin", "state_lo
 pub const ROLES: [&str; 2] = ["client", "server"];
 /// Eviction class of a flow: finished flows are evicted first, then half-open ones, live ones never.
 pub const FLOW_CLASSES: [&str; 3] = ["half_open", "live", "finished"];
-/// Outcome of a deferred segment: applied in order, applied after a younger segment of its flow, or dropped because the
-/// flow was gone or belonged to another hook.
+/// Outcome of a deferred segment: applied in order, applied after a younger segment of its flow, or dropped
+/// because the flow was gone or belonged to another hook.
 pub const DEFERRED_OUTCOMES: [&str; 3] = ["in_order", "overtaken", "dropped"];
 /// Address families.
 pub const FAMILIES: [&str; 2] = ["ipv4", "ipv6"];
@@ -57,7 +57,8 @@ pub const FAMILIES: [&str; 2] = ["ipv4", "ipv6"];
 /// Counters that the agent maintains itself. Each connection counts once.
 #[derive(Clone, Debug)]
 pub struct Totals {
-    /// Connections that became ESTABLISHED, by [`ROLES`] and [`FAMILIES`]. Forwarded connections count as server.
+    /// Connections that became ESTABLISHED, by [`ROLES`] and [`FAMILIES`]. Forwarded connections count as
+    /// server.
     pub opened: [[u64; 2]; 2],
     /// Closed connections, by [`close_forms`] and [`CLOSERS`].
     pub closed: [[u64; 5]; CloseKind::ALL.len() + 1],
@@ -119,7 +120,8 @@ impl Default for Totals {
 }
 
 impl Totals {
-    /// Results of checks against the kernel's sockets: endpoints closed by last known state, and connections imported.
+    /// Results of checks against the kernel's sockets: endpoints closed by last known state, and connections
+    /// imported.
     pub fn repairs(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
         let ended = State::ALL.into_iter().map(|state| (state.name(), self.audit_repairs[state as usize]));
         ended.chain([("adopted", self.audit_adopted)])
@@ -218,7 +220,8 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Causes of RSTs that belong to a connection and were not accepted (RFC 9293 3.10.7.4, RFC 5961, RFC 1337).
+    /// Causes of RSTs that belong to a connection and were not accepted (RFC 9293 3.10.7.4, RFC 5961, RFC
+    /// 1337).
     pub const IGNORED_RSTS: [Cause; 4] =
         [Cause::RstSynSent, Cause::RstInexact, Cause::RstOutOfWindow, Cause::RstRfc1337];
 
@@ -238,8 +241,8 @@ impl Snapshot {
         Snapshot::IGNORED_RSTS.map(|cause| self.segments_of(cause)).iter().sum()
     }
 
-    /// Accepted RSTs by reason and by the side that sent them ([`Locality`]): those that closed a connection, counted by
-    /// the agent, and those in TIME-WAIT, counted by the kernel programs.
+    /// Accepted RSTs by reason and by the side that sent them ([`Locality`]): those that closed a connection,
+    /// counted by the agent, and those in TIME-WAIT, counted by the kernel programs.
     pub fn resets(&self) -> [(&'static str, [u64; 2]); RESET_REASONS.len() + 1] {
         let assassinations = [self.assassinated(Locality::Local), self.assassinated(Locality::Remote)];
         array::from_fn(|index| match RESET_REASONS.get(index) {
@@ -248,8 +251,8 @@ impl Snapshot {
         })
     }
 
-    /// TIME-WAITs of this side that a segment ended. The agent's scan ends those that expire; a TIME-WAIT whose next
-    /// segment arrives between its deadline and the scan is counted here.
+    /// TIME-WAITs of this side that a segment ended. The agent's scan ends those that expire; a TIME-WAIT
+    /// whose next segment arrives between its deadline and the scan is counted here.
     pub fn assassinated(&self, side: Locality) -> u64 {
         self.counters.transitions[side as usize][State::TimeWait as usize][State::Closed as usize]
     }

@@ -1,4 +1,5 @@
-//! The event thread: reads the event rings and scans the flow table in a loop, more often if there is more to do.
+//! The event thread: reads the event rings and scans the flow table in a loop, more often if there is more to
+//! do.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

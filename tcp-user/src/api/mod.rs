@@ -1,7 +1,7 @@
 //! The query socket: HTTP over a Unix socket. Its address, its parameters and the documents it answers with.
 //!
-//! The agent serves these types, and the CLI and the tests read them, so neither has to know the other. Records of
-//! connections and events are in [`crate::view`].
+//! The agent serves these types, and the CLI and the tests read them, so neither has to know the other.
+//! Records of connections and events are in [`crate::view`].
 
 pub mod client;
 mod query;

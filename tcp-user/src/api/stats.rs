@@ -19,7 +19,8 @@ pub struct Stats {
     pub opened: BTreeMap<String, Counts>,
     /// Closed connections, by close kind and closer.
     pub closed: BTreeMap<String, Counts>,
-    /// RSTs by reason and origin. `blind` ones were not accepted; their origin is unknown and counts as remote.
+    /// RSTs by reason and origin. `blind` ones were not accepted; their origin is unknown and counts as
+    /// remote.
     pub resets: BTreeMap<String, Counts>,
     /// TIME-WAIT events.
     pub time_wait: Counts,
@@ -43,7 +44,7 @@ pub struct Stats {
     pub deferred: u64,
     /// Checks against the kernel's sockets.
     pub audit_looks: u64,
-    /// Local endpoints closed because their socket was gone, by last known state. `adopted` counts connections older
-    /// than the agent, imported from their sockets.
+    /// Local endpoints closed because their socket was gone, by last known state. `adopted` counts
+    /// connections older than the agent, imported from their sockets.
     pub audit_repairs: Counts,
 }

@@ -28,7 +28,8 @@ pub struct Options {
     pub conntrack: bool,
 }
 
-/// Takes two samples and reports the findings that both have in common. Takes one sample if everything agrees.
+/// Takes two samples and reports the findings that both have in common. Takes one sample if everything
+/// agrees.
 pub async fn audit(agent: &Path, status: &Status, options: &Options) -> Result<Report, AuditError> {
     let host = HostContext::read(status.watched(), status.started_at, status.two_msl_ms);
     let first = judge(&Sample::take(agent, options.conntrack).await?, &host, Timestamp::now());
@@ -110,8 +111,9 @@ fn compare(connection: &Connection, side: Role, sockets: &[KernelSocket], host: 
     }
 }
 
-/// Whether the kernel's socket, or its absence, matches the agent's state. A listener has no socket for a SYN that it has
-/// not answered. A timer that is due may end its state on one side slightly earlier than on the other.
+/// Whether the kernel's socket, or its absence, matches the agent's state. A listener has no socket for a SYN
+/// that it has not answered. A timer that is due may end its state on one side slightly earlier than on the
+/// other.
 fn agree(connection: &Connection, ours: State, socket: Option<&KernelSocket>) -> bool {
     let ours = match ours {
         State::Listen | State::Unknown => State::Closed,
@@ -153,7 +155,8 @@ fn ours_of(connection: &Connection, side: Role) -> Ours {
     }
 }
 
-/// Marks unmatched findings of agent and kernel that share an endpoint: they are one connection before and after NAT.
+/// Marks unmatched findings of agent and kernel that share an endpoint: they are one connection before and
+/// after NAT.
 fn recognise_nat(findings: &mut [Finding], sample: &Sample) {
     let (mut forgotten, mut missed) = (Unmatched::default(), Unmatched::default());
     for finding in findings.iter() {
@@ -230,8 +233,8 @@ fn ends_of(finding: &Finding) -> SocketPair {
 /// Addresses, incarnation and start of a finding.
 type FindingId = (SocketPair, Option<(u32, Option<Timestamp>)>);
 
-/// Identity of a finding in both samples. The incarnation and its start distinguish connections with the same addresses
-/// on two VLANs.
+/// Identity of a finding in both samples. The incarnation and its start distinguish connections with the same
+/// addresses on two VLANs.
 fn finding_id(finding: &Finding) -> FindingId {
     let incarnation = finding.ours.as_ref().map(|ours| {
         let Connection { incarnation, opened_at, .. } = ours.connection;
@@ -240,7 +243,8 @@ fn finding_id(finding: &Finding) -> FindingId {
     (ends_of(finding), incarnation)
 }
 
-/// Rounds to seconds: the agent's relation of its clock to wall time differs by a few microseconds between answers.
+/// Rounds to seconds: the agent's relation of its clock to wall time differs by a few microseconds between
+/// answers.
 fn rounded(at: Timestamp) -> Timestamp {
     at.round(jiff::Unit::Second).unwrap_or(at)
 }
@@ -295,5 +299,6 @@ fn as_connection(finding: &Finding, now: Timestamp) -> Connection {
     }
 }
 
-/// How long a due timer may be late, in ms: by the agent's scan, which takes a second, and by the kernel's timer wheel.
+/// How long a due timer may be late, in ms: by the agent's scan, which takes a second, and by the kernel's
+/// timer wheel.
 const DUE_MS: u32 = 1_000;

@@ -1,8 +1,8 @@
 //! `finwait audit`: compares the agent's states of local endpoints with the kernel's sockets.
 //!
-//! Modules in the order of the data: `sample` reads agent and kernel at nearly the same moment, `judge` compares them and
-//! confirms findings by a second sample, `conntrack` compares with nf_conntrack, `table` prints the report. The records
-//! of the report are here.
+//! Modules in the order of the data: `sample` reads agent and kernel at nearly the same moment, `judge`
+//! compares them and confirms findings by a second sample, `conntrack` compares with nf_conntrack, `table`
+//! prints the report. The records of the report are here.
 
 mod conntrack;
 mod error;

@@ -16,8 +16,8 @@ use crate::view::{Connection, SocketPair};
 pub(super) struct Sample {
     /// Connections of the agent.
     pub(super) connections: Vec<Connection>,
-    /// Connected sockets of the kernel. Several sockets have the same addresses only if they are bound to different
-    /// devices.
+    /// Connected sockets of the kernel. Several sockets have the same addresses only if they are bound to
+    /// different devices.
     pub(super) sockets: HashMap<SocketPair, Vec<KernelSocket>>,
     /// Number of listening sockets by port.
     pub(super) listening: HashMap<u16, u64>,

@@ -1,7 +1,7 @@
 //! Man pages: one for finwait, one for each command, and `finwait.toml(5)`.
 //!
-//! clap_mangen renders name, synopsis, description and options. The other sections are written here, from the same
-//! definition of the commands: blocks of the long help, exit status, environment, files and references.
+//! clap_mangen renders name, synopsis, description and options. The other sections are written here, from the
+//! same definition of the commands: blocks of the long help, exit status, environment, files and references.
 
 use std::fmt::Write as _;
 use std::io;
@@ -282,8 +282,8 @@ impl Block {
     }
 }
 
-/// Reads lines in two columns, where a line without the first one continues the entry before. `None` if the lines have
-/// no second column.
+/// Reads lines in two columns, where a line without the first one continues the entry before. `None` if the
+/// lines have no second column.
 fn entries(lines: &[String]) -> Option<Vec<(String, String)>> {
     let mut entries: Vec<(String, String)> = Vec::new();
     for line in lines {

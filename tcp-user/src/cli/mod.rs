@@ -1,7 +1,7 @@
 //! The command line: the one definition of commands, from which help, completions and man pages come.
 //!
-//! This module decides nothing and prints nothing but what clap prints. [`parse`] joins the command line with the
-//! environment and the configuration file.
+//! This module decides nothing and prints nothing but what clap prints. [`parse`] joins the command line with
+//! the environment and the configuration file.
 
 mod generate;
 mod glossary;
@@ -26,8 +26,8 @@ use crate::output::Format;
 
 /// Watch the TCP connections of this host: the state of both ends of each, and how it closes.
 ///
-/// One agent per host (`finwait run`) follows every connection from the network side. The other commands query it.
-/// `demo` and `replay` need no agent.
+/// One agent per host (`finwait run`) follows every connection from the network side. The other commands
+/// query it. `demo` and `replay` need no agent.
 #[derive(Parser, Debug)]
 #[command(name = "finwait", version, max_term_width = 110, propagate_version = true, after_help = help::EXIT_STATUS)]
 pub struct Cli {
@@ -47,12 +47,12 @@ pub struct Cli {
 pub enum Command {
     /// Run the agent: attach, track, serve metrics and queries
     ///
-    /// Stays in the foreground. Needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON. Never drops or modifies packets and never
-    /// replaces another program.
+    /// Stays in the foreground. Needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON. Never drops or modifies packets
+    /// and never replaces another program.
     ///
-    /// Every option except --config and --dry-run can be set in the file, under the option's name. Every option except
-    /// --dry-run can be set in the environment, as FINWAIT_ and the name. A flag wins over the environment, the
-    /// environment over the file. Timeouts are merged state by state.
+    /// Every option except --config and --dry-run can be set in the file, under the option's name. Every
+    /// option except --dry-run can be set in the environment, as FINWAIT_ and the name. A flag wins over the
+    /// environment, the environment over the file. Timeouts are merged state by state.
     #[command(after_long_help = help::RUN)]
     Run(Options),
 
@@ -72,8 +72,8 @@ pub enum Command {
 
     /// Compare the agent's states with the kernel's sockets; exit 1 on a difference
     ///
-    /// Reads every TCP socket of this network namespace twice and reports only differences present in both samples. A
-    /// connection that is closed or unknown on both sides counts as a match.
+    /// Reads every TCP socket of this network namespace twice and reports only differences present in both
+    /// samples. A connection that is closed or unknown on both sides counts as a match.
     #[command(after_long_help = help::AUDIT_LONG)]
     Audit(AuditArgs),
 
@@ -83,8 +83,8 @@ pub enum Command {
 
     /// Close real connections in many ways and show finwait's states beside the kernel's
     ///
-    /// Works in network namespaces of its own and touches nothing else. If BPF or namespaces are not permitted, it names
-    /// the missing permission and shows a recording.
+    /// Works in network namespaces of its own and touches nothing else. If BPF or namespaces are not
+    /// permitted, it names the missing permission and shows a recording.
     #[cfg(feature = "lab")]
     Demo(DemoArgs),
 
@@ -188,7 +188,8 @@ pub struct ReplayArgs {
     pub output: ReplayFormat,
     /// Drop segments with a bad TCP checksum, as their receiver does
     ///
-    /// By default they are processed. Checksum offload makes bad checksums common in captures made by the sender.
+    /// By default they are processed. Checksum offload makes bad checksums common in captures made by the
+    /// sender.
     #[arg(long)]
     pub verify_checksums: bool,
     /// Follow the connections with the kernel programs; needs root

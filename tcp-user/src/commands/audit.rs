@@ -35,7 +35,8 @@ pub(super) async fn run(agent: &SocketArgs, args: &AuditArgs) -> Result<ExitCode
     Ok(found(report.agrees()))
 }
 
-/// The agent runs in another network namespace, so the sockets here are not those of its connections. Exit status 4.
+/// The agent runs in another network namespace, so the sockets here are not those of its connections. Exit
+/// status 4.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "the agent (pid {pid}) runs in another network namespace; put `nsenter --net=/proc/{pid}/ns/net` before the command"

@@ -54,8 +54,8 @@ fn asked_of_agent(filter: &Filter) -> String {
     if filter.asks_for_process() { String::new() } else { filter.to_string() }
 }
 
-/// Inserts the owner of the local socket into a connection as the agent wrote it. `None` if the text does not end as
-/// this version writes it.
+/// Inserts the owner of the local socket into a connection as the agent wrote it. `None` if the text does not
+/// end as this version writes it.
 fn with_owner(line: &Bytes, owners: Option<&Owners>) -> Result<Option<Bytes>> {
     let Some(owners) = owners.filter(|owners| !owners.is_empty()) else { return Ok(Some(line.clone())) };
     let Ends { client, server } = serde_json::from_slice(line).context(NOT_UNDERSTOOD)?;
@@ -93,7 +93,8 @@ impl StreamEnd {
 
 /// Prints events until the agent stops, or SIGINT or SIGTERM arrives. Either ends a JSON document properly.
 pub(super) async fn watch(agent: &SocketArgs, args: &WatchArgs) -> Result<ExitCode> {
-    // Checked here, where the message can point at the mistake. Applied by the agent, which knows all but the owner.
+    // Checked here, where the message can point at the mistake. Applied by the agent, which knows all but the
+    // owner.
     let filter = args.filter.filter()?;
     let mut owners = owners(agent, args.output, false, &filter).await?;
     let query: String = form_urlencoded::Serializer::new(String::new())
@@ -138,8 +139,9 @@ fn read_event(line: &[u8], owners: Option<&mut Owners>, filter: &Filter) -> Resu
     Ok(wanted.then_some(event))
 }
 
-/// The owners of this namespace's sockets, if the output or the filter needs them: it takes a scan of the kernel's
-/// sockets and of `/proc`. In another namespace than the agent's, equal addresses may be of other sockets: no owners.
+/// The owners of this namespace's sockets, if the output or the filter needs them: it takes a scan of the
+/// kernel's sockets and of `/proc`. In another namespace than the agent's, equal addresses may be of other
+/// sockets: no owners.
 async fn owners(
     agent: &SocketArgs,
     format: Format,

@@ -25,7 +25,8 @@ use crate::options::ConfigError;
 use crate::replay::ReplayError;
 use crate::system_error::SystemError;
 
-/// Runs a command. Exit status: 0 success, 1 nothing found or a difference. Errors have an [`exit_code`] of their own.
+/// Runs a command. Exit status: 0 success, 1 nothing found or a difference. Errors have an [`exit_code`] of
+/// their own.
 pub fn execute(cli: Cli) -> Result<ExitCode> {
     let agent = &cli.socket;
     match cli.command {

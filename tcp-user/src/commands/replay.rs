@@ -11,7 +11,8 @@ use crate::cli::{ReplayArgs, ReplayFormat, UsageError};
 use crate::output::{EventWriter, Format, ListWriter, Palette};
 use crate::replay::{self, Output, ReplayReport};
 
-/// Prints the connections or events of a capture. Those before a fault are printed, then the fault is the error.
+/// Prints the connections or events of a capture. Those before a fault are printed, then the fault is the
+/// error.
 pub(super) fn run(args: &ReplayArgs) -> Result<ExitCode> {
     args.check()?;
     let filter = args.filter.filter()?;

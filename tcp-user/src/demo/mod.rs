@@ -1,7 +1,8 @@
-//! `finwait demo`: real connections between two hosts, closed in many ways, with finwait's states beside the kernels'.
+//! `finwait demo`: real connections between two hosts, closed in many ways, with finwait's states beside the
+//! kernels'.
 //!
-//! `live` runs it. Where the machine does not permit or support that, `recording` shows the same closes from a capture.
-//! `table` prints either.
+//! `live` runs it. Where the machine does not permit or support that, `recording` shows the same closes from
+//! a capture. `table` prints either.
 
 mod live;
 mod recording;
@@ -18,8 +19,8 @@ use crate::lab::LabError;
 
 /// The user has pressed Ctrl-C: exit code 130.
 ///
-/// The hosts, their link and the attached programs are held by open files of this process only, so they disappear with
-/// it.
+/// The hosts, their link and the attached programs are held by open files of this process only, so they
+/// disappear with it.
 #[derive(Debug, thiserror::Error)]
 #[error("interrupted. The test network and the attached programs are removed with this process")]
 pub struct Interrupted;
@@ -28,8 +29,8 @@ pub struct Interrupted;
 ///
 /// # Errors
 ///
-/// Fails with [`Interrupted`] after Ctrl-C. Fails with the reason, after showing a recording, if the demonstration
-/// cannot run on this machine.
+/// Fails with [`Interrupted`] after Ctrl-C. Fails with the reason, after showing a recording, if the
+/// demonstration cannot run on this machine.
 pub async fn run(ingress: Ingress) -> Result<ExitCode> {
     let progress = ProgressBar::new_spinner();
     let (finished, outcome) = tokio::sync::oneshot::channel();

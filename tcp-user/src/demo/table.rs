@@ -83,7 +83,8 @@ pub(super) fn name(family: Family) -> &'static str {
     }
 }
 
-/// The state that the kernel's socket table shows for `state`. An unanswered open has no socket at the listener's end.
+/// The state that the kernel's socket table shows for `state`. An unanswered open has no socket at the
+/// listener's end.
 fn socket_state(state: State) -> State {
     if state == State::Listen { State::Closed } else { state }
 }

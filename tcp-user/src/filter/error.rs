@@ -59,7 +59,8 @@ impl fmt::Display for FilterError {
     }
 }
 
-/// A part of the source, short enough to show and safe for a terminal: one printable character for each character.
+/// A part of the source, short enough to show and safe for a terminal: one printable character for each
+/// character.
 #[derive(Default)]
 struct Piece {
     text: String,

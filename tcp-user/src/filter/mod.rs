@@ -12,9 +12,9 @@
 //!         | process NAME-or-PID | interface NAME
 //! ```
 //!
-//! `src` is the local end and `dst` the remote one, as in `ss`; where both or neither are local, the client and the
-//! server. `port` and `state` hold if either end matches. An unknown fact matches no test: `age > 0s` leaves out
-//! connections whose beginning was not seen.
+//! `src` is the local end and `dst` the remote one, as in `ss`; where both or neither are local, the client
+//! and the server. `port` and `state` hold if either end matches. An unknown fact matches no test: `age > 0s`
+//! leaves out connections whose beginning was not seen.
 //!
 //! Modules in the order of processing: tokens, the parser, the tree and its tests.
 

@@ -136,12 +136,13 @@ pub enum AttachError {
 impl Kernel {
     /// Attaches programs to both directions of an interface.
     ///
-    /// `ethernet` says whether the interface has link-layer headers, `physical` whether it belongs to a device.
-    /// Together with `ingress` they decide whether native XDP is tried first.
+    /// `ethernet` says whether the interface has link-layer headers, `physical` whether it belongs to a
+    /// device. Together with `ingress` they decide whether native XDP is tried first.
     ///
     /// # Errors
     ///
-    /// Fails if the kernel refuses a program, or native XDP if `ingress` demands it. Nothing stays attached then.
+    /// Fails if the kernel refuses a program, or native XDP if `ingress` demands it. Nothing stays attached
+    /// then.
     pub fn attach(
         &mut self,
         interface: &str,
@@ -210,7 +211,8 @@ impl Kernel {
             _ => AttachError::Failed { interface: interface.into(), hook, reason: chain(&error) },
         };
         let program = self.classifier(name)?;
-        // First in the chain, because other programs may end it. The attempt shows whether the kernel has TCX.
+        // First in the chain, because other programs may end it. The attempt shows whether the kernel has
+        // TCX.
         let order = TcAttachOptions::TcxOrder(LinkOrder::first());
         let (id, mode) = match program.attach_with_options(interface, kind, order) {
             Ok(id) => (id, Mode::Tcx),
@@ -233,8 +235,8 @@ impl Kernel {
 
 /// Removes the clsact filters of an agent that was killed. The kernel has already removed its links.
 ///
-/// The filters are found by the names of the programs. On a kernel without TCX this would also remove the filters of
-/// another agent in the same network namespace.
+/// The filters are found by the names of the programs. On a kernel without TCX this would also remove the
+/// filters of another agent in the same network namespace.
 pub fn remove_stale_filters(interface: &str) {
     let hooks = [
         (TcAttachType::Ingress, [ProgramName::In, ProgramName::InIp]),

@@ -1,4 +1,5 @@
-//! Relates the kernel's two clocks: jiffies, which are cheap enough to read for every packet, and the monotonic clock.
+//! Relates the kernel's two clocks: jiffies, which are cheap enough to read for every packet, and the
+//! monotonic clock.
 
 use std::time::Duration;
 

@@ -13,8 +13,8 @@ impl Diagnostics {
         Diagnostics { logger }
     }
 
-    /// Logs the messages since the last call. Messages that did not fit into the ring of 128 KiB are lost; the counters
-    /// include their packets.
+    /// Logs the messages since the last call. Messages that did not fit into the ring of 128 KiB are lost;
+    /// the counters include their packets.
     pub fn flush(&mut self) {
         self.logger.flush();
     }

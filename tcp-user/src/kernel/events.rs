@@ -13,10 +13,10 @@ use super::mapped::Mapped;
 
 /// The only reader of the event rings.
 ///
-/// The events of one flow arrive in the order in which its segments were processed, whichever CPUs saw them. A CPU
-/// takes a segment's time after it has locked the flow, and publishes the event before it unlocks the flow. So the
-/// first of two events of a flow has the lower time and was published before the second one. Whoever sees the second
-/// event in one ring, and polls all other rings again, sees the first one.
+/// The events of one flow arrive in the order in which its segments were processed, whichever CPUs saw them.
+/// A CPU takes a segment's time after it has locked the flow, and publishes the event before it unlocks the
+/// flow. So the first of two events of a flow has the lower time and was published before the second one.
+/// Whoever sees the second event in one ring, and polls all other rings again, sees the first one.
 pub struct Events {
     positions: Mapped<RingPositions>,
     events: Mapped<Event>,
@@ -53,8 +53,8 @@ impl Events {
         self.ring_len
     }
 
-    /// Hands up to `limit` events to `handle`. Events that exist now come before any that are published meanwhile.
-    /// Returns the number of events.
+    /// Hands up to `limit` events to `handle`. Events that exist now come before any that are published
+    /// meanwhile. Returns the number of events.
     pub fn drain(&mut self, limit: usize, mut handle: impl FnMut(&Event)) -> usize {
         let mut due = self.poll();
         let mut count = 0;
@@ -115,20 +115,21 @@ impl Events {
     /// Returns an event that has been written and not been read.
     fn event(&self, cpu: u32, number: u64) -> &Event {
         let index = cpu * self.ring_len + (number as u32 & (self.ring_len - 1));
-        // SAFETY: `Mapped::at` returns a pointer into the mapping, to plain integers. The programs do not write the
-        // event again before the ring's `read` position, which only this reader advances, is beyond it.
+        // SAFETY: `Mapped::at` returns a pointer into the mapping, to plain integers. The programs do not
+        // write the event again before the ring's `read` position, which only this reader advances, is beyond
+        // it.
         unsafe { &*self.events.at(index) }
     }
 
     fn written_position(&self, cpu: u32) -> &AtomicU64 {
-        // SAFETY: `Mapped::at` returns a pointer into the mapping. The field is 8-byte aligned, and the programs
-        // write it by 64-bit stores only.
+        // SAFETY: `Mapped::at` returns a pointer into the mapping. The field is 8-byte aligned, and the
+        // programs write it by 64-bit stores only.
         unsafe { AtomicU64::from_ptr(&raw mut (*self.positions.at(cpu)).written) }
     }
 
     fn read_position(&self, cpu: u32) -> &AtomicU64 {
-        // SAFETY: `Mapped::at` returns a pointer into the mapping. The field is 8-byte aligned, and the programs
-        // only read it, by 64-bit loads.
+        // SAFETY: `Mapped::at` returns a pointer into the mapping. The field is 8-byte aligned, and the
+        // programs only read it, by 64-bit loads.
         unsafe { AtomicU64::from_ptr(&raw mut (*self.positions.at(cpu)).read) }
     }
 }

@@ -54,7 +54,8 @@ impl<K: TableKey> FamilyTable<K> {
         phases
     }
 
-    /// Returns a consistent copy of a slot's flow, with its prediction flushed. Returns `None` if the slot is free.
+    /// Returns a consistent copy of a slot's flow, with its prediction flushed. Returns `None` if the slot is
+    /// free.
     pub(super) fn read(&self, index: u32) -> Option<(K, Record)> {
         for _ in 0..READ_TRIES {
             let before = self.load(index);
@@ -65,8 +66,8 @@ impl<K: TableKey> FamilyTable<K> {
                 std::hint::spin_loop();
                 continue;
             }
-            // SAFETY: `Mapped::at` returns pointers into the mapping. The bytes are plain integers, so any value is
-            // valid, and a copy during which the tag changed is discarded below.
+            // SAFETY: `Mapped::at` returns pointers into the mapping. The bytes are plain integers, so any
+            // value is valid, and a copy during which the tag changed is discarded below.
             let (mut slot, mut record) = unsafe {
                 (ptr::read_volatile(self.slots.at(index)), ptr::read_volatile(self.records.at(index)))
             };
@@ -93,7 +94,8 @@ impl<K: TableKey> FamilyTable<K> {
         Some(self.locked(index, table::try_lock(self, index, Tag::AGENT_LOCKED)?))
     }
 
-    /// Locks the slot of this flow. Waits a few milliseconds at most. Returns `None` if the flow is no longer there.
+    /// Locks the slot of this flow. Waits a few milliseconds at most. Returns `None` if the flow is no longer
+    /// there.
     pub(super) fn lock(&self, index: u32, key: &K) -> Option<LockedSlot<'_, K>> {
         for _ in 0..LOCK_ROUNDS {
             let before = table::lock(self, index, key, Tag::AGENT_LOCKED);
@@ -127,8 +129,8 @@ impl<K: TableKey> FamilyTable<K> {
 
     /// Returns access to a slot that the caller has just locked, with its prediction flushed.
     fn locked(&self, index: u32, before: Tag) -> LockedSlot<'_, K> {
-        // SAFETY: `Mapped::at` returns pointers into the mapping. The caller has locked the slot, so nothing else
-        // accesses it mutably before `LockedSlot::release`.
+        // SAFETY: `Mapped::at` returns pointers into the mapping. The caller has locked the slot, so nothing
+        // else accesses it mutably before `LockedSlot::release`.
         let (slot, record) = unsafe { (&mut *self.slots.at(index), &mut *self.records.at(index)) };
         if before.phase() == Tag::PREDICTED {
             slot.prediction.flush_into(&mut record.flow);
@@ -168,19 +170,21 @@ impl<K: TableKey> FamilyTable<K> {
         let (slot, record) = (self.slots.at(index).cast::<u8>(), self.records.at(index).cast::<u8>());
         let lines = (0..size_of::<Slot<K>>()).step_by(LINE).map(|at| slot.wrapping_add(at));
         for line in lines.chain((0..size_of::<Record>()).step_by(LINE).map(|at| record.wrapping_add(at))) {
-            // SAFETY: `line` is inside the slot or the record, both of which are mapped. The value is not used.
+            // SAFETY: `line` is inside the slot or the record, both of which are mapped. The value is not
+            // used.
             unsafe { ptr::read_volatile(line) };
         }
     }
 
     fn tag_of(&self, index: u32) -> &AtomicU64 {
-        // SAFETY: the tag is the first field of a mapped slot and 8-byte aligned. Kernel programs and agent change
-        // it by 64-bit stores and atomic instructions only.
+        // SAFETY: the tag is the first field of a mapped slot and 8-byte aligned. Kernel programs and agent
+        // change it by 64-bit stores and atomic instructions only.
         unsafe { AtomicU64::from_ptr(self.slots.at(index).cast::<u64>()) }
     }
 
     fn entry_of(&self, home: u32) -> &AtomicU64 {
-        // SAFETY: a mapped, 8-byte aligned integer. Kernel programs and agent change it by atomic instructions only.
+        // SAFETY: a mapped, 8-byte aligned integer. Kernel programs and agent change it by atomic
+        // instructions only.
         unsafe { AtomicU64::from_ptr(self.directory.at(home)) }
     }
 }
@@ -216,8 +220,8 @@ impl<K: TableKey> Storage for &FamilyTable<K> {
     }
 
     fn has_key(self, index: u32, key: &K) -> bool {
-        // SAFETY: a pointer into the mapping, to plain integers. The protocol compares the tag again before it
-        // relies on a key that may be torn.
+        // SAFETY: a pointer into the mapping, to plain integers. The protocol compares the tag again before
+        // it relies on a key that may be torn.
         unsafe { ptr::read_volatile(&raw const (*self.slots.at(index)).key) == *key }
     }
 
@@ -227,7 +231,8 @@ impl<K: TableKey> Storage for &FamilyTable<K> {
     }
 
     fn last_ns(self, index: u32) -> u64 {
-        // SAFETY: a pointer into the mapping, to an aligned integer. A stale value only affects which flow is evicted.
+        // SAFETY: a pointer into the mapping, to an aligned integer. A stale value only affects which flow is
+        // evicted.
         unsafe { ptr::read_volatile(&raw const (*self.slots.at(index)).prediction.last_ns) }
     }
 

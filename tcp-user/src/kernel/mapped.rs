@@ -17,10 +17,11 @@ pub(super) struct Mapped<T> {
     element: std::marker::PhantomData<T>,
 }
 
-// SAFETY: `Mapped` gives out raw pointers only. Who dereferences one must follow the protocol of the array, which
-// allows for concurrent access by kernel programs and so for that of other threads.
+// SAFETY: `Mapped` gives out raw pointers only. Who dereferences one must follow the protocol of the array,
+// which allows for concurrent access by kernel programs and so for that of other threads.
 unsafe impl<T> Sync for Mapped<T> {}
-// SAFETY: the mapping belongs to the process, not to a thread, and `T` is plain integers without a destructor.
+// SAFETY: the mapping belongs to the process, not to a thread, and `T` is plain integers without a
+// destructor.
 unsafe impl<T> Send for Mapped<T> {}
 
 impl<T> Mapped<T> {

@@ -1,6 +1,7 @@
 //! The kernel side as the agent sees it. No other module names aya.
 //!
-//! - `table` is the flow tables in shared memory, made of one `family_table` per address family, on top of `mapped`.
+//! - `table` is the flow tables in shared memory, made of one `family_table` per address family, on top of
+//!   `mapped`.
 //! - `events` drains the event rings, and `diagnostics` the programs' log.
 //! - `attach` puts programs on interfaces, and `probe` inspects what is attached.
 //! - `clock` relates the kernel's two clocks.
@@ -58,13 +59,13 @@ pub struct LoadOptions {
     pub max_flows: u32,
     /// Capacity of the IPv6 table, in flows.
     pub max_flows_v6: u32,
-    /// Memory of all event rings, in bytes. Each possible CPU has a ring. All rings hold the same number of events,
-    /// which is a power of two and at least 1024.
+    /// Memory of all event rings, in bytes. Each possible CPU has a ring. All rings hold the same number of
+    /// events, which is a power of two and at least 1024.
     pub ring_bytes: u32,
     /// Whether the programs log packets that they ignore, at debug level ([`Diagnostics`]).
     pub diagnostics: bool,
-    /// Key of the hash that selects a flow's home slot. Random by default, so that nobody can choose connections that
-    /// collide.
+    /// Key of the hash that selects a flow's home slot. Random by default, so that nobody can choose
+    /// connections that collide.
     pub secret: Secret,
 }
 
@@ -254,8 +255,8 @@ impl Kernel {
         ProgramName::ALL.iter().map(runs).collect()
     }
 
-    /// Runs a program on one frame `repeat` times (`BPF_PROG_TEST_RUN`). Returns its return value and the mean duration
-    /// of a run, as measured by the kernel.
+    /// Runs a program on one frame `repeat` times (`BPF_PROG_TEST_RUN`). Returns its return value and the
+    /// mean duration of a run, as measured by the kernel.
     pub fn test_run(
         &self,
         program: ProgramName,

@@ -32,8 +32,8 @@ pub struct Entry {
     pub flow: Flow,
 }
 
-/// Returns the eviction class of an unlocked flow in this phase: 0 half-open, which is evicted first; 1 live, which is
-/// never evicted; 2 closed or in TIME-WAIT.
+/// Returns the eviction class of an unlocked flow in this phase: 0 half-open, which is evicted first; 1 live,
+/// which is never evicted; 2 closed or in TIME-WAIT.
 pub const fn class(phase: u64) -> Option<usize> {
     match phase {
         Tag::HALF_OPEN => Some(0),
@@ -109,7 +109,8 @@ impl Table {
         usize::from(index >= self.v4.slot_count())
     }
 
-    /// Appends the slots of all flows whose home slots are in `homes`, each with its tag. Every flow has one home slot.
+    /// Appends the slots of all flows whose home slots are in `homes`, each with its tag. Every flow has one
+    /// home slot.
     pub fn list(&self, homes: Range<u32>, found: &mut Vec<(u32, Tag)>) {
         let in_v4 = self.v4.slot_count();
         self.v4.list(homes.start.min(in_v4)..homes.end.min(in_v4), found);
@@ -153,7 +154,8 @@ impl Table {
 
     /// Locks the flow of an event in the slot where it was found. Waits a few milliseconds at most.
     ///
-    /// Returns `None` if the flow is no longer there, or its direction belongs to another hook than the event's.
+    /// Returns `None` if the flow is no longer there, or its direction belongs to another hook than the
+    /// event's.
     pub fn lock(&self, index: u32, event: &Event) -> Option<SlotGuard<'_>> {
         let locked = match index.checked_sub(self.v4.slot_count()) {
             None => LockedFlow::V4(self.v4.lock(index, &FlowKey4::of(&event.key))?),
@@ -263,7 +265,8 @@ pub(super) fn sum<'a>(all: impl Iterator<Item = &'a Counters>) -> Counters {
     const WORDS: usize = size_of::<Counters>() / size_of::<u64>();
     let mut total = [0u64; WORDS];
     for counters in all {
-        // SAFETY: `Counters` is `#[repr(C)]` and all its fields are made of `u64`, so it has the layout of this array.
+        // SAFETY: `Counters` is `#[repr(C)]` and all its fields are made of `u64`, so it has the layout of
+        // this array.
         let words: &[u64; WORDS] = unsafe { &*ptr::from_ref(counters).cast() };
         for (sum, word) in total.iter_mut().zip(words) {
             *sum += word;

@@ -1,7 +1,7 @@
 //! The ways in which a connection closes, each performed with real sockets between the two hosts of the lab.
 //!
-//! Each scenario has a row in [`SCENARIOS`] and one short function in `plays`. It takes less than two seconds and has a
-//! server port of its own, so that all scenarios can run at once.
+//! Each scenario has a row in [`SCENARIOS`] and one short function in `plays`. It takes less than two seconds
+//! and has a server port of its own, so that all scenarios can run at once.
 
 mod plays;
 mod table;
@@ -40,8 +40,8 @@ pub struct Scenario {
     play: fn(&Stage<'_>) -> Result<Scene, LabError>,
 }
 
-/// A scenario that has been performed. Both ends keep their states while this value lives. Dropping it closes the
-/// sockets that are still open.
+/// A scenario that has been performed. Both ends keep their states while this value lives. Dropping it closes
+/// the sockets that are still open.
 #[derive(Debug)]
 pub struct Played {
     /// The scenario.

@@ -25,7 +25,8 @@ impl Links {
         Channel::open(NETLINK_ROUTE).map(Links).map_err(LabError::system("open a netlink socket"))
     }
 
-    /// Creates a veth pair: one end here, the other in `peer_namespace`. The end of either namespace removes both.
+    /// Creates a veth pair: one end here, the other in `peer_namespace`. The end of either namespace removes
+    /// both.
     pub(super) fn create_veth(
         &mut self,
         name: &str,
@@ -64,7 +65,8 @@ impl Links {
             IpAddr::V6(_) => NO_IPV6,
         };
         match self.change(RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_EXCL) {
-            // The kernel reports "IPv6 is disabled on this device" as EACCES, which is not a missing permission here.
+            // The kernel reports "IPv6 is disabled on this device" as EACCES, which is not a missing
+            // permission here.
             Err(error) if address.is_ipv6() && error.raw_os_error() == Some(nix::libc::EACCES) => {
                 Err(LabError::not_supported(ADD_ADDRESS, NO_IPV6))
             }

@@ -1,12 +1,12 @@
-//! A test network of two hosts: network namespaces, a veth pair, real connections closed in many ways, and the
-//! kernel's own socket states to compare with.
+//! A test network of two hosts: network namespaces, a veth pair, real connections closed in many ways, and
+//! the kernel's own socket states to compare with.
 //!
 //! ```text
 //! client 10.9.0.1, fd00:9::1  [veth-client]=====[veth-server]  server 10.9.0.2, fd00:9::2
 //! ```
 //!
-//! The network is visible only inside the process and disappears with it, even after SIGKILL: see [`netns`]. It
-//! needs CAP_SYS_ADMIN and CAP_NET_ADMIN. It uses neither BPF nor the state machine.
+//! The network is visible only inside the process and disappears with it, even after SIGKILL: see [`netns`].
+//! It needs CAP_SYS_ADMIN and CAP_NET_ADMIN. It uses neither BPF nor the state machine.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Mutex, PoisonError};
@@ -63,8 +63,8 @@ impl Lab {
         Ok(lab)
     }
 
-    /// Builds both hosts without a link. The caller forwards frames between the two TAP devices: the client's, the
-    /// server's.
+    /// Builds both hosts without a link. The caller forwards frames between the two TAP devices: the
+    /// client's, the server's.
     pub fn with_taps() -> Result<(Lab, [Tap; 2]), LabError> {
         let (client, server) = (Namespace::new()?, Namespace::new()?);
         let taps = [client.run(|| Tap::create(TAP_INTERFACE))??, server.run(|| Tap::create(TAP_INTERFACE))??];

@@ -1,7 +1,7 @@
 //! Network namespaces that live as long as the value that owns them.
 //!
-//! A namespace is held by a file descriptor only, never by a bind mount. When the process ends, however it ends, the
-//! kernel removes the namespace and its interfaces.
+//! A namespace is held by a file descriptor only, never by a bind mount. When the process ends, however it
+//! ends, the kernel removes the namespace and its interfaces.
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -30,8 +30,8 @@ impl Namespace {
         })?
     }
 
-    /// Runs `work` on a thread inside the namespace and waits for it. Sockets created there stay in the namespace
-    /// and can be used from any thread. A panic of `work` continues in the caller.
+    /// Runs `work` on a thread inside the namespace and waits for it. Sockets created there stay in the
+    /// namespace and can be used from any thread. A panic of `work` continues in the caller.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, LabError> {
         on_new_thread(|| {
             setns(self, CloneFlags::CLONE_NEWNET).map_err(|errno| {

@@ -32,7 +32,8 @@ pub(super) struct Addresses {
 }
 
 impl Stage<'_> {
-    /// Opens a connection and exchanges a request and a response, so that no segment of the handshake is pending.
+    /// Opens a connection and exchanges a request and a response, so that no segment of the handshake is
+    /// pending.
     pub(super) fn open(&self) -> Result<OpenConnection, LabError> {
         self.open_to(&self.listener()?, self.client_socket(0)?)
     }
@@ -58,8 +59,8 @@ impl Stage<'_> {
         Ok(socket)
     }
 
-    /// Opens a socket on the server, bound to the scenario's port but not listening. If the port is in use by an
-    /// earlier run whose sockets are kept, the kernel chooses another port.
+    /// Opens a socket on the server, bound to the scenario's port but not listening. If the port is in use by
+    /// an earlier run whose sockets are kept, the kernel chooses another port.
     pub(super) fn server_socket(&self) -> Result<Socket, LabError> {
         let socket = self.socket(Role::Server)?;
         match self.bind(&socket, Role::Server, self.port) {
@@ -170,7 +171,8 @@ impl OpenConnection {
         self.socket(side).set_tcp_quickack(true).map_err(failed)
     }
 
-    /// Drops every segment that arrives at this end, after it was seen on the wire and before TCP receives it.
+    /// Drops every segment that arrives at this end, after it was seen on the wire and before TCP receives
+    /// it.
     pub(super) fn drop_arrivals(&self, side: Role) -> Result<(), LabError> {
         drop_arrivals(self.socket(side))
     }
@@ -206,8 +208,9 @@ impl Addresses {
     }
 }
 
-/// Attaches a classic BPF filter that drops every segment. It runs in `tcp_v4_rcv` and `tcp_v6_rcv`, after XDP, TC and
-/// netfilter and before TCP. On a listener it also covers connections that are not yet established.
+/// Attaches a classic BPF filter that drops every segment. It runs in `tcp_v4_rcv` and `tcp_v6_rcv`, after
+/// XDP, TC and netfilter and before TCP. On a listener it also covers connections that are not yet
+/// established.
 pub(super) fn drop_arrivals(socket: &Socket) -> Result<(), LabError> {
     const BPF_RET_K: u16 = 0x06;
     let accept_no_byte = SockFilter::new(BPF_RET_K, 0, 0, 0);

@@ -1,7 +1,7 @@
 //! The agent's options: name, help, environment variable, default and check of each, once.
 //!
-//! A flag wins over the environment, the environment over the configuration file, the file over the default. clap
-//! applies that order; [`ConfigFile`] gives it the file's settings as defaults.
+//! A flag wins over the environment, the environment over the configuration file, the file over the default.
+//! clap applies that order; [`ConfigFile`] gives it the file's settings as defaults.
 
 mod file;
 mod listen;
@@ -60,7 +60,8 @@ pub struct Options {
 
     /// Drop to this user after attaching [default: keep the current user]
     ///
-    /// Members of the user's group may query the agent. CAP_NET_ADMIN is kept so that new interfaces can be attached.
+    /// Members of the user's group may query the agent. CAP_NET_ADMIN is kept so that new interfaces can be
+    /// attached.
     #[arg(long, value_name = "NAME", env = "FINWAIT_USER")]
     pub user: Option<String>,
 
@@ -86,8 +87,8 @@ pub struct Options {
     pub dry_run: bool,
 }
 
-/// Time between two socket checks; `None` if they are disabled. An alias, because clap reads `Option` as "may be
-/// absent".
+/// Time between two socket checks; `None` if they are disabled. An alias, because clap reads `Option` as "may
+/// be absent".
 pub type CheckInterval = Option<Duration>;
 
 impl Options {

@@ -1,4 +1,5 @@
-//! Facts as text for people. A cell of a list has no blanks, so that `awk` can count columns; an empty one is `-`.
+//! Facts as text for people. A cell of a list has no blanks, so that `awk` can count columns; an empty one is
+//! `-`.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -123,8 +124,8 @@ fn two(seconds: u64, big: u64, big_unit: &str, small: u64, small_unit: &str) -> 
     }
 }
 
-/// Makes text from outside (interface and command names) safe for a terminal. Control characters and those that change
-/// the direction of writing become `\u{1b}`.
+/// Makes text from outside (interface and command names) safe for a terminal. Control characters and those
+/// that change the direction of writing become `\u{1b}`.
 pub fn escape(text: &str) -> String {
     escape_if(text, |c| c.is_control() || is_bidi(c))
 }

@@ -1,7 +1,7 @@
 //! Records as text: tables for people, JSON and CSV for programs.
 //!
-//! Records are pushed one at a time. Every format except the aligned table is written at once, so a long list needs no
-//! memory and a live stream no end. Only [`Palette::for_stdout`] asks about the terminal.
+//! Records are pushed one at a time. Every format except the aligned table is written at once, so a long list
+//! needs no memory and a live stream no end. Only [`Palette::for_stdout`] asks about the terminal.
 
 mod cell;
 mod columns;

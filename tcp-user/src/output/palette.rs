@@ -46,7 +46,8 @@ pub(super) const LOCAL: Style = Style::new().bold();
 /// A reset.
 pub(super) const ABORTED: Style = AnsiColor::Red.on_default();
 
-/// Style of a state. Green: data flows; yellow: closing; red: waits for an application to close; cyan: waits for a timer.
+/// Style of a state. Green: data flows; yellow: closing; red: waits for an application to close; cyan: waits
+/// for a timer.
 pub(crate) const fn state_style(state: State, confirmed: bool) -> Style {
     let style = match state {
         State::Established => AnsiColor::Green.on_default(),

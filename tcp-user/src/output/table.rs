@@ -1,7 +1,7 @@
 //! Aligned columns.
 //!
-//! Own code instead of a library, because a host in trouble lists a hundred thousand connections. One buffer for all
-//! cells and a second pass over it take 0.12 s; comfy-table 8 took 1.7 s.
+//! Own code instead of a library, because a host in trouble lists a hundred thousand connections. One buffer
+//! for all cells and a second pass over it take 0.12 s; comfy-table 8 took 1.7 s.
 
 use std::io::{self, Write};
 

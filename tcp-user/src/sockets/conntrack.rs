@@ -1,4 +1,5 @@
-//! Connections that nf_conntrack tracks, read through ctnetlink, and the endpoint states that its states allow.
+//! Connections that nf_conntrack tracks, read through ctnetlink, and the endpoint states that its states
+//! allow.
 //!
 //! ```text
 //! nf_conntrack   it saw                      so the endpoints are in
@@ -13,8 +14,8 @@
 //! CLOSE          a RST                       none                       none
 //! ```
 //!
-//! The table restates the comment at the head of `nf_conntrack_proto_tcp.c` for each endpoint. TIME_WAIT allows none and
-//! none, because an entry lives for 120 s and the state of an endpoint for 60 s.
+//! The table restates the comment at the head of `nf_conntrack_proto_tcp.c` for each endpoint. TIME_WAIT
+//! allows none and none, because an entry lives for 120 s and the state of an endpoint for 60 s.
 
 use std::net::{IpAddr, SocketAddr};
 

@@ -1,7 +1,8 @@
 //! The kernel's TCP sockets, read through sock_diag.
 //!
-//! A socket that is not listed is CLOSED: the kernel keeps no socket in that state. Sockets in TIME-WAIT, and in
-//! FIN-WAIT-2 after the process has gone, are minisockets without an inode. Sockets in SYN-RECEIVED are request sockets.
+//! A socket that is not listed is CLOSED: the kernel keeps no socket in that state. Sockets in TIME-WAIT, and
+//! in FIN-WAIT-2 after the process has gone, are minisockets without an inode. Sockets in SYN-RECEIVED are
+//! request sockets.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -37,13 +38,13 @@ pub struct KernelSocket {
     pub timer: Option<Timer>,
     /// Time until the timer expires, in ms.
     pub expires_ms: Option<u32>,
-    /// Time since the last segment in either direction, in ms, from `tcp_info`. Unknown for minisockets and for the
-    /// result of [`Diag::find`]; [`Diag::inspect`] reads it.
+    /// Time since the last segment in either direction, in ms, from `tcp_info`. Unknown for minisockets and
+    /// for the result of [`Diag::find`]; [`Diag::inspect`] reads it.
     pub silent_ms: Option<u32>,
     /// Bytes not yet sent or acknowledged, including a FIN; for a listener the limit of its queue.
     pub send_queue: u32,
-    /// Window shifts that both endpoints announced, the socket's own first. `None` if they did not, or if `silent_ms` is
-    /// unknown.
+    /// Window shifts that both endpoints announced, the socket's own first. `None` if they did not, or if
+    /// `silent_ms` is unknown.
     pub wscale: Option<[u8; 2]>,
     /// Segments dropped before TCP processed them: socket filter, full queues. 0 for minisockets.
     pub drops: u32,

@@ -1,5 +1,5 @@
-//! Facts of this host that explain why only one of agent and kernel knows a connection: its network namespace, its
-//! addresses, the watched interfaces, the start of the agent.
+//! Facts of this host that explain why only one of agent and kernel knows a connection: its network
+//! namespace, its addresses, the watched interfaces, the start of the agent.
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;

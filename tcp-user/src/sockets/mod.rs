@@ -1,5 +1,6 @@
-//! The kernel's view of TCP in one network namespace: its sockets (`diag`), their owners (`owner`), the entries of
-//! nf_conntrack (`conntrack`), and the facts of the host that explain differences (`host`, `unmatched`).
+//! The kernel's view of TCP in one network namespace: its sockets (`diag`), their owners (`owner`), the
+//! entries of nf_conntrack (`conntrack`), and the facts of the host that explain differences (`host`,
+//! `unmatched`).
 
 mod conntrack;
 mod diag;

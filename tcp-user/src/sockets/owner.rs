@@ -41,7 +41,8 @@ impl Owners {
         Ok(owners)
     }
 
-    /// Owner of the local socket of a connection. If both endpoints are local, the client's owner comes first.
+    /// Owner of the local socket of a connection. If both endpoints are local, the client's owner comes
+    /// first.
     pub fn of(&self, connection: &Connection) -> Option<Process> {
         self.of_ends(connection.ends().map(|end| (end.socket_address(), end.local)))
     }
@@ -59,8 +60,9 @@ impl Owners {
         self.by_pair.is_empty()
     }
 
-    /// Like [`Owners::of`], for a stream of events. Scans again, at a limited rate, if the owner is unknown. Remembers
-    /// the owner of a closed socket for a while, because the event of a close comes after the socket is gone.
+    /// Like [`Owners::of`], for a stream of events. Scans again, at a limited rate, if the owner is unknown.
+    /// Remembers the owner of a closed socket for a while, because the event of a close comes after the
+    /// socket is gone.
     pub fn of_event(&mut self, connection: &Connection) -> Result<Option<Process>, SystemError> {
         if self.of(connection).is_none() && self.may_scan() {
             self.rescan()?;
@@ -93,8 +95,8 @@ impl Owners {
     }
 }
 
-/// Owners of the sockets with these inodes. Several processes may hold a socket; the one with the lowest number owns it.
-/// Processes that this process may not inspect are left out.
+/// Owners of the sockets with these inodes. Several processes may hold a socket; the one with the lowest
+/// number owns it. Processes that this process may not inspect are left out.
 fn processes(proc: &Path, mut wanted: HashSet<u64>) -> Vec<(u64, Process)> {
     let mut found = Vec::new();
     // In ascending order, as the kernel lists them, and one at a time: each holds a file descriptor.
@@ -125,8 +127,9 @@ fn describe(process: &process::Process) -> Process {
     }
 }
 
-/// System unit of a process, as `sd_pid_get_unit` finds it: in the path of its cgroup, the first part below the slices.
-/// The cgroup is that of the unified hierarchy, or of systemd's own hierarchy where the unified one is not used.
+/// System unit of a process, as `sd_pid_get_unit` finds it: in the path of its cgroup, the first part below
+/// the slices. The cgroup is that of the unified hierarchy, or of systemd's own hierarchy where the unified
+/// one is not used.
 fn unit(cgroups: &[ProcessCGroup]) -> Option<String> {
     let systemd = |cgroup: &&ProcessCGroup| match cgroup.controllers.as_slice() {
         [] => true,

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 
 use crate::view::SocketPair;
 
-/// Endpoints that match nothing on the other side. Under NAT the kernel's socket and the connection on the wire share one
-/// endpoint and differ in the other, so that both are unmatched.
+/// Endpoints that match nothing on the other side. Under NAT the kernel's socket and the connection on the
+/// wire share one endpoint and differ in the other, so that both are unmatched.
 #[derive(Default)]
 pub(crate) struct Unmatched {
     locals: HashSet<SocketAddr>,
@@ -14,7 +14,8 @@ pub(crate) struct Unmatched {
 }
 
 impl Unmatched {
-    /// Adds a pair. If `listens`, the local port belongs to a listener, whose connections share the local endpoint.
+    /// Adds a pair. If `listens`, the local port belongs to a listener, whose connections share the local
+    /// endpoint.
     pub(crate) fn add(&mut self, (local, remote): SocketPair, listens: bool) {
         self.remotes.insert(remote);
         if !listens {

@@ -11,8 +11,8 @@ use super::serial::{ByName, by_name, micros};
 use super::{Confidence, Family, Fins, Opener, Role, Roles, schema};
 
 /// One connection (one incarnation of a flow) and the states of both its ends.
-// `remote = "Self"` makes the derive produce inherent functions for the bare fields; the trait puts the schema before
-// them, and a close record, which is the same fields under its own schema, leaves it out.
+// `remote = "Self"` makes the derive produce inherent functions for the bare fields; the trait puts the
+// schema before them, and a close record, which is the same fields under its own schema, leaves it out.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(remote = "Self")]
 pub struct Connection {

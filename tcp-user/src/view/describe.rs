@@ -1,4 +1,5 @@
-//! From a flow record, which knows ends A and B and a clock, to what a person reads: client and server and wall time.
+//! From a flow record, which knows ends A and B and a clock, to what a person reads: client and server and
+//! wall time.
 
 use std::net::{IpAddr, Ipv6Addr};
 

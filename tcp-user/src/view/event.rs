@@ -77,7 +77,8 @@ pub struct Close {
     pub durations_ms: Durations,
 }
 
-/// Durations of the parts of a connection's life, in ms; `None` for a part that did not happen or did not begin in sight.
+/// Durations of the parts of a connection's life, in ms; `None` for a part that did not happen or did not
+/// begin in sight.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Durations {
     /// Time from the first SYN to ESTABLISHED at both ends.

@@ -1,9 +1,10 @@
 //! The records that users see, from the CLI, the query socket and the replay.
 //!
-//! Nothing here decides anything about TCP, or knows where a record came from or how it is printed. Keys, words and
-//! schema names are a promise to users: keys may be added, none is renamed.
+//! Nothing here decides anything about TCP, or knows where a record came from or how it is printed. Keys,
+//! words and schema names are a promise to users: keys may be added, none is renamed.
 //!
-//! Times are RFC 3339 in UTC with microseconds, durations numbers of milliseconds, `null` is "not known" or "not yet".
+//! Times are RFC 3339 in UTC with microseconds, durations numbers of milliseconds, `null` is "not known" or
+//! "not yet".
 
 mod connection;
 pub mod describe;

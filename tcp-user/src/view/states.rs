@@ -36,8 +36,8 @@ impl StateSet {
         State::ALL.into_iter().filter(move |state| self.contains(*state))
     }
 
-    /// Parses the name of a state or of a group of states. Accepts the spellings of machine output, RFC 9293, `ss` and
-    /// the Linux kernel, in any case, with `-`, `_` or nothing between the words.
+    /// Parses the name of a state or of a group of states. Accepts the spellings of machine output, RFC 9293,
+    /// `ss` and the Linux kernel, in any case, with `-`, `_` or nothing between the words.
     pub fn parse(name: &str) -> Result<StateSet, UnknownState> {
         let wanted = squeeze(name);
         State::ALL

@@ -1,6 +1,7 @@
 //! The closed vocabularies of the records: each word once, for serde, for people and for whoever parses them.
 
-/// Declares an enum whose variants are words: `name`, `ALL`, `FromStr`, `Display` and serde all speak the same list.
+/// Declares an enum whose variants are words: `name`, `ALL`, `FromStr`, `Display` and serde all speak the
+/// same list.
 macro_rules! string_enum {
     ($(#[$meta:meta])* $visibility:vis enum $name:ident ($what:literal) {
         $($(#[$variant_meta:meta])* $variant:ident = $word:literal,)+

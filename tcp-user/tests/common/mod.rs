@@ -1,4 +1,5 @@
-//! The agent as a user runs it, for tests: the real binary in the server's host of a lab, asked by the CLI and scraped.
+//! The agent as a user runs it, for tests: the real binary in the server's host of a lab, asked by the CLI
+//! and scraped.
 
 #![allow(
     unreachable_pub,

@@ -34,8 +34,8 @@ impl End {
     }
 }
 
-/// Both hosts' ends as `ss -tan` has them, sorted; or `None` while a TIME-WAIT is about to pass: the kernel's timer for
-/// it may be two seconds late, and until then the two clocks differ.
+/// Both hosts' ends as `ss -tan` has them, sorted; or `None` while a TIME-WAIT is about to pass: the kernel's
+/// timer for it may be two seconds late, and until then the two clocks differ.
 pub fn ends(lab: &Lab) -> Option<Vec<End>> {
     let mut ends = Vec::new();
     for host in [&lab.client, &lab.server] {
@@ -125,7 +125,8 @@ fn socket(line: &str) -> Option<End> {
     Some(End::new(local.parse().ok()?, remote.replace(":*", ":0").parse().ok()?, state))
 }
 
-/// What is left of a TIME-WAIT, from `timer:(timewait,LEFT,0)`: `1min`, `59sec`, `5.120ms` (5.12 s), `950ms`, nothing.
+/// What is left of a TIME-WAIT, from `timer:(timewait,LEFT,0)`: `1min`, `59sec`, `5.120ms` (5.12 s), `950ms`,
+/// nothing.
 fn time_wait_seconds(line: &str) -> Option<u32> {
     let left = line.split_once("timer:(timewait,")?.1.split(',').next()?;
     let digits = left.split(|c: char| !c.is_ascii_digit()).next()?;

@@ -187,8 +187,8 @@ pub fn without_bpf(errno: i32) -> io::Result<()> {
     ])
 }
 
-/// The same for what a kernel older than 6.6 answers to TCX: no such link, and nothing to ask about it. Needs a little-endian
-/// machine.
+/// The same for what a kernel older than 6.6 answers to TCX: no such link, and nothing to ask about it. Needs
+/// a little-endian machine.
 pub fn without_tcx() -> io::Result<()> {
     refuse(&mut [
         load_word(offset_of!(libc::seccomp_data, nr)),

@@ -10,7 +10,8 @@ use socket2::{Domain, Socket, Type};
 
 use crate::common::{Agent, FINWAIT, spawn, until};
 
-/// A connection from the client's host to a listener that an agent's host has, after a question and an answer.
+/// A connection from the client's host to a listener that an agent's host has, after a question and an
+/// answer.
 pub(crate) struct Pair {
     pub(crate) client: TcpStream,
     pub(crate) server: TcpStream,

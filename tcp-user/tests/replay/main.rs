@@ -1,5 +1,5 @@
-//! Replay of captures that are made here: every scenario through both file formats, every link type and stamp,
-//! compressed and broken files, and what time does.
+//! Replay of captures that are made here: every scenario through both file formats, every link type and
+//! stamp, compressed and broken files, and what time does.
 
 mod broken;
 mod formats;

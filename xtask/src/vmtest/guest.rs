@@ -1,4 +1,5 @@
-//! The files of a guest: what the plan runs, at the same paths as here, with its libraries; busybox for the rest.
+//! The files of a guest: what the plan runs, at the same paths as here, with its libraries; busybox for the
+//! rest.
 
 use std::collections::BTreeMap;
 use std::fs;

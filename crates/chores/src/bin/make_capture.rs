@@ -1,4 +1,5 @@
-//! Makes a large capture to measure `finwait replay` with: many connections at once, each opened, used and closed.
+//! Makes a large capture to measure `finwait replay` with: many connections at once, each opened, used and
+//! closed.
 //!
 //! `cargo run --release --package chores --bin make_capture -- FILE [MEGABYTES]`
 

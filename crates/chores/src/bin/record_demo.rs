@@ -1,4 +1,5 @@
-//! Records the closes of `finwait demo` on the cable of a lab, into the file that is named: see `cargo xtask record-demo`.
+//! Records the closes of `finwait demo` on the cable of a lab, into the file that is named: see
+//! `cargo xtask record-demo`.
 
 use std::path::PathBuf;
 use std::process::Command;

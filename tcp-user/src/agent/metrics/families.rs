@@ -257,7 +257,8 @@ const DIRECTIONS: [&str; 2] = ["ingress", "egress"];
 /// Reasons for eviction in the order of `Counters::evicted`.
 const EVICTIONS: [&str; 3] = ["over", "half_open", "time_wait"];
 
-/// The transitions of RFC 9293 3.3.2, figure 5, except those to CLOSED: a RST or a timer leads there from every state.
+/// The transitions of RFC 9293 3.3.2, figure 5, except those to CLOSED: a RST or a timer leads there from
+/// every state.
 const EDGES: [(State, State); 17] = {
     use State::*;
     [
@@ -281,9 +282,9 @@ const EDGES: [(State, State); 17] = {
     ]
 };
 
-/// Samples of the state transitions. Those of RFC 9293 are exported at 0 too, so that `rate` sees the first one as an
-/// increase. An observer that missed segments sees other transitions as well. They are exported once they occurred; there
-/// are at most 110 for each side.
+/// Samples of the state transitions. Those of RFC 9293 are exported at 0 too, so that `rate` sees the first
+/// one as an increase. An observer that missed segments sees other transitions as well. They are exported
+/// once they occurred; there are at most 110 for each side.
 fn transitions(snapshot: &Snapshot) -> Samples {
     let mut samples = Samples::new();
     for place in Locality::ALL {

@@ -13,8 +13,8 @@ pub enum Exposition {
 }
 
 impl Exposition {
-    /// Chooses the format by the request's `Accept` header (RFC 9110, 12.5.1): OpenMetrics if the scraper names it and
-    /// prefers it to plain text or likes both equally, otherwise plain text.
+    /// Chooses the format by the request's `Accept` header (RFC 9110, 12.5.1): OpenMetrics if the scraper
+    /// names it and prefers it to plain text or likes both equally, otherwise plain text.
     pub fn negotiate(accept_header: Option<&str>) -> Exposition {
         let ranges: Vec<_> = MediaTypeList::new(accept_header.unwrap_or_default()).flatten().collect();
         let weight = |(main, sub)| {
@@ -37,8 +37,8 @@ impl Exposition {
     }
 }
 
-/// The weight of a media range, from 0 to 1. `None` if it is out of range, or if the range asks for a version of
-/// OpenMetrics other than 1.0.0 and its draft 0.0.1, which the same text satisfies.
+/// The weight of a media range, from 0 to 1. `None` if it is out of range, or if the range asks for a version
+/// of OpenMetrics other than 1.0.0 and its draft 0.0.1, which the same text satisfies.
 fn weight_of(range: &MediaType<'_>) -> Option<f32> {
     if let Some(version) = range.get_param(VERSION)
         && range.subty == OPENMETRICS_TEXT

@@ -1,8 +1,9 @@
 //! The page that Prometheus scrapes, in two text formats.
 //!
-//! One table declares every family. A label value is a `&'static str`, so it can only be a name from this program's
-//! own tables: no address, port or other text from a packet can become a series. The number of series is therefore
-//! bounded. Every series is exported from the first scrape, at 0, except state transitions that RFC 9293 does not have.
+//! One table declares every family. A label value is a `&'static str`, so it can only be a name from this
+//! program's own tables: no address, port or other text from a packet can become a series. The number of
+//! series is therefore bounded. Every series is exported from the first scrape, at 0, except state
+//! transitions that RFC 9293 does not have.
 
 mod families;
 mod format;
@@ -37,8 +38,8 @@ pub fn encode(snapshot: &Snapshot, format: Exposition) -> Result<String, fmt::Er
     }
 }
 
-/// Turns an OpenMetrics page into Prometheus text 0.0.4. The samples are the same; only the lines before them differ:
-/// plain text knows neither units nor infos, and names a family with its suffix.
+/// Turns an OpenMetrics page into Prometheus text 0.0.4. The samples are the same; only the lines before them
+/// differ: plain text knows neither units nor infos, and names a family with its suffix.
 fn plain_text(open_metrics: &str) -> Result<String, fmt::Error> {
     let mut page = String::with_capacity(open_metrics.len());
     let mut families = families::TABLE.iter();

@@ -1,8 +1,8 @@
 //! Imports connections that are older than the agent and silent since, from their sockets.
 //!
-//! A connection with a segment since the start of the agent is in the table already, or its packets have other addresses
-//! (NAT). So the list of all sockets is read once, and again only if another interface is watched. An imported flow is
-//! removed if its socket has had segments that the programs have not seen.
+//! A connection with a segment since the start of the agent is in the table already, or its packets have
+//! other addresses (NAT). So the list of all sockets is read once, and again only if another interface is
+//! watched. An imported flow is removed if its socket has had segments that the programs have not seen.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -73,7 +73,8 @@ impl Adopter {
     fn import(&self, diag: &mut Diag, host: &HostContext, ends: SocketPair) -> Result<bool, SystemError> {
         let (key, local) = key(ends);
         let Some(mut slot) = self.shared.table.insert(&key) else { return Ok(true) };
-        // Read only after the insertion: a later segment waits for the slot, and the socket knows the earlier ones.
+        // Read only after the insertion: a later segment waits for the slot, and the socket knows the earlier
+        // ones.
         let socket = match diag.inspect(ends.0, ends.1) {
             Ok(Some(socket)) if !is_in_motion(&socket) => socket,
             other => {
@@ -102,8 +103,8 @@ impl Adopter {
         Ok(true)
     }
 
-    /// Removes an imported flow whose socket has had a segment since that the programs have not seen: its packets have
-    /// other addresses. Returns whether it did.
+    /// Removes an imported flow whose socket has had a segment since that the programs have not seen: its
+    /// packets have other addresses. Returns whether it did.
     pub(super) fn give_up(&self, entry: &Entry, diag: &mut Diag) -> Result<bool, SystemError> {
         if !is_unseen(&entry.flow) {
             return Ok(false);

@@ -1,14 +1,14 @@
-//! Periodic checks against the kernel's sockets: closes connections whose socket is gone without a segment on the wire.
-//! The first check also imports connections that are older than the agent (`adopt`).
+//! Periodic checks against the kernel's sockets: closes connections whose socket is gone without a segment on
+//! the wire. The first check also imports connections that are older than the agent (`adopt`).
 //!
 //! Four kinds of sockets go that way: an orphan in FIN-WAIT-2 after `tcp_fin_timeout`, a TIME-WAIT for which
-//! `tcp_max_tw_buckets` leaves no room, a socket closed by `ss -K` where no RST is due, and a connect() given up before the
-//! answer. Without the check they would stay until their idle timeout.
+//! `tcp_max_tw_buckets` leaves no room, a socket closed by `ss -K` where no RST is due, and a connect() given
+//! up before the answer. Without the check they would stay until their idle timeout.
 //!
-//! A check asks for one socket at a time, which is one hash lookup in the kernel, and for [`LOOKUPS`] at most. A socket
-//! that was absent in two checks, with no segment in between, is then searched in the list of all sockets, once per check
-//! at most: a socket that is bound to a device is found only there, and a socket behind NAT has other addresses than its
-//! packets.
+//! A check asks for one socket at a time, which is one hash lookup in the kernel, and for [`LOOKUPS`] at
+//! most. A socket that was absent in two checks, with no segment in between, is then searched in the list of
+//! all sockets, once per check at most: a socket that is bound to a device is found only there, and a socket
+//! behind NAT has other addresses than its packets.
 
 mod adopt;
 
@@ -67,7 +67,8 @@ impl SocketReconciler {
         }
     }
 
-    /// Checks for ever, the first time immediately. A failed check is logged, and the next one follows as usual.
+    /// Checks for ever, the first time immediately. A failed check is logged, and the next one follows as
+    /// usual.
     pub(super) async fn run(self) {
         let mut reconciler = self;
         let interval = reconciler.interval;
@@ -100,7 +101,8 @@ impl SocketReconciler {
         Ok(())
     }
 
-    /// Asks for the sockets of silent flows, starting where the last check stopped. Returns those absent twice.
+    /// Asks for the sockets of silent flows, starting where the last check stopped. Returns those absent
+    /// twice.
     fn absent_twice(&mut self, diag: &mut Diag) -> Result<Vec<Absent>, SystemError> {
         let slots = self.shared.table.slot_count();
         let (now_ns, mut lookups, mut confirmed) = (monotonic_ns(), 0, Vec::new());
@@ -142,8 +144,8 @@ impl SocketReconciler {
         Ok(entry.flow.needs_socket(end) && diag.find(local, remote)?.is_none())
     }
 
-    /// Keeps the flows whose end belongs to this namespace and whose socket is in no list: neither under its own addresses
-    /// nor under translated ones.
+    /// Keeps the flows whose end belongs to this namespace and whose socket is in no list: neither under its
+    /// own addresses nor under translated ones.
     fn retain_missing(&self, diag: &mut Diag, confirmed: &mut Vec<Absent>) -> Result<(), SystemError> {
         let here = addresses();
         confirmed.retain(|absent| absent.ends().all(|(local, _)| is_here(&here, local.ip())));
@@ -224,11 +226,13 @@ fn ends(key: &FlowKey, local: End) -> SocketPair {
     (end(local), end(local.peer()))
 }
 
-/// Tolerance in ms for the start of the agent. A socket with a segment shortly before may belong to a tracked flow: the
-/// programs were attached earlier, and the kernel's ages are in ticks. If in doubt, nothing is closed.
+/// Tolerance in ms for the start of the agent. A socket with a segment shortly before may belong to a tracked
+/// flow: the programs were attached earlier, and the kernel's ages are in ticks. If in doubt, nothing is
+/// closed.
 const JUST_BEFORE_MS: u128 = 1_000;
 
-/// Limit of sockets asked for in one check. An absent socket takes 4 us and a present one 18 us in a debug build.
+/// Limit of sockets asked for in one check. An absent socket takes 4 us and a present one 18 us in a debug
+/// build.
 const LOOKUPS: usize = 8_192;
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
-//! The tracker: reads the kernel's events and scans the flow table, so that every open and every close is counted once.
+//! The tracker: reads the kernel's events and scans the flow table, so that every open and every close is
+//! counted once.
 //!
-//! The table is authoritative, and an event is a part of it: the kernel marks the open or close of a flow as reported only
-//! if its event found room in the ring. The scan (`scan`) finds, marks and counts the others, whose event was lost or
-//! which a timer caused. Events and scan both end in a visit to a slot (`visit`).
+//! The table is authoritative, and an event is a part of it: the kernel marks the open or close of a flow as
+//! reported only if its event found room in the ring. The scan (`scan`) finds, marks and counts the others,
+//! whose event was lost or which a timer caused. Events and scan both end in a visit to a slot (`visit`).
 
 mod scan;
 mod visit;
@@ -153,7 +154,8 @@ impl Tracker {
         self.visitor.report_close(totals, &event.key, &event.flow, event.hook, event.at_ns);
     }
 
-    /// Applies a segment whose flow was locked by another CPU, with the function that the kernel would have used.
+    /// Applies a segment whose flow was locked by another CPU, with the function that the kernel would have
+    /// used.
     fn apply_deferred(&mut self, totals: &mut Totals, event: &Event) {
         let shared = Arc::clone(&self.visitor.shared);
         let index = shared.table.find(&event.key);

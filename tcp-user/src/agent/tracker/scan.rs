@@ -21,7 +21,8 @@ pub(super) struct Scanner {
 }
 
 impl Scanner {
-    /// Scans for a table of `slots` slots whose cache has `blocks` blocks. The first scan of tags is a fast one.
+    /// Scans for a table of `slots` slots whose cache has `blocks` blocks. The first scan of tags is a fast
+    /// one.
     pub(super) fn new(slots: u32, blocks: u32) -> Scanner {
         Scanner { timers: PacedScan::round(blocks), tags: PacedScan::round(slots), unknown: slots }
     }
@@ -31,8 +32,8 @@ impl Scanner {
         self.unknown = slots;
     }
 
-    /// Goes on with both scans by what is due `elapsed` after the last call, each for [`TURN`] at most. Returns whether
-    /// something due is left.
+    /// Goes on with both scans by what is due `elapsed` after the last call, each for [`TURN`] at most.
+    /// Returns whether something due is left.
     pub(super) fn run(&mut self, visitor: &mut Visitor, elapsed: Duration) -> bool {
         let shared = Arc::clone(&visitor.shared);
         if shared.unseen_changes.swap(false, Ordering::Relaxed) {
@@ -82,7 +83,8 @@ impl Scanner {
 
 /// Duration of a scan of all timers, in ns: the greatest delay of an expiry.
 const TIMERS_NS: u64 = 500_000_000;
-/// Duration of a scan of all tags, in ns. It finds half-open flows, which have no event, and changes whose event was lost.
+/// Duration of a scan of all tags, in ns. It finds half-open flows, which have no event, and changes whose
+/// event was lost.
 const TAGS_NS: u64 = 4_000_000_000;
 /// Duration of a scan of all tags, in ns, if changes without an event are known to exist.
 const FAST_TAGS_NS: u64 = 1_000_000_000;

@@ -29,8 +29,8 @@ impl Visitor {
         slots.iter().for_each(|&index| self.visit_slot(totals, index));
     }
 
-    /// Expires timers of the flow in a slot, counts its open and close if they are not counted yet, and removes it once it
-    /// is closed and forgotten.
+    /// Expires timers of the flow in a slot, counts its open and close if they are not counted yet, and
+    /// removes it once it is closed and forgotten.
     pub(super) fn visit_slot(&mut self, totals: &mut Totals, index: u32) {
         let shared = Arc::clone(&self.shared);
         let (table, rules) = (&shared.table, &shared.rules);
@@ -92,7 +92,8 @@ impl Visitor {
         }
     }
 
-    /// Records a change in the cache, and counts how long the endpoints were in the states that they have left.
+    /// Records a change in the cache, and counts how long the endpoints were in the states that they have
+    /// left.
     pub(super) fn record_change(&mut self, totals: &mut Totals, index: u32, change: &Change<'_>) {
         let due_ns = due_ns(change.flow, &self.shared.rules);
         let durations_ns = self.cache.update(index, change, due_ns);
@@ -131,7 +132,8 @@ fn close_unreported(flow: &Flow) -> bool {
     flow.is_over() && !flow.is_reported(reported::CLOSE)
 }
 
-/// Time at which the agent has to act on a flow if no segment arrives, in ns: 0 if its close is to be reported.
+/// Time at which the agent has to act on a flow if no segment arrives, in ns: 0 if its close is to be
+/// reported.
 fn due_ns(flow: &Flow, rules: &Rules) -> u64 {
     if close_unreported(flow) { 0 } else { flow.due_ns(rules).unwrap_or(u64::MAX) }
 }
