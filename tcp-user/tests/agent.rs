@@ -1,4 +1,4 @@
-//! The agent as a user runs it: the binary on the server of a lab, real connections, queries by the CLI and a
+//! The agent as a user runs it: the binary on the server of a lab, with real connections, the CLI and a
 //! scraper.
 //!
 //! Loading the kernel programs takes seconds, so the tests that only read share one agent.
@@ -20,7 +20,7 @@ struct Shared {
     lab: &'static Lab,
     agent: Agent<'static>,
     played: Vec<Played>,
-    /// It ends with the agent.
+    /// Ends when the agent stops.
     _watch: Child,
     /// The file with what `watch` has printed.
     watched: String,
@@ -182,7 +182,7 @@ fn perform_all(lab: &Lab) -> Vec<Played> {
     played.map(|result| result.expect("performing a scenario")).collect()
 }
 
-/// The metrics page of the shared agent, once it has applied every event of the scenarios.
+/// Returns the metrics page of the shared agent, once it has applied every event of the scenarios.
 fn settled_page() -> String {
     let Shared { lab, agent, played, .. } = &*SHARED;
     assert_states_equal_the_kernels(lab, agent, played);
@@ -215,12 +215,13 @@ fn assert_states_equal_the_kernels(lab: &Lab, agent: &Agent<'_>, played: &[Playe
     }
 }
 
-/// The state that the kernel's socket table shows. An unanswered open has no socket at the listener's end.
+/// Returns the state that the kernel's socket table shows for `state`. An unanswered open has no socket at
+/// the listener's end.
 fn socket(state: State) -> State {
     if state == State::Listen { State::Closed } else { state }
 }
 
-/// Connections closed in this way, by a page of metrics.
+/// Returns the number of connections with this close kind in a metrics page.
 fn closed(page: &str, kind: &str) -> u64 {
     let label = format!("kind=\"{kind}\"");
     page.lines()

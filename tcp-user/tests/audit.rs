@@ -1,4 +1,4 @@
-//! `finwait audit` beside a real kernel: every close agrees, and what does not is found, explained and
+//! `finwait audit` against a real kernel: every close agrees. A difference is reported, explained and
 //! repaired.
 
 mod common;
@@ -20,14 +20,14 @@ fn lab() -> Lab {
     Lab::new().expect("making namespaces (root needed)")
 }
 
-/// `finwait audit` as typed on the agent's host.
+/// Runs `finwait audit` on the agent's host.
 fn audit(lab: &Lab, agent: &Agent<'_>, arguments: &[&str]) -> Output {
     let mut command = Command::new(FINWAIT);
     command.args(["audit", "--socket", &agent.socket]).args(arguments);
     lab.server.run(|| command.output()).expect("entering the namespace").expect("running the CLI")
 }
 
-/// Its exit code and its document.
+/// Runs `finwait audit -o json` and returns its exit code and its report.
 fn report(lab: &Lab, agent: &Agent<'_>, arguments: &[&str]) -> (i32, Report) {
     let output = audit(lab, agent, &[arguments, &["-o", "json"]].concat());
     let code = output.status.code().expect("an exit code");
@@ -94,7 +94,7 @@ fn a_full_time_wait_table_is_a_difference() {
     assert_eq!(text.status.code(), Some(1));
     let text = String::from_utf8(text.stdout).expect("text");
     assert!(text.contains("DIFFER") && text.contains("TIME-WAIT") && text.contains("no socket"), "{text}");
-    // A filter leaves it out, and with it the exit code.
+    // A filter that excludes the finding also changes the exit code.
     let others = format!("not port = :{}", ends.1.port());
     assert_eq!(self::report(&lab, &agent, &[&others]).0, 0);
     drop(live);
@@ -102,21 +102,22 @@ fn a_full_time_wait_table_is_a_difference() {
 
 #[test]
 #[ignore = "needs root"]
-fn what_the_kernel_forgets_the_agent_ends() {
+fn connections_whose_socket_is_gone_are_closed() {
     let lab = lab();
     sysctl(&lab.server, "tcp_fin_timeout", "1");
     let arguments = ["-i", lab.server.interface, "--audit-interval", "500ms"];
     let agent = Agent::start(&lab, "audit-repair", &arguments);
     let watch = Watch::start(&lab.server, &agent, "audit-repair", &[]);
     let address = lab.server.address(Family::Ipv4);
-    // Kept: nobody may end these.
+    // Connections with a socket, which the agent must not close.
     let live = Pair::open(&lab.client, &lab.server, address);
     let bound = Pair::bound_to_device(&lab, address);
-    // An orphan in FIN-WAIT-2: the server's process has gone, the client's goes on.
+    // An orphan in FIN-WAIT-2: the server's process has closed its socket, and the client's socket stays
+    // open.
     let Pair { client: _leak, server } = Pair::open(&lab.client, &lab.server, address);
     let orphan = (server.local_addr().expect("an end"), server.peer_addr().expect("an end"));
     drop(server);
-    // A TIME-WAIT that `ss -K` takes away.
+    // A TIME-WAIT that `ss -K` removes.
     let killed = Pair::open(&lab.client, &lab.server, address);
     let port = killed.ends().1.port();
     killed.close_server_first();
@@ -145,7 +146,7 @@ fn what_the_kernel_forgets_the_agent_ends() {
 
 #[test]
 #[ignore = "needs root"]
-fn without_the_look_it_stays_a_difference() {
+fn without_the_socket_check_a_missing_socket_is_a_difference() {
     let lab = lab();
     sysctl(&lab.server, "tcp_fin_timeout", "1");
     let agent = Agent::start(&lab, "audit-off", &["-i", lab.server.interface, "--audit-interval", "0"]);
@@ -158,7 +159,7 @@ fn without_the_look_it_stays_a_difference() {
 
 #[test]
 #[ignore = "needs root"]
-fn older_and_unwatched_sockets_are_only_the_kernels() {
+fn older_and_unwatched_sockets_are_reported_as_only_in_the_kernel() {
     let lab = lab();
     let older = Pair::open(&lab.client, &lab.server, lab.server.address(Family::Ipv4));
     let (local, remote) = older.ends();
@@ -181,7 +182,7 @@ fn older_and_unwatched_sockets_are_only_the_kernels() {
 
 #[test]
 #[ignore = "needs root"]
-fn a_forwarded_connection_is_only_ours() {
+fn a_forwarded_connection_is_reported_as_only_in_the_agent() {
     let lab = lab();
     let far = Far::behind(&lab);
     let agent = Agent::start(&lab, "audit-forwarded", &["-i", lab.server.interface, "-i", "far"]);
@@ -197,7 +198,7 @@ fn a_forwarded_connection_is_only_ours() {
 
 #[test]
 #[ignore = "needs root"]
-fn a_translated_connection_is_one_and_not_ended() {
+fn a_translated_connection_is_recognised_and_not_closed() {
     let lab = lab();
     nft(&lab.server, &["add chain ip t nat { type nat hook prerouting priority -100 ; }"]);
     nft(&lab.server, &["add rule ip t nat tcp dport 7 redirect to :9007"]);
@@ -223,7 +224,7 @@ fn a_translated_connection_is_one_and_not_ended() {
 
 #[test]
 #[ignore = "needs root"]
-fn conntrack_is_shown_beside_the_two() {
+fn conntrack_states_are_reported_beside_the_other_two() {
     let lab = lab();
     nft(
         &lab.server,
@@ -238,7 +239,7 @@ fn conntrack_is_shown_beside_the_two() {
     let (code, report) = report(&lab, &agent, &["--conntrack", "--all"]);
     assert_eq!(code, 0, "{report:#?}");
     let counts = report.conntrack.expect("asked for");
-    // A refused SYN leaves no entry, and one of CLOSE is kept for 10 s only.
+    // A refused SYN leaves no entry, and an entry in CLOSE stays for 10 s only.
     assert!(counts.entries > 0 && counts.fits > 0, "{counts:?}");
     let state = |name: &str| {
         let play = played.iter().find(|play| play.scenario.name == name).expect("a scenario");
@@ -255,12 +256,12 @@ fn conntrack_is_shown_beside_the_two() {
 
 #[test]
 #[ignore = "needs root"]
-fn without_conntrack_it_says_what_is_missing() {
+fn without_conntrack_the_missing_part_is_named() {
     let lab = lab();
     let agent = Agent::start(&lab, "audit-no-conntrack", &["-i", lab.server.interface]);
     let idle = audit(&lab, &agent, &["--conntrack"]);
     assert!(String::from_utf8_lossy(&idle.stdout).contains("no rule of this namespace uses it"));
-    // What the kernel says to somebody without rights.
+    // Without capabilities the kernel refuses the request.
     let mut command = Command::new("setpriv");
     command.args(["--bounding-set", "-all", "--inh-caps", "-all", "--reuid", "0", "--clear-groups", FINWAIT]);
     command.args(["audit", "--conntrack", "--socket", &agent.socket]);
@@ -272,7 +273,7 @@ fn without_conntrack_it_says_what_is_missing() {
 
 #[test]
 #[ignore = "needs root"]
-fn elsewhere_it_says_so() {
+fn an_audit_in_another_namespace_is_refused() {
     let lab = lab();
     let agent = Agent::start(&lab, "audit-elsewhere", &["-i", lab.server.interface]);
     let output = agent.cli(&["audit"]);
@@ -287,7 +288,7 @@ fn elsewhere_it_says_so() {
 
 #[test]
 #[ignore = "needs root"]
-fn the_owner_of_a_socket_is_named_and_found() {
+fn the_process_of_a_socket_is_shown_and_selects_connections() {
     let lab = lab();
     let agent = Agent::start(&lab, "audit-owner", &["-i", lab.server.interface]);
     let ask = |arguments: &[&str]| {
@@ -303,7 +304,7 @@ fn the_owner_of_a_socket_is_named_and_found() {
     assert_eq!(ask(&["ls", &format!("not process {pid}")]).lines().count(), 1, "only the titles");
     assert!(ask(&["ls", "-o", "wide"]).contains(&format!("/{pid} ")));
 
-    // Elsewhere nobody is named, and whoever asks for an owner is told why.
+    // In another namespace no process is known, and a filter by process is refused.
     let elsewhere = agent.cli(&["ls", "-o", "ndjson"]);
     assert!(String::from_utf8_lossy(&elsewhere.stdout).contains("\"process\":null"));
     assert_eq!(agent.cli(&["ls", &format!("process {pid}")]).status.code(), Some(4));

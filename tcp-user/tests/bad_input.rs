@@ -1,5 +1,5 @@
-//! What a user gets who asks for something impossible: one paragraph with the next step, the exit code that
-//! says which kind of trouble it is, and nothing left behind.
+//! Errors of `finwait` for impossible requests. The message is one paragraph with the next step, the exit
+//! code shows the kind of error, and nothing is left behind.
 
 mod common;
 mod foreign;
@@ -17,7 +17,7 @@ use finwait::lab::Lab;
 use foreign::{Foreign, attached};
 use socket2::{Domain, SockAddr, Socket, Type};
 
-/// A lab, and a folder for what an agent there leaves behind.
+/// A lab, and a folder for the files that an agent leaves behind.
 struct Scene {
     lab: Lab,
     folder: PathBuf,
@@ -40,12 +40,12 @@ impl Scene {
         self.lab.server.run(|| command.output()).expect("entering the namespace").expect("starting it")
     }
 
-    /// `finwait run` on the scene's socket with these arguments.
+    /// Runs `finwait run` on the scene's socket with these arguments.
     fn run(&self, arguments: &[&str]) -> Output {
         self.output(Command::new(FINWAIT).args(["run", "--socket", &self.socket()]).args(arguments))
     }
 
-    /// As `nobody`.
+    /// Runs `finwait run` with these arguments as the user `nobody`.
     fn run_as_nobody(&self, arguments: &[&str]) -> Output {
         let mut command = Command::new("setpriv");
         command.args(["--reuid", "nobody", "--regid", "nogroup", "--clear-groups", FINWAIT, "run"]);
@@ -64,7 +64,8 @@ impl Drop for Scene {
     }
 }
 
-/// The message of a refusal: one paragraph on stderr that holds all of `parts`, and the exit code.
+/// Asserts that a command failed with this exit code. Its message is one paragraph on stderr that contains
+/// all of `parts`.
 #[track_caller]
 fn assert_refused(output: &Output, code: i32, parts: &[&str]) {
     let message = String::from_utf8_lossy(&output.stderr);
@@ -81,7 +82,7 @@ fn assert_refused(output: &Output, code: i32, parts: &[&str]) {
 
 #[test]
 #[ignore = "needs root"]
-fn an_unknown_interface_is_named_beside_those_there_are() {
+fn an_unknown_interface_is_named_with_the_existing_ones() {
     let scene = Scene::new("unknown");
     assert_refused(&scene.run(&["-i", "eth77"]), 5, &["eth77", "veth-server", "lo"]);
     scene.assert_nothing_is_left();
@@ -109,7 +110,7 @@ fn without_root_the_missing_capabilities_are_named() {
 
 #[test]
 #[ignore = "needs root"]
-fn a_kernel_without_bpf_is_an_unsupported_one() {
+fn a_kernel_without_bpf_is_reported_as_unsupported() {
     let scene = Scene::new("nobpf");
     let mut command = Command::new(FINWAIT);
     command.args(["run", "--socket", &scene.socket()]);
@@ -121,7 +122,7 @@ fn a_kernel_without_bpf_is_an_unsupported_one() {
 
 #[test]
 #[ignore = "needs root"]
-fn root_of_a_user_namespace_is_not_root() {
+fn root_of_a_user_namespace_is_refused() {
     let scene = Scene::new("userns");
     let mut command = Command::new("unshare");
     command.args(["--user", "--map-root-user", FINWAIT, "run", "--socket", &scene.socket()]);
@@ -131,7 +132,7 @@ fn root_of_a_user_namespace_is_not_root() {
 
 #[test]
 #[ignore = "needs root"]
-fn xdp_of_somebody_else_stays() {
+fn an_attached_xdp_program_is_left_in_place() {
     let scene = Scene::new("taken");
     let server = &scene.lab.server;
     let foreign = Foreign::attach(server);
@@ -161,7 +162,7 @@ fn a_port_in_use_is_named() {
 
 #[test]
 #[ignore = "needs root"]
-fn only_a_socket_on_which_nobody_answers_is_replaced() {
+fn only_a_stale_socket_is_replaced() {
     let scene = Scene::new("socket");
     let socket = scene.socket();
     fs::write(&socket, "a letter").expect("writing");
@@ -172,7 +173,7 @@ fn only_a_socket_on_which_nobody_answers_is_replaced() {
     let living = UnixListener::bind(&socket).expect("binding");
     assert_refused(&scene.run(&[]), 5, &["another agent", &socket]);
     assert!(Path::new(&socket).exists(), "a living socket stays");
-    // Nobody takes what comes, the queue is full: still somebody's.
+    // A full queue means that no process accepts connections, but the socket still has an owner.
     let _queue: Vec<_> = std::iter::from_fn(|| connect(&socket).ok()).collect();
     assert_refused(&scene.run(&[]), 5, &["another agent", &socket]);
     drop(living);
@@ -195,7 +196,7 @@ fn connect(path: &str) -> std::io::Result<Socket> {
 
 #[test]
 #[ignore = "needs root"]
-fn a_killed_agent_is_in_nobodys_way() {
+fn an_agent_starts_after_another_was_killed() {
     let scene = Scene::new("killed");
     let server = &scene.lab.server;
     let socket = scene.socket();
@@ -204,7 +205,7 @@ fn a_killed_agent_is_in_nobodys_way() {
         command.args(["run", "--listen", "127.0.0.1:0", "--max-flows", "1024", "--socket", &socket]);
         command
     };
-    // What an agent that was killed on a kernel without TCX leaves, and what is somebody else's.
+    // Prepares a filter of an agent that was killed on a kernel without TCX, and a filter of another program.
     let stranger = ["filter", "add", "dev", server.interface, "ingress", "pref", "77", "handle", "7", "bpf"];
     call(server, "tc", &["qdisc", "add", "dev", server.interface, "clsact"]);
     call(server, "tc", &[&stranger[..], &["bytecode", "1,6 0 0 4294967295"]].concat());
@@ -220,7 +221,7 @@ fn a_killed_agent_is_in_nobodys_way() {
     assert!(after.len() == 1 && after[0].contains("0x7"), "the stranger: {after:?}");
     assert!(Path::new(&socket).exists(), "a stale socket");
 
-    // In place of the stale socket, and by XDP.
+    // Replaces the stale socket, and attaches by XDP.
     let xdp = ["--ingress", "xdp", "-i", server.interface];
     let again = Agent::start_by(&scene.lab, &socket, command().args(xdp));
     assert!(attached(server, server.interface).contains(&"xdp finwait_xdp".to_owned()));
@@ -230,7 +231,7 @@ fn a_killed_agent_is_in_nobodys_way() {
 
 #[test]
 #[ignore = "needs root"]
-fn a_mistake_in_the_file_is_pointed_at() {
+fn a_mistake_in_the_configuration_file_is_located() {
     let scene = Scene::new("config");
     let path = scene.path("finwait.toml");
     let mistakes: [(&str, &[&str]); 5] = [
@@ -252,7 +253,7 @@ fn a_mistake_in_the_file_is_pointed_at() {
 
 #[test]
 #[ignore = "needs root"]
-fn an_option_is_over_the_environment_over_the_file_over_the_default() {
+fn options_override_the_environment_the_file_and_the_defaults() {
     let scene = Scene::new("order");
     let [option, environment, file] = ["option", "environment", "file"].map(|name| scene.path(name));
     let config = scene.path("finwait.toml");
@@ -279,7 +280,7 @@ fn an_option_is_over_the_environment_over_the_file_over_the_default() {
 
 #[test]
 #[ignore = "needs root"]
-fn a_typo_in_a_filter_is_pointed_at() {
+fn a_typo_in_a_filter_is_marked() {
     let scene = Scene::new("filter");
     for command in ["ls", "watch"] {
         let arguments = [command, "--socket", &scene.socket(), "state time-wait and dprot = :443"];
@@ -298,7 +299,7 @@ fn a_typo_in_a_filter_is_pointed_at() {
 
 #[test]
 #[ignore = "needs root"]
-fn a_broken_capture_is_read_as_far_as_it_goes() {
+fn a_broken_capture_is_read_up_to_the_fault() {
     let scene = Scene::new("capture");
     let replay = |file: &str| scene.output(Command::new(FINWAIT).args(["replay", file]));
     assert_refused(&replay(&scene.path("no.pcap")), 5, &["no.pcap", "does not exist"]);
@@ -306,11 +307,11 @@ fn a_broken_capture_is_read_as_far_as_it_goes() {
     fs::write(&text, "GET / HTTP/1.0\r\n").expect("writing");
     assert_refused(&replay(&text), 5, &[&text, "is not a capture", "tcpdump -w"]);
     let cut = scene.path("cut.pcap");
-    // A pcap header, and half the header of its first record.
+    // A pcap header and half of the first record's header.
     let header = [0xa1b2_c3d4u32, 0x0004_0002, 0, 0, 65_535, 1, 7, 0];
     let mut file = fs::File::create(&cut).expect("a file");
     file.write_all(&header.map(u32::to_ne_bytes).concat()).expect("writing");
-    // What was read is shown: here no more than the heading.
+    // Records before the fault are printed. Here only the heading is.
     let read = Output { stdout: Vec::new(), ..replay(&cut) };
     assert_refused(&read, 5, &[&cut, "byte 24", "cut short"]);
     let piped =

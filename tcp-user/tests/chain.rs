@@ -1,5 +1,5 @@
-//! Others on the same hook: programs behind ours see every packet all the same; and on clsact, where kernels
-//! without TCX keep filters, nothing of ours outlives the agent but what the next one removes.
+//! Other programs on the same hook. Programs behind finwait's see every packet. On clsact, which kernels
+//! without TCX use, the next agent removes the filters of a killed one.
 
 mod common;
 mod foreign;
@@ -21,7 +21,7 @@ fn lab() -> Lab {
     Lab::new().expect("making namespaces (root needed)")
 }
 
-/// An agent on the server's interface by TC; by clsact if `tcx` is false, on any kernel.
+/// Starts an agent on the server's interface by TC. It uses clsact on any kernel if `tcx` is false.
 fn agent<'a>(lab: &'a Lab, name: &str, tcx: bool) -> Agent<'a> {
     let socket = format!("{}/{name}.sock", env!("CARGO_TARGET_TMPDIR"));
     let mut command = Command::new(FINWAIT);
@@ -45,7 +45,8 @@ fn connect(lab: &Lab, to: SocketAddr) -> io::Result<TcpStream> {
         .expect("entering the namespace")
 }
 
-/// A wall behind ours must hold, and what it stopped must have passed by us before.
+/// Checks that a program behind finwait's drops every packet, and that finwait's has seen each of them
+/// before.
 #[track_caller]
 fn a_wall_behind_ours_holds(ours_by_tcx: bool, wall_by_tcx: bool) {
     let lab = lab();
@@ -67,23 +68,23 @@ fn a_wall_behind_ours_holds(ours_by_tcx: bool, wall_by_tcx: bool) {
 
 #[test]
 #[ignore = "needs root"]
-fn a_filter_behind_ours_sees_what_our_filter_has_seen() {
+fn a_filter_after_our_filter_sees_every_packet() {
     a_wall_behind_ours_holds(false, false);
 }
 
 #[test]
 #[ignore = "needs root"]
-fn a_filter_behind_ours_sees_what_our_tcx_program_has_seen() {
+fn a_filter_after_our_tcx_program_sees_every_packet() {
     let lab = lab();
     let interface = lab.server.interface;
-    // Where there is no TCX our program is a filter again.
+    // Without TCX, finwait's program is a filter too.
     let tcx = lab.server.run(|| has_tcx(interface)).expect("entering the namespace");
     a_wall_behind_ours_holds(tcx, false);
 }
 
 #[test]
 #[ignore = "needs root"]
-fn a_tcx_program_behind_ours_sees_every_packet() {
+fn a_tcx_program_after_ours_sees_every_packet() {
     let lab = lab();
     let interface = lab.server.interface;
     let tcx = lab.server.run(|| has_tcx(interface)).expect("entering the namespace");
@@ -92,11 +93,11 @@ fn a_tcx_program_behind_ours_sees_every_packet() {
 
 #[test]
 #[ignore = "needs root"]
-fn on_clsact_nothing_stays_but_what_the_next_agent_removes() {
+fn an_agent_on_clsact_removes_the_filters_of_a_killed_one() {
     let lab = lab();
     let server = &lab.server;
     let ours = |programs: &[String]| programs.iter().filter(|name| name.contains("finwait_")).count();
-    // Somebody else's filter, which was there before.
+    // A filter of another program, attached before the agent starts.
     let stranger = ["filter", "add", "dev", server.interface, "ingress", "pref", "77", "handle", "7", "bpf"];
     call(server, "tc", &["qdisc", "add", "dev", server.interface, "clsact"]);
     call(server, "tc", &[&stranger[..], &["bytecode", "1,6 0 0 4294967295"]].concat());

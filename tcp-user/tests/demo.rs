@@ -1,4 +1,4 @@
-//! `finwait demo` as a newcomer meets it: with every right, with none, and with Ctrl-C.
+//! `finwait demo` as a new user runs it: as root, without privileges, and interrupted by Ctrl-C.
 
 mod common;
 mod foreign;
@@ -14,7 +14,7 @@ fn demo(command: &mut Command) -> (Output, String) {
     (output, text)
 }
 
-/// The rows of both tables: how many there are, and all of them are right.
+/// Asserts the number of rows in both tables, and that all of them are right.
 #[track_caller]
 fn assert_all_right(text: &str) {
     for family in ["IPv4, ", "IPv6, "] {
@@ -27,7 +27,7 @@ fn assert_all_right(text: &str) {
 
 #[test]
 #[ignore = "needs root"]
-fn root_sees_it_happen() {
+fn root_sees_live_closes() {
     let (output, text) = demo(Command::new(FINWAIT).arg("demo"));
     assert!(output.status.success(), "{output:?}");
     assert_all_right(&text);
@@ -62,13 +62,13 @@ fn a_kernel_without_bpf_shows_a_recording() {
 
 #[test]
 #[ignore = "needs root"]
-fn interrupted_it_goes_and_says_so() {
+fn an_interrupted_demo_exits_with_130_and_a_message() {
     let mut command = Command::new(FINWAIT);
     command.arg("demo").stdout(Stdio::null()).stderr(Stdio::piped());
     let child = command.spawn().expect("starting it");
     let process = format!("/proc/{}/status", child.id());
-    // It has its handler as soon as the signal is no longer left to the kernel: SIGINT is bit 1 of the caught
-    // ones.
+    // The handler is installed once the kernel's default action for the signal is replaced. SIGINT is bit 1
+    // of the caught signals.
     common::until("it is ready for Ctrl-C", || {
         let status = std::fs::read_to_string(&process).unwrap_or_default();
         let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap_or("0");

@@ -1,4 +1,4 @@
-//! `finwait run --dry-run` says what the agent would do, and does nothing.
+//! `finwait run --dry-run` reports what the agent would do, and changes nothing.
 
 mod common;
 mod foreign;
@@ -17,7 +17,7 @@ fn dry_run(host: &Host, arguments: &[&str]) -> Output {
     output
 }
 
-/// The line of an interface: its three first words, and why.
+/// Returns the line of an interface: its first three words, and the reason.
 fn line(output: &Output, interface: &str) -> ([String; 3], String) {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let line = text.lines().find(|line| line.trim_start().starts_with(interface));
@@ -28,7 +28,7 @@ fn line(output: &Output, interface: &str) -> ([String; 3], String) {
 
 #[test]
 #[ignore = "needs root"]
-fn what_it_says_is_what_the_agent_does() {
+fn the_dry_run_reports_what_the_agent_does() {
     let lab = Lab::new().expect("making namespaces (root needed)");
     let server = &lab.server;
     let ours = ["--ingress", "xdp", "-i", server.interface];
@@ -49,7 +49,7 @@ fn what_it_says_is_what_the_agent_does() {
 
 #[test]
 #[ignore = "needs root"]
-fn somebody_elses_xdp_is_named() {
+fn an_attached_xdp_program_is_named() {
     let lab = Lab::new().expect("making namespaces (root needed)");
     let server = &lab.server;
     let _foreign = Foreign::attach(server);
@@ -68,7 +68,7 @@ fn somebody_elses_xdp_is_named() {
 
 #[test]
 #[ignore = "needs root"]
-fn a_driver_without_native_xdp_is_known_before() {
+fn a_driver_without_native_xdp_is_reported() {
     let lab = Lab::new().expect("making namespaces (root needed)");
     let said = dry_run(&lab.server, &["--ingress", "xdp", "-i", "lo"]);
     assert_eq!(said.status.code(), Some(4), "{said:?}");
@@ -79,7 +79,7 @@ fn a_driver_without_native_xdp_is_known_before() {
 
 #[test]
 #[ignore = "needs root"]
-fn without_root_it_says_what_is_missing() {
+fn without_root_the_missing_capabilities_are_named() {
     let lab = Lab::new().expect("making namespaces (root needed)");
     let mut command = Command::new("setpriv");
     command.args(["--reuid", "nobody", "--regid", "nogroup", "--clear-groups", FINWAIT, "run", "--dry-run"]);

@@ -1,6 +1,6 @@
-//! Two CPUs and the agent at full rate: connections open, talk, close at both ends at once, and their tuples
-//! are reused or expire, while the agent's mirror takes the events, applies what was deferred, expires and
-//! retires. At the end every counter is what was sent.
+//! Two CPUs and the agent at full rate. Connections open, exchange data and close at both ends at once, and
+//! their tuples are reused or expire. Meanwhile the agent reads the events, applies deferred segments, and
+//! removes expired and closed flows. At the end every counter agrees with the segments sent.
 //!
 //! `FINWAIT_CHURN_SECONDS=600 cargo test -p tcp-user --test kernel_churn -- --nocapture` is a longer run.
 
@@ -21,11 +21,11 @@ use tcp_common::{CloseKind, End, Flags, Rules, Segment, State};
 use testkit::frames::{self, segment};
 use tokio::sync::broadcast;
 
-/// Connections of each kind in a round: on the tuples of the last round, and on new ones.
+/// Number of connections of each kind in a round: on the tuples of the last round, and on new ones.
 const FLOWS: u32 = 400;
 const TWO_MSL_NS: u64 = 300_000_000;
 
-/// A segment of a connection, by the number of its tuple.
+/// The number of a tuple, the sender, and the segment.
 type Sent = (u32, End, Segment);
 
 #[test]
@@ -62,19 +62,19 @@ fn every_counter_agrees_after_a_churn() {
                 std::thread::sleep(Duration::from_millis(2));
             }
         });
-        // Else a failure here would wait for the agent for ever.
+        // Otherwise a failure here would wait for the agent for ever.
         let verdict = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| churn(&shared, seconds)));
         stop.store(true, Relaxed);
         agent.join().expect("the agent goes on");
         verdict.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     });
-    // Only now: while the agent sweeps it holds places.
+    // Checked only now, because the agent locks slots while it scans.
     check(&shared, connections, sent);
 }
 
-/// Returns how many connections there were, of how many segments.
+/// Returns the number of connections and the number of segments.
 fn churn(shared: &Shared, seconds: u64) -> (u64, u64) {
-    // The mirror has no use for it.
+    // The tracker does not need it.
     let kernel = shared.kernel.lock();
     let begun = Instant::now();
     let (mut rounds, mut sent) = (0u32, 0u64);
@@ -89,12 +89,13 @@ fn churn(shared: &Shared, seconds: u64) -> (u64, u64) {
     (connections, sent)
 }
 
-/// Both CPUs take both directions of every connection, in stages whose segments may come in any order.
+/// Plays one round of connections. Both CPUs handle both directions of every connection, in stages whose
+/// segments may come in any order.
 fn round(kernel: &MutexGuard<'_, Kernel>, shared: &Shared, number: u32) -> u64 {
     const ACK: u8 = Flags::ACK;
     let old = 0..FLOWS;
     let new = FLOWS * (number + 1)..FLOWS * (number + 2);
-    // Every life of a tuple begins beyond the last one.
+    // The sequence numbers of an incarnation begin beyond those of the previous one.
     let (a, b) = (1_000 + number.wrapping_mul(1_000_000), 5_000 + number.wrapping_mul(1_000_000));
     let of = |flows: &[std::ops::Range<u32>], sender, segment: Segment| -> Vec<Sent> {
         flows.iter().cloned().flatten().map(|flow| (flow, sender, segment)).collect()
@@ -128,7 +129,7 @@ fn round(kernel: &MutexGuard<'_, Kernel>, shared: &Shared, number: u32) -> u64 {
     for stage in &stages {
         run(kernel, stage);
         sent += stage.iter().map(Vec::len).sum::<usize>() as u64;
-        // The next stage's segments come after this one's.
+        // The segments of the next stage must come after the deferred ones of this stage.
         let deferred = kernel.counters().expect("counters").deferred;
         until("what was deferred is applied", || {
             shared.totals.lock().deferred.iter().sum::<u64>() == deferred
@@ -137,7 +138,7 @@ fn round(kernel: &MutexGuard<'_, Kernel>, shared: &Shared, number: u32) -> u64 {
     sent
 }
 
-/// One CPU each.
+/// Sends the two halves of a stage in parallel, each on one CPU.
 fn run(kernel: &Kernel, stage: &[Vec<Sent>; 2]) {
     let start = Barrier::new(2);
     std::thread::scope(|scope| {
@@ -183,7 +184,7 @@ fn check(shared: &Shared, connections: u64, sent: u64) {
     let simultaneous = totals.closed[form_index(Some(CloseKind::Simultaneous))].iter().sum::<u64>();
     assert_eq!(simultaneous, connections, "as it was played");
 
-    // Every end is where it was before, so it has left each state as often as it came there.
+    // Every end is in the state in which it began, so it has left each state as often as it entered it.
     let [half_open, time_wait] = [counters.evicted[1], counters.evicted[2]];
     assert_eq!((half_open, time_wait), (0, 0));
     let matrices = [counters.transitions, totals.transitions];

@@ -1,4 +1,4 @@
-//! What the kernel programs say in the agent's log of segments that they do not follow.
+//! The messages that the kernel programs write to the agent's log for segments that they do not follow.
 
 mod common;
 
@@ -12,7 +12,7 @@ use finwait::lab::{Lab, Tap};
 use tcp_common::{End, Flags};
 use testkit::frames::{frame, frame_between, frame_v6_of, key_between, segment};
 
-/// What reached the log.
+/// The lines that reached the log.
 static LINES: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 struct Lines;
@@ -37,7 +37,7 @@ const SYN_FIN: u8 = Flags::SYN | Flags::FIN;
 
 #[test]
 #[ignore = "needs root"]
-fn each_segment_that_is_not_followed_is_told_of_by_every_program() {
+fn each_segment_that_is_not_followed_is_logged_by_every_program() {
     log::set_logger(&Lines).expect("the first logger");
     log::set_max_level(log::LevelFilter::Debug);
     let options =
@@ -86,7 +86,7 @@ fn each_segment_that_is_not_followed_is_told_of_by_every_program() {
 
 #[test]
 #[ignore = "needs root"]
-fn the_agent_logs_it_where_it_is_asked_to() {
+fn the_agent_logs_such_segments_only_if_verbose() {
     let lab = Lab::new().expect("making namespaces (root needed)");
     let folder = public_folder("diagnostics");
     for (verbose, told) in [(true, true), (false, false)] {

@@ -1,8 +1,8 @@
-//! A million random segments through the loaded kernel programs and through the pure machine: the same flow
-//! records byte for byte, and the same counters.
+//! A million random segments through the loaded kernel programs and through the pure machine. The flow
+//! records must be equal byte for byte, and so must the counters.
 //!
-//! The segments are those of two model endpoints over a bad network, some of them bent, and streams of
-//! hostile ones; four flows of both families at a time, so that flows share the table and the clock.
+//! The segments are those of two model endpoints over a bad network, some with changed fields, and streams of
+//! hostile segments. Four flows of both families run at a time, so that flows share the table and the clock.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,8 @@ use tcp_common::{Cause, End, Flags, Flow, Ignored, Rules, Segment, SegmentKind};
 use testkit::frames;
 use testkit::model::{Hostile, Script, Seen, World, random_bytes};
 
-/// Where a kernel runs without hardware's help, `FINWAIT_TEST_SEGMENTS` says how few will do.
+/// `FINWAIT_TEST_SEGMENTS` lowers the number of segments, for kernels that run without hardware
+/// virtualization.
 const SEGMENTS_EACH: u64 = 520_000;
 const FLOWS: u16 = 4;
 
@@ -60,7 +61,7 @@ fn differ(program: ProgramName, first_seed: u64) {
     println!("{}: {sent} segments in {round} rounds of {FLOWS} flows", program.name());
 }
 
-/// The streams of one round, in the order of time.
+/// Returns the streams of one round in the order of time.
 fn conversations(seed: u64) -> Vec<(u16, Seen)> {
     let mut all = Vec::new();
     for place in 0..FLOWS {
@@ -84,7 +85,7 @@ fn hostile(bytes: &[u8]) -> Vec<Seen> {
     stream
 }
 
-/// With `bent` some segments come with other flags or numbers than they were sent with.
+/// Generates the segments of two model endpoints. With `bent`, some segments get other flags or numbers.
 fn modelled(bytes: &[u8], bent: bool) -> Vec<Seen> {
     let mut script = Script::new(bytes);
     let mut world = World::new(&mut script);
@@ -110,12 +111,12 @@ fn bend(segment: &mut Segment, script: &mut Script) {
     }
 }
 
-/// A flow as the pure machine sees it.
+/// A flow of the pure machine.
 #[derive(Default)]
 struct Observed {
     place: u16,
     flow: Flow,
-    /// It has a slot in the kernel's table.
+    /// Whether the flow has a slot in the kernel's table.
     has_slot: bool,
 }
 
@@ -130,7 +131,7 @@ impl Observed {
         }
         self.has_slot = true;
         let outcome = self.flow.on_segment(at_ns, sender, segment, &Rules::AGENT);
-        // Events are taken after every round, so that there is room for each.
+        // Events are read after every round, so that the ring has room for each.
         if outcome.is_transition() {
             self.flow.set_reported(reported::flags_for(&outcome));
         }
@@ -153,7 +154,7 @@ impl Observed {
     }
 }
 
-/// Every flow of the table beside the pure one. The seed in the message makes the round again.
+/// Compares every flow of the table with the pure machine's. The seed in the message reproduces the round.
 fn compare(kernel: &Kernel, flows: &[Observed], seed: u64) {
     let entries: Vec<_> = kernel.table().entries().collect();
     let with_slot = flows.iter().filter(|flow| flow.has_slot);
@@ -163,7 +164,7 @@ fn compare(kernel: &Kernel, flows: &[Observed], seed: u64) {
             .iter()
             .find(|entry| entry.key.port_a == port_a(observed.place))
             .unwrap_or_else(|| panic!("round of seed {seed}: flow {} is not there", observed.place));
-        // Which end is local is decided by the hook, not by the machine.
+        // The hook decides which end is local, not the machine.
         let flow = entry.flow.without_locality();
         assert_eq!(
             flow, observed.flow,
@@ -173,7 +174,7 @@ fn compare(kernel: &Kernel, flows: &[Observed], seed: u64) {
     }
 }
 
-/// What the counters have to say.
+/// The expected values of the counters.
 #[derive(Default)]
 struct Expected {
     ignored: BTreeMap<usize, u64>,
@@ -218,7 +219,7 @@ fn port_a(place: u16) -> u16 {
     40_000 + place
 }
 
-/// The frame of a segment of flow `place`: IPv4 where that is even, else IPv6.
+/// Makes the frame of a segment of flow `place`: IPv4 if the number is even, otherwise IPv6.
 fn frame(place: u16, sender: End, segment: &Segment) -> Vec<u8> {
     if place.is_multiple_of(2) {
         frames::frame_of(port_a(place), sender, segment)

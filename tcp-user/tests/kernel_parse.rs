@@ -1,5 +1,5 @@
-//! Every parse case, at every length the kernel takes, through the loaded programs: they give the same reason
-//! as the parser does here.
+//! Every parse case, at every length that the kernel accepts, through the loaded programs. They must give the
+//! reason that the parser gives in user space.
 
 use finwait::kernel::{Kernel, LoadOptions, ProgramName};
 use tcp_common::{
@@ -8,12 +8,12 @@ use tcp_common::{
 };
 
 const CASES: &str = include_str!("../../conformance/parse_cases.jsonl");
-/// The kernel runs no program on less than an Ethernet header.
+/// The kernel runs no program on a frame shorter than an Ethernet header.
 const SHORTEST: usize = 14;
 
 #[test]
 #[ignore = "needs root"]
-fn the_kernel_programs_read_every_case_as_the_parser_does() {
+fn the_kernel_programs_agree_with_the_parser_on_every_case() {
     let options =
         LoadOptions { rules: Rules::RFC, max_flows: 64, max_flows_v6: 64, ..LoadOptions::default() };
     let mut kernel = Kernel::load(&options).expect("loading the kernel programs (root needed)");
@@ -26,7 +26,7 @@ fn the_kernel_programs_read_every_case_as_the_parser_does() {
             let frame = octets(case["frame"].as_str().expect("a frame"));
             for len in SHORTEST..=frame.len() {
                 let before = kernel.counters().expect("counters").ignored;
-                // Too short for the kernel itself to hand to this hook: nothing to compare.
+                // The kernel does not pass a frame this short to this hook, so there is nothing to compare.
                 if kernel.test_run(program, &frame[..len], 1).is_err() {
                     continue;
                 }
@@ -52,7 +52,7 @@ fn the_kernel_programs_read_every_case_as_the_parser_does() {
     }
 }
 
-/// The reasons that the parser gives; the others come after it.
+/// The reasons that the parser gives. All other reasons arise after parsing.
 const PARSER: [Ignored; 6] = [
     Ignored::NotTcp,
     Ignored::FragmentLater,

@@ -1,5 +1,5 @@
-//! `replay --kernel`: every capture of the tests through the XDP program and its table gives what the pure
-//! machine gives.
+//! `replay --kernel`: every capture of the tests gives equal reports from the XDP program with its table and
+//! from the pure machine.
 
 use std::io::{Cursor, Write as _};
 use std::process::{Command, Stdio};
@@ -10,10 +10,10 @@ use testkit::captures::{Captured, Interface, Order, Unit, arp, pcap, pcapng, rel
 use testkit::frames;
 use testkit::scenario::{Scenario, Step, Variant, load};
 
-/// The loaded programs: one copy for all captures, for loading takes seconds.
+/// The loaded programs. All captures share one copy, because loading takes seconds.
 type Programs = Option<InKernel>;
 
-/// Everything that is told, as text: events and connections in one go.
+/// Returns all events and connections of a capture as text.
 fn told(file: &[u8], rules: Rules, mut programs: Option<&mut Programs>) -> Vec<String> {
     let mut capture =
         Capture::new(Input::new(Cursor::new(file.to_vec())).expect("an input")).expect("a header");
@@ -52,7 +52,7 @@ fn compare(programs: &mut Programs, what: &str, file: &[u8], rules: Rules) {
     assert_eq!(kernel.len(), here.len(), "{what}");
 }
 
-/// The program itself, as a person runs it.
+/// Runs `finwait replay` as a user does.
 fn run(arguments: &[&str], file: &[u8]) -> std::process::Output {
     let mut child = Command::new(env!("CARGO_BIN_EXE_finwait"))
         .args(["replay", "-"])
@@ -76,7 +76,7 @@ fn frames_of(scenario: &Scenario, variant: Variant) -> Vec<Captured> {
     scenario.steps.iter().filter_map(frame).collect()
 }
 
-/// With another port of end A, if it is TCP.
+/// Sets the port of end A if the frame is TCP.
 fn with_port(mut frame: Vec<u8>, port: u16) -> Vec<u8> {
     for at in [34, 36] {
         if frame[12..14] == [0x08, 0x00] && frame[at..at + 2] == 40_000_u16.to_be_bytes() {
@@ -96,7 +96,7 @@ fn through_the_table_of_the_kernel() {
     frames_that_are_too_short(&mut programs);
 }
 
-/// The scenarios of one set of rules are one capture, each with a port and a time of its own.
+/// Replays the scenarios of each set of rules as one capture. Each scenario has its own port and time.
 fn every_scenario(programs: &mut Programs) {
     let mut captures: Vec<(Rules, Vec<Captured>)> = Vec::new();
     let scenarios = load();
@@ -134,7 +134,7 @@ fn every_link_type(programs: &mut Programs) {
 
 #[test]
 #[ignore = "needs root"]
-fn the_same_is_printed() {
+fn the_kernel_and_the_pure_machine_print_equal_reports() {
     let scenario = load().into_iter().find(|scenario| scenario.id == "S001").expect("the first one");
     let file = pcap(Order::Little, Unit::Nano, 1, &frames_of(&scenario, Variant::PLAIN));
     let (here, kernel) = (run(&[], &file), run(&["--kernel"], &file));
@@ -145,7 +145,7 @@ fn the_same_is_printed() {
     assert!(message.contains("11 of them by the kernel programs"), "{message}");
 }
 
-/// Copies at a second interface are no segments there either; a tuple in a VLAN is another flow.
+/// Checks that copies at a second interface are no segments, and that a tuple in a VLAN is another flow.
 fn several_interfaces_and_vlans(programs: &mut Programs) {
     let scenario = load().into_iter().find(|scenario| scenario.id == "S001").expect("the first one");
     let copies: Vec<_> = frames_of(&scenario, Variant::PLAIN)
@@ -161,7 +161,7 @@ fn several_interfaces_and_vlans(programs: &mut Programs) {
     compare(programs, "a bridge and a VLAN", &file, Rules::AGENT);
 }
 
-/// What the parser refuses never reaches the program: an empty frame, half a header.
+/// Checks that frames that the parser refuses do not reach the program: an empty frame, half a header.
 fn frames_that_are_too_short(programs: &mut Programs) {
     let scenario = load().into_iter().find(|scenario| scenario.id == "S001").expect("the first one");
     let mut frames = frames_of(&scenario, Variant::PLAIN);

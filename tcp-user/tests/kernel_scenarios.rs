@@ -1,5 +1,5 @@
-//! Every scenario through the loaded kernel programs (`BPF_PROG_TEST_RUN`, with the scenario's own clock),
-//! beside the pure machine: the same states and close records, and the same flow record byte for byte.
+//! Every scenario through the loaded kernel programs (`BPF_PROG_TEST_RUN`) with the scenario's own clock.
+//! States, close records and flow records must equal those of the pure machine.
 
 use std::cell::RefCell;
 
@@ -9,14 +9,15 @@ use tcp_common::{End, Flow, Ignored, Previous, Rules, Segment};
 use testkit::frames;
 use testkit::scenario::{StateMachine, Variant, check, load};
 
-/// Which program sees what the ends of this host send, and which all the others.
+/// Which program handles the segments that local ends send, and which handles all others.
 #[derive(Clone, Copy)]
 struct Hooks {
     local: [bool; 2],
     ingress: ProgramName,
 }
 
-/// In the middle, at either end, and where both ends are one host's: then all leaves it.
+/// The positions of the observer: in the middle, at either end, and on the host of both ends, whose segments
+/// all leave it.
 const PLACES: [Hooks; 5] = [
     Hooks { local: [false, false], ingress: ProgramName::Xdp },
     Hooks { local: [false, false], ingress: ProgramName::In },
@@ -37,7 +38,7 @@ struct InKernel<'a> {
 }
 
 impl InKernel<'_> {
-    /// Its slot, if there is one.
+    /// Returns the flow's slot, if it has one.
     fn index(&self) -> Option<u32> {
         self.kernel.table().find(&frames::key())
     }
@@ -48,7 +49,7 @@ impl InKernel<'_> {
     }
 
     fn compare(&mut self, what: &str) {
-        // The hook does not know yet to which host a silent end belongs.
+        // The hook does not yet know whether a silent end is local.
         let (flow, pure) = (self.flow().without_locality(), self.pure.without_locality());
         if pure.is_empty() && flow.is_empty() {
             return;
@@ -148,7 +149,7 @@ fn run_all(kernel: &mut Kernel, events: &RefCell<Events>, Hooks { local, ingress
     println!("{}, of this host {local:?}: {runs} runs", ingress.name());
 }
 
-/// One test, since loading takes a minute where a kernel runs without hardware's help.
+/// This is one test, because loading takes a minute on a kernel without hardware virtualization.
 #[test]
 #[ignore = "needs root"]
 fn through_xdp_and_tc() {

@@ -1,7 +1,6 @@
-//! Which segments take the short path, by the programs' counters: every in-order segment of an open or
-//! half-closed connection, except those that docs/FLOW_TABLE.md lists. The test computes how many those are
-//! and requires equality, on every hook and in both families, so a segment that leaves the short path shows
-//! on any processor.
+//! Checks which segments take the short path, by the programs' counters. Every in-order segment of an open or
+//! half-closed connection takes it, except those that docs/FLOW_TABLE.md lists. The test computes their
+//! number and requires equality on every hook and in both families, so it does not depend on the processor.
 
 use finwait::kernel::{Kernel, LoadOptions, ProgramName};
 use tcp_common::record::predicted;
@@ -11,9 +10,9 @@ use testkit::frames::{self, segment};
 const ACK: u8 = Flags::ACK;
 /// Payload of a data segment, bytes.
 const MSS: u32 = 1448;
-/// Segments of one direction that the slot can count before the machine has to take them into the flow.
+/// Number of segments of one direction that the slot can count before the machine must add them to the flow.
 const COUNTED_IN_SLOT: u32 = (1 << 14) - 1;
-/// Rounds of a data segment and its ACK: more than what the slot can count.
+/// Rounds of a data segment and its ACK, more than the slot can count.
 const MANY: u32 = COUNTED_IN_SLOT + 1_000;
 const FEW: u32 = 10;
 const PORT_A: u16 = 40_000;
@@ -26,14 +25,14 @@ const HOOKS: [[ProgramName; 2]; 4] = [
     [ProgramName::Out, ProgramName::In],
 ];
 
-/// One end: what it sends next.
+/// One end and its next sequence number.
 struct Sender {
     seq: u32,
-    /// Segments since the machine last had the flow.
+    /// Segments since the machine last processed the flow.
     counted: u32,
 }
 
-/// A connection through the loaded programs, with a count of what the short path must take.
+/// A connection through the loaded programs, with the expected number of segments on the short path.
 struct Conversation<'a> {
     kernel: &'a mut Kernel,
     hooks: [ProgramName; 2],
@@ -42,12 +41,12 @@ struct Conversation<'a> {
     ends: [Sender; 2],
     /// Expected segments on the short path by direction and kind, as in `Counters::predicted`.
     short: [[u64; predicted::COUNT]; 2],
-    /// Expected segments that the whole machine follows.
+    /// Expected segments that the whole machine processes.
     machine: u64,
 }
 
 impl Conversation<'_> {
-    /// Lets time pass.
+    /// Advances the clock.
     fn wait_ns(&mut self, duration_ns: u64) {
         self.now_ns += duration_ns;
         self.kernel.set_clock_ns(self.now_ns).expect("setting the clock");
@@ -66,7 +65,7 @@ impl Conversation<'_> {
         own.seq = segment.seq.wrapping_add(segment.payload_len + controls);
     }
 
-    /// Sends a segment that only the machine can follow.
+    /// Sends a segment that only the machine can process.
     fn through_machine(&mut self, sender: End, flags: u8, payload_len: u32) {
         let segment = self.next(sender, flags, payload_len);
         self.send(sender, &segment);
@@ -74,8 +73,8 @@ impl Conversation<'_> {
         self.ends.iter_mut().for_each(|end| end.counted = 0);
     }
 
-    /// Sends an ACK with or without payload that is predicted, unless the slot's count or the sequence space
-    /// says otherwise.
+    /// Sends an ACK with or without payload. It is predicted, unless the slot's counter is full or the
+    /// sequence number crosses the middle of its space.
     fn predicted(&mut self, sender: End, payload_len: u32) {
         let segment = self.next(sender, ACK, payload_len);
         let own = &self.ends[sender as usize];
@@ -95,7 +94,7 @@ impl Conversation<'_> {
         segment(flags, self.ends[sender as usize].seq, ack, payload_len)
     }
 
-    /// The handshake, and the server's first data, which proves that it is ESTABLISHED.
+    /// Sends the handshake and the server's first data, which proves that the server is ESTABLISHED.
     fn open(&mut self) {
         self.through_machine(End::A, Flags::SYN, 0);
         self.through_machine(End::B, Flags::SYN | ACK, 0);
@@ -146,7 +145,7 @@ fn every_in_order_segment_takes_the_short_path_but_the_listed_ones() {
 }
 
 fn one_connection(talk: &mut Conversation<'_>, closer: End) {
-    // B's sequence numbers pass the middle of their space on the way.
+    // B's sequence numbers cross the middle of their space during the connection.
     let before_middle = (1u32 << 31) - 500 * MSS - 7;
     talk.ends = [Sender { seq: 999, counted: 0 }, Sender { seq: before_middle, counted: 0 }];
     talk.wait_ns(1_000);
@@ -156,12 +155,12 @@ fn one_connection(talk: &mut Conversation<'_>, closer: End) {
     talk.bulk(End::A, FEW);
     talk.check("bulk");
 
-    // A silence is no reason to leave the short path, until it is as long as the idle timeout.
+    // Silence does not end the short path until it reaches the idle timeout.
     talk.wait_ns(RULES.steady_silence_ns() - 1);
     talk.bulk(End::A, FEW);
     talk.check("silence shorter than the idle timeout");
-    // Then the connection is given up, and picked up again from a segment of each end, with data or the ACK
-    // of data.
+    // After the idle timeout the connection is CLOSED. A segment of each end, with data or the ACK of data,
+    // opens it midstream.
     talk.wait_ns(RULES.steady_silence_ns());
     talk.through_machine(End::A, ACK, 0);
     talk.through_machine(End::A, ACK, MSS);
@@ -169,8 +168,8 @@ fn one_connection(talk: &mut Conversation<'_>, closer: End) {
     talk.bulk(End::A, FEW);
     talk.check("picked up again");
 
-    // The FIN and its ACK, then the first data towards the closer and the ACK of that data, show the form of
-    // the close.
+    // The machine processes the FIN, its ACK, the first data towards the closer and its ACK: they determine
+    // the close kind.
     let open = closer.peer();
     talk.through_machine(closer, Flags::FIN | ACK, 0);
     talk.through_machine(open, ACK, 0);

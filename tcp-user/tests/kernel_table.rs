@@ -1,5 +1,5 @@
-//! The flow table of the loaded programs, full: as many connections as were asked for are all followed, and
-//! every packet that finds no place is counted.
+//! A full flow table of the loaded programs. It follows the configured number of connections, and counts
+//! every packet for which it finds no slot.
 
 use finwait::kernel::{Entry, Kernel, LoadOptions, ProgramName, class};
 use tcp_common::record::{Counters, Event, event_kind};
@@ -7,9 +7,9 @@ use tcp_common::table::slots_for;
 use tcp_common::{End, Flags, Flow, Ignored, Rules, Secret, Segment, State};
 use testkit::frames::{self, segment};
 
-/// The same places in every run: which flows share their reach, and so which make room, is a matter of
-/// chance. In some two of a thousand such floods, by reckoning and not by count, one of the thousand
-/// handshakes that are under way would be the oldest in a newcomer's reach.
+/// A fixed secret, so that flows have the same slots in every run. With random secrets about two of a
+/// thousand floods would evict one of the thousand concurrent handshakes (a calculated number): it would be
+/// the oldest in the reach of a new flow.
 const SECRET: Secret = Secret([
     [0x9e37_79b9, 0x7f4a_7c15],
     [0xbf58_476d, 0x1ce4_e5b9],
@@ -41,19 +41,19 @@ fn run(kernel: &Kernel, number: u32, sender: End, segment: &Segment) {
     kernel.test_run(ProgramName::Xdp, &frame, 1).expect("running");
 }
 
-/// A whole handshake of connection `number`.
+/// Sends the whole handshake of connection `number`.
 fn open(kernel: &Kernel, number: u32) {
     run(kernel, number, End::A, &syn());
     answer(kernel, number);
 }
 
-/// What follows its SYN.
+/// Sends the segments of a handshake after the SYN.
 fn answer(kernel: &Kernel, number: u32) {
     run(kernel, number, End::B, &segment(Flags::SYN | Flags::ACK, 4999, 1000, 0));
     run(kernel, number, End::A, &segment(Flags::ACK, 1000, 5000, 0));
 }
 
-/// Three segments; A closes first.
+/// Closes a connection by three segments. A closes first.
 fn close(kernel: &Kernel, number: u32) {
     run(kernel, number, End::A, &segment(Flags::FIN | Flags::ACK, 1000, 5000, 0));
     run(kernel, number, End::B, &segment(Flags::FIN | Flags::ACK, 5000, 1001, 0));
@@ -72,7 +72,7 @@ fn refused(counters: &Counters) -> u64 {
     refused
 }
 
-/// Flows of one family's table by [`class`].
+/// Counts the flows of one family's table by [`class`].
 fn classes(kernel: &Kernel, family: usize) -> [u32; 3] {
     let mut classes = [0; 3];
     for (phase, count) in (0..).zip(kernel.table().phases()[family]) {
@@ -83,7 +83,7 @@ fn classes(kernel: &Kernel, family: usize) -> [u32; 3] {
 
 #[test]
 #[ignore = "needs root"]
-fn as_many_connections_as_were_asked_for_find_a_place_and_those_beyond_are_counted() {
+fn the_rated_connections_are_followed_and_refused_packets_are_counted() {
     const RATED: u32 = 100_000;
     let kernel = load(RATED);
     (0..RATED).for_each(|number| open(&kernel, number));
@@ -95,7 +95,7 @@ fn as_many_connections_as_were_asked_for_find_a_place_and_those_beyond_are_count
     let counters = kernel.counters().expect("counters");
     let [half_open, live, finished] = classes(&kernel, 0);
     assert_eq!((half_open, finished), (0, 0));
-    // Each of the three segments of a handshake asks anew.
+    // Each of the three segments of a handshake searches for a slot again.
     assert_eq!(refused(&counters), 3 * u64::from(beyond - live));
     assert!(live > RATED && live <= slots_for(RATED), "{live}");
     assert_eq!(counters.evicted, [0; 3], "a live one never makes room");
@@ -104,7 +104,7 @@ fn as_many_connections_as_were_asked_for_find_a_place_and_those_beyond_are_count
 
 #[test]
 #[ignore = "needs root"]
-fn ipv6_connections_too() {
+fn the_rated_ipv6_connections_are_followed() {
     const RATED: u16 = 30_000;
     let kernel = load(u32::from(RATED));
     for port in 0..RATED {
@@ -121,15 +121,15 @@ fn ipv6_connections_too() {
     assert_eq!(classes(&kernel, 1), [0, u32::from(RATED), 0]);
 }
 
-/// A million SYNs from a million addresses, a microsecond apart, at a table for a tenth of them: no
-/// connection that lives or is finished makes room, and handshakes that begin meanwhile, and take 20 ms, are
-/// followed to their end.
+/// Sends a million SYNs from as many addresses, a microsecond apart, to a table for a tenth of them. No live
+/// or closed connection is evicted. Handshakes that begin during the flood and take 20 ms are followed to
+/// their end.
 #[test]
 #[ignore = "needs root"]
-fn a_flood_of_syns_pushes_out_nothing_but_its_own() {
+fn a_syn_flood_evicts_only_its_own_flows() {
     const RATED: u32 = 100_000;
     const FLOOD: u32 = 1_000_000;
-    // SYNs between two real handshakes, and how many such times one of these takes.
+    // SYNs between two real handshakes, and the duration of a handshake in such steps.
     const STEP: u32 = 1_000;
     const ROUND_TRIP: u32 = 20;
 
@@ -164,18 +164,18 @@ fn a_flood_of_syns_pushes_out_nothing_but_its_own() {
     assert_eq!(states(real..begun, [State::Established; 2]), 980, "opened during the flood");
     let [half_open, live, finished] = classes(&kernel, 0);
     assert_eq!((live, finished), (1_980, 1_000));
-    // Every flow that was ever begun is in the table or counted.
+    // Every flow is either in the table or counted as evicted.
     let [over, evicted, time_wait] = counters.evicted;
     assert_eq!((over, time_wait), (0, 0));
     assert_eq!(evicted + u64::from(half_open + live + finished), u64::from(FLOOD + 3_000));
     println!("{half_open} half-open in {} places, {evicted} evicted", slots_for(RATED));
 }
 
-/// Where there is nothing but TIME-WAIT and live ones, the oldest TIME-WAIT in reach makes room, and is told
-/// of.
+/// In a table of live flows and TIME-WAITs, the oldest TIME-WAIT in reach is evicted, and an event reports
+/// it.
 #[test]
 #[ignore = "needs root"]
-fn where_nothing_is_half_open_time_wait_makes_room() {
+fn the_oldest_time_wait_is_evicted_if_no_flow_is_half_open() {
     const RATED: u32 = 2_000;
     let mut kernel = load(RATED);
     let mut events = kernel.take_events().expect("the ring is ours");
@@ -192,7 +192,7 @@ fn where_nothing_is_half_open_time_wait_makes_room() {
     let [over, evicted_half_open, time_wait] = counters.evicted;
     assert_eq!((over, evicted_half_open), (0, 0));
     assert_eq!(time_wait + u64::from(live + finished), u64::from(RATED * 4));
-    // A newcomer at another hook: the event is about where the flow was that went.
+    // A new flow at another hook. The eviction event has the hook of the evicted flow.
     let newcomer = frames::frame_between(1 << 20, End::A, &syn());
     kernel.test_run(ProgramName::Out, &newcomer, 1).expect("running");
     let [_, _, time_wait] = kernel.counters().expect("counters").evicted;
@@ -210,11 +210,11 @@ fn where_nothing_is_half_open_time_wait_makes_room() {
     assert_eq!(evictions, time_wait, "the agent counts their close");
 }
 
-/// A segment of a connection that nobody has seen begin makes a flow; until the other end has shown itself
-/// too, or the one has spoken for a while, it is worth no more than a SYN.
+/// A segment of an unknown connection creates a flow. The flow is evicted like a SYN's, until the other end
+/// has sent a segment too or its sender has sent several.
 #[test]
 #[ignore = "needs root"]
-fn nor_does_a_flood_of_acks() {
+fn an_ack_flood_evicts_only_its_own_flows() {
     const RATED: u32 = 20_000;
     let kernel = load(RATED);
     let [live, one_way, flood] = [0, 1_000, 1 << 20];
@@ -260,7 +260,7 @@ fn segments_of_a_locked_flow_are_deferred() {
     }
 }
 
-/// An event without a transition has none of an earlier event's in it.
+/// Asserts that an event without a transition contains none of an earlier event.
 fn assert_no_change(event: &Event) {
     let change = (event.cause, event.previous, event.from, event.to, event.flags);
     assert_eq!(change, (0, 0, [0; 2], [0; 2], 0), "{event:?}");
@@ -275,8 +275,7 @@ fn packets_without_a_program_are_counted() {
     let frame = frames::frame_between(0, End::A, &syn());
     kernel.test_run(ProgramName::Xdp, &frame, 1).expect("running");
     kernel.test_run(ProgramName::Out, &frame, 1).expect("running");
-    // Behind the entry program, a packet whose headers are not all there goes to the program that copies
-    // them.
+    // After the entry program, a packet with incomplete headers goes to the program that copies them.
     kernel.test_run(ProgramName::MachineTc, &frame[..40], 1).expect("running");
     let counters = kernel.counters().expect("counters");
     assert_eq!(counters.ignored[Ignored::NoProgram as usize], 3);

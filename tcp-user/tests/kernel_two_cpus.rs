@@ -1,8 +1,8 @@
 //! Two CPUs handle the same flows at once, one direction each. No segment is lost or counted twice, and the
-//! counted transitions are exactly the paths that the ends took.
+//! counted transitions are exactly those of the ends.
 //!
 //! Every interleaving of a phase's segments is valid, so all counts are known in advance. The events of both
-//! CPUs are read in the order in which things happened.
+//! CPUs are read in the order in which they happened.
 
 use std::collections::BTreeMap;
 use std::sync::Barrier;
@@ -18,14 +18,14 @@ use testkit::frames::{self, segment};
 
 const FLOWS: u16 = 2_000;
 const FIRST_PORT: u16 = 1_000;
-/// How often one call runs a frame in the contended phase.
+/// Number of runs of a frame by one call in the contended phase.
 const REPEAT: u32 = 2_000;
-/// Flows of the contended phase.
+/// Number of flows in the contended phase.
 const CONTENDED: u16 = 40;
-/// How long the contended phase may go on without a meeting of the two CPUs.
+/// Limit of the contended phase, in case the two CPUs never meet.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// The segments of both CPUs at the same time: one from each end, each repeated `repeat` times.
+/// The segments that both CPUs send at once: one from each end, each repeated `repeat` times.
 struct Phase {
     name: &'static str,
     from: [Segment; 2],
@@ -33,7 +33,7 @@ struct Phase {
     repeat: u32,
 }
 
-/// Ends of connections by transition, as the kernel programs count them or as a deferred segment made them.
+/// Number of ends by transition, as counted by the kernel programs or made by a deferred segment.
 type Matrix = BTreeMap<(State, State), u64>;
 
 /// States of both ends before and after each event of a connection.
@@ -43,7 +43,7 @@ fn phases() -> [Phase; 6] {
     const ACK: u8 = Flags::ACK;
     let phase = |name, from_a, from_b| Phase { name, from: [from_a, from_b], flows: FLOWS, repeat: 1 };
     [
-        // R22: either may come first, and both CPUs may claim the flow at once.
+        // R22: either segment may come first, and both CPUs may claim the flow at once.
         phase("SYN beside SYN-ACK", segment(Flags::SYN, 999, 0, 0), segment(Flags::SYN | ACK, 4999, 1000, 0)),
         phase("data both ways", segment(ACK, 1000, 5000, 10), segment(ACK, 5000, 1000, 10)),
         phase("its ACKs", segment(ACK, 1010, 5010, 0), segment(ACK, 5010, 1010, 0)),
@@ -83,7 +83,8 @@ fn no_transition_is_lost_or_doubled() {
             if phase.repeat == 1 {
                 break;
             }
-            // Every segment of this phase is predicted unless the other CPU has the slot at that moment.
+            // Every segment of this phase is predicted, unless the other CPU has locked the slot at that
+            // moment.
             repeated += phase.repeat;
             let short = predicted(&kernel) - before;
             println!("{short} of {count} took the short path");
@@ -118,7 +119,8 @@ fn no_transition_is_lost_or_doubled() {
     }
     assert_eq!(ends_in, BTreeMap::from([(State::TimeWait, 2 * u64::from(FLOWS))]));
 
-    // Every end began CLOSED: what has come into a state and not left it is where the ends are now.
+    // Every end began in CLOSED. The entries into a state minus the exits give the number of ends that are
+    // there now.
     let mut transitions = deferred_transitions;
     for side in counters.transitions {
         for (from, row) in side.iter().enumerate() {
@@ -137,9 +139,9 @@ fn no_transition_is_lost_or_doubled() {
     assert_eq!(balance, BTreeMap::from([(State::TimeWait, 2 * i64::from(FLOWS))]), "{transitions:?}");
 }
 
-/// The segments of a connection in turn, those of A seen by one CPU and those of B by the other: each event
-/// begins with the states that the one before it left, while the rings are being written, and out of full
-/// ones in small portions.
+/// Sends the segments of a connection in turn: those of A on one CPU, those of B on the other. Each event
+/// begins with the states in which the previous one ended. The events are read while the rings are being
+/// written, and then from full rings in small portions.
 #[test]
 #[ignore = "needs root"]
 fn the_events_of_a_flow_come_in_the_order_of_its_segments() {
@@ -206,11 +208,11 @@ fn the_events_of_a_flow_come_in_the_order_of_its_segments() {
     assert_eq!(kernel.counters().expect("counters").events_lost, 0);
 }
 
-/// A ring holds so many events. The others are counted, and the numbers of those that come later tell the
-/// reader.
+/// A ring has a fixed capacity. Further events are counted, and the sequence numbers of later events show the
+/// gap.
 #[test]
 #[ignore = "needs root"]
-fn what_a_full_ring_has_no_room_for_is_counted() {
+fn events_that_find_the_ring_full_are_counted() {
     const HOLDS: u16 = 1024;
     let options = LoadOptions { rules: Rules::RFC, ring_bytes: 0, ..LoadOptions::default() };
     let mut kernel = Kernel::load(&options).expect("loading the kernel programs (root needed)");
@@ -240,7 +242,7 @@ fn predicted(kernel: &Kernel) -> u64 {
     kernel.counters().expect("counters").predicted.iter().flatten().sum()
 }
 
-/// The first two CPUs that this process may run on.
+/// Returns the first two CPUs that this process may use.
 fn two_cpus() -> [usize; 2] {
     let allowed = sched_getaffinity(Pid::from_raw(0)).expect("the allowed CPUs");
     let mut cpus = (0..CpuSet::count()).filter(|&cpu| allowed.is_set(cpu).expect("a CPU number"));
@@ -277,7 +279,7 @@ fn run_both(kernel: &Kernel, phase: &Phase) {
     });
 }
 
-/// What the agent does with a segment that found its flow's slot busy.
+/// Applies the segments that found their slots locked, like the agent does.
 fn apply_deferred(events: &mut Events, table: &Table, transitions: &mut Matrix) -> u64 {
     let mut deferred = 0;
     events.drain(usize::MAX, |event| {

@@ -1,5 +1,5 @@
-//! The lab against the kernel, the wire, and the machine that reads the wire. Needs CAP_SYS_ADMIN and
-//! CAP_NET_ADMIN, and fails without them.
+//! Compares the lab with the kernel, with the wire, and with the machine fed by the wire. Needs CAP_SYS_ADMIN
+//! and CAP_NET_ADMIN, and fails without them.
 
 #![expect(clippy::unwrap_used, reason = "in a test, a failure is the answer")]
 
@@ -15,17 +15,17 @@ use tcp_common::{End, Endpoint, Flags, Flow, Rules, State};
 
 #[test]
 #[ignore = "needs root"]
-fn every_scenario_ends_in_the_kernel_as_it_says_ipv4() {
-    every_scenario_ends_in_the_kernel_as_it_says(Family::Ipv4);
+fn every_ipv4_scenario_ends_in_its_kernel_states() {
+    every_scenario_ends_in_its_kernel_states(Family::Ipv4);
 }
 
 #[test]
 #[ignore = "needs root"]
-fn every_scenario_ends_in_the_kernel_as_it_says_ipv6() {
-    every_scenario_ends_in_the_kernel_as_it_says(Family::Ipv6);
+fn every_ipv6_scenario_ends_in_its_kernel_states() {
+    every_scenario_ends_in_its_kernel_states(Family::Ipv6);
 }
 
-fn every_scenario_ends_in_the_kernel_as_it_says(family: Family) {
+fn every_scenario_ends_in_its_kernel_states(family: Family) {
     let lab = lab();
     let tap = Tap::new(&lab);
     let played = perform_all(&lab, family);
@@ -47,7 +47,7 @@ fn every_scenario_ends_in_the_kernel_as_it_says(family: Family) {
 
 #[test]
 #[ignore = "needs root"]
-fn a_scenario_can_be_performed_again_while_its_predecessor_is_kept() {
+fn a_scenario_can_be_performed_twice_at_once() {
     let lab = lab();
     let scenario = Scenario::named("live").unwrap();
     let first = scenario.perform(&lab, Family::Ipv4).unwrap();
@@ -61,7 +61,7 @@ fn a_scenario_can_be_performed_again_while_its_predecessor_is_kept() {
 
 #[test]
 #[ignore = "needs root"]
-fn a_dropped_guard_lets_the_states_go() {
+fn dropping_a_scenario_closes_its_sockets() {
     let lab = lab();
     let live = Scenario::named("live").unwrap().perform(&lab, Family::Ipv4).unwrap();
     let (client, server) = (live.client, live.server);
@@ -74,7 +74,7 @@ fn a_dropped_guard_lets_the_states_go() {
 
 #[test]
 #[ignore = "needs root"]
-fn the_kernel_tells_what_is_left_of_time_wait() {
+fn the_kernel_reports_the_remaining_time_wait() {
     let lab = lab();
     let begun = Instant::now();
     let Played { client, server, .. } =
@@ -82,7 +82,7 @@ fn the_kernel_tells_what_is_left_of_time_wait() {
     let socket = lab.client.socket(client, server).unwrap().expect("TIME-WAIT is a socket");
     assert_eq!((socket.state, socket.inode), (State::TimeWait, 0));
     let left = socket.expires_ms.expect("TIME-WAIT has a timer");
-    // TIME-WAIT began at some moment since `begun`; a timer of the kernel may be a few jiffies late.
+    // TIME-WAIT began after `begun`. A timer of the kernel may be a few jiffies late.
     let passed = u32::try_from(begun.elapsed().as_millis()).unwrap() + 100;
     assert!((60_000_u32.saturating_sub(passed)..=60_100).contains(&left), "{left} ms of 60 s are left");
 }
@@ -133,7 +133,7 @@ fn ipv4_on_an_ipv6_socket_is_listed_as_ipv4() {
 
 #[test]
 #[ignore = "needs root"]
-fn the_callers_own_namespace_is_untouched() {
+fn the_namespace_of_the_caller_is_unchanged() {
     let namespace_of_this_thread = || std::fs::read_link("/proc/thread-self/ns/net").unwrap();
     let before = namespace_of_this_thread();
     let lab = lab();
@@ -148,7 +148,7 @@ fn the_callers_own_namespace_is_untouched() {
 
 #[test]
 #[ignore = "needs root"]
-fn a_dropped_host_takes_its_namespace_and_the_cable_away() {
+fn a_dropped_host_removes_its_namespace_and_the_link() {
     let Lab { client, server, .. } = lab();
     let has_cable = || {
         let interfaces = client.run(|| std::fs::read_to_string("/proc/thread-self/net/dev").unwrap());
@@ -168,7 +168,7 @@ fn names_are_unique_and_found() {
     assert!(Scenario::named("no such thing").is_none());
 }
 
-/// Every frame that crosses the client's interface.
+/// A capture of every frame that crosses the client's interface.
 struct Tap(Socket);
 
 impl Tap {
@@ -181,7 +181,7 @@ impl Tap {
         Tap(tap)
     }
 
-    /// The segments so far, in order.
+    /// Returns the captured segments, in order.
     fn packets(mut self) -> Vec<Packet> {
         let mut packets = Vec::new();
         let mut frame = vec![0; 65_536];
@@ -192,7 +192,7 @@ impl Tap {
     }
 }
 
-/// The segments of one connection. The client has the lower address, so it is end A of the key.
+/// Returns the segments of one connection. The client has the lower address, so it is end A of the key.
 fn of_flow(packets: &[Packet], client: SocketAddr, server: SocketAddr) -> Vec<&Packet> {
     let endpoint = |address: SocketAddr| match address.ip() {
         IpAddr::V4(ip) => Endpoint::v4(ip.octets(), address.port()),
@@ -205,13 +205,13 @@ fn of_flow(packets: &[Packet], client: SocketAddr, server: SocketAddr) -> Vec<&P
         .collect()
 }
 
-/// What a close looks like, `c` from the client, `s` from the server: the part from the first FIN or RST on,
-/// the whole where there is none. A number is the octets of payload.
+/// Compares the segments of a close with the expected ones. `c` is the client, `s` the server, and a number
+/// the bytes of payload. The text begins at the first FIN or RST, or contains all segments if there is none.
 fn check_shape(scenario: &Scenario, packets: &[&Packet]) {
     let segments: Vec<String> = packets.iter().map(|packet| spell(packet)).collect();
     let begin = segments.iter().position(|segment| segment.contains(['F', 'R'])).unwrap_or(0);
     let all = segments[begin..].join(" ");
-    // Where an ACK may be put off or not, as the machine's load has it.
+    // Without pure ACKs, whose delay depends on the machine's load.
     let without_acks = || {
         let telling = segments[begin..].iter().filter(|segment| !["cA", "sA"].contains(&segment.as_str()));
         telling.map(String::as_str).collect::<Vec<_>>().join(" ")
@@ -251,7 +251,7 @@ fn spell(packet: &Packet) -> String {
     text
 }
 
-/// The machine, fed with what was on the wire, tells the story that the scenario's row promises.
+/// Feeds the machine with the captured segments and compares its close record with the scenario's row.
 fn check_machine(scenario: &Scenario, packets: &[&Packet]) {
     let mut flow = Flow::EMPTY;
     for (now_ms, packet) in (3_600_000..).zip(packets) {
@@ -270,8 +270,7 @@ fn check_machine(scenario: &Scenario, packets: &[&Packet]) {
         scenario.name,
         packets.iter().map(|packet| spell(packet)).collect::<Vec<_>>(),
     );
-    // To the observer a server that has not answered yet may listen; its kernel has no socket for the
-    // connection.
+    // For the observer, a server without an answer is in LISTEN. Its kernel has no socket for the connection.
     let states = [End::A, End::B].map(|end| match flow.state(end) {
         State::Listen => State::Closed,
         state => state,

@@ -19,7 +19,7 @@ use testkit::golden::assert_golden;
 const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/metrics.golden.txt");
 const REFERENCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/METRICS.md");
 
-/// A snapshot in which every counter has a value of its own.
+/// Makes a snapshot in which every counter has a different value.
 fn busy() -> Snapshot {
     let mut last = 100;
     let snapshot = snapshot(|| {
@@ -39,7 +39,7 @@ fn busy() -> Snapshot {
     snapshot
 }
 
-/// The snapshot of an agent that has just started.
+/// Makes the snapshot of an agent that has just started.
 fn idle() -> Snapshot {
     snapshot(|| 0)
 }
@@ -117,7 +117,7 @@ fn samples(page: &str) -> Vec<&str> {
     page.lines().filter(|line| !line.starts_with('#')).collect()
 }
 
-/// Names and labels without the numbers.
+/// Returns the names and labels without the values.
 fn series(snapshot: &Snapshot) -> BTreeSet<String> {
     let page = page(snapshot, Exposition::Text);
     let names: Vec<_> = samples(&page).into_iter().filter_map(|line| line.rsplit_once(' ')).collect();
@@ -136,8 +136,8 @@ fn the_reference_matches_the_page() {
     assert_golden(REFERENCE, &reference(&page(&busy(), Exposition::OpenMetrics)));
 }
 
-/// The text of `docs/METRICS.md`. Everything but the introduction is read from an OpenMetrics page: each
-/// family's name, type, unit, HELP, and every label with its values in the page's order.
+/// Makes the text of `docs/METRICS.md`. All but the introduction comes from an OpenMetrics page: each
+/// family's name, type, unit and HELP, and every label with its values in the order of the page.
 fn reference(open_metrics: &str) -> String {
     let mut text = INTRODUCTION.to_owned();
     let (heads, body): (Vec<_>, Vec<_>) = open_metrics.lines().partition(|line| line.starts_with("# "));
@@ -166,13 +166,13 @@ fn reference(open_metrics: &str) -> String {
     text
 }
 
-/// The rest of the line `# WORD FAMILY REST`.
+/// Returns the rest of the line `# WORD FAMILY REST`.
 fn value_of<'a>(page: &'a str, word: &str, family: &str) -> Option<&'a str> {
     let begin = format!("# {word} {family} ");
     page.lines().find_map(|line| line.strip_prefix(begin.as_str()))
 }
 
-/// One line of a page, without its number.
+/// One line of a page without its value.
 struct Sample<'a> {
     name: &'a str,
     labels: Vec<(&'a str, &'a str)>,
@@ -196,7 +196,7 @@ impl<'a> Sample<'a> {
     }
 }
 
-/// Every label with its values, each once, in the order of the page.
+/// Returns every label with its values, each once, in the order of the page.
 fn labels<'a>(samples: &[Sample<'a>]) -> Vec<(&'a str, Vec<String>)> {
     let mut labels: Vec<(&str, Vec<String>)> = Vec::new();
     for &(label, value) in samples.iter().flat_map(|sample| &sample.labels) {

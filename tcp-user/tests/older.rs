@@ -1,5 +1,5 @@
-//! Connections that are older than the agent: listed as their sockets say, and followed from there to their
-//! end.
+//! Connections that are older than the agent. They are listed with the states of their sockets and followed
+//! to their end.
 
 mod common;
 
@@ -12,26 +12,26 @@ use finwait::lab::{Family, Lab};
 use finwait::view::{CloseKind, Confidence, Connection, Role, Roles, State};
 use socket2::SockRef;
 
-/// What was done to a connection before the agent began.
+/// The state of a connection before the agent starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Before {
     Nothing,
     /// The server has closed its half.
     ServerHalf,
-    /// The client has.
+    /// The client has closed its half.
     ClientHalf,
-    /// The server's process has closed, the client has not.
+    /// The server's process has closed its socket, and the client has not.
     Orphan,
     /// Both have closed, the server first.
     Both,
 }
 
-/// And to the open ones after that.
+/// How an open connection continues after the agent has started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum After {
-    /// Another answer, then the server closes, then the client.
+    /// Exchanges data, then closes the server, then the client.
     Close,
-    /// At once, without a segment before.
+    /// Closes at once, without a segment before.
     CloseAtOnce,
     AbortByClient,
     AbortByServer,
@@ -49,7 +49,7 @@ const BEFORE: [(Before, After); 8] = [
 ];
 
 impl Before {
-    /// What the kernels of server and client then have.
+    /// Returns the states of server and client in their kernels.
     fn states(self) -> (State, State) {
         match self {
             Before::Nothing => (State::Established, State::Established),
@@ -60,7 +60,7 @@ impl Before {
     }
 }
 
-/// A connection, its ends as far as they are open, and what is done to it.
+/// A connection with its open ends, and how it continues.
 struct Older {
     family: Family,
     before: Before,
@@ -72,7 +72,7 @@ struct Older {
 
 impl Older {
     fn open(lab: &Lab, family: Family, before: Before, after: After) -> Older {
-        // Below the ports that the client is given: so the guess of who opened is right.
+        // The port is below the client's ephemeral ports, so finwait guesses the right opener.
         let address = SocketAddr::new(lab.server.address(family), 0);
         let listener = lab
             .server
@@ -107,7 +107,8 @@ impl Older {
         say(self.server.as_mut(), self.client.as_mut(), text);
     }
 
-    /// The server first, unless it waits for nothing but that.
+    /// Closes the server first. The client reads the server's FIN before it closes, unless it has closed its
+    /// half already.
     fn close(&mut self) {
         if self.before == Before::ClientHalf {
             self.server = None;
@@ -151,12 +152,12 @@ impl Older {
         (server, client)
     }
 
-    /// Kinds, closer and aborter that are right at its end.
+    /// Whether kind, closer and aborter of the close record are right.
     fn close_is_right(&self, connection: &Connection) -> bool {
         let close = connection.close.as_ref().map(|close| (close.kind, close.closer, close.aborter));
         let four_or_three = [CloseKind::Fin4Seg, CloseKind::Fin3Seg];
         match (self.before, self.after, close) {
-            // The ACK that would tell three segments from four had passed.
+            // The ACK that distinguishes three segments from four passed before the agent started.
             (Before::Both, _, Some((None, Some(Roles::Server), None))) => {
                 connection.close.as_ref().is_some_and(|close| close.started_at.is_none())
             }
@@ -188,7 +189,7 @@ fn say(from: Option<&mut TcpStream>, to: Option<&mut TcpStream>, text: &[u8]) {
     assert_eq!(heard, text);
 }
 
-/// close() sends a RST.
+/// Aborts a connection: close() sends a RST.
 fn abort(stream: Option<TcpStream>) {
     let stream = stream.expect("open");
     SockRef::from(&stream).set_linger(Some(Duration::ZERO)).expect("SO_LINGER");
@@ -250,18 +251,17 @@ fn older_connections_are_adopted_and_followed_to_their_end() {
         assert_eq!(connection.incarnation, 1, "{older:?}");
     }
     assert!(agree(&lab, &agent));
-    // Every segment was what the machine expects of such a connection.
+    // The machine expected every segment of these connections.
     let unmoved: Vec<_> = agent.stats().unmoved.into_iter().filter(|(_, count)| *count > 0).collect();
     assert_eq!(unmoved, []);
     assert_eq!(adopted(), all.len() as u64, "once");
     assert!(agent.scrape().contains(&format!("finwait_connections_adopted_total {}\n", all.len())));
 }
 
-/// A FIN that nobody acknowledges is sent again, sooner or later: known from the socket or from its copy, it
-/// is one FIN.
+/// A FIN without an ACK is retransmitted. Known from the socket or from a copy, it counts as one FIN.
 #[test]
 #[ignore = "needs root"]
-fn a_fin_that_is_lost_again_and_again() {
+fn a_retransmitted_fin_counts_as_one_fin() {
     let lab = Lab::new().expect("making namespaces (root needed)");
     let mut older = Older::open(&lab, Family::Ipv4, Before::Nothing, After::CloseAtOnce);
     let port = older.ends.0.port();
@@ -291,10 +291,10 @@ fn a_fin_that_is_lost_again_and_again() {
     assert!(agree(&lab, &agent));
 }
 
-/// Two sockets tell of one connection.
+/// Two local sockets belong to one connection, which is adopted once.
 #[test]
 #[ignore = "needs root"]
-fn both_ends_are_of_this_host() {
+fn a_connection_with_two_local_ends_is_adopted_once() {
     let lab = Lab::new().expect("making namespaces (root needed)");
     let listener =
         lab.server.run(|| TcpListener::bind("127.0.0.1:7000")).expect("namespace").expect("a port");
@@ -317,10 +317,10 @@ fn both_ends_are_of_this_host() {
     assert!(agree(&lab, &agent));
 }
 
-/// What its packets are called is not known until there are some.
+/// The addresses of its packets are unknown until a packet passes.
 #[test]
 #[ignore = "needs root"]
-fn a_translated_connection_is_one_again_when_it_has_spoken() {
+fn a_translated_connection_is_listed_once_after_its_next_segment() {
     let lab = Lab::new().expect("making namespaces (root needed)");
     for line in [
         "add table ip t",
@@ -347,7 +347,7 @@ fn a_translated_connection_is_one_again_when_it_has_spoken() {
 
 #[test]
 #[ignore = "needs root"]
-fn what_passes_another_interface_is_not_adopted() {
+fn a_connection_of_an_unwatched_interface_is_not_adopted() {
     let lab = Lab::new().expect("making namespaces (root needed)");
     let older = Older::open(&lab, Family::Ipv4, Before::Nothing, After::Close);
     let agent = Agent::start(&lab, "older-off", &["-i", "lo", "--audit-interval", "200ms"]);

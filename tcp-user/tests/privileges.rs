@@ -1,4 +1,4 @@
-//! What a running agent may still do: follow interfaces, and nothing else.
+//! The privileges of a running agent, which suffice to follow interfaces and for nothing else.
 
 mod common;
 
@@ -11,18 +11,18 @@ use common::{Agent, FINWAIT, Signal, call, public_folder, until};
 use finwait::lab::Lab;
 use procfs::process::Process;
 
-/// `finwait run` on this socket, metrics on any free port.
+/// Makes the command `finwait run` on this socket, with metrics on a free port.
 fn run(socket: &str) -> Command {
     let mut command = Command::new(FINWAIT);
     command.args(["run", "--listen", "127.0.0.1:0", "--max-flows", "1024", "--socket", socket]);
     command
 }
 
-/// CAP_NET_ADMIN, by its number in `linux/capability.h`.
+/// The mask of CAP_NET_ADMIN, by its number in `linux/capability.h`.
 const NET_ADMIN: u64 = 1 << 12;
 
-/// Asserts that every thread of the agent has CAP_NET_ADMIN and no other privilege: each has privileges of
-/// its own.
+/// Asserts that every thread of the agent has CAP_NET_ADMIN and no other privilege. Privileges belong to
+/// threads.
 fn assert_minimal_privileges(pid: u32, uid: u32, bounding: u64) {
     let tasks = Process::new(pid.cast_signed()).expect("the agent's process").tasks().expect("its threads");
     let threads: Vec<_> = tasks.map(|task| task.expect("a thread").status().expect("its status")).collect();
@@ -37,7 +37,7 @@ fn assert_minimal_privileges(pid: u32, uid: u32, bounding: u64) {
     }
 }
 
-/// Makes a connection over `lo` of the server, through an interface that came later: the agent must see both.
+/// Makes a connection over `lo` of the server, through a new interface. The agent must see both.
 fn follows_a_new_interface(lab: &Lab, agent: &Agent) {
     call(&lab.server, "ip", &["link", "add", "late0", "type", "veth", "peer", "name", "late1"]);
     call(&lab.server, "ip", &["link", "set", "late0", "up"]);
@@ -73,7 +73,7 @@ fn root_keeps_only_what_later_interfaces_need() {
 
 #[test]
 #[ignore = "needs root"]
-fn another_user_is_become() {
+fn the_agent_changes_to_the_given_user() {
     let lab = Lab::new().expect("making namespaces (root needed)");
     let folder = public_folder("user");
     let socket = format!("{}/own/finwait.sock", folder.display());
@@ -83,7 +83,7 @@ fn another_user_is_become() {
     follows_a_new_interface(&lab, &agent);
     let owner = |path: &Path| fs::metadata(path).expect("its metadata").uid().to_string();
     assert_eq!((owner(Path::new(&socket)), owner(&folder.join("own"))), (nobody.clone(), nobody.clone()));
-    // The user asks without being root.
+    // The user queries the agent without being root.
     let asked = Command::new("setpriv")
         .args(["--reuid", &nobody, "--clear-groups", FINWAIT, "status", "--socket"])
         .arg(&socket)
@@ -96,7 +96,7 @@ fn another_user_is_become() {
 
 #[test]
 #[ignore = "needs root"]
-fn an_unprivileged_user_with_three_capabilities_is_enough() {
+fn an_unprivileged_user_needs_only_three_capabilities() {
     let lab = Lab::new().expect("making namespaces (root needed)");
     let folder = public_folder("three");
     let nobody = id("nobody");
@@ -126,7 +126,7 @@ fn an_unprivileged_user_with_three_capabilities_is_enough() {
         assert!(!Path::new(&socket).exists(), "nothing is left");
     }
     let agent = Agent::start_by(&lab, &socket, &mut start("bpf net_admin perfmon"));
-    // Only root can narrow the bounding set; no_new_privs bars the way there.
+    // Only root can reduce the bounding set, but no_new_privs makes the remaining set useless.
     assert_minimal_privileges(
         agent.process.id(),
         nobody.parse().expect("a number"),

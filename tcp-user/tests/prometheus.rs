@@ -1,4 +1,4 @@
-//! A real Prometheus scrapes the agent, and answers queries with what finwait says.
+//! A real Prometheus scrapes the agent, and its queries return what finwait reports.
 
 mod common;
 
@@ -11,10 +11,10 @@ use serde::Deserialize;
 
 #[test]
 #[ignore = "needs root"]
-fn prometheus_has_what_finwait_says() {
+fn prometheus_stores_what_finwait_reports() {
     let lab = Lab::new().expect("making namespaces (root needed)");
     let agent = Agent::start(&lab, "prometheus", &["-i", lab.server.interface]);
-    // Their sockets stay open, and with them the states.
+    // The sockets stay open, so the states stay too.
     let played: Vec<_> = Scenario::perform_all(&lab, Family::Ipv4)
         .into_iter()
         .map(|result| result.expect("a scenario"))
@@ -42,7 +42,7 @@ fn prometheus_has_what_finwait_says() {
     });
 }
 
-/// One scrape a second; everything it keeps is in a temporary folder.
+/// Starts Prometheus with one scrape a second. It keeps all data in a temporary folder.
 fn start(lab: &Lab) -> Daemon {
     let folder = fresh_folder("prometheus");
     let configuration = folder.join("prometheus.yml");
@@ -55,7 +55,7 @@ fn start(lab: &Lab) -> Daemon {
     prometheus
 }
 
-/// An instant query: <https://prometheus.io/docs/prometheus/latest/querying/api/#instant-queries>.
+/// Sends an instant query: <https://prometheus.io/docs/prometheus/latest/querying/api/#instant-queries>.
 fn query(lab: &Lab, expression: &str) -> Vec<Series> {
     let body = http_get(lab.server.namespace(), ADDRESS, &format!("/api/v1/query?query={expression}"));
     let answer: Answer = serde_json::from_str(&body).unwrap_or_else(|error| panic!("{error}: {body}"));
@@ -75,7 +75,7 @@ struct Data {
 #[derive(Deserialize)]
 struct Series {
     metric: BTreeMap<String, String>,
-    /// When, seconds since the epoch; and the sample as text.
+    /// Time in seconds since the epoch, and the sample as text.
     value: (f64, String),
 }
 

@@ -11,7 +11,7 @@ use clap::{Command, CommandFactory as _};
 use finwait::cli::Cli;
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
 
-/// Words in a sentence at most.
+/// Maximum number of words in a sentence.
 const LONGEST: usize = 25;
 
 /// Words and phrases that are not the field's, with what to write instead.
@@ -46,7 +46,7 @@ const BANNED: &[(&str, &str)] = &[
     ("let go", "unlock or release"),
 ];
 
-/// A text and where it stands.
+/// A text and its origin.
 struct Text {
     origin: String,
     text: String,
@@ -117,7 +117,7 @@ fn documentation_has_no_banned_words() {
     report(&texts, false);
 }
 
-/// Fails with every fault of the texts.
+/// Panics with a list of all faults, if the texts have any.
 fn report(texts: &[Text], with_length: bool) {
     let mut faults = Vec::new();
     for Text { origin, text } in texts {
@@ -147,7 +147,8 @@ fn banned_in(text: &str) -> impl Iterator<Item = (&'static str, &'static str)> {
     })
 }
 
-/// Sentences end with a full stop, colon, semicolon or at a line that begins a new item of a list or a table.
+/// Splits a text into sentences. They end with a full stop, colon or semicolon, or where a line begins a new
+/// item of a list or a table.
 fn sentences(text: &str) -> impl Iterator<Item = &str> {
     text.split(". ")
         .flat_map(|part| part.split(": "))
@@ -219,7 +220,7 @@ fn messages(tokens: TokenStream, file: &str, is_message: bool, texts: &mut Vec<T
     }
 }
 
-/// The text of an error variant that shows a field marked as the source.
+/// Returns the text of an error variant that prints its own source.
 fn doubles_its_cause(item: &syn::Item) -> Option<String> {
     let (attributes_and_fields, name): (Vec<(&[syn::Attribute], &syn::Fields)>, _) = match item {
         syn::Item::Enum(item) => (
@@ -256,7 +257,7 @@ fn error_text(attribute: &syn::Attribute) -> Option<String> {
     syn::parse_str::<syn::LitStr>(&first.to_string()).ok().map(|text| text.value())
 }
 
-/// The paragraphs of a page, without code.
+/// Returns the lines of a page, without code.
 fn prose_of(page: &Path) -> Vec<Text> {
     let text = fs::read_to_string(page).unwrap_or_else(|error| panic!("{}: {error}", page.display()));
     let mut is_code = false;
@@ -296,7 +297,7 @@ fn here() -> &'static Path {
 }
 
 #[test]
-fn the_check_finds_what_it_is_for() {
+fn the_check_finds_banned_words_and_doubled_causes() {
     let found = |text: &str| banned_in(text).map(|(word, _)| word).collect::<Vec<_>>();
     assert_eq!(found("So many octets, told by nobody"), ["so many", "told", "nobody", "octets"]);
     assert_eq!(found("a lookup replaces the table"), [""; 0]);

@@ -1,5 +1,5 @@
-//! The query socket under hostile requests: whatever is sent, the agent answers as HTTP does or hangs up, and
-//! lives.
+//! Hostile requests to the query socket. The agent answers each by HTTP or closes the connection, and
+//! continues to run.
 
 mod common;
 
@@ -15,7 +15,7 @@ const REQUESTS: u64 = 3_000;
 
 #[test]
 #[ignore = "needs root"]
-fn the_agent_stands_any_request() {
+fn the_agent_survives_any_request() {
     let lab = Lab::new().expect("making namespaces (root needed)");
     let mut agent = Agent::start(&lab, "query", &["-i", lab.server.interface, "--max-flows", "64"]);
     for seed in 0..REQUESTS {
@@ -33,7 +33,7 @@ fn the_agent_stands_any_request() {
     assert_eq!(agent.status().table_capacity, 64 + 32, "it still answers");
 }
 
-/// A well-formed target: known and unknown paths, parameters and filters in pieces.
+/// Makes a well-formed target of known and unknown paths, parameters and parts of filters.
 fn path(script: &mut Script) -> String {
     let mut path = PATHS[script.below(PATHS.len())].to_owned();
     for _ in 0..script.below(6) {
@@ -42,7 +42,7 @@ fn path(script: &mut Script) -> String {
     path
 }
 
-/// A request with some octets changed, and perhaps cut.
+/// Makes a request with some bytes changed, and sometimes cut.
 fn damaged(path: &str, script: &mut Script) -> Vec<u8> {
     let method = ["GET", "POST", "G\0T", "", "OPTIONS"][script.below(5)];
     let length = ["content-length: 99999999999999999999", "transfer-encoding: chunked", "host: a\r\nhost: b"]
@@ -58,12 +58,12 @@ fn damaged(path: &str, script: &mut Script) -> Vec<u8> {
     request
 }
 
-/// Sends, with `end` says that nothing more will come, and reads what comes first; a stream of events would
-/// never end.
+/// Sends a request and returns the first part of the answer, because a stream of events never ends. With
+/// `end`, shuts down the sending direction first.
 fn ask(socket: &str, request: &[u8], end: bool) -> String {
     let mut stream = UnixStream::connect(socket).expect("the agent listens");
     stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a time limit");
-    // A request that is refused early may find the agent gone.
+    // The agent may refuse a request early and close the connection.
     _ = stream.write_all(request);
     if end {
         _ = stream.shutdown(std::net::Shutdown::Write);

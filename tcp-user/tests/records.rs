@@ -18,9 +18,9 @@ use serde_json::{Map, Value, json};
 
 /// A record or a document of records.
 struct Document {
-    /// The value of its key `schema`.
+    /// The value of the key `schema`.
     name: &'static str,
-    /// Which commands print it.
+    /// The commands that print the document.
     printed_by: &'static str,
     schema: Value,
 }
@@ -110,7 +110,7 @@ fn the_reference_matches_the_types() {
     assert_golden(&path, &reference());
 }
 
-/// Every key that a record has is in its schema, and every key that the schema requires is in the record.
+/// Every key of a record is in its schema, and every key that the schema requires is in the record.
 #[test]
 fn real_records_have_the_keys_of_their_schemas() {
     let capture = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/demo/recording.pcap.gz");
@@ -152,7 +152,7 @@ fn required(schema: &Value) -> impl Iterator<Item = &str> {
     schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str)
 }
 
-/// The schema of a type as it is written.
+/// Returns the schema of a type as it is written to its file.
 fn schema_of<T: JsonSchema>() -> Value {
     let generator = SchemaSettings::draft2020_12().for_serialize().into_generator();
     let mut schema = generator.into_root_schema_for::<T>().to_value();
@@ -195,12 +195,12 @@ fn for_json(schema: &mut Value) {
     }
 }
 
-/// `finwait.connection/1` is in `finwait.connection.1.json`.
+/// Returns the file name of a schema: `finwait.connection/1` is in `finwait.connection.1.json`.
 fn file_name(schema: &str) -> String {
     format!("{}.json", schema.replace('/', "."))
 }
 
-/// The text of `docs/RECORDS.md`.
+/// Makes the text of `docs/RECORDS.md`.
 fn reference() -> String {
     let mut text = INTRODUCTION.to_owned();
     for Document { name, printed_by, schema } in documents() {
@@ -238,7 +238,7 @@ fn reference() -> String {
     text
 }
 
-/// A row for each key of an object, and for the keys of the objects in it.
+/// Adds a row for each key of an object, and for the keys of its nested objects.
 fn rows(text: &mut String, object: &Value, root: &Value, prefix: &str) {
     let none = Map::new();
     for (key, property) in object["properties"].as_object().unwrap_or(&none) {
@@ -275,7 +275,7 @@ fn resolve<'a>(schema: &'a Value, root: &'a Value) -> &'a Value {
     }
 }
 
-/// The type of a value in a word or two.
+/// Returns the type of a value in a word or two.
 fn type_of(schema: &Value, root: &Value) -> String {
     let resolved = resolve(schema, root);
     let is_null = |schema: &Value| schema["type"] == "null";
@@ -304,7 +304,7 @@ fn type_of(schema: &Value, root: &Value) -> String {
     if optional || nullable { format!("{name} or null") } else { name }
 }
 
-/// The values of a closed set.
+/// Collects the values of a closed set.
 fn allowed(schema: &Value, root: &Value, values: &mut Vec<String>) {
     let resolved = resolve(schema, root);
     let names = resolved["enum"].as_array().into_iter().flatten();

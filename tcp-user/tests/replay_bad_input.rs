@@ -1,5 +1,5 @@
-//! Captures that lie, break off or are none: what was read before is told, the fault is named, and nothing is
-//! allocated that did not come. The program itself is run, as a person would.
+//! Captures that are damaged, cut or of another format. The records before the fault are printed, the fault
+//! is named, and no false length is allocated. The tests run the program as a user does.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::fs;
@@ -13,7 +13,7 @@ use tcp_common::{End, Flags, Segment};
 use testkit::captures::{Captured, Interface, Order, Unit, pcap, pcapng};
 use testkit::frames;
 
-/// The system's allocator, with the size of the largest block that was asked for.
+/// The system's allocator, which records the size of the largest requested block.
 struct Watched;
 
 static LARGEST: AtomicUsize = AtomicUsize::new(0);
@@ -21,7 +21,7 @@ static LARGEST: AtomicUsize = AtomicUsize::new(0);
 #[global_allocator]
 static ALLOCATOR: Watched = Watched;
 
-// SAFETY: hands everything on to the system's allocator.
+// SAFETY: passes every call to the system's allocator.
 unsafe impl GlobalAlloc for Watched {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         LARGEST.fetch_max(layout.size(), Ordering::Relaxed);
@@ -35,10 +35,10 @@ unsafe impl GlobalAlloc for Watched {
     }
 }
 
-/// What any reading may take at once.
+/// Limit of a single allocation while reading, in bytes.
 const FAIR: usize = 4 << 20;
 
-/// SYNs of so many connections, a millisecond between them.
+/// Makes the SYNs of `count` connections, a millisecond apart.
 fn syns(count: u16) -> Vec<Captured> {
     let segment = Segment { seq: 1_000, window: 65_535, flags: Flags(Flags::SYN), ..Segment::default() };
     let syn = |number: u16| {
@@ -59,7 +59,7 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().expect("into memory")
 }
 
-/// A file that is gone after the test.
+/// A file that is removed after the test.
 struct Scratch(PathBuf);
 
 impl Scratch {
@@ -80,7 +80,7 @@ impl Drop for Scratch {
     }
 }
 
-/// What the program made of an input.
+/// The result of the program for an input.
 #[derive(Debug)]
 struct Ran {
     lines: usize,
@@ -97,7 +97,7 @@ fn finwait(path: &Path, stdin: &[u8]) -> Ran {
         .stderr(Stdio::piped())
         .spawn()
         .expect("the program starts");
-    // It may not want all of it.
+    // The program may exit before it has read everything.
     let _refused = child.stdin.take().expect("piped").write_all(stdin);
     let output = child.wait_with_output().expect("it ends");
     let message = String::from_utf8(output.stderr).expect("UTF-8");
@@ -111,7 +111,7 @@ fn read(file: &[u8]) -> Result<ReplayReport, Fault> {
     run_input(input, &Options::default(), &mut |_| Ok(()))
 }
 
-/// Where each record of a file ends; the header's end is the first.
+/// Returns the offset at which each record of a file ends. The first offset is the header's end.
 fn ends(file: &[u8], is_pcapng: bool) -> Vec<usize> {
     let word = |at: usize| u32::from_le_bytes(file[at..at + 4].try_into().expect("four")) as usize;
     let mut at = if is_pcapng { 0 } else { 24 };
@@ -124,7 +124,7 @@ fn ends(file: &[u8], is_pcapng: bool) -> Vec<usize> {
 }
 
 #[test]
-fn a_cut_at_any_octet_costs_the_record_it_is_in_and_no_other() {
+fn a_cut_at_any_byte_loses_only_the_cut_record() {
     let frames = syns(5);
     let files = [
         (pcap(Order::Little, Unit::Micro, 1, &frames), false),
@@ -162,7 +162,7 @@ fn a_cut_at_any_octet_costs_the_record_it_is_in_and_no_other() {
 }
 
 #[test]
-fn a_cut_in_a_compressed_file_costs_what_is_behind_it() {
+fn a_cut_in_a_compressed_file_loses_only_what_follows() {
     let file = pcap(Order::Little, Unit::Micro, 1, &syns(200));
     let zstd = zstd::encode_all(&file[..], 3).expect("into memory");
     for (packed, name) in [(gzip(&file), "gzip"), (zstd, "zstd")] {
@@ -173,7 +173,7 @@ fn a_cut_in_a_compressed_file_costs_what_is_behind_it() {
                     assert!(report.statistics.frames >= last, "{name} cut at {len}");
                     last = report.statistics.frames;
                     let fault = report.fault.map(|error| error.fault);
-                    // Everything may be there but the check sum at the end.
+                    // Every record may be complete, with only the checksum at the end missing.
                     let whole = last == 200 && fault.is_none();
                     assert!(whole || matches!(fault, Some(Fault::Truncated(_))), "{name} {len}: {fault:?}");
                 }
@@ -188,7 +188,7 @@ fn a_cut_in_a_compressed_file_costs_what_is_behind_it() {
 }
 
 #[test]
-fn a_length_that_lies_allocates_nothing() {
+fn a_false_length_allocates_nothing() {
     for claimed in [66_000_u32, 1 << 20, 15 << 20, 17 << 20, 1 << 31, u32::MAX] {
         let mut file = pcap(Order::Little, Unit::Micro, 1, &syns(3));
         let at = ends(&file, false)[2];
@@ -211,7 +211,7 @@ fn a_length_that_lies_allocates_nothing() {
             assert!(lie, "{kind} {claimed}: {fault}");
         }
     }
-    // A packet longer than its block; a block shorter than a block can be; two lengths that differ.
+    // A packet longer than its block, a block shorter than the minimum, and two different lengths.
     let good = pcapng(Order::Little, &[Interface::ETHERNET], &numbered(&syns(1)));
     let at = ends(&good, true).into_iter().find(|at| good.get(*at) == Some(&6)).expect("a packet");
     for (offset, value) in [(20, u32::MAX), (20, 5_000), (4, 0), (4, 8), (4, 13)] {
@@ -223,7 +223,7 @@ fn a_length_that_lies_allocates_nothing() {
 }
 
 #[test]
-fn what_was_read_is_printed_before_the_fault_is_told() {
+fn records_before_a_fault_are_printed() {
     let file = pcap(Order::Little, Unit::Micro, 1, &syns(3));
     let cut = Scratch::new("cut.pcap", &file[..file.len() - 1]);
     let from_stdin = finwait(Path::new("-"), &file[..file.len() - 1]);
@@ -238,7 +238,7 @@ fn what_was_read_is_printed_before_the_fault_is_told() {
 }
 
 #[test]
-fn what_is_no_capture_is_one_paragraph_with_the_next_step() {
+fn inputs_of_other_formats_are_refused_with_the_next_step() {
     let cases: [(&str, &[u8], &str); 5] = [
         ("empty", b"", "is empty"),
         ("text", b"hello, world\n", "is not a capture: it begins with 68 65 6c 6c"),
@@ -261,7 +261,7 @@ fn what_is_no_capture_is_one_paragraph_with_the_next_step() {
 }
 
 #[test]
-fn a_fifo_that_ends_is_a_capture_that_ends() {
+fn a_fifo_is_read_like_a_file() {
     let file = pcap(Order::Little, Unit::Micro, 1, &syns(3));
     for (kept, lines, code) in [(file.len(), 3, 0), (file.len() - 5, 2, 5), (24, 0, 1), (0, 0, 5)] {
         let fifo = Scratch::path(&format!("fifo-{kept}"));
@@ -276,9 +276,9 @@ fn a_fifo_that_ends_is_a_capture_that_ends() {
     }
 }
 
-/// In a thread that is nobody's as far as files are concerned (root may read everything).
+/// Opens the file in a thread with another user's file permissions, because root may read every file.
 #[test]
-fn a_file_of_another_user() {
+fn an_unreadable_file_is_refused_with_the_next_step() {
     use std::os::unix::fs::PermissionsExt as _;
     let file = Scratch::new("secret.pcap", &pcap(Order::Little, Unit::Micro, 1, &syns(1)));
     fs::set_permissions(&file.0, fs::Permissions::from_mode(0o000)).expect("it is ours");
@@ -295,7 +295,7 @@ fn a_file_of_another_user() {
 }
 
 #[test]
-fn zeek_and_events_do_not_go_together() {
+fn zeek_output_and_events_exclude_each_other() {
     let output = Command::new(env!("CARGO_BIN_EXE_finwait"))
         .args(["replay", "-o", "zeek", "--events", "/dev/null"])
         .output()

@@ -1,4 +1,4 @@
-//! TCP checksums in captures: right, wrong, left to the NIC, and not to be known.
+//! TCP checksums in captures: right, wrong, left to the NIC, or impossible to verify.
 
 use std::io::Cursor;
 
@@ -6,7 +6,7 @@ use etherparse::PacketBuilder;
 use finwait::replay::{Input, Options, Output, Statistics, run_input};
 use testkit::captures::{Captured, Order, Unit, pcap};
 
-/// A SYN, and a segment with payload.
+/// Makes a SYN and a segment with payload.
 fn frames(v6: bool, payload: &[u8]) -> Vec<Vec<u8>> {
     let mut addresses = [[0; 16]; 2];
     addresses[0][..2].copy_from_slice(&[0xfd, 1]);
@@ -45,7 +45,7 @@ fn replay(frames: Vec<Vec<u8>>, verify_checksums: bool) -> (u64, Statistics) {
 const PAYLOADS: [&[u8]; 4] = [b"", b"1", b"12345", b"a payload of thirty-two octets, "];
 
 #[test]
-fn what_another_program_computed_is_right() {
+fn checksums_of_another_implementation_are_right() {
     for v6 in [false, true] {
         for payload in PAYLOADS {
             let (segments, statistics) = replay(frames(v6, payload), true);
@@ -55,11 +55,11 @@ fn what_another_program_computed_is_right() {
 }
 
 #[test]
-fn every_wrong_octet_is_seen_and_believed_unless_told_otherwise() {
+fn every_wrong_byte_is_counted_and_rejected_only_on_request() {
     for v6 in [false, true] {
         for payload in PAYLOADS {
             let good = frames(v6, payload);
-            // From the checksum on: ports and numbers before it would make another flow.
+            // Only bytes from the checksum on, because other ports and numbers would make another flow.
             for at in (if v6 { 54 } else { 34 }) + 16..good[1].len() {
                 let mut bad = good.clone();
                 bad[1][at] ^= 0x10;
@@ -75,13 +75,12 @@ fn every_wrong_octet_is_seen_and_believed_unless_told_otherwise() {
 }
 
 #[test]
-fn what_the_nic_was_to_fill_in_is_believed_always() {
+fn checksums_left_to_the_nic_are_always_accepted() {
     for v6 in [false, true] {
         for payload in PAYLOADS {
             let mut offloaded = frames(v6, payload);
             let start = if v6 { 54 } else { 34 };
-            // What Linux leaves in the field: the sum over the pseudo header alone (RFC 9293 3.1, RFC 8200
-            // 8.1).
+            // Linux leaves the sum of the pseudo header in the field (RFC 9293 3.1, RFC 8200 8.1).
             let addresses = if v6 { 22..54 } else { 26..34 };
             let words =
                 offloaded[1][addresses].chunks(2).map(|w| u32::from(u16::from_be_bytes([w[0], w[1]])));
@@ -96,7 +95,7 @@ fn what_the_nic_was_to_fill_in_is_believed_always() {
 }
 
 #[test]
-fn what_was_not_captured_whole_cannot_be_wrong() {
+fn truncated_packets_are_not_verified() {
     let mut cut = frames(false, b"12345");
     cut[1][34 + 16] ^= 0xff;
     cut[1].pop();
@@ -104,9 +103,9 @@ fn what_was_not_captured_whole_cannot_be_wrong() {
     assert_eq!((segments, statistics.checksum_wrong), (2, 0));
 }
 
-/// Octets behind the packet, which the link layer added, are not summed.
+/// Bytes after the packet, which the link layer added, are not summed.
 #[test]
-fn padding_does_not_count() {
+fn padding_is_not_summed() {
     let mut padded = frames(false, b"");
     for frame in &mut padded {
         frame.extend([0xaa; 6]);
@@ -114,10 +113,10 @@ fn padding_does_not_count() {
     assert_eq!(replay(padded, true).1.checksum_wrong, 0);
 }
 
-/// Behind a routing header (RFC 8200 4.4) the sum is over the last address of the list, not the one in the
+/// After a routing header (RFC 8200 4.4) the sum uses the last address of the list, not the address in the
 /// IPv6 header.
 #[test]
-fn behind_a_routing_header_the_address_is_not_known() {
+fn packets_with_a_routing_header_are_not_verified() {
     let mut routed = frames(true, b"12345");
     let frame = &mut routed[1];
     frame[20] = 43;

@@ -1,5 +1,5 @@
-//! `replay -o zeek`: a capture for every `conn_state` of Zeek, its history, and where finwait differs on
-//! purpose.
+//! `replay -o zeek`: a capture for every `conn_state` of Zeek, its history, and finwait's intended
+//! differences.
 
 use std::io::Cursor;
 
@@ -15,15 +15,15 @@ const ACK: u8 = Flags::ACK;
 const FIN: u8 = Flags::FIN | Flags::ACK;
 const RST: u8 = Flags::RST;
 
-/// A segment of one end: the sequence number, the acknowledgment number, the flags, octets of payload. End A
-/// has port 40000, and with ISNs 1000 (A) and 5000 (B).
+/// A segment of one end: sequence number, acknowledgment number, flags, bytes of payload. End A has
+/// port 40000. The ISNs are 1000 (A) and 5000 (B).
 type Step = (End, u32, u32, u8, u32);
 
 const A: End = End::A;
 const B: End = End::B;
 const OPEN: [Step; 3] = [(A, 1_000, 0, SYN, 0), (B, 5_000, 1_001, SYN | ACK, 0), (A, 1_001, 5_001, ACK, 0)];
 
-/// Ten milliseconds between two segments, the first at 1 s.
+/// Makes a capture of these segments, 10 ms apart, the first at 1 s.
 fn captured(steps: &[Step]) -> Vec<Captured> {
     let frame = |(index, step): (usize, &Step)| {
         let (sender, seq, ack, flags, payload_len) = *step;
@@ -64,8 +64,8 @@ fn only(steps: &[Step]) -> Value {
     lines.remove(0)
 }
 
-/// State and history of every connection. The checksums of these frames are not filled in: `C` and `c` come
-/// with every direction and are left out here.
+/// Returns state and history of every connection. The checksums of these frames are not filled in, so every
+/// direction has a `C` or `c`, which is left out here.
 fn summaries(steps: &[Step]) -> Vec<(String, String)> {
     let text = |line: &Value, name: &str| line[name].as_str().expect("a string").to_owned();
     let summary = |line: &Value| (text(line, "conn_state"), text(line, "history").replace(['C', 'c'], ""));
@@ -83,7 +83,7 @@ fn after_open(steps: &[Step]) -> Vec<Step> {
 }
 
 #[test]
-fn every_conn_state() {
+fn every_conn_state_is_produced() {
     let open = after_open;
     let cases: [(&str, &str, Vec<Step>); 20] = [
         ("S0", "S", OPEN[..1].to_vec()),
@@ -135,9 +135,9 @@ fn every_conn_state() {
     }
 }
 
-/// Who opens is the originator, whichever end that is in the flow's key.
+/// The end that opens is the originator, whichever end of the flow's key it is.
 #[test]
-fn the_originator_is_who_sent_the_syn() {
+fn the_sender_of_the_syn_is_the_originator() {
     let swap = |(sender, seq, ack, flags, len): &Step| (sender.peer(), *seq, *ack, *flags, *len);
     let steps: Vec<Step> = OPEN.iter().map(swap).collect();
     assert_eq!(summary(&steps), ("S1".into(), "ShA".into()));
@@ -146,7 +146,7 @@ fn the_originator_is_who_sent_the_syn() {
 }
 
 #[test]
-fn the_fields_of_a_line() {
+fn a_line_has_the_fields_of_zeek() {
     let line = only(&after_open(&[
         (A, 1_001, 5_001, ACK, 100),
         (B, 5_001, 1_101, ACK, 300),
@@ -156,7 +156,7 @@ fn the_fields_of_a_line() {
     ]));
     let wanted = serde_json::json!({
         "ts": 1.0, "id.orig_h": "10.9.0.1", "id.orig_p": 40_000, "id.resp_h": "10.9.0.2", "id.resp_p": 80, "proto": "tcp",
-        // Without the last ACK, as Zeek counts it.
+        // Excludes the last ACK, as in Zeek.
         "duration": 0.06,
         "orig_bytes": 100, "resp_bytes": 300, "conn_state": "SF", "missed_bytes": 0, "history": line["history"],
         "orig_pkts": 4, "resp_pkts": 4,
@@ -165,7 +165,7 @@ fn the_fields_of_a_line() {
 }
 
 #[test]
-fn what_was_acknowledged_and_not_seen_is_missed() {
+fn acknowledged_bytes_that_were_not_seen_are_missed_bytes() {
     let line = only(&after_open(&[(A, 1_101, 5_001, ACK, 50), (B, 5_001, 1_151, ACK, 0)]));
     assert_eq!((line["missed_bytes"].as_u64(), line["orig_bytes"].as_u64()), (Some(100), Some(150)));
     assert!(line["history"].as_str().expect("a string").contains('G'), "{line}");
@@ -174,33 +174,35 @@ fn what_was_acknowledged_and_not_seen_is_missed() {
 }
 
 #[test]
-fn letters_that_count() {
+fn repeated_segments_add_history_letters_like_in_zeek() {
     let again = |times| vec![(A, 1_001, 5_001, ACK, 100); times];
     assert_eq!(summary(&after_open(&again(2))).1, "ShADT");
     assert_eq!(summary(&after_open(&again(11))).1, "ShADTT");
     // Flags that contradict each other.
     assert_eq!(summary(&after_open(&[(A, 1_001, 5_001, FIN | RST, 0)])), ("RSTO".into(), "ShAI".into()));
     assert_eq!(summary(&after_open(&[(A, 1_001, 0, SYN | Flags::FIN, 0)])), ("S1".into(), "ShAQ".into()));
-    // The same RST twice is one letter, another number is another.
+    // A repeated RST adds one letter, and a RST with another number adds another.
     let resets = [(B, 9_000_000, 0, RST, 0), (B, 9_000_000, 0, RST, 0), (B, 9_000_001, 0, RST, 0)];
     assert_eq!(summary(&after_open(&resets)).1, "ShArr");
     assert!(only(&OPEN)["history"].as_str().expect("a string").contains('C'));
 }
 
-/// On purpose not Zeek's answer: it would say RSTR, SF and S2. The letters tell what was on the wire.
+/// An intended difference from Zeek, which reports RSTR, SF and S2. The letters show the segments on the
+/// wire.
 #[test]
-fn a_rst_or_fin_that_no_host_believes_ends_nothing() {
+fn a_rst_or_fin_that_no_host_accepts_ends_nothing() {
     assert_eq!(summary(&after_open(&[(B, 900_000_000, 0, RST, 0)])), ("S1".into(), "ShAr".into()));
     let blind_fin = [(A, 1_001, 5_001, FIN, 0), (B, 5_001, 1_002, ACK, 0), (B, 900_000_000, 1_002, FIN, 0)];
     assert_eq!(summary(&after_open(&blind_fin)), ("S2".into(), "ShAFaf".into()));
-    // A FIN that the receiver's ACK shows to have been none (R17).
+    // A FIN that the receiver's ACK proves void (R17).
     let voided = [(A, 1_001, 5_001, FIN, 0), (B, 5_001, 1_101, ACK, 0), (A, 1_101, 5_001, ACK, 10)];
     assert_eq!(summary(&after_open(&voided)).0, "S1");
 }
 
-/// The second life of a tuple is a line of its own, and a RST that ends the first belongs to the first.
+/// The second incarnation of a tuple has its own line. A RST that ends the first incarnation belongs to the
+/// first line.
 #[test]
-fn a_line_for_each_incarnation() {
+fn each_incarnation_has_a_line() {
     let reopened = [
         (A, 1_001, 5_001, FIN, 0),
         (B, 5_001, 1_002, FIN, 0),
@@ -210,15 +212,15 @@ fn a_line_for_each_incarnation() {
     ];
     let wanted = [("SF".into(), "ShAFf".into()), ("S1".into(), "Sh".into())];
     assert_eq!(summaries(&after_open(&reopened)), wanted);
-    // R14: a SYN against a live connection, a challenge ACK, the RST of who sent the SYN.
+    // R14: a SYN on a live connection, a challenge ACK, and the RST of the SYN's sender.
     let half_open = [(A, 900_000, 0, SYN, 0), (B, 5_001, 1_001, ACK, 0), (A, 1_001, 0, RST, 0)];
     let wanted = [("RSTO".into(), "ShASaR".into()), ("S0".into(), "S".into())];
     assert_eq!(summaries(&after_open(&half_open)), wanted);
 }
 
-/// A connection that was over long before the capture's end is a line, too.
+/// A connection that timed out long before the capture's end has a line, too.
 #[test]
-fn what_is_over_is_listed() {
+fn a_timed_out_connection_has_a_line() {
     let mut frames = captured(&OPEN[..1]);
     frames.push(arp(3_600_000 * MS));
     let lines = lines(&frames);

@@ -1,5 +1,5 @@
-//! The same connection, wherever the agent stands: every packet is counted once, both ends' states are their
-//! kernels', and what the agent cannot know it says.
+//! One connection, observed from different positions. Every packet is counted once, both ends' states equal
+//! their kernels', and unknown facts are reported as unknown.
 
 mod common;
 mod world;
@@ -11,7 +11,7 @@ use finwait::lab::Namespace;
 use finwait::view::{Confidence, Connection, Roles, State};
 use world::{Talk, at, cable, host, ip};
 
-/// The one connection of this talk.
+/// Finds the connection of this talk.
 fn find(agent: &Agent<'_>, talk: &Talk<'_>) -> Option<Connection> {
     let mut connections = agent.connections();
     connections.retain(|connection| connection.client.socket_address() == talk.client);
@@ -19,7 +19,7 @@ fn find(agent: &Agent<'_>, talk: &Talk<'_>) -> Option<Connection> {
     connections.pop()
 }
 
-/// Waits until both states are those of their kernels and every segment is counted once.
+/// Waits until both states equal their kernels' and every segment is counted once.
 fn agrees(agent: &Agent<'_>, talk: &Talk<'_>) -> Connection {
     let mut seen = None;
     until("both ends are as their kernels have them, every segment counted once", || {
@@ -45,7 +45,7 @@ fn duplicates(agent: &Agent<'_>) -> u64 {
     agent.stats().packets_ignored.get("duplicate").copied().unwrap_or_default()
 }
 
-/// Open, then half-closed, then closed: right at each stage.
+/// Checks a connection while it is open and after it is closed.
 fn through_its_life(agent: &Agent<'_>, talk: &mut Talk<'_>, local: [bool; 2], confidence: Confidence) {
     let open = agrees(agent, talk);
     assert_eq!((locals(&open), open.confidence), (local, confidence), "{open:#?}");
@@ -59,7 +59,7 @@ fn through_its_life(agent: &Agent<'_>, talk: &mut Talk<'_>, local: [bool; 2], co
 
 #[test]
 #[ignore = "needs root"]
-fn on_a_bridge_and_its_ports() {
+fn a_bridge_and_its_ports_count_each_packet_once() {
     let (guest, other, bridge) = (host(), host(), host());
     ip(&bridge, "link add br0 type bridge");
     cable((&guest, "eth0", "10.1.0.1/24"), (&bridge, "port1", ""));
@@ -78,7 +78,7 @@ fn on_a_bridge_and_its_ports() {
     through_its_life(&agent, &mut talk, [false, true], Confidence::Exact);
     let seen_twice = duplicates(&agent);
     assert!(seen_twice > 0, "the bridge and its port see the same packets");
-    // What it only forwards is seen at both ports, and is nobody's here.
+    // A forwarded connection is seen at both ports, and neither end is local.
     let mut talk = Talk::open((&guest, 0), (&other, at("10.1.0.2", 80)));
     through_its_life(&agent, &mut talk, [false, false], Confidence::Exact);
     assert!(duplicates(&agent) > seen_twice);
@@ -86,7 +86,7 @@ fn on_a_bridge_and_its_ports() {
 
 #[test]
 #[ignore = "needs root"]
-fn on_lo() {
+fn lo_counts_each_packet_once() {
     let alone = host();
     let agent = Agent::start_in(&alone, "topology-lo", &[]);
     let mut talk = Talk::open((&alone, 0), (&alone, at("127.0.0.1", 80)));
@@ -103,7 +103,7 @@ fn on_lo() {
     assert!(duplicates(&agent) > 0, "lo shows each packet going out and coming in");
 }
 
-/// A client, a router, a server.
+/// Connects a client and a server to the router.
 fn routed(router: &Namespace) -> (Namespace, Namespace) {
     let (client, server) = (host(), host());
     cable((&client, "eth0", "10.1.0.1/24"), (router, "west", "10.1.0.9/24"));
@@ -115,7 +115,7 @@ fn routed(router: &Namespace) -> (Namespace, Namespace) {
 
 #[test]
 #[ignore = "needs root"]
-fn on_a_router_between_two_others() {
+fn a_router_counts_each_packet_once() {
     let router = host();
     let (client, server) = routed(&router);
     let agent = Agent::start_in(&router, "topology-router", &[]);
@@ -126,7 +126,7 @@ fn on_a_router_between_two_others() {
 
 #[test]
 #[ignore = "needs root"]
-fn a_forwarded_syn_that_nobody_answers() {
+fn an_unanswered_forwarded_syn_is_listed_as_syn_sent() {
     let router = host();
     let (client, server) = routed(&router);
     ip(&router, "route add 10.3.0.0/24 via 10.2.0.2");
@@ -147,7 +147,7 @@ fn a_forwarded_syn_that_nobody_answers() {
 
 #[test]
 #[ignore = "needs root"]
-fn opened_before_the_agent_came() {
+fn a_connection_older_than_the_agent_is_followed_midstream() {
     let router = host();
     let (client, server) = routed(&router);
     let mut talk = Talk::open((&client, 0), (&server, at("10.2.0.2", 80)));
@@ -164,11 +164,11 @@ fn opened_before_the_agent_came() {
     });
     let closed = find(&agent, &talk).expect("it was just there");
     assert_eq!((closed.confidence, locals(&closed)), (Confidence::Midstream, [false, false]), "{closed:#?}");
-    // Whether the server's ACK goes alone is a matter of time.
+    // Whether the server sends its ACK without its FIN depends on timing.
     assert!(["fin_3seg", "fin_4seg"].contains(&closed.close_word()), "{closed:#?}");
 }
 
-/// Two cables between a client and a server: what goes there takes one, what comes back takes the other.
+/// Connects a client to the server by two links: one for each direction.
 fn two_ways(server: &Namespace) -> Namespace {
     let client = host();
     cable((&client, "there", "10.1.0.1/32"), (server, "in", "10.2.0.2/32"));
@@ -180,7 +180,7 @@ fn two_ways(server: &Namespace) -> Namespace {
 
 #[test]
 #[ignore = "needs root"]
-fn in_by_one_interface_and_out_by_another() {
+fn a_connection_over_two_interfaces_is_one_connection() {
     let server = host();
     let client = two_ways(&server);
     let agent = Agent::start_in(&server, "topology-asymmetric", &[]);
@@ -190,7 +190,7 @@ fn in_by_one_interface_and_out_by_another() {
 
 #[test]
 #[ignore = "needs root"]
-fn only_one_direction_in_sight() {
+fn a_connection_seen_in_one_direction_is_one_way() {
     let server = host();
     let client = two_ways(&server);
     let agent = Agent::start_in(&server, "topology-one-way", &["-i", "in", "--audit-interval", "0"]);
@@ -215,12 +215,12 @@ fn only_one_direction_in_sight() {
     );
 }
 
-/// Two pairs of hosts with the same addresses behind one bridge host: known by their tuples alone, they
-/// cannot be told apart. While the first is in use the second is counted as its copy, and never mixed into
-/// it.
+/// Two pairs of hosts with equal addresses behind one bridge host. Their tuples are equal, so finwait cannot
+/// distinguish them. While the first connection is in use, packets of the second count as its copies and do
+/// not change it.
 #[test]
 #[ignore = "needs root"]
-fn the_same_tuple_on_two_interfaces() {
+fn equal_tuples_on_two_interfaces_are_not_mixed() {
     let switch = host();
     let pairs = [("br1", "a1", "b1"), ("br2", "a2", "b2")].map(|(bridge, one, two)| {
         let (client, server) = (host(), host());

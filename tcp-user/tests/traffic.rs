@@ -1,6 +1,5 @@
-//! Real programs, real traffic: nginx in one host, curl and wrk in the other. What finwait says of every
-//! connection is what both kernels say, what it counted is what they counted, and when 2MSL is over nothing
-//! is left.
+//! Real programs and real traffic: nginx on one host, curl and wrk on the other. finwait's states and
+//! counters equal those of both kernels, and after 2MSL no connection is left.
 
 mod common;
 
@@ -15,7 +14,7 @@ use common::{Agent, FINWAIT, call, fresh_folder, spawn, transitions, until, unti
 use finwait::lab::{Family, Lab};
 use tcp_common::State;
 
-/// Both at the same time, for the sake of TIME-WAIT: it is waited for in full.
+/// Runs both in parallel, because each waits for the whole TIME-WAIT.
 #[test]
 #[ignore = "needs root"]
 fn finwait_agrees_with_both_kernels_by_xdp_and_by_tc() {
@@ -55,7 +54,7 @@ fn agrees(ingress: &str) {
     traffic.compare_totals();
 }
 
-/// What happens in one lab.
+/// The traffic in one lab.
 struct Traffic<'a> {
     lab: &'a Lab,
     agent: &'a Agent<'a>,
@@ -63,8 +62,7 @@ struct Traffic<'a> {
 }
 
 impl Traffic<'_> {
-    /// Waits until neither the kernels nor finwait change anything, then wants them to be the same, both
-    /// ways.
+    /// Waits until neither the kernels nor finwait change, then asserts that both list equal ends.
     fn compare(&self, when: &str) -> Vec<End> {
         let look = || Some((oracle::ends(self.lab)?, oracle::ends_of(&self.agent.connections())));
         let mut seen = look();
@@ -90,12 +88,12 @@ impl Traffic<'_> {
         kernels
     }
 
-    /// Packets that passed before the agent watched.
+    /// Returns the number of packets that passed before the agent was attached.
     fn unwatched_packets(&self) -> u64 {
         self.at_rest(|| oracle::interface_packets(&self.lab.server) - self.agent.stats().packets_seen)
     }
 
-    /// A number that two questions in a row answer alike.
+    /// Queries a number until two results in a row are equal.
     fn at_rest(&self, ask: impl Fn() -> u64) -> u64 {
         let mut answer = ask();
         until("the numbers rest", || {
@@ -114,7 +112,7 @@ impl Traffic<'_> {
         let stats = self.agent.stats();
         let ignored: u64 = stats.packets_ignored.values().sum();
         assert_eq!(stats.packets_seen, stats.packets_tracked + ignored);
-        // ARP and ICMPv6 are what else passes on this cable.
+        // Only ARP and ICMPv6 also pass on this link.
         let unexpected: Vec<_> = stats
             .packets_ignored
             .iter()
@@ -145,10 +143,10 @@ impl Traffic<'_> {
         output.stdout.is_empty() && output.status.code() == Some(1)
     }
 
-    /// Linux counts a TIME-WAIT socket also for FIN-WAIT-2 of a socket that no process has any more
+    /// Compares the numbers of TIME-WAITs. Linux also counts an orphan in FIN-WAIT-2 as a TIME-WAIT socket
     /// (`tcp_time_wait`), and a RST may end it there.
     fn compare_time_waits(&self) {
-        // Asked first: the scrape itself is a connection over `lo`.
+        // Read first, because the scrape itself is a connection over `lo`.
         let hosts = [("remote", &self.lab.client), ("local", &self.lab.server)];
         let counted = hosts.map(|(side, host)| (side, oracle::counter(host, "TcpExt", "TW")));
         let page = self.agent.scrape();
@@ -163,7 +161,7 @@ impl Traffic<'_> {
         }
     }
 
-    /// The kernels' counters, which began with their namespaces, against finwait's.
+    /// Compares the kernels' counters, which began with their namespaces, with finwait's.
     fn compare_totals(&self) {
         let [client, server] = [&self.lab.client, &self.lab.server];
         let stats = self.agent.stats();
@@ -181,7 +179,7 @@ impl Traffic<'_> {
     }
 }
 
-/// The web server by IPv4 or IPv6, as clients use it.
+/// The web server by IPv4 or IPv6, with its clients.
 struct Web<'a> {
     traffic: &'a Traffic<'a>,
     family: Family,
@@ -242,7 +240,7 @@ impl Web<'_> {
         }
     }
 
-    /// Uploads that wait for their data, seen while they wait, while nobody answers, and when they are over.
+    /// Compares uploads while they wait for data, while nginx is stopped, and after they have ended.
     fn connections_that_stay(&self, nginx: &Nginx) {
         let opened = self.opened();
         let mut uploads: Vec<_> = (0..4).map(|number| self.begin_upload(number)).collect();
@@ -263,7 +261,7 @@ impl Web<'_> {
 
         uploads.push(unread);
         for upload in uploads {
-            // Its input ends, so does it.
+            // curl ends when its input ends.
             end(upload, |upload| drop(upload.stdin.take()));
         }
         let over = self.compare("the uploads are over");
@@ -281,13 +279,13 @@ impl Web<'_> {
         self.traffic.compare(&format!("{:?}, {when}", self.family))
     }
 
-    /// Waits until finwait has counted this many more than `before`: an event that finds its flow busy leaves
-    /// it to the sweep, once a second. Whether it counts too many shows in the totals.
+    /// Waits until finwait has counted `count` opens more than `before`. An event that finds its flow locked
+    /// leaves the count to the scan, which runs once a second. Opens counted twice show in the totals.
     fn wait_for_opens(&self, before: u64, count: u64) {
         until(&format!("{count} opens are counted"), || self.opened() - before == count);
     }
 
-    /// What finwait has counted in this family.
+    /// Returns finwait's number of opens in this family.
     fn opened(&self) -> u64 {
         let family = match self.family {
             Family::Ipv4 => "ipv4",
@@ -296,7 +294,7 @@ impl Web<'_> {
         self.traffic.agent.stats().opened["server"][family]
     }
 
-    /// What the server's kernel has counted, in both families.
+    /// Returns the number of opens of the server's kernel in both families.
     fn passive_opens(&self) -> u64 {
         oracle::counter(&self.traffic.lab.server, "Tcp", "PassiveOpens")
     }
@@ -327,11 +325,11 @@ impl Web<'_> {
     }
 }
 
-/// Makes a program end and waits until it has.
+/// Ends a program and waits for its exit.
 fn end(mut process: Child, how: impl FnOnce(&mut Child)) {
     how(&mut process);
     process.wait().expect("waiting for a program");
 }
 
-/// Long beside a round trip, the delayed ACK (40 ms) and the agent's turn (5 ms).
+/// Long compared with a round trip, the delayed ACK (40 ms) and the agent's loop (5 ms).
 const QUIET: Duration = Duration::from_millis(200);

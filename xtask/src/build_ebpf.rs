@@ -69,7 +69,7 @@ pub(crate) fn clippy() -> Result<()> {
     if !missing.is_empty() {
         bail!("clippy for the kernel programs needs Debian packages: apt install {}", missing.join(" "));
     }
-    // Called by its path, because cargo would look for its subcommands in rustup's directory first.
+    // Called by its path, because cargo would search for its subcommands in rustup's directory first.
     let mut clippy = cargo("/usr/bin/cargo-clippy")?;
     clippy.env("CARGO", "/usr/bin/cargo").args(["clippy", "--quiet", "--release", "-Z", "build-std=core"]);
     call(clippy.args(["--", "--deny", "warnings"]))

@@ -1,7 +1,7 @@
 //! Both README commands on a machine that has nothing: a new minimal Debian 12 in a folder, entered by
 //! chroot(2).
 //!
-//! It finds the package, program or variable that the project needs and that nobody installed on purpose.
+//! It finds a package, program or variable that the project needs but does not install or document.
 
 use std::fs;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! The test of the tests: deliberate faults in the rules, each of which the tests must notice.
+//! Mutation tests: deliberate faults in the rules, each of which the tests must notice.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,10 +10,11 @@ use serde::Deserialize;
 
 use crate::command::{call, root, target_dir};
 
-/// The tests that must notice a fault in the rules. The golden table notices every change by its nature, so
-/// it does not count.
+/// The tests that must notice a fault in the rules. The golden table is not one of them, because it notices
+/// every change.
 const RULES: [&str; 4] = ["scenarios", "late", "adopted", "properties"];
-/// The tests that must notice a fault in the protocol of the flow table: every interleaving of a few.
+/// The tests that must notice a fault in the protocol of the flow table. They run every interleaving of a few
+/// threads.
 const PROTOCOL: [&str; 1] = ["table_model"];
 
 #[derive(Deserialize)]
@@ -76,7 +77,7 @@ impl Mutant {
         fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))
     }
 
-    /// The faulty source.
+    /// Returns the faulty source.
     fn apply(&self) -> Result<String> {
         let source = self.source()?;
         let count = source.matches(&self.find).count();
@@ -122,7 +123,7 @@ impl Copy {
             .with_context(|| format!("writing {file}"))
     }
 
-    /// The first test that fails. A fault that does not compile is an error.
+    /// Returns the first test that fails. A fault that does not compile is an error.
     fn first_failing(&self, tests: &[&'static str]) -> Result<Option<&'static str>> {
         for &test in tests {
             call(self.cargo(test).arg("--no-run")).context("the fault does not compile")?;
@@ -140,7 +141,7 @@ impl Copy {
             .current_dir(&self.folder)
             .env("CARGO_TARGET_DIR", self.folder.join("target"))
             .env("RUSTFLAGS", "--cap-lints allow")
-            // A failing case is enough, the shortest one is of no interest here.
+            // One failing case is enough. The shortest one is not needed.
             .env("PROPTEST_MAX_SHRINK_ITERS", "0");
         command
     }

@@ -58,7 +58,7 @@ pub(crate) fn demo(arguments: &[String]) -> Result<()> {
     call(command.arg("demo").args(arguments))
 }
 
-/// The capture in the binary: new when the scenarios of the lab have changed.
+/// Rewrites the capture in the binary. Needed after the lab's scenarios have changed.
 pub(crate) fn record_demo() -> Result<()> {
     debian::install(&["tcpdump"])?;
     let capture = format!("{}/recording.pcap", target_dir());
@@ -71,7 +71,7 @@ pub(crate) fn record_demo() -> Result<()> {
     Ok(())
 }
 
-/// What packets and the agent cost, with what `arguments` say of it.
+/// Runs the benchmark with these arguments.
 pub(crate) fn bench(arguments: &[String]) -> Result<()> {
     debian::install(&["nftables", "nginx", "wrk"])?;
     let build = format!("{}/release", target_dir());
@@ -88,7 +88,7 @@ pub(crate) fn bench(arguments: &[String]) -> Result<()> {
     )
 }
 
-/// The socket storm, with what `arguments` say of it.
+/// Runs the socket storm with these arguments.
 pub(crate) fn storm(arguments: &[String]) -> Result<()> {
     if arguments.iter().any(|argument| argument == "--conntrack") {
         debian::install(&["nftables"])?;

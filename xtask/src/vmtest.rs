@@ -21,7 +21,7 @@ use debian_kernel::DebianKernel;
 pub(crate) use debian_kernel::Version;
 use guest::Programs;
 
-/// What the guest runs: `finwait` or a test program, and its arguments.
+/// The programs that the guest runs: `finwait` or a test program, and its arguments.
 const PLAN: &[&[&str]] = &[
     &["kernel_parse"],
     &["kernel_scenarios"],
@@ -35,7 +35,7 @@ const PLAN: &[&[&str]] = &[
 
 const PACKAGES: &[&str] = &["busybox-static", "cpio", "iproute2", "qemu-system-x86", "xz-utils"];
 
-/// Boots each kernel, all of them where none is named, and runs the plan there, or the lines that begin with
+/// Boots the given kernels, or all if none is given. Runs the plan on each, or only its lines that begin with
 /// `only`.
 pub(crate) fn run(versions: &[Version], only: Option<&str>) -> Result<()> {
     let plan: Vec<_> =
@@ -66,7 +66,7 @@ pub(crate) fn run(versions: &[Version], only: Option<&str>) -> Result<()> {
     Ok(())
 }
 
-/// Shows and keeps what the guest prints. Whether it said at its end that all went well.
+/// Boots a guest, and prints and saves its output. Returns whether the guest printed [`guest::SUCCESS`].
 fn boot(version: Version, kernel: &Path, image: &Path, log: &PathBuf) -> Result<bool> {
     let mut guest = Command::new("timeout")
         .args(["--kill-after=5", LIMIT, "qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max"])
@@ -95,6 +95,6 @@ fn boot(version: Version, kernel: &Path, image: &Path, log: &PathBuf) -> Result<
     Ok(passed)
 }
 
-/// Seconds for one kernel. Programs run some thirty times slower than on a processor.
+/// Time limit for one kernel in seconds. Programs run about thirty times slower than without emulation.
 const LIMIT: &str = "3600";
 const MEMORY: &str = "1024";

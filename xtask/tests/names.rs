@@ -1,5 +1,4 @@
-//! One name, one type: no two types of the product crates share a name, except a module's `Error` and
-//! `Options`.
+//! Checks that no two types of the product crates share a name, except a module's `Error` and `Options`.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -30,8 +29,8 @@ fn no_two_types_share_a_name() {
     assert!(types.is_empty(), "types that share a name: {types:#?}");
 }
 
-/// The name of the type that an unindented line declares. Types inside functions, and associated types, are
-/// indented.
+/// Returns the name of the type that an unindented line declares. Types inside functions, and associated
+/// types, are indented.
 fn declared_type(line: &str) -> Option<&str> {
     let mut words = line.split([' ', '<', '(', '{', ';', ':', '=']).filter(|word| !word.is_empty());
     if line.starts_with([' ', '/', '#']) {

@@ -1,5 +1,5 @@
-//! Programs to compare with: one that only passes the packet, one that only parses the TCP fields that any
-//! tracker needs, and a small tracker on a BPF hash map.
+//! Programs to compare with. One only passes the packet, and one only parses the TCP fields that any tracker
+//! needs. The third is a small tracker on a BPF hash map.
 
 use anyhow::Result;
 

@@ -13,7 +13,7 @@ pub(crate) struct Chase {
 }
 
 impl Chase {
-    /// In small pages, like the memory of BPF maps.
+    /// Allocates the memory in small pages, like that of BPF maps.
     pub(crate) fn new(lines: u32, bytes: usize) -> Result<Chase> {
         let bytes = bytes.max(lines as usize * LINE);
         let mut memory = MmapMut::map_anon(bytes).context("memory for a chase")?;

@@ -178,7 +178,7 @@ const PARSE: &str = "bare parse";
 const STACK: &str = "stack only";
 const HASH: &str = "BPF HASH";
 const FINWAIT: &str = "finwait XDP";
-/// Only with TCX.
+/// A case that is measured only with TCX (Linux 6.6).
 const PASS_TC: &str = "TC pass only";
 const FINWAIT_TC: &str = "finwait TC";
 const CONNTRACK: &str = "nf_conntrack";

@@ -76,7 +76,7 @@ struct Setup {
     hosts: Hosts,
     connections: u32,
     told: u64,
-    /// CPU time of reading them, in ns.
+    /// CPU time of reading the events, in ns.
     reading_ns: f64,
     /// CPU time saved by an event, where the ring is full.
     writing_ns: Vec<f64>,
@@ -108,7 +108,7 @@ impl Setup {
         let after = self.kernel.counters()?;
         let events = after.events - before.events;
         ensure!(events > 0 && after.events_lost == before.events_lost, "events are part of what is measured");
-        // A few evict others while they are half-open.
+        // A few connections evict others while they are half-open.
         let listed = self.kernel.table().entries().count() as u64;
         ensure!(
             1000 * listed >= 995 * u64::from(connections),

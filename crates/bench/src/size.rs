@@ -1,10 +1,10 @@
-//! How much is measured, and how much of that fits in memory.
+//! The extent of the measurements, limited by memory.
 
 use std::fs;
 
 use anyhow::{Context as _, Result};
 
-/// How much is measured.
+/// The extent of the measurements.
 pub(crate) struct Size {
     /// Interleaved rounds.
     pub(crate) rounds: usize,
@@ -32,7 +32,7 @@ pub(crate) struct Size {
     pub(crate) msl: &'static str,
 }
 
-/// For `--quick`.
+/// The extent with `--quick`.
 pub(crate) const QUICK: Size = Size {
     rounds: 7,
     long_rounds: 7,
@@ -48,7 +48,7 @@ pub(crate) const QUICK: Size = Size {
     msl: "6s",
 };
 
-/// For a whole run.
+/// The extent of a whole run.
 pub(crate) const WHOLE: Size = Size {
     rounds: 11,
     long_rounds: 7,

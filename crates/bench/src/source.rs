@@ -100,8 +100,8 @@ impl Source {
         }
     }
 
-    /// [`Order::Each`]: delivers all segments of these connections and calls `meanwhile` between system calls.
-    /// Returns the mean time of a connection in ns.
+    /// Delivers all segments of these connections ([`Order::Each`]) and calls `meanwhile` between system
+    /// calls. Returns the mean time of a connection in ns.
     pub(crate) fn all(
         &self,
         delivery: Delivery,

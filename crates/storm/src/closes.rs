@@ -13,7 +13,7 @@ use crate::plan::{Ending, Expected, Plan};
 use crate::report::Checks;
 
 /// The latest record that an agent gave of each incarnation. An agent forgets a closed flow after a while and
-/// counts its incarnations from 1 again, so the time of the open identifies the incarnation too.
+/// counts its incarnations from 1 again. So the time of the open identifies the incarnation too.
 #[derive(Default)]
 pub(crate) struct Records(HashMap<FlowKey, Vec<Connection>>);
 

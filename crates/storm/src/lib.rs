@@ -6,13 +6,13 @@
 //!      agent (TC)                                              agent (XDP)
 //! ```
 //!
-//! Either host opens connections. The link is a thread between two TAP interfaces, so each agent sees exactly
+//! Either host opens connections. The link is a thread between two TAP interfaces. Each agent sees exactly
 //! the packets of its host, and the link knows what neither agent sees. While the link and the programs are
-//! paused, the state of a local end must equal that of its kernel's socket, even with segments in flight.
+//! paused, a local end's state must equal that of its kernel's socket, even with segments in flight.
 //!
-//! Modules in the order of a run: `phases` configures the kernels, `plan` draws each connection's plan,
-//! `play` executes it with `sockets`, `wire` forwards segments and keeps the `packet_log`, `agent` runs
-//! finwait, `compare` and `closes` search for differences, and `explain` finds which of them have a known
+//! Modules in the order of a run: `phases` configures the kernels, `plan` draws each connection's plan, and
+//! `play` executes it with `sockets`. `wire` forwards segments and keeps the `packet_log`. `agent` runs
+//! finwait. `compare` and `closes` search for differences, and `explain` finds which of them have a known
 //! cause.
 
 mod agent;

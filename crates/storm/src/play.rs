@@ -24,7 +24,7 @@ pub(crate) struct Harness<'lab> {
     pub(crate) holding: std::sync::atomic::AtomicUsize,
 }
 
-/// Both connection of an open connection.
+/// Both ends of an open connection.
 struct OpenConnection {
     streams: [Option<TcpStream>; 2],
 }
@@ -78,7 +78,7 @@ impl Plan {
         Ok(Some(OpenConnection { streams }))
     }
 
-    /// The acceptor reads the request and answers.
+    /// Reads the request at the accepting host and answers it.
     async fn talk(&self, connection: &mut OpenConnection) -> Result<()> {
         let acceptor = self.opener.peer();
         connection.read(acceptor, self.request).await.context("reading the request")?;

@@ -105,9 +105,9 @@ pub fn pcap(order: Order, unit: Unit, link: u32, frames: &[Captured]) -> Vec<u8>
 /// An interface of a pcapng file.
 #[derive(Clone, Copy)]
 pub struct Interface {
-    /// Its link type (`LINKTYPE_*` of pcap).
+    /// The link type of the interface (`LINKTYPE_*` of pcap).
     pub link: u16,
-    /// Its name, the `if_name` option.
+    /// The name of the interface, in the `if_name` option.
     pub name: &'static str,
     /// The byte of the `if_tsresol` option and the units per second it stands for; `None`: microseconds.
     pub resolution: Option<(u8, u64)>,

@@ -12,7 +12,7 @@ pub fn is_blessing() -> bool {
 ///
 /// # Panics
 ///
-/// At the first line that differs, and if the file cannot be read or written.
+/// Panics at the first line that differs, and if the file cannot be read or written.
 #[track_caller]
 pub fn assert_golden(path: impl AsRef<Path>, text: &str) {
     let path = path.as_ref();

@@ -1,5 +1,5 @@
-//! The agent as a user runs it, for tests: the real binary in the server's host of a lab, asked by the CLI
-//! and scraped.
+//! The agent as a user runs it: the real binary on the server's host of a lab, queried by the CLI and
+//! scraped.
 
 #![allow(
     unreachable_pub,
@@ -28,7 +28,7 @@ use nix::unistd::Pid;
 /// The binary under test.
 pub const FINWAIT: &str = env!("CARGO_BIN_EXE_finwait");
 
-/// A running agent; killed when dropped.
+/// A running agent. Dropping it kills the process.
 pub struct Agent<'a> {
     pub process: Child,
     pub socket: String,
@@ -36,12 +36,13 @@ pub struct Agent<'a> {
 }
 
 impl<'a> Agent<'a> {
-    /// Starts `finwait run` in the server's host and waits until it answers. `name`: of its socket.
+    /// Starts `finwait run` on the server's host and waits until it answers. `name` is the name of its
+    /// socket.
     pub fn start(lab: &'a Lab, name: &str, arguments: &[&str]) -> Agent<'a> {
         Agent::start_in(lab.server.namespace(), name, arguments)
     }
 
-    /// The same in any namespace.
+    /// Starts `finwait run` in a namespace and waits until it answers. `name` is the name of its socket.
     pub fn start_in(namespace: &'a Namespace, name: &str, arguments: &[&str]) -> Agent<'a> {
         let socket = format!("{}/{name}.sock", env!("CARGO_TARGET_TMPDIR"));
         let mut command = Command::new(FINWAIT);
@@ -49,12 +50,12 @@ impl<'a> Agent<'a> {
         Agent::wait_for(namespace, &socket, command.stderr(Stdio::inherit()))
     }
 
-    /// The same by any command that becomes an agent which answers on `socket`.
+    /// Starts an agent with this command and waits until it answers on `socket`.
     pub fn start_by(lab: &'a Lab, socket: &str, command: &mut Command) -> Agent<'a> {
         Agent::wait_for(lab.server.namespace(), socket, command.stderr(Stdio::inherit()))
     }
 
-    /// The same, with its log in a file.
+    /// Starts an agent with this command, writes its log to a file, and waits until it answers on `socket`.
     pub fn start_logging(lab: &'a Lab, socket: &str, command: &mut Command, log: File) -> Agent<'a> {
         Agent::wait_for(lab.server.namespace(), socket, command.stderr(log))
     }
@@ -63,7 +64,7 @@ impl<'a> Agent<'a> {
         let process = namespace.run(|| command.spawn()).expect("entering the namespace");
         let process = process.expect("starting the agent");
         let mut agent = Agent { process, socket: socket.into(), namespace };
-        // The verifier takes its time on a busy machine.
+        // The kernel's verifier is slow on a busy machine.
         until_within(Duration::from_secs(120), "the agent answers", || {
             assert_eq!(agent.process.try_wait().expect("looking at the agent"), None, "the agent ended");
             agent.cli(&["status"]).status.success()
@@ -71,19 +72,19 @@ impl<'a> Agent<'a> {
         agent
     }
 
-    /// Sends it a signal and waits for its end.
+    /// Sends a signal to the agent and waits for its exit.
     pub fn stop(mut self, signal: Signal) -> ExitStatus {
         send(&self.process, signal);
         self.process.wait().expect("waiting for the agent")
     }
 
-    /// How it is.
+    /// Returns the agent's status.
     pub fn status(&self) -> Status {
         let output = self.cli(&["status", "-o", "json"]);
         serde_json::from_slice(&output.stdout).expect("a status")
     }
 
-    /// Waits until this number of clients follow its events.
+    /// Waits until this number of clients receive the agent's events.
     pub fn wait_for_watchers(&self, count: u64) {
         until("the watchers are connected", || self.status().watchers == count);
     }
@@ -97,7 +98,7 @@ impl<'a> Agent<'a> {
             .expect("running the CLI")
     }
 
-    /// Every connection in the table, those too that are over.
+    /// Returns every connection in the table, including closed ones.
     pub fn connections(&self) -> Vec<Connection> {
         let output = self.cli(&["ls", "--all", "-o", "ndjson"]);
         assert!(matches!(output.status.code(), Some(0 | 1)), "ls: {}", output.status);
@@ -105,13 +106,13 @@ impl<'a> Agent<'a> {
         lines.lines().map(|line| serde_json::from_str(line).expect("a connection")).collect()
     }
 
-    /// The totals.
+    /// Returns the agent's statistics.
     pub fn stats(&self) -> Stats {
         let output = self.cli(&["stats", "-o", "json"]);
         serde_json::from_slice(&output.stdout).expect("statistics")
     }
 
-    /// The page that Prometheus gets.
+    /// Returns the metrics page as a scrape receives it.
     pub fn scrape(&self) -> String {
         http_get(self.namespace, "127.0.0.1:9817", "/metrics")
     }
@@ -124,7 +125,7 @@ impl Drop for Agent<'_> {
     }
 }
 
-/// Starts a program in a host of the lab.
+/// Starts a program on a host of the lab.
 pub fn spawn(host: &Host, command: &mut Command) -> Child {
     let name = format!("{command:?}");
     host.run(|| command.spawn())
@@ -132,18 +133,18 @@ pub fn spawn(host: &Host, command: &mut Command) -> Child {
         .unwrap_or_else(|error| panic!("starting {name}: {error}"))
 }
 
-/// A program that runs until it is told to stop, at the latest when dropped.
+/// A background program. Dropping it stops the program.
 pub struct Daemon(pub Child);
 
 impl Daemon {
-    /// Starts it in a host of the lab.
+    /// Starts the program on a host of the lab.
     pub fn start(host: &Host, command: &mut Command) -> Daemon {
         Daemon(spawn(host, command))
     }
 }
 
 impl Drop for Daemon {
-    /// By SIGTERM, so that it takes its own children along.
+    /// Sends SIGTERM, so that the program can stop its own children.
     fn drop(&mut self) {
         let _ = kill(pid(&self.0), Signal::SIGTERM);
         let _ = self.0.wait();
@@ -159,7 +160,7 @@ fn pid(child: &Child) -> Pid {
     Pid::from_raw(i32::try_from(child.id()).expect("the kernel's process ids are positive"))
 }
 
-/// Runs a program in a host of the lab; it must succeed. Returns what it printed.
+/// Runs a program on a host of the lab and returns its output. Panics if the program fails.
 pub fn call(host: &Host, program: &str, arguments: &[&str]) -> String {
     let mut command = Command::new(program);
     command.args(arguments);
@@ -168,7 +169,7 @@ pub fn call(host: &Host, program: &str, arguments: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// An empty folder of a test's own, where every user may look; the target folder may be closed to them.
+/// Makes an empty folder that every user can read. Other users may have no access to the target folder.
 pub fn public_folder(name: &str) -> PathBuf {
     let folder = std::env::temp_dir().join(format!("finwait-{name}-{}", std::process::id()));
     let _ = fs::remove_dir_all(&folder);
@@ -177,7 +178,7 @@ pub fn public_folder(name: &str) -> PathBuf {
     folder
 }
 
-/// An empty folder of this name, in the target folder.
+/// Makes an empty folder of this name in the target folder.
 pub fn fresh_folder(name: &str) -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     let _ = fs::remove_dir_all(&folder);
@@ -185,7 +186,7 @@ pub fn fresh_folder(name: &str) -> PathBuf {
     folder
 }
 
-/// How often, by a page of metrics, an end on this side went from one state, or any, to another.
+/// Returns the number of transitions on this side in a metrics page, from one state or from any state.
 pub fn transitions(page: &str, side: &str, from: Option<State>, to: State) -> u64 {
     let labelled = |line: &str, label: &str, value: &str| line.contains(&format!("{label}=\"{value}\""));
     page.lines()
@@ -196,7 +197,7 @@ pub fn transitions(page: &str, side: &str, from: Option<State>, to: State) -> u6
         .sum()
 }
 
-/// The body that a server in a namespace answers with.
+/// Sends an HTTP request to a server in a namespace and returns the body.
 pub fn http_get(host: &Namespace, server: &str, path: &str) -> String {
     host.run(|| {
         let mut stream = TcpStream::connect(server).expect("connecting");
@@ -208,12 +209,12 @@ pub fn http_get(host: &Namespace, server: &str, path: &str) -> String {
     .expect("entering the namespace")
 }
 
-/// Waits for a condition, [`LIMIT`] at most.
+/// Waits for a condition for at most [`LIMIT`].
 pub fn until(what: &str, condition: impl FnMut() -> bool) {
     until_within(LIMIT, what, condition);
 }
 
-/// Waits for a condition.
+/// Waits for a condition for at most `limit`.
 pub fn until_within(limit: Duration, what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + limit;
     while !condition() {
@@ -222,5 +223,5 @@ pub fn until_within(limit: Duration, what: &str, mut condition: impl FnMut() -> 
     }
 }
 
-/// More than anything here takes on a machine that has much else to do.
+/// Longer than any wait takes on a busy machine.
 const LIMIT: Duration = Duration::from_secs(60);

@@ -1,4 +1,4 @@
-//! Debian's nginx in the server's host of a lab, with a configuration of its own.
+//! Debian's nginx on the server's host of a lab, with a configuration of its own.
 
 use std::fs;
 use std::path::Path;
@@ -10,13 +10,13 @@ use nix::unistd::Pid;
 
 use super::{Daemon, oracle, until};
 
-/// A master and two workers on port 80 of IPv4 and IPv6. Stopped when dropped.
+/// nginx with a master and two workers on port 80 of IPv4 and IPv6. Dropping it stops the processes.
 pub struct Nginx {
     master: Daemon,
 }
 
 impl Nginx {
-    /// Starts it and waits until it listens. What it needs it keeps in `folder`.
+    /// Starts nginx and waits until it listens. It keeps its files in `folder`.
     pub fn start(lab: &Lab, folder: &Path) -> Nginx {
         fs::create_dir_all(folder.join("upload")).expect("making nginx's folder");
         fs::write(folder.join("large"), vec![b'x'; LARGE]).expect("writing a file to serve");
@@ -30,7 +30,7 @@ impl Nginx {
         nginx
     }
 
-    /// Keeps the workers from running until the guard is dropped: what arrives, only the kernel answers.
+    /// Stops the workers until the guard is dropped. Meanwhile only the kernel answers.
     pub fn freeze(&self) -> Frozen {
         let frozen = Frozen(self.workers());
         for &worker in &frozen.0 {
@@ -50,7 +50,7 @@ impl Nginx {
     }
 }
 
-/// Workers that do not run.
+/// A guard that keeps the workers stopped.
 pub struct Frozen(Vec<Pid>);
 
 impl Drop for Frozen {
@@ -99,5 +99,5 @@ http {{
     )
 }
 
-/// Octets of `/large`.
+/// Size of `/large` in bytes.
 pub const LARGE: usize = 8 << 20;

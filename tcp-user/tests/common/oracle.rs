@@ -1,4 +1,4 @@
-//! What the kernels of the lab say, read as anybody would read it: by `ss` and from `/proc/net`.
+//! The kernels' view of the lab's connections, read by `ss` and from `/proc/net`, as any user can read it.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -34,8 +34,8 @@ impl End {
     }
 }
 
-/// Both hosts' ends as `ss -tan` has them, sorted; or `None` while a TIME-WAIT is about to pass: the kernel's
-/// timer for it may be two seconds late, and until then the two clocks differ.
+/// Returns the ends of both hosts by `ss -tan`, sorted. Returns `None` while a TIME-WAIT is about to expire:
+/// the kernel's timer may be two seconds late, and until then the two clocks differ.
 pub fn ends(lab: &Lab) -> Option<Vec<End>> {
     let mut ends = Vec::new();
     for host in [&lab.client, &lab.server] {
@@ -49,7 +49,7 @@ pub fn ends(lab: &Lab) -> Option<Vec<End>> {
     Some(ends)
 }
 
-/// Both ends of every connection as finwait has them, sorted. An end in CLOSED has no socket.
+/// Returns both ends of every connection as finwait reports them, sorted. An end in CLOSED has no socket.
 pub fn ends_of(connections: &[Connection]) -> Vec<End> {
     let mut ends: Vec<_> = connections
         .iter()
@@ -64,12 +64,12 @@ pub fn ends_of(connections: &[Connection]) -> Vec<End> {
     ends
 }
 
-/// How many sockets of a host listen on this port.
+/// Returns the number of sockets of a host that listen on this port.
 pub fn listeners(host: &Host, port: u16) -> usize {
     sockets(&ss(host)).filter(|end| end.is(State::Listen) && end.local.port() == port).count()
 }
 
-/// A counter of `/proc/net/snmp` or `/proc/net/netstat`: `Tcp`, `ActiveOpens`.
+/// Reads a counter of `/proc/net/snmp` or `/proc/net/netstat`, such as `ActiveOpens` of the group `Tcp`.
 pub fn counter(host: &Host, group: &str, name: &str) -> u64 {
     let text = ["snmp", "netstat"].map(|file| read(host, file)).concat();
     let lines: Vec<_> = text.lines().collect();
@@ -83,7 +83,7 @@ pub fn counter(host: &Host, group: &str, name: &str) -> u64 {
         .unwrap_or_else(|| panic!("the kernel does not count {group} {name}"))
 }
 
-/// Packets that the host's interface has received and sent.
+/// Returns the number of packets that the host's interface has received and sent.
 pub fn interface_packets(host: &Host) -> u64 {
     const RECEIVED: usize = 1;
     const SENT: usize = 9;
@@ -112,7 +112,7 @@ fn sockets(text: &str) -> impl Iterator<Item = End> {
     text.lines().map(|line| socket(line).unwrap_or_else(|| panic!("a line of ss: {line:?}")))
 }
 
-/// `STATE RECV-Q SEND-Q LOCAL PEER`
+/// Parses a line `STATE RECV-Q SEND-Q LOCAL PEER`.
 fn socket(line: &str) -> Option<End> {
     let mut words = line.split_whitespace();
     let state = words.next()?;
@@ -125,8 +125,8 @@ fn socket(line: &str) -> Option<End> {
     Some(End::new(local.parse().ok()?, remote.replace(":*", ":0").parse().ok()?, state))
 }
 
-/// What is left of a TIME-WAIT, from `timer:(timewait,LEFT,0)`: `1min`, `59sec`, `5.120ms` (5.12 s), `950ms`,
-/// nothing.
+/// Parses the remaining TIME-WAIT in seconds from `timer:(timewait,LEFT,0)`. LEFT is `1min`, `59sec`,
+/// `5.120ms` (5.12 s), `950ms` or empty.
 fn time_wait_seconds(line: &str) -> Option<u32> {
     let left = line.split_once("timer:(timewait,")?.1.split(',').next()?;
     let digits = left.split(|c: char| !c.is_ascii_digit()).next()?;
@@ -139,5 +139,5 @@ fn time_wait_seconds(line: &str) -> Option<u32> {
     }
 }
 
-/// Long beside the time it takes to ask both kernels and finwait.
+/// Long compared with the time of a query of both kernels and finwait.
 const PASSING_SECONDS: u32 = 3;

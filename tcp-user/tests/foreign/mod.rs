@@ -1,4 +1,4 @@
-//! Somebody else's kernel programs on an interface, and a look at what sits there.
+//! Kernel programs of other programs on an interface, and a list of the programs attached there.
 
 #![allow(
     unreachable_pub,
@@ -22,7 +22,7 @@ use nix::net::if_::if_nametoindex;
 
 use crate::common::call;
 
-/// An XDP program that is not finwait's, natively on the host's interface until it is dropped.
+/// An XDP program of another program, attached natively to the host's interface. Dropping it detaches it.
 #[derive(Debug)]
 pub struct Foreign {
     _link: OwnedFd,
@@ -34,7 +34,7 @@ impl Foreign {
         host.run(|| {
             let index = if_nametoindex(host.interface).expect("the interface");
             let program = load(BPF_PROG_TYPE_XDP, XDP_PASS, b"foreign").expect("loading a program");
-            // `struct bpf_attr`, the part of BPF_LINK_CREATE.
+            // The fields of `union bpf_attr` for BPF_LINK_CREATE.
             let attributes: [u32; 4] = [program.as_raw_fd() as u32, index, BPF_XDP, XDP_FLAGS_DRV_MODE];
             let link = bpf(BPF_LINK_CREATE, &attributes).expect("attaching it");
             Foreign { _link: link }
@@ -43,7 +43,7 @@ impl Foreign {
     }
 }
 
-/// A TC program that is not finwait's and drops every packet of a hook, until it is dropped itself.
+/// A TC program of another program that drops every packet of a hook. Dropping it detaches it.
 #[derive(Debug)]
 pub struct Wall<'a> {
     host: &'a Host,
@@ -51,7 +51,7 @@ pub struct Wall<'a> {
 }
 
 impl Drop for Wall<'_> {
-    /// A filter is taken away where it is.
+    /// Detaches the program in the host's namespace, because a filter can be removed only there.
     fn drop(&mut self) {
         let program = self.program.take();
         self.host.run(|| drop(program)).expect("entering the namespace");
@@ -59,10 +59,10 @@ impl Drop for Wall<'_> {
 }
 
 impl Wall<'_> {
-    /// Stands behind all that is on the hook already: as a TCX program, or as a filter of clsact.
+    /// Attaches the program behind all others on the hook: as a TCX program, or as a filter of clsact.
     pub fn behind(host: &Host, hook: TcAttachType, tcx: bool) -> Wall<'_> {
         static BUILT: AtomicU32 = AtomicU32::new(0);
-        // Tests run side by side, and the program is found by its name.
+        // Tests run in parallel, and the program is found by its name.
         let name = format!("wall{}_{}", std::process::id(), BUILT.fetch_add(1, Ordering::Relaxed));
         let loaded = load(BPF_PROG_TYPE_SCHED_CLS, TC_ACT_SHOT, name.as_bytes()).expect("loading a program");
         let mut infos = aya::programs::loaded_programs().flatten();
@@ -76,7 +76,7 @@ impl Wall<'_> {
         };
         host.run(|| {
             if !tcx {
-                // It may be there already.
+                // The qdisc may exist already.
                 let _ = qdisc_add_clsact(host.interface);
             }
             program.attach_with_options(host.interface, hook, place)
@@ -87,12 +87,12 @@ impl Wall<'_> {
     }
 }
 
-/// Loads `return verdict`.
+/// Loads a program that returns `verdict`.
 fn load(kind: u32, verdict: u8, name: &[u8]) -> io::Result<OwnedFd> {
-    // `r0 = verdict; exit`, as `struct bpf_insn`.
+    // The instructions `r0 = verdict; exit`, as `struct bpf_insn`.
     let instructions: [[u8; 8]; 2] = [[0xb7, 0, 0, 0, verdict, 0, 0, 0], [0x95, 0, 0, 0, 0, 0, 0, 0]];
     let license = CString::new("GPL").expect("a license");
-    /// `struct bpf_attr`, the part of BPF_PROG_LOAD up to the name.
+    /// The fields of `union bpf_attr` for BPF_PROG_LOAD, up to the name.
     #[repr(C)]
     struct Load {
         kind: u32,
@@ -117,16 +117,17 @@ fn load(kind: u32, verdict: u8, name: &[u8]) -> io::Result<OwnedFd> {
 }
 
 fn bpf<T>(command: libc::c_int, attributes: &T) -> io::Result<OwnedFd> {
-    // SAFETY: the kernel reads as many octets as it is told, and what they point to lives in the caller.
+    // SAFETY: the kernel reads only the given number of bytes, and the caller keeps what their pointers refer
+    // to.
     let fd = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attributes), size_of::<T>()) };
     match i32::try_from(fd) {
-        // SAFETY: a new descriptor that nobody else has.
+        // SAFETY: the kernel has just created this descriptor, and it has no other owner.
         Ok(fd) if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
         _ => Err(io::Error::last_os_error()),
     }
 }
 
-/// The names of the programs on an interface of a host: XDP, TCX and clsact, each after its hook.
+/// Returns the names of the programs on an interface of a host: XDP, TCX and clsact, each after its hook.
 pub fn attached(host: &Host, interface: &str) -> Vec<String> {
     let mut names = Vec::new();
     let links = call(host, "ip", &["-j", "-d", "link", "show", "dev", interface]);
@@ -142,7 +143,7 @@ pub fn attached(host: &Host, interface: &str) -> Vec<String> {
         names.extend(
             programs.iter().map(|program| format!("tcx {hook} {}", program.name_as_str().unwrap_or("?"))),
         );
-        // Without clsact there are none, and tc calls that an error.
+        // Without clsact there are no filters, which tc reports as an error.
         if !call(host, "tc", &["qdisc", "show", "dev", interface]).contains("clsact") {
             continue;
         }
@@ -160,7 +161,7 @@ fn program_name(id: u64) -> String {
     found.and_then(|program| program.name_as_str().map(str::to_owned)).unwrap_or_else(|| format!("#{id}"))
 }
 
-/// Leaves finwait's own ingress filter on clsact, as an agent that was killed on a kernel without TCX does.
+/// Leaves finwait's ingress filter on clsact, like an agent that was killed on a kernel without TCX.
 pub fn leave_stale_filter(host: &Host) {
     static OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/finwait.bpf.o");
     let mut object = Ebpf::load(OBJECT).expect("loading the object");
@@ -173,11 +174,11 @@ pub fn leave_stale_filter(host: &Host) {
     })
     .expect("entering the namespace")
     .expect("attaching");
-    // Dropped, it would detach itself.
+    // Dropping the link would detach the filter.
     std::mem::forget(object);
 }
 
-/// Makes every `bpf()` of this process fail with `errno`: a seccomp filter. For `pre_exec`.
+/// Installs a seccomp filter that makes every `bpf()` call of this process fail with `errno`. For `pre_exec`.
 pub fn without_bpf(errno: i32) -> io::Result<()> {
     refuse(&mut [
         load_word(offset_of!(libc::seccomp_data, nr)),
@@ -187,8 +188,8 @@ pub fn without_bpf(errno: i32) -> io::Result<()> {
     ])
 }
 
-/// The same for what a kernel older than 6.6 answers to TCX: no such link, and nothing to ask about it. Needs
-/// a little-endian machine.
+/// Installs a seccomp filter that answers TCX calls like a kernel older than 6.6: links and queries of TCX
+/// fail. Needs a little-endian machine.
 pub fn without_tcx() -> io::Result<()> {
     refuse(&mut [
         load_word(offset_of!(libc::seccomp_data, nr)),

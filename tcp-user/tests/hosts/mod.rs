@@ -1,4 +1,4 @@
-//! What happens on the hosts beside an agent: connections, a watcher, a host behind it, settings.
+//! Activity on the hosts around an agent: connections, a watcher, a third host, settings.
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
@@ -10,8 +10,7 @@ use socket2::{Domain, Socket, Type};
 
 use crate::common::{Agent, FINWAIT, spawn, until};
 
-/// A connection from the client's host to a listener that an agent's host has, after a question and an
-/// answer.
+/// A connection from the client's host to a listener on the agent's host, after one request and response.
 pub(crate) struct Pair {
     pub(crate) client: TcpStream,
     pub(crate) server: TcpStream,
@@ -32,7 +31,8 @@ impl Pair {
         pair
     }
 
-    /// The server's socket is bound to its interface: a look-up by addresses alone does not find it.
+    /// Opens a connection whose server socket is bound to its interface. A lookup by addresses alone does not
+    /// find it.
     pub(crate) fn bound_to_device(lab: &Lab, address: IpAddr) -> Pair {
         let listener = lab.server.run(|| {
             let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
@@ -53,7 +53,7 @@ impl Pair {
         (canonical(ends.0), canonical(ends.1))
     }
 
-    /// The server closes first, so that TIME-WAIT is on the agent's host.
+    /// Closes both ends, the server first, so that TIME-WAIT is on the agent's host.
     pub(crate) fn close_server_first(mut self) {
         drop(self.server);
         self.client.read_to_end(&mut Vec::new()).expect("the server's FIN");
@@ -75,7 +75,7 @@ pub(crate) fn run(host: &Host, line: &str) {
     assert!(child.wait().expect("waiting").success(), "{line}");
 }
 
-/// Rules in a table of its own, which is there already or is made.
+/// Adds rules to the table `t`, and creates the table if it does not exist.
 pub(crate) fn nft(host: &Host, lines: &[&str]) {
     for line in ["add table ip t"].iter().chain(lines) {
         let mut child = spawn(host, Command::new("nft").arg(line));
@@ -83,14 +83,14 @@ pub(crate) fn nft(host: &Host, lines: &[&str]) {
     }
 }
 
-/// What `watch` has told of one kind of record so far.
+/// A running `finwait watch` and the records that it has printed.
 pub(crate) struct Watch {
     process: Child,
     file: String,
 }
 
 impl Watch {
-    /// From the host's namespace: there the owners of its sockets are known.
+    /// Starts `finwait watch` in the host's namespace, where the owners of its sockets are known.
     pub(crate) fn start(host: &Host, agent: &Agent<'_>, name: &str, filter: &[&str]) -> Watch {
         let file = format!("{}/{name}.watch", env!("CARGO_TARGET_TMPDIR"));
         let mut command = Command::new(FINWAIT);
@@ -115,7 +115,7 @@ impl Drop for Watch {
     }
 }
 
-/// A third host, which the server's routes to.
+/// A third host, to which the server's host routes.
 pub(crate) struct Far {
     pub(crate) namespace: Namespace,
     keeper: Child,
@@ -124,7 +124,7 @@ pub(crate) struct Far {
 impl Far {
     pub(crate) fn behind(lab: &Lab) -> Far {
         let namespace = Namespace::new().expect("a namespace");
-        // `ip` finds a namespace by a process in it.
+        // The command `ip` finds a namespace by a process in it.
         let keeper =
             namespace.run(|| Command::new("sleep").arg("600").spawn()).expect("namespace").expect("sleep");
         let id = keeper.id();
@@ -145,7 +145,7 @@ impl Far {
             let status = far.namespace.run(|| command.status()).expect("namespace").expect(line);
             assert!(status.success(), "{line}");
         }
-        // A port where nobody listens answers as soon as packets pass.
+        // A port without a listener answers as soon as packets pass.
         until("packets pass", || {
             let near = SocketAddr::from(([10, 9, 1, 3], 1));
             let answer = lab

@@ -4,7 +4,7 @@ use super::formats::gzip;
 use super::*;
 
 #[test]
-fn cut_at_every_byte() {
+fn a_capture_may_be_cut_at_every_byte() {
     let frames = all_steps(&scenario("S001"));
     let numbered: Vec<_> = frames.iter().cloned().map(|frame| (0, frame)).collect();
     let plain = pcap(Order::Little, Unit::Micro, 1, &frames);
@@ -47,7 +47,7 @@ fn the_offset_of_a_cut_is_that_of_the_record() {
 }
 
 #[test]
-fn any_octet_may_be_wrong() {
+fn any_byte_may_be_wrong() {
     let frames = &all_steps(&scenario("S001"))[..4];
     let numbered: Vec<_> = frames.iter().cloned().map(|frame| (0, frame)).collect();
     let interface = Interface { resolution: Some((9, SECOND_NS)), ..Interface::ETHERNET };
@@ -64,7 +64,7 @@ fn any_octet_may_be_wrong() {
                 let mut file = file.clone();
                 file[at] = value;
                 if let Ok(input) = Input::new(Cursor::new(file)) {
-                    // Right or not, it is an answer.
+                    // The result may be wrong, but the program must not panic.
                     let _ = run_input(input, &Options::default(), &mut |_| Ok(()));
                 }
             }
@@ -73,7 +73,7 @@ fn any_octet_may_be_wrong() {
 }
 
 #[test]
-fn what_is_no_capture_is_told_apart() {
+fn inputs_of_other_formats_are_recognised() {
     assert!(matches!(fault(Vec::new()), Fault::Empty));
     let message = fault(b"%PDF-1.7".to_vec()).to_string();
     assert!(message.contains("25 50 44 46 (\"%PDF\")"), "{message}");
@@ -88,7 +88,7 @@ fn what_is_no_capture_is_told_apart() {
 }
 
 #[test]
-fn no_frames_are_no_connections() {
+fn a_capture_without_frames_has_no_connections() {
     let report = replay(pcap(Order::Little, Unit::Micro, 1, &[]), Rules::AGENT);
     assert!(report.connections.is_empty() && report.statistics.frames == 0);
 }

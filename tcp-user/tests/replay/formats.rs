@@ -1,8 +1,8 @@
-//! File formats, link types, stamps and compression.
+//! File formats, link types, timestamps and compression.
 
 use super::*;
 
-/// What a report says, without the interface, which not every format tells.
+/// Returns a report as text without the interface, which not every format contains.
 fn told(replayed: Replayed) -> String {
     let mut connections = replayed.connections;
     connections.iter_mut().for_each(|connection| connection.interface = None);
@@ -10,7 +10,7 @@ fn told(replayed: Replayed) -> String {
 }
 
 #[test]
-fn both_formats_both_orders_all_stamps() {
+fn every_format_byte_order_and_timestamp_unit_is_read() {
     for id in ["S001", "S007", "S060"] {
         let scenario = scenario(id);
         let (frames, rules) = (all_steps(&scenario), scenario.rules);
@@ -37,16 +37,17 @@ fn both_formats_both_orders_all_stamps() {
     }
 }
 
-/// `cat a.pcapng b.pcapng`: each section has its own byte order, interfaces and stamps.
+/// Reads the result of `cat a.pcapng b.pcapng`: each section has its own byte order, interfaces and
+/// timestamps.
 #[test]
-fn sections_follow_each_other() {
+fn sections_are_read_one_after_the_other() {
     let frames = all_steps(&scenario("S001"));
     let (first, second) = frames.split_at(5);
     let relinked = second.iter().map(|c| (1, Captured { at_ns: c.at_ns, frame: relink(&c.frame, 276) }));
     let nano = Interface { resolution: Some((9, SECOND_NS)), ..Interface::ETHERNET };
     let cooked = Interface { link: 276, resolution: Some((3, 1_000)), name: "any", offset_s: 5 };
     let first: Vec<_> = first.iter().cloned().map(|frame| (0, frame)).collect();
-    // What `any` saw is taken once the first interface has been silent for a second.
+    // A copy at `any` is accepted once the first interface has been silent for a second.
     let later = relinked.map(|(index, c)| (index, Captured { at_ns: c.at_ns + 10 * SECOND_NS, ..c }));
     let file = [
         pcapng(Order::Big, &[nano], &first),
@@ -63,7 +64,7 @@ fn sections_follow_each_other() {
 }
 
 #[test]
-fn stamps_of_a_power_of_two() {
+fn timestamps_in_powers_of_two_are_read() {
     let frames = [(0, arp(5 * SECOND_NS + SECOND_NS / 4))];
     let interface = Interface { resolution: Some((0x80 | 10, 1_024)), ..Interface::ETHERNET };
     let report = replay(pcapng(Order::Big, &[interface], &frames), Rules::AGENT);
@@ -71,7 +72,7 @@ fn stamps_of_a_power_of_two() {
 }
 
 #[test]
-fn every_link_type() {
+fn every_link_type_is_read() {
     let scenario = scenario("S001");
     let (frames, rules) = (all_steps(&scenario), scenario.rules);
     let wanted = told(replay(pcap(Order::Little, Unit::Micro, 1, &frames), rules));
@@ -86,7 +87,7 @@ fn every_link_type() {
 }
 
 #[test]
-fn vlan_tags_behind_a_cooked_header() {
+fn vlan_tags_after_a_cooked_header_are_read() {
     let syn = relink(&syn_of(40_000), 113);
     let mut tagged = syn[..14].to_vec();
     tagged.extend([0x81, 0x00, 0x00, 0x07, 0x08, 0x00]);
@@ -108,7 +109,7 @@ fn a_copy_at_another_interface_counts_once() {
 }
 
 #[test]
-fn an_interface_nobody_reads_is_passed_over() {
+fn an_interface_of_an_unsupported_link_type_is_skipped() {
     let foreign = Interface { link: 189, name: "usbmon0", ..Interface::ETHERNET };
     let frames = [(1, arp(1)), (0, arp(2))];
     let report = replay(pcapng(Order::Little, &[foreign, Interface::ETHERNET], &frames), Rules::AGENT);
@@ -118,7 +119,7 @@ fn an_interface_nobody_reads_is_passed_over() {
 }
 
 #[test]
-fn a_packet_without_a_stamp_comes_after_the_one_before() {
+fn a_packet_without_a_timestamp_follows_the_previous_one() {
     let mut file = pcapng(Order::Little, &[Interface::ETHERNET], &[(0, arp(7 * SECOND_NS))]);
     add_simple_packet(&mut file, &syn_of(40_000));
     let report = replay(file, Rules::AGENT);
@@ -132,7 +133,7 @@ pub(super) fn gzip(bytes: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn compressed_by_gzip_and_by_zstd() {
+fn captures_compressed_by_gzip_and_zstd_are_read() {
     let scenario = scenario("S001");
     let file = pcap(Order::Little, Unit::Micro, 1, &all_steps(&scenario));
     let wanted = told(replay(file.clone(), Rules::RFC));

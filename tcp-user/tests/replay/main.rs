@@ -1,5 +1,5 @@
-//! Replay of captures that are made here: every scenario through both file formats, every link type and
-//! stamp, compressed and broken files, and what time does.
+//! Replay of generated captures: every scenario in both file formats, every link type and timestamp unit,
+//! compressed and broken files, and timeouts.
 
 mod broken;
 mod formats;
@@ -27,7 +27,7 @@ fn options(rules: Rules) -> Options {
     Options { rules, ..Options::default() }
 }
 
-/// A report and the connections that were told.
+/// A report and the connections of a replay.
 struct Replayed {
     connections: Vec<Connection>,
     report: ReplayReport,
@@ -49,7 +49,7 @@ fn replay(file: Vec<u8>, rules: Rules) -> Replayed {
     replayed
 }
 
-/// The same of a capture that may have a fault.
+/// Replays a capture that may have a fault.
 fn replay_broken(file: Vec<u8>, options: &Options) -> Replayed {
     let (listed, report) = list(file, options);
     Replayed { connections: listed.into_iter().map(|listed| listed.connection).collect(), report }
@@ -94,7 +94,7 @@ fn fault(file: Vec<u8>) -> Fault {
     }
 }
 
-/// The frames of a scenario's first steps; a tick is a frame that is no TCP.
+/// Returns the frames of a scenario's first steps. A tick is a frame that is not TCP.
 fn steps(scenario: &Scenario, variant: Variant, count: usize) -> Vec<Captured> {
     let mut frames = Vec::new();
     for step in &scenario.steps[..count] {
@@ -130,7 +130,7 @@ fn with_port(mut frame: Vec<u8>, sender: End, port: u16) -> Vec<u8> {
     frame
 }
 
-/// A whole connection from one client port, 60 ms long, closed by the client.
+/// Makes a whole connection from this client port, 60 ms long, closed by the client.
 fn connection_of(port: u16, start_ns: u64) -> Vec<Captured> {
     const A: u8 = Flags::ACK;
     let segments = [

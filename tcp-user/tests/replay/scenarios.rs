@@ -1,8 +1,8 @@
-//! Every scenario of the conformance suite as a capture: what is listed and told of it.
+//! Replays every scenario of the conformance suite as a capture and checks the listed connections and events.
 
 use super::*;
 
-/// Which side of a connection an end of the scenario is: end A of the frames has port 40000.
+/// Returns the side of a connection that an end of the scenario is. End A of the frames has port 40000.
 fn side_of(connection: &Connection, end: End, variant: Variant) -> Role {
     let is_client = (connection.client.port == 40_000) == (variant.end(end) == End::A);
     if is_client { Role::Client } else { Role::Server }
@@ -93,7 +93,7 @@ fn check_scenario(scenario: &Scenario, variant: Variant, connections: &[Connecti
 }
 
 #[test]
-fn every_step_of_every_scenario() {
+fn the_states_after_every_step_are_right() {
     let (mut failures, mut checked) = (Vec::new(), 0);
     for scenario in &load() {
         if !scenario.holds(Variant::PLAIN.local) {
@@ -119,7 +119,7 @@ fn every_step_of_every_scenario() {
 }
 
 #[test]
-fn the_connections_of_every_scenario() {
+fn the_connections_of_every_scenario_are_right() {
     let mut failures = Vec::new();
     for scenario in load().into_iter().filter(|scenario| scenario.holds(Variant::PLAIN.local)) {
         for isn in scenario.isn_pairs() {
@@ -140,9 +140,10 @@ fn the_connections_of_every_scenario() {
     assert!(failures.is_empty(), "{} failed:\n{}", failures.len(), failures.join("\n"));
 }
 
-/// Every incarnation is closed once, transitions go from where the last one went, time goes on.
+/// Every incarnation is closed once, each transition begins where the previous one ended, and time never goes
+/// back.
 #[test]
-fn the_events_of_every_scenario() {
+fn the_events_of_every_scenario_are_consistent() {
     for scenario in load() {
         for doubled in [false, true] {
             let variant = Variant { doubled, ..Variant::PLAIN };

@@ -1,9 +1,9 @@
-//! What time does: to connections, to their order, to memory; and what of them is wanted.
+//! Effects of time on connections, on their order and on memory, and the selection of records.
 
 use super::*;
 
 #[test]
-fn what_time_ends_is_told_at_its_time_and_in_order() {
+fn timeouts_are_reported_at_their_time_and_in_order() {
     let mut frames: Vec<_> =
         (0..10).flat_map(|i| connection_of(41_000 + i, u64::from(i) * SECOND_NS)).collect();
     frames.push(arp(3_600 * SECOND_NS));
@@ -22,7 +22,7 @@ fn what_time_ends_is_told_at_its_time_and_in_order() {
 }
 
 #[test]
-fn memory_is_that_of_the_flows_alive() {
+fn only_remembered_flows_take_memory() {
     let mut replay = Replay::new(Rules::AGENT, Selection { events: true, ..Selection::default() });
     let (mut most, mut closes) = (0, 0);
     for second in 0..2_000u64 {
@@ -42,7 +42,8 @@ fn memory_is_that_of_the_flows_alive() {
 
 #[test]
 fn late_segments_after_the_close_create_no_connection() {
-    // In TIME-WAIT for 60 s, then remembered for 60 s, however late the last segment comes.
+    // The connection is in TIME-WAIT for 60 s and then remembered for 60 s, however late the last segment
+    // comes.
     for (late_at_s, connections) in [(&[70, 110, 119][..], 1), (&[70, 110, 119, 121], 2)] {
         let mut frames = connection_of(41_000, 0);
         for at_s in late_at_s {
@@ -52,7 +53,7 @@ fn late_segments_after_the_close_create_no_connection() {
         let report = replay(pcap(Order::Little, Unit::Nano, 1, &frames), Rules::AGENT);
         assert_eq!(report.connections.len(), connections);
     }
-    // And a RST of a flow that nobody knows makes none either.
+    // A RST of an unknown flow creates no connection either.
     let rst = Captured { at_ns: 1, frame: frames::frame(End::A, &segment_of(Flags::RST, 1, 0)) };
     let report = replay(pcap(Order::Little, Unit::Nano, 1, &[rst]), Rules::AGENT);
     assert!(report.connections.is_empty());
@@ -60,7 +61,7 @@ fn late_segments_after_the_close_create_no_connection() {
 }
 
 #[test]
-fn a_stamp_that_goes_back_does_not_move_the_clock() {
+fn a_timestamp_that_goes_back_does_not_move_the_clock() {
     let mut frames = connection_of(41_000, 100 * SECOND_NS);
     frames[3].at_ns = 5 * SECOND_NS;
     let report = replay(pcap(Order::Little, Unit::Nano, 1, &frames), Rules::AGENT);
@@ -70,13 +71,13 @@ fn a_stamp_that_goes_back_does_not_move_the_clock() {
 }
 
 #[test]
-fn a_stamp_at_the_end_of_time_is_no_endless_loop() {
+fn the_latest_timestamp_causes_no_endless_loop() {
     let mut replay = Replay::new(Rules::AGENT, Selection { connections: true, ..Selection::default() });
     for at_ns in [1, u64::MAX - 1, u64::MAX, 5] {
         replay.push(&Frame::new(&syn_of(41_000), LinkType::Ethernet, at_ns));
     }
     assert_eq!(replay.statistics().tracked, 4);
-    // Nor is a limit that leaves an end in TIME-WAIT: that ends at its own time.
+    // A limit on CLOSED does not affect TIME-WAIT, which ends at its own time.
     let mut rules = Rules::AGENT;
     rules.silence_ns[tcp_common::State::Closed as usize] = SECOND_NS;
     let mut frames = connection_of(41_000, SECOND_NS);
@@ -109,9 +110,9 @@ fn forgotten_connections_are_listed_in_the_order_of_opening() {
     assert_eq!(report.statistics.connections, 3);
 }
 
-/// More connections than may wait to be listed: all are, once each, and those of the end come last.
+/// Replays more connections than the list can hold. Each is listed once, and those at the end come last.
 #[test]
-fn the_list_needs_no_memory_for_what_is_over() {
+fn listed_connections_take_no_flow_memory() {
     let mut replay = Replay::new(Rules::AGENT, Selection { connections: true, ..Selection::default() });
     let (mut listed, mut ages, mut most) = (Vec::new(), Vec::new(), 0);
     let mut take = |replay: &mut Replay| {
@@ -135,13 +136,13 @@ fn the_list_needs_no_memory_for_what_is_over() {
     assert!(most <= 122, "{most} flows at once");
     let wanted: Vec<u16> = (0..count).map(|number| (number % 60_000) as u16 + 1_000).collect();
     assert!(listed == wanted, "every connection, in the order of opening");
-    // The first ones could not wait for the end, the others' ages are as of the end.
+    // The first connections were listed before the end. The ages of the others refer to the end.
     let as_of_end = |number: u64| ages[number as usize].get_seconds() as u64 == count - 1 - number;
     assert!(!as_of_end(early - 1) && as_of_end(early + 1), "{early}");
 }
 
 #[test]
-fn a_filter_chooses_connections_and_events() {
+fn a_filter_selects_connections_and_events() {
     let frames: Vec<_> = (0..3).flat_map(|i| connection_of(41_000 + i, u64::from(i) * SECOND_NS)).collect();
     let file = pcap(Order::Little, Unit::Nano, 1, &frames);
     let chosen = Options { filter: Filter::parse("port = :41001").expect("a filter"), ..Options::default() };

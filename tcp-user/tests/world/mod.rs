@@ -1,4 +1,4 @@
-//! Any number of hosts and cables, and one conversation between two of them.
+//! Any number of hosts and links, and one conversation between two hosts.
 
 #![allow(unreachable_pub, reason = "a test program includes this file")]
 
@@ -12,7 +12,7 @@ use finwait::sockets::Diag;
 use socket2::{Domain, Socket, Type};
 use tcp_common::State;
 
-/// A host of its own: lo is up, it forwards, and it minds no asymmetric path.
+/// Makes a host with lo up and forwarding enabled, which accepts asymmetric routes.
 pub fn host() -> Namespace {
     let namespace = Namespace::new().expect("making a namespace (root needed)");
     ip(&namespace, "link set lo up");
@@ -35,7 +35,7 @@ pub fn ip(namespace: &Namespace, words: &str) {
     assert!(output.status.success(), "ip {words}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// A cable: an interface of this name in each host, up, with this address if one is given.
+/// Makes a link: an interface of the given name on each host, up, with the given address if it is not empty.
 pub fn cable(one: (&Namespace, &str, &str), other: (&Namespace, &str, &str)) {
     let there = format!("/proc/{}/fd/{}", std::process::id(), other.0.as_fd().as_raw_fd());
     ip(one.0, &format!("link add {} type veth peer name {} netns {there}", one.1, other.1));
@@ -57,7 +57,7 @@ pub struct Talk<'a> {
 }
 
 impl<'a> Talk<'a> {
-    /// Opens a connection from a port, 0 for any, to a port, and lets each end say something.
+    /// Opens a connection from a port, or any port if it is 0, to an address. Each end then sends data once.
     pub fn open(from: (&'a Namespace, u16), to: (&'a Namespace, SocketAddr)) -> Talk<'a> {
         let sent_before = [from.0, to.0].map(sent);
         let listener =
@@ -85,7 +85,7 @@ impl<'a> Talk<'a> {
         talk
     }
 
-    /// A question and an answer.
+    /// Exchanges a question and an answer.
     pub fn say(&mut self) {
         let mut heard = [0; 6];
         for (from, to) in [(0, 1), (1, 0)] {
@@ -94,7 +94,7 @@ impl<'a> Talk<'a> {
         }
     }
 
-    /// The client closes first; the server closes when it has read to the end.
+    /// Closes the client first. The server closes when it has read to the end.
     pub fn close(&mut self) {
         for end in [0, 1] {
             self.streams[end].shutdown(Shutdown::Write).expect("shutting down");
@@ -103,7 +103,7 @@ impl<'a> Talk<'a> {
         }
     }
 
-    /// The kernels' states of both ends, the client's first.
+    /// Returns the kernels' states of both ends, the client's first.
     pub fn states(&self) -> [State; 2] {
         let state = |host: &Namespace, local, remote| {
             host.run(|| Diag::open().and_then(|mut diag| diag.state(local, remote)))
@@ -113,13 +113,14 @@ impl<'a> Talk<'a> {
         [state(self.hosts[0], self.client, self.server), state(self.hosts[1], self.server, self.client)]
     }
 
-    /// Segments that each host has sent since, the client's first, if it does nothing else.
+    /// Returns the number of segments that each host has sent since the connection opened, the client's
+    /// first. Assumes that the hosts send nothing else.
     pub fn sent(&self) -> [u64; 2] {
         [0, 1].map(|end| sent(self.hosts[end]) - self.sent_before[end])
     }
 }
 
-/// TCP segments that a host has sent (`TcpOutSegs` and `TcpRetransSegs`).
+/// Returns the number of TCP segments that a host has sent (`TcpOutSegs` and `TcpRetransSegs`).
 fn sent(host: &Namespace) -> u64 {
     let text = host
         .run(|| std::fs::read_to_string("/proc/thread-self/net/snmp"))
@@ -135,7 +136,7 @@ fn sent(host: &Namespace) -> u64 {
         .sum()
 }
 
-/// An address with a port.
+/// Makes a socket address.
 pub fn at(address: &str, port: u16) -> SocketAddr {
     SocketAddr::new(address.parse::<IpAddr>().expect("an address"), port)
 }

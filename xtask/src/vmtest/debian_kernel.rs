@@ -1,4 +1,4 @@
-//! A kernel out of a Debian package: its image, and the few modules that the tests need.
+//! A kernel from a Debian package: its image, and the modules that the tests need.
 
 use std::fmt;
 use std::fs;
@@ -38,7 +38,7 @@ impl Version {
         }
     }
 
-    /// How the name of the package itself begins.
+    /// Returns the beginning of the package's name.
     fn beginning(self) -> &'static str {
         match self {
             Version::V6_1 | Version::V6_1Rt => "linux-image-6.1.",
@@ -55,16 +55,16 @@ impl fmt::Display for Version {
 
 /// A kernel that can be booted.
 pub(crate) struct DebianKernel {
-    /// Its package.
+    /// Name of the package.
     pub(crate) package: String,
     /// The image.
     pub(crate) kernel: PathBuf,
-    /// The modules, in the order in which they are to be loaded.
+    /// The modules, in the order of loading.
     pub(crate) modules: Vec<PathBuf>,
 }
 
 impl DebianKernel {
-    /// Fetches it, unless that was done before.
+    /// Fetches the kernel, unless that was done before.
     pub(crate) fn fetch(version: Version, folder: &Path) -> Result<DebianKernel> {
         let package = package(version)?;
         let folder = folder.join(&package);
@@ -77,7 +77,7 @@ impl DebianKernel {
     }
 }
 
-/// The newest package of that version in the lists of apt.
+/// Returns the newest package of that version in apt's lists.
 fn package(version: Version) -> Result<String> {
     let output = Command::new("apt-cache").args(["depends", version.meta_package()]).output();
     let output = output.context("starting apt-cache: kernels come from Debian's packages")?;
@@ -92,7 +92,7 @@ fn package(version: Version) -> Result<String> {
     })
 }
 
-/// Only the image and the modules: whole packages have up to 400 MB.
+/// Unpacks only the image and the modules, because whole packages have up to 400 MB.
 fn unpack(package: &str, folder: &Path) -> Result<()> {
     println!("fetching {package}");
     call(
@@ -137,6 +137,6 @@ fn ending(folder: &Path, ending: &str) -> Result<Vec<PathBuf>> {
     Ok(paths.into_iter().filter(|path| path.to_string_lossy().ends_with(ending)).collect())
 }
 
-/// The cable of the lab; clsact and its filters; the kernel's own sockets.
+/// Modules for the lab's link, for clsact and its filters, and for socket diagnostics.
 const MODULES: &[&str] = &["veth", "sch_ingress", "cls_bpf", "inet_diag", "tcp_diag"];
 const KERNEL: &str = "kernel";

@@ -1,5 +1,4 @@
-//! The files of a guest: what the plan runs, at the same paths as here, with its libraries; busybox for the
-//! rest.
+//! The files of a guest: the plan's programs with their libraries, at the same paths as here, and busybox.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,7 +11,7 @@ use serde::Deserialize;
 use super::debian_kernel::DebianKernel;
 use crate::command::{call, target_dir};
 
-/// The last line of a guest in which everything went well.
+/// The last line of output of a guest in which everything succeeded.
 pub(crate) const SUCCESS: &str = "vmtest: everything passed";
 
 /// The programs that tests call by name.
@@ -52,7 +51,8 @@ impl Programs {
         let built = messages.filter_map(|line| serde_json::from_slice::<Message>(line).ok());
         let mut programs: BTreeMap<_, _> =
             built.filter_map(|message| Some((message.target?.name, message.executable?))).collect();
-        // The tests find it there; of the same name is the program that tests finwait's own functions.
+        // The tests find the binary at this path. The test program of finwait's own functions has the same
+        // name.
         let finwait = std::path::absolute(target_dir()).context("the target folder")?.join("debug/finwait");
         programs.insert("finwait".into(), finwait);
         Ok(Programs(programs))
@@ -112,7 +112,7 @@ fn spell(plan: &[&[&str]], programs: &Programs) -> Result<String> {
     Ok(text)
 }
 
-/// The root of a guest's file system, in a folder that goes when dropped.
+/// The root of a guest's file system, in a folder that is removed when dropped.
 struct Root(PathBuf);
 
 impl Root {
@@ -141,7 +141,7 @@ impl Root {
         Ok(())
     }
 
-    /// With the libraries that it loads.
+    /// Adds a program with the libraries that it loads.
     fn add_program(&self, program: &Path, at: &Path) -> Result<()> {
         self.add(program, at)?;
         let output = Command::new("ldd").arg(program).output().context("starting ldd")?;
@@ -158,7 +158,7 @@ impl Root {
         fs::write(self.inside(Path::new(path)), text).with_context(|| format!("writing {path}"))
     }
 
-    /// As an archive whose files are root's.
+    /// Packs the files into an archive, with root as their owner.
     fn pack(&self, archive: &Path) -> Result<PathBuf> {
         let file = fs::File::create(archive).with_context(|| format!("writing {}", archive.display()))?;
         let find = Command::new("find").arg(".").current_dir(&self.0).stdout(Stdio::piped()).spawn();

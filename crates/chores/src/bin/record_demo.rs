@@ -1,4 +1,4 @@
-//! Records the closes of `finwait demo` on the cable of a lab, into the file that is named: see
+//! Records the closes of `finwait demo` on the link of a lab into the given file: see
 //! `cargo xtask record-demo`.
 
 use std::path::PathBuf;
@@ -19,7 +19,7 @@ fn main() -> Result<()> {
         .arg(&file)
         .arg("tcp");
     let mut tcpdump = lab.server.run(|| tcpdump.spawn())?.context("starting tcpdump")?;
-    // It has opened the interface when it has written the header.
+    // tcpdump writes the header after it has opened the interface.
     while !file.metadata().is_ok_and(|metadata| metadata.len() > 0) {
         ensure!(tcpdump.try_wait()?.is_none(), "tcpdump ended early");
         std::thread::sleep(Duration::from_millis(20));
@@ -30,7 +30,7 @@ fn main() -> Result<()> {
             played.push(play?);
         }
     }
-    // The last segments are on their way through tcpdump.
+    // tcpdump may not have written the last segments yet.
     std::thread::sleep(Duration::from_secs(1));
     kill(Pid::from_raw(i32::try_from(tcpdump.id())?), Signal::SIGINT).context("interrupting tcpdump")?;
     ensure!(tcpdump.wait()?.success(), "tcpdump failed");

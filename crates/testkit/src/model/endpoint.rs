@@ -1,6 +1,5 @@
-//! One endpoint after RFC 9293 3.10, with the challenge ACKs of RFC 5961 and the resets that Linux
-//! accepts: its state and what its user makes it send. The module `receive` handles the segments that
-//! arrive.
+//! One endpoint by RFC 9293 3.10, with the challenge ACKs of RFC 5961 and the resets that Linux accepts. It
+//! keeps the state and sends what its user requests. The module `receive` handles the segments that arrive.
 
 mod receive;
 
@@ -8,7 +7,7 @@ use tcp_common::{Flags, Segment, State};
 
 /// A transmission control block, and what its user has asked for.
 pub struct Endpoint {
-    /// Its state (RFC 9293 3.3.2).
+    /// The state of the endpoint (RFC 9293 3.3.2).
     pub state: State,
     /// Whether it is in LISTEN whenever it has no connection.
     pub listens: bool,

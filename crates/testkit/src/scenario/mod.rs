@@ -33,11 +33,11 @@ include!(concat!(env!("OUT_DIR"), "/scenario_files.rs"));
 /// A scenario: what the tap sees, and what is right about both ends after each step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scenario {
-    /// Its name, `S001` for example.
+    /// The scenario's name, such as `S001`.
     pub id: String,
-    /// What happens in it.
+    /// What happens in the scenario.
     pub title: String,
-    /// Where it comes from: a section of an RFC, a kernel function, a capture.
+    /// The source: a section of an RFC, a kernel function, a capture.
     pub source: String,
     /// The rules of docs/STATE_MACHINE.md that it is about: 4 for R4.
     pub cites: Vec<u8>,
@@ -65,7 +65,7 @@ pub enum Location {
 /// One segment, or a tick of the clock, and the expected states after it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
-    /// When it happens, ms since the start of the scenario.
+    /// When the step happens, ms since the start of the scenario.
     pub at_ms: u64,
     /// What happens.
     pub event: Event,
@@ -89,7 +89,7 @@ pub enum Event {
 pub struct Expected {
     /// Acceptable states; the first is the recommended one.
     pub states: Vec<State>,
-    /// When its TIME-WAIT ends, ms since the start of the scenario.
+    /// When the end's TIME-WAIT ends, ms since the start of the scenario.
     pub time_wait_until_ms: Option<u64>,
     /// What the end's own segments prove. `None` if the golden file does not have the scenario yet.
     pub proved: Option<State>,
@@ -131,7 +131,7 @@ pub struct Variant {
 ///
 /// # Panics
 ///
-/// If a file is malformed; the message has the file and the line.
+/// Panics if a file is malformed. The message has the file and the line.
 pub fn load() -> Vec<Scenario> {
     let mut scenarios: Vec<Scenario> = Vec::new();
     for (file, text) in FILES {
@@ -167,7 +167,7 @@ impl Scenario {
 }
 
 impl Step {
-    /// When it happens, on the state machine's clock.
+    /// When the step happens, on the state machine's clock.
     pub fn at_ns(&self) -> u64 {
         START_NS + self.at_ms * MS
     }
@@ -195,7 +195,7 @@ impl Step {
 }
 
 impl Variant {
-    /// As written, with the ISNs 1000 and 5000, seen in the middle of the network.
+    /// The scenario as written, with the ISNs 1000 and 5000, seen in the middle of the network.
     pub const PLAIN: Variant =
         Variant { isn: (1_000, 5_000), swapped: false, doubled: false, local: [false; 2] };
 

@@ -59,7 +59,7 @@ pub fn parse(file: &str, text: &str) -> Result<Vec<Scenario>> {
 
 /// A scenario whose lines are being read.
 struct Draft<'a> {
-    /// Its first line, for errors about the whole.
+    /// First line of the scenario, for errors about the whole.
     start: Cursor<'a>,
     scenario: Scenario,
     /// Whether a line `close none` was read.
@@ -149,7 +149,8 @@ struct Cursor<'a> {
 }
 
 impl<'a> Cursor<'a> {
-    /// At the first character of a line that is not white space. Its comment, from `#` on, is not read.
+    /// Starts at the first character of a line that is not white space. Ignores the comment, which begins
+    /// with `#`.
     fn new(file: &'a str, number: usize, line: &'a str) -> Cursor<'a> {
         let code = line.split_once('#').map_or(line, |(code, _comment)| code);
         let mut cursor = Cursor { file, number, line: code.trim_end(), at: 0 };
@@ -237,7 +238,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// One of a few words, such as a close kind.
+    /// Reads one of a few words, such as a close kind.
     fn choice(&mut self, what: &str, choices: &[&str]) -> Result<String> {
         let word = self.peek_word();
         if choices.contains(&word) {
@@ -247,7 +248,7 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// Several of them, separated by `|`.
+    /// Reads several words, separated by `|`.
     fn choices(&mut self, what: &str, choices: &[&str]) -> Result<Vec<String>> {
         let mut chosen = vec![self.choice(what, choices)?];
         while self.eat("|") {
@@ -440,7 +441,7 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// How long after the previous step one without a time happens.
+/// Time between the previous step and a step without a time.
 const DEFAULT_PAUSE_MS: u64 = 10;
 /// The number of the last rule of docs/STATE_MACHINE.md.
 pub const LAST_RULE: u8 = 25;

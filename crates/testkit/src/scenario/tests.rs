@@ -1,4 +1,4 @@
-//! What the parser says of files that are wrong, and what it makes of a whole one.
+//! The parser's errors for wrong files, and its result for a whole file.
 
 use tcp_common::{End, Flags, Rules, Segment, State};
 
@@ -22,7 +22,7 @@ remote b
 close open|timeout opener unknown closer a|both aborter b fins ab complete state-lost no
 ";
 
-/// The message for a file of which one line is replaced.
+/// Returns the message for a file in which one line is replaced.
 fn message(line: &str, replacement: &str) -> String {
     assert_eq!(WHOLE.matches(line).count(), 1, "{line} is there once");
     match parse("t.pkt", &WHOLE.replace(line, replacement)) {

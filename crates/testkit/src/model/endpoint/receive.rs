@@ -74,8 +74,8 @@ impl Endpoint {
         let data_end = seq + u64::from(segment.payload_len);
         let end = data_end + u64::from(fin) + u64::from(has(Flags::SYN));
         let window_end = self.rcv_nxt + WINDOW;
-        // RFC 9293 wants new bytes; Linux (`tcp_sequence`) also accepts an end that it has just
-        // acknowledged.
+        // RFC 9293 requires new bytes. Linux (`tcp_sequence`) also accepts a segment that ends where it has
+        // just acknowledged.
         let acceptable = seq < window_end && end >= self.last_ack_sent;
         if has(Flags::RST) {
             if self.accepts_reset(seq) {
