@@ -38,7 +38,7 @@ pub(crate) fn measure(size: &Size) -> Result<Value> {
     }
     let values = [&room, &full].map(|series| series.print(STACK, Some(CONNTRACK)));
     println!(
-        "tables for {most}; of {LIVE} connections that live finwait has {stayed} or more after each flood"
+        "tables for {most} connections; of {LIVE} established ones, at least {stayed} remain after each flood"
     );
     Ok(json!({ "title": "Flood", "most": most, "live": LIVE, "stayed": stayed, "series": values }))
 }

@@ -61,7 +61,7 @@ impl Agent {
     /// All connections, including closed ones that are remembered.
     pub(crate) fn list(&self) -> Result<Vec<Connection>> {
         let output = query(&self.binary, &self.socket, &["ls", "--all", "-o", "ndjson"])?;
-        let lines = output.stdout.split(|&octet| octet == b'\n').filter(|line| !line.is_empty());
+        let lines = output.stdout.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
         lines.map(|line| Ok(serde_json::from_slice(line)?)).collect()
     }
 

@@ -86,7 +86,7 @@ fn missing() -> Vec<String> {
         .collect()
 }
 
-/// Drops all capabilities but [`KEPT`] for good, and becomes `account`.
+/// Drops all capabilities but CAP_NET_ADMIN for good, and becomes `account`.
 /// Must be called while the process has one thread.
 pub fn drop_privileges(account: Option<&Account>) -> Result<(), PrivilegeError> {
     let kept: CapsHashSet = KEPT.into_iter().filter(|&capability| has(capability)).collect();

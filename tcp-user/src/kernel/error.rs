@@ -12,7 +12,7 @@ pub enum KernelError {
     )]
     NotPermitted(String),
     /// The kernel has no BPF or refuses it.
-    #[error("this kernel cannot run the programs: {0}. finwait needs Linux 6.1 or newer with BPF and BTF")]
+    #[error("this kernel cannot run the programs: {0}. finwait needs Linux 6.1 or newer with BPF")]
     NotSupported(String),
     /// The verifier refused a program.
     #[error("the kernel's verifier refused program {program}: {reason}\n{log}")]

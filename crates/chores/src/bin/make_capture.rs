@@ -25,7 +25,7 @@ fn main() -> Result<()> {
         }
     }
     capture.out.flush()?;
-    println!("{path}: {} octets, {} frames, {opened} connections", capture.written, capture.frames);
+    println!("{path}: {} bytes, {} frames, {opened} connections", capture.written, capture.frames);
     Ok(())
 }
 
