@@ -213,7 +213,7 @@ fn a_half_closed_connection_is_predicted() {
             assert!(take(&mut resting, closer.peer(), &plain(peer.wrapping_sub(1), own, 0)));
             assert!(take(&mut resting, closer, &plain(own, peer, 0)));
         }
-        // The first data and its ACK tell of the close, what follows is predicted.
+        // The first data and its ACK show the form of the close; what follows is predicted.
         for round in 0..100 {
             let seq = peer.wrapping_add(round * 1448);
             let data = take(&mut resting, closer.peer(), &plain(seq, own, 1448));

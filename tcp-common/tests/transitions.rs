@@ -50,7 +50,7 @@ struct Input {
     /// `None`: no segment, 2MSL pass.
     flags: Option<u8>,
     len: u32,
-    /// Acknowledges all but the last octet, which may be the FIN.
+    /// Acknowledges all but the last byte, which may be the FIN.
     stale: bool,
 }
 
@@ -108,7 +108,7 @@ fn pair(flow: &Flow, sender: End) -> Pair {
     (flow.state(sender), flow.state(sender.peer()))
 }
 
-/// What tells two flows apart here: facts and states, no numbers.
+/// What distinguishes two flows here: facts and states, no numbers.
 fn essence(flow: &Flow) -> [u32; 7] {
     let facts = |end| [flow.end(end).facts(), flow.state(end) as u32, flow.proved(end) as u32];
     let ([a, b, c], [d, e, f]) = (facts(End::A), facts(End::B));

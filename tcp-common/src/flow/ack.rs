@@ -122,5 +122,5 @@ fn resynchronize(y: &mut EndState) {
     y.clear(OUT_OF_WINDOW | OUT_OF_WINDOW_FIN | BLOCK_0 | BLOCK_1 | UNSEEN | UNSEEN_TWO);
 }
 
-/// Smallest window, in bytes, that is used to tell an old duplicate (MAXACKWINCONST of nf_conntrack).
+/// Smallest window, in bytes, that is used to detect an old duplicate (MAXACKWINCONST of nf_conntrack).
 pub(super) const MIN_WINDOW: u32 = 66_000;

@@ -37,7 +37,7 @@ pub enum PredictedLookup<S> {
     NotPredicted,
 }
 
-/// Looks for a `PREDICTED` flow in one slot. Reads nothing but the slot's own cache line.
+/// Finds a `PREDICTED` flow in one slot. Reads nothing but the slot's own cache line.
 #[inline(always)]
 pub fn predicted_at<S: Storage>(storage: S, key: &S::Key, index: u32) -> PredictedLookup<S::Slot> {
     let Some(slot) = storage.slot(index) else { return PredictedLookup::NotPredicted };

@@ -71,7 +71,7 @@ impl Table {
 
     /// Accesses the flow; the caller holds the lock of the slot.
     pub fn change<R>(&self, index: u32, change: impl FnOnce(&mut Flow) -> R) -> R {
-        // SAFETY: that nobody else has it is what the checker checks.
+        // SAFETY: the model checker reports any other access at the same time.
         self.slots[&index].flow.with_mut(|flow| change(unsafe { &mut *flow }))
     }
 

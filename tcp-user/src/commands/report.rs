@@ -43,7 +43,7 @@ fn print(
     Ok(ExitCode::SUCCESS)
 }
 
-/// Every counter that is not zero, with the labels that tell it from others of its name.
+/// Every counter that is not zero, with its labels.
 fn stats_table(stats: &Stats) -> TextTable {
     let mut table = TextTable::new(["COUNTER", "LABELS", "VALUE"]);
     let mut add = |counter: &str, labels: String, value: u64| {

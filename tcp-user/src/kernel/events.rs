@@ -16,7 +16,7 @@ use super::mapped::Mapped;
 /// The events of one flow arrive in the order in which its segments were processed, whichever CPUs saw them.
 /// A CPU takes a segment's time after it has locked the flow, and publishes the event before it unlocks the
 /// flow. So the first of two events of a flow has the lower time and was published before the second one.
-/// Whoever sees the second event in one ring, and polls all other rings again, sees the first one.
+/// A reader that finds the second event in one ring, and polls all other rings again, finds the first.
 pub struct Events {
     positions: Mapped<RingPositions>,
     events: Mapped<Event>,

@@ -64,7 +64,7 @@ pub struct LoadOptions {
     pub ring_bytes: u32,
     /// Whether the programs log packets that they ignore, at debug level ([`Diagnostics`]).
     pub diagnostics: bool,
-    /// Key of the hash that selects a flow's home slot. Random by default, so that nobody can choose
+    /// Key of the hash that selects a flow's home slot. Random by default, so that no sender can choose
     /// connections that collide.
     pub secret: Secret,
 }

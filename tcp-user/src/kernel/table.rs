@@ -79,7 +79,7 @@ impl Table {
         [self.v4.phases(), self.v6.phases()]
     }
 
-    /// Returns the slot that an event names. Looks the flow up if the event names none.
+    /// Returns the slot that an event names. Finds the flow by its key if the event names none.
     pub fn index_of(&self, event: &Event) -> Option<u32> {
         let first = if event.key.family == 4 { 0 } else { self.v4.slot_count() };
         if event.slot == NO_SLOT { self.find(&event.key) } else { Some(first + event.slot) }

@@ -14,7 +14,7 @@ use super::LabError;
 pub struct Tap(File);
 
 impl Tap {
-    /// Creates an interface of this name in the calling thread's namespace. Frames look as on hardware
+    /// Creates an interface of this name in the calling thread's namespace. Frames are as on hardware
     /// without offloads: no larger than the MTU, with complete checksums.
     pub fn create(name: &str) -> Result<Tap, LabError> {
         let file = OpenOptions::new()

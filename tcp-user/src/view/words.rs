@@ -1,4 +1,4 @@
-//! The closed vocabularies of the records: each word once, for serde, for people and for whoever parses them.
+//! The closed vocabularies of the records: each word once, for serde, for people and for programs.
 
 /// Declares an enum whose variants are words: `name`, `ALL`, `FromStr`, `Display` and serde all speak the
 /// same list.
@@ -113,7 +113,7 @@ string_enum! {
         Server = "server",
         /// Both: a simultaneous open.
         Both = "both",
-        /// Nobody saw it: client and server are guesses.
+        /// The open was not seen: client and server are guesses.
         Unknown = "unknown",
     }
 }
@@ -121,7 +121,7 @@ string_enum! {
 string_enum! {
     /// Whose FINs were seen.
     pub enum Fins ("set of FINs") {
-        /// Nobody's.
+        /// Of neither end.
         None = "none",
         /// The client's.
         Client = "client",
