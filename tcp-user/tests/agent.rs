@@ -210,7 +210,11 @@ fn assert_states_equal_the_kernels(lab: &Lab, agent: &Agent<'_>, played: &[Playe
         if differences.is_empty() {
             return;
         }
-        assert!(Instant::now() < deadline, "of {} connections: {differences:#?}", connections.len());
+        assert!(
+            Instant::now() < deadline,
+            "waited in vain for equal states of {} connections: {differences:#?}",
+            connections.len()
+        );
         std::thread::sleep(Duration::from_millis(50));
     }
 }

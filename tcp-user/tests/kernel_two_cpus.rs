@@ -93,7 +93,7 @@ fn no_transition_is_lost_or_doubled() {
             }
             assert!(
                 Instant::now() < deadline,
-                "the CPUs never met on a flow: {short} of {count} were predicted"
+                "waited in vain for the CPUs to meet on a flow: {short} of {count} were predicted"
             );
         }
     }
