@@ -52,6 +52,8 @@ fn start(lab: &Lab) -> Daemon {
     command.arg("--config.file").arg(&configuration).arg("--storage.tsdb.path").arg(folder.join("data"));
     let prometheus = Daemon::start(&lab.server, &mut command);
     until("Prometheus listens", || oracle::listeners(&lab.server, 9090) == 1);
+    // It listens before it answers queries.
+    until("Prometheus is ready", || http_get(lab.server.namespace(), ADDRESS, "/-/ready").contains("Ready"));
     prometheus
 }
 

@@ -134,8 +134,9 @@ fn an_unanswered_forwarded_syn_is_listed_as_syn_sent() {
     let agent = Agent::start_in(&router, "topology-unanswered", &[]);
     let there = at("10.3.0.1", 80);
     let outcome = client.run(|| {
-        // A SYN, one retransmission, then the kernel gives up.
+        // A SYN, one retransmission, then the kernel gives up. Kernels before 6.5 know no linear timeouts.
         std::fs::write("/proc/sys/net/ipv4/tcp_syn_retries", "1").expect("the sysctl");
+        let _ = std::fs::write("/proc/sys/net/ipv4/tcp_syn_linear_timeouts", "0");
         TcpStream::connect(there)
     });
     outcome.expect("entering the namespace").expect_err("nobody answers");
