@@ -54,6 +54,7 @@ fn systemd_receives_ready_then_watchdog_then_stopping() {
 }
 
 #[test]
+#[ignore = "needs root"]
 fn the_log_names_settings_interfaces_and_the_end() {
     let lab = Lab::new().expect("making namespaces (root needed)");
     let folder = public_folder("log");
