@@ -1,8 +1,12 @@
 //! No test decides by a time: an assertion may read a clock only as a deadline against hanging, and then its message says
 //! that something was "waited for in vain".
 
+mod sources;
+
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+
+use sources::rust_files;
 
 const TESTS: [&str; 5] = ["tcp-common/tests", "tcp-user/tests", "fuzz/tests", "crates", "xtask/src"];
 const CLOCKS: [&str; 3] = ["elapsed()", "Instant::now()", "SystemTime::now()"];
@@ -13,9 +17,7 @@ fn assertions_read_a_clock_only_as_a_deadline() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let (mut assertions, mut faults) = (0, Vec::new());
     for folder in TESTS {
-        let mut files = Vec::new();
-        collect(&root.join(folder), &mut files);
-        for file in files {
+        for file in rust_files(&root.join(folder)) {
             let text = fs::read_to_string(&file).expect("a source file");
             for assertion in assertions_of(&text) {
                 assertions += 1;
@@ -40,17 +42,6 @@ fn assertions_of(text: &str) -> impl Iterator<Item = &str> {
         let rest = &text[at..];
         &rest[..rest.find(";\n").unwrap_or(rest.len())]
     })
-}
-
-fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(folder).expect("a folder of sources") {
-        let path = entry.expect("an entry").path();
-        if path.is_dir() {
-            collect(&path, files);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            files.push(path);
-        }
-    }
 }
 
 #[test]

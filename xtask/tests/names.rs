@@ -1,8 +1,12 @@
 //! Checks that no two types of the product crates share a name, except a module's `Error` and `Options`.
 
+mod sources;
+
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+
+use sources::rust_files;
 
 const PRODUCT: [&str; 3] = ["tcp-common/src", "tcp-ebpf/src", "tcp-user/src"];
 const MAY_REPEAT: [&str; 2] = ["Error", "Options"];
@@ -12,9 +16,7 @@ fn no_two_types_share_a_name() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut types: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for folder in PRODUCT {
-        let mut files = Vec::new();
-        collect(&root.join(folder), &mut files);
-        for file in files {
+        for file in rust_files(&root.join(folder)) {
             let text = fs::read_to_string(&file).expect("a source file");
             for (number, line) in (1..).zip(text.lines()) {
                 if let Some(name) = declared_type(line) {
@@ -41,17 +43,6 @@ fn declared_type(line: &str) -> Option<&str> {
         word = words.next()?;
     }
     if matches!(word, "struct" | "enum" | "union" | "trait" | "type") { words.next() } else { None }
-}
-
-fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(folder).expect("a folder of sources") {
-        let path = entry.expect("an entry").path();
-        if path.is_dir() {
-            collect(&path, files);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            files.push(path);
-        }
-    }
 }
 
 #[test]
