@@ -42,7 +42,7 @@ impl Plain {
     fn open(&self, number: u32) -> bool {
         let home = self.home(number);
         let room = || table::make_room(self, home, &mut Victim::NONE.clone());
-        match table::get_or_insert(self, &key(number), home, true, room, || panic!("nobody else is here")) {
+        match table::get_or_insert(self, &key(number), home, true, room, || panic!("no other thread runs")) {
             Lookup::Inserted(index) => table::unlock(self, index, Tag::LIVE),
             Lookup::NoRoom => return false,
             other => panic!("flow {number}: {other:?}"),
@@ -64,7 +64,7 @@ impl Storage for &Plain {
     const LOCK_TRIES: u32 = 1;
 
     fn pause(self) {
-        panic!("nobody else is here");
+        panic!("no other thread runs");
     }
 
     fn slot_count(self) -> u32 {

@@ -74,7 +74,7 @@ fn each_segment_that_is_not_followed_is_logged_by_every_program() {
         let syn = frame_between(number, End::A, &segment(Flags::SYN, 1, 0, 0));
         assert!(run(&syn).is_empty(), "a segment that is followed");
         let index = kernel.table().find(&key_between(number)).expect("its flow");
-        let held = kernel.table().try_lock(index).expect("nobody else has it");
+        let held = kernel.table().try_lock(index).expect("no other owner");
         let told = run(&syn);
         assert!(matches!(&told[..], [line] if line.contains("kernel: deferred segment")), "{told:?}");
         drop(held);

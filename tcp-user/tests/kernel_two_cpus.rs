@@ -288,7 +288,7 @@ fn apply_deferred(events: &mut Events, table: &Table, transitions: &mut Matrix) 
         }
         deferred += 1;
         let index = table.index_of(event).expect("the flow is there");
-        let mut owned = table.try_lock(index).expect("nobody else has it");
+        let mut owned = table.try_lock(index).expect("no other owner");
         assert_eq!(owned.key(), event.key);
         let sender = if event.sender == 0 { End::A } else { End::B };
         let outcome = owned.on_segment(event.at_ns, sender, &event.segment, &Rules::RFC);

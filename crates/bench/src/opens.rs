@@ -18,8 +18,9 @@ use crate::source::{Action, Delivery, Order, Source, thread_ns};
 
 /// Opens as many connections per round as memory allows.
 pub(crate) fn measure(size: &Size) -> Result<Value> {
-    let connections =
-        *fitting_in_memory(size.opens)?.last().context("there is no memory for so many connections")?;
+    let connections = *fitting_in_memory(size.opens)?
+        .last()
+        .context("the memory is too small for this number of connections")?;
     let options = LoadOptions {
         max_flows: connections,
         max_flows_v6: 64,

@@ -141,7 +141,7 @@ impl World {
             if tag.phase() == Tag::FREE {
                 continue;
             }
-            assert!(tag.is_unlocked(), "slot {index} is held by nobody who lives: {tag:?}");
+            assert!(tag.is_unlocked(), "slot {index} is locked by no living owner: {tag:?}");
             assert!(self.table.lists(index, tag.probe()), "the flow at {index} is not listed");
             self.table.flush(index);
             let flow = self.table.change(index, |flow| *flow);
