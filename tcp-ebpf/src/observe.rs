@@ -202,7 +202,6 @@ fn sender(scratch: &Scratch) -> End {
 /// At other hooks its packets are duplicates.
 #[inline(always)]
 fn claim_direction(scratch: &mut Scratch) -> bool {
-    let at = (scratch.at_ns >> AT_SHIFT) as u16;
     let sender = sender(scratch);
     let [from_a, from_b] = &mut scratch.prediction.directions;
     let [hook_a, hook_b] = &mut scratch.record.hooks;
@@ -211,7 +210,7 @@ fn claim_direction(scratch: &mut Scratch) -> bool {
         End::B => (from_b, hook_b, hook_a),
     };
     if *own_hook != scratch.hook {
-        if *own_hook != 0 && at.wrapping_sub(own.at) < HOOK_SILENCE {
+        if *own_hook != 0 && !own.is_silent(scratch.at_ns) {
             let came_in = *own_hook & 1 == 0;
             if *peer_hook == 0 && came_in && matches!(scratch.direction, Direction::Egress) {
                 // A forwarded packet: the receiver is not on this host.
@@ -228,7 +227,7 @@ fn claim_direction(scratch: &mut Scratch) -> bool {
             scratch.record.flow.set_local(sender.peer(), !leaves);
         }
     }
-    own.at = at;
+    own.at = (scratch.at_ns >> AT_SHIFT) as u16;
     true
 }
 
@@ -237,6 +236,3 @@ fn claim_direction(scratch: &mut Scratch) -> bool {
 fn is_unanswered_syn(outcome: &Outcome) -> bool {
     matches!(outcome.cause, Cause::Syn) && matches!(outcome.previous, Previous::None | Previous::Over)
 }
-
-/// After this silence, another hook may claim the direction: about a second, in units of 2^26 ns.
-const HOOK_SILENCE: u16 = 15;

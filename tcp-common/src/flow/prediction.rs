@@ -31,6 +31,17 @@ pub struct DirectionPrediction {
     pub at: u16,
 }
 
+impl DirectionPrediction {
+    /// Whether the hook that this direction belongs to has not seen it for [`HOOK_SILENCE`] at `now_ns`.
+    ///
+    /// A time before the last segment is no silence: two clocks are read, and one may be ahead of the other.
+    #[inline(always)]
+    pub fn is_silent(&self, now_ns: u64) -> bool {
+        let since = ((now_ns >> AT_SHIFT) as u16).wrapping_sub(self.at);
+        since.wrapping_add(CLOCK_STEPS) >= HOOK_SILENCE + CLOCK_STEPS
+    }
+}
+
 /// The prediction of both directions.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -199,6 +210,10 @@ fn is_keepalive(seq: Seq, next: Seq, payload_len: u32) -> bool {
 
 /// Shift from ns to the unit of [`DirectionPrediction::at`].
 pub const AT_SHIFT: u32 = 26;
+/// After this silence, another hook may claim the direction: about a second, in units of 2^26 ns.
+const HOOK_SILENCE: u16 = 15;
+/// How far a time may lie before that of the last segment, in units of 2^26 ns.
+const CLOCK_STEPS: u16 = 2;
 /// Bit of [`DirectionPrediction::segments`]: no segment with payload is predicted.
 const NO_PAYLOAD: u16 = 1 << 15;
 /// Bit of [`DirectionPrediction::segments`]: no segment without payload is predicted.
@@ -207,3 +222,24 @@ const NO_EMPTY: u16 = 1 << 14;
 const NOTHING: u16 = NO_PAYLOAD | NO_EMPTY;
 /// The bits of [`DirectionPrediction::segments`] that count segments.
 const SEGMENTS: u16 = !NOTHING;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hook_is_silent_after_a_second_and_not_when_a_clock_steps_back() {
+        const STEP: u64 = 1 << AT_SHIFT;
+        for last in [0, 7, u16::MAX - 3, u16::MAX] {
+            let direction = DirectionPrediction { at: last, ..Prediction::EMPTY.directions[0] };
+            // Times near the last segment, in a later round of the 16-bit counter.
+            let near = u64::from(last) + (5 << 16);
+            for (now, silent) in
+                [(near - 3, true), (near - 2, false), (near, false), (near + 14, false), (near + 15, true)]
+            {
+                assert_eq!(direction.is_silent(now * STEP), silent, "{now} after {last}");
+                assert_eq!(direction.is_silent(now * STEP + STEP - 1), silent, "{now} after {last}");
+            }
+        }
+    }
+}

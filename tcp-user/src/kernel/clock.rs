@@ -14,6 +14,8 @@ pub(super) struct Jiffies {
     pub length_ns: u64,
     /// Monotonic time of jiffy 0, ns, wrapping. Never too late, so that no packet is seen in the future.
     pub start_ns: u64,
+    /// Monotonic time of the last reading, ns.
+    read_at_ns: u64,
 }
 
 impl Kernel {
@@ -21,16 +23,16 @@ impl Kernel {
     ///
     /// Must be repeated from time to time, because NTP adjusts the monotonic clock and not the jiffies.
     pub fn relate_clocks(&mut self) -> Result<(), KernelError> {
-        let known = self.current.jiffy_ns;
-        let (count, between) = if known == 0 { FIRST_READINGS } else { LATER_READINGS };
+        let (count, between) = if self.jiffies.is_none() { FIRST_READINGS } else { LATER_READINGS };
         let mut readings = Vec::new();
         for _ in 0..count {
             readings.push(self.read_clocks()?);
             std::thread::sleep(between);
         }
-        let related = relate(&readings, (known != 0).then_some(known));
+        self.jiffies = relate(&readings, self.jiffies);
         // Without a relation, every packet reads the monotonic clock.
-        let Jiffies { length_ns, start_ns } = related.unwrap_or(Jiffies { length_ns: 0, start_ns: 0 });
+        let (length_ns, start_ns) =
+            self.jiffies.map_or((0, 0), |jiffies| (jiffies.length_ns, jiffies.start_ns));
         self.current.jiffy_ns = length_ns;
         self.current.jiffies_at_ns = start_ns;
         self.apply_settings()
@@ -43,11 +45,14 @@ impl Kernel {
     }
 }
 
-/// Returns the relation that fits all readings. A reading may lie anywhere within its jiffy.
-fn relate(readings: &[Clocks], known_ns: Option<u64>) -> Option<Jiffies> {
+/// Returns the relation that fits all readings and the one before, if there is one.
+///
+/// A reading may lie anywhere within its jiffy, and later: jiffies stand still while the CPU that counts them does not
+/// run. Since they catch up, the earliest start is the right one, but for what NTP has adjusted since then.
+fn relate(readings: &[Clocks], before: Option<Jiffies>) -> Option<Jiffies> {
     let (first, last) = (readings.first()?, readings.last()?);
-    let length_ns = match known_ns {
-        Some(known) => known,
+    let length_ns = match before {
+        Some(before) => before.length_ns,
         None => {
             let jiffies = last.jiffies.checked_sub(first.jiffies).filter(|&jiffies| jiffies > 0)?;
             let measured = (last.monotonic_ns - first.monotonic_ns) / jiffies;
@@ -57,8 +62,17 @@ fn relate(readings: &[Clocks], known_ns: Option<u64>) -> Option<Jiffies> {
     };
     let starts =
         readings.iter().map(|read| read.monotonic_ns.wrapping_sub(read.jiffies.wrapping_mul(length_ns)));
-    Some(Jiffies { length_ns, start_ns: starts.min_by_key(|&start| start as i64)? })
+    let latest = before.map(|before| {
+        let since_ns = last.monotonic_ns.saturating_sub(before.read_at_ns);
+        before.start_ns.wrapping_add(since_ns / ADJUSTMENT)
+    });
+    let start_ns = starts.chain(latest).min_by_key(|&start| start as i64)?;
+    Some(Jiffies { length_ns, start_ns, read_at_ns: last.monotonic_ns })
 }
+
+/// The part of a time by which the kernel adjusts the monotonic clock at most: 1/1000. NTP's limit is 500 ppm, and a
+/// changed tick adds to it (`adjtimex`).
+const ADJUSTMENT: u64 = 1000;
 
 /// Number of readings and the pause between them. Long enough to distinguish the values of `HZ`.
 const FIRST_READINGS: (usize, Duration) = (12, Duration::from_millis(5));
@@ -95,6 +109,29 @@ mod tests {
                 assert!(read.monotonic_ns - coarse < 2 * related.length_ns, "{hz} Hz");
             }
         }
+    }
+
+    #[test]
+    fn jiffies_that_lag_do_not_put_later_packets_in_the_future() {
+        let right = relate(&readings(250, 77_000_000_000), None).unwrap();
+        // The CPU that counts jiffies does not run for 40 ms.
+        let lag = |read: Clocks| Clocks { jiffies: read.jiffies - 10, ..read };
+        let lagging: Vec<_> = readings(250, 79_000_000_000).into_iter().map(lag).collect();
+        let related = relate(&lagging, Some(right)).unwrap();
+        for read in readings(250, 79_000_000_000) {
+            let coarse = read.jiffies.wrapping_mul(related.length_ns).wrapping_add(related.start_ns);
+            assert!(coarse <= read.monotonic_ns + 2_100_000, "more than NTP may have adjusted in 2 s");
+        }
+        let caught_up = relate(&readings(250, 81_000_000_000), Some(related)).unwrap();
+        assert_eq!(caught_up.start_ns, right.start_ns);
+    }
+
+    #[test]
+    fn the_monotonic_clock_may_be_adjusted_by_a_thousandth() {
+        let right = relate(&readings(250, 77_000_000_000), None).unwrap();
+        let faster = |read: Clocks| Clocks { monotonic_ns: read.monotonic_ns + 1_000_000, ..read };
+        let adjusted: Vec<_> = readings(250, 80_000_000_000).into_iter().map(faster).collect();
+        assert_eq!(relate(&adjusted, Some(right)).unwrap().start_ns, right.start_ns + 1_000_000);
     }
 
     #[test]

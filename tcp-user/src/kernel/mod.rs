@@ -44,6 +44,7 @@ use tcp_common::record::{Clocks, Counters, Settings, tail_call};
 use tcp_common::table::slots_for;
 use tcp_common::{Rules, Secret};
 
+use clock::Jiffies;
 use error::{classify, failed};
 use family_table::FamilyTable;
 
@@ -88,6 +89,8 @@ pub struct Kernel {
     table: Arc<Table>,
     settings: Array<MapData, PodSettings>,
     current: Settings,
+    /// The relation of the two clocks in the settings, if there is one.
+    jiffies: Option<Jiffies>,
     counters: PerCpuArray<MapData, PodCounters>,
     clocks: Array<MapData, PodClocks>,
     events: Option<Events>,
@@ -173,6 +176,7 @@ impl Kernel {
             table,
             settings,
             current,
+            jiffies: None,
             counters,
             clocks,
             events: Some(events),
