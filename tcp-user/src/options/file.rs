@@ -1,10 +1,12 @@
 //! The configuration file: TOML whose keys are the names of the options.
 
+use std::any::TypeId;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use clap::{Arg, ArgAction, Args as _, Command};
+use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
 use super::{Options, Timeout};
@@ -145,7 +147,10 @@ type Value = (String, Option<Range<usize>>);
 fn values_of(option: &Arg, value: &DeValue<'_>) -> Option<Vec<Value>> {
     match value {
         DeValue::Array(values) if matches!(option.get_action(), ArgAction::Append) => {
-            values.iter().map(|value| Some((scalar(value.get_ref())?, Some(value.span())))).collect()
+            let value_of = |value: &Spanned<DeValue<'_>>| {
+                Some((scalar_of(option, value.get_ref())?, Some(value.span())))
+            };
+            values.iter().map(value_of).collect()
         }
         DeValue::Table(table) if option.get_long() == Some("timeout") => table
             .iter()
@@ -154,8 +159,15 @@ fn values_of(option: &Arg, value: &DeValue<'_>) -> Option<Vec<Value>> {
                 Some((format!("{state}={}", scalar(limit.get_ref())?), Some(limit.span())))
             })
             .collect(),
-        value => Some(vec![(scalar(value)?, None)]),
+        value => Some(vec![(scalar_of(option, value)?, None)]),
     }
+}
+
+/// A TOML value as a value of an option. Names and paths are strings: `3` is more likely a mistake than the name "3".
+fn scalar_of(option: &Arg, value: &DeValue<'_>) -> Option<String> {
+    let of = option.get_value_parser().type_id();
+    let is_text = of == TypeId::of::<String>() || of == TypeId::of::<PathBuf>();
+    if is_text && !matches!(value, DeValue::String(_)) { None } else { scalar(value) }
 }
 
 fn scalar(value: &DeValue<'_>) -> Option<String> {
