@@ -6,7 +6,8 @@
 mod common;
 
 use std::fs::{self, File};
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
+use std::net::TcpStream;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
@@ -73,6 +74,32 @@ fn watch_prints_only_closes_that_match_the_filter() {
     until("watch prints the abort", || !closes().is_empty());
     for line in closes() {
         assert!(line.contains(r#""kind":"rst_abort""#), "{line}");
+    }
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_terminated_watch_completes_its_json_document() {
+    let Shared { lab, agent, .. } = &*SHARED;
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let printed = path(signal.as_str());
+        let before = agent.status().watchers;
+        let mut watch = Command::new(FINWAIT)
+            .args(["watch", "-o", "json", "--socket", &agent.socket, "kind", "refused"])
+            .stdout(File::create(&printed).expect("creating a file"))
+            .spawn()
+            .expect("starting watch");
+        agent.wait_for_watchers(before + 1);
+        let connect = || TcpStream::connect((lab.server.address(Family::Ipv4), 9)).map(drop);
+        let refused = lab.client.namespace().run(connect).expect("entering the namespace");
+        assert_eq!(refused.map_err(|error| error.kind()), Err(ErrorKind::ConnectionRefused));
+        let read = || fs::read_to_string(&printed).expect("reading what watch printed");
+        until("watch prints the refusal", || read().contains("finwait.close/1"));
+        common::send(&watch, signal);
+        assert!(watch.wait().expect("waiting for watch").success(), "{signal}");
+        let document: serde_json::Value = serde_json::from_str(&read()).expect("a whole JSON document");
+        assert!(document.to_string().contains(r#""kind":"refused""#), "{document}");
+        agent.wait_for_watchers(before);
     }
 }
 
