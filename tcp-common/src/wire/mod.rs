@@ -31,6 +31,13 @@ pub trait Bytes {
 
     /// Length of the packet on the wire, in bytes; a capture may hold fewer.
     fn wire_len(&self) -> usize;
+
+    /// Whether bytes of the packet were on the wire that were not captured. A kernel program can read every
+    /// byte of a packet, so for it a header that is not whole is no header.
+    #[inline(always)]
+    fn is_cut(&self) -> bool {
+        false
+    }
 }
 
 /// Bytes whose presence [`Bytes::header`] has checked. Numbers are read in network byte order.
@@ -141,6 +148,11 @@ impl Bytes for Captured<'_> {
     #[inline(always)]
     fn wire_len(&self) -> usize {
         self.wire_len
+    }
+
+    #[inline(always)]
+    fn is_cut(&self) -> bool {
+        self.bytes.len() < self.wire_len
     }
 }
 

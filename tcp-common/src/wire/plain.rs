@@ -152,7 +152,7 @@ fn payload<'a, B: Bytes + ?Sized>(bytes: &'a B, tcp: B::Header<'a>, tcp_len: i32
     let header_len = (tcp.u8(12) >> 4) as i32 * 4;
     let flags = tcp.u8(13) & (Flags::FIN | Flags::SYN | Flags::RST | Flags::ACK);
     let payload_len = tcp_len - header_len;
-    // The options must be present, though they are not read: a truncated header is not plain.
+    // The options must be present, though they are not read: a truncated or cut header is not plain.
     let is_plain =
         flags == Flags::ACK && header_len >= 20 && payload_len >= 0 && bytes.has(tcp, header_len as usize);
     is_plain.then_some(payload_len as u32)

@@ -36,13 +36,20 @@ pub(super) fn parse<B: Bytes + ?Sized>(bytes: &B, packet: &mut Packet) -> Result
     let destination = Endpoint { address: packet.datagram.destination, port: h.be16(2) };
     packet.sender = packet.key.set(&source, &destination, packet.datagram.family);
     if header_len > 20 {
-        // A header that ends inside its options is truncated.
-        if bytes.header::<1>(offset + header_len - 1).is_none() {
+        // A packet that ends inside its options is truncated; a capture may have cut them.
+        let cut = bytes.header::<1>(offset + header_len - 1).is_none();
+        if cut && !(bytes.is_cut() && offset + header_len <= bytes.wire_len()) {
             return Err(Ignored::Truncated);
         }
         let (start, len) = (offset + 20, header_len - 20);
         if !has_only_timestamps(bytes, start, len, &mut packet.segment) {
             packet.segment.options = options(bytes, start, len, &mut packet.segment);
+        }
+        if cut && packet.segment.flags.has(Flags::SYN) && !packet.segment.has(Segment::HAS_WSCALE) {
+            // The shift may have been cut off. With the largest one no segment lies outside the window by
+            // mistake.
+            packet.segment.wscale = MAX_SHIFT;
+            packet.segment.options |= Segment::HAS_WSCALE;
         }
     }
     Ok(())
@@ -110,8 +117,7 @@ fn apply_option<B: Bytes + ?Sized>(bytes: &B, value: usize, kind: u8, size: u8, 
         }
         (WINDOW_SCALE, 3) => {
             if let Some(shift) = bytes.header::<1>(value) {
-                // RFC 7323 2.3: a shift above 14 is taken as 14.
-                segment.wscale = shift.u8(0).min(14);
+                segment.wscale = shift.u8(0).min(MAX_SHIFT);
                 segment.options |= Segment::HAS_WSCALE;
             }
         }
@@ -133,5 +139,7 @@ const MSS: u8 = 2;
 const WINDOW_SCALE: u8 = 3;
 const SACK_PERMITTED: u8 = 4;
 const TIMESTAMPS: u8 = 8;
+/// Maximum window scale shift; a larger one is taken as this one (RFC 7323 2.3).
+const MAX_SHIFT: u8 = 14;
 /// Maximum length of the options, in bytes.
 const MAX_OPTIONS: u32 = 40;

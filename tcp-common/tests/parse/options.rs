@@ -39,11 +39,44 @@ fn a_known_option_with_another_length_is_skipped() {
     assert_eq!((segment.mss, segment.options), (1460, Segment::HAS_MSS));
 }
 
+/// The first 64 bytes of a SYN that Linux sends, and what a snapshot length left of them.
 #[test]
-fn options_cut_by_the_capture_are_truncated() {
-    let datagram = v4(V4_PLAIN, &segment(SYN, &[2, 4, 5, 180], 0));
-    let cut = Captured { bytes: &datagram[..43], wire_len: 44 };
+fn options_cut_by_the_capture_are_read_as_far_as_they_are_present() {
+    let options = [&[2, 4, 5, 180, 4, 2][..], &TIMESTAMPS, &[NOP, 3, 3, 7]].concat();
+    let datagram = v4(V4_PLAIN, &segment(SYN, &options, 9));
+    for len in 40..=datagram.len() {
+        let cut = Captured { bytes: &datagram[..len], wire_len: datagram.len() };
+        let segment = parse(&cut, FirstHeader::Ip, None).expect("the fixed bytes are present").segment;
+        assert_eq!(segment.payload_len, 9, "{len}: the lengths on the wire count");
+        let present = |end: usize| len >= 40 + end;
+        assert_eq!(segment.has(Segment::HAS_MSS), present(4), "{len}");
+        assert_eq!(segment.has(Segment::HAS_SACK_PERMITTED), present(6), "{len}");
+        assert_eq!(segment.has(Segment::HAS_TIMESTAMP), present(16), "{len}");
+        let shift = if present(20) { 7 } else { 14 };
+        assert!(segment.has(Segment::HAS_WSCALE), "{len}: it may have been cut off");
+        assert_eq!(segment.wscale, shift, "{len}");
+    }
+    let cut = Captured { bytes: &datagram[..39], wire_len: datagram.len() };
     assert_eq!(parse(&cut, FirstHeader::Ip, None), Err(Ignored::Truncated));
+}
+
+#[test]
+fn only_a_syn_may_have_lost_its_window_scale() {
+    let datagram = v4(V4_PLAIN, &segment(ACK, &[&[NOP, NOP][..], &TIMESTAMPS].concat(), 0));
+    let cut = Captured { bytes: &datagram[..50], wire_len: datagram.len() };
+    let segment = parse(&cut, FirstHeader::Ip, None).expect("the fixed bytes are present").segment;
+    assert_eq!((segment.options, segment.wscale), (0, 0));
+}
+
+#[test]
+fn options_that_were_not_on_the_wire_are_truncated() {
+    let datagram = v4(V4_PLAIN, &segment(SYN, &[2, 4, 5, 180], 0));
+    let live = &datagram[..43];
+    assert_eq!(ip(live), Err(Ignored::Truncated));
+    for (len, wire_len) in [(43, 43), (42, 43), (40, 43)] {
+        let cut = Captured { bytes: &datagram[..len], wire_len };
+        assert_eq!(parse(&cut, FirstHeader::Ip, None), Err(Ignored::Truncated), "{len} of {wire_len}");
+    }
 }
 
 #[test]
