@@ -31,6 +31,7 @@ fn told(file: &[u8], rules: Rules, mut programs: Option<&mut Programs>) -> Vec<S
         told.push(match output {
             Output::Event(event) => serde_json::to_string(&event).expect("JSON"),
             Output::Connection(listed) => serde_json::to_string(&listed.connection).expect("JSON"),
+            Output::Warning(warning) => warning.to_string(),
         });
     }
     let tracked = replay.kernel_tracked().expect("the programs ran");

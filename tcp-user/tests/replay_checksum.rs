@@ -35,7 +35,7 @@ fn replay(frames: Vec<Vec<u8>>, verify_checksums: bool) -> (u64, Statistics) {
                 segments += listed.connection.client.segments;
                 Ok(())
             }
-            Output::Event(event) => panic!("not wanted: {event:?}"),
+            other => panic!("not wanted: {other:?}"),
         })
         .expect("a capture");
     assert!(report.fault.is_none());

@@ -52,7 +52,7 @@ fn lines(frames: &[Captured]) -> Vec<Value> {
                 lines.push(serde_json::to_value(line).expect("JSON"));
                 Ok(())
             }
-            Output::Event(event) => panic!("not wanted: {event:?}"),
+            other => panic!("not wanted: {other:?}"),
         });
     assert!(report.expect("a capture").fault.is_none());
     lines

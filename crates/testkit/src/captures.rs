@@ -81,6 +81,15 @@ impl Writer {
 
 /// Writes a pcap file of one link type.
 pub fn pcap(order: Order, unit: Unit, link: u32, frames: &[Captured]) -> Vec<u8> {
+    snapped_pcap(order, unit, link, 262_144, frames)
+}
+
+/// Writes a pcap file of one link type that has at most `snap_len` bytes of each frame.
+pub fn cut_pcap(order: Order, link: u32, snap_len: u32, frames: &[Captured]) -> Vec<u8> {
+    snapped_pcap(order, Unit::Micro, link, snap_len, frames)
+}
+
+fn snapped_pcap(order: Order, unit: Unit, link: u32, snap_len: u32, frames: &[Captured]) -> Vec<u8> {
     let mut writer = Writer { order, bytes: Vec::new() };
     let (magic, unit_ns) = match unit {
         Unit::Micro => (0xa1b2_c3d4, 1_000),
@@ -89,15 +98,16 @@ pub fn pcap(order: Order, unit: Unit, link: u32, frames: &[Captured]) -> Vec<u8>
     writer.u32(magic);
     writer.u16(2);
     writer.u16(4);
-    for value in [0, 0, 262_144, link] {
+    for value in [0, 0, snap_len, link] {
         writer.u32(value);
     }
     for Captured { at_ns, frame } in frames {
         writer.u32((at_ns / 1_000_000_000) as u32);
         writer.u32((at_ns % 1_000_000_000 / unit_ns) as u32);
+        let captured = &frame[..frame.len().min(snap_len as usize)];
+        writer.u32(captured.len() as u32);
         writer.u32(frame.len() as u32);
-        writer.u32(frame.len() as u32);
-        writer.bytes.extend(frame);
+        writer.bytes.extend(captured);
     }
     writer.bytes
 }
@@ -168,6 +178,35 @@ pub fn pcapng(order: Order, interfaces: &[Interface], frames: &[(usize, Captured
     writer.bytes
 }
 
+/// Makes obsolete Packet Blocks of the Enhanced Packet Blocks of a pcapng section, except for the first `kept`.
+pub fn into_packet_blocks(order: Order, mut file: Vec<u8>, kept: usize) -> Vec<u8> {
+    let read = |bytes: &[u8]| {
+        let bytes = bytes.try_into().expect("four bytes");
+        match order {
+            Order::Little => u32::from_le_bytes(bytes),
+            Order::Big => u32::from_be_bytes(bytes),
+        }
+    };
+    let (mut at, mut packets) = (0, 0);
+    while at < file.len() {
+        if read(&file[at..at + 4]) == 6 {
+            packets += 1;
+            if packets > kept {
+                let interface = read(&file[at + 8..at + 12]) as u16;
+                let mut head = Writer { order, bytes: Vec::new() };
+                head.u32(2);
+                head.u32(read(&file[at + 4..at + 8]));
+                head.u16(interface);
+                // A count of drops, which is no part of the interface's number.
+                head.u16(7);
+                file[at..at + 12].copy_from_slice(&head.bytes);
+            }
+        }
+        at += read(&file[at + 4..at + 8]) as usize;
+    }
+    file
+}
+
 /// Appends a simple packet block, which has no timestamp, to a little-endian pcapng file.
 pub fn add_simple_packet(file: &mut Vec<u8>, frame: &[u8]) {
     let mut writer = Writer { order: Order::Little, bytes: std::mem::take(file) };
@@ -202,6 +241,16 @@ pub fn relink(frame: &[u8], link: u32) -> Vec<u8> {
             let mut header = protocol.to_vec();
             header.extend([0, 0, 0, 0, 0, 2, 0, 1, 0, 6, 2, 0, 0, 0, 0, 1, 0, 0]);
             header
+        }
+        104 => [&[0x0f, 0], protocol].concat(),
+        // NFLOG: the packet header, a prefix of odd length, the packet.
+        239 => {
+            let mut message = vec![if ip { 2 } else { 7 }, 0, 0, 5];
+            message.extend([8, 0, 1, 0, protocol[0], protocol[1], 1, 0]);
+            message.extend([7, 0, 10, 0, b'i', b'n', 0, 0]);
+            message.extend(((4 + packet.len()) as u16).to_le_bytes());
+            message.extend([9, 0]);
+            message
         }
         // PPP without address and control fields, then with them.
         9 => vec![if ip { 0x21 } else { 0x29 }],

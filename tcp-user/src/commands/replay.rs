@@ -42,7 +42,11 @@ pub(super) fn run(args: &ReplayArgs) -> Result<ExitCode> {
 
 /// The destination of the records.
 enum Writer {
-    Events(EventWriter<Stdout>),
+    /// Events, flushed one by one if the capture may be growing.
+    Events {
+        events: EventWriter<Stdout>,
+        is_live: bool,
+    },
     List(ListWriter<Stdout>),
     Zeek(Stdout, usize),
 }
@@ -55,7 +59,8 @@ impl Writer {
         Ok(match args.output {
             ReplayFormat::Zeek => Writer::Zeek(out, 0),
             ReplayFormat::List(format) if args.events => {
-                Writer::Events(EventWriter::new(out, format, Palette::for_stdout())?)
+                let events = EventWriter::new(out, format, Palette::for_stdout())?;
+                Writer::Events { events, is_live: !args.file.is_file() }
             }
             ReplayFormat::List(format) => Writer::List(list(out, format)?),
         })
@@ -63,7 +68,10 @@ impl Writer {
 
     fn push(&mut self, output: &Output) -> io::Result<()> {
         match (self, output) {
-            (Writer::Events(events), Output::Event(event)) => events.push(event),
+            (Writer::Events { events, is_live }, Output::Event(event)) => {
+                events.push(event)?;
+                if *is_live { events.flush() } else { Ok(()) }
+            }
             (Writer::List(list), Output::Connection(listed)) => {
                 list.set_now(listed.as_of);
                 list.push(&listed.connection)
@@ -73,6 +81,10 @@ impl Writer {
                 serde_json::to_writer(&mut *out, &listed.zeek)?;
                 out.write_all(b"\n")
             }
+            (_, Output::Warning(warning)) => {
+                eprintln!("finwait: {warning}");
+                Ok(())
+            }
             (_, Output::Event(_) | Output::Connection(_)) => Ok(()),
         }
     }
@@ -80,7 +92,7 @@ impl Writer {
     /// Ends the output and returns the number of records.
     fn finish(self) -> io::Result<usize> {
         match self {
-            Writer::Events(events) => events.finish(),
+            Writer::Events { events, .. } => events.finish(),
             Writer::List(list) => list.finish(),
             Writer::Zeek(mut out, count) => out.flush().map(|()| count),
         }
@@ -98,6 +110,15 @@ fn summary(report: &ReplayReport, verified: bool) -> String {
     let wrong = report.statistics.checksum_wrong;
     if let Some(tracked) = report.kernel_tracked {
         text += &format!(", {tracked} of them by the kernel programs");
+    }
+    let (impossible, back) = (report.statistics.impossible_times, report.statistics.out_of_order);
+    if impossible != 0 {
+        text += &format!(
+            "; {impossible} frames with an impossible time were processed at that of the frame before"
+        );
+    }
+    if back != 0 {
+        text += &format!("; {back} frames are stamped before an earlier one and did not move the clock back");
     }
     if wrong != 0 && verified {
         text += &format!("; {wrong} segments have a bad TCP checksum and were dropped");

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, BufReader, Cursor, IsTerminal, Read};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,6 +19,8 @@ pub struct Input {
     pub(super) read: Arc<AtomicU64>,
     /// Bytes in total, before decompression, if known.
     pub(super) size: Option<u64>,
+    /// The pipe that is read, if it is one: its writer may pause.
+    pub(super) pipe: Option<OwnedFd>,
 }
 
 impl Input {
@@ -29,18 +32,29 @@ impl Input {
     pub fn open(path: &Path) -> Result<Input, Fault> {
         if path == Path::new("-") {
             let stdin = io::stdin();
-            return if stdin.is_terminal() { Err(Fault::Terminal) } else { Input::new(stdin) };
+            if stdin.is_terminal() {
+                return Err(Fault::Terminal);
+            }
+            // Without the buffer of `Stdin`, which would hide what has arrived.
+            let file = stdin.as_fd().try_clone_to_owned().map_err(Fault::Open)?;
+            return Input::from_file(File::from(file));
         }
-        let file = File::open(path).map_err(|error| match error.kind() {
+        Input::from_file(File::open(path).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => Fault::Missing,
             _ => Fault::Open(error),
-        })?;
+        })?)
+    }
+
+    fn from_file(file: File) -> Result<Input, Fault> {
         let metadata = file.metadata().map_err(Fault::Open)?;
         if metadata.is_dir() {
             return Err(Fault::Directory);
         }
-        let input = Input::new(file)?;
-        Ok(Input { size: metadata.is_file().then_some(metadata.len()), ..input })
+        if metadata.is_file() {
+            return Ok(Input { size: Some(metadata.len()), ..Input::new(file)? });
+        }
+        let pipe = file.as_fd().try_clone_to_owned().map_err(Fault::Open)?;
+        Ok(Input { pipe: Some(pipe), ..Input::new(file)? })
     }
 
     /// Reads from any source of bytes.
@@ -63,7 +77,7 @@ impl Input {
             [0x28, 0xb5, 0x2f, 0xfd] => (Box::new(zstd::Decoder::new(whole).map_err(Fault::Open)?), true),
             _ => (Box::new(whole), false),
         };
-        Ok(Input { reader, compressed, read, size: None })
+        Ok(Input { reader, compressed, read, size: None, pipe: None })
     }
 }
 

@@ -202,7 +202,12 @@ fn ethernet(bare: &Bare<'_>, packet: &Packet, frame: &mut Vec<u8>) -> Result<(),
         // BIG TCP: the frame's own length counts, and a test run takes no frame of that length.
         return Err(Ignored::Unsupported);
     }
-    frame.extend(&bytes[..bytes.len().min(READ)]);
+    let captured = bytes.len().min(READ);
+    frame.extend(&bytes[..captured]);
+    // Options that the capture has cut become padding.
+    let tcp = packet.datagram.tcp_offset as usize;
+    let headers_end = tcp + bytes.get(tcp + 12).map_or(0, |offset| usize::from(offset >> 4) * 4);
+    frame.resize(frame.len() + headers_end.saturating_sub(captured), 0);
     Ok(())
 }
 

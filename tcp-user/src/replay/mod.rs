@@ -1,9 +1,10 @@
 //! `finwait replay`: the same records from a capture, without root.
 //!
 //! Modules in the order in which a frame meets them: `input` opens and decompresses, `capture` splits the
-//! bytes into frames, `link` finds the IP header, [`Replay`] tracks flows with the state machine of
-//! `tcp-common`, `outbox` collects the records. `deadlines` is the timer queue on the capture's clock;
-//! `machine` applies the rules, in this process or in the kernel programs. [`run`] puts them together.
+//! bytes into frames, `timeline` rejects impossible timestamps, `link` finds the IP header,
+//! [`Replay`] tracks flows with the state machine of `tcp-common`, `outbox`
+//! collects the records. `deadlines` is the timer queue on the capture's clock; `machine` applies the rules,
+//! in this process or in the kernel programs. [`run`] puts them together.
 
 mod capture;
 mod checksum;
@@ -15,7 +16,9 @@ mod machine;
 mod outbox;
 mod progress;
 mod statistics;
+mod timeline;
 mod tracker;
+mod warning;
 pub mod zeek;
 
 pub use capture::Capture;
@@ -26,6 +29,7 @@ pub use machine::InKernel;
 pub use outbox::{Listed, Output, Selection};
 pub use statistics::Statistics;
 pub use tracker::{Frame, Replay};
+pub use warning::Warning;
 
 use std::io;
 use std::path::Path;
@@ -35,6 +39,7 @@ use tcp_common::Rules;
 
 use crate::filter::Filter;
 use progress::Progress;
+use timeline::Timeline;
 
 /// How to replay.
 #[derive(Clone, Debug)]
@@ -118,18 +123,29 @@ pub fn run_input(input: Input, options: &Options, sink: Sink<'_>) -> Result<Repl
     if options.kernel {
         replay = InKernel::load().and_then(|kernel| replay.in_kernel(kernel)).map_err(Fault::Kernel)?;
     }
+    let mut timeline = Timeline::default();
     let fault = loop {
-        match capture.next_frame() {
-            Ok(Some(frame)) => replay.push(&frame),
+        if timeline.is_holding() && capture.is_idle() {
+            timeline.release(&mut replay);
+            deliver(&mut replay, sink)?;
+        }
+        let read = capture.next_frame().map(|frame| frame.map(|frame| timeline.push(&frame, &mut replay)));
+        capture.take_warnings().into_iter().for_each(|warning| replay.warn(warning));
+        match read {
+            Ok(Some(())) => {}
             Ok(None) => break None,
-            Err(fault @ Fault::LinkType(_)) if replay.statistics().frames == 0 => return Err(fault),
             Err(fault) => break Some(fault),
         }
         progress.frame();
         deliver(&mut replay, sink)?;
     };
+    timeline.release(&mut replay);
     replay.finish();
     deliver(&mut replay, sink)?;
+    let Statistics { frames, foreign_link, .. } = *replay.statistics();
+    if let Some(number) = capture.first_link_type().filter(|_| frames != 0 && frames == foreign_link) {
+        return Err(Fault::LinkType(number));
+    }
     Ok(ReplayReport {
         ended_at: replay.now(),
         statistics: *replay.statistics(),

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use tcp_common::{Cause, Flow, FlowKey, Rules, State};
 
+use super::warning::Warning;
 use super::zeek::{self, Trace};
 use crate::clock::Clock;
 use crate::filter::Filter;
@@ -21,6 +22,8 @@ pub enum Output {
     /// A connection that its next incarnation replaced, that was forgotten, or that was open at the end of
     /// the capture.
     Connection(Box<Listed>),
+    /// Something unusual about the capture.
+    Warning(Warning),
 }
 
 /// A connection for the list.

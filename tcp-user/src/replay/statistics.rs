@@ -23,6 +23,8 @@ pub struct Statistics {
     pub checksum_offloaded: u64,
     /// Frames with a time before that of an earlier frame. The earlier frame's time is used for them.
     pub out_of_order: u64,
+    /// Frames with a time that cannot be right. They count as captured with the frame before them.
+    pub impossible_times: u64,
     /// Incarnations that began.
     pub connections: u64,
 }

@@ -15,6 +15,7 @@ use super::link::{self, LinkType};
 use super::machine::{InKernel, Machine};
 use super::outbox::{Outbox, Output, Selection, Subject, wall};
 use super::statistics::Statistics;
+use super::warning::Warning;
 use super::zeek::{SeenSegment, Trace};
 use crate::kernel::KernelError;
 use crate::view::describe::client_end;
@@ -32,7 +33,7 @@ pub struct Frame<'a> {
     pub at_ns: Option<u64>,
     /// Name of the interface, if the capture has it.
     pub interface: Option<&'a Arc<str>>,
-    /// Number of the interface in the capture.
+    /// Number of the capture point, from 1: the same for an interface in every section of the capture.
     pub point: u32,
 }
 
@@ -62,6 +63,8 @@ pub struct Replay {
     statistics: Statistics,
     tickets: u64,
     verify_checksums: bool,
+    /// Numbers of warnings, by [`Warning::kind`].
+    warnings: [u64; Warning::KINDS],
     /// The flows still tracked at the end of the capture, in the order of opening.
     remaining: std::vec::IntoIter<FlowKey>,
     finished: bool,
@@ -100,6 +103,7 @@ impl Replay {
             statistics: Statistics::default(),
             tickets: 0,
             verify_checksums: false,
+            warnings: [0; Warning::KINDS],
             remaining: Vec::new().into_iter(),
             finished: false,
         }
@@ -144,6 +148,18 @@ impl Replay {
                 Some(fault) => Err(fault),
                 None => kernel.tracked().map(Some),
             },
+        }
+    }
+
+    /// Counts a warning and adds it to the records, unless there have been [`MAX_WARNINGS`] of its kind.
+    pub(super) fn warn(&mut self, warning: Warning) {
+        if let Warning::Outlier { .. } | Warning::Fraction { .. } = warning {
+            self.statistics.impossible_times += 1;
+        }
+        let count = &mut self.warnings[warning.kind()];
+        *count += 1;
+        if *count <= MAX_WARNINGS {
+            self.outbox.outputs.push_back(Output::Warning(warning));
         }
     }
 
@@ -369,6 +385,8 @@ fn end_previous(outbox: &mut Outbox, key: &FlowKey, mut ended: TrackedFlow, now_
     outbox.ended(&subject, now_ns);
 }
 
+/// Maximum number of warnings of one kind. [`Statistics`] counts all of them.
+const MAX_WARNINGS: u64 = 5;
 const SECOND_NS: u64 = 1_000_000_000;
 /// Latest time that is taken from a capture, so that deadlines do not overflow: the year 2262.
 const END_OF_TIME_NS: u64 = i64::MAX as u64;

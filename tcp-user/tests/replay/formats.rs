@@ -37,32 +37,6 @@ fn every_format_byte_order_and_timestamp_unit_is_read() {
     }
 }
 
-/// Reads the result of `cat a.pcapng b.pcapng`: each section has its own byte order, interfaces and
-/// timestamps.
-#[test]
-fn sections_are_read_one_after_the_other() {
-    let frames = all_steps(&scenario("S001"));
-    let (first, second) = frames.split_at(5);
-    let relinked = second.iter().map(|c| (1, Captured { at_ns: c.at_ns, frame: relink(&c.frame, 276) }));
-    let nano = Interface { resolution: Some((9, SECOND_NS)), ..Interface::ETHERNET };
-    let cooked = Interface { link: 276, resolution: Some((3, 1_000)), name: "any", offset_s: 5 };
-    let first: Vec<_> = first.iter().cloned().map(|frame| (0, frame)).collect();
-    // A copy at `any` is accepted once the first interface has been silent for a second.
-    let later = relinked.map(|(index, c)| (index, Captured { at_ns: c.at_ns + 10 * SECOND_NS, ..c }));
-    let file = [
-        pcapng(Order::Big, &[nano], &first),
-        pcapng(Order::Little, &[Interface::ETHERNET, cooked], &later.collect::<Vec<_>>()),
-    ]
-    .concat();
-    let replayed = replay(file, Rules::RFC);
-    assert_eq!(replayed.statistics.tracked, 11);
-    let states = |connections: &[Connection]| {
-        connections.iter().map(|c| format!("{:?} {:?}", c.client.state, c.close_word())).collect::<Vec<_>>()
-    };
-    let whole = replay(pcap(Order::Little, Unit::Nano, 1, &frames), Rules::RFC);
-    assert_eq!(states(&replayed.connections), states(&whole.connections));
-}
-
 #[test]
 fn timestamps_in_powers_of_two_are_read() {
     let frames = [(0, arp(5 * SECOND_NS + SECOND_NS / 4))];

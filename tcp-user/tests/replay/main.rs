@@ -1,9 +1,13 @@
 //! Replay of generated captures: every scenario in both file formats, every link type and timestamp unit,
-//! compressed and broken files, and timeouts.
+//! sections and concatenated files, compressed and broken files, and timeouts.
 
 mod broken;
+mod concatenated;
+mod cut;
 mod formats;
 mod scenarios;
+mod sections;
+mod stamps;
 mod time;
 
 use std::collections::HashMap;
@@ -12,11 +16,14 @@ use std::path::Path;
 
 use finwait::filter::Filter;
 use finwait::replay::{
-    Fault, Frame, Input, LinkType, Listed, Options, Output, Replay, ReplayReport, Selection, run, run_input,
+    Fault, Frame, Input, LinkType, Options, Output, Replay, ReplayReport, Selection, run, run_input,
 };
-use finwait::view::{Connection, EventRecord, Opener, Role, Roles};
+use finwait::view::{Confidence, Connection, EventRecord, Opener, Role, Roles};
 use tcp_common::{End, Flags, Rules, Segment, State};
-use testkit::captures::{Captured, Interface, Order, Unit, add_simple_packet, arp, pcap, pcapng, relink};
+use testkit::captures::{
+    Captured, Interface, Order, Unit, add_simple_packet, arp, cut_pcap, into_packet_blocks, pcap, pcapng,
+    relink,
+};
 use testkit::frames;
 use testkit::scenario::{Close, Expected, Scenario, Step, Variant, load};
 
@@ -30,6 +37,7 @@ fn options(rules: Rules) -> Options {
 /// A report and the connections of a replay.
 struct Replayed {
     connections: Vec<Connection>,
+    warnings: Vec<String>,
     report: ReplayReport,
 }
 
@@ -51,21 +59,17 @@ fn replay(file: Vec<u8>, rules: Rules) -> Replayed {
 
 /// Replays a capture that may have a fault.
 fn replay_broken(file: Vec<u8>, options: &Options) -> Replayed {
-    let (listed, report) = list(file, options);
-    Replayed { connections: listed.into_iter().map(|listed| listed.connection).collect(), report }
-}
-
-fn list(file: Vec<u8>, options: &Options) -> (Vec<Listed>, ReplayReport) {
     let input = Input::new(Cursor::new(file)).expect("the input can be opened");
-    let mut listed = Vec::new();
+    let (mut connections, mut warnings) = (Vec::new(), Vec::new());
     let report = run_input(input, options, &mut |output| {
         match output {
-            Output::Connection(connection) => listed.push(*connection),
+            Output::Connection(listed) => connections.push(listed.connection),
+            Output::Warning(warning) => warnings.push(warning.to_string()),
             Output::Event(event) => panic!("no events were wanted: {event:?}"),
         }
         Ok(())
     });
-    (listed, report.expect("a capture"))
+    Replayed { connections, warnings, report: report.expect("a capture") }
 }
 
 fn events(file: Vec<u8>, options: Options) -> Vec<EventRecord> {
@@ -75,7 +79,7 @@ fn events(file: Vec<u8>, options: Options) -> Vec<EventRecord> {
     let report = run_input(input, &options, &mut |output| {
         match output {
             Output::Event(event) => events.push(event),
-            Output::Connection(listed) => panic!("no connections were wanted: {listed:?}"),
+            other => panic!("no {other:?} was wanted"),
         }
         Ok(())
     });
