@@ -295,6 +295,7 @@ fn as_connection(finding: &Finding, now: Timestamp) -> Connection {
         handshake_ms: None,
         close: None,
         time_wait: None,
+        tunnel: None,
         process: None,
     }
 }

@@ -25,6 +25,7 @@ pub(super) fn run(args: &ReplayArgs) -> Result<ExitCode> {
         events: args.events,
         zeek: args.output == ReplayFormat::Zeek,
         verify_checksums: args.verify_checksums,
+        decap: !args.no_decap,
         kernel: args.kernel,
     };
     let mut writer = Writer::new(args)?;
@@ -113,12 +114,10 @@ fn summary(report: &ReplayReport, verified: bool) -> String {
     }
     let (impossible, back) = (report.statistics.impossible_times, report.statistics.out_of_order);
     if impossible != 0 {
-        text += &format!(
-            "; {impossible} frames with an impossible time were processed at that of the frame before"
-        );
+        text += &format!("; impossible timestamps: {impossible}");
     }
     if back != 0 {
-        text += &format!("; {back} frames are stamped before an earlier one and did not move the clock back");
+        text += &format!("; timestamps before that of an earlier frame: {back}");
     }
     if wrong != 0 && verified {
         text += &format!("; {wrong} segments have a bad TCP checksum and were dropped");

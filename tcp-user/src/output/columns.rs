@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::cell::{self, Cell, duration, escape_word, none};
 use super::palette::Palette;
 use super::table::TextTable;
-use crate::view::Connection;
+use crate::view::{Connection, Tunnel};
 
 /// One column of a list of connections.
 struct Column {
@@ -75,6 +75,7 @@ const COLUMNS: &[Column] = &[
     process("Process", |c, _| c.process.as_ref().map_or_else(none, cell::process)),
     wide("Unit", |c, _| word(c.process.as_ref().and_then(|process| process.unit.as_deref()))),
     wide("Interface", |c, _| word(c.interface.as_deref())),
+    wide("Tunnel", |c, _| word(c.tunnel.map(Tunnel::name))),
     number("Incarnation", |c, _| c.incarnation.to_string().into()),
     number("Age", |c, now| c.opened_at.map_or_else(none, |at| since(at, now))),
     number("Idle", |c, now| since(c.last_seen_at, now)),

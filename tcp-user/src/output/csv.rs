@@ -36,6 +36,7 @@ type Field<T> = (&'static str, fn(&T) -> String);
 pub(super) const CONNECTION: &[Field<Connection>] = &[
     ("family", |c| c.family.to_string()),
     ("interface", |c| c.interface.as_deref().map(escape).unwrap_or_default()),
+    ("tunnel", |c| text(c.tunnel)),
     ("incarnation", |c| c.incarnation.to_string()),
     ("client_address", |c| c.client.address.to_string()),
     ("client_port", |c| c.client.port.to_string()),

@@ -1,7 +1,9 @@
-//! Link types of captures: from a frame to the IP header, and from there to the one parser.
+//! Link types of captures: from a frame to the parser of `tcp_common::wire`, or first through `decap`.
 
 use tcp_common::Ignored;
 use tcp_common::wire::{self, Captured, FirstHeader, Packet};
+
+use super::decap::{self, Inner, Layer};
 
 /// The headers before IP, by the link types of <https://www.tcpdump.org/linktypes.html>.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +20,10 @@ pub enum LinkType {
     LinuxCooked2,
     /// LINKTYPE_PPP and LINKTYPE_PPP_HDLC: PPP, with its HDLC-like framing or without (RFC 1661, RFC 1662).
     Ppp,
+    /// LINKTYPE_C_HDLC: address, control and an EtherType (RFC 1547 4.3.1).
+    CiscoHdlc,
+    /// LINKTYPE_NFLOG, written by `tcpdump -i nflog` and ulogd: a netlink message around the IP packet.
+    Nflog,
 }
 
 impl LinkType {
@@ -29,7 +35,9 @@ impl LinkType {
             9 | 50 => LinkType::Ppp,
             // 12 and 14 are what BSDs call raw IP.
             12 | 14 | 101 | 228 | 229 => LinkType::Ip,
+            104 => LinkType::CiscoHdlc,
             113 => LinkType::LinuxCooked,
+            239 => LinkType::Nflog,
             276 => LinkType::LinuxCooked2,
             _ => return None,
         })
@@ -39,10 +47,10 @@ impl LinkType {
 /// A frame without the header of its link type: the input of the parser.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bare<'a> {
-    /// The bytes from the Ethernet or the IP header on.
+    /// The bytes after the headers that were removed.
     pub(super) packet: Captured<'a>,
     pub(super) link: FirstHeader,
-    /// Id of a VLAN tag in the header that was removed.
+    /// Id of a VLAN tag in the headers that were removed.
     pub(super) vlan: Option<u16>,
     /// Where in the host the frame was captured; 0 if the link layer does not say. The same packet passes
     /// several points of one host (bridge and port, in and out), and `tcpdump -i any` captures all of them.
@@ -51,75 +59,69 @@ pub(super) struct Bare<'a> {
 
 impl Bare<'_> {
     /// Parses the headers.
-    pub(super) fn parse(&self) -> Result<Packet, Ignored> {
+    fn parse(&self) -> Result<Packet, Ignored> {
         wire::parse(&self.packet, self.link, self.vlan)
     }
 }
 
-/// Removes what is before the Ethernet or IP header.
-pub(super) fn strip(link: LinkType, frame: Captured<'_>) -> Result<Bare<'_>, Ignored> {
+/// Finds and parses the TCP segment of a frame; with `decap`, also inside tunnels.
+pub(super) fn parse(
+    link: LinkType,
+    frame: Captured<'_>,
+    decap: bool,
+) -> Result<(Inner<'_>, Packet), Ignored> {
+    let (bare, layer) = strip(link, frame)?;
+    if matches!(layer, Layer::Ethernet | Layer::Ip) {
+        match bare.parse() {
+            Ok(packet) => return Ok((Inner { bare, tunnel: None }, packet)),
+            Err(Ignored::NotTcp | Ignored::Unsupported) if decap => {}
+            Err(reason) => return Err(reason),
+        }
+    }
+    let inner = decap::find(bare, layer, decap)?;
+    inner.bare.parse().map(|packet| (inner, packet))
+}
+
+/// Removes the header of the link type. Returns what follows as well.
+fn strip(link: LinkType, frame: Captured<'_>) -> Result<(Bare<'_>, Layer), Ignored> {
     let bytes = frame.bytes;
     match link {
-        LinkType::Ethernet => {
-            Ok(Bare { packet: frame, link: FirstHeader::Ethernet, vlan: None, capture_point: 0 })
-        }
-        LinkType::Ip => Ok(ip(frame, 0)),
+        LinkType::Ethernet => Ok((Bare { link: FirstHeader::Ethernet, ..after(frame, 0) }, Layer::Ethernet)),
+        LinkType::Ip => Ok((after(frame, 0), Layer::Ip)),
         LinkType::Loopback => {
             let family = *bytes.first_chunk::<4>().ok_or(Ignored::Truncated)?;
             let known = is_ip_family(u32::from_le_bytes(family)) || is_ip_family(u32::from_be_bytes(family));
-            if known { Ok(ip(frame, 4)) } else { Err(Ignored::NotTcp) }
+            if known { Ok((after(frame, 4), Layer::Ip)) } else { Err(Ignored::NotTcp) }
         }
         LinkType::LinuxCooked => {
             let header = bytes.first_chunk::<16>().ok_or(Ignored::Truncated)?;
-            cooked(frame, [header[14], header[15]], 16, 1 + u64::from(header[1]))
+            let capture_point = 1 + u64::from(header[1]);
+            Ok((Bare { capture_point, ..after(frame, 16) }, protocol([header[14], header[15]])))
         }
         LinkType::LinuxCooked2 => {
             let header = bytes.first_chunk::<20>().ok_or(Ignored::Truncated)?;
             let interface = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
             let capture_point = u64::from(interface) << 8 | (1 + u64::from(header[10]));
-            cooked(frame, [header[0], header[1]], 20, capture_point)
+            Ok((Bare { capture_point, ..after(frame, 20) }, protocol([header[0], header[1]])))
         }
-        LinkType::Ppp => {
-            // Address and control may be omitted, and so may the first byte of the protocol, which is even,
-            // if it is 0.
-            let offset = if bytes.starts_with(&[0xff, 0x03]) { 2 } else { 0 };
-            match bytes.get(offset..).unwrap_or_default() {
-                [PPP_IPV4 | PPP_IPV6, ..] => Ok(ip(frame, offset + 1)),
-                [0, PPP_IPV4 | PPP_IPV6, ..] => Ok(ip(frame, offset + 2)),
-                [] | [0] => Err(Ignored::Truncated),
-                _ => Err(Ignored::NotTcp),
-            }
+        LinkType::Ppp => Ok((after(frame, 0), Layer::Ppp)),
+        LinkType::CiscoHdlc => {
+            let header = bytes.first_chunk::<4>().ok_or(Ignored::Truncated)?;
+            Ok((after(frame, 4), protocol([header[2], header[3]])))
         }
+        LinkType::Nflog => Ok((after(frame, nflog_payload(bytes)?), Layer::Ip)),
     }
 }
 
-/// Reads what follows a cooked header: VLAN tags, if any, and the IP header.
-fn cooked(
-    frame: Captured<'_>,
-    protocol: [u8; 2],
-    offset: usize,
-    capture_point: u64,
-) -> Result<Bare<'_>, Ignored> {
-    let (mut protocol, mut offset, mut vlan) = (u16::from_be_bytes(protocol), offset, None);
-    let mut tags = 0;
-    while matches!(protocol, 0x8100 | 0x88a8 | 0x9100) {
-        if tags == MAX_TAGS {
-            return Err(Ignored::Unsupported);
-        }
-        let tag =
-            frame.bytes.get(offset..).and_then(|rest| rest.first_chunk::<4>()).ok_or(Ignored::Truncated)?;
-        vlan = vlan.or(Some(u16::from_be_bytes([tag[0], tag[1]]) & 0x0fff));
-        protocol = u16::from_be_bytes([tag[2], tag[3]]);
-        offset += 4;
-        tags += 1;
+/// What follows a header with an EtherType.
+fn protocol(ether_type: [u8; 2]) -> Layer {
+    match u16::from_be_bytes(ether_type) {
+        0x0800 | 0x86dd => Layer::Ip,
+        other => Layer::EtherType(other),
     }
-    if !matches!(protocol, 0x0800 | 0x86dd) {
-        return Err(Ignored::NotTcp);
-    }
-    Ok(Bare { vlan, capture_point, ..ip(frame, offset) })
 }
 
-fn ip(frame: Captured<'_>, offset: usize) -> Bare<'_> {
+fn after(frame: Captured<'_>, offset: usize) -> Bare<'_> {
     let packet = Captured {
         bytes: frame.bytes.get(offset..).unwrap_or_default(),
         wire_len: frame.wire_len.saturating_sub(offset),
@@ -127,13 +129,31 @@ fn ip(frame: Captured<'_>, offset: usize) -> Bare<'_> {
     Bare { packet, link: FirstHeader::Ip, vlan: None, capture_point: 0 }
 }
 
+/// Offset of the packet in an NFLOG message: a header of four bytes, then attributes in the byte order of the
+/// host that captured it, each padded to four bytes. A type is below 256, which shows the order.
+fn nflog_payload(bytes: &[u8]) -> Result<usize, Ignored> {
+    let mut at = 4;
+    loop {
+        let header = bytes.get(at..).and_then(|rest| rest.first_chunk::<4>()).ok_or(Ignored::Truncated)?;
+        let (len, kind) = match *header {
+            [a, b, kind, 0] => (u16::from_le_bytes([a, b]), kind),
+            [a, b, 0, kind] => (u16::from_be_bytes([a, b]), kind),
+            _ => return Err(Ignored::Malformed),
+        };
+        if len < 4 {
+            return Err(Ignored::Malformed);
+        }
+        if kind == NFULA_PAYLOAD {
+            return Ok(at + 4);
+        }
+        at += usize::from(len).next_multiple_of(4);
+    }
+}
+
 /// Whether this is AF_INET, or AF_INET6 of Linux, NetBSD and OpenBSD, FreeBSD or macOS.
 const fn is_ip_family(family: u32) -> bool {
     matches!(family, 2 | 10 | 24 | 28 | 30)
 }
 
-/// Maximum number of VLAN tags, as for Ethernet.
-const MAX_TAGS: u32 = 2;
-/// Second bytes of the PPP protocol numbers of IPv4 (RFC 1332) and IPv6 (RFC 5072).
-const PPP_IPV4: u8 = 0x21;
-const PPP_IPV6: u8 = 0x57;
+/// Number of the attribute with the packet (`linux/netfilter/nfnetlink_log.h`).
+const NFULA_PAYLOAD: u8 = 9;

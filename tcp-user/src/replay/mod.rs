@@ -1,14 +1,15 @@
 //! `finwait replay`: the same records from a capture, without root.
 //!
 //! Modules in the order in which a frame meets them: `input` opens and decompresses, `capture` splits the
-//! bytes into frames, `timeline` rejects impossible timestamps, `link` finds the IP header,
-//! [`Replay`] tracks flows with the state machine of `tcp-common`, `outbox`
+//! bytes into frames, `timeline` rejects impossible timestamps, `link` removes the header of the link type,
+//! `decap` looks into tunnels, [`Replay`] tracks flows with the state machine of `tcp-common`, `outbox`
 //! collects the records. `deadlines` is the timer queue on the capture's clock; `machine` applies the rules,
 //! in this process or in the kernel programs. [`run`] puts them together.
 
 mod capture;
 mod checksum;
 mod deadlines;
+mod decap;
 mod error;
 mod input;
 mod link;
@@ -54,6 +55,8 @@ pub struct Options {
     pub zeek: bool,
     /// Whether to drop segments with a bad TCP checksum.
     pub verify_checksums: bool,
+    /// Whether to track the segments inside tunnels, LLC/SNAP and more than two VLAN tags.
+    pub decap: bool,
     /// Whether the kernel programs track the flows, in a table of their own. Needs root.
     pub kernel: bool,
 }
@@ -67,6 +70,7 @@ impl Default for Options {
             events: false,
             zeek: false,
             verify_checksums: false,
+            decap: true,
             kernel: false,
         }
     }
@@ -119,7 +123,8 @@ pub fn run_input(input: Input, options: &Options, sink: Sink<'_>) -> Result<Repl
         zeek: options.zeek,
         filter: options.filter.clone(),
     };
-    let mut replay = Replay::new(options.rules, selection).verify_checksums(options.verify_checksums);
+    let mut replay =
+        Replay::new(options.rules, selection).verify_checksums(options.verify_checksums).decap(options.decap);
     if options.kernel {
         replay = InKernel::load().and_then(|kernel| replay.in_kernel(kernel)).map_err(Fault::Kernel)?;
     }

@@ -12,7 +12,7 @@ use super::zeek::{self, Trace};
 use crate::clock::Clock;
 use crate::filter::Filter;
 use crate::view::describe::Describer;
-use crate::view::{Connection, EventRecord};
+use crate::view::{Connection, EventRecord, Tunnel};
 
 /// One record.
 #[derive(Clone, Debug)]
@@ -62,11 +62,12 @@ pub(super) struct Outbox {
     ended: BinaryHeap<Reverse<Ended>>,
 }
 
-/// A flow with its key, interface and Zeek trace.
+/// A flow with its key, interface, tunnel and Zeek trace.
 pub(super) struct Subject<'a> {
     pub(super) key: &'a FlowKey,
     pub(super) flow: &'a Flow,
     pub(super) interface: Option<&'a Arc<str>>,
+    pub(super) tunnel: Option<Tunnel>,
     pub(super) trace: Option<&'a Trace>,
 }
 
@@ -75,6 +76,7 @@ pub(super) struct Ended {
     key: FlowKey,
     flow: Flow,
     interface: Option<Arc<str>>,
+    tunnel: Option<Tunnel>,
     trace: Option<Trace>,
     at_ns: u64,
 }
@@ -98,7 +100,7 @@ impl Outbox {
         }
         let describer = self.describer(now_ns);
         if !self.selection.filter.is_empty() {
-            let connection = describer.connection(subject.key, subject.flow, subject.interface_name());
+            let connection = subject.connection(&describer);
             if !self.selection.filter.matches(&connection, wall(now_ns)) {
                 return;
             }
@@ -112,7 +114,9 @@ impl Outbox {
         if !self.selection.events {
             return;
         }
-        let close = self.describer(now_ns).close(subject.key, subject.flow, subject.interface_name(), now_ns);
+        let describer = self.describer(now_ns);
+        let mut close = describer.close(subject.key, subject.flow, None, now_ns);
+        close.connection = subject.connection(&describer);
         if self.selection.filter.matches(&close.connection, wall(now_ns)) {
             self.outputs.push_back(Output::Event(close.into()));
         }
@@ -150,9 +154,8 @@ impl Outbox {
     }
 
     fn list(&mut self, ended: &Ended, now_ns: u64) {
-        let Ended { key, flow, interface, trace, at_ns } = ended;
-        let interface = interface.as_ref().map(|name| name.to_string());
-        let connection = self.describer(*at_ns).connection(key, flow, interface);
+        let Ended { key, flow, trace, at_ns, .. } = ended;
+        let connection = ended.subject().connection(&self.describer(*at_ns));
         if self.selection.filter.matches(&connection, wall(now_ns)) {
             let zeek = trace.as_ref().map(|trace| zeek::Conn::new(key, flow, trace));
             self.outputs.push_back(Output::Connection(Box::new(Listed {
@@ -169,8 +172,9 @@ impl Outbox {
 }
 
 impl Subject<'_> {
-    fn interface_name(&self) -> Option<String> {
-        self.interface.map(|name| name.to_string())
+    fn connection(&self, describer: &Describer<'_>) -> Connection {
+        let interface = self.interface.map(|name| name.to_string());
+        Connection { tunnel: self.tunnel, ..describer.connection(self.key, self.flow, interface) }
     }
 
     fn ended(&self, at_ns: u64) -> Ended {
@@ -178,6 +182,7 @@ impl Subject<'_> {
             key: *self.key,
             flow: *self.flow,
             interface: self.interface.cloned(),
+            tunnel: self.tunnel,
             trace: self.trace.cloned(),
             at_ns,
         }
@@ -185,6 +190,16 @@ impl Subject<'_> {
 }
 
 impl Ended {
+    fn subject(&self) -> Subject<'_> {
+        Subject {
+            key: &self.key,
+            flow: &self.flow,
+            interface: self.interface.as_ref(),
+            tunnel: self.tunnel,
+            trace: self.trace.as_ref(),
+        }
+    }
+
     /// The sort key: time of opening, then the flow's key, so that every replay lists them in the same order.
     fn order(&self) -> (u64, FlowKey, u32) {
         (self.flow.opened_ns(), self.key, self.flow.incarnation())

@@ -11,6 +11,7 @@ use tcp_common::{End, Flow, FlowKey, Ignored, Outcome, Previous, Rules, SegmentK
 
 use super::checksum::{self, Checksum};
 use super::deadlines::{Deadlines, QueueHandle};
+use super::decap::Inner;
 use super::link::{self, LinkType};
 use super::machine::{InKernel, Machine};
 use super::outbox::{Outbox, Output, Selection, Subject, wall};
@@ -18,6 +19,7 @@ use super::statistics::Statistics;
 use super::warning::Warning;
 use super::zeek::{SeenSegment, Trace};
 use crate::kernel::KernelError;
+use crate::view::Tunnel;
 use crate::view::describe::client_end;
 
 /// One frame of a capture.
@@ -63,6 +65,7 @@ pub struct Replay {
     statistics: Statistics,
     tickets: u64,
     verify_checksums: bool,
+    decap: bool,
     /// Numbers of warnings, by [`Warning::kind`].
     warnings: [u64; Warning::KINDS],
     /// The flows still tracked at the end of the capture, in the order of opening.
@@ -75,6 +78,8 @@ struct TrackedFlow {
     flow: Flow,
     queue_handle: QueueHandle,
     interface: Option<Arc<str>>,
+    /// Outermost tunnel of the segment that began the incarnation.
+    tunnel: Option<Tunnel>,
     /// Where the segments of each end are captured.
     points: [CapturePoint; 2],
     /// For `conn.log`, if selected.
@@ -103,6 +108,7 @@ impl Replay {
             statistics: Statistics::default(),
             tickets: 0,
             verify_checksums: false,
+            decap: true,
             warnings: [0; Warning::KINDS],
             remaining: Vec::new().into_iter(),
             finished: false,
@@ -113,6 +119,12 @@ impl Replay {
     /// in any case.
     pub fn verify_checksums(mut self, verify: bool) -> Replay {
         self.verify_checksums = verify;
+        self
+    }
+
+    /// Sets whether the segments inside tunnels are tracked, which is the default.
+    pub fn decap(mut self, decap: bool) -> Replay {
+        self.decap = decap;
         self
     }
 
@@ -255,8 +267,8 @@ impl Replay {
     /// Applies the frame's segment to its flow.
     fn track(&mut self, frame: &Frame<'_>) -> Result<(), Unusable> {
         let link = frame.link.ok_or(Unusable::ForeignLink)?;
-        let bare = link::strip(link, Captured { bytes: frame.bytes, wire_len: frame.wire_len })?;
-        let packet = bare.parse()?;
+        let captured = Captured { bytes: frame.bytes, wire_len: frame.wire_len };
+        let (Inner { bare, tunnel }, packet) = link::parse(link, captured, self.decap)?;
         let checksum_wrong = self.check(checksum::verify(bare.packet.bytes, &packet));
         if checksum_wrong && self.verify_checksums {
             self.trace_ignored(&packet, true);
@@ -279,7 +291,9 @@ impl Replay {
             Entry::Vacant(_) if kind == SegmentKind::Rst => return Err(Ignored::NoFlow.into()),
             Entry::Vacant(entry) => {
                 *tickets += 1;
-                entry.insert(TrackedFlow::new(*tickets, frame.interface, outbox.selection.zeek))
+                let mut tracked = TrackedFlow::new(*tickets, outbox.selection.zeek);
+                (tracked.interface, tracked.tunnel) = (frame.interface.cloned(), tunnel);
+                entry.insert(tracked)
             }
         };
         if !tracked.claim(sender, (frame.point, bare.capture_point), now_ns) {
@@ -291,7 +305,7 @@ impl Replay {
             let trace = tracked.trace.as_mut().map(std::mem::take);
             let ended = TrackedFlow { flow: before, trace, interface: tracked.interface.clone(), ..*tracked };
             end_previous(outbox, key, ended, now_ns, &outcome);
-            tracked.interface = frame.interface.cloned();
+            (tracked.interface, tracked.tunnel) = (frame.interface.cloned(), tunnel);
         }
         if before.is_empty() || outcome.previous != Previous::None {
             statistics.connections += 1;
@@ -337,11 +351,12 @@ impl From<Ignored> for Unusable {
 }
 
 impl TrackedFlow {
-    fn new(ticket: u64, interface: Option<&Arc<str>>, traced: bool) -> TrackedFlow {
+    fn new(ticket: u64, traced: bool) -> TrackedFlow {
         TrackedFlow {
             flow: Flow::EMPTY,
             queue_handle: QueueHandle::new(ticket),
-            interface: interface.cloned(),
+            interface: None,
+            tunnel: None,
             points: [CapturePoint::default(); 2],
             trace: traced.then(Box::default),
         }
@@ -349,7 +364,7 @@ impl TrackedFlow {
 
     fn subject<'a>(&'a self, key: &'a FlowKey) -> Subject<'a> {
         let trace = self.trace.as_deref();
-        Subject { key, flow: &self.flow, interface: self.interface.as_ref(), trace }
+        Subject { key, flow: &self.flow, interface: self.interface.as_ref(), tunnel: self.tunnel, trace }
     }
 
     /// Whether the segment counts: a direction belongs to the capture point that saw it first, until that

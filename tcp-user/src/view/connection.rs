@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tcp_common::{CloseKind, State};
 
 use super::serial::{ByName, by_name, micros};
-use super::{Confidence, Family, Fins, Opener, Role, Roles, schema};
+use super::{Confidence, Family, Fins, Opener, Role, Roles, Tunnel, schema};
 
 /// One connection (one incarnation of a flow) and the states of both its ends.
 // `remote = "Self"` makes the derive produce inherent functions for the bare fields; the trait puts the
@@ -20,6 +20,9 @@ pub struct Connection {
     pub family: Family,
     /// Interface on which the connection was first seen; `None` if a capture does not name it.
     pub interface: Option<String>,
+    /// Outermost tunnel around the connection's packets; `None` without a tunnel. Only `finwait replay` looks
+    /// into tunnels.
+    pub tunnel: Option<Tunnel>,
     /// Number of this use of the same addresses and ports, from 1.
     pub incarnation: u32,
     /// The end that sent the first SYN. It is a guess if `confidence` is `midstream`.

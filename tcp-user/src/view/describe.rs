@@ -54,6 +54,7 @@ impl Describer<'_> {
         Connection {
             family: if key.family == 4 { Family::Ipv4 } else { Family::Ipv6 },
             interface,
+            tunnel: None,
             incarnation: flow.incarnation(),
             client: self.endpoint(key, flow, client),
             server: self.endpoint(key, flow, client.peer()),

@@ -24,6 +24,7 @@ const GROUPS: &[(&str, Words)] = &[
     ("ends of a connection", ENDS),
     ("close kinds", CLOSE_KINDS),
     ("confidence", CONFIDENCE),
+    ("tunnels", TUNNELS),
     ("states", STATES),
     ("causes of a transition", CAUSES),
     ("causes of a segment without effect", WITHOUT_EFFECT),
@@ -73,6 +74,21 @@ const CONFIDENCE: Words = &[
     ("gap", "Segments are missing from what was seen."),
     ("midstream", "The handshake was not seen, so client and server are guesses."),
     ("one_way", "Only one direction was seen."),
+];
+
+const TUNNELS: Words = &[
+    ("ipip", "IPv4 in IPv4."),
+    ("6in4", "IPv6 in IPv4."),
+    ("4in6", "IPv4 in IPv6."),
+    ("6in6", "IPv6 in IPv6."),
+    ("gre", "GRE with IP, Ethernet or PPP inside."),
+    ("erspan", "Mirrored frames in GRE."),
+    ("mpls", "MPLS labels with IP or Ethernet behind them."),
+    ("pppoe", "A PPPoE session."),
+    ("vxlan", "VXLAN: Ethernet in UDP, to port 4789 or 8472."),
+    ("geneve", "GENEVE: Ethernet or IP in UDP, to port 6081."),
+    ("gtp_u", "User data of a mobile network: IP in UDP, to port 2152."),
+    ("teredo", "Teredo: IPv6 in UDP, at port 3544."),
 ];
 
 const STATES: Words = &[
@@ -134,7 +150,7 @@ const IGNORED: Words = &[
     ("fragment_first", "The first of several fragments: the length of its segment is unknown."),
     ("truncated", "The packet ends before its headers do."),
     ("malformed", "Lengths or versions in the headers contradict each other."),
-    ("unsupported", "More VLAN tags or IPv6 extension headers than finwait follows."),
+    ("unsupported", "More VLAN tags, IPv6 extension headers or tunnels in each other than finwait follows."),
     ("bad_flags", "A combination of flags that every TCP drops."),
     ("no_flow", "It belongs to no tracked connection and opens none, such as a late RST or ACK."),
     ("duplicate", "The same packet was counted on another interface or hook."),
@@ -158,12 +174,14 @@ mod tests {
         let causes = (0..=u8::MAX).filter_map(Cause::from_repr).map(Cause::name);
         let reasons = Ignored::ALL.map(Ignored::name);
         let confidence = crate::view::Confidence::ALL.iter().map(|value| value.name());
+        let tunnels = crate::view::Tunnel::ALL.iter().map(|value| value.name());
         let needed = kinds
             .into_iter()
             .chain(states)
             .chain(causes)
             .chain(reasons)
             .chain(confidence)
+            .chain(tunnels)
             .chain([crate::view::UNSEEN]);
         for word in needed {
             assert!(words.contains(&word), "{word}");

@@ -21,7 +21,7 @@ pub(crate) use serial::{ByName, by_name, micros};
 pub use states::{StateSet, UnknownState};
 pub use tcp_common::{CloseKind, State};
 pub(crate) use words::string_enum;
-pub use words::{Confidence, Family, Fins, Opener, Role, Roles, UnknownName};
+pub use words::{Confidence, Family, Fins, Opener, Role, Roles, Tunnel, UnknownName};
 
 /// Names of the records' schemas.
 pub mod schema {

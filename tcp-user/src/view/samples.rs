@@ -15,6 +15,7 @@ pub(crate) fn time_wait() -> Connection {
     Connection {
         family: Family::Ipv4,
         interface: Some("eth0".into()),
+        tunnel: None,
         incarnation: 1,
         client: ConnectionEnd {
             address: "10.9.0.1".parse().unwrap(),

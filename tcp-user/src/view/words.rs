@@ -146,6 +146,36 @@ string_enum! {
     }
 }
 
+string_enum! {
+    /// What carries the packets of a connection, outermost, if it is not the link layer.
+    pub enum Tunnel ("tunnel") {
+        /// IPv4 in IPv4 (RFC 2003).
+        Ipip = "ipip",
+        /// IPv6 in IPv4 (RFC 4213).
+        SixInFour = "6in4",
+        /// IPv4 in IPv6 (RFC 2473).
+        FourInSix = "4in6",
+        /// IPv6 in IPv6 (RFC 2473).
+        SixInSix = "6in6",
+        /// GRE (RFC 2784), with IP, Ethernet or PPP inside.
+        Gre = "gre",
+        /// A mirrored frame in GRE: ERSPAN type I, II or III.
+        Erspan = "erspan",
+        /// MPLS labels (RFC 3032), with IP or a pseudowire.
+        Mpls = "mpls",
+        /// A PPPoE session (RFC 2516).
+        Pppoe = "pppoe",
+        /// VXLAN (RFC 7348), to UDP port 4789 or 8472.
+        Vxlan = "vxlan",
+        /// GENEVE (RFC 8926), to UDP port 6081.
+        Geneve = "geneve",
+        /// User data of GTP (3GPP TS 29.281), to UDP port 2152.
+        GtpU = "gtp_u",
+        /// Teredo (RFC 4380), at UDP port 3544.
+        Teredo = "teredo",
+    }
+}
+
 impl Role {
     /// The end that is not this one.
     pub const fn peer(self) -> Role {

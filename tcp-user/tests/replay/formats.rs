@@ -50,7 +50,7 @@ fn every_link_type_is_read() {
     let scenario = scenario("S001");
     let (frames, rules) = (all_steps(&scenario), scenario.rules);
     let wanted = told(replay(pcap(Order::Little, Unit::Micro, 1, &frames), rules));
-    for link in [0, 9, 12, 14, 50, 101, 108, 113, 228, 229, 276] {
+    for link in [0, 9, 12, 14, 50, 101, 104, 108, 113, 228, 229, 239, 276] {
         let frames: Vec<_> =
             frames.iter().map(|c| Captured { at_ns: c.at_ns, frame: relink(&c.frame, link) }).collect();
         let report = replay(pcap(Order::Little, Unit::Micro, link, &frames), rules);

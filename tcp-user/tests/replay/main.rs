@@ -9,6 +9,7 @@ mod scenarios;
 mod sections;
 mod stamps;
 mod time;
+mod tunnels;
 
 use std::collections::HashMap;
 use std::io::{Cursor, Write as _};
@@ -19,7 +20,7 @@ use finwait::replay::{
     Fault, Frame, Input, LinkType, Options, Output, Replay, ReplayReport, Selection, run, run_input,
 };
 use finwait::view::{Confidence, Connection, EventRecord, Opener, Role, Roles};
-use tcp_common::{End, Flags, Rules, Segment, State};
+use tcp_common::{End, Flags, Ignored, Rules, Segment, State};
 use testkit::captures::{
     Captured, Interface, Order, Unit, add_simple_packet, arp, cut_pcap, into_packet_blocks, pcap, pcapng,
     relink,
