@@ -17,21 +17,29 @@ pub(super) enum Checksum {
     Unknown,
 }
 
-/// Verifies the TCP checksum of a packet; `bytes` are those it was parsed from.
-pub(super) fn verify(bytes: &[u8], packet: &Packet) -> Checksum {
+/// Verifies the TCP checksum of a packet; `bytes` are those it was parsed from. Returns the sum of the
+/// segment's captured bytes as well.
+pub(super) fn verify(bytes: &[u8], packet: &Packet) -> (Checksum, u64) {
     let (start, len) = (packet.datagram.tcp_offset as usize, packet.datagram.tcp_len as usize);
-    let Some(segment) = bytes.get(start..).and_then(|rest| rest.get(..len)) else {
-        return Checksum::Unknown;
-    };
+    let captured = bytes.get(start..).unwrap_or_default();
+    let captured = captured.get(..len).unwrap_or(captured);
+    let sum = sum(captured);
+    let verdict = if captured.len() < len { Checksum::Unknown } else { judge(bytes, captured, packet, sum) };
+    (verdict, sum)
+}
+
+/// The verdict on a whole segment with this sum.
+fn judge(bytes: &[u8], segment: &[u8], packet: &Packet, sum: u64) -> Checksum {
     let pseudo = pseudo_header(packet);
-    if fold(pseudo + sum(segment)) == 0xffff {
+    if fold(pseudo + sum) == 0xffff {
         return Checksum::Right;
     }
     let field = u16::from_ne_bytes([segment[16], segment[17]]);
     if field == fold(pseudo) {
         return Checksum::Offloaded;
     }
-    if packet.key.family == 6 && !is_plain_ipv6(&bytes[..start]) {
+    let before = bytes.get(..packet.datagram.tcp_offset as usize).unwrap_or_default();
+    if packet.key.family == 6 && !is_plain_ipv6(before) {
         return Checksum::Unknown;
     }
     Checksum::Wrong

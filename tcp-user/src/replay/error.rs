@@ -62,8 +62,8 @@ pub enum Fault {
     /// The frames are of a link type that finwait does not read.
     #[error(
         "has frames of link type {0}, which finwait does not read. It reads Ethernet (1), raw IP (101, \
-         228, 229), Linux cooked (113, 276), BSD loopback (0, 108), PPP (9, 50), Cisco HDLC (104) and NFLOG \
-         (239). Capture on such an interface, or with `tcpdump -i any`"
+         228, 229), Linux cooked (113, 276), BSD loopback (0, 108), PPP (9, 50), HDLC (104) and NFLOG (239). \
+         Capture on such an interface, or with `tcpdump -i any`"
     )]
     LinkType(u16),
     /// The input ends in the middle of a record.

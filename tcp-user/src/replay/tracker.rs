@@ -14,6 +14,7 @@ use super::deadlines::{Deadlines, QueueHandle};
 use super::decap::Inner;
 use super::link::{self, LinkType};
 use super::machine::{InKernel, Machine};
+use super::mirror::{Identifications, RecentPackets};
 use super::outbox::{Outbox, Output, Selection, Subject, wall};
 use super::statistics::Statistics;
 use super::warning::Warning;
@@ -66,6 +67,7 @@ pub struct Replay {
     tickets: u64,
     verify_checksums: bool,
     decap: bool,
+    recent: RecentPackets,
     /// Numbers of warnings, by [`Warning::kind`].
     warnings: [u64; Warning::KINDS],
     /// The flows still tracked at the end of the capture, in the order of opening.
@@ -80,6 +82,8 @@ struct TrackedFlow {
     interface: Option<Arc<str>>,
     /// Outermost tunnel of the segment that began the incarnation.
     tunnel: Option<Tunnel>,
+    /// The IP identifications of each end.
+    identifications: [Identifications; 2],
     /// Where the segments of each end are captured.
     points: [CapturePoint; 2],
     /// For `conn.log`, if selected.
@@ -109,6 +113,7 @@ impl Replay {
             tickets: 0,
             verify_checksums: false,
             decap: true,
+            recent: RecentPackets::default(),
             warnings: [0; Warning::KINDS],
             remaining: Vec::new().into_iter(),
             finished: false,
@@ -269,7 +274,8 @@ impl Replay {
         let link = frame.link.ok_or(Unusable::ForeignLink)?;
         let captured = Captured { bytes: frame.bytes, wire_len: frame.wire_len };
         let (Inner { bare, tunnel }, packet) = link::parse(link, captured, self.decap)?;
-        let checksum_wrong = self.check(checksum::verify(bare.packet.bytes, &packet));
+        let (checksum, sum) = checksum::verify(bare.packet.bytes, &packet);
+        let checksum_wrong = self.check(checksum);
         if checksum_wrong && self.verify_checksums {
             self.trace_ignored(&packet, true);
             return Err(Unusable::Checksum);
@@ -283,8 +289,9 @@ impl Replay {
             self.trace_ignored(&packet, false);
             return Err(Ignored::BadFlags.into());
         }
-        let Replay { now_ns, machine, flows, deadlines, outbox, statistics, tickets, .. } = self;
+        let Replay { now_ns, machine, flows, deadlines, outbox, statistics, tickets, recent, .. } = self;
         let (now_ns, rules) = (*now_ns, outbox.rules);
+        let capture_point = (frame.point, bare.capture_point);
         let tracked = match flows.entry(*key) {
             Entry::Occupied(entry) => entry.into_mut(),
             // Any segment but a RST begins an incarnation.
@@ -296,7 +303,11 @@ impl Replay {
                 entry.insert(tracked)
             }
         };
-        if !tracked.claim(sender, (frame.point, bare.capture_point), now_ns) {
+        let identifications = &mut tracked.identifications[sender as usize];
+        if recent.is_copy(identifications, (&bare, &packet), capture_point, sum, now_ns) {
+            return Err(Ignored::Duplicate.into());
+        }
+        if !tracked.claim(sender, capture_point, now_ns) {
             return Err(Ignored::Duplicate.into());
         }
         let before = tracked.flow;
@@ -357,6 +368,7 @@ impl TrackedFlow {
             queue_handle: QueueHandle::new(ticket),
             interface: None,
             tunnel: None,
+            identifications: [Identifications::default(); 2],
             points: [CapturePoint::default(); 2],
             trace: traced.then(Box::default),
         }

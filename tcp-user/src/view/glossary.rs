@@ -153,7 +153,10 @@ const IGNORED: Words = &[
     ("unsupported", "More VLAN tags, IPv6 extension headers or tunnels in each other than finwait follows."),
     ("bad_flags", "A combination of flags that every TCP drops."),
     ("no_flow", "It belongs to no tracked connection and opens none, such as a late RST or ACK."),
-    ("duplicate", "The same packet was counted on another interface or hook."),
+    (
+        "duplicate",
+        "The same packet was counted on another interface or hook, or a mirror port showed it twice.",
+    ),
     ("self_connect", "A socket connected to itself: both ends have the same address and port."),
     ("table_full", "The flow table has no free slot, and no connection that may be evicted."),
     ("contended", "The connection was locked for too long, and the ring buffer was full."),

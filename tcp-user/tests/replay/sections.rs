@@ -52,7 +52,7 @@ fn the_interface_of_an_obsolete_packet_block_has_sixteen_bits() {
     assert_eq!(replayed.ended_at.as_millisecond(), 100_100, "its timestamps are in ns");
 }
 
-/// `cat a.pcapng b.pcapng`: each section has its own byte order, interfaces and timestamps.
+/// As in `cat a.pcapng b.pcapng`: each section has its own byte order, interfaces and timestamps.
 #[test]
 fn a_connection_goes_on_in_the_next_section() {
     let [first, second] = halves();
