@@ -24,13 +24,23 @@ pub(super) fn parse<B: Bytes + ?Sized>(
 #[inline(always)]
 fn parse_v4<B: Bytes + ?Sized>(bytes: &B, offset: usize, out: &mut Datagram) -> Result<(), Ignored> {
     let h = bytes.header::<20>(offset).ok_or(Ignored::Truncated)?;
-    let header_len = ((h.u8(0) & 0x0f) as usize) << 2;
+    let mut header_len = ((h.u8(0) & 0x0f) as usize) << 2;
     let fragment = h.be16(6);
     if header_len < 20 {
         return Err(Ignored::Malformed);
     }
-    if h.u8(9) != TCP {
-        return Err(Ignored::NotTcp);
+    match h.u8(9) {
+        TCP => {}
+        // A later fragment has no authentication header.
+        AUTHENTICATION if fragment & 0x1fff != 0 => return Err(Ignored::FragmentLater),
+        AUTHENTICATION => {
+            let authentication = bytes.header::<2>(offset + header_len).ok_or(Ignored::Truncated)?;
+            if authentication.u8(0) != TCP {
+                return Err(Ignored::NotTcp);
+            }
+            header_len += authentication_len(authentication.u8(1));
+        }
+        _ => return Err(Ignored::NotTcp),
     }
     let total_len = match h.be16(2) as usize {
         // BIG TCP: the length does not fit into the field, that of the packet is used.
@@ -76,10 +86,9 @@ fn parse_v6<B: Bytes + ?Sized>(bytes: &B, offset: usize, out: &mut Datagram) -> 
                 (extension.u8(1) as usize + 1) << 3
             }
             AUTHENTICATION => {
-                // RFC 4302 2.2: length in 32-bit words, minus two.
                 let extension = bytes.header::<2>(at).ok_or(Ignored::Truncated)?;
                 next = extension.u8(0);
-                (extension.u8(1) as usize + 2) << 2
+                authentication_len(extension.u8(1))
             }
             FRAGMENT => {
                 let fragment = bytes.header::<4>(at).ok_or(Ignored::Truncated)?;
@@ -114,6 +123,12 @@ fn parse_v6<B: Bytes + ?Sized>(bytes: &B, offset: usize, out: &mut Datagram) -> 
     out.tcp_len = (payload_end - at) as u32;
     out.first_fragment = first_fragment;
     Ok(())
+}
+
+/// Length of an authentication header, in bytes; its field counts 32-bit words, minus two (RFC 4302 2.2).
+#[inline(always)]
+const fn authentication_len(field: u8) -> usize {
+    (field as usize + 2) << 2
 }
 
 /// Whether this is a header that [`parse_v6`] skips.

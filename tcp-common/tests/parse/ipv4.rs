@@ -45,7 +45,49 @@ fn a_later_fragment_of_another_protocol_is_not_tcp() {
     assert_eq!(ip(&datagram), Err(Ignored::NotTcp));
 }
 
+/// An IPv4 packet with an authentication header of this length, and the number of what follows.
+fn authenticated(words: u8, next: u8, content: &[u8]) -> Vec<u8> {
+    let mut header = vec![0; (usize::from(words) + 2) * 4];
+    header[..2].copy_from_slice(&[next, words]);
+    let mut datagram = v4(V4_PLAIN, &[&header, content].concat());
+    datagram[9] = AUTHENTICATION;
+    datagram
+}
+
+#[test]
+fn an_authentication_header_is_skipped() {
+    // Integrity values of 96, 128 and 256 bits, and none.
+    for words in [4, 5, 9, 1] {
+        let packet = tcp(&authenticated(words, 6, &segment(ACK, &[], 9)));
+        assert_eq!(packet.segment.payload_len, 9, "{words}");
+        assert_eq!(packet.datagram.tcp_offset, 20 + (u32::from(words) + 2) * 4, "{words}");
+    }
+    assert_eq!(ip(&authenticated(4, 17, &segment(ACK, &[], 9))), Err(Ignored::NotTcp));
+}
+
+#[test]
+fn an_authentication_header_beyond_the_packet_is_malformed() {
+    let mut datagram = authenticated(4, 6, &segment(ACK, &[], 9));
+    datagram[2..4].copy_from_slice(&40u16.to_be_bytes());
+    assert_eq!(ip(&datagram), Err(Ignored::Malformed));
+    assert_eq!(ip(&datagram[..21]), Err(Ignored::Truncated));
+}
+
+#[test]
+fn fragments_behind_an_authentication_header_have_their_own_reasons() {
+    let fragment = |field: u16| {
+        let mut datagram = authenticated(4, 6, &segment(ACK, &[], 9));
+        datagram[6..8].copy_from_slice(&field.to_be_bytes());
+        ip(&datagram)
+    };
+    assert_eq!(fragment(0x2000), Err(Ignored::FragmentFirst));
+    assert_eq!(fragment(0x2001), Err(Ignored::FragmentLater));
+    assert_eq!(fragment(0x0001), Err(Ignored::FragmentLater));
+}
+
 #[test]
 fn a_packet_with_dont_fragment_is_not_a_fragment() {
     tcp(&v4(0x4000, &segment(ACK, &[], 0)));
 }
+
+const AUTHENTICATION: u8 = 51;
