@@ -79,6 +79,9 @@ fn parse_v6<B: Bytes + ?Sized>(bytes: &B, offset: usize, out: &mut Datagram) -> 
         if next == TCP {
             break;
         }
+        if next == ROUTING {
+            route(bytes, at, out)?;
+        }
         let units = match next {
             HOP_BY_HOP | ROUTING | DESTINATION | MOBILITY => {
                 let extension = bytes.header::<2>(at).ok_or(Ignored::Truncated)?;
@@ -125,6 +128,24 @@ fn parse_v6<B: Bytes + ?Sized>(bytes: &B, offset: usize, out: &mut Datagram) -> 
     Ok(())
 }
 
+/// Takes the final destination from a routing header on the way there: the checksum of TCP is computed with it
+/// (RFC 8200 8.1), and the other end's packets come from it. It is the first segment of a segment routing header
+/// (RFC 8754 2), and the only one of that of Mobile IPv6 (RFC 6275 6.4). Hosts drop the type 0 (RFC 5095).
+#[inline(always)]
+fn route<B: Bytes + ?Sized>(bytes: &B, at: usize, out: &mut Datagram) -> Result<(), Ignored> {
+    let routing = bytes.header::<4>(at).ok_or(Ignored::Truncated)?;
+    let (len, kind, segments_left) = (routing.u8(1), routing.u8(2), routing.u8(3));
+    if segments_left == 0 || !matches!(kind, SEGMENT_ROUTING | HOME_ADDRESS) {
+        return Ok(());
+    }
+    if len < 2 {
+        return Err(Ignored::Malformed);
+    }
+    let segment = bytes.header::<24>(at).ok_or(Ignored::Truncated)?;
+    out.destination = [segment.be64(8), segment.be64(16)];
+    Ok(())
+}
+
 /// Length of an authentication header, in bytes; its field counts 32-bit words, minus two (RFC 4302 2.2).
 #[inline(always)]
 const fn authentication_len(field: u8) -> usize {
@@ -144,6 +165,9 @@ const FRAGMENT: u8 = 44;
 const AUTHENTICATION: u8 = 51;
 const DESTINATION: u8 = 60;
 const MOBILITY: u8 = 135;
+/// Types of a routing header.
+const HOME_ADDRESS: u8 = 2;
+const SEGMENT_ROUTING: u8 = 4;
 const MAX_EXTENSIONS: u32 = 6;
 /// Maximum offset of the TCP header, in bytes. No host accepts more.
 const MAX_OFFSET: usize = 1024;

@@ -33,6 +33,49 @@ fn each_extension_header_is_skipped_by_its_own_length_unit() {
     }
 }
 
+/// A routing header of this type on its way to the last of its two segments.
+fn routing(kind: u8, segments_left: u8, len: u8) -> (u8, Vec<u8>) {
+    let mut header = vec![0, len, kind, segments_left, 1, 0, 0, 0];
+    for host in [0x77, 0x55] {
+        header.extend(v6_address(host));
+    }
+    (ROUTING, header)
+}
+
+fn v6_address(host: u8) -> [u8; 16] {
+    [0x20, 1, 0x0d, 0xb8, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, host]
+}
+
+#[test]
+fn a_routing_header_names_the_final_destination_until_it_is_reached() {
+    let destination = |kind, segments_left| {
+        let packet = tcp(&v6(&[routing(kind, segments_left, 4)], &segment(ACK, &[], 9)));
+        assert_eq!(packet.segment.payload_len, 9);
+        packet.key.endpoint(packet.sender.peer()).octets()
+    };
+    let field = destination(4, 0);
+    assert_ne!(field, v6_address(0x77));
+    for segments_left in [1, 2] {
+        assert_eq!(destination(4, segments_left), v6_address(0x77), "segment routing");
+    }
+    assert_eq!(destination(2, 1), v6_address(0x77), "Mobile IPv6");
+    assert_eq!(destination(0, 1), field, "a type that hosts drop");
+    let behind = v6(&[(HOP_BY_HOP, vec![0; 8]), routing(4, 1, 4)], &segment(ACK, &[], 0));
+    let packet = tcp(&behind);
+    assert_eq!(packet.key.endpoint(packet.sender.peer()).octets(), v6_address(0x77), "a second header");
+}
+
+#[test]
+fn a_routing_header_without_its_segments_is_malformed_or_truncated() {
+    let short = v6(&[routing(4, 1, 1)], &segment(ACK, &[], 0));
+    assert_eq!(ip(&short), Err(Ignored::Malformed));
+    let datagram = v6(&[routing(4, 1, 4)], &segment(ACK, &[], 0));
+    for len in [41, 43, 48, 63] {
+        let cut = Captured { bytes: &datagram[..len], wire_len: datagram.len() };
+        assert_eq!(parse(&cut, FirstHeader::Ip, None), Err(Ignored::Truncated), "{len}");
+    }
+}
+
 #[test]
 fn six_extension_headers_are_followed_and_ten_are_not() {
     let chain = |n| v6(&vec![(DESTINATION, vec![0; 8]); n], &segment(ACK, &[], 0));

@@ -5,6 +5,7 @@ mod broken;
 mod concatenated;
 mod cut;
 mod formats;
+mod headers;
 mod mirror;
 mod scenarios;
 mod sections;
