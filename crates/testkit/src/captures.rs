@@ -178,7 +178,8 @@ pub fn pcapng(order: Order, interfaces: &[Interface], frames: &[(usize, Captured
     writer.bytes
 }
 
-/// Makes obsolete Packet Blocks of the Enhanced Packet Blocks of a pcapng section, except for the first `kept`.
+/// Makes obsolete Packet Blocks of the Enhanced Packet Blocks of a pcapng section, except for the first
+/// `kept`.
 pub fn into_packet_blocks(order: Order, mut file: Vec<u8>, kept: usize) -> Vec<u8> {
     let read = |bytes: &[u8]| {
         let bytes = bytes.try_into().expect("four bytes");

@@ -128,9 +128,10 @@ fn parse_v6<B: Bytes + ?Sized>(bytes: &B, offset: usize, out: &mut Datagram) -> 
     Ok(())
 }
 
-/// Takes the final destination from a routing header on the way there: the checksum of TCP is computed with it
-/// (RFC 8200 8.1), and the other end's packets come from it. It is the first segment of a segment routing header
-/// (RFC 8754 2), and the only one of that of Mobile IPv6 (RFC 6275 6.4). Hosts drop the type 0 (RFC 5095).
+/// Takes the final destination from a routing header on the way there: the checksum of TCP is computed with
+/// it (RFC 8200 8.1), and the other end's packets come from it. It is the first segment of a segment routing
+/// header (RFC 8754 2), and the only one of that of Mobile IPv6 (RFC 6275 6.4). Hosts drop the type 0 (RFC
+/// 5095).
 #[inline(always)]
 fn route<B: Bytes + ?Sized>(bytes: &B, at: usize, out: &mut Datagram) -> Result<(), Ignored> {
     let routing = bytes.header::<4>(at).ok_or(Ignored::Truncated)?;

@@ -194,8 +194,8 @@ pub struct ReplayArgs {
     pub verify_checksums: bool,
     /// Do not look into tunnels
     ///
-    /// By default the connections inside IP tunnels, GRE, MPLS, PPPoE, VXLAN, GENEVE, GTP-U, Teredo, LLC/SNAP and
-    /// more than two VLAN tags are followed. With this option such frames are ignored, as they are live.
+    /// By default the connections inside IP tunnels, GRE, MPLS, PPPoE, VXLAN, GENEVE, GTP-U, Teredo, LLC/SNAP
+    /// and more than two VLAN tags are followed. With this option such frames are ignored, as they are live.
     #[arg(long)]
     pub no_decap: bool,
     /// Follow the connections with the kernel programs; needs root

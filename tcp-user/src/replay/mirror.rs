@@ -103,5 +103,6 @@ fn digest(packet: &Packet, identification: u16, capture_point: (u32, u64), sum: 
 const WINDOW_NS: u64 = 100_000_000;
 /// Number of packets that are remembered, in 1 MiB.
 const SLOTS: usize = 1 << 16;
-/// Odd numbers with about as many ones as zeros, the fractions of the golden ratio and of the square root of 3.
+/// Odd numbers with about as many ones as zeros, the fractions of the golden ratio and of the square root of
+/// 3.
 const MIX: [u64; 2] = [0x9e37_79b9_7f4a_7c15, 0xbb67_ae85_84ca_a73b];

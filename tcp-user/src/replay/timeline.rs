@@ -1,9 +1,9 @@
 //! Which timestamps of a capture move the clock.
 //!
-//! One wrong timestamp, decades ahead, would end every connection as timed out. So a frame that is far ahead of
-//! the frame before it is held until the frames after it show whether the time has really moved on. At most
-//! [`CONFIRMATIONS`] + 1 frames are held, and only while the input has more bytes to read: on a pipe without
-//! traffic, [`Timeline::release`] decides without them.
+//! One wrong timestamp, decades ahead, would end every connection as timed out. So a frame that is far ahead
+//! of the frame before it is held until the frames after it show whether the time has really moved on. At
+//! most [`CONFIRMATIONS`] + 1 frames are held, and only while the input has more bytes to read: on a pipe
+//! without traffic, [`Timeline::release`] decides without them.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -12,7 +12,8 @@ use super::link::LinkType;
 use super::tracker::{Frame, Replay};
 use super::warning::Warning;
 
-/// Passes the frames of a capture to a replay, in their order. Takes away the timestamps that cannot be right.
+/// Passes the frames of a capture to a replay, in their order. Takes away the timestamps that cannot be
+/// right.
 #[derive(Default)]
 pub(super) struct Timeline {
     /// Number of frames so far.
@@ -164,7 +165,8 @@ impl HeldFrame {
 }
 
 const SECOND_NS: u64 = 1_000_000_000;
-/// How far a frame may be ahead of the frame before it without being held: less than the shortest idle timeout.
+/// How far a frame may be ahead of the frame before it without being held: less than the shortest idle
+/// timeout.
 const AHEAD_NS: u64 = 60 * SECOND_NS;
 /// Maximum pause that is accepted when no frame follows that confirms it: 30 days.
 const FAR_NS: u64 = 30 * 86_400 * SECOND_NS;

@@ -9,8 +9,8 @@ fn halves() -> [Vec<Captured>; 2] {
     [frames, second]
 }
 
-/// The frames with the header of another link type, which is another capture point. A direction may move to it
-/// after a pause.
+/// The frames with the header of another link type, which is another capture point. A direction may move to
+/// it after a pause.
 fn relinked(frames: &[Captured], link: u32, pause_ns: u64) -> Vec<Captured> {
     frames.iter().map(|c| Captured { at_ns: c.at_ns + pause_ns, frame: relink(&c.frame, link) }).collect()
 }

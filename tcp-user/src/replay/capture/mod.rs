@@ -115,7 +115,8 @@ impl Capture {
         })
     }
 
-    /// The next frame; `None` at the end. Where captures were concatenated, the frames of the next one follow.
+    /// The next frame; `None` at the end. Where captures were concatenated, the frames of the next one
+    /// follow.
     ///
     /// # Errors
     ///

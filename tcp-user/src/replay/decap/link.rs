@@ -68,8 +68,8 @@ impl Walk<'_> {
         }
     }
 
-    /// Removes a stack of MPLS labels (RFC 3032). What follows is known by its first nibble (RFC 4928): IP, or
-    /// Ethernet in a pseudowire with a control word or without (RFC 4448).
+    /// Removes a stack of MPLS labels (RFC 3032). What follows is known by its first nibble (RFC 4928): IP,
+    /// or Ethernet in a pseudowire with a control word or without (RFC 4448).
     pub(super) fn mpls(&mut self) -> Result<Layer, Ignored> {
         let mut labels_len = 4;
         while self.be32(labels_len - 4)? & BOTTOM_OF_STACK == 0 {
@@ -105,8 +105,8 @@ impl Walk<'_> {
         }
     }
 
-    /// Removes the protocol number of PPP (RFC 1661 2). Address and control may precede it (RFC 1662 3.1), and
-    /// its first byte may be omitted if it is 0: the second one is odd.
+    /// Removes the protocol number of PPP (RFC 1661 2). Address and control may precede it (RFC 1662 3.1),
+    /// and its first byte may be omitted if it is 0: the second one is odd.
     pub(super) fn ppp(&mut self) -> Result<Layer, Ignored> {
         let mut first = self.byte(0)?;
         if first == 0xff && self.bytes(0)? == [0xff, 0x03] {

@@ -52,8 +52,8 @@ pub(super) struct Inner<'a> {
     pub(super) tunnel: Option<Tunnel>,
 }
 
-/// Finds the IP packet that has TCP inside. `bare` is a frame without the header of its link type, `layer` what
-/// it begins with. Unless decapsulation `is_enabled`, only two VLAN tags are removed.
+/// Finds the IP packet that has TCP inside. `bare` is a frame without the header of its link type, `layer`
+/// what it begins with. Unless decapsulation `is_enabled`, only two VLAN tags are removed.
 pub(super) fn find(bare: Bare<'_>, layer: Layer, is_enabled: bool) -> Result<Inner<'_>, Ignored> {
     let Bare { packet: frame, vlan, capture_point, .. } = bare;
     let mut walk = Walk { frame, at: 0, vlan, tunnel: None, depth: 0, capture_point, is_enabled, tags: 0 };
