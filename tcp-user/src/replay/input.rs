@@ -19,7 +19,8 @@ pub struct Input {
     pub(super) read: Arc<AtomicU64>,
     /// Bytes in total, before decompression, if known.
     pub(super) size: Option<u64>,
-    /// The pipe that is read, if it is one: its writer may pause.
+    /// The pipe that is read, if it is one: its writer may pause. Of a compressed stream the decoder may hold
+    /// more.
     pub(super) pipe: Option<OwnedFd>,
 }
 
@@ -54,7 +55,8 @@ impl Input {
             return Ok(Input { size: Some(metadata.len()), ..Input::new(file)? });
         }
         let pipe = file.as_fd().try_clone_to_owned().map_err(Fault::Open)?;
-        Ok(Input { pipe: Some(pipe), ..Input::new(file)? })
+        let input = Input::new(file)?;
+        Ok(Input { pipe: (!input.compressed).then_some(pipe), ..input })
     }
 
     /// Reads from any source of bytes.

@@ -17,7 +17,7 @@ use super::machine::{InKernel, Machine};
 use super::mirror::{Identifications, RecentPackets};
 use super::outbox::{Outbox, Output, Selection, Subject, wall};
 use super::statistics::Statistics;
-use super::warning::Warning;
+use super::warning::{Warning, WarningCounts};
 use super::zeek::{SeenSegment, Trace};
 use crate::kernel::KernelError;
 use crate::view::Tunnel;
@@ -68,8 +68,7 @@ pub struct Replay {
     verify_checksums: bool,
     decap: bool,
     recent: RecentPackets,
-    /// Numbers of warnings, by [`Warning::kind`].
-    warnings: [u64; Warning::KINDS],
+    warnings: WarningCounts,
     /// The flows still tracked at the end of the capture, in the order of opening.
     remaining: std::vec::IntoIter<FlowKey>,
     finished: bool,
@@ -114,7 +113,7 @@ impl Replay {
             verify_checksums: false,
             decap: true,
             recent: RecentPackets::default(),
-            warnings: [0; Warning::KINDS],
+            warnings: WarningCounts::default(),
             remaining: Vec::new().into_iter(),
             finished: false,
         }
@@ -168,14 +167,12 @@ impl Replay {
         }
     }
 
-    /// Counts a warning and adds it to the records, unless there have been [`MAX_WARNINGS`] of its kind.
+    /// Counts a warning, and adds the first ones of each kind to the records.
     pub(super) fn warn(&mut self, warning: Warning) {
         if let Warning::Outlier { .. } | Warning::Fraction { .. } = warning {
             self.statistics.impossible_times += 1;
         }
-        let count = &mut self.warnings[warning.kind()];
-        *count += 1;
-        if *count <= MAX_WARNINGS {
+        if self.warnings.admit(&warning) {
             self.outbox.outputs.push_back(Output::Warning(warning));
         }
     }
@@ -412,8 +409,6 @@ fn end_previous(outbox: &mut Outbox, key: &FlowKey, mut ended: TrackedFlow, now_
     outbox.ended(&subject, now_ns);
 }
 
-/// Maximum number of warnings of one kind. [`Statistics`] counts all of them.
-const MAX_WARNINGS: u64 = 5;
 const SECOND_NS: u64 = 1_000_000_000;
 /// Latest time that is taken from a capture, so that deadlines do not overflow: the year 2262.
 const END_OF_TIME_NS: u64 = i64::MAX as u64;

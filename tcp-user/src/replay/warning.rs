@@ -42,18 +42,21 @@ pub enum Warning {
     },
 }
 
-impl Warning {
-    /// Number of kinds.
-    pub(super) const KINDS: usize = 4;
+/// Counts warnings by their kind.
+#[derive(Default)]
+pub(super) struct WarningCounts([u64; 4]);
 
-    /// Number of the kind, below [`Warning::KINDS`].
-    pub(super) const fn kind(&self) -> usize {
-        match self {
+impl WarningCounts {
+    /// Counts a warning. Returns whether it is one of the first of its kind, which are reported.
+    pub(super) fn admit(&mut self, warning: &Warning) -> bool {
+        let kind = match warning {
             Warning::AnotherCapture(_) => 0,
             Warning::Outlier { .. } => 1,
             Warning::Fraction { .. } => 2,
             Warning::StepBack { .. } => 3,
-        }
+        };
+        self.0[kind] += 1;
+        self.0[kind] <= MAX_WARNINGS
     }
 }
 
@@ -61,3 +64,6 @@ impl Warning {
 fn seconds(ns: u64) -> String {
     format!("{} s", ns as f64 / 1e9)
 }
+
+/// Maximum number of warnings of one kind that are reported.
+const MAX_WARNINGS: u64 = 20;

@@ -57,6 +57,9 @@ fn any_byte_may_be_wrong() {
         pcap(Order::Big, Unit::Nano, 113, frames),
         pcapng(Order::Big, &[interface], &numbered),
         pcapng(Order::Little, &[interface], &numbered),
+        into_packet_blocks(Order::Big, pcapng(Order::Big, &[interface], &numbered), 1),
+        [pcap(Order::Big, Unit::Micro, 1, frames), pcapng(Order::Big, &[interface], &numbered)].concat(),
+        [pcapng(Order::Little, &[interface], &numbered), pcap(Order::Little, Unit::Nano, 1, frames)].concat(),
     ];
     for file in files {
         for at in 0..file.len() {
