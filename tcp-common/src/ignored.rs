@@ -34,6 +34,9 @@ pub enum Ignored {
     Contended = 11,
     /// The tail call found no program.
     NoProgram = 12,
+    /// A segment with the addresses and ports of a flow in another VLAN or at another hook, whose numbers do
+    /// not belong to that flow.
+    OtherNetwork = 13,
 }
 
 impl Ignored {

@@ -13,7 +13,13 @@ pub(crate) const fn v4_mapped(address: u32) -> AddressNumber {
     [0, 0xffff_0000_0000 | address as u64]
 }
 
-/// Addresses, ports and VLAN of a flow, the lower (address, port) first, so that both directions have the
+/// Whether an IPv6 address is link-local, fe80::/10 (RFC 4291 2.5.6): it has a meaning on one link only.
+#[inline(always)]
+pub(crate) const fn is_link_local([high, _]: AddressNumber) -> bool {
+    high >> 54 == 0xfe80 >> 6
+}
+
+/// Addresses, ports and domain of a flow, the lower (address, port) first, so that both directions have the
 /// same key.
 ///
 /// Fixed layout without padding: it crosses the kernel boundary and is the key of the IPv6 table.
@@ -28,8 +34,9 @@ pub struct FlowKey {
     pub port_a: u16,
     /// Port of end B, host byte order.
     pub port_b: u16,
-    /// Outer VLAN id, 0 without a tag: two VLANs may carry the same 4-tuple.
-    pub vlan: u16,
+    /// What tells two connections with the same addresses and ports apart: the index of the layer-3 interface
+    /// of link-local addresses, or the number of a stack of VLAN tags with `--key vlan`; otherwise 0.
+    pub domain: u16,
     /// 4 or 6.
     pub family: u16,
 }
@@ -40,7 +47,7 @@ pub struct FlowKey {
 pub struct FlowKey4 {
     /// Address of end A in the high half, of end B in the low one.
     pub addresses: u64,
-    /// Port of end B in bits 0..16, of end A in bits 16..32, both in host byte order; outer VLAN id in bits
+    /// Port of end B in bits 0..16, of end A in bits 16..32, both in host byte order; domain in bits
     /// 32..48.
     pub ports: u64,
 }
@@ -62,13 +69,19 @@ pub trait TableKey: Copy + PartialEq {
 impl FlowKey {
     /// The key of no flow.
     pub const EMPTY: FlowKey =
-        FlowKey { address_a: [0; 2], address_b: [0; 2], port_a: 0, port_b: 0, vlan: 0, family: 0 };
+        FlowKey { address_a: [0; 2], address_b: [0; 2], port_a: 0, port_b: 0, domain: 0, family: 0 };
 
     /// The key of a packet's flow, and the end that sent the packet.
-    pub fn new(source: Endpoint, destination: Endpoint, vlan: u16, family: u16) -> (FlowKey, End) {
-        let mut key = FlowKey { vlan, ..FlowKey::EMPTY };
+    pub fn new(source: Endpoint, destination: Endpoint, domain: u16, family: u16) -> (FlowKey, End) {
+        let mut key = FlowKey { domain, ..FlowKey::EMPTY };
         let sender = key.set(&source, &destination, family);
         (key, sender)
+    }
+
+    /// Whether the addresses are link-local, so that the flow needs a [`domain`](FlowKey::domain).
+    #[inline(always)]
+    pub const fn is_link_local(&self) -> bool {
+        is_link_local(self.address_a) || is_link_local(self.address_b)
     }
 
     /// Sets both ends in their order. Returns the end that is the source.
@@ -111,7 +124,7 @@ impl TableKey for FlowKey {
     fn hash(&self, Secret(secret): &Secret) -> u32 {
         let [a, b] = self.address_a;
         let [c, d] = self.address_b;
-        let rest = ports(self.port_a, self.port_b, self.vlan);
+        let rest = ports(self.port_a, self.port_b, self.domain);
         let [k0, k1, k2, k3, k4] = secret;
         finish(times(a, k0) + times(b, k1) + times(c, k2) + times(d, k3) + times(rest, k4))
     }
@@ -125,8 +138,8 @@ impl TableKey for FlowKey {
 impl TableKey for FlowKey4 {
     #[inline(always)]
     fn of(key: &FlowKey) -> FlowKey4 {
-        let FlowKey { address_a: [_, a], address_b: [_, b], port_a, port_b, vlan, .. } = *key;
-        FlowKey4 { addresses: a << 32 | b & 0xffff_ffff, ports: ports(port_a, port_b, vlan) }
+        let FlowKey { address_a: [_, a], address_b: [_, b], port_a, port_b, domain, .. } = *key;
+        FlowKey4 { addresses: a << 32 | b & 0xffff_ffff, ports: ports(port_a, port_b, domain) }
     }
 
     fn flow_key(&self) -> FlowKey {
@@ -136,7 +149,7 @@ impl TableKey for FlowKey4 {
             address_b: v4_mapped(addresses as u32),
             port_a: (ports >> 16) as u16,
             port_b: ports as u16,
-            vlan: (ports >> 32) as u16,
+            domain: (ports >> 32) as u16,
             family: 4,
         }
     }
@@ -153,10 +166,10 @@ impl TableKey for FlowKey4 {
     }
 }
 
-/// Ports and VLAN id in the form of [`FlowKey4::ports`].
+/// Ports and domain in the form of [`FlowKey4::ports`].
 #[inline(always)]
-const fn ports(a: u16, b: u16, vlan: u16) -> u64 {
-    (b as u64) | (a as u64) << 16 | (vlan as u64) << 32
+const fn ports(a: u16, b: u16, domain: u16) -> u64 {
+    (b as u64) | (a as u64) << 16 | (domain as u64) << 32
 }
 
 /// The key of the hash function: random numbers, two for each 64 bits of a flow's key.
@@ -252,7 +265,7 @@ mod tests {
     #[test]
     fn every_part_of_a_key_and_the_seed_change_the_hash() {
         const SEED: u32 = 0x0123_4567;
-        let of = |a: [u8; 4], b: [u8; 4], ports: (u16, u16), vlan: u16, seed: u32| {
+        let of = |a: [u8; 4], b: [u8; 4], ports: (u16, u16), domain: u16, seed: u32| {
             let secret = Secret([
                 [seed, seed ^ 1],
                 [seed * 3, seed * 5],
@@ -260,7 +273,7 @@ mod tests {
                 [seed * 9, 2],
                 [seed * 11, 3],
             ]);
-            let (key, _) = FlowKey::new(Endpoint::v4(a, ports.0), Endpoint::v4(b, ports.1), vlan, 4);
+            let (key, _) = FlowKey::new(Endpoint::v4(a, ports.0), Endpoint::v4(b, ports.1), domain, 4);
             (FlowKey4::of(&key).hash(&secret), key.hash(&secret))
         };
         let base = of([10, 0, 0, 1], [10, 0, 0, 2], (1, 2), 0, SEED);

@@ -26,7 +26,7 @@ impl Resting {
         let wire_segments = u32::from(segment.wire_segments);
         let hook = self.prediction.directions[sender as usize].hook;
         if self.steady && is_plain && self.prediction.fits(&plain, wire_segments, hook, now_ns, silence) {
-            self.prediction.apply(&plain, wire_segments, now_ns);
+            self.prediction.apply(&plain, wire_segments, hook, now_ns);
             self.predicted += 1;
             return;
         }

@@ -29,7 +29,8 @@ pub(crate) fn log_ignored(scratch: &Scratch, reason: Option<Ignored>) {
             | Ignored::SelfConnect
             | Ignored::TableFull
             | Ignored::Contended
-            | Ignored::NoProgram),
+            | Ignored::NoProgram
+            | Ignored::OtherNetwork),
         ) => reason.name(),
         None => "deferred",
     };

@@ -4,10 +4,10 @@ use core::cell::UnsafeCell;
 
 use aya_ebpf::{
     macros::map,
-    maps::{Array, PerCpuArray, ProgramArray},
+    maps::{Array, HashMap, LpmTrie, PerCpuArray, ProgramArray, lpm_trie::Key},
 };
 use tcp_common::{
-    FlowKey, FlowKey4, TableKey,
+    Endpoint, FlowKey, FlowKey4, TableKey,
     record::{Clocks, Counters, Event, Record, RingPositions, Settings, Slot, Slot4, Slot6, tail_call},
 };
 
@@ -15,6 +15,9 @@ use crate::{scratch::Scratch, verifier::opaque};
 
 /// `BPF_F_MMAPABLE`: the agent maps the array into its memory.
 const MMAPABLE: u32 = 1 << 10;
+
+/// `BPF_F_NO_PREALLOC`: entries take memory when they are inserted.
+const BPF_F_NO_PREALLOC: u32 = 1;
 
 /// Slots of the IPv4 table.
 #[map]
@@ -93,6 +96,31 @@ pub(crate) static MACHINES_TC: ProgramArray = ProgramArray::with_max_entries(tai
 /// The readings of `finwait_clocks`.
 #[map]
 pub(crate) static CLOCKS: Array<Clocks> = Array::with_max_entries(1, MMAPABLE);
+
+/// The prefixes that this host delivers locally; IPv4 as `::ffff:a.b.c.d`. The agent writes it.
+#[map]
+static LOCAL_PREFIXES: LpmTrie<[u8; 16], u8> = LpmTrie::with_max_entries(65_536, 0);
+
+/// The layer-3 interface of link-local addresses, by interface index (lower half) and outer VLAN id (upper half), where it
+/// is not the interface itself. The agent writes it.
+#[map]
+static SCOPES: HashMap<u64, u32> = HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
+
+/// Whether an address belongs to this host.
+#[inline(always)]
+pub(crate) fn is_local(endpoint: &Endpoint) -> bool {
+    LOCAL_PREFIXES.get(Key::new(128, endpoint.octets())).is_some()
+}
+
+/// Returns the scope of link-local addresses in a packet that was seen at this interface with this outer VLAN id: the index
+/// of the layer-3 interface, of which a key has room for the lower half.
+#[inline(always)]
+pub(crate) fn scope_of(interface: u32, vlan: u16) -> u16 {
+    let key = interface as u64 | (vlan as u64) << 32;
+    // SAFETY: the value is an integer, read as it was before or after a write by the agent.
+    let scope = unsafe { SCOPES.get(key) };
+    scope.copied().unwrap_or(interface) as u16
+}
 
 /// A key with the maps of its family's table.
 pub(crate) trait MappedKey: TableKey {

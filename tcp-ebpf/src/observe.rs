@@ -5,8 +5,7 @@
 
 use tcp_common::{
     Cause, End, FlowKey, FlowKey4, Ignored, Outcome, Previous, SegmentKind,
-    flow::AT_SHIFT,
-    record::{Counters, Settings, short_hook},
+    record::{Counters, Settings, Sighting, Verdict},
     table::phase_of,
     wire::{self, Bytes, FirstHeader},
 };
@@ -18,7 +17,7 @@ use crate::{
     publish,
     scratch::{Direction, Scratch},
     table::{self, Acquired},
-    verifier::number,
+    verifier::{number, reread},
 };
 
 /// Notes the hook of the current program for the program behind the tail call.
@@ -125,6 +124,9 @@ fn read<B: Bytes, P: PacketAccess>(
     scratch: &mut Scratch,
 ) -> Result<(), Ignored> {
     wire::parse_into(bytes, link, packet.stripped_vlan(), &mut scratch.packet)?;
+    if scratch.packet.key.is_link_local() {
+        scratch.packet.key.domain = maps::scope_of(packet.interface_index(), scratch.packet.tags as u16);
+    }
     scratch.packet.segment.wire_segments = packet.wire_segments().clamp(1, 255) as u8;
     scratch.hook = packet.interface_index() << 1 | direction as u32;
     scratch.direction = direction;
@@ -137,23 +139,57 @@ fn follow(scratch: &mut Scratch, settings: &Settings, counters: &mut Counters) -
     if matches!(scratch.packet.segment.kind(), SegmentKind::Bad) {
         return Err(Ignored::BadFlags);
     }
-    let acquired = if scratch.packet.key.family == 4 {
+    scratch.acquired = if scratch.packet.key.family == 4 {
         table::get_or_insert::<FlowKey4>(scratch, settings, counters)
     } else {
         table::get_or_insert::<FlowKey>(scratch, settings, counters)
     };
-    match acquired {
+    match reread(&scratch.acquired) {
         Acquired::Locked => {}
         Acquired::Contended => return defer(scratch, settings, counters),
-        Acquired::NoFlow(reason) => return Err(reason),
+        Acquired::SelfConnect => return Err(Ignored::SelfConnect),
+        Acquired::NoFlow => return Err(Ignored::NoFlow),
+        Acquired::TableFull => return Err(Ignored::TableFull),
     }
-    let counts = claim_direction(scratch);
-    if counts {
+    judge(scratch);
+    let verdict = reread(&scratch.verdict);
+    if matches!(verdict, Verdict::Counts | Verdict::MayMove) {
         apply(scratch, settings, counters);
+        note(scratch);
     }
     let phase = phase_of(&mut scratch.prediction, &scratch.record.flow);
     store_and_unlock(phase, scratch, settings);
-    if counts { Ok(()) } else { Err(Ignored::Duplicate) }
+    match verdict {
+        Verdict::Counts | Verdict::MayMove => Ok(()),
+        Verdict::Duplicate => Err(Ignored::Duplicate),
+        Verdict::OtherNetwork => Err(Ignored::OtherNetwork),
+    }
+}
+
+/// Decides whether the packet counts. Looks up which ends belong to this host, if the flow is new.
+#[inline(never)]
+fn judge(scratch: &mut Scratch) {
+    let sender = sender(scratch);
+    let Scratch { packet, record, prediction, hook, at_ns, verdict, .. } = scratch;
+    let [a, b] = record.sightings.hooks;
+    if a | b == 0 {
+        for end in [End::A, End::B] {
+            record.flow.set_local(end, maps::is_local(&packet.key.endpoint(end)));
+        }
+    }
+    let seen = Sighting { hook: *hook, tags: packet.tags, at_ns: *at_ns, sender, segment: &packet.segment };
+    let direction = &prediction.directions[sender as usize & 1];
+    *verdict = record.sightings.judge(&record.flow, direction, &seen);
+}
+
+/// Notes where the packet was seen. After the outcome was published, so that the verifier follows one path to here.
+#[inline(never)]
+fn note(scratch: &mut Scratch) {
+    let sender = sender(scratch);
+    let Scratch { packet, record, prediction, hook, at_ns, verdict, cause, .. } = scratch;
+    let seen = Sighting { hook: *hook, tags: packet.tags, at_ns: *at_ns, sender, segment: &packet.segment };
+    let direction = &mut prediction.directions[sender as usize & 1];
+    record.sightings.note(direction, &seen, *verdict, reread(cause).has_effect());
 }
 
 /// Defers the segment to the agent.
@@ -182,6 +218,7 @@ fn apply(scratch: &mut Scratch, settings: &Settings, counters: &mut Counters) {
     let sender = sender(scratch);
     let outcome =
         scratch.record.flow.on_segment(scratch.at_ns, sender, &scratch.packet.segment, &settings.rules);
+    scratch.cause = reread(&outcome.cause);
     publish::count_outcome(&outcome, &scratch.record.flow, counters);
     if outcome.is_transition() {
         if !matches!(outcome.previous, Previous::None) {
@@ -196,39 +233,6 @@ fn apply(scratch: &mut Scratch, settings: &Settings, counters: &mut Counters) {
 #[inline(always)]
 fn sender(scratch: &Scratch) -> End {
     if number(&scratch.packet.sender) & 1 == 0 { End::A } else { End::B }
-}
-
-/// Decides whether this packet counts. A direction belongs to the hook that saw it first, until that hook falls silent.
-/// At other hooks its packets are duplicates.
-#[inline(always)]
-fn claim_direction(scratch: &mut Scratch) -> bool {
-    let sender = sender(scratch);
-    let [from_a, from_b] = &mut scratch.prediction.directions;
-    let [hook_a, hook_b] = &mut scratch.record.hooks;
-    let (own, own_hook, peer_hook) = match sender {
-        End::A => (from_a, hook_a, hook_b),
-        End::B => (from_b, hook_b, hook_a),
-    };
-    if *own_hook != scratch.hook {
-        if *own_hook != 0 && !own.is_silent(scratch.at_ns) {
-            let came_in = *own_hook & 1 == 0;
-            if *peer_hook == 0 && came_in && matches!(scratch.direction, Direction::Egress) {
-                // A forwarded packet: the receiver is not on this host.
-                scratch.record.flow.set_local(sender.peer(), false);
-            }
-            return false;
-        }
-        *own_hook = scratch.hook;
-        own.hook = short_hook(scratch.hook);
-        let leaves = matches!(scratch.direction, Direction::Egress);
-        let peer_unknown = *peer_hook == 0;
-        scratch.record.flow.set_local(sender, leaves);
-        if peer_unknown {
-            scratch.record.flow.set_local(sender.peer(), !leaves);
-        }
-    }
-    own.at = (scratch.at_ns >> AT_SHIFT) as u16;
-    true
 }
 
 /// A SYN without an answer is not published: a flood of SYNs must not crowd out the events of other flows.

@@ -104,7 +104,7 @@ fn handle_plain<K: MappedKey, P: PacketAccess, H: Header, const AT_HOME: bool>(
     if !storage.swap_tag(slot, tag, tag.lock_predicted()) {
         return Some(false);
     }
-    prediction.apply(plain, wire_segments, now_ns);
+    prediction.apply(plain, wire_segments, hook, now_ns);
     storage.store_tag(slot, tag.lock_predicted().unlock_predicted());
     count(counters, plain.payload_len, wire_segments, direction);
     Some(true)

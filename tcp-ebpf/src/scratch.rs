@@ -1,11 +1,14 @@
 //! Memory that the steps of a packet's path share: 512 bytes of stack are not enough for them.
 
 use tcp_common::{
+    Cause,
     flow::Prediction,
-    record::Record,
+    record::{Record, Verdict},
     table::Victim,
     wire::{self, FirstHeader},
 };
+
+use crate::table::Acquired;
 
 /// What is known of the current packet. Every CPU has one, see [`crate::per_cpu`].
 #[repr(C)]
@@ -20,6 +23,12 @@ pub(crate) struct Scratch {
     pub(crate) direction: Direction,
     /// Link layer of the interface.
     pub(crate) link: FirstHeader,
+    /// Whether the packet's flow was locked.
+    pub(crate) acquired: Acquired,
+    /// Whether the packet counts.
+    pub(crate) verdict: Verdict,
+    /// What its segment did.
+    pub(crate) cause: Cause,
     /// Slot of the locked flow, in the table of its family.
     pub(crate) slot: u32,
     /// The flow that was evicted for the packet's flow.

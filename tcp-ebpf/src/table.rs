@@ -7,7 +7,7 @@ use core::ptr::{addr_of, addr_of_mut, read_volatile, write_volatile};
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use tcp_common::{
-    Ignored, SegmentKind,
+    SegmentKind,
     flow::Prediction,
     record::{Counters, Record, Settings, Slot, reported},
     table::{self, DirectoryEntry, HomeSlot, Lookup, NO_SLOT, Storage, Tag},
@@ -144,13 +144,18 @@ unsafe fn swap(word: *mut u64, from: u64, to: u64) -> bool {
 
 /// The result of [`get_or_insert`].
 #[derive(Clone, Copy)]
+#[repr(u8)]
 pub(crate) enum Acquired {
     /// The flow's slot is locked, and its record and prediction are in the scratch memory.
     Locked,
     /// Another thread kept the flow locked. The slot is in the scratch memory, [`NO_SLOT`] if it is unknown.
     Contended,
-    /// The packet has no flow.
-    NoFlow(Ignored),
+    /// Both ends are the same endpoint.
+    SelfConnect,
+    /// There is no flow, and the packet begins none.
+    NoFlow,
+    /// There is no room for a new flow.
+    TableFull,
 }
 
 /// Locks the packet's flow and copies it to the scratch memory. Inserts a new flow if the packet may open one.
@@ -162,7 +167,7 @@ pub(crate) fn get_or_insert<K: MappedKey>(
 ) -> Acquired {
     let key = K::of(&scratch.packet.key);
     if key.is_self_connect() {
-        return Acquired::NoFlow(Ignored::SelfConnect);
+        return Acquired::SelfConnect;
     }
     let storage = BpfStorage::<K>::new(settings);
     let home = HomeSlot::of(&key, &settings.secret, storage.slot_count);
@@ -189,8 +194,8 @@ pub(crate) fn get_or_insert<K: MappedKey>(
             scratch.slot = NO_SLOT;
             Acquired::Contended
         }
-        Lookup::Absent => Acquired::NoFlow(Ignored::NoFlow),
-        Lookup::NoRoom => Acquired::NoFlow(Ignored::TableFull),
+        Lookup::Absent => Acquired::NoFlow,
+        Lookup::NoRoom => Acquired::TableFull,
     }
 }
 

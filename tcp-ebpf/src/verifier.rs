@@ -18,3 +18,11 @@ pub(crate) fn number<T>(value: &T) -> usize {
     // SAFETY: a reference to an initialized value of one byte, as just asserted.
     unsafe { core::ptr::read_volatile(core::ptr::from_ref(value).cast::<u8>()) as usize }
 }
+
+/// Returns a value that was just written to memory. The verifier forgets which path has written it, so that what follows is
+/// verified once and not once for each path.
+#[inline(always)]
+pub(crate) fn reread<T: Copy>(value: &T) -> T {
+    // SAFETY: a reference to an initialized value.
+    unsafe { core::ptr::read_volatile(core::ptr::from_ref(value)) }
+}

@@ -17,6 +17,7 @@
 //! - `facts` derives the states, `clock` expires timers, `outcome` is the answer to the caller.
 //! - `close` describes how the connection was opened and closed; [`lifecycle`] says when a flow is due or
 //!   forgotten.
+//! - `sighting` tells copies of a packet from news.
 //! - `adopt` makes a flow of a socket. `prediction` handles the segments of an open connection without all
 //!   of this.
 //!
@@ -38,14 +39,16 @@ mod proof;
 mod reassembly;
 mod reset;
 mod rules;
+mod sighting;
 mod unseen;
 
 pub use adopt::SocketReport;
 pub use close::{CloseKind, Closer, Coverage, Initiator};
 pub use facts::{end_fact, flow_fact};
 pub use outcome::{Cause, Outcome, Previous};
-pub use prediction::{AT_SHIFT, DirectionPrediction, Prediction};
+pub use prediction::{DirectionPrediction, Prediction};
 pub use rules::Rules;
+pub use sighting::WithoutEffect;
 
 use crate::segment::{Segment, SegmentKind};
 use crate::seq::Seq;

@@ -25,20 +25,43 @@ pub struct DirectionPrediction {
     pub window: u16,
     /// Bits 0..14: segments on the wire since the last flush. Above them [`NO_PAYLOAD`] and [`NO_EMPTY`].
     pub segments: u16,
-    /// The hook that this direction belongs to, shortened; 0 = none yet.
+    /// The hook at which this direction last brought something new, shortened; 0 = none yet.
     pub hook: u16,
-    /// When that hook last saw this direction, in units of 2^26 ns (67 ms), wrapping.
+    /// When this direction was last seen, copies excluded, in units of 2^23 ns (8.4 ms), wrapping.
     pub at: u16,
 }
 
 impl DirectionPrediction {
-    /// Whether the hook that this direction belongs to has not seen it for [`HOOK_SILENCE`] at `now_ns`.
-    ///
-    /// A time before the last segment is no silence: two clocks are read, and one may be ahead of the other.
+    /// Whether a segment without news, seen at `hook`, is a copy of one that was counted: this direction
+    /// belongs to another hook, and was seen less than 100 ms ago. Later it is a retransmission.
     #[inline(always)]
-    pub fn is_silent(&self, now_ns: u64) -> bool {
+    pub fn may_be_copy(&self, hook: u16, now_ns: u64) -> bool {
+        self.is_elsewhere(hook, now_ns, COPY_STEPS)
+    }
+
+    /// Whether this direction belongs to another hook than `hook`, and was seen less than a second ago. A
+    /// segment that is out of the window then belongs to another connection with the same addresses and
+    /// ports.
+    #[inline(always)]
+    pub fn is_alive_elsewhere(&self, hook: u16, now_ns: u64) -> bool {
+        self.is_elsewhere(hook, now_ns, ALIVE_STEPS)
+    }
+
+    /// A time before the last segment is as recent: two clocks are read, and one may be ahead of the other.
+    #[inline(always)]
+    fn is_elsewhere(&self, hook: u16, now_ns: u64, steps: u16) -> bool {
         let since = ((now_ns >> AT_SHIFT) as u16).wrapping_sub(self.at);
-        since.wrapping_add(CLOCK_STEPS) >= HOOK_SILENCE + CLOCK_STEPS
+        self.hook != hook && self.hook != 0 && since.wrapping_add(CLOCK_STEPS) < steps + CLOCK_STEPS
+    }
+
+    /// Notes that a segment of this direction was counted at `hook`. The direction moves there if the
+    /// segment was news that the machine accepted.
+    #[inline(always)]
+    pub fn count_at(&mut self, hook: u16, moves: bool, now_ns: u64) {
+        if self.hook == 0 || moves {
+            self.hook = hook;
+        }
+        self.at = (now_ns >> AT_SHIFT) as u16;
     }
 }
 
@@ -61,7 +84,7 @@ impl Prediction {
         Prediction { last_ns: 0, directions: [direction; 2] }
     };
 
-    /// Whether the segment is as predicted and seen at the hook of its direction. `silence_ns` is the
+    /// Whether the segment is as predicted, and no copy of one that was seen at another hook. `silence_ns` is the
     /// shortest limit of silence, [`Rules::steady_silence_ns`](crate::Rules::steady_silence_ns).
     #[inline(always)]
     pub fn fits<K, H: Header>(
@@ -73,15 +96,17 @@ impl Prediction {
         silence_ns: u64,
     ) -> bool {
         let (own, peer) = (&self.directions[plain.sender & 1], &self.directions[plain.sender & 1 ^ 1]);
-        if own.hook != hook {
-            return false;
-        }
         let seq = plain.seq();
         if seq != own.next && !is_keepalive(seq, own.next, plain.payload_len) {
             return false;
         }
         // The ACK lies between the latest one and what the peer has sent.
         let acked = plain.ack().wrapping_sub(own.ack);
+        // A segment that brings neither bytes nor an acknowledgment may be a copy of one at another hook.
+        let is_news = acked != 0 || (plain.payload_len != 0 && seq == own.next);
+        if own.hook != hook && !is_news {
+            return false;
+        }
         let unacked = peer.next.wrapping_sub(own.ack);
         let end = seq.wrapping_add(plain.payload_len);
         let in_flight = own.next.wrapping_add(plain.payload_len).wrapping_sub(peer.ack);
@@ -96,7 +121,7 @@ impl Prediction {
 
     /// Applies a segment that [`fits`](Self::fits).
     #[inline(always)]
-    pub fn apply<K, H: Header>(&mut self, plain: &Plain<K, H>, wire_segments: u32, now_ns: u64) {
+    pub fn apply<K, H: Header>(&mut self, plain: &Plain<K, H>, wire_segments: u32, hook: u16, now_ns: u64) {
         let own = &mut self.directions[plain.sender & 1];
         if plain.payload_len != 0 {
             // The byte of a keepalive is not part of the stream.
@@ -105,6 +130,7 @@ impl Prediction {
         own.ack = plain.ack();
         own.window = plain.window();
         own.segments += wire_segments as u16;
+        own.hook = hook;
         own.at = (now_ns >> AT_SHIFT) as u16;
         self.last_ns = now_ns;
     }
@@ -209,11 +235,13 @@ fn is_keepalive(seq: Seq, next: Seq, payload_len: u32) -> bool {
 }
 
 /// Shift from ns to the unit of [`DirectionPrediction::at`].
-pub const AT_SHIFT: u32 = 26;
-/// After this silence, another hook may claim the direction: about a second, in units of 2^26 ns.
-const HOOK_SILENCE: u16 = 15;
-/// How far a time may lie before that of the last segment, in units of 2^26 ns.
-const CLOCK_STEPS: u16 = 2;
+const AT_SHIFT: u32 = 23;
+/// How long after its original a copy is expected at most: 100 ms, in units of 2^23 ns.
+const COPY_STEPS: u16 = 12;
+/// How long a direction is taken to be in use after its last segment: a second, in units of 2^23 ns.
+const ALIVE_STEPS: u16 = 119;
+/// How far a time may lie before that of the last segment: 34 ms, in units of 2^23 ns.
+const CLOCK_STEPS: u16 = 4;
 /// Bit of [`DirectionPrediction::segments`]: no segment with payload is predicted.
 const NO_PAYLOAD: u16 = 1 << 15;
 /// Bit of [`DirectionPrediction::segments`]: no segment without payload is predicted.
@@ -228,18 +256,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_hook_is_silent_after_a_second_and_not_when_a_clock_steps_back() {
+    fn copies_follow_within_a_tenth_of_a_second_whichever_clock_is_ahead() {
         const STEP: u64 = 1 << AT_SHIFT;
         for last in [0, 7, u16::MAX - 3, u16::MAX] {
-            let direction = DirectionPrediction { at: last, ..Prediction::EMPTY.directions[0] };
-            // Times near the last segment, in a later round of the 16-bit counter.
+            let mut direction = Prediction::EMPTY.directions[0];
+            // In a later round of the 16-bit counter.
             let near = u64::from(last) + (5 << 16);
-            for (now, silent) in
-                [(near - 3, true), (near - 2, false), (near, false), (near + 14, false), (near + 15, true)]
+            direction.count_at(3, true, near * STEP);
+            for (now, is_copy) in
+                [(near - 5, false), (near - 4, true), (near, true), (near + 11, true), (near + 12, false)]
             {
-                assert_eq!(direction.is_silent(now * STEP), silent, "{now} after {last}");
-                assert_eq!(direction.is_silent(now * STEP + STEP - 1), silent, "{now} after {last}");
+                assert_eq!(direction.may_be_copy(5, now * STEP), is_copy, "{now} after {last}");
+                assert_eq!(direction.may_be_copy(5, now * STEP + STEP - 1), is_copy, "{now} after {last}");
+                assert!(!direction.may_be_copy(3, now * STEP), "its own hook");
             }
         }
+        assert!(!Prediction::EMPTY.directions[0].may_be_copy(3, 0), "not seen before");
     }
 }

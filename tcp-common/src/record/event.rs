@@ -14,7 +14,7 @@ use crate::wire::Packet;
 /// | --- | --- | --- | --- | --- |
 /// | `slot` | yes | yes | yes, or `NO_SLOT` | yes |
 /// | `hook` | of the segment | of the segment | of the segment | of the flow |
-/// | `sender`, `segment` | yes | the next incarnation's first segment | the segment to apply | - |
+/// | `sender`, `segment`, `tags` | yes | the next incarnation's first segment | the segment to apply | - |
 /// | `cause` | yes | of the next incarnation's first segment | - | - |
 /// | `previous` | yes | yes | - | - |
 /// | `from`, `to`, `flags` | yes | - | - | - |
@@ -30,7 +30,7 @@ pub struct Event {
     pub slot: u32,
     /// CPU that saw the segment.
     pub cpu: u32,
-    /// Interface and direction, as in [`Record::hooks`](super::Record::hooks).
+    /// Interface and direction, as in [`Sightings::hooks`](super::Sightings::hooks).
     pub hook: u32,
     /// One of [`event_kind`].
     pub kind: u8,
@@ -48,8 +48,8 @@ pub struct Event {
     pub flags: u32,
     /// The segment.
     pub segment: Segment,
-    /// Padding, always 0.
-    pub reserved: u32,
+    /// The VLAN tags of the segment's frame, as in [`Packet::tags`].
+    pub tags: u32,
     /// The flow's key.
     pub key: FlowKey,
     /// The flow.
@@ -81,6 +81,7 @@ impl Event {
             from: outcome.from.map(|state| state as u8),
             to: outcome.to.map(|state| state as u8),
             flags: event_flag::flags_for(outcome),
+            tags: packet.tags,
         };
         self.set(header, details, &packet.segment, &packet.key, flow);
     }
@@ -99,6 +100,7 @@ impl Event {
             sender: packet.sender as u8,
             cause: cause as u8,
             previous: previous as u8,
+            tags: packet.tags,
             ..Details::of(event_kind::PREVIOUS)
         };
         self.set(header, details, &packet.segment, &packet.key, flow);
@@ -107,7 +109,8 @@ impl Event {
     /// Builds a [`DEFERRED`](event_kind::DEFERRED) event.
     #[inline(always)]
     pub fn set_deferred(&mut self, header: EventHeader, packet: &Packet) {
-        let details = Details { sender: packet.sender as u8, ..Details::of(event_kind::DEFERRED) };
+        let details =
+            Details { sender: packet.sender as u8, tags: packet.tags, ..Details::of(event_kind::DEFERRED) };
         self.set(header, details, &packet.segment, &packet.key, &Flow::EMPTY);
     }
 
@@ -134,7 +137,7 @@ impl Event {
             to,
             flags,
             segment: event_segment,
-            reserved,
+            tags,
             key: event_key,
             flow: event_flow,
         } = self;
@@ -151,7 +154,7 @@ impl Event {
         *to = details.to;
         *flags = details.flags;
         *event_segment = *segment;
-        *reserved = 0;
+        *tags = details.tags;
         *event_key = *key;
         *event_flow = *flow;
     }
@@ -166,12 +169,13 @@ struct Details {
     from: [u8; 2],
     to: [u8; 2],
     flags: u32,
+    tags: u32,
 }
 
 impl Details {
     #[inline(always)]
     const fn of(kind: u8) -> Details {
-        Details { kind, sender: 0, cause: 0, previous: 0, from: [0; 2], to: [0; 2], flags: 0 }
+        Details { kind, sender: 0, cause: 0, previous: 0, from: [0; 2], to: [0; 2], flags: 0, tags: 0 }
     }
 }
 

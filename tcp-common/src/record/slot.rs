@@ -3,6 +3,8 @@
 use crate::flow::{Flow, Prediction};
 use crate::key::{FlowKey, FlowKey4};
 
+use super::Sightings;
+
 /// A slot: what finds a flow and what predicted segments change.
 ///
 /// A slot is one cache line in IPv4, and never more than two in IPv6, which the alignment ensures. The rest of the flow is
@@ -23,9 +25,10 @@ pub struct Slot<K> {
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Record {
-    /// Where each direction was first seen, that of end A first: interface index shifted left by one, bit 0 set on egress;
-    /// 0 = not seen yet.
-    pub hooks: [u32; 2],
+    /// The hooks that have seen the flow.
+    pub sightings: Sightings,
+    /// For later use, always 0. docs/LAYOUT.md says for what.
+    pub reserved: [u64; 3],
     /// The flow. If the slot is `PREDICTED`, its [`Prediction`] is ahead of it.
     pub flow: Flow,
 }
@@ -35,16 +38,16 @@ pub type Slot4 = Slot<FlowKey4>;
 /// A slot of the IPv6 table.
 pub type Slot6 = Slot<FlowKey>;
 
-const _: () = assert!(size_of::<Slot4>() == 64 && size_of::<Slot6>() == 96 && size_of::<Record>() == 256);
+const _: () = assert!(size_of::<Slot4>() == 64 && size_of::<Slot6>() == 96 && size_of::<Record>() == 296);
 
 impl Record {
     /// The record of a new flow.
-    pub const EMPTY: Record = Record { hooks: [0; 2], flow: Flow::EMPTY };
+    pub const EMPTY: Record = Record { sightings: Sightings::NONE, reserved: [0; 3], flow: Flow::EMPTY };
 
     /// Returns the hook to report for the flow.
     #[inline(always)]
     pub fn hook(&self) -> u32 {
-        let [a, b] = self.hooks;
+        let [a, b] = self.sightings.hooks;
         if a > b { a } else { b }
     }
 }

@@ -180,8 +180,17 @@ pub struct Packet {
     pub vlan_count: u8,
     /// VLAN ids, outermost first; `vlan_count` of them are set.
     pub vlans: [u16; 2],
+    /// The two outermost VLAN ids, one that the NIC removed included: the outer one in the lower half, the
+    /// inner one in the upper half; 0 without a tag.
+    pub tags: u32,
     /// The headers below TCP.
     pub datagram: Datagram,
+}
+
+/// VLAN ids in the form of [`Packet::tags`].
+#[inline(always)]
+const fn tags(outer: u16, inner: u16) -> u32 {
+    outer as u32 | (inner as u32) << 16
 }
 
 /// The IP datagram: its addresses, and the position of the TCP header in it.
@@ -218,6 +227,7 @@ impl Packet {
         sender: End::A,
         vlan_count: 0,
         vlans: [0; 2],
+        tags: 0,
         datagram: Datagram {
             source: [0; 2],
             destination: [0; 2],
@@ -264,10 +274,11 @@ pub fn parse_into<B: Bytes + ?Sized>(
     };
     packet.vlans = frame.vlans;
     packet.vlan_count = frame.vlan_count;
-    packet.key.vlan = match stripped_vlan {
-        Some(id) => id,
-        None => frame.vlans[0],
+    packet.tags = match stripped_vlan {
+        Some(id) => tags(id, frame.vlans[0]),
+        None => tags(frame.vlans[0], frame.vlans[1]),
     };
+    packet.key.domain = 0;
     ip::parse(bytes, &frame, &mut packet.datagram)?;
     tcp::parse(bytes, packet)?;
     if packet.datagram.first_fragment {

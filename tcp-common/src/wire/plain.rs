@@ -1,5 +1,5 @@
 //! The plain segment: an ACK without SYN, FIN or RST, not fragmented, with at most one VLAN tag and no
-//! other header before IP. Nearly every packet is one. [`parse`](super::parse) reads the same from it, and
+//! other header before IP, between addresses that are not link-local. Nearly every packet is one. [`parse`](super::parse) reads the same from it, and
 //! reads all others.
 //!
 //! Every field has a fixed offset, so one comparison with the end of the packet suffices, and options are
@@ -8,7 +8,7 @@
 use core::hint::black_box;
 
 use super::{Bytes, FirstHeader, Header, ethernet, ip};
-use crate::key::{FlowKey, FlowKey4};
+use crate::key::{FlowKey, FlowKey4, is_link_local};
 use crate::segment::Flags;
 use crate::seq::Seq;
 
@@ -52,7 +52,8 @@ pub struct Start<H> {
     /// The bytes from there on that every plain segment has.
     ip: H,
     offset: usize,
-    vlan: u16,
+    /// Id of the outer VLAN tag, 0 without one.
+    pub vlan: u16,
     /// 4 or 6.
     pub version: u8,
 }
@@ -119,7 +120,7 @@ pub fn v4<'a, B: Bytes + ?Sized>(
     let swap_ports = (ports ^ ports >> 16) & from_b as u32 & 0xffff;
     let key = FlowKey4 {
         addresses: addresses ^ (swap | swap << 32),
-        ports: (ports ^ (swap_ports | swap_ports << 16)) as u64 | (start.vlan as u64) << 32,
+        ports: (ports ^ (swap_ports | swap_ports << 16)) as u64,
     };
     Some(Plain { key, sender: from_b as usize & 1, payload_len, tcp })
 }
@@ -137,11 +138,14 @@ pub fn v6<'a, B: Bytes + ?Sized>(
     let tcp = h.from(40);
     let payload_len = payload(bytes, tcp, h.be16(4) as i32)?;
     let (source, destination) = ([h.be64(8), h.be64(16)], [h.be64(24), h.be64(32)]);
+    if is_link_local(source) {
+        return None;
+    }
     let (from, to) = (h.be16(40), h.be16(42));
     let sender = if (source, from) < (destination, to) { 0 } else { 1 };
     let (address_a, address_b, port_a, port_b) =
         if sender == 0 { (source, destination, from, to) } else { (destination, source, to, from) };
-    let key = FlowKey { address_a, address_b, port_a, port_b, vlan: start.vlan, family: 6 };
+    let key = FlowKey { address_a, address_b, port_a, port_b, domain: 0, family: 6 };
     Some(Plain { key, sender, payload_len, tcp })
 }
 

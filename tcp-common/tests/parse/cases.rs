@@ -132,7 +132,7 @@ fn differences(case: &Case) -> Vec<String> {
     }
     if let Some(vlans) = &expect.vlans {
         check("vlans", format!("{vlans:?}"), format!("{:?}", &packet.vlans[..packet.vlan_count.into()]));
-        check("the key's vlan", vlans.first().unwrap_or(&0).to_string(), packet.key.vlan.to_string());
+        check("the outer tag", vlans.first().unwrap_or(&0).to_string(), (packet.tags & 0xffff).to_string());
     }
     if let Some(flags) = &expect.flags {
         let letters: BTreeSet<char> = flags.chars().collect();

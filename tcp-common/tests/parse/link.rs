@@ -14,21 +14,22 @@ fn an_ip_link_takes_both_versions_and_nothing_else() {
 }
 
 #[test]
-fn the_outer_tag_is_in_the_key() {
+fn both_tags_are_read_and_neither_is_in_the_key() {
     let packet = ethernet(&[0x88a8, 0xe00a, 0x8100, 0x0014], 0x0800, &v4(V4_PLAIN, &segment(ACK, &[], 0)));
     let packet = parse(&packet[..], FirstHeader::Ethernet, None).expect("a TCP packet");
-    assert_eq!(packet.key.vlan, 10, "the id alone, without priority and drop eligibility");
+    assert_eq!(packet.tags, 20 << 16 | 10, "the ids alone, without priority and drop eligibility");
+    assert_eq!(packet.key.domain, 0);
     assert_eq!((packet.vlan_count, packet.vlans), (2, [10, 20]));
 }
 
 #[test]
-fn a_tag_that_the_nic_stripped_is_in_the_key() {
+fn a_tag_that_the_nic_stripped_is_the_outer_one() {
     let datagram = v4(V4_PLAIN, &segment(ACK, &[], 0));
     let plain = ethernet(&[], 0x0800, &datagram);
     let tagged = ethernet(&[0x8100, 20], 0x0800, &datagram);
-    for frame in [plain, tagged] {
+    for (frame, tags) in [(plain, 7), (tagged, 20 << 16 | 7)] {
         let packet = parse(&frame[..], FirstHeader::Ethernet, Some(7)).expect("a TCP packet");
-        assert_eq!(packet.key.vlan, 7);
+        assert_eq!((packet.tags, packet.key.domain), (tags, 0));
     }
 }
 

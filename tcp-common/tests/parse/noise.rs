@@ -106,7 +106,7 @@ fn check_invariants<B: Bytes + ?Sized>(
     prop_assert!(packet.segment.payload_len + 60 >= datagram.tcp_len);
     prop_assert!(packet.segment.wscale <= 14);
     prop_assert!(packet.segment.wire_segments == 1);
-    prop_assert!(packet.vlan_count <= 2 && packet.key.vlan <= 0xfff);
+    prop_assert!(packet.vlan_count <= 2 && packet.tags & 0xffff <= 0xfff);
     prop_assert!(matches!(packet.key.family, 4 | 6));
     Ok(())
 }

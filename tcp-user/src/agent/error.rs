@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 
+use super::locality::LocalityError;
 use super::privileges::PrivilegeError;
 use super::query_socket::QuerySocketError;
 use crate::kernel::{AttachError, KernelError};
@@ -44,6 +45,9 @@ pub enum AgentError {
     /// The kernel programs cannot be attached.
     #[error(transparent)]
     Attach(#[from] AttachError),
+    /// This host's addresses cannot be read.
+    #[error(transparent)]
+    Locality(#[from] LocalityError),
     /// Privileges cannot be dropped.
     #[error(transparent)]
     Privileges(#[from] PrivilegeError),

@@ -8,13 +8,16 @@ use futures_util::stream::BoxStream;
 use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use parking_lot::Mutex;
 use rtnetlink::MulticastGroup;
-use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkXdp};
+use rtnetlink::packet_route::link::{
+    InfoData, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkXdp,
+};
 
+use super::descriptors;
 use crate::api::InterfaceStatus;
 use crate::kernel::{AttachError, Attachment, Ingress, Kernel, describe_program};
 
 /// An interface as the kernel lists it.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Interface {
     /// Interface index.
     pub index: u32,
@@ -28,9 +31,13 @@ pub struct Interface {
     pub physical: bool,
     /// Number of the XDP program attached to the interface.
     pub xdp_program: Option<u32>,
+    /// Index of the bridge or bond of which the interface is a port, or of its VRF.
+    pub master: Option<u32>,
+    /// Index of the interface below a VLAN device, and the device's VLAN id.
+    pub vlan: Option<(u32, u16)>,
 }
 
-/// A netlink socket that lists interfaces and reports changes. A task of the runtime that opened it serves
+/// A netlink socket that lists interfaces and reports changes of them and of their addresses. A task of the runtime that opened it serves
 /// it.
 pub struct Netlink {
     handle: rtnetlink::Handle,
@@ -40,12 +47,16 @@ pub struct Netlink {
 impl Netlink {
     /// Opens the socket. Must be called inside a runtime.
     pub fn open() -> io::Result<Netlink> {
-        let (connection, handle, changes) = rtnetlink::new_multicast_connection(&[MulticastGroup::Link])?;
+        let (connection, handle, changes) = rtnetlink::new_multicast_connection(&[
+            MulticastGroup::Link,
+            MulticastGroup::Ipv4Ifaddr,
+            MulticastGroup::Ipv6Ifaddr,
+        ])?;
         tokio::spawn(connection);
         Ok(Netlink { handle, changes: changes.map(drop).boxed() })
     }
 
-    /// Returns when an interface has come, gone or changed since the last call. Returns `false` if the socket
+    /// Returns when an interface or an address has come, gone or changed since the last call. Returns `false` if the socket
     /// has overflowed (ENOBUFS) and reports no more changes: open another one and list the interfaces again.
     pub async fn changed(&mut self) -> bool {
         let more = self.changes.next().await.is_some();
@@ -73,13 +84,17 @@ async fn list(handle: &rtnetlink::Handle) -> Result<Vec<Interface>, rtnetlink::E
             ),
             physical: message.header.link_layer_type == LinkLayerType::Ether,
             xdp_program: None,
+            master: None,
+            vlan: None,
         };
+        let (mut below, mut vlan_id) = (None, None);
         for attribute in message.attributes {
             match attribute {
                 LinkAttribute::IfName(name) => interface.name = name,
                 LinkAttribute::LinkInfo(infos) => {
                     let virtual_kind = infos.iter().any(|info| matches!(info, LinkInfo::Kind(_)));
                     interface.physical &= !virtual_kind;
+                    vlan_id = infos.iter().find_map(vlan_id_of);
                 }
                 LinkAttribute::Xdp(xdp) => {
                     interface.xdp_program = xdp.iter().find_map(|attribute| match attribute {
@@ -87,12 +102,23 @@ async fn list(handle: &rtnetlink::Handle) -> Result<Vec<Interface>, rtnetlink::E
                         _ => None,
                     });
                 }
+                LinkAttribute::Controller(index) => interface.master = Some(index),
+                LinkAttribute::Link(index) => below = Some(index),
                 _ => {}
             }
         }
+        interface.vlan = below.zip(vlan_id);
         interfaces.push(interface);
     }
     Ok(interfaces)
+}
+
+fn vlan_id_of(info: &LinkInfo) -> Option<u16> {
+    let LinkInfo::Data(InfoData::Vlan(attributes)) = info else { return None };
+    attributes.iter().find_map(|attribute| match attribute {
+        InfoVlan::Id(id) => Some(*id),
+        _ => None,
+    })
 }
 
 /// Names of interfaces by their index, as last seen: a record may outlive its interface.
@@ -125,6 +151,8 @@ pub struct Attachments {
 struct Attached {
     name: String,
     outcome: Result<Attachment, String>,
+    /// Whether it was left out for want of descriptors: it is tried again when there are some.
+    waits: bool,
 }
 
 /// What happened to a selected interface.
@@ -134,6 +162,13 @@ pub enum InterfaceChange {
     Attached(InterfaceStatus),
     /// The programs could not be attached.
     Failed(AttachError),
+    /// The limit of open files leaves no descriptors for these interfaces.
+    OutOfDescriptors {
+        /// The limit.
+        limit: u64,
+        /// Names of the interfaces.
+        interfaces: Vec<String>,
+    },
     /// A watched interface has another name.
     Renamed {
         /// Previous name.
@@ -154,10 +189,19 @@ impl InterfaceChange {
                 tracing::info!("attached to {interface}: ingress {}, egress {}", hook(ingress), hook(egress));
             }
             InterfaceChange::Failed(error) => tracing::warn!("{error}"),
+            InterfaceChange::OutOfDescriptors { limit, interfaces } => tracing::warn!(
+                "{} not watched: {} (LimitNOFILE, `ulimit -Hn`)",
+                interfaces.join(", "),
+                out_of_descriptors(*limit)
+            ),
             InterfaceChange::Renamed { from, to } => tracing::info!("interface {from} is now named {to}"),
             InterfaceChange::Gone(interface) => tracing::info!("interface {interface} is gone"),
         }
     }
+}
+
+fn out_of_descriptors(limit: u64) -> String {
+    format!("the limit of {limit} open files leaves no descriptors for more interfaces")
 }
 
 impl Attached {
@@ -214,10 +258,23 @@ impl Attachments {
             }
             present.is_some()
         });
+        let (mut available, mut left_out) = (descriptors::available(), Vec::new());
         for interface in interfaces {
-            if !self.is_selected(interface) || self.by_index.contains_key(&interface.index) {
+            let known = self.by_index.get(&interface.index);
+            let waits = known.is_some_and(|attached| attached.waits);
+            if !self.is_selected(interface) || (known.is_some() && !waits) {
                 continue;
             }
+            if available < descriptors::PER_INTERFACE {
+                let name = interface.name.clone();
+                if !waits {
+                    left_out.push(name.clone());
+                    let outcome = Err(out_of_descriptors(descriptors::limit()));
+                    self.by_index.insert(interface.index, Attached { name, outcome, waits: true });
+                }
+                continue;
+            }
+            available -= descriptors::PER_INTERFACE;
             let outcome = self.attach(kernel, interface);
             // The interface went away after it was listed.
             if let Err(AttachError::Gone { .. }) = outcome {
@@ -227,11 +284,15 @@ impl Attachments {
                 Ok(attachment) => (Ok(attachment), None),
                 Err(error) => (Err(error.to_string()), Some(error)),
             };
-            let attached = Attached { name: interface.name.clone(), outcome };
+            let attached = Attached { name: interface.name.clone(), outcome, waits: false };
             changes.push(
                 failure.map_or_else(|| InterfaceChange::Attached(attached.status()), InterfaceChange::Failed),
             );
             self.by_index.insert(interface.index, attached);
+        }
+        if !left_out.is_empty() {
+            let limit = descriptors::limit();
+            changes.push(InterfaceChange::OutOfDescriptors { limit, interfaces: left_out });
         }
         changes
     }

@@ -3,6 +3,7 @@
 //! Modules in the order of the data:
 //!
 //! - [`interfaces`] lists interfaces and attaches the kernel programs, [`privileges`] drops what that needed.
+//! - [`locality`] says which endpoints belong to this host, [`descriptors`] how many files may be open.
 //! - [`worker`] is the event thread. It runs the [`tracker`], which reads the kernel's events and scans the
 //!   flow table at the pace of [`paced_scan`].
 //! - [`slot_cache`] remembers each slot of the table as last seen, [`change`] is what an event or a scan
@@ -13,9 +14,11 @@
 //! - [`dry_run`] only shows what would be attached; [`netdev`] asks the kernel for the features of a driver.
 
 mod change;
+mod descriptors;
 mod dry_run;
 pub mod error;
 pub mod interfaces;
+pub mod locality;
 pub mod metrics;
 mod netdev;
 mod paced_scan;
@@ -49,6 +52,7 @@ use crate::kernel::{self, Diagnostics, Events, Kernel, KernelError, LoadOptions,
 use crate::options::Options;
 pub use error::AgentError;
 use interfaces::{Attachments, Interface, InterfaceChange, InterfaceNames, Netlink};
+use locality::LocalAddresses;
 use privileges::Account;
 use query_socket::QuerySocket;
 use reconciler::{Adopter, SocketReconciler};
@@ -69,6 +73,7 @@ pub fn run(options: &Options) -> Result<(), AgentError> {
         let present = present.into_iter().map(|interface| interface.name).collect();
         return Err(AgentError::NoSuchInterface { name, present });
     }
+    descriptors::raise_limit().map_err(AgentError::system("raising the limit of open files"))?;
     if options.dry_run {
         return dry_run::run(options, &attachments, &present);
     }
@@ -85,6 +90,7 @@ struct Ready {
     metrics: TcpListener,
     query: QuerySocket,
     attachments: Attachments,
+    local: LocalAddresses,
     shared: Arc<Shared>,
     events: Events,
     diagnostics: Option<Diagnostics>,
@@ -109,6 +115,8 @@ fn prepare(
     names.learn(present);
     present.iter().for_each(|interface| kernel::remove_stale_filters(&interface.name));
     log_settings(options, kernel.table());
+    let mut local = LocalAddresses::default();
+    local.refresh(&mut kernel, present)?;
     let changes = attachments.follow(&mut kernel, present);
     if attachments.count() == 0 {
         let failure = changes.into_iter().find_map(|change| match change {
@@ -133,6 +141,7 @@ fn prepare(
         metrics,
         query,
         attachments,
+        local,
         shared,
         events,
         diagnostics,
@@ -175,7 +184,7 @@ fn load_programs(options: &Options) -> Result<Kernel, KernelError> {
 
 impl Ready {
     async fn serve(self) -> Result<(), AgentError> {
-        let Ready { metrics, query, attachments, shared, events, diagnostics, audit_interval } = self;
+        let Ready { metrics, query, attachments, local, shared, events, diagnostics, audit_interval } = self;
         let interfaces = Arc::new(Mutex::new(attachments.status()));
         let app = App {
             shared: Arc::clone(&shared),
@@ -215,7 +224,7 @@ impl Ready {
                 result.map_err(AgentError::system("serving queries")),
             result = worker.ended() => result,
             () = reconcile(adopter, audit_interval) => Ok(()),
-            result = follow_forever(attachments, shared, Arc::clone(&interfaces)) => result,
+            result = follow_forever(attachments, local, shared, Arc::clone(&interfaces)) => result,
         };
         notify(NotifyState::Stopping);
         let watched = interfaces.lock().iter().filter(|status| status.error.is_none()).count();
@@ -241,9 +250,10 @@ async fn reconcile(adopter: Adopter, interval: Option<Duration>) {
     }
 }
 
-/// Follows interfaces that come and go, and keeps the relation of the kernel's two clocks up to date.
+/// Follows interfaces and addresses that come and go, and keeps the relation of the kernel's two clocks up to date.
 async fn follow_forever(
     mut attachments: Attachments,
+    mut local: LocalAddresses,
     shared: Arc<Shared>,
     interfaces: Arc<Mutex<Vec<InterfaceStatus>>>,
 ) -> Result<(), AgentError> {
@@ -256,6 +266,12 @@ async fn follow_forever(
                 let changes = attachments.follow(&mut shared.kernel.lock(), &present);
                 changes.iter().for_each(InterfaceChange::log);
                 *interfaces.lock() = attachments.status();
+                let refreshed = local.refresh(&mut shared.kernel.lock(), &present);
+                match refreshed {
+                    Ok(true) => local.reclassify(&shared.table),
+                    Ok(false) => {}
+                    Err(error) => tracing::warn!("{error}"),
+                }
             }
             Err(error) => tracing::warn!("listing the interfaces: {error}"),
         }

@@ -19,6 +19,7 @@ mod diagnostics;
 mod error;
 mod events;
 mod family_table;
+mod host;
 mod mapped;
 mod probe;
 mod program;
@@ -47,6 +48,8 @@ use tcp_common::{Rules, Secret};
 use clock::Jiffies;
 use error::{classify, failed};
 use family_table::FamilyTable;
+use host::HostMaps;
+pub use host::Scopes;
 
 /// The committed object, built from `tcp-ebpf/` by `cargo xtask build-ebpf`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/finwait.bpf.o");
@@ -93,6 +96,7 @@ pub struct Kernel {
     jiffies: Option<Jiffies>,
     counters: PerCpuArray<MapData, PodCounters>,
     clocks: Array<MapData, PodClocks>,
+    host: HostMaps,
     events: Option<Events>,
     diagnostics: Option<Diagnostics>,
     // The kernel empties a program array when its last file descriptor is closed.
@@ -166,6 +170,7 @@ impl Kernel {
         let settings = open(&mut ebpf, SETTINGS)?;
         let clocks = open(&mut ebpf, CLOCKS)?;
         let counters = open(&mut ebpf, COUNTERS)?;
+        let host = HostMaps::open(&mut ebpf)?;
         let events = Events::map(&mut ebpf, cpus, ring_len)?;
         let diagnostics = options.diagnostics.then(|| EbpfLogger::init(&mut ebpf)).transpose();
         let diagnostics = diagnostics.map_err(|error| failed("opening the log of the programs", error))?;
@@ -179,6 +184,7 @@ impl Kernel {
             jiffies: None,
             counters,
             clocks,
+            host,
             events: Some(events),
             diagnostics: diagnostics.map(Diagnostics::new),
             chains,

@@ -3,9 +3,9 @@
 use std::ops::{Deref, DerefMut, Range};
 use std::ptr;
 
-use tcp_common::record::{Counters, Event, Record};
+use tcp_common::record::{Counters, Event, Record, Sighting};
 use tcp_common::table::{NO_SLOT, Tag};
-use tcp_common::{Flow, FlowKey, FlowKey4, Secret, TableKey};
+use tcp_common::{Flow, FlowKey, FlowKey4, Outcome, Rules, Secret, TableKey};
 
 use super::family_table::{FamilyTable, LockedSlot};
 
@@ -24,8 +24,6 @@ pub struct Entry {
     pub index: u32,
     /// The flow's key.
     pub key: FlowKey,
-    /// Where each direction was first seen, as in [`Record::hooks`].
-    pub hooks: [u32; 2],
     /// The hook to report for the flow, as [`Record::hook`] returns it.
     pub hook: u32,
     /// The flow.
@@ -154,15 +152,13 @@ impl Table {
 
     /// Locks the flow of an event in the slot where it was found. Waits a few milliseconds at most.
     ///
-    /// Returns `None` if the flow is no longer there, or its direction belongs to another hook than the
-    /// event's.
+    /// Returns `None` if the flow is no longer there.
     pub fn lock(&self, index: u32, event: &Event) -> Option<SlotGuard<'_>> {
         let locked = match index.checked_sub(self.v4.slot_count()) {
             None => LockedFlow::V4(self.v4.lock(index, &FlowKey4::of(&event.key))?),
             Some(in_v6) => LockedFlow::V6(self.v6.lock(in_v6, &event.key)?),
         };
-        let guard = SlotGuard { locked, remove: false };
-        [0, event.hook].contains(&guard.hooks()[usize::from(event.sender & 1)]).then_some(guard)
+        Some(SlotGuard { locked, remove: false })
     }
 
     /// Inserts an empty flow and locks its slot. Evicts nothing.
@@ -185,7 +181,7 @@ impl Table {
 }
 
 fn entry(index: u32, key: FlowKey, record: &Record) -> Entry {
-    Entry { index, key, hooks: record.hooks, hook: record.hook(), flow: record.flow }
+    Entry { index, key, hook: record.hook(), flow: record.flow }
 }
 
 impl LockedFlow<'_> {
@@ -206,9 +202,13 @@ impl SlotGuard<'_> {
         }
     }
 
-    /// Returns where each direction was first seen, as in [`Record::hooks`].
-    pub fn hooks(&self) -> [u32; 2] {
-        self.record().hooks
+    /// Applies a segment as the kernel programs do, see [`Record::observe`]. `None` if it does not count.
+    pub fn observe(&mut self, seen: &Sighting<'_>, rules: &Rules) -> Option<Outcome> {
+        let (record, prediction) = match &mut self.locked {
+            LockedFlow::V4(locked) => (&mut *locked.record, &mut locked.slot.prediction),
+            LockedFlow::V6(locked) => (&mut *locked.record, &mut locked.slot.prediction),
+        };
+        record.observe(prediction, seen, rules).ok()
     }
 
     /// Returns the hook to report for the flow, as [`Record::hook`] does.

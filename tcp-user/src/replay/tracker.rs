@@ -6,8 +6,10 @@ use hashbrown::HashMap;
 use hashbrown::hash_map::Entry;
 use jiff::Timestamp;
 use tcp_common::TableKey as _;
+use tcp_common::flow::{DirectionPrediction, Prediction};
+use tcp_common::record::{Sighting, Sightings};
 use tcp_common::wire::{Captured, Packet};
-use tcp_common::{End, Flow, FlowKey, Ignored, Outcome, Previous, Rules, SegmentKind};
+use tcp_common::{Flow, FlowKey, Ignored, Outcome, Previous, Rules, SegmentKind};
 
 use super::checksum::{self, Checksum};
 use super::deadlines::{Deadlines, QueueHandle};
@@ -65,6 +67,8 @@ pub struct Replay {
     outbox: Outbox,
     statistics: Statistics,
     tickets: u64,
+    /// Numbers of the capture points: interface, and point within the host.
+    points: HashMap<(u32, u64), u32>,
     verify_checksums: bool,
     decap: bool,
     recent: RecentPackets,
@@ -83,19 +87,12 @@ struct TrackedFlow {
     tunnel: Option<Tunnel>,
     /// The IP identifications of each end.
     identifications: [Identifications; 2],
-    /// Where the segments of each end are captured.
-    points: [CapturePoint; 2],
+    /// The capture points that have seen the flow.
+    sightings: Sightings,
+    /// When and where each end was seen last.
+    directions: [DirectionPrediction; 2],
     /// For `conn.log`, if selected.
     trace: Option<Box<Trace>>,
-}
-
-/// The capture point that a direction belongs to.
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
-struct CapturePoint {
-    /// Number of the interface, and of the point within the host.
-    id: (u32, u64),
-    /// When it saw the direction last, ns; 0 if never.
-    at_ns: u64,
 }
 
 impl Replay {
@@ -110,6 +107,7 @@ impl Replay {
             outbox: Outbox::new(rules, selection),
             statistics: Statistics::default(),
             tickets: 0,
+            points: HashMap::new(),
             verify_checksums: false,
             decap: true,
             recent: RecentPackets::default(),
@@ -286,9 +284,10 @@ impl Replay {
             self.trace_ignored(&packet, false);
             return Err(Ignored::BadFlags.into());
         }
+        let capture_point = (frame.point, bare.capture_point);
+        let hook = self.hook(capture_point);
         let Replay { now_ns, machine, flows, deadlines, outbox, statistics, tickets, recent, .. } = self;
         let (now_ns, rules) = (*now_ns, outbox.rules);
-        let capture_point = (frame.point, bare.capture_point);
         let tracked = match flows.entry(*key) {
             Entry::Occupied(entry) => entry.into_mut(),
             // Any segment but a RST begins an incarnation.
@@ -304,11 +303,15 @@ impl Replay {
         if recent.is_copy(identifications, (&bare, &packet), capture_point, sum, now_ns) {
             return Err(Ignored::Duplicate.into());
         }
-        if !tracked.claim(sender, capture_point, now_ns) {
-            return Err(Ignored::Duplicate.into());
+        let seen = Sighting { hook, tags: packet.tags, at_ns: now_ns, sender, segment };
+        let direction = &mut tracked.directions[sender as usize];
+        let verdict = tracked.sightings.judge(&tracked.flow, direction, &seen);
+        if let Some(reason) = verdict.ignored() {
+            return Err(reason.into());
         }
         let before = tracked.flow;
         let outcome = machine.segment(now_ns, &bare, &packet, &mut tracked.flow, &rules)?;
+        tracked.sightings.note(direction, &seen, verdict, outcome.cause.has_effect());
         if outcome.previous != Previous::None {
             let trace = tracked.trace.as_mut().map(std::mem::take);
             let ended = TrackedFlow { flow: before, trace, interface: tracked.interface.clone(), ..*tracked };
@@ -327,6 +330,12 @@ impl Replay {
         let due_ns = tracked.flow.due_ns(&rules);
         deadlines.at_most(&mut tracked.queue_handle, key, due_ns);
         Ok(())
+    }
+
+    /// Returns a number for the point of capture, in the form of a hook.
+    fn hook(&mut self, point: (u32, u64)) -> u32 {
+        let next = self.points.len() as u32 + 1;
+        *self.points.entry(point).or_insert(next)
     }
 
     /// Counts the verdict on a checksum. Returns whether it is wrong.
@@ -366,7 +375,8 @@ impl TrackedFlow {
             interface: None,
             tunnel: None,
             identifications: [Identifications::default(); 2],
-            points: [CapturePoint::default(); 2],
+            sightings: Sightings::NONE,
+            directions: Prediction::EMPTY.directions,
             trace: traced.then(Box::default),
         }
     }
@@ -374,17 +384,6 @@ impl TrackedFlow {
     fn subject<'a>(&'a self, key: &'a FlowKey) -> Subject<'a> {
         let trace = self.trace.as_deref();
         Subject { key, flow: &self.flow, interface: self.interface.as_ref(), tunnel: self.tunnel, trace }
-    }
-
-    /// Whether the segment counts: a direction belongs to the capture point that saw it first, until that
-    /// point falls silent. At another point the segment is a copy.
-    fn claim(&mut self, sender: End, id: (u32, u64), now_ns: u64) -> bool {
-        let point = &mut self.points[sender as usize];
-        if point.at_ns != 0 && point.id != id && now_ns - point.at_ns < POINT_SILENCE_NS {
-            return false;
-        }
-        *point = CapturePoint { id, at_ns: now_ns };
-        true
     }
 }
 
@@ -409,8 +408,5 @@ fn end_previous(outbox: &mut Outbox, key: &FlowKey, mut ended: TrackedFlow, now_
     outbox.ended(&subject, now_ns);
 }
 
-const SECOND_NS: u64 = 1_000_000_000;
 /// Latest time that is taken from a capture, so that deadlines do not overflow: the year 2262.
 const END_OF_TIME_NS: u64 = i64::MAX as u64;
-/// Silence after which a direction may move to another capture point, as in the kernel programs.
-const POINT_SILENCE_NS: u64 = SECOND_NS;

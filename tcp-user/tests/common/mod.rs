@@ -55,6 +55,11 @@ impl<'a> Agent<'a> {
         Agent::wait_for(lab.server.namespace(), socket, command.stderr(Stdio::inherit()))
     }
 
+    /// Starts an agent in a namespace with this command and waits until it answers on `socket`.
+    pub fn start_by_in(namespace: &'a Namespace, socket: &str, command: &mut Command) -> Agent<'a> {
+        Agent::wait_for(namespace, socket, command.stderr(Stdio::inherit()))
+    }
+
     /// Starts an agent with this command, writes its log to a file, and waits until it answers on `socket`.
     pub fn start_logging(lab: &'a Lab, socket: &str, command: &mut Command, log: File) -> Agent<'a> {
         Agent::wait_for(lab.server.namespace(), socket, command.stderr(log))

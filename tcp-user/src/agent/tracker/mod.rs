@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use scan::Scanner;
-use tcp_common::record::{Event, event_flag, event_kind, reported};
+use tcp_common::record::{Event, Sighting, event_flag, event_kind, reported};
 use tcp_common::{Cause, End, Flow, Outcome, Previous, State};
 use visit::{Visitor, open_uncounted};
 
@@ -167,16 +167,22 @@ impl Tracker {
         let before = *slot;
         // A younger segment of the flow was applied first. The rules expect that, as between two CPUs.
         let overtaken = before.last_ns() > event.at_ns;
-        let outcome = slot.on_segment(event.at_ns, end(event.sender), &event.segment, &shared.rules);
+        let Event { hook, tags, at_ns, ref segment, .. } = *event;
+        let seen = Sighting { hook, tags, at_ns, sender: end(event.sender), segment };
+        let outcome = slot.observe(&seen, &shared.rules);
         let flow = *slot;
         drop(slot);
+        let Some(outcome) = outcome else {
+            totals.deferred[DROPPED] += 1;
+            return;
+        };
         totals.deferred[usize::from(overtaken)] += 1;
         totals.count_outcome(&flow, &outcome);
         if outcome.previous != Previous::None {
             self.end_previous(totals, event, before, outcome.previous);
         }
         let Outcome { from, to, cause, .. } = outcome;
-        let Event { ref key, hook, at_ns, .. } = *event;
+        let key = &event.key;
         self.visitor.shared.publish_transitions(&Change { key, flow: &flow, hook, at_ns, from, to, cause });
         self.visitor.visit_slot(totals, index);
     }

@@ -1,5 +1,7 @@
 //! Requests and replies over a netlink socket, without an async runtime.
 
+mod local_prefixes;
+
 use std::io;
 
 use netlink_packet_core::{
@@ -7,6 +9,9 @@ use netlink_packet_core::{
     NetlinkPayload, NetlinkSerializable,
 };
 use netlink_sys::{Socket, SocketAddr};
+
+pub use local_prefixes::Prefix;
+pub(crate) use local_prefixes::local_prefixes;
 
 /// A netlink socket of the namespace in which it was opened. May be used from any thread.
 #[derive(Debug)]
@@ -22,6 +27,13 @@ impl Channel {
         socket.bind_auto()?;
         socket.connect(&SocketAddr::new(0, 0))?;
         Ok(Channel { socket, sequence: 0 })
+    }
+
+    /// Opens a socket on which the kernel checks the header of a dump request, and selects by it.
+    pub(crate) fn open_strict(protocol: isize) -> io::Result<Channel> {
+        let channel = Channel::open(protocol)?;
+        channel.socket.set_netlink_get_strict_chk(true)?;
+        Ok(channel)
     }
 
     /// Sends a request that the kernel acknowledges. `on_reply` gets each reply and its bytes, from the
