@@ -116,10 +116,9 @@ pub(crate) fn is_local(endpoint: &Endpoint) -> bool {
 /// of the layer-3 interface, of which a key has room for the lower half.
 #[inline(always)]
 pub(crate) fn scope_of(interface: u32, vlan: u16) -> u16 {
-    let key = interface as u64 | (vlan as u64) << 32;
     // SAFETY: the value is an integer, read as it was before or after a write by the agent.
-    let scope = unsafe { SCOPES.get(key) };
-    scope.copied().unwrap_or(interface) as u16
+    let scope = |vlan: u16| unsafe { SCOPES.get(interface as u64 | (vlan as u64) << 32) };
+    scope(vlan).or_else(|| scope(0)).copied().unwrap_or(interface) as u16
 }
 
 /// A key with the maps of its family's table.

@@ -69,14 +69,18 @@ impl LocalAddresses {
 fn scopes(interfaces: &[Interface]) -> Scopes {
     let mut scopes = Scopes::new();
     for interface in interfaces {
-        let mut add = |vlan| {
-            let scope = layer_3(interfaces, interface.index, vlan);
-            if scope != interface.index {
-                scopes.insert((interface.index, vlan), scope);
+        let index = interface.index;
+        let untagged = layer_3(interfaces, index, 0);
+        if untagged != index {
+            scopes.insert((index, 0), untagged);
+        }
+        for vlan in interfaces.iter().filter_map(|device| Some(device.vlan?.1)) {
+            let scope = layer_3(interfaces, index, vlan);
+            // A tag without a device of its own has the scope of an untagged frame.
+            if scope != untagged {
+                scopes.insert((index, vlan), scope);
             }
-        };
-        add(0);
-        interfaces.iter().filter_map(|other| Some(other.vlan?.1)).for_each(add);
+        }
     }
     scopes
 }
@@ -127,7 +131,9 @@ mod tests {
             ((5, 0), 9),
             ((6, 0), 6),
         ] {
-            let found = scopes(&interfaces).get(&(index, vlan)).copied().unwrap_or(index);
+            let scopes = scopes(&interfaces);
+            // As the programs look it up.
+            let found = scopes.get(&(index, vlan)).or(scopes.get(&(index, 0))).copied().unwrap_or(index);
             assert_eq!(found, scope, "interface {index}, VLAN {vlan}");
         }
     }

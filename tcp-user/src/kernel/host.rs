@@ -20,7 +20,7 @@ pub(super) struct HostMaps {
 }
 
 /// The layer-3 interface of link-local addresses, by interface index and outer VLAN id, where it is not the
-/// interface itself.
+/// interface itself. Without an entry for the VLAN id, that for 0 holds.
 pub type Scopes = BTreeMap<(u32, u16), u32>;
 
 impl HostMaps {
@@ -36,7 +36,7 @@ impl HostMaps {
 
 impl Kernel {
     /// Sets which addresses belong to this host. A flow that opens later has its ends classified by them.
-    pub fn set_local_prefixes(&mut self, present: BTreeSet<Prefix>) -> Result<(), KernelError> {
+    pub(crate) fn set_local_prefixes(&mut self, present: BTreeSet<Prefix>) -> Result<(), KernelError> {
         let HostMaps { prefixes, known_prefixes, .. } = &mut self.host;
         for added in present.difference(known_prefixes) {
             prefixes

@@ -160,6 +160,10 @@ const IGNORED: Words = &[
     ("self_connect", "A socket connected to itself: both ends have the same address and port."),
     ("table_full", "The flow table has no free slot, and no connection that may be evicted."),
     ("contended", "The connection was locked for too long, and the ring buffer was full."),
+    (
+        "other_network",
+        "Numbers of another connection with the same addresses and ports, in another VLAN or on another interface.",
+    ),
     ("no_program", "The rest of the kernel programs was missing behind the first. This is a bug of finwait."),
 ];
 
