@@ -1,8 +1,9 @@
 //! Acknowledgments: what the ACK of one end says of the other's stream (R4, R10, R17, R19, R22, R24).
 
+use super::claim::continues_claim;
 use super::facts::end_fact::*;
 use super::facts::flow_fact;
-use super::fin::deliver_fin;
+use super::fin::{deliver_fin, void_fin};
 use super::reassembly::{advance, merge_blocks};
 use super::unseen::leave_unseen;
 use super::{Cause, EndState, Flow, Step, sides};
@@ -11,30 +12,24 @@ use crate::seq::{Seq, before, later};
 use crate::state::State;
 
 impl Flow {
-    /// Handles an ACK beyond everything that was seen of the receiver: a resynchronization (R19), a FIN
-    /// that was none (R17), a gap in the capture, or a forgery. Returns false for the last one; `cause` is
-    /// changed for the first two.
+    /// Handles an ACK beyond everything that was seen of the receiver: a FIN that was none (R17, `cause` is
+    /// changed), a gap in the capture, or a forgery. Returns false for the last one.
     #[inline(always)]
     pub(super) fn accept_ack_beyond(&mut self, step: &Step, cause: &mut Cause) -> bool {
-        let Step { now_ns, segment, .. } = *step;
+        let Step { segment, .. } = *step;
         let (x, y) = sides(&mut self.ends, step.sender());
         let sender_window = x.window.max(MIN_WINDOW);
-        if y.has(OUT_OF_WINDOW) && (segment.ack == y.out_of_window[0] || segment.ack == y.out_of_window[1]) {
-            resynchronize(y);
-            *cause = Cause::Resync;
-            self.facts |= flow_fact::GAP;
-            if y.has(FIN) && self.closing_ns == 0 {
-                self.closing_ns = now_ns;
-            }
-        } else if x.has(SEEN) && y.has(SEEN) && before(y.snd_max.wrapping_add(sender_window), segment.ack) {
+        let far = x.has(SEEN) && y.has(SEEN) && before(y.snd_max.wrapping_add(sender_window), segment.ack);
+        if far && !continues_claim(x, segment) {
+            x.remember(segment);
             return false;
-        } else if y.has(FIN) {
+        }
+        if y.has(FIN) {
             // R17: the receiver acknowledges other bytes where the FIN was.
-            y.clear(FIN | FIN_DELIVERED | FIN_ACKED | UNSEEN | UNSEEN_TWO);
-            x.clear(COVERS);
-            y.rcv_nxt = segment.ack;
+            void_fin(y, x);
             *cause = Cause::FinVoided;
-        } else if y.has(SEEN) {
+        }
+        if y.has(SEEN) {
             self.facts |= flow_fact::GAP;
             leave_unseen(y, x, segment.ack);
         }
@@ -46,8 +41,8 @@ impl Flow {
 /// names.
 #[inline(always)]
 pub(super) fn choose_answer(y: &mut EndState, ack: Seq) {
-    if y.has(OTHER_ANSWER) && y.is_in(State::SynReceived) && ack == y.out_of_window[0].wrapping_add(1) {
-        y.isn = y.out_of_window[0];
+    if y.has(OTHER_ANSWER) && y.is_in(State::SynReceived) && ack == y.claim[0].wrapping_add(1) {
+        y.isn = y.claim[0];
         y.first_seq = ack;
         y.rcv_nxt = ack;
         y.snd_max = ack;
@@ -105,21 +100,6 @@ pub(super) fn apply_ack(x: &mut EndState, y: &mut EndState, segment: &Segment, d
 pub(super) fn scaled_window(x: &EndState, y: &EndState, segment: &Segment) -> u32 {
     let shift = if x.has(WSCALE) && y.has(WSCALE) { x.wscale & 15 } else { 0 };
     (segment.window as u32) << shift
-}
-
-/// R19: accepts the segment outside the window, since the peer has acknowledged exactly into it.
-#[inline(always)]
-fn resynchronize(y: &mut EndState) {
-    let [_, end, ack] = y.out_of_window;
-    if y.has(OUT_OF_WINDOW_FIN) && !y.has(FIN) {
-        y.fin_end = end;
-        y.fin_ack = ack;
-        y.set(FIN | FIN_DELIVERED);
-        y.proved = State::FinWait1 as u8;
-    }
-    y.rcv_nxt = end;
-    y.snd_max = end;
-    y.clear(OUT_OF_WINDOW | OUT_OF_WINDOW_FIN | BLOCK_0 | BLOCK_1 | UNSEEN | UNSEEN_TWO);
 }
 
 /// Smallest window, in bytes, that is used to detect an old duplicate (MAXACKWINCONST of nf_conntrack).

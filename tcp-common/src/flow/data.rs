@@ -1,6 +1,7 @@
 //! ACK, payload and FIN: the established connection and its close (R2..R11, R17..R24), step by step.
 
-use super::ack::{MIN_WINDOW, apply_ack, choose_answer, scaled_window};
+use super::ack::{apply_ack, choose_answer, scaled_window};
+use super::claim::{Agreement, compare_claim, is_behind, outside};
 use super::facts::end_fact::*;
 use super::facts::flow_fact;
 use super::fin::{apply_cover, apply_fin, deliver_own_fin};
@@ -10,7 +11,7 @@ use super::reassembly::{apply_payload, begin_stream};
 use super::unseen::{leave_hole, leave_unseen};
 use super::{Cause, EndState, Flow, Outcome, Previous, Step, sides};
 use crate::segment::{Flags, Segment};
-use crate::seq::{before, later};
+use crate::seq::{Seq, before};
 use crate::state::{End, State};
 
 impl Flow {
@@ -34,12 +35,18 @@ impl Flow {
         if (self.ends[0].facts | self.ends[1].facts) & FIN_REPORTED != 0 {
             self.locate_fins(sender, segment);
         }
-        let (x, y) = sides(&mut self.ends, sender);
+        let (_, y) = sides(&mut self.ends, sender);
         choose_answer(y, segment.ack);
+        let agrees = y.has(CLAIM) && self.agree(now_ns, sender, segment.seq, segment.ack);
+        let (x, y) = sides(&mut self.ends, sender);
         if let Some(cause) = reject(x, y, segment) {
             return cause;
         }
-        let mut cause = if segment.payload_len != 0 { Cause::Data } else { Cause::Ack };
+        let mut cause = match (agrees, segment.payload_len) {
+            (true, _) => Cause::Resync,
+            (false, 0) => Cause::Ack,
+            (false, _) => Cause::Data,
+        };
         if y.has(SEQ) && before(y.snd_max, segment.ack) && !self.accept_ack_beyond(step, &mut cause) {
             return Cause::AckUnsent;
         }
@@ -54,6 +61,9 @@ impl Flow {
         // R24: a keepalive lies below what the receiver has acknowledged, which drops it with its ACK
         // (`tcp_sequence`).
         let dropped = y.has(ACK) && before(segment.end(), y.ack);
+        if is_behind(x, y, segment.ack) {
+            x.remember(segment);
+        }
         let covers = apply_ack(x, y, segment, dropped);
         let first_fin = apply_fin(x, y, segment, &mut cause);
         if first_fin && self.closing_ns == 0 {
@@ -66,6 +76,23 @@ impl Flow {
         x.window = scaled_window(x, y, segment);
         record_timestamp(x, y, segment);
         cause
+    }
+
+    /// R19: whether a segment of `sender` agrees with the claim of the peer, which is then applied.
+    #[inline(always)]
+    pub(super) fn agree(&mut self, now_ns: u64, sender: End, seq: Seq, ack: Seq) -> bool {
+        let (x, y) = sides(&mut self.ends, sender);
+        let agreement = compare_claim(x, y, seq, ack);
+        if agreement == Agreement::None {
+            return false;
+        }
+        if y.has(FIN) && self.closing_ns == 0 {
+            self.closing_ns = now_ns;
+        }
+        if agreement == Agreement::Gap {
+            self.facts |= flow_fact::GAP;
+        }
+        true
     }
 
     /// Finds the incarnation that the segment belongs to, or begins one in the middle (R21). Returns
@@ -112,23 +139,9 @@ fn reject(x: &mut EndState, y: &mut EndState, segment: &Segment) -> Option<Cause
         // The receiver answers with a RST and waits on: the segment is of an earlier incarnation.
         return Some(Cause::AckUnsent);
     }
-    // R19, and R21: off until both directions were seen.
-    let window = y.window.max(MIN_WINDOW);
-    if x.has(SEQ) && x.has(SEEN) && y.has(SEEN) {
-        let upper = later(x.rcv_nxt, if y.has(ACK) { y.ack } else { x.rcv_nxt }).wrapping_add(window);
-        let below = before(segment.seq, x.rcv_nxt.wrapping_sub(window));
-        if below || before(upper, segment.seq) {
-            x.out_of_window = [segment.seq, segment.end(), segment.ack];
-            x.clear(OUT_OF_WINDOW_FIN | OTHER_ANSWER);
-            x.set(if segment.flags.has(Flags::FIN) {
-                OUT_OF_WINDOW | OUT_OF_WINDOW_FIN
-            } else {
-                OUT_OF_WINDOW
-            });
-            return Some(if below { Cause::OldDupSeq } else { Cause::SeqAboveWindow });
-        }
-    }
-    None
+    let cause = outside(x, y, segment.seq)?;
+    x.remember(segment);
+    Some(cause)
 }
 
 /// Records the timestamp. R15 needs it in TIME-WAIT only, after both FINs: a segment before the sender's

@@ -35,10 +35,10 @@ pub mod end_fact {
     pub const DATA_COVER: u32 = 1 << 11;
     /// `first_data_after_fin` is set.
     pub const FIRST_DATA_AFTER_FIN: u32 = 1 << 12;
-    /// `out_of_window` is set.
-    pub const OUT_OF_WINDOW: u32 = 1 << 13;
-    /// The segment outside the window carried a FIN.
-    pub const OUT_OF_WINDOW_FIN: u32 = 1 << 14;
+    /// `claim` is set: a segment that was not believed (R19).
+    pub const CLAIM: u32 = 1 << 13;
+    /// That segment carried a FIN.
+    pub const CLAIM_FIN: u32 = 1 << 14;
     /// The first block is in use.
     pub const BLOCK_0: u32 = 1 << 15;
     /// The second block is in use.
@@ -49,7 +49,7 @@ pub mod end_fact {
     pub const WSCALE: u32 = 1 << 18;
     /// It has sent a segment that belongs here.
     pub const SEEN: u32 = 1 << 19;
-    /// `out_of_window[0]` is the ISN of another SYN-ACK, sent before the present one (SYN cookies).
+    /// `claim[0]` is the ISN of another SYN-ACK, sent before the present one (SYN cookies).
     pub const OTHER_ANSWER: u32 = 1 << 20;
     /// Its FIN was not seen but reported by a host: `fin_end` follows from later segments (R25).
     pub const FIN_REPORTED: u32 = 1 << 21;

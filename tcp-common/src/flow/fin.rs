@@ -34,6 +34,7 @@ pub(super) fn apply_fin(x: &mut EndState, y: &mut EndState, segment: &Segment, c
     if x.has(FIN) {
         if end != x.fin_end {
             *cause = Cause::DataAfterFin;
+            x.remember(segment);
             return false;
         }
         // The same FIN again (R3): its sender has no ACK of it yet. An ACK lower than the sender's last
@@ -58,6 +59,7 @@ pub(super) fn apply_fin(x: &mut EndState, y: &mut EndState, segment: &Segment, c
     if before(end, x.rcv_nxt) || (end == x.rcv_nxt && !acked_before) {
         // Bytes where the FIN would be were already acknowledged: an old duplicate.
         *cause = Cause::OldDupSeq;
+        x.remember(segment);
         return false;
     }
     if acked_before {
@@ -74,6 +76,19 @@ pub(super) fn apply_fin(x: &mut EndState, y: &mut EndState, segment: &Segment, c
     x.snd_max = later(x.snd_max, end);
     *cause = Cause::Fin;
     true
+}
+
+/// R17: takes back the FIN of `y`, and all that followed from it.
+#[inline(always)]
+pub(super) fn void_fin(y: &mut EndState, x: &mut EndState) {
+    if y.rcv_nxt == y.fin_end {
+        y.rcv_nxt = y.fin_end.wrapping_sub(1);
+    }
+    if y.snd_max == y.fin_end {
+        y.snd_max = y.fin_end.wrapping_sub(1);
+    }
+    y.clear(FIN | FIN_DELIVERED | FIN_ACKED | FIN_REPORTED | UNSEEN | UNSEEN_TWO);
+    x.clear(COVERS);
 }
 
 /// Delivers a FIN that was seen when the peer has everything before it.

@@ -12,8 +12,8 @@
 //!
 //! - [`mod@self`] dispatches by the kind of the segment.
 //! - `open` handles SYN and SYN-ACK, `reset` RST.
-//! - `data` has the steps for every other segment; `ack`, `reassembly`, `fin`, `unseen` and `proof` are
-//!   these steps.
+//! - `data` has the steps for every other segment; `claim`, `ack`, `reassembly`, `fin`, `unseen` and `proof`
+//!   are these steps.
 //! - `facts` derives the states, `clock` expires timers, `outcome` is the answer to the caller.
 //! - `close` describes how the connection was opened and closed; [`lifecycle`] says when a flow is due or
 //!   forgotten.
@@ -26,6 +26,7 @@
 
 mod ack;
 mod adopt;
+mod claim;
 mod clock;
 mod close;
 mod data;
@@ -84,9 +85,9 @@ pub struct EndState {
     first_data_after_fin: Seq,
     /// Out-of-order blocks beyond `rcv_nxt`: (start, end) twice.
     blocks: [Seq; 4],
-    /// The last segment outside the window: its sequence number, its end and its acknowledgment number. With
-    /// [`end_fact::OTHER_ANSWER`] the first is another SYN-ACK's ISN.
-    out_of_window: [Seq; 3],
+    /// The last segment that was not believed (R19): its sequence number, its end and its acknowledgment
+    /// number. With [`end_fact::OTHER_ANSWER`] the first is another SYN-ACK's ISN.
+    claim: [Seq; 3],
     /// Latest timestamp value this end sent (RFC 7323).
     tsval: u32,
     /// Segments seen from this end.
@@ -152,7 +153,7 @@ impl Flow {
             fin_ack: 0,
             first_data_after_fin: 0,
             blocks: [0; 4],
-            out_of_window: [0; 3],
+            claim: [0; 3],
             tsval: 0,
             segments: 0,
             facts: 0,

@@ -108,8 +108,8 @@ impl Flow {
         let opened_actively = x.has(BARE_SYN);
         let acked = x.has(SYN_ACKED) && opened_actively;
         if x.has(SYN_ACK) {
-            x.out_of_window[0] = x.isn;
-            x.clear(OUT_OF_WINDOW | OUT_OF_WINDOW_FIN);
+            x.claim[0] = x.isn;
+            x.clear(CLAIM | CLAIM_FIN);
             x.set(OTHER_ANSWER);
         }
         start(x, segment, State::SynReceived);

@@ -8,7 +8,7 @@ use crate::state::{End, State};
 #[repr(u8)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, FromRepr, IntoStaticStr, VariantArray)]
 #[strum(serialize_all = "snake_case")]
-#[allow(missing_docs, reason = "each name is its cause; rules R1..R25 are in docs/STATE_MACHINE.md")]
+#[allow(missing_docs, reason = "each name is its cause; rules R1..R26 are in docs/STATE_MACHINE.md")]
 pub enum Cause {
     Nothing = 0,
     Syn = 1,

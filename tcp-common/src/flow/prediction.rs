@@ -214,7 +214,7 @@ fn unpredictable(x: &EndState, y: &EndState) -> u16 {
 #[inline(always)]
 fn is_quiet(x: &EndState) -> bool {
     const NEEDED: u32 = SYN | SYN_ACKED | SEQ | ACK | SEEN;
-    const UNWANTED: u32 = FIN_REPORTED | GONE | BLOCK_0 | BLOCK_1 | OUT_OF_WINDOW | UNSEEN;
+    const UNWANTED: u32 = FIN_REPORTED | GONE | BLOCK_0 | BLOCK_1 | CLAIM | UNSEEN;
     x.facts & (NEEDED | UNWANTED) == NEEDED && x.rcv_nxt == x.snd_max
 }
 

@@ -21,6 +21,7 @@ impl EndState {
         for (fact, start, end) in [
             (BLOCK_0, self.blocks[0], self.blocks[1]),
             (BLOCK_1, self.blocks[2], self.blocks[3]),
+            (CLAIM, self.claim[0], self.claim[1]),
             (FIN, self.fin_end.wrapping_sub(1), self.fin_end),
         ] {
             if self.has(fact) {
@@ -50,6 +51,7 @@ pub(super) fn apply_payload(x: &mut EndState, y: &EndState, segment: &Segment, c
     if x.has(FIN) && before(x.fin_end.wrapping_sub(1), end) {
         // R18: bytes above the own FIN.
         *cause = Cause::DataAfterFin;
+        x.remember(segment);
         return false;
     }
     let late = x.has(UNSEEN) && see_late(x, y, end);

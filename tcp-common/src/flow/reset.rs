@@ -19,6 +19,7 @@ impl Flow {
         if self.is_over() {
             return Cause::RstClosed;
         }
+        self.agree_to_reset(step);
         let complete = self.complete();
         let (x, y) = sides(&mut self.ends, sender);
         let answers_syn = y.is_in(State::SynSent);
@@ -55,6 +56,21 @@ impl Flow {
             return Cause::Refused;
         }
         Cause::Rst
+    }
+
+    /// R19: applies the claim of the receiver that the RST agrees with. An end that is not synchronized
+    /// answers a claim by a RST with just these numbers, unless the RST has an ACK (RFC 9293 3.5.2).
+    #[inline(always)]
+    fn agree_to_reset(&mut self, step: &Step) {
+        let Step { now_ns, segment, .. } = *step;
+        let (x, y) = sides(&mut self.ends, step.sender());
+        let acks = segment.flags.has(Flags::ACK);
+        let synchronized = !x.is_in(State::SynSent) && (acks || !x.is_in(State::SynReceived));
+        let synchronized = synchronized && !y.is_in(State::SynSent);
+        if y.has(CLAIM) && segment.seq == y.claim[2] && synchronized {
+            let ack = if acks { segment.ack } else { y.claim[1] };
+            self.agree(now_ns, step.sender(), segment.seq, ack);
+        }
     }
 
     /// Ends the incarnation by a RST of `aborter`. A close that was complete keeps the kind that its FINs

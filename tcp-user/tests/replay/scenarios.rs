@@ -78,6 +78,8 @@ fn check_close(connection: &Connection, expected: &Close, variant: Variant) -> R
             .collect(),
         complete: close.is_some_and(|close| close.complete),
         state_lost: None,
+        confidence: Some(connection.confidence.name().into()),
+        bytes: Some([End::A, End::B].map(|end| connection.end(side_of(connection, end, variant)).bytes)),
     };
     if expected.accepts(&got) { Ok(()) } else { Err(format!("{got:?}")) }
 }

@@ -133,6 +133,8 @@ impl Close {
             && self.fins == got.fins
             && self.complete == got.complete
             && (self.state_lost.is_none() || got.state_lost.is_none() || self.state_lost == got.state_lost)
+            && (self.confidence.is_none() || got.confidence.is_none() || self.confidence == got.confidence)
+            && (self.bytes.is_none() || got.bytes.is_none() || self.bytes == got.bytes)
     }
 }
 
@@ -161,5 +163,7 @@ fn close_of(flow: &Flow, variant: Variant) -> Close {
             .collect(),
         complete: flow.complete(),
         state_lost: Some(flow.state_lost()),
+        confidence: Some(flow.coverage().name().into()),
+        bytes: Some([End::A, End::B].map(|end| flow.end(variant.end(end)).bytes())),
     }
 }

@@ -112,6 +112,10 @@ pub struct Close {
     pub complete: bool,
     /// Whether an end lost its state; `None` if the scenario does not say.
     pub state_lost: Option<bool>,
+    /// How much of the connection was seen; `None` if the scenario does not say.
+    pub confidence: Option<String>,
+    /// Bytes of payload that each end sent; `None` if the scenario does not say.
+    pub bytes: Option<[u64; 2]>,
 }
 
 /// One way to run a scenario.

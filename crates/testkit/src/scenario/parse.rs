@@ -264,7 +264,7 @@ impl<'a> Cursor<'a> {
                 self.advance(self.peek_word().len());
                 Ok(number)
             }
-            _ => Err(self.expected("a rule, R1 to R25")),
+            _ => Err(self.expected("a rule, R1 to R26")),
         }
     }
 
@@ -423,6 +423,8 @@ impl<'a> Cursor<'a> {
             fins: String::new(),
             complete: false,
             state_lost: None,
+            confidence: None,
+            bytes: None,
         };
         if self.eat_word("closer") {
             close.closers = self.choices("who closed first", &["a", "b", "both", "none"])?;
@@ -437,6 +439,13 @@ impl<'a> Cursor<'a> {
         if self.eat_word("state-lost") {
             close.state_lost = Some(self.choice("whether state was lost", &["yes", "no"])? == "yes");
         }
+        if self.eat_word("confidence") {
+            close.confidence =
+                Some(self.choice("how much was seen", &["exact", "gap", "midstream", "one_way"])?);
+        }
+        if self.eat_word("bytes") {
+            close.bytes = Some([self.number("the bytes of end a")?, self.number("the bytes of end b")?]);
+        }
         Ok(close)
     }
 }
@@ -444,5 +453,5 @@ impl<'a> Cursor<'a> {
 /// Time between the previous step and a step without a time.
 const DEFAULT_PAUSE_MS: u64 = 10;
 /// The number of the last rule of docs/STATE_MACHINE.md.
-pub const LAST_RULE: u8 = 25;
+pub const LAST_RULE: u8 = 26;
 const FLAGS: &str = "flags (`S` SYN, `.` ACK, `F` FIN, `R` RST, `P` PSH, `U` URG, `E` ECE, `W` CWR, `N` AE)";

@@ -177,13 +177,28 @@ impl Trace {
     /// Records bytes of the peer that the segment acknowledges and that were not seen.
     fn record_gap(&mut self, seen: &SeenSegment<'_>) {
         let SeenSegment { sender, segment, before, after, cause, .. } = *seen;
-        let belongs = cause.has_effect() && cause != Cause::FinVoided && cause != Cause::Resync;
-        if before.incarnation() == after.incarnation() && belongs && segment.flags.has(Flags::ACK) {
-            let missed = before.end(sender.peer()).unseen_before(segment.ack);
-            if missed != 0 {
-                self.missed_bytes += u64::from(missed);
-                self.counted(sender.peer(), 'G', GAP);
+        if before.incarnation() != after.incarnation() {
+            return;
+        }
+        let peer = sender.peer();
+        if before.end(peer).has(end_fact::CLAIM) && !after.end(peer).has(end_fact::CLAIM) {
+            // Both ends have jumped to where they agree (R19).
+            for (end, seen) in [(peer, before.end(peer).claimed_bytes()), (sender, segment.payload_len)] {
+                let passed = after.end(end).bytes().saturating_sub(before.end(end).bytes());
+                self.missed(end, passed.saturating_sub(u64::from(seen)));
             }
+            return;
+        }
+        let belongs = cause.has_effect() && cause != Cause::FinVoided;
+        if belongs && segment.flags.has(Flags::ACK) {
+            self.missed(peer, u64::from(before.end(peer).unseen_before(segment.ack)));
+        }
+    }
+
+    fn missed(&mut self, end: End, bytes: u64) {
+        if bytes != 0 {
+            self.missed_bytes += bytes;
+            self.counted(end, 'G', GAP);
         }
     }
 
