@@ -1,6 +1,9 @@
 //! Timers: TIME-WAIT ends after 2MSL, every other state after its limit of silence.
 
-use super::facts::{end_fact::GONE, flow_fact};
+use super::facts::{
+    end_fact::{GONE, REOPENING},
+    flow_fact,
+};
 use super::{Cause, EndState, Flow, Outcome, Rules, Step, local_bit};
 use crate::state::{End, State};
 
@@ -108,6 +111,7 @@ impl Flow {
 #[inline(always)]
 fn give_up(x: &mut EndState) {
     if !x.is_in(State::TimeWait) {
+        x.clear(REOPENING);
         x.set(GONE);
     }
 }

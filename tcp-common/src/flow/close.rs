@@ -213,8 +213,8 @@ impl Flow {
     pub fn coverage(&self) -> Coverage {
         let [a, b] = &self.ends;
         let unanswered = matches!(self.close_kind(), CloseKind::SynTimeout)
-            || a.is_in(State::SynSent)
-            || b.is_in(State::SynSent);
+            || (a.is_in(State::SynSent) && !a.has(REOPENING))
+            || (b.is_in(State::SynSent) && !b.has(REOPENING));
         if self.flow_has(flow_fact::MIDSTREAM) {
             Coverage::Midstream
         } else if !unanswered && (!a.has(SEEN) || !b.has(SEEN)) {

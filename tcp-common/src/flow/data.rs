@@ -51,6 +51,7 @@ impl Flow {
             return Cause::AckUnsent;
         }
         self.facts &= !pending_bit(sender);
+        self.ends[sender as usize & 1].clear(REOPENING);
         self.record_gaps(sender, segment);
         let (x, y) = sides(&mut self.ends, sender);
         // Before `covers` is computed, since `apply_payload` is a call: across a call the verifier of Linux
@@ -72,6 +73,9 @@ impl Flow {
         deliver_own_fin(x, y, segment, fresh);
         apply_cover(x, y, segment, covers, fresh);
         x.proved = prove(x, y, segment, covers, fresh) as u8;
+        if x.has(SYN_ACK) && x.proved == State::Established as u8 {
+            x.set(SYN_ACKED);
+        }
         x.set(SEEN);
         x.window = scaled_window(x, y, segment);
         record_timestamp(x, y, segment);
@@ -134,9 +138,17 @@ impl Flow {
 /// remembered (R19).
 #[inline(always)]
 fn reject(x: &mut EndState, y: &mut EndState, segment: &Segment) -> Option<Cause> {
-    let opening = (y.is_in(State::SynSent) && !x.has(SYN)) || y.is_in(State::SynReceived);
-    if opening && !before(y.isn, segment.ack) {
+    let unanswered = y.is_in(State::SynSent) && !x.has(SYN);
+    if (unanswered || y.is_in(State::SynReceived)) && !before(y.isn, segment.ack) {
         // The receiver answers with a RST and waits on: the segment is of an earlier incarnation.
+        return Some(Cause::AckUnsent);
+    }
+    if x.is_in(State::SynSent) && !x.has(REOPENING) && before(segment.seq, x.isn) {
+        return Some(Cause::OldDupSeq);
+    }
+    if unanswered && !y.syn_acknowledged_by(segment.ack) {
+        // R22: more than the SYN cannot be acknowledged before the opener has sent it.
+        x.remember(segment);
         return Some(Cause::AckUnsent);
     }
     let cause = outside(x, y, segment.seq)?;

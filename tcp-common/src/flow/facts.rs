@@ -59,6 +59,8 @@ pub mod end_fact {
     pub const UNSEEN_TWO: u32 = 1 << 23;
     /// An empty segment as of `EMPTY_COVER` came after the unseen byte, which may be the own FIN.
     pub const EMPTY_AFTER: u32 = 1 << 24;
+    /// It was in TIME-WAIT or CLOSED when it sent the pending SYN, so it is in SYN-SENT (R14).
+    pub const REOPENING: u32 = 1 << 25;
     /// All facts about segments that cover the peer's FIN.
     pub const COVERS: u32 = EMPTY_COVER | EMPTY_AFTER | DATA_COVER | FIRST_DATA_AFTER_FIN;
 }
@@ -153,6 +155,9 @@ impl EndState {
 /// The state of end `x` that follows from the facts (RFC 9293 3.10.7 read backwards).
 #[inline(always)]
 pub(super) fn derive(x: &EndState, y: &EndState) -> State {
+    if x.has(REOPENING) {
+        return State::SynSent;
+    }
     if x.has(GONE) {
         return State::Closed;
     }
@@ -211,7 +216,9 @@ impl Flow {
 
 #[inline(always)]
 fn enter(x: &mut EndState, state: State, now_ns: u64) {
-    if state == State::TimeWait && !x.is_in(State::TimeWait) {
+    // From SYN-SENT it comes back to the TIME-WAIT that it never left: the SYN was not its own.
+    let back = x.is_in(State::SynSent) && x.time_wait_at_ns != 0;
+    if state == State::TimeWait && !x.is_in(State::TimeWait) && !back {
         x.time_wait_at_ns = now_ns;
     }
     x.state = state as u8;

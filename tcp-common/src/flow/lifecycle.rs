@@ -1,7 +1,10 @@
 //! The life of a flow in its owner's table: when it is due, when it is forgotten, and how an incarnation
 //! ends without a segment of its own. Agent, replay and tests share these functions, so they agree.
 
-use super::facts::{end_fact::GONE, flow_fact};
+use super::facts::{
+    end_fact::{GONE, REOPENING},
+    flow_fact,
+};
 use super::{Cause, Flow, Outcome, Previous, Rules};
 use crate::state::{End, State};
 
@@ -59,6 +62,7 @@ impl Flow {
         let from = self.states();
         for (x, gone) in self.ends.iter_mut().zip(gone) {
             if gone {
+                x.clear(REOPENING);
                 x.set(GONE);
                 x.state = State::Closed as u8;
             }

@@ -233,12 +233,12 @@ impl Flow {
     pub fn is_half_open(&self) -> bool {
         let [a, b] = &self.ends;
         let opening = |x: &EndState| x.is_in(State::SynSent) || x.is_in(State::SynReceived);
-        if self.facts & flow_fact::MIDSTREAM != 0 {
+        if self.facts & (flow_fact::MIDSTREAM | flow_fact::ESTABLISHED) != 0 {
             return self.facts & flow_fact::ADOPTED == 0
                 && !(a.has(end_fact::SEEN) && b.has(end_fact::SEEN))
                 && a.segments.saturating_add(b.segments) < ONE_WAY_SEGMENTS;
         }
-        self.facts & flow_fact::ESTABLISHED == 0 && (opening(a) || opening(b))
+        opening(a) || opening(b)
     }
 
     /// Assumed state of one end: CLOSED where nothing is known.

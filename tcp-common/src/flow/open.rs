@@ -15,11 +15,20 @@ impl Flow {
         let sender = step.sender();
         let ended = self.is_over();
         let silence = self.facts & flow_fact::SILENCE != 0;
+        // R16: a host that was refused may try again with the same ISN.
+        let refused = self.facts & flow_fact::REFUSED != 0;
         let empty = self.incarnation == 0;
         let (x, y) = sides(&mut self.ends, sender);
         let same_isn = x.has(SYN) && x.isn == segment.seq;
-        if empty || (ended && (silence || !same_isn)) {
+        if empty || (ended && (silence || refused || !same_isn)) {
             self.begin(now_ns, sender, segment, if empty { Previous::None } else { Previous::Over }, outcome);
+            return Cause::Syn;
+        }
+        let only_acked = x.has(SYN) && !x.has(BARE_SYN | SYN_ACK | SYN_ACKED);
+        if only_acked && y.is_in(State::SynSent) && segment.seq.wrapping_sub(x.isn) <= 1 {
+            // The second part of a split handshake, after an ACK.
+            start(x, segment, State::SynSent);
+            x.set(BARE_SYN);
             return Cause::Syn;
         }
         if same_isn {
@@ -33,6 +42,11 @@ impl Flow {
             }
             return Cause::SynAgain;
         }
+        if y.has(REOPENING) {
+            // Both open anew.
+            self.begin_pending(now_ns, sender.peer(), Previous::Over, outcome);
+        }
+        let (x, y) = sides(&mut self.ends, sender);
         if x.is_in(State::SynSent) && !y.has(SYN) {
             self.begin(now_ns, sender, segment, Previous::Superseded, outcome);
             return Cause::Syn;
@@ -44,10 +58,14 @@ impl Flow {
             return Cause::Syn;
         }
         let peer_waits = y.is_in(State::TimeWait);
-        let holder_alone = x.is_in(State::TimeWait) && y.is_in(State::Closed);
+        let holder_alone = (x.is_in(State::TimeWait) || x.has(REOPENING)) && y.is_in(State::Closed);
         if holder_alone || (peer_waits && may_reuse(x, segment)) {
             self.begin(now_ns, sender, segment, Previous::Over, outcome);
             return Cause::Reuse;
+        }
+        if x.is_in(State::TimeWait) || x.is_in(State::Closed) {
+            x.set(REOPENING);
+            x.proved = State::SynSent as u8;
         }
         self.pending_isn = segment.seq;
         self.pending_first = segment.end();
@@ -63,13 +81,15 @@ impl Flow {
         let sender = step.sender();
         let ended = self.is_over();
         let silence = self.facts & flow_fact::SILENCE != 0;
+        let refused = self.facts & flow_fact::REFUSED != 0;
         let pending = self.facts & pending_bit(sender.peer()) != 0
             && (segment.ack == self.pending_first || segment.ack == self.pending_isn.wrapping_add(1));
         let empty = self.incarnation == 0;
         let (x, y) = sides(&mut self.ends, sender);
         let same_isn = x.has(SYN) && x.isn == segment.seq;
         if empty || ended {
-            if same_isn && !silence {
+            let of_this = same_isn || (y.has(BARE_SYN) && y.syn_acknowledged_by(segment.ack));
+            if of_this && !silence && !refused {
                 return Cause::Late;
             }
             // R22: the SYN was missed. The end that is answered has opened.
@@ -120,6 +140,12 @@ impl Flow {
             x.clear(SYN_ACKED);
         }
         x.ack = segment.ack;
+        let unseen_syn = !y.has(SYN);
+        if unseen_syn {
+            // A SYN and a SYN-ACK of one end: the other has sent a SYN as well.
+            y.isn = segment.ack.wrapping_sub(1);
+            y.set(SYN | SEQ | BARE_SYN);
+        }
         y.set(SYN_ACKED);
         if y.proved <= State::SynSent as u8 {
             // A Fast Open payload that the server refused is sent again: the stream begins at the ACK.
@@ -129,7 +155,7 @@ impl Flow {
             y.snd_max = segment.ack;
         }
         let split = y.has(BARE_SYN) && y.has(SYN_ACK) && x.has(BARE_SYN);
-        if split || (opened_actively && !opener_too && y.has(SYN_ACK)) {
+        if split || unseen_syn || (opened_actively && !opener_too && y.has(SYN_ACK)) {
             self.facts |= flow_fact::INITIATOR_A | flow_fact::INITIATOR_B;
         }
         Cause::SynAck
@@ -167,6 +193,7 @@ impl Flow {
         x.tsval = tsval;
         x.set(BARE_SYN | SEEN);
         x.proved = State::SynSent as u8;
+        x.state = State::SynSent as u8;
     }
 
     /// Begins the next incarnation with a SYN of `opener` of which only the numbers are known.

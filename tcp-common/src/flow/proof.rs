@@ -39,8 +39,7 @@ pub(super) fn prove(x: &EndState, y: &EndState, segment: &Segment, covers: bool,
         State::Unknown | State::SynSent if before(y.isn, segment.ack) => State::Established,
         // With Fast Open data go out before the handshake is over.
         State::SynReceived
-            if before(y.first_seq, segment.ack)
-                || (fresh && x.has(SYN_ACKED) && y.first_seq == y.isn.wrapping_add(1)) =>
+            if before(y.first_seq, segment.ack) || (fresh && y.first_seq == y.isn.wrapping_add(1)) =>
         {
             State::Established
         }

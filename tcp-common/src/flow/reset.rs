@@ -5,6 +5,7 @@ use super::facts::flow_fact;
 use super::open::pending_bit;
 use super::{Cause, EndState, Flow, Outcome, Previous, Step, sides};
 use crate::segment::{Flags, Segment};
+use crate::seq::{at_or_before, before};
 use crate::state::{End, State};
 
 impl Flow {
@@ -21,8 +22,13 @@ impl Flow {
         }
         self.agree_to_reset(step);
         let complete = self.complete();
+        if self.refuses_pending(sender, segment) {
+            let previous = if complete { Previous::Over } else { Previous::Superseded };
+            self.begin_pending(now_ns, sender.peer(), previous, outcome);
+        }
         let (x, y) = sides(&mut self.ends, sender);
-        let answers_syn = y.is_in(State::SynSent);
+        let reopens = y.has(REOPENING);
+        let answers_syn = y.is_in(State::SynSent) && !reopens;
         if answers_syn {
             let fits = segment.flags.has(Flags::ACK) && y.syn_acknowledged_by(segment.ack);
             if !fits {
@@ -34,14 +40,14 @@ impl Flow {
         } else if y.is_in(State::TimeWait) && rules.rfc1337 != 0 {
             return Cause::RstRfc1337;
         }
-        if self.facts & pending_bit(sender) != 0 {
-            // R13: the sender is in SYN-SENT of the next incarnation. Its RST ends only the old one.
+        if reopens || self.facts & pending_bit(sender) != 0 {
+            // R13: one end is in SYN-SENT of the next incarnation. The RST ends only the old one.
             let previous = match (complete, sender) {
                 (true, _) => Previous::Over,
                 (false, End::A) => Previous::AbortedByA,
                 (false, End::B) => Previous::AbortedByB,
             };
-            self.begin_pending(now_ns, sender, previous, outcome);
+            self.begin_pending(now_ns, if reopens { sender.peer() } else { sender }, previous, outcome);
             return Cause::Rst;
         }
         let refuses = answers_syn && !x.has(SYN_ACK);
@@ -56,6 +62,16 @@ impl Flow {
             return Cause::Refused;
         }
         Cause::Rst
+    }
+
+    /// Whether the RST answers the pending SYN of an end that is in SYN-SENT by it.
+    #[inline(always)]
+    fn refuses_pending(&self, sender: End, segment: &Segment) -> bool {
+        let y = &self.ends[sender.peer() as usize & 1];
+        y.has(REOPENING)
+            && segment.flags.has(Flags::ACK)
+            && before(self.pending_isn, segment.ack)
+            && at_or_before(segment.ack, self.pending_first)
     }
 
     /// R19: applies the claim of the receiver that the RST agrees with. An end that is not synchronized
@@ -86,8 +102,10 @@ impl Flow {
         if self.closing_ns == 0 {
             self.closing_ns = now_ns;
         }
-        self.ends[0].set(GONE);
-        self.ends[1].set(GONE);
+        for x in &mut self.ends {
+            x.set(GONE);
+            x.clear(REOPENING);
+        }
     }
 }
 
@@ -105,9 +123,10 @@ fn is_exact(x: &EndState, y: &EndState, segment: &Segment) -> bool {
     // Bytes that were not seen are not held by the receiver either, a FIN that was seen is (Linux: the
     // highest SACK edge).
     (segment.seq == x.snd_max && (x.has(FIN) || !x.has(UNSEEN)))
-        // The first segment seen may have been a keepalive, or the FIN was located by an ACK of all before
-        // it.
-        || ((x.has(FIN_REPORTED) || !y.has(SEEN)) && segment.seq == x.rcv_nxt.wrapping_add(1))
+        // The first segment seen may have been a keepalive, unless it was a SYN; or the FIN was located by an
+        // ACK of all before it.
+        || ((x.has(FIN_REPORTED) || !(y.has(SEEN) || x.has(BARE_SYN | SYN_ACK)))
+            && segment.seq == x.rcv_nxt.wrapping_add(1))
         || (y.has(ACK) && segment.seq == y.ack)
         || (x.has(FIN_DELIVERED) && segment.seq == x.fin_end.wrapping_sub(1))
 }

@@ -54,6 +54,9 @@ const CORRECTIONS: &[(State, &[State], &[SegmentKind])] = &[
     (Closing, &[SynSent, SynReceived, CloseWait], &[Ack, Fin]),
     (LastAck, &[SynReceived, CloseWait], &[Ack, Fin]),
     (TimeWait, &[SynReceived, CloseWait], &[Ack, Fin]),
+    // R14: it opens anew, or somebody else does in its name.
+    (TimeWait, &[SynSent], &[Syn]),
+    (SynSent, &[TimeWait], &[Ack, Fin]),
     // R17 seen from the other end.
     (CloseWait, &[Established], &[Ack, Fin]),
     (Closing, &[FinWait1], &[Ack, Fin]),
