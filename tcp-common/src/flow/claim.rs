@@ -30,10 +30,13 @@ impl EndState {
         if self.has(CLAIM) { end.wrapping_sub(start) - self.has(CLAIM_FIN) as u32 } else { 0 }
     }
 
-    /// Remembers a segment of this end that is not believed.
+    /// Remembers a segment of this end that is not believed. One that follows the last such segment makes one
+    /// claim with it.
     #[inline(always)]
     pub(super) fn remember(&mut self, segment: &Segment) {
-        self.claim = [segment.seq, segment.end(), segment.ack];
+        let follows = self.has(CLAIM) && !self.has(CLAIM_FIN) && segment.seq == self.claim[1];
+        let start = if follows { self.claim[0] } else { segment.seq };
+        self.claim = [start, segment.end(), segment.ack];
         self.clear(CLAIM_FIN | OTHER_ANSWER);
         self.set(if segment.flags.has(Flags::FIN) { CLAIM | CLAIM_FIN } else { CLAIM });
     }
@@ -178,7 +181,7 @@ fn jump(x: &mut EndState, y: &mut EndState, to: Seq) -> bool {
 
 /// Applies the claim of `y`, which is believed from now on, to both ends.
 #[inline(always)]
-fn apply_claim(x: &mut EndState, y: &mut EndState) {
+pub(super) fn apply_claim(x: &mut EndState, y: &mut EndState) {
     let [start, end, acked] = y.claim;
     let fin = y.has(CLAIM_FIN);
     let data_end = if fin { end.wrapping_sub(1) } else { end };

@@ -35,6 +35,12 @@ impl Flow {
         if (self.ends[0].facts | self.ends[1].facts) & FIN_REPORTED != 0 {
             self.locate_fins(sender, segment);
         }
+        if self.goes_on_from_pending(step) {
+            return Cause::PendingSyn;
+        }
+        if self.ends[sender.peer() as usize & 1].has(CLAIM) {
+            self.agree_to_pending(step, outcome);
+        }
         let (_, y) = sides(&mut self.ends, sender);
         choose_answer(y, segment.ack);
         let agrees = y.has(CLAIM) && self.agree(now_ns, sender, segment.seq, segment.ack);

@@ -142,6 +142,18 @@ mod tests {
     }
 
     #[test]
+    fn an_incarnation_whose_syn_ack_was_missed_began_with_the_answer_to_it() {
+        let mut flow = half_closed([false, false]);
+        let at_ns = |ms: u64| 70_000_000_000 + ms * 1_000_000;
+        send(&mut flow, at_ns(0), End::A, Flags::SYN, 700_000, 0);
+        send(&mut flow, at_ns(3), End::A, Flags::ACK, 700_001, 900_001);
+        send(&mut flow, at_ns(5), End::A, Flags::ACK, 700_001, 900_001);
+        let outcome = send(&mut flow, at_ns(9), End::B, Flags::ACK, 900_001, 700_001);
+        assert_eq!((outcome.previous, flow.opened_ns()), (Previous::Superseded, at_ns(3)));
+        assert_eq!(flow.states(), [State::Established; 2]);
+    }
+
+    #[test]
     fn only_ends_of_this_host_that_are_not_closed_need_a_socket() {
         let flow = half_closed([true, false]);
         assert!(flow.needs_socket(End::A) && !flow.needs_socket(End::B));

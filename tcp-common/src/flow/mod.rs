@@ -124,8 +124,11 @@ pub struct Flow {
     incarnation: u32,
     /// ISN of a SYN that may begin the next incarnation (R14).
     pending_isn: Seq,
-    /// Sequence number of the first byte after the pending SYN and its payload.
-    pending_first: Seq,
+    /// Bytes of payload on the pending SYN.
+    pending_payload: u16,
+    /// When the sender of the pending SYN first acknowledged a SYN-ACK that was not seen: ms on the caller's
+    /// clock modulo 2^16, at least 1; 0 if it has not.
+    pending_answered_ms: u16,
     /// Bits of [`flow_fact`].
     facts: u32,
     /// Timestamp of the pending SYN.
@@ -170,7 +173,8 @@ impl Flow {
             ends: [x; 2],
             incarnation: 0,
             pending_isn: 0,
-            pending_first: 0,
+            pending_payload: 0,
+            pending_answered_ms: 0,
             facts: 0,
             pending_tsval: 0,
             reported: 0,

@@ -1,7 +1,10 @@
 //! SYN and SYN-ACK: the handshake, simultaneous and split opens, the next incarnation (R14..R16, R22).
 
+use super::ack::MIN_WINDOW;
+use super::claim::apply_claim;
 use super::facts::end_fact::*;
 use super::facts::flow_fact;
+use super::reassembly::begin_stream;
 use super::{Cause, EndState, Flow, Outcome, Previous, Step, sides};
 use crate::segment::Segment;
 use crate::seq::{Seq, before};
@@ -68,7 +71,8 @@ impl Flow {
             x.proved = State::SynSent as u8;
         }
         self.pending_isn = segment.seq;
-        self.pending_first = segment.end();
+        self.pending_payload = segment.payload_len as u16;
+        self.pending_answered_ms = 0;
         self.pending_tsval = segment.tsval;
         self.facts = (self.facts & !(flow_fact::PENDING_A | flow_fact::PENDING_B)) | pending_bit(sender);
         Cause::PendingSyn
@@ -83,7 +87,7 @@ impl Flow {
         let silence = self.facts & flow_fact::SILENCE != 0;
         let refused = self.facts & flow_fact::REFUSED != 0;
         let pending = self.facts & pending_bit(sender.peer()) != 0
-            && (segment.ack == self.pending_first || segment.ack == self.pending_isn.wrapping_add(1));
+            && (segment.ack == self.pending_first() || segment.ack == self.pending_isn.wrapping_add(1));
         let empty = self.incarnation == 0;
         let (x, y) = sides(&mut self.ends, sender);
         let same_isn = x.has(SYN) && x.isn == segment.seq;
@@ -187,13 +191,69 @@ impl Flow {
         previous: Previous,
         outcome: &mut Outcome,
     ) {
-        let (isn, first, tsval) = (self.pending_isn, self.pending_first, self.pending_tsval);
+        let (isn, first, tsval) = (self.pending_isn, self.pending_first(), self.pending_tsval);
         self.begin_unseen(now_ns, opener, isn, first, previous, outcome);
         let (x, _) = sides(&mut self.ends, opener);
         x.tsval = tsval;
         x.set(BARE_SYN | SEEN);
         x.proved = State::SynSent as u8;
         x.state = State::SynSent as u8;
+    }
+
+    /// Sequence number of the first byte after the pending SYN and its payload.
+    #[inline(always)]
+    pub(super) const fn pending_first(&self) -> Seq {
+        self.pending_isn.wrapping_add(1).wrapping_add(self.pending_payload as u32)
+    }
+
+    /// R14: whether the segment goes on from the pending SYN of its sender, whose SYN-ACK was not seen. It is
+    /// the sender's claim then, and of the next incarnation if the peer agrees.
+    #[inline(always)]
+    pub(super) fn goes_on_from_pending(&mut self, step: &Step) -> bool {
+        let Step { now_ns, segment, .. } = *step;
+        if self.facts & pending_bit(step.sender()) == 0 {
+            return false;
+        }
+        let first = self.pending_first();
+        let x = &mut self.ends[step.sender as usize & 1];
+        if segment.seq.wrapping_sub(first) > MIN_WINDOW || !before(x.snd_max, segment.seq) {
+            return false;
+        }
+        x.remember(segment);
+        if self.pending_answered_ms == 0 {
+            self.pending_answered_ms = ((now_ns / MS) as u16).max(1);
+        }
+        true
+    }
+
+    /// R14: begins the next incarnation, if the segment acknowledges what the peer claims to have sent after
+    /// its pending SYN. It began when the peer acknowledged the SYN-ACK that was not seen, less than 65 s ago.
+    #[inline(always)]
+    pub(super) fn agree_to_pending(&mut self, step: &Step, outcome: &mut Outcome) {
+        let Step { now_ns, segment, .. } = *step;
+        let opener = step.sender().peer();
+        if self.facts & pending_bit(opener) == 0 || self.pending_answered_ms == 0 {
+            return;
+        }
+        let y = &self.ends[opener as usize & 1];
+        let (claim, fin) = (y.claim, y.facts & CLAIM_FIN);
+        let [start, end, acked] = claim;
+        let agrees = start.wrapping_sub(self.pending_first()) <= MIN_WINDOW
+            && segment.ack.wrapping_sub(start) <= end.wrapping_sub(start)
+            && segment.seq.wrapping_sub(acked) <= MIN_WINDOW;
+        if !agrees {
+            return;
+        }
+        let ago_ms = ((now_ns / MS) as u16).wrapping_sub(self.pending_answered_ms);
+        let previous = if self.complete() { Previous::Over } else { Previous::Superseded };
+        self.begin_pending(now_ns - u64::from(ago_ms) * MS, opener, previous, outcome);
+        let (x, y) = sides(&mut self.ends, step.sender());
+        begin_stream(x, acked);
+        x.set(SYN);
+        y.claim = claim;
+        y.set(CLAIM | fin | SYN_ACKED);
+        y.state = State::Established as u8;
+        apply_claim(x, y);
     }
 
     /// Begins the next incarnation with a SYN of `opener` of which only the numbers are known.
@@ -295,5 +355,7 @@ fn may_reuse(x: &EndState, segment: &Segment) -> bool {
     x.has(SEQ) && before(x.rcv_nxt, segment.seq)
 }
 
+/// One millisecond, in ns.
+const MS: u64 = 1_000_000;
 /// Window that is assumed of an end before it has sent one, in bytes.
 const DEFAULT_WINDOW: u32 = 65_535;

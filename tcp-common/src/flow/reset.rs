@@ -71,7 +71,7 @@ impl Flow {
         y.has(REOPENING)
             && segment.flags.has(Flags::ACK)
             && before(self.pending_isn, segment.ack)
-            && at_or_before(segment.ack, self.pending_first)
+            && at_or_before(segment.ack, self.pending_first())
     }
 
     /// R19: applies the claim of the receiver that the RST agrees with. An end that is not synchronized
