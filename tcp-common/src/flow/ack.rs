@@ -87,6 +87,11 @@ pub(super) fn apply_ack(x: &mut EndState, y: &mut EndState, segment: &Segment, d
         y.rcv_nxt = later(y.rcv_nxt, y.fin_end);
         y.set(if dropped { FIN_DELIVERED } else { FIN_DELIVERED | FIN_ACKED });
     } else if before(y.rcv_nxt, ack) {
+        if !y.has(SEEN) {
+            // The last byte may be the FIN if it was acknowledged by itself (R11).
+            y.clear(UNSEEN);
+            y.set(if ack == y.rcv_nxt.wrapping_add(1) { UNSEEN } else { 0 });
+        }
         advance(y, ack);
         merge_blocks(y);
         deliver_fin(y);

@@ -6,7 +6,7 @@ use super::ack::MIN_WINDOW;
 use super::facts::end_fact::*;
 use super::fin::{deliver_fin, void_fin};
 use super::reassembly::{advance, merge_blocks};
-use super::unseen::leave_unseen;
+use super::unseen::{leave_unseen, mark_sent};
 use super::{Cause, EndState};
 use crate::segment::{Flags, Segment};
 use crate::seq::{Seq, at_or_before, before, later};
@@ -169,6 +169,7 @@ fn jump(x: &mut EndState, y: &mut EndState, to: Seq) -> bool {
     }
     let passed = to.wrapping_sub(x.rcv_nxt);
     x.clear(BLOCK_0 | BLOCK_1 | UNSEEN | UNSEEN_TWO);
+    mark_sent(y);
     if passed == 0 {
         return false;
     }
@@ -196,6 +197,7 @@ pub(super) fn apply_claim(x: &mut EndState, y: &mut EndState) {
             y.fin_end = end;
             y.fin_ack = acked;
             y.set(FIN);
+            mark_sent(x);
             deliver_fin(y);
         }
     }

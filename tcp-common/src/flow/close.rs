@@ -2,8 +2,9 @@
 
 use strum::{IntoStaticStr, VariantArray};
 
-use super::Flow;
 use super::facts::{end_fact::*, flow_fact};
+use super::{EndState, Flow};
+use crate::seq::before;
 use crate::state::{End, State};
 
 /// How a connection was closed, in the precedence of R7.
@@ -54,7 +55,7 @@ impl CloseKind {
 /// The end that closed first: the one whose FIN the other had when it sent its own (R5).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum Closer {
-    /// Neither: no FIN was seen.
+    /// Neither, as far as known: no FIN was seen, or one of an end whose peer was never seen.
     None,
     /// This end.
     One(End),
@@ -79,7 +80,7 @@ pub enum Initiator {
 pub enum Coverage {
     /// All of it.
     Exact,
-    /// Not all segments.
+    /// Not all segments, or it is not known: one end claims numbers that the other has not confirmed (R19).
     Gap,
     /// Not the beginning.
     Midstream,
@@ -153,14 +154,29 @@ impl Flow {
         let [a, b] = &self.ends;
         match (a.has(FIN), b.has(FIN)) {
             (false, false) => Closer::None,
-            (true, false) => Closer::One(End::A),
-            (false, true) => Closer::One(End::B),
+            (true, false) if self.closed_before(a, b) => Closer::One(End::A),
+            (false, true) if self.closed_before(b, a) => Closer::One(End::B),
+            (true, false) | (false, true) => Closer::None,
             (true, true) => match (a.closed_knowing(b), b.closed_knowing(a)) {
                 (false, true) => Closer::One(End::A),
                 (true, false) => Closer::One(End::B),
                 (false, false) | (true, true) => Closer::Both,
             },
         }
+    }
+
+    /// Whether `x`, of which alone a FIN was seen, closed before `y`. If `y` was never seen it may have closed
+    /// first, unless `x` acknowledged something after its FIN that the FIN had not.
+    fn closed_before(&self, x: &EndState, y: &EndState) -> bool {
+        y.has(SEEN) || self.flow_has(flow_fact::MIDSTREAM) || before(x.fin_ack, x.ack)
+    }
+
+    /// Bytes of payload that this end sent, as far as seen or acknowledged. Of an end that was never seen, the
+    /// last byte that was acknowledged by itself is taken for its FIN, once its peer has closed.
+    pub fn payload_bytes(&self, end: End) -> u64 {
+        let (x, y) = (self.end(end), self.end(end.peer()));
+        let fin = !x.has(SEEN) && x.has(UNSEEN) && y.has(FIN);
+        x.bytes().saturating_sub(u64::from(fin))
     }
 
     /// The end whose RST ended the connection.
@@ -174,12 +190,13 @@ impl Flow {
         }
     }
 
-    /// Whether the RST came from a host that no longer knew the connection: it was restarted, or a firewall
-    /// or proxy in between lost its state. A program's abort sends a RST with an ACK
+    /// Whether the RST came from a host that no longer knew the connection: it was restarted, it had lost its
+    /// TIME-WAIT, or a firewall or proxy in between lost its state. A program's abort sends a RST with an ACK
     /// (`tcp_send_active_reset`); a host without the connection sends one without (RFC 9293 3.5.2, group
     /// 1).
     pub fn state_lost(&self) -> bool {
-        self.close_kind() == CloseKind::RstAbort && self.flow_has(flow_fact::FORGOTTEN)
+        self.flow_has(flow_fact::TIME_WAIT_LOST)
+            || (self.close_kind() == CloseKind::RstAbort && self.flow_has(flow_fact::FORGOTTEN))
     }
 
     /// The end that opened the connection.
@@ -219,11 +236,17 @@ impl Flow {
             Coverage::Midstream
         } else if !unanswered && (!a.has(SEEN) || !b.has(SEEN)) {
             Coverage::OneWay
-        } else if self.flow_has(flow_fact::GAP) {
+        } else if self.flow_has(flow_fact::GAP) || self.is_undecided() {
             Coverage::Gap
         } else {
             Coverage::Exact
         }
+    }
+
+    /// Whether an end claims numbers that the other has not confirmed (R19). What an end sends after a RST is no
+    /// such claim (R28).
+    fn is_undecided(&self) -> bool {
+        self.aborter().is_none() && self.ends.iter().any(|x| x.has(CLAIM) && x.has(SEEN))
     }
 
     fn flow_has(&self, fact: u32) -> bool {

@@ -7,11 +7,11 @@ use super::facts::flow_fact;
 use super::fin::{apply_cover, apply_fin, deliver_own_fin};
 use super::open::pending_bit;
 use super::proof::prove;
-use super::reassembly::{apply_payload, begin_stream};
-use super::unseen::{leave_hole, leave_unseen};
+use super::reassembly::{Payload, apply_payload, begin_stream};
+use super::unseen::{leave_hole, leave_unseen, mark_sent};
 use super::{Cause, EndState, Flow, Outcome, Previous, Step, sides};
 use crate::segment::{Flags, Segment};
-use crate::seq::{Seq, before};
+use crate::seq::{Seq, at_or_before, before};
 use crate::state::{End, State};
 
 impl Flow {
@@ -29,9 +29,11 @@ impl Flow {
     fn apply_data(&mut self, step: &Step, outcome: &mut Outcome) -> Cause {
         let Step { now_ns, segment, .. } = *step;
         let sender = step.sender();
+        let reset = self.facts & ABORTER != 0;
         if !self.find_incarnation(step, outcome) {
             return Cause::Late;
         }
+        let refuted = reset && self.facts & ABORTER == 0;
         if (self.ends[0].facts | self.ends[1].facts) & FIN_REPORTED != 0 {
             self.locate_fins(sender, segment);
         }
@@ -43,10 +45,16 @@ impl Flow {
         }
         let (_, y) = sides(&mut self.ends, sender);
         choose_answer(y, segment.ack);
+        let idle = now_ns.saturating_sub(self.last_ns) >= PAWS_IDLE_NS;
+        let (_, y) = sides(&mut self.ends, sender);
         let agrees = y.has(CLAIM) && self.agree(now_ns, sender, segment.seq, segment.ack);
         let (x, y) = sides(&mut self.ends, sender);
         if let Some(cause) = reject(x, y, segment) {
             return cause;
+        }
+        if segment.flags.has(Flags::FIN) && !idle && is_outdated(x, segment) {
+            x.remember(segment);
+            return Cause::OldDupSeq;
         }
         let mut cause = match (agrees, segment.payload_len) {
             (true, _) => Cause::Resync,
@@ -57,14 +65,22 @@ impl Flow {
             return Cause::AckUnsent;
         }
         self.facts &= !pending_bit(sender);
-        self.ends[sender as usize & 1].clear(REOPENING);
+        let (x, _) = sides(&mut self.ends, sender);
+        x.clear(REOPENING);
+        if segment.seq == x.snd_max {
+            // It goes on where it was: its claim was not its own.
+            x.clear(CLAIM | CLAIM_FIN);
+        }
         self.record_gaps(sender, segment);
         let (x, y) = sides(&mut self.ends, sender);
         // Before `covers` is computed, since `apply_payload` is a call: across a call the verifier of Linux
         // 6.1 forgets that `covers` matters, takes the code after `true` for the code after `false`, and
         // removes it as dead.
         begin_stream(x, segment.seq);
-        let fresh = segment.payload_len != 0 && apply_payload(x, y, segment, &mut cause);
+        let Payload { fresh, after_fin } = match segment.payload_len {
+            0 => Payload::NONE,
+            _ => apply_payload(x, y, segment, &mut cause),
+        };
         // R24: a keepalive lies below what the receiver has acknowledged, which drops it with its ACK
         // (`tcp_sequence`).
         let dropped = y.has(ACK) && before(segment.end(), y.ack);
@@ -77,7 +93,7 @@ impl Flow {
             self.closing_ns = now_ns;
         }
         deliver_own_fin(x, y, segment, fresh);
-        apply_cover(x, y, segment, covers, fresh);
+        apply_cover(x, y, segment, covers, after_fin);
         x.proved = prove(x, y, segment, covers, fresh) as u8;
         if x.has(SYN_ACK) && x.proved == State::Established as u8 {
             x.set(SYN_ACKED);
@@ -85,7 +101,7 @@ impl Flow {
         x.set(SEEN);
         x.window = scaled_window(x, y, segment);
         record_timestamp(x, y, segment);
-        cause
+        if refuted { Cause::Reopened } else { cause }
     }
 
     /// R19: whether a segment of `sender` agrees with the claim of the peer, which is then applied.
@@ -114,7 +130,7 @@ impl Flow {
             self.begin_midstream(step.now_ns, previous, outcome);
             return true;
         }
-        !self.is_over() || self.is_revived_by(step.sender(), step.segment)
+        !self.is_over() || self.is_revived_by(step.sender(), step.segment) || self.is_refuted_by(step)
     }
 
     /// R21: begins an incarnation whose handshake was not seen.
@@ -131,8 +147,12 @@ impl Flow {
     #[inline(always)]
     fn record_gaps(&mut self, sender: End, segment: &Segment) {
         let (x, y) = sides(&mut self.ends, sender);
+        let knew = y.has(FIN | UNSEEN);
         if y.has(SEEN) && before(y.rcv_nxt, segment.ack) && leave_hole(y, segment.ack) {
             self.facts |= flow_fact::GAP;
+        }
+        if !knew && y.has(UNSEEN) {
+            mark_sent(x);
         }
         if segment.end() == segment.seq && !x.has(FIN) && x.has(SEQ) && before(x.snd_max, segment.seq) {
             leave_unseen(x, y, segment.seq);
@@ -162,12 +182,32 @@ fn reject(x: &mut EndState, y: &mut EndState, segment: &Segment) -> Option<Cause
     Some(cause)
 }
 
-/// Records the timestamp. R15 needs it in TIME-WAIT only, after both FINs: a segment before the sender's
-/// own FIN need not write it.
+/// Whether PAWS drops the segment: its timestamp is more than a tick older than TS.Recent (RFC 7323 5;
+/// `tcp_paws_check`).
+#[inline(always)]
+fn is_outdated(x: &EndState, segment: &Segment) -> bool {
+    let has_both = x.has(TIMESTAMP) && segment.has(Segment::HAS_TIMESTAMP);
+    has_both && before(segment.tsval.wrapping_add(1), x.tsval)
+}
+
+/// Records the timestamp as the receiver's TS.Recent: only of a segment that begins at or below its last ACK
+/// (RFC 7323 4.3), and of both FINs and what follows them (R15). Between two ends that are proved to be
+/// ESTABLISHED no segment need write it: what is kept is a lower bound.
 #[inline(always)]
 fn record_timestamp(x: &mut EndState, y: &EndState, segment: &Segment) {
-    if segment.has(Segment::HAS_TIMESTAMP) && x.has(FIN) && (y.has(FIN) || segment.flags.has(Flags::FIN)) {
+    if !segment.has(Segment::HAS_TIMESTAMP) || (x.has(TIMESTAMP) && before(segment.tsval, x.tsval)) {
+        return;
+    }
+    const ESTABLISHED: u8 = State::Established as u8;
+    let closing = x.has(FIN) && (y.has(FIN) || segment.flags.has(Flags::FIN));
+    let steady = x.proved >= ESTABLISHED && y.proved >= ESTABLISHED;
+    if closing || (!steady && y.has(ACK) && at_or_before(segment.seq, y.ack)) {
         x.tsval = segment.tsval;
         x.set(TIMESTAMP);
     }
 }
+
+/// A RST ended the connection.
+const ABORTER: u32 = flow_fact::ABORTER_A | flow_fact::ABORTER_B;
+/// How long TS.Recent is valid on an idle connection, ns (`TCP_PAWS_24DAYS`).
+const PAWS_IDLE_NS: u64 = 24 * 86_400 * 1_000_000_000;

@@ -103,6 +103,11 @@ pub mod flow_fact {
     /// The flow was adopted from a socket before any segment was seen (R25).
     pub const ADOPTED: u32 = 1 << 16;
 
+    /// An end in TIME-WAIT answered a FIN by a RST: it had lost its TIME-WAIT.
+    pub const TIME_WAIT_LOST: u32 = 1 << 17;
+    /// A RST ended the connection, and was refuted: it goes on (R28).
+    pub const REOPENED: u32 = 1 << 18;
+
     /// The facts about one end each: the bit of end A, the bit of end B.
     pub(in crate::flow) const PAIRS: [(u32, u32); 4] =
         [(INITIATOR_A, INITIATOR_B), (ABORTER_A, ABORTER_B), (PENDING_A, PENDING_B), (LOCAL_A, LOCAL_B)];

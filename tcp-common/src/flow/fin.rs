@@ -117,30 +117,34 @@ pub(super) fn deliver_own_fin(x: &mut EndState, y: &EndState, segment: &Segment,
 /// Applies what follows for `x` from its segment covering the FIN of `y`, or the byte that may be that FIN
 /// (R11).
 #[inline(always)]
-pub(super) fn apply_cover(x: &mut EndState, y: &EndState, segment: &Segment, covers: bool, fresh: bool) {
+pub(super) fn apply_cover(x: &mut EndState, y: &EndState, segment: &Segment, covers: bool, after_fin: bool) {
     if covers {
         // If it was assumed to be closed, its TIME-WAIT began later than assumed.
         x.clear(GONE);
-        record_cover(x, segment, fresh);
+        record_cover(x, segment, after_fin);
         if x.has(FIN) && !segment.flags.has(Flags::FIN) && y.closed_knowing(x) {
             // It has the FIN that acknowledged its own.
             x.set(FIN_ACKED);
         }
     } else if y.has(UNSEEN) && !y.has(FIN) && segment.ack == y.snd_max {
-        record_cover(x, segment, fresh);
+        record_cover(x, segment, after_fin);
+    } else if y.has(FIN | UNSEEN) && segment.payload_len != 0 && !x.has(FIRST_DATA_AFTER_FIN) {
+        // Sent before its sender had the FIN.
+        let end = segment.seq.wrapping_add(segment.payload_len);
+        x.first_data_after_fin = later(x.first_data_after_fin, end);
     }
 }
 
 /// R7: records what a segment that covers the peer's FIN says about the kind of the close.
 #[inline(always)]
-fn record_cover(x: &mut EndState, segment: &Segment, fresh: bool) {
+fn record_cover(x: &mut EndState, segment: &Segment, after_fin: bool) {
     let fin = segment.flags.has(Flags::FIN);
     if segment.payload_len == 0 {
         let after_unseen = x.has(UNSEEN) && segment.seq == x.snd_max && !x.has(FIN);
         if !fin && (!x.has(FIN) || before(segment.seq, x.fin_end)) {
             x.set(if after_unseen { EMPTY_AFTER } else { EMPTY_COVER });
         }
-    } else if fresh {
+    } else if after_fin {
         x.set(DATA_COVER);
         if !x.has(FIRST_DATA_AFTER_FIN) {
             x.first_data_after_fin = segment.seq;

@@ -11,7 +11,7 @@
 //! Files in the order in which a segment meets them:
 //!
 //! - [`mod@self`] dispatches by the kind of the segment.
-//! - `open` handles SYN and SYN-ACK, `reset` RST.
+//! - `open` handles SYN and SYN-ACK, `reset` RST, `refute` a RST that no end believed.
 //! - `data` has the steps for every other segment; `claim`, `ack`, `reassembly`, `fin`, `unseen` and `proof`
 //!   are these steps.
 //! - `facts` derives the states, `clock` expires timers, `outcome` is the answer to the caller.
@@ -38,6 +38,7 @@ mod outcome;
 mod prediction;
 mod proof;
 mod reassembly;
+mod refute;
 mod reset;
 mod rules;
 mod sighting;
@@ -81,7 +82,8 @@ pub struct EndState {
     fin_end: Seq,
     /// Acknowledgment number of the first copy of this end's FIN. It shows whether this end closed first.
     fin_ack: Seq,
-    /// Sequence number of the first new data that this end sent after it had received the peer's FIN.
+    /// Sequence number of the first new data that this end sent after it had received the peer's FIN. Before:
+    /// the end of what it had sent until then, as far as known.
     first_data_after_fin: Seq,
     /// Out-of-order blocks beyond `rcv_nxt`: (start, end) twice.
     blocks: [Seq; 4],

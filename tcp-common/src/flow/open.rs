@@ -322,6 +322,7 @@ fn start(x: &mut EndState, segment: &Segment, proved: State) {
     x.rcv_nxt = x.first_seq;
     x.snd_max = x.first_seq;
     x.proved = proved as u8;
+    x.clear(CLAIM | CLAIM_FIN);
     x.set(SYN | SEQ | SEEN);
     record_syn_options(x, segment);
 }

@@ -8,7 +8,7 @@ use crate::state::{End, State};
 #[repr(u8)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, FromRepr, IntoStaticStr, VariantArray)]
 #[strum(serialize_all = "snake_case")]
-#[allow(missing_docs, reason = "each name is its cause; rules R1..R26 are in docs/STATE_MACHINE.md")]
+#[allow(missing_docs, reason = "each name is its cause; rules R1..R28 are in docs/STATE_MACHINE.md")]
 pub enum Cause {
     Nothing = 0,
     Syn = 1,
@@ -31,6 +31,8 @@ pub enum Cause {
     FinVoided = 15,
     /// The peer acknowledged a segment that had been outside the window (R19).
     Resync = 16,
+    /// The ends went on after a RST that was believed (R28).
+    Reopened = 17,
     // From here on: why the segment had no effect.
     BadFlags = 32,
     PendingSyn = 33,

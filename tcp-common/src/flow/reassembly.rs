@@ -40,23 +40,40 @@ pub(super) fn begin_stream(x: &mut EndState, seq: Seq) {
         x.first_seq = seq;
         x.rcv_nxt = seq;
         x.snd_max = seq;
+        x.first_data_after_fin = seq;
         x.set(SEQ);
     }
 }
 
-/// Applies the payload of `x`. Returns whether it held bytes that were not seen before.
+/// What a segment's payload is.
+#[derive(Clone, Copy)]
+pub(super) struct Payload {
+    /// It has bytes that were not seen before.
+    pub fresh: bool,
+    /// It has bytes that were first sent after the peer's FIN, or after the byte that may be that FIN (R7).
+    pub after_fin: bool,
+}
+
+impl Payload {
+    /// No payload, or none that counts.
+    pub(super) const NONE: Payload = Payload { fresh: false, after_fin: false };
+}
+
+/// Applies the payload of `x`.
 #[inline(never)]
-pub(super) fn apply_payload(x: &mut EndState, y: &EndState, segment: &Segment, cause: &mut Cause) -> bool {
+pub(super) fn apply_payload(x: &mut EndState, y: &EndState, segment: &Segment, cause: &mut Cause) -> Payload {
     let end = segment.seq.wrapping_add(segment.payload_len);
     if x.has(FIN) && before(x.fin_end.wrapping_sub(1), end) {
         // R18: bytes above the own FIN.
         *cause = Cause::DataAfterFin;
         x.remember(segment);
-        return false;
+        return Payload::NONE;
     }
     let late = x.has(UNSEEN) && see_late(x, y, end);
     let fresh =
         late || before(x.snd_max, end) || (before(x.rcv_nxt, end) && at_or_before(segment.seq, x.rcv_nxt));
+    let sent_before = if y.has(FIN | UNSEEN) { x.first_data_after_fin } else { x.snd_max };
+    let after_fin = late || (fresh && before(sent_before, end));
     if at_or_before(segment.seq, x.rcv_nxt) {
         advance(x, later(x.rcv_nxt, end));
         merge_blocks(x);
@@ -67,7 +84,7 @@ pub(super) fn apply_payload(x: &mut EndState, y: &EndState, segment: &Segment, c
         store_block(x, segment.seq, end);
     }
     x.snd_max = later(x.snd_max, end);
-    fresh
+    Payload { fresh, after_fin }
 }
 
 /// Moves the in-order edge forward to `to` and counts the bytes of the stream that it passes.

@@ -34,12 +34,16 @@ impl Flow {
             if !fits {
                 return Cause::RstSynSent;
             }
+        } else if x.is_in(State::TimeWait) && y.is_in(State::Closed) {
+            // Nothing was seen that it could answer.
+            return Cause::RstClosed;
         } else if !is_exact(x, y, segment) {
             let offset = segment.seq.wrapping_sub(x.rcv_nxt);
             return if offset < y.window { Cause::RstInexact } else { Cause::RstOutOfWindow };
         } else if y.is_in(State::TimeWait) && rules.rfc1337 != 0 {
-            return Cause::RstRfc1337;
+            return self.close_sender_only(sender);
         }
+        let holder_lost = x.is_in(State::TimeWait);
         if reopens || self.facts & pending_bit(sender) != 0 {
             // R13: one end is in SYN-SENT of the next incarnation. The RST ends only the old one.
             let previous = match (complete, sender) {
@@ -56,6 +60,9 @@ impl Flow {
         self.abort(now_ns, sender);
         if !segment.flags.has(Flags::ACK) {
             self.facts |= flow_fact::FORGOTTEN;
+        }
+        if holder_lost {
+            self.facts |= flow_fact::TIME_WAIT_LOST;
         }
         if refuses {
             self.facts |= flow_fact::REFUSED;
@@ -89,23 +96,45 @@ impl Flow {
         }
     }
 
+    /// R12: closes the sender of a RST that its receiver, in TIME-WAIT, ignores (RFC 1337).
+    #[inline(always)]
+    fn close_sender_only(&mut self, sender: End) -> Cause {
+        let complete = self.complete();
+        let x = &mut self.ends[sender as usize & 1];
+        x.proved = State::Closed as u8;
+        if x.is_in(State::Closed) {
+            return Cause::RstRfc1337;
+        }
+        x.set(GONE);
+        if !complete {
+            self.facts |= aborter_bit(sender);
+        }
+        Cause::Rst
+    }
+
     /// Ends the incarnation by a RST of `aborter`. A close that was complete keeps the kind that its FINs
     /// gave it.
     #[inline(always)]
     pub(super) fn abort(&mut self, now_ns: u64, aborter: End) {
         if !self.complete() {
-            self.facts |= match aborter {
-                End::A => flow_fact::ABORTER_A,
-                End::B => flow_fact::ABORTER_B,
-            };
+            self.facts |= aborter_bit(aborter);
         }
         if self.closing_ns == 0 {
             self.closing_ns = now_ns;
         }
         for x in &mut self.ends {
             x.set(GONE);
-            x.clear(REOPENING);
+            x.clear(REOPENING | CLAIM | CLAIM_FIN);
         }
+    }
+}
+
+/// The fact that an accepted RST of this end ended the connection.
+#[inline(always)]
+const fn aborter_bit(end: End) -> u32 {
+    match end {
+        End::A => flow_fact::ABORTER_A,
+        End::B => flow_fact::ABORTER_B,
     }
 }
 

@@ -12,8 +12,17 @@ use crate::seq::{Seq, at_or_before, before, later};
 pub(super) fn leave_unseen(x: &mut EndState, y: &mut EndState, end: Seq) {
     let two = x.has(UNSEEN) || end != x.snd_max.wrapping_add(1);
     was_no_fin(x, y);
+    mark_sent(y);
     x.set(if two { UNSEEN | UNSEEN_TWO } else { UNSEEN });
     x.snd_max = end;
+}
+
+/// Records what `y` had sent when it may have received the peer's FIN.
+#[inline(always)]
+pub(super) fn mark_sent(y: &mut EndState) {
+    if !y.has(FIRST_DATA_AFTER_FIN) {
+        y.first_data_after_fin = y.snd_max;
+    }
 }
 
 /// Records that the peer acknowledged bytes of `x` that were not seen. Returns whether there are any.
@@ -59,6 +68,7 @@ pub(super) fn is_unseen_fin(x: &EndState, end: Seq) -> bool {
 pub(super) fn see_fin(x: &mut EndState, y: &mut EndState, was_unseen: bool) {
     if !was_unseen {
         was_no_fin(x, y);
+        mark_sent(y);
     } else {
         x.clear(EMPTY_AFTER);
         if !x.has(UNSEEN_TWO) {

@@ -139,7 +139,7 @@ impl Describer<'_> {
             confirmed: flow.confirmed(end),
             local: flow.is_local(end),
             segments: u64::from(x.segments()),
-            bytes: x.bytes(),
+            bytes: flow.payload_bytes(end),
         }
     }
 

@@ -122,6 +122,7 @@ const CAUSES: Words = &[
     ("reuse", "A SYN reused addresses and ports that were in TIME-WAIT."),
     ("fin_voided", "An ACK beyond a presumed FIN showed that there was none."),
     ("resync", "Both ends agreed on sequence numbers that were not seen."),
+    ("reopened", "The ends went on after a RST that had been accepted."),
     ("nothing", "The segment changed nothing."),
 ];
 

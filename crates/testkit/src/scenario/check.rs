@@ -164,6 +164,6 @@ fn close_of(flow: &Flow, variant: Variant) -> Close {
         complete: flow.complete(),
         state_lost: Some(flow.state_lost()),
         confidence: Some(flow.coverage().name().into()),
-        bytes: Some([End::A, End::B].map(|end| flow.end(variant.end(end)).bytes())),
+        bytes: Some([End::A, End::B].map(|end| flow.payload_bytes(variant.end(end)))),
     }
 }

@@ -264,7 +264,7 @@ impl<'a> Cursor<'a> {
                 self.advance(self.peek_word().len());
                 Ok(number)
             }
-            _ => Err(self.expected("a rule, R1 to R26")),
+            _ => Err(self.expected("a rule, R1 to R28")),
         }
     }
 
@@ -453,5 +453,5 @@ impl<'a> Cursor<'a> {
 /// Time between the previous step and a step without a time.
 const DEFAULT_PAUSE_MS: u64 = 10;
 /// The number of the last rule of docs/STATE_MACHINE.md.
-pub const LAST_RULE: u8 = 26;
+pub const LAST_RULE: u8 = 28;
 const FLAGS: &str = "flags (`S` SYN, `.` ACK, `F` FIN, `R` RST, `P` PSH, `U` URG, `E` ECE, `W` CWR, `N` AE)";
