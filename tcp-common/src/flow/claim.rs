@@ -217,6 +217,6 @@ pub(super) fn apply_claim(x: &mut EndState, y: &mut EndState) {
 
 /// Whether two numbers are at most `reach` apart.
 #[inline(always)]
-fn is_near(a: Seq, b: Seq, reach: u32) -> bool {
+pub(super) fn is_near(a: Seq, b: Seq, reach: u32) -> bool {
     a.wrapping_sub(b).wrapping_add(reach) <= reach.saturating_mul(2)
 }

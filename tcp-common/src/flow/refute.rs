@@ -2,14 +2,15 @@
 //! 5925) or a firewall, and the connection goes on.
 
 use super::ack::MIN_WINDOW;
-use super::claim::apply_claim;
+use super::claim::{apply_claim, is_near};
 use super::facts::end_fact::*;
 use super::facts::flow_fact;
 use super::{Cause, Flow, Outcome, Step, sides};
+use crate::seq::before;
 
 impl Flow {
-    /// Whether the segment acknowledges bytes, or a FIN, that its receiver sent after the RST that ended the
-    /// connection. The connection then goes on. Otherwise a segment with bytes or a FIN becomes its sender's
+    /// Whether the segment is the first to acknowledge bytes, or a FIN, that its receiver sent after the RST
+    /// that ended the connection. The connection then goes on. Otherwise a segment with bytes or a FIN becomes its sender's
     /// claim.
     #[inline(never)]
     pub(super) fn is_refuted_by(&mut self, step: &Step) -> bool {
@@ -20,9 +21,10 @@ impl Flow {
         let (x, y) = sides(&mut self.ends, step.sender());
         let [start, end, acked] = y.claim;
         let agrees = y.has(CLAIM)
-            && start == y.rcv_nxt
+            && before(x.ack, segment.ack)
             && segment.ack.wrapping_sub(start).wrapping_sub(1) < end.wrapping_sub(start)
-            && segment.seq.wrapping_sub(acked).wrapping_add(MIN_WINDOW) <= 2 * MIN_WINDOW;
+            && is_near(start, y.rcv_nxt, MIN_WINDOW)
+            && is_near(segment.seq, acked, MIN_WINDOW);
         if !agrees {
             if segment.end() != segment.seq {
                 x.remember(segment);
@@ -60,11 +62,11 @@ impl Flow {
         self.facts & flow_fact::REOPENED != 0
     }
 
-    /// Whether a RST ended the connection after its handshake.
+    /// Whether a RST ended the connection that was no refusal. After a refusal another attempt may follow.
     #[inline(always)]
     fn is_refutable(&self) -> bool {
         self.facts & (flow_fact::ABORTER_A | flow_fact::ABORTER_B) != 0
-            && self.facts & flow_fact::ESTABLISHED != 0
+            && self.facts & flow_fact::REFUSED == 0
     }
 
     #[inline(always)]
