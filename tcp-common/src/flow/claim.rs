@@ -145,6 +145,7 @@ fn refute_edge(x: &mut EndState, y: &mut EndState, end: Seq) {
     if y.has(FIN) {
         void_fin(y, x);
     }
+    x.clear(COVERS);
     let surplus = y.rcv_nxt.wrapping_sub(end.wrapping_sub(1)) as i32;
     y.bytes = y.bytes.wrapping_sub(surplus as i64 as u64);
     y.rcv_nxt = end.wrapping_sub(1);

@@ -26,7 +26,7 @@ impl Flow {
                 !is_pending && !(x.has(SYN) && x.isn == segment.seq)
             }
             SegmentKind::SynAck => {
-                let is_other = x.has(OTHER_ANSWER) && x.out_of_window[0] == segment.seq;
+                let is_other = x.has(OTHER_ANSWER) && x.claim[0] == segment.seq;
                 !is_other && (!x.has(SYN) || x.isn != segment.seq || is_new_ack(x, segment))
             }
             // After a RST that was believed both ends are gone.
