@@ -152,14 +152,13 @@ fn follow(scratch: &mut Scratch, settings: &Settings, counters: &mut Counters) -
         Acquired::TableFull => return Err(Ignored::TableFull),
     }
     judge(scratch);
-    let verdict = reread(&scratch.verdict);
-    if matches!(verdict, Verdict::Counts | Verdict::MayMove) {
+    if matches!(reread(&scratch.verdict), Verdict::Counts | Verdict::MayMove) {
         apply(scratch, settings, counters);
         note(scratch);
     }
     let phase = phase_of(&mut scratch.prediction, &scratch.record.flow);
     store_and_unlock(phase, scratch, settings);
-    match verdict {
+    match reread(&scratch.verdict) {
         Verdict::Counts | Verdict::MayMove => Ok(()),
         Verdict::Duplicate => Err(Ignored::Duplicate),
         Verdict::OtherNetwork => Err(Ignored::OtherNetwork),
@@ -186,10 +185,10 @@ fn judge(scratch: &mut Scratch) {
 #[inline(never)]
 fn note(scratch: &mut Scratch) {
     let sender = sender(scratch);
-    let Scratch { packet, record, prediction, hook, at_ns, verdict, cause, .. } = scratch;
+    let Scratch { packet, record, prediction, hook, at_ns, verdict, outcome, .. } = scratch;
     let seen = Sighting { hook: *hook, tags: packet.tags, at_ns: *at_ns, sender, segment: &packet.segment };
     let direction = &mut prediction.directions[sender as usize & 1];
-    record.sightings.note(direction, &seen, *verdict, reread(cause).has_effect());
+    record.sightings.note(direction, &seen, *verdict, reread(&outcome.cause).has_effect());
 }
 
 /// Defers the segment to the agent.
@@ -216,9 +215,10 @@ fn store_and_unlock(phase: u64, scratch: &Scratch, settings: &Settings) {
 fn apply(scratch: &mut Scratch, settings: &Settings, counters: &mut Counters) {
     publish::count_segment(scratch, counters);
     let sender = sender(scratch);
-    let outcome =
+    // Through memory: the verifier then has one path from here, not one for each outcome.
+    scratch.outcome =
         scratch.record.flow.on_segment(scratch.at_ns, sender, &scratch.packet.segment, &settings.rules);
-    scratch.cause = reread(&outcome.cause);
+    let outcome = reread(&scratch.outcome);
     publish::count_outcome(&outcome, &scratch.record.flow, counters);
     if outcome.is_transition() {
         if !matches!(outcome.previous, Previous::None) {

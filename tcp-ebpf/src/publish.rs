@@ -58,7 +58,7 @@ fn count_transition(counters: &mut Counters, local: bool, from: &State, to: &Sta
 }
 
 /// Publishes a transition. Sets the flow's `reported` bits for what the event reports, if there is room for the event.
-#[inline(always)]
+#[inline(never)]
 pub(crate) fn transition(outcome: &Outcome, scratch: &mut Scratch, counters: &mut Counters) {
     let flags = reported::flags_for(outcome);
     scratch.record.flow.set_reported(flags);

@@ -1,7 +1,7 @@
 //! Memory that the steps of a packet's path share: 512 bytes of stack are not enough for them.
 
 use tcp_common::{
-    Cause,
+    Outcome,
     flow::Prediction,
     record::{Record, Verdict},
     table::Victim,
@@ -28,7 +28,7 @@ pub(crate) struct Scratch {
     /// Whether the packet counts.
     pub(crate) verdict: Verdict,
     /// What its segment did.
-    pub(crate) cause: Cause,
+    pub(crate) outcome: Outcome,
     /// Slot of the locked flow, in the table of its family.
     pub(crate) slot: u32,
     /// The flow that was evicted for the packet's flow.

@@ -205,7 +205,7 @@ pub(crate) fn store_and_unlock<K: MappedKey>(phase: u64, scratch: &Scratch, sett
     let (Some(slot), Some(record)) = (K::slot(scratch.slot), K::record(scratch.slot)) else { return };
     // SAFETY: map values of a slot that this program has locked, so nothing else accesses them.
     unsafe {
-        *record = scratch.record;
+        copy_record(&scratch.record, &mut *record);
         (*slot).prediction = scratch.prediction;
     }
     table::unlock(BpfStorage::<K>::new(settings), slot, phase);
@@ -250,9 +250,22 @@ fn load<K: MappedKey>(index: u32, predicted: bool, scratch: &mut Scratch, settin
     if predicted {
         slot.prediction.flush_into(&mut record.flow);
     }
-    scratch.record = *record;
+    copy_record(record, &mut scratch.record);
     scratch.prediction = slot.prediction;
     Acquired::Locked
+}
+
+/// Copies a record word by word. By itself the compiler loads all of it before it stores any, by way of the stack, and
+/// then the 512 bytes of stack are not enough.
+#[inline(always)]
+fn copy_record(from: &Record, to: &mut Record) {
+    const WORDS: usize = size_of::<Record>() / size_of::<u64>();
+    const { assert!(WORDS * size_of::<u64>() == size_of::<Record>() && align_of::<Record>() == align_of::<u64>()) };
+    let (from, to) = (core::ptr::from_ref(from).cast::<u64>(), core::ptr::from_mut(to).cast::<u64>());
+    for word in 0..WORDS {
+        // SAFETY: a word of each record. A record has no padding, so all its words are initialized.
+        unsafe { write_volatile(to.add(word), read_volatile(from.add(word))) };
+    }
 }
 
 /// Locks a slot for a new flow. Counts the evicted flow, and publishes its end unless that was reported before.

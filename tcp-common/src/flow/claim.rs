@@ -73,6 +73,9 @@ pub(super) fn continues_claim(x: &EndState, segment: &Segment) -> bool {
         && (segment.ack != acked || segment.end() != end)
 }
 
+// Claims are rare, so their steps are calls: the verifier then follows what comes after a step once, not once
+// for each path through it.
+
 /// Compares a segment of `x`, with the acknowledgment number `ack`, with the claim of `y`. If they agree the
 /// claim is applied to both ends, so that the segment finds edges that it fits.
 #[inline(never)]
@@ -140,7 +143,7 @@ fn is_agreed(x: &EndState, y: &EndState, end: Seq) -> bool {
 }
 
 /// Takes back the edge of `y` that one segment claimed, since its FIN and the peer's ACK of that FIN agree.
-#[inline(always)]
+#[inline(never)]
 fn refute_edge(x: &mut EndState, y: &mut EndState, end: Seq) {
     if y.has(FIN) {
         void_fin(y, x);
@@ -156,7 +159,7 @@ fn refute_edge(x: &mut EndState, y: &mut EndState, end: Seq) {
 }
 
 /// Moves the edges of `x` to `to`, wherever that is. Returns whether bytes were passed that nobody saw.
-#[inline(always)]
+#[inline(never)]
 fn jump(x: &mut EndState, y: &mut EndState, to: Seq) -> bool {
     if !x.has(SEQ) {
         x.isn = to.wrapping_sub(1);
@@ -182,7 +185,7 @@ fn jump(x: &mut EndState, y: &mut EndState, to: Seq) -> bool {
 }
 
 /// Applies the claim of `y`, which is believed from now on, to both ends.
-#[inline(always)]
+#[inline(never)]
 pub(super) fn apply_claim(x: &mut EndState, y: &mut EndState) {
     let [start, end, acked] = y.claim;
     let fin = y.has(CLAIM_FIN);

@@ -24,21 +24,37 @@ impl Flow {
     }
 
     /// The steps of [`on_data`](Self::on_data), in the order of RFC 9293 3.10.7.4: sequence number, ACK,
-    /// payload, FIN.
-    #[inline(never)]
+    /// payload, FIN. In two calls with the cause in memory: the verifier then follows the paths of the second
+    /// once, not once for each path through the first.
+    #[inline(always)]
     fn apply_data(&mut self, step: &Step, outcome: &mut Outcome) -> Cause {
-        let Step { now_ns, segment, .. } = *step;
-        let sender = step.sender();
-        let reset = self.facts & ABORTER != 0;
+        let aborters = self.facts & ABORTER;
         if !self.find_incarnation(step, outcome) {
             return Cause::Late;
         }
-        let refuted = reset && self.facts & ABORTER == 0;
+        // Bits and not a bool: the verifier then has one unknown number here, not one path for each value.
+        let refuted = aborters & !self.facts;
+        if self.accept(step, outcome) {
+            self.apply_accepted(step, outcome);
+            if refuted != 0 {
+                return Cause::Reopened;
+            }
+        }
+        outcome.cause
+    }
+
+    /// Whether the receiver accepts the segment, by its sequence number and its ACK. Sets the cause, which the
+    /// next steps may change if it does.
+    #[inline(never)]
+    fn accept(&mut self, step: &Step, outcome: &mut Outcome) -> bool {
+        let Step { now_ns, segment, .. } = *step;
+        let sender = step.sender();
         if (self.ends[0].facts | self.ends[1].facts) & FIN_REPORTED != 0 {
             self.locate_fins(sender, segment);
         }
         if self.goes_on_from_pending(step) {
-            return Cause::PendingSyn;
+            outcome.cause = Cause::PendingSyn;
+            return false;
         }
         if self.ends[sender.peer() as usize & 1].has(CLAIM) {
             self.agree_to_pending(step, outcome);
@@ -47,23 +63,35 @@ impl Flow {
         choose_answer(y, segment.ack);
         let idle = now_ns.saturating_sub(self.last_ns) >= PAWS_IDLE_NS;
         let (_, y) = sides(&mut self.ends, sender);
-        let agrees = y.has(CLAIM) && self.agree(now_ns, sender, segment.seq, segment.ack);
+        outcome.cause = if y.has(CLAIM) && self.agree(now_ns, sender, segment.seq, segment.ack) {
+            Cause::Resync
+        } else if segment.payload_len == 0 {
+            Cause::Ack
+        } else {
+            Cause::Data
+        };
         let (x, y) = sides(&mut self.ends, sender);
         if let Some(cause) = reject(x, y, segment) {
-            return cause;
+            outcome.cause = cause;
+            return false;
         }
         if segment.flags.has(Flags::FIN) && !idle && is_outdated(x, segment) {
             x.remember(segment);
-            return Cause::OldDupSeq;
+            outcome.cause = Cause::OldDupSeq;
+            return false;
         }
-        let mut cause = match (agrees, segment.payload_len) {
-            (true, _) => Cause::Resync,
-            (false, 0) => Cause::Ack,
-            (false, _) => Cause::Data,
-        };
-        if y.has(SEQ) && before(y.snd_max, segment.ack) && !self.accept_ack_beyond(step, &mut cause) {
-            return Cause::AckUnsent;
+        if y.has(SEQ) && before(y.snd_max, segment.ack) && !self.accept_ack_beyond(step, &mut outcome.cause) {
+            outcome.cause = Cause::AckUnsent;
+            return false;
         }
+        true
+    }
+
+    /// Applies a segment that the receiver accepts.
+    #[inline(never)]
+    fn apply_accepted(&mut self, step: &Step, outcome: &mut Outcome) {
+        let Step { now_ns, segment, .. } = *step;
+        let sender = step.sender();
         self.facts &= !pending_bit(sender);
         let (x, _) = sides(&mut self.ends, sender);
         x.clear(REOPENING);
@@ -79,7 +107,7 @@ impl Flow {
         begin_stream(x, segment.seq);
         let Payload { fresh, after_fin } = match segment.payload_len {
             0 => Payload::NONE,
-            _ => apply_payload(x, y, segment, &mut cause),
+            _ => apply_payload(x, y, segment, &mut outcome.cause),
         };
         // R24: a keepalive lies below what the receiver has acknowledged, which drops it with its ACK
         // (`tcp_sequence`).
@@ -88,7 +116,7 @@ impl Flow {
             x.remember(segment);
         }
         let covers = apply_ack(x, y, segment, dropped);
-        let first_fin = apply_fin(x, y, segment, &mut cause);
+        let first_fin = apply_fin(x, y, segment, &mut outcome.cause);
         if first_fin && self.closing_ns == 0 {
             self.closing_ns = now_ns;
         }
@@ -101,7 +129,6 @@ impl Flow {
         x.set(SEEN);
         x.window = scaled_window(x, y, segment);
         record_timestamp(x, y, segment);
-        if refuted { Cause::Reopened } else { cause }
     }
 
     /// R19: whether a segment of `sender` agrees with the claim of the peer, which is then applied.

@@ -1,6 +1,6 @@
 //! The facts, and the states that follow from them.
 
-use super::{EndState, Flow, Outcome};
+use super::{EndState, Flow, Outcome, reread};
 use crate::segment::Segment;
 use crate::seq::{at_or_before, before};
 use crate::state::State;
@@ -203,10 +203,10 @@ impl Flow {
             return;
         }
         let [a, b] = &mut self.ends;
-        let (state_a, state_b) = (derive(a, b), derive(b, a));
-        enter(a, state_a, now_ns);
-        enter(b, state_b, now_ns);
-        outcome.to = [state_a, state_b];
+        enter(a, b, now_ns);
+        enter(b, a, now_ns);
+        outcome.to = self.states();
+        let [a, b] = &self.ends;
         if self.facts & flow_fact::ESTABLISHED == 0 && a.has(SYN_ACKED) && b.has(SYN_ACKED) {
             self.facts |= flow_fact::ESTABLISHED;
             self.established_ns = now_ns;
@@ -219,12 +219,15 @@ impl Flow {
     }
 }
 
+/// Enters the state that follows from the facts. Through memory: the verifier then has one unknown state, not
+/// one path for each state.
 #[inline(always)]
-fn enter(x: &mut EndState, state: State, now_ns: u64) {
+fn enter(x: &mut EndState, y: &EndState, now_ns: u64) {
     // From SYN-SENT it comes back to the TIME-WAIT that it never left: the SYN was not its own.
     let back = x.is_in(State::SynSent) && x.time_wait_at_ns != 0;
-    if state == State::TimeWait && !x.is_in(State::TimeWait) && !back {
+    let waits = x.is_in(State::TimeWait) || back;
+    x.state = derive(x, y) as u8;
+    if reread(&x.state) == State::TimeWait as u8 && !waits {
         x.time_wait_at_ns = now_ns;
     }
-    x.state = state as u8;
 }

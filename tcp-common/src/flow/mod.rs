@@ -52,6 +52,8 @@ pub use prediction::{DirectionPrediction, Prediction};
 pub use rules::Rules;
 pub use sighting::WithoutEffect;
 
+use core::hint::black_box;
+
 use crate::segment::{Segment, SegmentKind};
 use crate::seq::Seq;
 use crate::state::{End, State};
@@ -208,10 +210,12 @@ impl Flow {
             SegmentKind::Rst => self.on_reset(&step, &mut outcome),
             SegmentKind::Bad => Cause::BadFlags,
         };
-        if self.incarnation != 0 && outcome.cause.has_effect() {
+        // Through memory: the verifier then has one path from here, not one for each cause.
+        let cause = reread(&outcome.cause);
+        if self.incarnation != 0 && cause.has_effect() {
             self.last_ns = now_ns;
         }
-        if outcome.cause == Cause::BadFlags {
+        if cause == Cause::BadFlags {
             return outcome;
         }
         let x = &mut self.ends[sender as usize & 1];
@@ -493,4 +497,11 @@ fn sides(ends: &mut [EndState; 2], sender: End) -> (&mut EndState, &mut EndState
         End::A => (a, b),
         End::B => (b, a),
     }
+}
+
+/// Returns a value that was just written, as read from memory. The verifier does not know which path has
+/// written it, so that it follows what comes next once.
+#[inline(always)]
+fn reread<T: Copy>(value: &T) -> T {
+    *black_box(value)
 }
