@@ -193,7 +193,8 @@ fn unpredictable(x: &EndState, y: &EndState) -> u16 {
     const CLOSE_WAIT: u8 = State::CloseWait as u8;
     const FIN_WAIT_1: u8 = State::FinWait1 as u8;
     const FIN_WAIT_2: u8 = State::FinWait2 as u8;
-    if !(is_quiet(x) && is_quiet(y)) {
+    // Until `y` is proved to be ESTABLISHED, each segment of `x` may write its timestamp (R27).
+    if !(is_quiet(x) && is_quiet(y)) || y.proved < ESTABLISHED {
         return NOTHING;
     }
     match (x.state, y.state, x.proved) {
