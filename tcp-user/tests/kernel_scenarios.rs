@@ -3,7 +3,7 @@
 
 use std::cell::RefCell;
 
-use finwait::kernel::{Events, Kernel, LoadOptions, ProgramName};
+use finwait::kernel::{Events, Kernel, LoadOptions, Prefix, ProgramName};
 use tcp_common::record::{event_kind, reported};
 use tcp_common::{End, Flow, Ignored, Previous, Rules, Segment};
 use testkit::frames;
@@ -49,8 +49,7 @@ impl InKernel<'_> {
     }
 
     fn compare(&mut self, what: &str) {
-        // The hook does not yet know whether a silent end is local.
-        let (flow, pure) = (self.flow().without_locality(), self.pure.without_locality());
+        let (flow, pure) = (self.flow(), self.pure);
         if pure.is_empty() && flow.is_empty() {
             return;
         }
@@ -114,6 +113,10 @@ fn run_all(kernel: &mut Kernel, events: &RefCell<Events>, Hooks { local, ingress
                 let rules = scenario.rules;
                 kernel.table().clear();
                 kernel.set_rules(rules).expect("setting the rules");
+                let own = [End::A, End::B].into_iter().filter(|&end| variant.is_local(end));
+                let prefixes =
+                    own.map(|end| Prefix { address: frames::address(end).into(), len: 32 }).collect();
+                kernel.set_local_prefixes(prefixes).expect("setting the addresses of the host");
                 let mut tracker = InKernel {
                     kernel,
                     events,

@@ -1,5 +1,7 @@
 //! Ethernet frames of TCP segments, for `BPF_PROG_TEST_RUN` and for captures.
 
+use std::net::Ipv4Addr;
+
 use tcp_common::{End, Endpoint, Flags, FlowKey, Segment};
 
 /// A segment without options and with a window of 60,000 bytes.
@@ -23,8 +25,13 @@ pub fn frame(sender: End, segment: &Segment) -> Vec<u8> {
 
 /// The key of the connection that [`frame`] belongs to.
 pub fn key() -> FlowKey {
-    let [a, b] = [End::A, End::B].map(|end| [10, 9, 0, host(end)]);
+    let [a, b] = [End::A, End::B].map(|end| address(end).octets());
     FlowKey::new(Endpoint::v4(a, 40_000), Endpoint::v4(b, 80), 0, 4).0
+}
+
+/// The address of an end in [`frame`].
+pub const fn address(end: End) -> Ipv4Addr {
+    Ipv4Addr::new(10, 9, 0, host(end))
 }
 
 /// Headers of an IPv4 segment as in [`frame`], with another port of end A.
@@ -35,7 +42,7 @@ pub fn frame_of(port_a: u16, sender: End, segment: &Segment) -> Vec<u8> {
     ip.extend(u16::try_from(total).expect("fits into IPv4").to_be_bytes());
     ip.extend([0, 0, 0x40, 0, 64, 6, 0, 0]);
     for end in [sender, sender.peer()] {
-        ip.extend([10, 9, 0, host(end)]);
+        ip.extend(address(end).octets());
     }
     ethernet([8, 0], &ip, &tcp)
 }

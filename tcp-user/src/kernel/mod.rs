@@ -45,6 +45,7 @@ use tcp_common::record::{Clocks, Counters, Settings, tail_call};
 use tcp_common::table::slots_for;
 use tcp_common::{Rules, Secret};
 
+pub use crate::netlink::Prefix;
 use clock::Jiffies;
 use error::{classify, failed};
 use family_table::FamilyTable;

@@ -10,7 +10,8 @@ use netlink_packet_core::{
 };
 use netlink_sys::{Socket, SocketAddr};
 
-pub(crate) use local_prefixes::{Prefix, local_prefixes};
+pub use local_prefixes::Prefix;
+pub(crate) use local_prefixes::local_prefixes;
 
 /// A netlink socket of the namespace in which it was opened. May be used from any thread.
 #[derive(Debug)]
