@@ -36,7 +36,7 @@ impl HostMaps {
 
 impl Kernel {
     /// Sets which addresses belong to this host. A flow that opens later has its ends classified by them.
-    pub(crate) fn set_local_prefixes(&mut self, present: BTreeSet<Prefix>) -> Result<(), KernelError> {
+    pub fn set_local_prefixes(&mut self, present: BTreeSet<Prefix>) -> Result<(), KernelError> {
         let HostMaps { prefixes, known_prefixes, .. } = &mut self.host;
         for added in present.difference(known_prefixes) {
             prefixes
