@@ -23,7 +23,8 @@ impl Flow {
         match segment.kind() {
             SegmentKind::Syn => {
                 let is_pending = self.facts & pending_bit(sender) != 0 && self.pending_isn == segment.seq;
-                !is_pending && !(x.has(SYN) && x.isn == segment.seq)
+                let is_known = x.has(SYN) && x.isn == segment.seq;
+                !(is_pending || is_known)
             }
             SegmentKind::SynAck => {
                 let is_other = x.has(OTHER_ANSWER) && x.claim[0] == segment.seq;
