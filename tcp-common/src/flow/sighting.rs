@@ -46,18 +46,21 @@ impl Flow {
         !segment.flags.has(Flags::ACK) || !y.has(SEQ) || at_or_before(segment.ack, y.snd_max)
     }
 
-    /// Whether the sequence number is so far from what the sender has sent that the segment belongs to
-    /// another connection, or to none. Never true before the sender's numbers are known, nor once both ends
-    /// are done, when any number may begin the next incarnation.
+    /// Whether the numbers are so far from what both ends have sent that the segment belongs to another
+    /// connection, or to none. Never true before the sender's numbers are known, nor of a SYN once both
+    /// ends are done, since any number may begin the next incarnation.
     #[inline(always)]
     pub fn is_outside_window(&self, sender: End, segment: &Segment) -> bool {
         let (x, y) = (&self.ends[sender as usize & 1], &self.ends[sender as usize & 1 ^ 1]);
-        if !x.has(SEQ) || self.is_finished() {
+        if !x.has(SEQ) || (self.is_finished() && segment.flags.has(Flags::SYN)) {
             return false;
         }
         let window = y.window.max(super::ack::MIN_WINDOW);
         let upper = later(x.snd_max, if y.has(ACK) { y.ack } else { x.snd_max }).wrapping_add(window);
-        before(segment.seq, x.rcv_nxt.wrapping_sub(window)) || before(upper, segment.seq)
+        let acks_beyond = segment.flags.has(Flags::ACK)
+            && y.has(SEQ)
+            && before(y.snd_max.wrapping_add(x.window.max(super::ack::MIN_WINDOW)), segment.ack);
+        acks_beyond || before(segment.seq, x.rcv_nxt.wrapping_sub(window)) || before(upper, segment.seq)
     }
 }
 
