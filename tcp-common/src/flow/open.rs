@@ -137,6 +137,8 @@ impl Flow {
             x.set(OTHER_ANSWER);
         }
         start(x, segment, State::SynReceived);
+        // What a peer refuses comes again with the same numbers.
+        x.bytes = segment.payload_len as u64;
         x.set(SYN_ACK | ACK);
         if acked {
             x.set(SYN_ACKED);
