@@ -256,6 +256,9 @@ impl Flow {
         y.set(CLAIM | fin | SYN_ACKED);
         y.state = State::Established as u8;
         apply_claim(x, y);
+        if fin != 0 {
+            self.closing_ns = now_ns;
+        }
     }
 
     /// Begins the next incarnation with a SYN of `opener` of which only the numbers are known.
