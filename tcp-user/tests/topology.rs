@@ -241,8 +241,8 @@ fn equal_tuples_on_two_interfaces_are_not_mixed() {
         pairs.each_ref().map(|(client, server)| Talk::open((client, 40_000), (server, at("10.1.0.2", 80))));
     assert_eq!((first.client, first.server), (second.client, second.server));
     let of_other_network = || agent.stats().packets_ignored.get("other_network").copied().unwrap_or_default();
-    first.say();
     let before = of_other_network();
+    first.say();
     second.say();
     let open = agrees(&agent, &first);
     assert_eq!(open.incarnation, 1, "{open:#?}");
