@@ -38,7 +38,7 @@ struct HeldFrame {
 
 /// What became of a timestamp.
 #[derive(Clone, Copy)]
-enum Verdict {
+enum StampVerdict {
     Accepted,
     /// The frame counts as captured at this time, ns; `None` for that of the frame before it.
     Rejected(Option<u64>),
@@ -49,7 +49,7 @@ impl Timeline {
     pub(super) fn push(&mut self, frame: &Frame<'_>, replay: &mut Replay) {
         self.frames += 1;
         if self.held.is_empty() && !self.is_suspect(frame.at_ns) {
-            self.pass(frame, self.frames, Verdict::Accepted, replay);
+            self.pass(frame, self.frames, StampVerdict::Accepted, replay);
             return;
         }
         self.held.push_back(HeldFrame::new(frame, self.frames));
@@ -82,10 +82,10 @@ impl Timeline {
 
     /// Judges the first frame that is held by those after it; `None` if more of them are needed. With
     /// `is_last` no others follow.
-    fn judge(&self, is_last: bool) -> Option<Verdict> {
+    fn judge(&self, is_last: bool) -> Option<StampVerdict> {
         let first = self.held.front()?;
         let Some(at_ns) = first.at_ns.filter(|at_ns| self.is_suspect(Some(*at_ns))) else {
-            return Some(Verdict::Accepted);
+            return Some(StampVerdict::Accepted);
         };
         let mut later = self.held.iter().skip(1).filter_map(|held| held.at_ns);
         let is_enough = is_last || self.held.len() > CONFIRMATIONS;
@@ -93,15 +93,15 @@ impl Timeline {
             return judge_first(at_ns, later, is_enough);
         };
         if later.clone().any(|later_ns| !is_nearer(later_ns, at_ns, clock_ns)) {
-            return Some(Verdict::Rejected(None));
+            return Some(StampVerdict::Rejected(None));
         }
         let is_confirmed = later.next().is_some() || at_ns - clock_ns <= FAR_NS;
-        is_enough.then_some(if is_confirmed { Verdict::Accepted } else { Verdict::Rejected(None) })
+        is_enough.then_some(if is_confirmed { StampVerdict::Accepted } else { StampVerdict::Rejected(None) })
     }
 
-    fn pass(&mut self, frame: &Frame<'_>, number: u64, verdict: Verdict, replay: &mut Replay) {
+    fn pass(&mut self, frame: &Frame<'_>, number: u64, verdict: StampVerdict, replay: &mut Replay) {
         match (verdict, frame.at_ns) {
-            (Verdict::Accepted, Some(at_ns)) => {
+            (StampVerdict::Accepted, Some(at_ns)) => {
                 if at_ns < self.previous_ns {
                     replay.warn(Warning::StepBack { frame: number, by_ns: self.previous_ns - at_ns });
                 }
@@ -109,7 +109,7 @@ impl Timeline {
                 self.clock_ns = Some(self.clock_ns.map_or(at_ns, |clock_ns| clock_ns.max(at_ns)));
                 replay.push(frame);
             }
-            (Verdict::Rejected(instead_ns), Some(at_ns)) => {
+            (StampVerdict::Rejected(instead_ns), Some(at_ns)) => {
                 replay.warn(Warning::Outlier { frame: number, at_ns });
                 self.clock_ns = instead_ns.or(self.clock_ns);
                 replay.push(&Frame { at_ns: instead_ns, ..*frame });
@@ -121,17 +121,21 @@ impl Timeline {
 
 /// Judges the timestamp of a capture's first frame by those of the frames after it. It is wrong if they agree
 /// with each other and are earlier, or later by more than a pause can explain.
-fn judge_first(at_ns: u64, later: impl Iterator<Item = u64> + Clone, is_enough: bool) -> Option<Verdict> {
+fn judge_first(
+    at_ns: u64,
+    later: impl Iterator<Item = u64> + Clone,
+    is_enough: bool,
+) -> Option<StampVerdict> {
     if later.clone().any(|later_ns| later_ns.abs_diff(at_ns) <= AHEAD_NS) {
-        return Some(Verdict::Accepted);
+        return Some(StampVerdict::Accepted);
     }
     if !is_enough {
         return None;
     }
-    let Some(next_ns) = later.clone().next() else { return Some(Verdict::Accepted) };
+    let Some(next_ns) = later.clone().next() else { return Some(StampVerdict::Accepted) };
     let agree = later.clone().all(|later_ns| is_nearer(later_ns, next_ns, at_ns));
     let is_wrong = agree && (next_ns < at_ns || next_ns - at_ns > FAR_NS);
-    Some(if is_wrong { Verdict::Rejected(Some(next_ns)) } else { Verdict::Accepted })
+    Some(if is_wrong { StampVerdict::Rejected(Some(next_ns)) } else { StampVerdict::Accepted })
 }
 
 /// Whether a time is nearer to `this` than to `other`.
