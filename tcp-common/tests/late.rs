@@ -155,3 +155,44 @@ impl Conversation {
         std::mem::replace(&mut self.received[end as usize], next) != next
     }
 }
+
+/// The first copy of a FIN comes after the second one, which has raised TS.Recent. PAWS drops the first copy,
+/// and its ACK still shows that both ends closed at once.
+#[test]
+fn the_first_copy_of_a_fin_counts_for_the_closer_though_paws_drops_it() {
+    let segment = |sender, flags, seq, ack, tsval| {
+        let options = Segment::HAS_TIMESTAMP;
+        let flags = Flags(flags | if flags == Flags::SYN { 0 } else { Flags::ACK });
+        (
+            sender,
+            Segment {
+                seq,
+                ack,
+                tsval,
+                options,
+                flags,
+                window: 60_000,
+                wire_segments: 1,
+                ..Segment::default()
+            },
+        )
+    };
+    let mut flow = Flow::EMPTY;
+    for (step, (sender, segment)) in [
+        segment(End::A, Flags::SYN, 0, 0, 100),
+        segment(End::B, Flags::SYN | Flags::ACK, 0, 1, 100),
+        segment(End::A, Flags::ACK, 1, 1, 110),
+        segment(End::B, Flags::FIN, 1, 1, 120),
+        segment(End::A, Flags::ACK, 2, 2, 131),
+        segment(End::A, Flags::FIN, 1, 2, 600),
+        segment(End::A, Flags::FIN, 1, 1, 130),
+        segment(End::B, Flags::ACK, 2, 2, 610),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        flow.on_segment((step as u64 + 1) * 1_000_000, sender, &segment, &Rules::AGENT);
+    }
+    assert_eq!(flow.states(), [State::TimeWait; 2]);
+    assert_eq!((flow.close_kind(), flow.closer()), (CloseKind::Simultaneous, Closer::Both));
+}

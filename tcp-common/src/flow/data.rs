@@ -4,7 +4,7 @@ use super::ack::{apply_ack, choose_answer, scaled_window};
 use super::claim::{Agreement, compare_claim, is_behind, outside};
 use super::facts::end_fact::*;
 use super::facts::flow_fact;
-use super::fin::{apply_cover, apply_fin, deliver_own_fin};
+use super::fin::{apply_cover, apply_fin, deliver_own_fin, note_first_copy};
 use super::open::pending_bit;
 use super::proof::prove;
 use super::reassembly::{Payload, apply_payload, begin_stream};
@@ -77,6 +77,7 @@ impl Flow {
         }
         if segment.flags.has(Flags::FIN) && !idle && is_outdated(x, segment) {
             x.remember(segment);
+            note_first_copy(x, y.isn, segment);
             outcome.cause = Cause::OldDupSeq;
             return false;
         }

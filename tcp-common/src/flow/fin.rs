@@ -5,7 +5,7 @@ use super::facts::flow_fact;
 use super::unseen::{is_unseen_fin, see_fin};
 use super::{Cause, EndState, Flow};
 use crate::segment::{Flags, Segment, SegmentKind};
-use crate::seq::{at_or_before, before, later};
+use crate::seq::{Seq, at_or_before, before, later};
 use crate::state::{End, State};
 
 impl Flow {
@@ -20,6 +20,16 @@ impl Flow {
             && at_or_before(x.ack, segment.ack)
             && self.facts & (flow_fact::ABORTER_A | flow_fact::ABORTER_B) == 0
             && !x.has(GONE)
+    }
+}
+
+/// Notes a copy of the FIN of `x`, whether or not its receiver accepts it: of all copies the one with the
+/// lowest ACK was sent first, whichever came first (R6).
+#[inline(always)]
+pub(super) fn note_first_copy(x: &mut EndState, peer_isn: Seq, segment: &Segment) {
+    let is_copy = x.has(FIN) && segment.end() == x.fin_end;
+    if is_copy && before(segment.ack, x.fin_ack) && before(peer_isn, segment.ack) {
+        x.fin_ack = segment.ack;
     }
 }
 
@@ -42,10 +52,7 @@ pub(super) fn apply_fin(x: &mut EndState, y: &mut EndState, segment: &Segment, c
         if segment.ack == x.ack {
             x.clear(FIN_ACKED | GONE);
         }
-        // Of its copies the one with the lowest ACK was sent first, whichever came first (R6).
-        if before(segment.ack, x.fin_ack) && before(peer_isn, segment.ack) {
-            x.fin_ack = segment.ack;
-        }
+        note_first_copy(x, peer_isn, segment);
         *cause = Cause::FinAgain;
         if x.rcv_nxt == end.wrapping_sub(1) {
             x.rcv_nxt = end;
