@@ -34,7 +34,7 @@ pub struct FlowKey {
     pub port_a: u16,
     /// Port of end B, host byte order.
     pub port_b: u16,
-    /// What tells two connections with the same addresses and ports apart: the index of the layer-3 interface
+    /// What distinguishes two connections with equal addresses and ports: the index of the layer-3 interface
     /// of link-local addresses, or the number of a stack of VLAN tags with `--key vlan`; otherwise 0.
     pub domain: u16,
     /// 4 or 6.

@@ -4,6 +4,7 @@ use tcp_common::flow::Prediction;
 use tcp_common::record::{Record, Sighting, short_hook};
 use tcp_common::table::phase_of;
 use tcp_common::{Cause, End, Flags, Ignored, Rules, Segment, State};
+use testkit::frames::segment;
 
 const A: End = End::A;
 const B: End = End::B;
@@ -48,18 +49,6 @@ impl Host {
 
     fn segments(&self) -> [u32; 2] {
         [A, B].map(|end| self.record.flow.end(end).segments())
-    }
-}
-
-fn segment(flags: u8, seq: u32, ack: u32, payload_len: u32) -> Segment {
-    Segment {
-        seq,
-        ack,
-        payload_len,
-        window: 60_000,
-        flags: Flags(flags),
-        wire_segments: 1,
-        ..Segment::default()
     }
 }
 

@@ -5,7 +5,7 @@
 
 use tcp_common::{
     Cause, End, FlowKey, FlowKey4, Ignored, Outcome, Previous, SegmentKind,
-    record::{Counters, Settings, Sighting, Verdict},
+    record::{Counters, Settings, Sighting},
     table::phase_of,
     wire::{self, Bytes, FirstHeader},
 };
@@ -152,16 +152,15 @@ fn follow(scratch: &mut Scratch, settings: &Settings, counters: &mut Counters) -
         Acquired::TableFull => return Err(Ignored::TableFull),
     }
     judge(scratch);
-    if matches!(reread(&scratch.verdict), Verdict::Counts | Verdict::MayMove) {
+    if reread(&scratch.verdict).ignored().is_none() {
         apply(scratch, settings, counters);
         note(scratch);
     }
     let phase = phase_of(&mut scratch.prediction, &scratch.record.flow);
     store_and_unlock(phase, scratch, settings);
-    match reread(&scratch.verdict) {
-        Verdict::Counts | Verdict::MayMove => Ok(()),
-        Verdict::Duplicate => Err(Ignored::Duplicate),
-        Verdict::OtherNetwork => Err(Ignored::OtherNetwork),
+    match reread(&scratch.verdict).ignored() {
+        None => Ok(()),
+        Some(reason) => Err(reason),
     }
 }
 

@@ -141,7 +141,7 @@ fn an_unanswered_forwarded_syn_is_listed_as_syn_sent() {
         let _ = std::fs::write("/proc/sys/net/ipv4/tcp_syn_linear_timeouts", "0");
         TcpStream::connect(there)
     });
-    outcome.expect("entering the namespace").expect_err("nobody answers");
+    outcome.expect("entering the namespace").expect_err("no answer comes");
     let connections = agent.connections();
     let [seen] = &connections[..] else { panic!("one connection: {connections:#?}") };
     assert_eq!([seen.client.state, seen.server.state], [State::SynSent, State::Listen], "{seen:#?}");
@@ -251,7 +251,7 @@ fn equal_tuples_on_two_interfaces_are_not_mixed() {
     first.close();
     let closed = agrees(&agent, &first);
     assert_eq!([closed.client.state, closed.server.state], [State::TimeWait, State::Closed], "{closed:#?}");
-    assert_eq!(second.states(), [State::Established; 2], "and of this nothing is told");
+    assert_eq!(second.states(), [State::Established; 2], "and of this nothing is reported");
 }
 
 /// Moves the route to the peer's address to one of two links, on both hosts.

@@ -1,5 +1,5 @@
 //! Claims: segments whose numbers lie outside what was seen of the connection. One segment alone may be
-//! old, forged, or sent after a loss of any size in the capture. Nothing of it is believed until a segment
+//! old, forged, or sent after a loss of any size in the capture. Nothing of it is accepted until a segment
 //! of the other end agrees with it in both directions, which no blind sender can arrange (R19).
 
 use super::ack::MIN_WINDOW;
@@ -24,13 +24,13 @@ pub(super) enum Agreement {
 }
 
 impl EndState {
-    /// Bytes of payload in the last segment that was not believed (R19); 0 if there is none.
+    /// Bytes of payload in the last segment that was not accepted (R19); 0 if there is none.
     pub const fn claimed_bytes(&self) -> u32 {
         let [start, end, _] = self.claim;
         if self.has(CLAIM) { end.wrapping_sub(start) - self.has(CLAIM_FIN) as u32 } else { 0 }
     }
 
-    /// Remembers a segment of this end that is not believed. One that follows the last such segment makes one
+    /// Remembers a segment of this end that is not accepted. One that follows the last such segment makes one
     /// claim with it.
     #[inline(always)]
     pub(super) fn remember(&mut self, segment: &Segment) {
@@ -158,7 +158,7 @@ fn refute_edge(x: &mut EndState, y: &mut EndState, end: Seq) {
     apply_claim(x, y);
 }
 
-/// Moves the edges of `x` to `to`, wherever that is. Returns whether bytes were passed that nobody saw.
+/// Moves the edges of `x` to `to`, wherever that is. Returns whether bytes were passed that were not seen.
 #[inline(never)]
 fn jump(x: &mut EndState, y: &mut EndState, to: Seq) -> bool {
     if !x.has(SEQ) {
@@ -184,7 +184,7 @@ fn jump(x: &mut EndState, y: &mut EndState, to: Seq) -> bool {
     true
 }
 
-/// Applies the claim of `y`, which is believed from now on, to both ends.
+/// Applies the claim of `y`, which is accepted from now on, to both ends.
 #[inline(never)]
 pub(super) fn apply_claim(x: &mut EndState, y: &mut EndState) {
     let [start, end, acked] = y.claim;

@@ -35,7 +35,7 @@ pub mod end_fact {
     pub const DATA_COVER: u32 = 1 << 11;
     /// `first_data_after_fin` is set.
     pub const FIRST_DATA_AFTER_FIN: u32 = 1 << 12;
-    /// `claim` is set: a segment that was not believed (R19).
+    /// `claim` is set: a segment that was not accepted (R19).
     pub const CLAIM: u32 = 1 << 13;
     /// That segment carried a FIN.
     pub const CLAIM_FIN: u32 = 1 << 14;

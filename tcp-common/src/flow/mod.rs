@@ -11,13 +11,13 @@
 //! Files in the order in which a segment meets them:
 //!
 //! - [`mod@self`] dispatches by the kind of the segment.
-//! - `open` handles SYN and SYN-ACK, `reset` RST, `refute` a RST that no end believed.
+//! - `open` handles SYN and SYN-ACK, `reset` RST, `refute` a RST that its receiver ignored.
 //! - `data` has the steps for every other segment; `claim`, `ack`, `reassembly`, `fin`, `unseen` and `proof`
 //!   are these steps.
 //! - `facts` derives the states, `clock` expires timers, `outcome` is the answer to the caller.
 //! - `close` describes how the connection was opened and closed; [`lifecycle`] says when a flow is due or
 //!   forgotten.
-//! - `sighting` tells copies of a packet from news.
+//! - `sighting` distinguishes copies of a packet from news.
 //! - `adopt` makes a flow of a socket. `prediction` handles the segments of an open connection without all
 //!   of this.
 //!
@@ -89,7 +89,7 @@ pub struct EndState {
     first_data_after_fin: Seq,
     /// Out-of-order blocks beyond `rcv_nxt`: (start, end) twice.
     blocks: [Seq; 4],
-    /// The last segment that was not believed (R19): its sequence number, its end and its acknowledgment
+    /// The last segment that was not accepted (R19): its sequence number, its end and its acknowledgment
     /// number. With [`end_fact::OTHER_ANSWER`] the first is another SYN-ACK's ISN.
     claim: [Seq; 3],
     /// Latest timestamp value this end sent (RFC 7323).

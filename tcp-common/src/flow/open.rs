@@ -46,7 +46,7 @@ impl Flow {
             return Cause::SynAgain;
         }
         if y.has(REOPENING) {
-            // Both open anew.
+            // Both open again.
             self.begin_pending(now_ns, sender.peer(), Previous::Over, outcome);
         }
         let (x, y) = sides(&mut self.ends, sender);

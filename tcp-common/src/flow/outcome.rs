@@ -31,7 +31,7 @@ pub enum Cause {
     FinVoided = 15,
     /// The peer acknowledged a segment that had been outside the window (R19).
     Resync = 16,
-    /// The ends went on after a RST that was believed (R28).
+    /// The ends went on after a RST that was accepted (R28).
     Reopened = 17,
     // From here on: why the segment had no effect.
     BadFlags = 32,

@@ -84,8 +84,8 @@ impl Prediction {
         Prediction { last_ns: 0, directions: [direction; 2] }
     };
 
-    /// Whether the segment is as predicted, and no copy of one that was seen at another hook. `silence_ns` is the
-    /// shortest limit of silence, [`Rules::steady_silence_ns`](crate::Rules::steady_silence_ns).
+    /// Whether the segment is as predicted, and no copy of one that was seen at another hook. `silence_ns` is
+    /// the shortest limit of silence, [`Rules::steady_silence_ns`](crate::Rules::steady_silence_ns).
     #[inline(always)]
     pub fn fits<K, H: Header>(
         &self,

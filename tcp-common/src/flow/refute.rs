@@ -1,4 +1,4 @@
-//! A believed RST can be refuted (R28): its receiver ignored it, because of TCP-MD5 (RFC 2385), TCP-AO (RFC
+//! An accepted RST can be refuted (R28): its receiver ignored it, because of TCP-MD5 (RFC 2385), TCP-AO (RFC
 //! 5925) or a firewall, and the connection goes on.
 
 use super::ack::MIN_WINDOW;

@@ -2,7 +2,7 @@
 //!
 //! A packet passes several hooks of a host: port and bridge, card and VLAN device, bond and link, in and
 //! out, both sides of `lo`. A packet that was routed over another link passes another hook as well, and is
-//! no copy. The hooks do not tell the two apart. The content does: a copy brings nothing new.
+//! no copy. The hooks do not distinguish the two. The content does: a copy brings nothing new.
 
 use super::facts::end_fact::*;
 use super::open::pending_bit;
@@ -13,7 +13,7 @@ use crate::state::End;
 
 impl Flow {
     /// Whether the segment brings bytes, an acknowledgment, a SYN, a FIN or a RST that was not seen before.
-    /// It may be out of the window or forged: the machine says whether it is believed.
+    /// It may be out of the window or forged: the machine says whether it is accepted.
     #[inline(always)]
     pub fn is_news(&self, sender: End, segment: &Segment) -> bool {
         if self.incarnation == 0 {
@@ -30,7 +30,7 @@ impl Flow {
                 let is_other = x.has(OTHER_ANSWER) && x.claim[0] == segment.seq;
                 !is_other && (!x.has(SYN) || x.isn != segment.seq || is_new_ack(x, segment))
             }
-            // After a RST that was believed both ends are gone.
+            // After a RST that was accepted, both ends are gone.
             SegmentKind::Rst => !(x.has(GONE) && y.has(GONE)),
             SegmentKind::Fin | SegmentKind::Ack => {
                 is_new_ack(x, segment) || is_new_fin(x, segment) || has_new_bytes(x, segment)

@@ -54,7 +54,7 @@ const CORRECTIONS: &[(State, &[State], &[SegmentKind])] = &[
     (Closing, &[SynSent, SynReceived, CloseWait], &[Ack, Fin]),
     (LastAck, &[SynReceived, CloseWait], &[Ack, Fin]),
     (TimeWait, &[SynReceived, CloseWait], &[Ack, Fin]),
-    // R14: it opens anew, or somebody else does in its name.
+    // R14: it opens again, or another host does with its address.
     (TimeWait, &[SynSent], &[Syn]),
     (SynSent, &[TimeWait], &[Ack, Fin]),
     // R17 seen from the other end.

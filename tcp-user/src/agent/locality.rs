@@ -17,7 +17,7 @@ pub enum LocalityError {
     /// The routes cannot be read.
     #[error("reading the local routes of this host: {0}")]
     Routes(io::Error),
-    /// The kernel programs cannot be told.
+    /// The maps of the kernel programs cannot be written.
     #[error(transparent)]
     Kernel(#[from] KernelError),
 }
@@ -30,8 +30,8 @@ pub struct LocalAddresses {
 }
 
 impl LocalAddresses {
-    /// Reads the local routes, and tells the programs of them and of the scopes of link-local addresses. Returns whether
-    /// a prefix has come or gone.
+    /// Reads the local routes, and writes them and the scopes of link-local addresses to the programs' maps.
+    /// Returns whether a prefix has come or gone.
     pub fn refresh(&mut self, kernel: &mut Kernel, interfaces: &[Interface]) -> Result<bool, LocalityError> {
         let prefixes = local_prefixes().map_err(LocalityError::Routes)?;
         kernel.set_scopes(scopes(interfaces))?;

@@ -3,7 +3,7 @@
 use super::*;
 
 /// Returns a report as text without the interface, which not every format contains.
-fn told(replayed: Replayed) -> String {
+fn reported(replayed: Replayed) -> String {
     let mut connections = replayed.connections;
     connections.iter_mut().for_each(|connection| connection.interface = None);
     format!("{connections:?}")
@@ -14,12 +14,12 @@ fn every_format_byte_order_and_timestamp_unit_is_read() {
     for id in ["S001", "S007", "S060"] {
         let scenario = scenario(id);
         let (frames, rules) = (all_steps(&scenario), scenario.rules);
-        let wanted = told(replay(pcap(Order::Little, Unit::Micro, 1, &frames), rules));
+        let wanted = reported(replay(pcap(Order::Little, Unit::Micro, 1, &frames), rules));
         let numbered: Vec<_> = frames.iter().cloned().map(|frame| (0, frame)).collect();
         for order in [Order::Little, Order::Big] {
             for unit in [Unit::Micro, Unit::Nano] {
                 assert_eq!(
-                    told(replay(pcap(order, unit, 1, &frames), rules)),
+                    reported(replay(pcap(order, unit, 1, &frames), rules)),
                     wanted,
                     "pcap {order:?} {unit:?}"
                 );
@@ -30,7 +30,7 @@ fn every_format_byte_order_and_timestamp_unit_is_read() {
                     let interface = Interface { resolution, offset_s, ..Interface::ETHERNET };
                     let report = replay(pcapng(order, &[interface], &numbered), rules);
                     assert!(report.connections.iter().all(|c| c.interface.as_deref() == Some("eth0")));
-                    assert_eq!(told(report), wanted, "pcapng {order:?} {resolution:?} {offset_s}");
+                    assert_eq!(reported(report), wanted, "pcapng {order:?} {resolution:?} {offset_s}");
                 }
             }
         }
@@ -49,14 +49,14 @@ fn timestamps_in_powers_of_two_are_read() {
 fn every_link_type_is_read() {
     let scenario = scenario("S001");
     let (frames, rules) = (all_steps(&scenario), scenario.rules);
-    let wanted = told(replay(pcap(Order::Little, Unit::Micro, 1, &frames), rules));
+    let wanted = reported(replay(pcap(Order::Little, Unit::Micro, 1, &frames), rules));
     for link in [0, 9, 12, 14, 50, 101, 104, 108, 113, 228, 229, 239, 276] {
         let frames: Vec<_> =
             frames.iter().map(|c| Captured { at_ns: c.at_ns, frame: relink(&c.frame, link) }).collect();
         let report = replay(pcap(Order::Little, Unit::Micro, link, &frames), rules);
         assert_eq!(report.statistics.tracked, 11, "link type {link}");
         assert_eq!(report.statistics.ignored().next(), Some(("not_tcp", 2)), "link type {link}");
-        assert_eq!(told(report), wanted, "link type {link}");
+        assert_eq!(reported(report), wanted, "link type {link}");
     }
 }
 
@@ -81,7 +81,7 @@ fn a_copy_at_another_interface_counts_once() {
     let bridge = Interface { name: "br0", ..Interface::ETHERNET };
     let report = replay(pcapng(Order::Little, &[Interface::ETHERNET, bridge], &copies), Rules::RFC);
     let wanted = replay(pcap(Order::Little, Unit::Nano, 1, &all_steps(&scenario)), Rules::RFC);
-    assert_eq!(told(report), told(wanted));
+    assert_eq!(reported(report), reported(wanted));
 }
 
 #[test]
@@ -112,11 +112,11 @@ pub(super) fn gzip(bytes: &[u8]) -> Vec<u8> {
 fn captures_compressed_by_gzip_and_zstd_are_read() {
     let scenario = scenario("S001");
     let file = pcap(Order::Little, Unit::Micro, 1, &all_steps(&scenario));
-    let wanted = told(replay(file.clone(), Rules::RFC));
-    assert_eq!(told(replay(gzip(&file), Rules::RFC)), wanted);
+    let wanted = reported(replay(file.clone(), Rules::RFC));
+    assert_eq!(reported(replay(gzip(&file), Rules::RFC)), wanted);
     let zstd = zstd::encode_all(&file[..], 3).expect("into memory");
-    assert_eq!(told(replay(zstd, Rules::RFC)), wanted);
+    assert_eq!(reported(replay(zstd, Rules::RFC)), wanted);
     // Several members, as log rotation and parallel compressors make them.
     let members = [gzip(&file[..100]), gzip(&file[100..])].concat();
-    assert_eq!(told(replay(members, Rules::RFC)), wanted);
+    assert_eq!(reported(replay(members, Rules::RFC)), wanted);
 }

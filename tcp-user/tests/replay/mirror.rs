@@ -45,7 +45,7 @@ fn segments(replayed: &Replayed) -> (u64, u64) {
 }
 
 /// The connection without the rest of its TIME-WAIT, which ends later than the capture.
-fn told(replayed: &Replayed) -> String {
+fn reported(replayed: &Replayed) -> String {
     let mut connections = replayed.connections.clone();
     connections.iter_mut().filter_map(|c| c.time_wait.as_mut()).for_each(|wait| wait.expires_in_ms = 0);
     format!("{connections:?}")
@@ -53,12 +53,12 @@ fn told(replayed: &Replayed) -> String {
 
 #[test]
 fn a_packet_shown_twice_counts_once() {
-    let wanted = told(&read(&connection()));
+    let wanted = reported(&read(&connection()));
     for after_ns in [0, 1, 300_000, 7 * MS, 99 * MS] {
         let copies: Vec<_> = connection().iter().map(|captured| routed(captured, after_ns)).collect();
         let replayed = read(&[connection(), copies].concat());
         assert_eq!(replayed.statistics.ignored().collect::<Vec<_>>(), [("duplicate", 6)], "{after_ns}");
-        assert_eq!(told(&replayed), wanted, "{after_ns}");
+        assert_eq!(reported(&replayed), wanted, "{after_ns}");
     }
     let thrice: Vec<_> = connection().into_iter().flat_map(|captured| vec![captured; 3]).collect();
     assert_eq!(segments(&read(&thrice)), (4, 12));

@@ -185,11 +185,19 @@ fn the_events_of_every_scenario_are_consistent() {
                     connection.ends().into_iter().find(|end| end.port == *port).expect("one of its ends");
                 assert_eq!(states[&(*port, *incarnation)], end.state, "{}", scenario.id);
             }
-            let told: Vec<u32> = closes.iter().map(|close| close.incarnation).collect();
+            let reported: Vec<u32> = closes.iter().map(|close| close.incarnation).collect();
             let over = |c: &&Connection| c.ends().iter().all(|end| end.state == State::Closed);
             let wanted: Vec<u32> = connections.iter().filter(over).map(|c| c.incarnation).collect();
-            assert!(wanted.iter().all(|incarnation| told.contains(incarnation)), "{}: {told:?}", scenario.id);
-            assert!(told.windows(2).all(|pair| pair[0] < pair[1]), "{}: once each: {told:?}", scenario.id);
+            assert!(
+                wanted.iter().all(|incarnation| reported.contains(incarnation)),
+                "{}: {reported:?}",
+                scenario.id
+            );
+            assert!(
+                reported.windows(2).all(|pair| pair[0] < pair[1]),
+                "{}: once each: {reported:?}",
+                scenario.id
+            );
             for close in closes {
                 let index = close.incarnation as usize - 1;
                 check_close(&close, &scenario.closes[index], variant).expect("the close of the file");

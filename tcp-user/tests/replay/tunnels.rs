@@ -168,7 +168,7 @@ fn read(frames: &[Captured], options: &Options) -> Replayed {
 }
 
 /// Without what a tunnel changes.
-fn told(replayed: &Replayed) -> String {
+fn reported(replayed: &Replayed) -> String {
     let mut connections = replayed.connections.clone();
     connections.iter_mut().for_each(|connection| connection.tunnel = None);
     format!("{connections:?}")
@@ -190,20 +190,20 @@ fn ipv6_frames() -> Vec<Captured> {
 #[test]
 fn a_connection_inside_is_followed_and_its_tunnel_is_named() {
     let frames = connection_of(41_000, SECOND_NS);
-    let wanted = told(&read(&frames, &Options::default()));
+    let wanted = reported(&read(&frames, &Options::default()));
     for (name, tunnel, wrap) in WRAPS {
         let replayed = read(&wrapped(&frames, *wrap), &Options::default());
         assert_eq!(replayed.statistics.tracked, 6, "{name}: {}", replayed.statistics);
         assert_eq!(tunnels(&replayed), [*tunnel], "{name}");
-        assert_eq!(told(&replayed), wanted, "{name}");
+        assert_eq!(reported(&replayed), wanted, "{name}");
     }
     let frames = ipv6_frames();
-    let wanted = told(&read(&frames, &Options::default()));
+    let wanted = reported(&read(&frames, &Options::default()));
     for (name, tunnel, wrap) in WRAPS_V6 {
         let replayed = read(&wrapped(&frames, *wrap), &Options::default());
         assert_eq!(replayed.statistics.tracked, 2, "{name}: {}", replayed.statistics);
         assert_eq!(tunnels(&replayed), [Some(*tunnel)], "{name}");
-        assert_eq!(told(&replayed), wanted, "{name}");
+        assert_eq!(reported(&replayed), wanted, "{name}");
     }
 }
 

@@ -1,5 +1,5 @@
 //! Capture points: the interfaces of a capture, numbered so that an interface keeps its number in the next
-//! section. Each section numbers its interfaces anew, and may describe fewer or more of them.
+//! section. Each section numbers its interfaces from 0 again, and may describe fewer or more of them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
