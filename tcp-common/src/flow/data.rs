@@ -59,10 +59,9 @@ impl Flow {
         if self.ends[sender.peer() as usize & 1].has(CLAIM) {
             self.agree_to_pending(step, outcome);
         }
-        let (_, y) = sides(&mut self.ends, sender);
-        choose_answer(y, segment.ack);
         let idle = now_ns.saturating_sub(self.last_ns) >= PAWS_IDLE_NS;
         let (_, y) = sides(&mut self.ends, sender);
+        choose_answer(y, segment.ack);
         outcome.cause = if y.has(CLAIM) && self.agree(now_ns, sender, segment.seq, segment.ack) {
             Cause::Resync
         } else if segment.payload_len == 0 {

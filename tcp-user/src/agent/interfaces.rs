@@ -9,7 +9,7 @@ use futures_util::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 use parking_lot::Mutex;
 use rtnetlink::MulticastGroup;
 use rtnetlink::packet_route::link::{
-    InfoData, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkXdp,
+    InfoData, InfoKind, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkXdp,
 };
 
 use super::descriptors;
@@ -31,8 +31,10 @@ pub struct Interface {
     pub physical: bool,
     /// Number of the XDP program attached to the interface.
     pub xdp_program: Option<u32>,
-    /// Index of the bridge or bond of which the interface is a port, or of its VRF.
+    /// Index of the bridge, bond or VRF of which the interface is a port.
     pub master: Option<u32>,
+    /// Whether the interface is a VRF.
+    pub vrf: bool,
     /// Index of the interface below a VLAN device, and the device's VLAN id.
     pub vlan: Option<(u32, u16)>,
 }
@@ -85,6 +87,7 @@ async fn list(handle: &rtnetlink::Handle) -> Result<Vec<Interface>, rtnetlink::E
             physical: message.header.link_layer_type == LinkLayerType::Ether,
             xdp_program: None,
             master: None,
+            vrf: false,
             vlan: None,
         };
         let (mut below, mut vlan_id) = (None, None);
@@ -94,6 +97,7 @@ async fn list(handle: &rtnetlink::Handle) -> Result<Vec<Interface>, rtnetlink::E
                 LinkAttribute::LinkInfo(infos) => {
                     let virtual_kind = infos.iter().any(|info| matches!(info, LinkInfo::Kind(_)));
                     interface.physical &= !virtual_kind;
+                    interface.vrf = infos.contains(&LinkInfo::Kind(InfoKind::Vrf));
                     vlan_id = infos.iter().find_map(vlan_id_of);
                 }
                 LinkAttribute::Xdp(xdp) => {

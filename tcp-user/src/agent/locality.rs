@@ -1,8 +1,8 @@
 //! Which endpoints belong to this host, as its routing tables say, and how link-local addresses are scoped.
 
-use std::collections::{BTreeSet, HashSet};
-use std::io;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
+use std::{io, iter};
 
 use tcp_common::{End, FlowKey};
 
@@ -27,16 +27,18 @@ pub enum LocalityError {
 pub struct LocalAddresses {
     prefixes: BTreeSet<Prefix>,
     hosts: HashSet<IpAddr>,
+    /// Whether [`reclassify`](Self::reclassify) has left flows out that were locked.
+    incomplete: bool,
 }
 
 impl LocalAddresses {
     /// Reads the local routes, and writes them and the scopes of link-local addresses to the programs' maps.
-    /// Returns whether a prefix has come or gone.
+    /// Returns whether flows must be classified again.
     pub fn refresh(&mut self, kernel: &mut Kernel, interfaces: &[Interface]) -> Result<bool, LocalityError> {
         let prefixes = local_prefixes().map_err(LocalityError::Routes)?;
         kernel.set_scopes(scopes(interfaces))?;
         if prefixes == self.prefixes {
-            return Ok(false);
+            return Ok(self.incomplete);
         }
         kernel.set_local_prefixes(prefixes.clone())?;
         self.hosts = prefixes.iter().filter(|prefix| prefix.is_host()).map(|prefix| prefix.address).collect();
@@ -45,15 +47,20 @@ impl LocalAddresses {
     }
 
     /// Classifies the endpoints of every flow again. Totals keep what they have counted.
-    pub fn reclassify(&self, table: &Table) {
+    pub fn reclassify(&mut self, table: &Table) {
+        self.incomplete = false;
         for entry in table.entries() {
             let local = [End::A, End::B].map(|end| self.is_local(&entry.key, end));
             if local == [End::A, End::B].map(|end| entry.flow.is_local(end)) {
                 continue;
             }
-            if let Some(mut slot) = table.try_lock(entry.index).filter(|slot| slot.key() == entry.key) {
-                slot.set_local(End::A, local[0]);
-                slot.set_local(End::B, local[1]);
+            match table.try_lock(entry.index) {
+                Some(mut slot) if slot.key() == entry.key => {
+                    slot.set_local(End::A, local[0]);
+                    slot.set_local(End::B, local[1]);
+                }
+                Some(_) => {}
+                None => self.incomplete = true,
             }
         }
     }
@@ -67,37 +74,32 @@ impl LocalAddresses {
 
 /// The layer-3 interface of each interface and VLAN id: the master of a port, and the VLAN device of a tag.
 fn scopes(interfaces: &[Interface]) -> Scopes {
+    let (mut masters, mut vlan_devices) = (HashMap::new(), HashMap::<u32, Vec<_>>::new());
+    let vrfs: HashSet<_> = interfaces.iter().filter(|other| other.vrf).map(|vrf| vrf.index).collect();
+    for interface in interfaces {
+        // A VRF is no link: its ports keep their own link-local addresses.
+        if let Some(master) = interface.master.filter(|master| !vrfs.contains(master)) {
+            masters.insert(interface.index, master);
+        }
+        if let Some((below, id)) = interface.vlan {
+            vlan_devices.entry(below).or_default().push((id, interface.index));
+        }
+    }
+    // Devices can be stacked, and no deeper than this (`MAX_NEST_DEV`).
+    let chain = |index| iter::successors(Some(index), |index| masters.get(index).copied()).take(8);
+    let untagged = |index| chain(index).last().unwrap_or(index);
     let mut scopes = Scopes::new();
     for interface in interfaces {
         let index = interface.index;
-        let untagged = layer_3(interfaces, index, 0);
-        if untagged != index {
-            scopes.insert((index, 0), untagged);
+        if untagged(index) != index {
+            scopes.insert((index, 0), untagged(index));
         }
-        for vlan in interfaces.iter().filter_map(|device| Some(device.vlan?.1)) {
-            let scope = layer_3(interfaces, index, vlan);
-            // A tag without a device of its own has the scope of an untagged frame.
-            if scope != untagged {
-                scopes.insert((index, vlan), scope);
-            }
+        // The nearest device with the id takes the frame.
+        for &(id, device) in chain(index).filter_map(|device| vlan_devices.get(&device)).flatten() {
+            scopes.entry((index, id)).or_insert(untagged(device));
         }
     }
     scopes
-}
-
-fn layer_3(interfaces: &[Interface], index: u32, vlan: u16) -> u32 {
-    let (mut index, mut vlan) = (index, vlan);
-    // Devices can be stacked, and no deeper than this (`MAX_NEST_DEV`).
-    for _ in 0..8 {
-        let device = interfaces.iter().find(|device| vlan != 0 && device.vlan == Some((index, vlan)));
-        let master = || interfaces.iter().find(|port| port.index == index).and_then(|port| port.master);
-        (index, vlan) = match (device, master()) {
-            (Some(device), _) => (device.index, 0),
-            (None, Some(master)) => (master, vlan),
-            (None, None) => break,
-        };
-    }
-    index
 }
 
 #[cfg(test)]
@@ -118,6 +120,9 @@ mod tests {
             interface(5, Some(9), Some((3, 20))),
             interface(6, None, Some((9, 30))),
             interface(9, None, None),
+            Interface { vrf: true, ..interface(10, None, None) },
+            interface(11, Some(10), None),
+            interface(12, Some(10), None),
         ];
         for ((index, vlan), scope) in [
             ((1, 0), 1),
@@ -130,6 +135,8 @@ mod tests {
             ((4, 0), 4),
             ((5, 0), 9),
             ((6, 0), 6),
+            ((11, 0), 11),
+            ((12, 0), 12),
         ] {
             let scopes = scopes(&interfaces);
             // As the programs look it up.

@@ -263,15 +263,16 @@ async fn follow_forever(
         match netlink.list().await {
             Ok(present) => {
                 shared.names.learn(&present);
-                let changes = attachments.follow(&mut shared.kernel.lock(), &present);
-                changes.iter().for_each(InterfaceChange::log);
-                *interfaces.lock() = attachments.status();
+                // Before programs are attached to new interfaces, whose first packets need them.
                 let refreshed = local.refresh(&mut shared.kernel.lock(), &present);
                 match refreshed {
                     Ok(true) => local.reclassify(&shared.table),
                     Ok(false) => {}
                     Err(error) => tracing::warn!("{error}"),
                 }
+                let changes = attachments.follow(&mut shared.kernel.lock(), &present);
+                changes.iter().for_each(InterfaceChange::log);
+                *interfaces.lock() = attachments.status();
             }
             Err(error) => tracing::warn!("listing the interfaces: {error}"),
         }
