@@ -4,6 +4,7 @@
 //! connection. For all other packets, a tail call leads to the program that runs the whole machine:
 //!
 //! - [`observe`] is the whole path of such a packet.
+//! - [`rare`] is the path of what few packets have: fragments, options of IPv4, ICMP.
 //! - [`packet`] reads bytes at each kind of hook.
 //! - [`table`] finds, locks, inserts, evicts and stores flows.
 //! - [`publish`] counts, and writes events into the [`ring`] of this CPU.
@@ -25,6 +26,7 @@ mod packet;
 mod per_cpu;
 mod predicted;
 mod publish;
+mod rare;
 mod ring;
 mod scratch;
 mod table;
@@ -35,10 +37,7 @@ use aya_ebpf::{
     macros::{classifier, xdp},
     programs::{TcContext, XdpContext},
 };
-use tcp_common::{
-    record::tail_call::{MACHINE_TC, MACHINE_TC_APPLY, MACHINE_TC_COPY, MACHINE_XDP},
-    wire::FirstHeader,
-};
+use tcp_common::{record::tail_call, wire::FirstHeader};
 
 use crate::{
     packet::{SkbPacket, XdpPacket},
@@ -52,9 +51,7 @@ pub(crate) fn finwait_xdp(ctx: XdpContext) -> u32 {
     // SAFETY: the only call in this program, which runs at an XDP hook.
     let mut cpu = unsafe { PerCpu::enter() };
     if !predicted::handle(&XdpPacket::new(&ctx), FirstHeader::Ethernet, Direction::Ingress, &mut cpu) {
-        // SAFETY: `ctx` is the context that the kernel passed to this program.
-        unsafe { maps::MACHINES_XDP.tail_call(&ctx, MACHINE_XDP) };
-        observe::count_missing_program(&mut cpu);
+        next_xdp(&ctx, Some(tail_call::MACHINE), &mut cpu);
     }
     XDP_PASS
 }
@@ -64,7 +61,55 @@ pub(crate) fn finwait_xdp(ctx: XdpContext) -> u32 {
 pub(crate) fn finwait_machine_xdp(ctx: XdpContext) -> u32 {
     // SAFETY: the only call in this program, which runs at an XDP hook.
     let mut cpu = unsafe { PerCpu::enter() };
-    observe::observe(&XdpPacket::new(&ctx), FirstHeader::Ethernet, Direction::Ingress, &mut cpu);
+    let next = observe::observe(&XdpPacket::new(&ctx), FirstHeader::Ethernet, Direction::Ingress, &mut cpu);
+    next_xdp(&ctx, next, &mut cpu)
+}
+
+/// The machine behind the three programs that follow.
+#[xdp(frags)]
+pub(crate) fn finwait_apply_xdp(_ctx: XdpContext) -> u32 {
+    // SAFETY: the only call in this program, which runs at an XDP hook.
+    let mut cpu = unsafe { PerCpu::enter() };
+    observe::observe_read(&mut cpu);
+    XDP_PASS
+}
+
+/// Keeps a fragment until its datagram is whole. Behind `finwait_machine_xdp`.
+#[xdp(frags)]
+pub(crate) fn finwait_fragment_xdp(ctx: XdpContext) -> u32 {
+    // SAFETY: the only call in this program, which runs at an XDP hook.
+    let mut cpu = unsafe { PerCpu::enter() };
+    let next = rare::fragment(&mut cpu);
+    next_xdp(&ctx, next, &mut cpu)
+}
+
+/// Checks the options of IPv4. Behind `finwait_machine_xdp`.
+#[xdp(frags)]
+pub(crate) fn finwait_options_xdp(ctx: XdpContext) -> u32 {
+    // SAFETY: the only call in this program, which runs at an XDP hook.
+    let mut cpu = unsafe { PerCpu::enter() };
+    let next = rare::options(Some(&XdpPacket::new(&ctx)), &mut cpu);
+    next_xdp(&ctx, next, &mut cpu)
+}
+
+/// Reads and applies an ICMP message. Behind `finwait_machine_xdp`.
+#[xdp(frags)]
+pub(crate) fn finwait_icmp_xdp(ctx: XdpContext) -> u32 {
+    // SAFETY: the only call in this program, which runs at an XDP hook.
+    let mut cpu = unsafe { PerCpu::enter() };
+    let packet = XdpPacket::new(&ctx);
+    rare::icmp(Some(&packet), &packet, &mut cpu);
+    XDP_PASS
+}
+
+/// Goes on with the next program of the chain, if there is one.
+#[inline(always)]
+fn next_xdp(ctx: &XdpContext, next: Option<u32>, cpu: &mut PerCpu) -> u32 {
+    if let Some(index) = next {
+        // SAFETY: `ctx` is the context that the kernel passed to this program.
+        unsafe { maps::CHAIN_XDP.tail_call(ctx, index) };
+        observe::count_missing_program(cpu);
+    }
     XDP_PASS
 }
 
@@ -98,9 +143,7 @@ fn classify(ctx: &TcContext, link: FirstHeader, direction: Direction) -> i32 {
     let mut cpu = unsafe { PerCpu::enter() };
     if !predicted::handle(&SkbPacket::new(ctx), link, direction, &mut cpu) {
         observe::remember_hook(link, direction, &mut cpu);
-        // SAFETY: `ctx` is the context that the kernel passed to this program.
-        unsafe { maps::MACHINES_TC.tail_call(ctx, MACHINE_TC) };
-        observe::count_missing_program(&mut cpu);
+        next_tc(ctx, Some(tail_call::MACHINE), &mut cpu);
     }
     TC_ACT_UNSPEC
 }
@@ -110,35 +153,66 @@ fn classify(ctx: &TcContext, link: FirstHeader, direction: Direction) -> i32 {
 pub(crate) fn finwait_machine_tc(ctx: TcContext) -> i32 {
     // SAFETY: the only call in this program, which runs at a TC hook.
     let mut cpu = unsafe { PerCpu::enter() };
-    if !observe::observe_linear(&SkbPacket::new(&ctx), &mut cpu) {
-        // SAFETY: `ctx` is the context that the kernel passed to this program.
-        unsafe { maps::MACHINES_TC.tail_call(&ctx, MACHINE_TC_COPY) };
-        observe::count_missing_program(&mut cpu);
-    }
-    TC_ACT_UNSPEC
+    let next = observe::observe_linear(&SkbPacket::new(&ctx), &mut cpu);
+    next_tc(&ctx, next, &mut cpu)
 }
 
 /// Copies and reads the headers that are not all in the packet's linear part. Behind `finwait_machine_tc`.
 ///
 /// A program of its own, because the verifier follows too many paths through reading a copy.
 #[classifier]
-pub(crate) fn finwait_machine_tc_copy(ctx: TcContext) -> i32 {
+pub(crate) fn finwait_copy_tc(ctx: TcContext) -> i32 {
     // SAFETY: the only call in this program, which runs at a TC hook.
     let mut cpu = unsafe { PerCpu::enter() };
-    if observe::read_copied(&SkbPacket::new(&ctx), &mut cpu) {
-        // SAFETY: `ctx` is the context that the kernel passed to this program.
-        unsafe { maps::MACHINES_TC.tail_call(&ctx, MACHINE_TC_APPLY) };
-        observe::count_missing_program(&mut cpu);
-    }
+    let next = observe::read_copied(&SkbPacket::new(&ctx), &mut cpu);
+    next_tc(&ctx, next, &mut cpu)
+}
+
+/// The machine behind `finwait_copy_tc` and the two programs that follow.
+#[classifier]
+pub(crate) fn finwait_apply_tc(_ctx: TcContext) -> i32 {
+    // SAFETY: the only call in this program, which runs at a TC hook.
+    let mut cpu = unsafe { PerCpu::enter() };
+    observe::observe_read(&mut cpu);
     TC_ACT_UNSPEC
 }
 
-/// The machine behind `finwait_machine_tc_copy`.
+/// Keeps a fragment until its datagram is whole. Behind `finwait_machine_tc` and `finwait_copy_tc`.
 #[classifier]
-pub(crate) fn finwait_machine_tc_apply(_ctx: TcContext) -> i32 {
+pub(crate) fn finwait_fragment_tc(ctx: TcContext) -> i32 {
     // SAFETY: the only call in this program, which runs at a TC hook.
     let mut cpu = unsafe { PerCpu::enter() };
-    observe::observe_copied(&mut cpu);
+    let next = rare::fragment(&mut cpu);
+    next_tc(&ctx, next, &mut cpu)
+}
+
+/// Checks the options of IPv4. Behind `finwait_machine_tc` and `finwait_copy_tc`.
+#[classifier]
+pub(crate) fn finwait_options_tc(ctx: TcContext) -> i32 {
+    // SAFETY: the only call in this program, which runs at a TC hook.
+    let mut cpu = unsafe { PerCpu::enter() };
+    let next = rare::options(SkbPacket::new(&ctx).copied().as_ref(), &mut cpu);
+    next_tc(&ctx, next, &mut cpu)
+}
+
+/// Reads and applies an ICMP message. Behind `finwait_machine_tc` and `finwait_copy_tc`.
+#[classifier]
+pub(crate) fn finwait_icmp_tc(ctx: TcContext) -> i32 {
+    // SAFETY: the only call in this program, which runs at a TC hook.
+    let mut cpu = unsafe { PerCpu::enter() };
+    let packet = SkbPacket::new(&ctx);
+    rare::icmp(packet.copied().as_ref(), &packet, &mut cpu);
+    TC_ACT_UNSPEC
+}
+
+/// Goes on with the next program of the chain, if there is one.
+#[inline(always)]
+fn next_tc(ctx: &TcContext, next: Option<u32>, cpu: &mut PerCpu) -> i32 {
+    if let Some(index) = next {
+        // SAFETY: `ctx` is the context that the kernel passed to this program.
+        unsafe { maps::CHAIN_TC.tail_call(ctx, index) };
+        observe::count_missing_program(cpu);
+    }
     TC_ACT_UNSPEC
 }
 

@@ -4,11 +4,15 @@ use core::cell::UnsafeCell;
 
 use aya_ebpf::{
     macros::map,
-    maps::{Array, HashMap, LpmTrie, PerCpuArray, ProgramArray, lpm_trie::Key},
+    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, lpm_trie::Key},
 };
 use tcp_common::{
     Endpoint, FlowKey, FlowKey4, TableKey,
-    record::{Clocks, Counters, Event, Record, RingPositions, Settings, Slot, Slot4, Slot6, tail_call},
+    record::{
+        Clocks, Counters, Event, MAX_WAITING, Record, RingPositions, Settings, Slot, Slot4, Slot6, WaitingFragment,
+        tail_call,
+    },
+    wire::DatagramId,
 };
 
 use crate::{scratch::Scratch, verifier::opaque};
@@ -87,11 +91,20 @@ pub(crate) const COPIED: usize = 1088;
 
 /// The programs behind the XDP entry program, indexed as in [`tcp_common::record::tail_call`].
 #[map]
-pub(crate) static MACHINES_XDP: ProgramArray = ProgramArray::with_max_entries(tail_call::MACHINES_XDP, 0);
+pub(crate) static CHAIN_XDP: ProgramArray = ProgramArray::with_max_entries(tail_call::LEN, 0);
 
 /// The programs behind the TC entry programs, indexed as in [`tcp_common::record::tail_call`].
 #[map]
-pub(crate) static MACHINES_TC: ProgramArray = ProgramArray::with_max_entries(tail_call::MACHINES_TC, 0);
+pub(crate) static CHAIN_TC: ProgramArray = ProgramArray::with_max_entries(tail_call::LEN, 0);
+
+/// Fragments that wait for the rest of their datagram. The agent removes those that have waited too long.
+#[map]
+pub(crate) static FRAGMENTS: HashMap<DatagramId, WaitingFragment> =
+    HashMap::with_max_entries(MAX_WAITING, BPF_F_NO_PREALLOC);
+
+/// When a datagram became whole, for the latest ones: fragments that come later are copies.
+#[map]
+pub(crate) static WHOLE_DATAGRAMS: LruHashMap<DatagramId, u64> = LruHashMap::with_max_entries(MAX_WAITING, 0);
 
 /// The readings of `finwait_clocks`.
 #[map]

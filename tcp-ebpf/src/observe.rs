@@ -5,9 +5,9 @@
 
 use tcp_common::{
     Cause, End, FlowKey, FlowKey4, Ignored, Outcome, Previous, SegmentKind,
-    record::{Counters, Settings, Sighting},
+    record::{Counters, Settings, Sighting, tail_call},
     table::phase_of,
-    wire::{self, Bytes, FirstHeader},
+    wire::{self, Bytes, Content, FirstHeader},
 };
 
 use crate::{
@@ -36,82 +36,102 @@ pub(crate) fn remember_hook(link: FirstHeader, direction: Direction, cpu: &mut P
 pub(crate) fn count_missing_program(cpu: &mut PerCpu) {
     if let Some(counters) = cpu.counters() {
         counters.seen += 1;
-        publish::ignored(counters, Ignored::NoProgram);
+        publish::ignored(counters, Ignored::NoProgram, 1);
     }
 }
 
-/// Follows one packet. Increments exactly one of `tracked` and `ignored`.
+/// Follows one packet, or returns the program that goes on with it.
+///
+/// All programs together increment exactly one of `tracked` and `ignored` for each packet.
 #[inline(always)]
 pub(crate) fn observe<P: PacketAccess>(
     packet: &P,
     link: FirstHeader,
     direction: Direction,
     cpu: &mut PerCpu,
-) {
-    let Some((scratch, counters)) = cpu.scratch_and_counters() else { return };
-    let read = read(packet, packet, link, direction, scratch);
-    finish(read, scratch, maps::settings(), counters);
-}
-
-/// Follows one packet behind a TC entry program, whose hook is in the scratch memory.
-///
-/// Returns false and counts nothing if the headers are not all in the packet's linear part.
-#[inline(always)]
-pub(crate) fn observe_linear(packet: &SkbPacket<'_>, cpu: &mut PerCpu) -> bool {
-    let Some((scratch, counters)) = cpu.scratch_and_counters() else { return true };
-    let (link, direction) = (scratch.link, scratch.direction);
-    let read = read(packet, packet, link, direction, scratch);
-    if matches!(read, Err(Ignored::Truncated)) {
-        return false;
+) -> Option<u32> {
+    let (scratch, counters) = cpu.scratch_and_counters()?;
+    match read(packet, packet, link, direction, scratch) {
+        Ok(Content::Segment) => finish(scratch, maps::settings(), counters),
+        Ok(content) => return Some(next(content)),
+        Err(reason) => ignore(reason, scratch, counters),
     }
-    finish(read, scratch, maps::settings(), counters);
-    true
+    None
 }
 
-/// Reads a packet that [`observe_linear`] could not read, from a copy, into the scratch memory.
-///
-/// Returns whether [`observe_copied`] must follow it. Otherwise the packet is ignored and has been counted.
+/// Follows one packet behind a TC entry program, whose hook is in the scratch memory, or returns the program that goes on
+/// with it: [`tail_call::COPY`] if the headers are not all in the packet's linear part.
 #[inline(always)]
-pub(crate) fn read_copied(packet: &SkbPacket<'_>, cpu: &mut PerCpu) -> bool {
-    let Some((scratch, counters)) = cpu.scratch_and_counters() else { return false };
+pub(crate) fn observe_linear(packet: &SkbPacket<'_>, cpu: &mut PerCpu) -> Option<u32> {
+    let (scratch, counters) = cpu.scratch_and_counters()?;
+    let (link, direction) = (scratch.link, scratch.direction);
+    match read(packet, packet, link, direction, scratch) {
+        Ok(Content::Segment) => finish(scratch, maps::settings(), counters),
+        Ok(content) => return Some(next(content)),
+        Err(Ignored::Truncated) => return Some(tail_call::COPY),
+        Err(reason) => ignore(reason, scratch, counters),
+    }
+    None
+}
+
+/// Reads a packet that [`observe_linear`] could not read, from a copy, into the scratch memory. Returns the program that
+/// goes on with it, unless the packet is ignored.
+#[inline(always)]
+pub(crate) fn read_copied(packet: &SkbPacket<'_>, cpu: &mut PerCpu) -> Option<u32> {
+    let (scratch, counters) = cpu.scratch_and_counters()?;
     let (link, direction) = (scratch.link, scratch.direction);
     let read = match packet.copied() {
         Some(copied) => read(&copied, packet, link, direction, scratch),
         None => Err(Ignored::Truncated),
     };
-    let is_read = read.is_ok();
-    if !is_read {
-        count(read, scratch, counters);
-    }
-    is_read
-}
-
-/// Follows the packet that [`read_copied`] has read.
-#[inline(always)]
-pub(crate) fn observe_copied(cpu: &mut PerCpu) {
-    let Some((scratch, counters)) = cpu.scratch_and_counters() else { return };
-    finish(Ok(()), scratch, maps::settings(), counters);
-}
-
-#[inline(always)]
-fn finish(read: Result<(), Ignored>, scratch: &mut Scratch, settings: &Settings, counters: &mut Counters) {
-    let mut verdict = read;
-    if verdict.is_ok() {
-        verdict = follow(scratch, settings, counters);
-    }
-    count(verdict, scratch, counters);
-}
-
-#[inline(always)]
-fn count(verdict: Result<(), Ignored>, scratch: &Scratch, counters: &mut Counters) {
-    counters.seen += 1;
-    match verdict {
-        Ok(()) => counters.tracked += 1,
+    match read {
+        Ok(content) => Some(next(content)),
         Err(reason) => {
-            publish::ignored(counters, reason);
-            diagnostics::log_ignored(scratch, Some(reason));
+            ignore(reason, scratch, counters);
+            None
         }
     }
+}
+
+/// Follows the packet that another program has read into the scratch memory.
+#[inline(always)]
+pub(crate) fn observe_read(cpu: &mut PerCpu) {
+    let Some((scratch, counters)) = cpu.scratch_and_counters() else { return };
+    finish(scratch, maps::settings(), counters);
+}
+
+/// The program that goes on with a packet of this content.
+#[inline(always)]
+const fn next(content: Content) -> u32 {
+    match content {
+        Content::Segment => tail_call::APPLY,
+        Content::BehindOptions => tail_call::OPTIONS,
+        Content::Fragment => tail_call::FRAGMENT,
+        Content::Icmp => tail_call::ICMP,
+    }
+}
+
+#[inline(always)]
+fn finish(scratch: &mut Scratch, settings: &Settings, counters: &mut Counters) {
+    match follow(scratch, settings, counters) {
+        Ok(()) => track(scratch, counters),
+        Err(reason) => ignore(reason, scratch, counters),
+    }
+}
+
+/// Counts a packet that was followed, and the fragment that had waited for it.
+#[inline(always)]
+pub(crate) fn track(scratch: &Scratch, counters: &mut Counters) {
+    counters.seen += 1;
+    counters.tracked += 1 + scratch.waited as u64;
+}
+
+/// Counts a packet that is ignored, and the fragment that had waited for it.
+#[inline(always)]
+pub(crate) fn ignore(reason: Ignored, scratch: &Scratch, counters: &mut Counters) {
+    counters.seen += 1;
+    publish::ignored(counters, reason, 1 + scratch.waited as u64);
+    diagnostics::log_ignored(scratch, Some(reason));
 }
 
 /// Step 1: parses the bytes of a packet.
@@ -122,15 +142,22 @@ fn read<B: Bytes, P: PacketAccess>(
     link: FirstHeader,
     direction: Direction,
     scratch: &mut Scratch,
-) -> Result<(), Ignored> {
-    wire::parse_into(bytes, link, packet.stripped_vlan(), &mut scratch.packet)?;
+) -> Result<Content, Ignored> {
+    scratch.hook = packet.interface_index() << 1 | direction as u32;
+    scratch.direction = direction;
+    scratch.waited = 0;
+    let content = wire::parse_into(bytes, link, packet.stripped_vlan(), &mut scratch.packet)?;
+    scratch.packet.segment.wire_segments = packet.wire_segments();
+    set_domain(packet, scratch);
+    Ok(content)
+}
+
+/// Sets what distinguishes connections with equal addresses.
+#[inline(always)]
+pub(crate) fn set_domain<P: PacketAccess>(packet: &P, scratch: &mut Scratch) {
     if scratch.packet.key.is_link_local() {
         scratch.packet.key.domain = maps::scope_of(packet.interface_index(), scratch.packet.tags as u16);
     }
-    scratch.packet.segment.wire_segments = packet.wire_segments().clamp(1, 255) as u8;
-    scratch.hook = packet.interface_index() << 1 | direction as u32;
-    scratch.direction = direction;
-    Ok(())
 }
 
 /// Step 2: locks the flow. Step 3: applies the segment. Step 4: stores and unlocks the flow.
@@ -139,11 +166,8 @@ fn follow(scratch: &mut Scratch, settings: &Settings, counters: &mut Counters) -
     if matches!(scratch.packet.segment.kind(), SegmentKind::Bad) {
         return Err(Ignored::BadFlags);
     }
-    scratch.acquired = if scratch.packet.key.family == 4 {
-        table::get_or_insert::<FlowKey4>(scratch, settings, counters)
-    } else {
-        table::get_or_insert::<FlowKey>(scratch, settings, counters)
-    };
+    let inserts = !matches!(scratch.packet.segment.kind(), SegmentKind::Rst);
+    acquire(inserts, scratch, settings, counters);
     match reread(&scratch.acquired) {
         Acquired::Locked => {}
         Acquired::Contended => return defer(scratch, settings, counters),
@@ -162,6 +186,16 @@ fn follow(scratch: &mut Scratch, settings: &Settings, counters: &mut Counters) -
         None => Ok(()),
         Some(reason) => Err(reason),
     }
+}
+
+/// Locks the packet's flow, a new one if `inserts`.
+#[inline(always)]
+pub(crate) fn acquire(inserts: bool, scratch: &mut Scratch, settings: &Settings, counters: &mut Counters) {
+    scratch.acquired = if scratch.packet.key.family == 4 {
+        table::get_or_insert::<FlowKey4>(inserts, scratch, settings, counters)
+    } else {
+        table::get_or_insert::<FlowKey>(inserts, scratch, settings, counters)
+    };
 }
 
 /// Decides whether the packet counts. Looks up which ends belong to this host, if the flow is new.
@@ -201,7 +235,7 @@ fn defer(scratch: &Scratch, settings: &Settings, counters: &mut Counters) -> Res
 }
 
 #[inline(always)]
-fn store_and_unlock(phase: u64, scratch: &Scratch, settings: &Settings) {
+pub(crate) fn store_and_unlock(phase: u64, scratch: &Scratch, settings: &Settings) {
     if scratch.packet.key.family == 4 {
         table::store_and_unlock::<FlowKey4>(phase, scratch, settings);
     } else {
@@ -209,7 +243,7 @@ fn store_and_unlock(phase: u64, scratch: &Scratch, settings: &Settings) {
     }
 }
 
-/// Applies the segment to the flow, counts what it did, and publishes transitions.
+/// Applies the segment to the flow, and publishes what it did.
 #[inline(always)]
 fn apply(scratch: &mut Scratch, settings: &Settings, counters: &mut Counters) {
     publish::count_segment(scratch, counters);
@@ -217,6 +251,12 @@ fn apply(scratch: &mut Scratch, settings: &Settings, counters: &mut Counters) {
     // Through memory: the verifier then has one path from here, not one for each outcome.
     scratch.outcome =
         scratch.record.flow.on_segment(scratch.at_ns, sender, &scratch.packet.segment, &settings.rules);
+    publish_outcome(scratch, counters);
+}
+
+/// Counts what was done to the flow, and publishes transitions.
+#[inline(always)]
+pub(crate) fn publish_outcome(scratch: &mut Scratch, counters: &mut Counters) {
     let outcome = reread(&scratch.outcome);
     publish::count_outcome(&outcome, &scratch.record.flow, counters);
     if outcome.is_transition() {
@@ -230,7 +270,7 @@ fn apply(scratch: &mut Scratch, settings: &Settings, counters: &mut Counters) {
 }
 
 #[inline(always)]
-fn sender(scratch: &Scratch) -> End {
+pub(crate) fn sender(scratch: &Scratch) -> End {
     if number(&scratch.packet.sender) & 1 == 0 { End::A } else { End::B }
 }
 

@@ -7,11 +7,11 @@ use tcp_common::{
 
 use crate::{diagnostics, maps::MappedKey as _, ring, scratch::Scratch, verifier::number};
 
-/// Counts a packet that is ignored.
+/// Counts packets that are ignored.
 #[inline(always)]
-pub(crate) fn ignored(counters: &mut Counters, reason: Ignored) {
+pub(crate) fn ignored(counters: &mut Counters, reason: Ignored, packets: u64) {
     if let Some(count) = counters.ignored.get_mut(number(&reason)) {
-        *count += 1;
+        *count += packets;
     }
 }
 

@@ -7,7 +7,6 @@ use core::ptr::{addr_of, addr_of_mut, read_volatile, write_volatile};
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use tcp_common::{
-    SegmentKind,
     flow::Prediction,
     record::{Counters, Record, Settings, Slot, reported},
     table::{self, DirectoryEntry, HomeSlot, Lookup, NO_SLOT, Storage, Tag},
@@ -158,9 +157,10 @@ pub(crate) enum Acquired {
     TableFull,
 }
 
-/// Locks the packet's flow and copies it to the scratch memory. Inserts a new flow if the packet may open one.
+/// Locks the packet's flow and copies it to the scratch memory. A new flow is inserted only if `inserts`.
 #[inline(always)]
 pub(crate) fn get_or_insert<K: MappedKey>(
+    inserts: bool,
     scratch: &mut Scratch,
     settings: &Settings,
     counters: &mut Counters,
@@ -172,7 +172,6 @@ pub(crate) fn get_or_insert<K: MappedKey>(
     let storage = BpfStorage::<K>::new(settings);
     let home = HomeSlot::of(&key, &settings.secret, storage.slot_count);
     prefetch::<K>(home.index);
-    let inserts = !matches!(scratch.packet.segment.kind(), SegmentKind::Rst);
     let mut retries = 0;
     let lookup = table::get_or_insert(
         storage,

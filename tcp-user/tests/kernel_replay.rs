@@ -68,10 +68,8 @@ fn run(arguments: &[&str], file: &[u8]) -> std::process::Output {
 }
 
 fn frames_of(scenario: &Scenario, variant: Variant) -> Vec<Captured> {
-    let frame = |step: &Step| match step.segment(variant) {
-        Some((sender, segment)) => {
-            Some(Captured { at_ns: step.at_ns(), frame: frames::frame(sender, &segment) })
-        }
+    let frame = |step: &Step| match step.frame(variant) {
+        Some(frame) => Some(Captured { at_ns: step.at_ns(), frame }),
         None => step.is_tick().then(|| arp(step.at_ns())),
     };
     scenario.steps.iter().filter_map(frame).collect()

@@ -27,8 +27,10 @@ pub enum CloseKind {
     RstAbort,
     /// A RST after a FIN.
     RstAfterFin,
-    /// A RST in answer to the SYN.
+    /// A RST in answer to the SYN, or an ICMP error of the host or a firewall.
     Refused,
+    /// An ICMP error in answer to the SYN: the network does not reach the host.
+    Unreachable,
     /// A RST before the handshake was complete.
     SynAbort,
     /// Silence before the handshake was complete.
@@ -110,6 +112,10 @@ impl Flow {
                 ((false, false), false, false) => CloseKind::SynAbort,
                 ((true, _) | (_, true), _, _) => CloseKind::RstAfterFin,
             };
+        }
+        if self.icmp_error().is_some() {
+            let refused = self.flow_has(flow_fact::REFUSED);
+            return if refused { CloseKind::Refused } else { CloseKind::Unreachable };
         }
         match (fins, self.flow_has(flow_fact::SILENCE), self.flow_has(flow_fact::ESTABLISHED)) {
             ((true, true), _, _) => self.fin_kind(),
@@ -230,6 +236,7 @@ impl Flow {
     pub fn coverage(&self) -> Coverage {
         let [a, b] = &self.ends;
         let unanswered = matches!(self.close_kind(), CloseKind::SynTimeout)
+            || self.icmp_error().is_some()
             || (a.is_in(State::SynSent) && !a.has(REOPENING))
             || (b.is_in(State::SynSent) && !b.has(REOPENING));
         if self.flow_has(flow_fact::MIDSTREAM) {

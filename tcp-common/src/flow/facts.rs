@@ -107,6 +107,10 @@ pub mod flow_fact {
     pub const TIME_WAIT_LOST: u32 = 1 << 17;
     /// A RST ended the connection, and was refuted: it goes on (R28).
     pub const REOPENED: u32 = 1 << 18;
+    /// Five bits: the [`IcmpError`](crate::wire::IcmpError) that ended the attempt, 0 for none.
+    pub const ICMP: u32 = 0x1f << ICMP_SHIFT;
+    /// Position of [`ICMP`].
+    pub const ICMP_SHIFT: u32 = 19;
 
     /// The facts about one end each: the bit of end A, the bit of end B.
     pub(in crate::flow) const PAIRS: [(u32, u32); 4] =

@@ -11,7 +11,7 @@
 //! Files in the order in which a segment meets them:
 //!
 //! - [`mod@self`] dispatches by the kind of the segment.
-//! - `open` handles SYN and SYN-ACK, `reset` RST, `refute` a RST that its receiver ignored.
+//! - `open` handles SYN and SYN-ACK, `reset` RST, `refute` a RST that its receiver ignored, `icmp` ICMP errors.
 //! - `data` has the steps for every other segment; `claim`, `ack`, `reassembly`, `fin`, `unseen` and `proof`
 //!   are these steps.
 //! - `facts` derives the states, `clock` expires timers, `outcome` is the answer to the caller.
@@ -32,6 +32,7 @@ mod close;
 mod data;
 mod facts;
 mod fin;
+mod icmp;
 pub mod lifecycle;
 mod open;
 mod outcome;

@@ -119,6 +119,12 @@ impl Flow {
         if !self.complete() {
             self.facts |= aborter_bit(aborter);
         }
+        self.end_both(now_ns);
+    }
+
+    /// Ends the incarnation at both ends.
+    #[inline(always)]
+    pub(super) fn end_both(&mut self, now_ns: u64) {
         if self.closing_ns == 0 {
             self.closing_ns = now_ns;
         }

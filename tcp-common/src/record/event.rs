@@ -56,7 +56,7 @@ pub struct Event {
     pub flow: Flow,
 }
 
-const _: () = assert!(size_of::<Event>() == 360 && size_of::<Segment>() == 28);
+const _: () = assert!(size_of::<Event>() == 368 && size_of::<Segment>() == 32);
 
 /// The fields of an [`Event`] that have a meaning for every kind.
 #[derive(Clone, Copy, Debug)]

@@ -42,6 +42,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use sd_notify::NotifyState;
+use tcp_common::record::FRAGMENT_NS;
 use tcp_common::{Rules, State};
 use tokio::runtime;
 use tokio::signal::unix::{SignalKind, signal};
@@ -224,6 +225,7 @@ impl Ready {
                 result.map_err(AgentError::system("serving queries")),
             result = worker.ended() => result,
             () = reconcile(adopter, audit_interval) => Ok(()),
+            () = expire_fragments(Arc::clone(&shared)) => Ok(()),
             result = follow_forever(attachments, local, shared, Arc::clone(&interfaces)) => result,
         };
         notify(NotifyState::Stopping);
@@ -247,6 +249,17 @@ async fn reconcile(adopter: Adopter, interval: Option<Duration>) {
     match interval {
         Some(interval) => SocketReconciler::new(adopter, interval).run().await,
         None => std::future::pending().await,
+    }
+}
+
+/// Ends the wait of fragments whose datagram does not become whole.
+async fn expire_fragments(shared: Arc<Shared>) {
+    let mut interval = tokio::time::interval(Duration::from_nanos(FRAGMENT_NS));
+    loop {
+        interval.tick().await;
+        if let Err(error) = shared.kernel.lock().expire_fragments() {
+            tracing::warn!("ending the wait of fragments: {error}");
+        }
     }
 }
 

@@ -49,6 +49,7 @@ impl From<&Snapshot> for Stats {
             packets_seen: counters.packets_seen(),
             packets_tracked: counters.packets_tracked(),
             packets_ignored: named(Ignored::ALL.map(Ignored::name), &counters.ignored),
+            fragments_pending: counters.fragments_pending(),
             events_delivered: totals.delivered,
             events_lost: counters.events_lost,
             resyncs: totals.resyncs,

@@ -28,12 +28,14 @@ pub struct Stats {
     pub segments: BTreeMap<String, Counts>,
     /// Segments without effect on a state, by cause.
     pub unmoved: Counts,
-    /// Packets seen, that is tracked plus ignored.
+    /// Packets seen, that is tracked, ignored or pending.
     pub packets_seen: u64,
     /// Packets assigned to a connection.
     pub packets_tracked: u64,
     /// Packets assigned to no connection, by reason.
     pub packets_ignored: Counts,
+    /// Fragments that wait for the rest of their datagram.
+    pub fragments_pending: u64,
     /// Events read from the event ring.
     pub events_delivered: u64,
     /// Events lost because the event ring was full.

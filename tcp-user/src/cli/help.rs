@@ -19,8 +19,8 @@ FILTER:
   holder WHO                  the end in TIME-WAIT
   kind KIND                   how it closed: fin_4seg, fin_3seg, simultaneous,
                               half_close, rst_abort, rst_after_fin, refused,
-                              syn_abort, syn_timeout, timeout, superseded, open,
-                              unseen
+                              unreachable, syn_abort, syn_timeout, timeout,
+                              superseded, open, unseen
   age OP DURATION             time since the first SYN: age gt 30s
   idle OP DURATION            time since the last segment: idle ge 5m
   process NAME|PID            the owner of the local socket

@@ -4,7 +4,7 @@
 //!   `mapped`.
 //! - `events` drains the event rings, and `diagnostics` the programs' log.
 //! - `attach` puts programs on interfaces, and `probe` inspects what is attached.
-//! - `clock` relates the kernel's two clocks.
+//! - `clock` relates the kernel's two clocks, `fragments` ends the wait of fragments.
 //! - `program` and `error` have the names of programs and errors.
 
 #[cfg(not(target_arch = "x86_64"))]
@@ -19,6 +19,7 @@ mod diagnostics;
 mod error;
 mod events;
 mod family_table;
+mod fragments;
 mod host;
 mod mapped;
 mod probe;
@@ -49,6 +50,7 @@ pub use crate::netlink::Prefix;
 use clock::Jiffies;
 use error::{classify, failed};
 use family_table::FamilyTable;
+use fragments::Fragments;
 use host::HostMaps;
 pub use host::Scopes;
 
@@ -98,6 +100,7 @@ pub struct Kernel {
     counters: PerCpuArray<MapData, PodCounters>,
     clocks: Array<MapData, PodClocks>,
     host: HostMaps,
+    fragments: Fragments,
     events: Option<Events>,
     diagnostics: Option<Diagnostics>,
     // The kernel empties a program array when its last file descriptor is closed.
@@ -152,18 +155,7 @@ impl Kernel {
         for program in ProgramName::ALL {
             instructions.push((program.name(), load_program(&mut ebpf, program)?));
         }
-        let chains = [
-            chain(&mut ebpf, MACHINES_XDP, &[(tail_call::MACHINE_XDP, ProgramName::MachineXdp)])?,
-            chain(
-                &mut ebpf,
-                MACHINES_TC,
-                &[
-                    (tail_call::MACHINE_TC, ProgramName::MachineTc),
-                    (tail_call::MACHINE_TC_COPY, ProgramName::MachineTcCopy),
-                    (tail_call::MACHINE_TC_APPLY, ProgramName::MachineTcApply),
-                ],
-            )?,
-        ];
+        let chains = [chain(&mut ebpf, "CHAIN_XDP", XDP_CHAIN)?, chain(&mut ebpf, "CHAIN_TC", TC_CHAIN)?];
         let secret = options.secret;
         let table_v4 = FamilyTable::map(&mut ebpf, ["FLOWS_V4", "RECORDS_V4", "DIRECTORY_V4"], v4)?;
         let table_v6 = FamilyTable::map(&mut ebpf, ["FLOWS_V6", "RECORDS_V6", "DIRECTORY_V6"], v6)?;
@@ -172,6 +164,7 @@ impl Kernel {
         let clocks = open(&mut ebpf, CLOCKS)?;
         let counters = open(&mut ebpf, COUNTERS)?;
         let host = HostMaps::open(&mut ebpf)?;
+        let fragments = Fragments::open(&mut ebpf)?;
         let events = Events::map(&mut ebpf, cpus, ring_len)?;
         let diagnostics = options.diagnostics.then(|| EbpfLogger::init(&mut ebpf)).transpose();
         let diagnostics = diagnostics.map_err(|error| failed("opening the log of the programs", error))?;
@@ -186,6 +179,7 @@ impl Kernel {
             counters,
             clocks,
             host,
+            fragments,
             events: Some(events),
             diagnostics: diagnostics.map(Diagnostics::new),
             chains,
@@ -232,7 +226,9 @@ impl Kernel {
     pub fn counters(&self) -> Result<Counters, KernelError> {
         let per_cpu =
             self.counters.get(&0, 0).map_err(|error| failed(format!("reading map {COUNTERS}"), error))?;
-        Ok(table::sum(per_cpu.iter().map(|cpu| &cpu.0)))
+        let mut counters = table::sum(per_cpu.iter().map(|cpu| &cpu.0));
+        self.fragments.add_to(&mut counters);
+        Ok(counters)
     }
 
     /// Returns the event rings. `None` after the first call.
@@ -288,10 +284,10 @@ impl Kernel {
 
     /// Empties the program arrays, for tests. Every tail call fails from then on.
     pub fn clear_chains(&mut self) -> Result<(), KernelError> {
-        for (chain, len) in self.chains.iter_mut().zip([tail_call::MACHINES_XDP, tail_call::MACHINES_TC]) {
-            for index in 0..len {
+        for (chain, programs) in self.chains.iter_mut().zip([XDP_CHAIN, TC_CHAIN]) {
+            for (index, _) in programs {
                 chain
-                    .clear_index(&index)
+                    .clear_index(index)
                     .map_err(|error| failed("removing a program from a tail-call map", error))?;
             }
         }
@@ -380,7 +376,22 @@ fn random_secret() -> Secret {
 
 /// The section of the object with the programs' settings. It becomes a map when the object is loaded.
 const SETTINGS: &str = ".data";
+/// The programs behind the XDP entry program.
+const XDP_CHAIN: &[(u32, ProgramName)] = &[
+    (tail_call::MACHINE, ProgramName::MachineXdp),
+    (tail_call::APPLY, ProgramName::ApplyXdp),
+    (tail_call::FRAGMENT, ProgramName::FragmentXdp),
+    (tail_call::OPTIONS, ProgramName::OptionsXdp),
+    (tail_call::ICMP, ProgramName::IcmpXdp),
+];
+/// The programs behind the TC entry programs.
+const TC_CHAIN: &[(u32, ProgramName)] = &[
+    (tail_call::MACHINE, ProgramName::MachineTc),
+    (tail_call::COPY, ProgramName::CopyTc),
+    (tail_call::APPLY, ProgramName::ApplyTc),
+    (tail_call::FRAGMENT, ProgramName::FragmentTc),
+    (tail_call::OPTIONS, ProgramName::OptionsTc),
+    (tail_call::ICMP, ProgramName::IcmpTc),
+];
 const COUNTERS: &str = "COUNTERS";
 const CLOCKS: &str = "CLOCKS";
-const MACHINES_XDP: &str = "MACHINES_XDP";
-const MACHINES_TC: &str = "MACHINES_TC";

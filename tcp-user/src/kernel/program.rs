@@ -17,28 +17,49 @@ pub enum ProgramName {
     OutIp,
     /// The machine behind the XDP program.
     MachineXdp,
+    /// The machine behind the next two programs.
+    ApplyXdp,
+    /// Joins fragments.
+    FragmentXdp,
+    /// Checks the options of IPv4.
+    OptionsXdp,
+    /// Applies ICMP errors.
+    IcmpXdp,
     /// The machine behind the TC programs.
     MachineTc,
     /// Reads packets whose headers are not in their linear part.
-    MachineTcCopy,
-    /// The machine behind `MachineTcCopy`.
-    MachineTcApply,
+    CopyTc,
+    /// The machine behind `CopyTc` and the next two programs.
+    ApplyTc,
+    /// Joins fragments.
+    FragmentTc,
+    /// Checks the options of IPv4.
+    OptionsTc,
+    /// Applies ICMP errors.
+    IcmpTc,
     /// Reads the kernel's clocks when the agent runs it. Never attached.
     Clocks,
 }
 
 impl ProgramName {
     /// Every program.
-    pub const ALL: [ProgramName; 10] = [
+    pub const ALL: [ProgramName; 17] = [
         ProgramName::Xdp,
         ProgramName::In,
         ProgramName::Out,
         ProgramName::InIp,
         ProgramName::OutIp,
         ProgramName::MachineXdp,
+        ProgramName::ApplyXdp,
+        ProgramName::FragmentXdp,
+        ProgramName::OptionsXdp,
+        ProgramName::IcmpXdp,
         ProgramName::MachineTc,
-        ProgramName::MachineTcCopy,
-        ProgramName::MachineTcApply,
+        ProgramName::CopyTc,
+        ProgramName::ApplyTc,
+        ProgramName::FragmentTc,
+        ProgramName::OptionsTc,
+        ProgramName::IcmpTc,
         ProgramName::Clocks,
     ];
 
@@ -51,9 +72,16 @@ impl ProgramName {
             ProgramName::InIp => "finwait_in_ip",
             ProgramName::OutIp => "finwait_out_ip",
             ProgramName::MachineXdp => "finwait_machine_xdp",
+            ProgramName::ApplyXdp => "finwait_apply_xdp",
+            ProgramName::FragmentXdp => "finwait_fragment_xdp",
+            ProgramName::OptionsXdp => "finwait_options_xdp",
+            ProgramName::IcmpXdp => "finwait_icmp_xdp",
             ProgramName::MachineTc => "finwait_machine_tc",
-            ProgramName::MachineTcCopy => "finwait_machine_tc_copy",
-            ProgramName::MachineTcApply => "finwait_machine_tc_apply",
+            ProgramName::CopyTc => "finwait_copy_tc",
+            ProgramName::ApplyTc => "finwait_apply_tc",
+            ProgramName::FragmentTc => "finwait_fragment_tc",
+            ProgramName::OptionsTc => "finwait_options_tc",
+            ProgramName::IcmpTc => "finwait_icmp_tc",
             ProgramName::Clocks => "finwait_clocks",
         }
     }

@@ -82,8 +82,15 @@ pub(super) fn close(close: &CloseInfo) -> Cell {
     if let Some(closer) = close.closer {
         let _infallible = write!(text, ",closer={closer}");
     }
-    let Some(aborter) = close.aborter else { return Cell::from(text) };
-    let _infallible = write!(text, ",rst={aborter}");
+    match (close.aborter, close.icmp) {
+        (Some(aborter), _) => {
+            let _infallible = write!(text, ",rst={aborter}");
+        }
+        (None, Some(icmp)) => {
+            let _infallible = write!(text, ",icmp={icmp}");
+        }
+        (None, None) => return Cell::from(text),
+    }
     Cell { text, style: palette::ABORTED }
 }
 

@@ -2,7 +2,7 @@
 //! their own table.
 
 use tcp_common::record::event_kind;
-use tcp_common::wire::{FirstHeader, Packet};
+use tcp_common::wire::{FirstHeader, IcmpError, Packet};
 use tcp_common::{Cause, Flow, FlowKey, Ignored, Outcome, Previous, Rules, State};
 
 use super::link::Bare;
@@ -28,6 +28,22 @@ impl Machine {
     ) -> Result<Outcome, Ignored> {
         match self {
             Machine::Pure => Ok(flow.on_segment(now_ns, packet.sender, &packet.segment, rules)),
+            Machine::Kernel(kernel) => kernel.segment(now_ns, bare, packet, flow),
+        }
+    }
+
+    /// Applies an ICMP error to the flow that it is about.
+    pub(super) fn icmp(
+        &mut self,
+        now_ns: u64,
+        bare: &Bare<'_>,
+        (packet, error): (&Packet, IcmpError),
+        flow: &mut Flow,
+        rules: &Rules,
+    ) -> Result<Outcome, Ignored> {
+        let Packet { key, sender, segment, .. } = packet;
+        match self {
+            Machine::Pure => Ok(flow.on_icmp_error(now_ns, *sender, segment.seq, error, key.family, rules)),
             Machine::Kernel(kernel) => kernel.segment(now_ns, bare, packet, flow),
         }
     }

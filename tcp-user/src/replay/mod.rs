@@ -2,13 +2,14 @@
 //!
 //! Modules in the order in which a frame meets them: `input` opens and decompresses, `capture` splits the
 //! bytes into frames, `timeline` rejects impossible timestamps, `link` removes the header of the link type,
-//! `decap` looks into tunnels, `mirror` recognises packets that were captured twice, [`Replay`] tracks flows
+//! `decap` looks into tunnels, `datagrams` joins fragments, `mirror` recognises packets that were captured twice, [`Replay`] tracks flows
 //! with the state machine of `tcp-common`, `outbox` collects the records. `deadlines` is the timer queue on
 //! the capture's clock; `machine` applies the rules, in this process or in the kernel programs. [`run`] puts
 //! them together.
 
 mod capture;
 mod checksum;
+mod datagrams;
 mod deadlines;
 mod decap;
 mod error;

@@ -8,13 +8,14 @@ use jiff::Timestamp;
 use tcp_common::TableKey as _;
 use tcp_common::flow::{DirectionPrediction, Prediction};
 use tcp_common::record::{Sighting, Sightings};
-use tcp_common::wire::{Captured, Packet};
-use tcp_common::{Flow, FlowKey, Ignored, Outcome, Previous, Rules, SegmentKind};
+use tcp_common::wire::{self, Captured, Content, Packet};
+use tcp_common::{Cause, Flow, FlowKey, Ignored, Outcome, Previous, Rules, SegmentKind};
 
 use super::checksum::{self, Checksum};
+use super::datagrams::Datagrams;
 use super::deadlines::{Deadlines, QueueHandle};
 use super::decap::Inner;
-use super::link::{self, LinkType};
+use super::link::{self, Bare, LinkType};
 use super::machine::{InKernel, Machine};
 use super::mirror::{Identifications, RecentPackets};
 use super::outbox::{Outbox, Output, Selection, Subject, wall};
@@ -72,6 +73,7 @@ pub struct Replay {
     verify_checksums: bool,
     decap: bool,
     recent: RecentPackets,
+    datagrams: Datagrams,
     warnings: WarningCounts,
     /// The flows still tracked at the end of the capture, in the order of opening.
     remaining: std::vec::IntoIter<FlowKey>,
@@ -111,6 +113,7 @@ impl Replay {
             verify_checksums: false,
             decap: true,
             recent: RecentPackets::default(),
+            datagrams: Datagrams::default(),
             warnings: WarningCounts::default(),
             remaining: Vec::new().into_iter(),
             finished: false,
@@ -179,12 +182,16 @@ impl Replay {
     pub fn push(&mut self, frame: &Frame<'_>) {
         self.statistics.frames += 1;
         self.advance(frame.at_ns);
-        match self.track(frame) {
-            Ok(()) => self.statistics.tracked += 1,
-            Err(Unusable::Ignored(reason)) => self.statistics.ignored_by[reason as usize] += 1,
-            Err(Unusable::ForeignLink) => self.statistics.foreign_link += 1,
-            Err(Unusable::Checksum) => self.statistics.bad_checksum += 1,
+        // A datagram that became whole is as many frames as had its first and its last fragment.
+        let mut frames = 1;
+        match self.track(frame, &mut frames) {
+            Ok(()) => self.statistics.tracked += frames,
+            Err(Unusable::Waits) => {}
+            Err(Unusable::Ignored(reason)) => self.statistics.ignored_by[reason as usize] += frames,
+            Err(Unusable::ForeignLink) => self.statistics.foreign_link += frames,
+            Err(Unusable::Checksum) => self.statistics.bad_checksum += frames,
         }
+        self.statistics.fragments_pending = self.datagrams.len() as u64;
     }
 
     /// The next record, if there is one.
@@ -195,6 +202,8 @@ impl Replay {
 
     /// Ends the capture: the connections that are still tracked are reported in their last state.
     pub fn finish(&mut self) {
+        self.statistics.ignored_by[Ignored::Fragment as usize] += self.datagrams.clear();
+        self.statistics.fragments_pending = 0;
         self.deadlines = Deadlines::default();
         let mut remaining: Vec<_> =
             self.flows.iter().map(|(key, tracked)| (tracked.flow.opened_ns(), *key)).collect();
@@ -264,15 +273,56 @@ impl Replay {
         deadlines.at_most(&mut tracked.queue_handle, key, due_ns);
     }
 
-    /// Applies the frame's segment to its flow.
-    fn track(&mut self, frame: &Frame<'_>) -> Result<(), Unusable> {
+    /// Applies what is in the frame to its flow. Adds to `frames` the fragments that had waited for it.
+    fn track(&mut self, frame: &Frame<'_>, frames: &mut u64) -> Result<(), Unusable> {
         let link = frame.link.ok_or(Unusable::ForeignLink)?;
         let captured = Captured { bytes: frame.bytes, wire_len: frame.wire_len };
-        let (Inner { bare, tunnel }, packet) = link::parse(link, captured, self.decap)?;
-        let (checksum, sum) = checksum::verify(bare.packet.bytes, &packet);
+        let (inner, packet, content) = link::parse(link, captured, self.decap)?;
+        match content {
+            Content::Segment | Content::BehindOptions => self.track_segment(frame, &inner, &packet),
+            Content::Icmp => self.track_icmp(&inner.bare, packet),
+            Content::Fragment => {
+                self.statistics.ignored_by[Ignored::Fragment as usize] += self.datagrams.expire(self.now_ns);
+                let waiting = self.datagrams.len();
+                let added = self.datagrams.add(self.now_ns, &inner, &packet);
+                *frames += (waiting.saturating_sub(self.datagrams.len())) as u64;
+                let whole = added?.ok_or(Unusable::Waits)?;
+                self.track_segment(frame, &whole.inner(), &whole.packet)
+            }
+        }
+    }
+
+    /// Applies an ICMP message to the flow that it is about.
+    fn track_icmp(&mut self, bare: &Bare<'_>, mut packet: Packet) -> Result<(), Unusable> {
+        let error = wire::parse_icmp(&bare.packet, &mut packet)?;
+        let Replay { now_ns, machine, flows, deadlines, outbox, statistics, .. } = self;
+        let (now_ns, rules) = (*now_ns, outbox.rules);
+        let tracked = flows.get_mut(&packet.key).ok_or(Ignored::Icmp)?;
+        let before = tracked.flow;
+        let outcome = machine.icmp(now_ns, bare, (&packet, error), &mut tracked.flow, &rules)?;
+        if outcome.previous != Previous::None {
+            let trace = tracked.trace.as_mut().map(std::mem::take);
+            let ended = TrackedFlow { flow: before, trace, interface: tracked.interface.clone(), ..*tracked };
+            end_previous(outbox, &packet.key, ended, now_ns, &outcome);
+            statistics.connections += 1;
+        }
+        publish(outbox, &tracked.subject(&packet.key), now_ns, &outcome);
+        let due_ns = tracked.flow.due_ns(&rules);
+        deadlines.at_most(&mut tracked.queue_handle, &packet.key, due_ns);
+        if outcome.cause == Cause::Nothing { Err(Ignored::Icmp.into()) } else { Ok(()) }
+    }
+
+    /// Applies a segment to its flow.
+    fn track_segment(
+        &mut self,
+        frame: &Frame<'_>,
+        &Inner { bare, tunnel }: &Inner<'_>,
+        packet: &Packet,
+    ) -> Result<(), Unusable> {
+        let (checksum, sum) = checksum::verify(bare.packet.bytes, packet);
         let checksum_wrong = self.check(checksum);
         if checksum_wrong && self.verify_checksums {
-            self.trace_ignored(&packet, true);
+            self.trace_ignored(packet, true);
             return Err(Unusable::Checksum);
         }
         let (key, sender, segment) = (&packet.key, packet.sender, &packet.segment);
@@ -281,7 +331,7 @@ impl Replay {
             return Err(Ignored::SelfConnect.into());
         }
         if kind == SegmentKind::Bad {
-            self.trace_ignored(&packet, false);
+            self.trace_ignored(packet, false);
             return Err(Ignored::BadFlags.into());
         }
         let capture_point = (frame.point, bare.capture_point);
@@ -300,7 +350,7 @@ impl Replay {
             }
         };
         let identifications = &mut tracked.identifications[sender as usize];
-        if recent.is_copy(identifications, (&bare, &packet), capture_point, sum, now_ns) {
+        if recent.is_copy(identifications, (&bare, packet), capture_point, sum, now_ns) {
             return Err(Ignored::Duplicate.into());
         }
         let seen = Sighting { hook, tags: packet.tags, at_ns: now_ns, sender, segment };
@@ -310,7 +360,7 @@ impl Replay {
             return Err(reason.into());
         }
         let before = tracked.flow;
-        let outcome = machine.segment(now_ns, &bare, &packet, &mut tracked.flow, &rules)?;
+        let outcome = machine.segment(now_ns, &bare, packet, &mut tracked.flow, &rules)?;
         tracked.sightings.note(direction, &seen, verdict, outcome.cause.has_effect());
         if outcome.previous != Previous::None {
             let trace = tracked.trace.as_mut().map(std::mem::take);
@@ -354,8 +404,10 @@ impl Replay {
     }
 }
 
-/// Why a frame belongs to no flow.
+/// Why a frame is not counted as one of a flow.
 enum Unusable {
+    /// A fragment that waits for the rest of its datagram: it is counted later.
+    Waits,
     Ignored(Ignored),
     ForeignLink,
     Checksum,

@@ -1,5 +1,6 @@
 //! The record of a connection.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use jiff::Timestamp;
@@ -86,6 +87,8 @@ pub struct CloseInfo {
     pub closer: Option<Roles>,
     /// The end whose RST ended the connection; `None` without such a RST.
     pub aborter: Option<Role>,
+    /// The ICMP error that ended the connection attempt; `None` without one.
+    pub icmp: Option<IcmpMessage>,
     /// The ends whose FIN was seen.
     pub fins: Fins,
     /// Whether both ends are closed or in TIME-WAIT.
@@ -94,6 +97,22 @@ pub struct CloseInfo {
     #[serde(with = "micros::option")]
     #[schemars(with = "Option<Timestamp>")]
     pub started_at: Option<Timestamp>,
+}
+
+/// Type and code of an ICMP message (RFC 792), or of ICMPv6 (RFC 4443) for IPv6.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct IcmpMessage {
+    /// Type: 3 is destination unreachable, in IPv6 1.
+    #[serde(rename = "type")]
+    pub kind: u8,
+    /// Code: 3 is port unreachable, in IPv6 4.
+    pub code: u8,
+}
+
+impl fmt::Display for IcmpMessage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.kind, self.code)
+    }
 }
 
 /// TIME-WAIT of a connection.

@@ -7,8 +7,8 @@ use tcp_common::flow::{Closer, Coverage, Initiator};
 use tcp_common::{Cause, CloseKind, End, Flow, FlowKey, Rules, State};
 
 use super::{
-    Close, CloseInfo, Confidence, Connection, ConnectionEnd, Durations, EndAddress, Family, Fins, Opener,
-    Role, Roles, TimeWait, Transition,
+    Close, CloseInfo, Confidence, Connection, ConnectionEnd, Durations, EndAddress, Family, Fins,
+    IcmpMessage, Opener, Role, Roles, TimeWait, Transition,
 };
 use crate::clock::Clock;
 
@@ -72,7 +72,7 @@ impl Describer<'_> {
             opened_at: (!midstream).then(|| self.clock.wall(flow.opened_ns())),
             last_seen_at: self.clock.wall(flow.last_ns()),
             handshake_ms: handshake_ns(flow).map(ms),
-            close: self.close_info(flow, client),
+            close: self.close_info(key, flow, client),
             time_wait: self.time_wait(flow, client),
             process: None,
         }
@@ -143,8 +143,9 @@ impl Describer<'_> {
         }
     }
 
-    fn close_info(&self, flow: &Flow, client: End) -> Option<CloseInfo> {
+    fn close_info(&self, key: &FlowKey, flow: &Flow, client: End) -> Option<CloseInfo> {
         let kind = flow.close_kind_seen();
+        let icmp = flow.icmp_error().map(|error| error.type_and_code(key.family));
         if kind == Some(CloseKind::Open) && flow.closing_ns() == 0 {
             return None;
         }
@@ -162,6 +163,7 @@ impl Describer<'_> {
                 Closer::Both => Some(Roles::Both),
             },
             aborter: flow.aborter().map(|end| side(end, client)),
+            icmp: icmp.map(|(kind, code)| IcmpMessage { kind, code }),
             fins,
             complete: flow.complete(),
             started_at: flow.closing_seen_ns().map(|ns| self.clock.wall(ns)),

@@ -58,7 +58,12 @@ const CLOSE_KINDS: Words = &[
     ("half_close", "One end sent a FIN, and the other one went on sending data before it closed too."),
     ("rst_abort", "Ended by an RST without any FIN."),
     ("rst_after_fin", "Ended by an RST after a FIN."),
-    ("refused", "The SYN was answered by an RST: nothing listens on that port."),
+    (
+        "refused",
+        "The SYN was answered by an RST, because nothing listens on that port, or by an ICMP error: port or protocol \
+         unreachable, or prohibited by a firewall.",
+    ),
+    ("unreachable", "The SYN was answered by another ICMP error: the network does not reach the host."),
     ("syn_abort", "Ended by an RST before the handshake was complete."),
     ("syn_timeout", "The handshake was never completed."),
     (
@@ -147,8 +152,11 @@ const WITHOUT_EFFECT: Words = &[
 
 const IGNORED: Words = &[
     ("not_tcp", "Not IPv4 or IPv6 with TCP inside."),
-    ("fragment_later", "A fragment other than the first: it has no ports."),
-    ("fragment_first", "The first of several fragments: the length of its segment is unknown."),
+    (
+        "fragment",
+        "A fragment from the middle of a datagram, or one whose datagram did not become whole in 2 s.",
+    ),
+    ("icmp", "An ICMP error about a TCP segment that ended no connection attempt."),
     ("truncated", "The packet ends before its headers do."),
     ("malformed", "Lengths or versions in the headers contradict each other."),
     ("unsupported", "More VLAN tags, IPv6 extension headers or tunnels in each other than finwait follows."),

@@ -9,7 +9,7 @@ fn connection_is_the_documented_json() {
         "client":{"address":"10.9.0.1","port":43210,"state":"time_wait","confirmed":true,"local":true,"segments":6,"bytes":120},
         "server":{"address":"10.9.0.2","port":80,"state":"closed","confirmed":false,"local":false,"segments":5,"bytes":512},
         "opener":"client","confidence":"exact","opened_at":"2026-11-22T10:46:21.120417Z","last_seen_at":"2026-11-22T10:46:21.480003Z","handshake_ms":0.31,
-        "close":{"kind":"fin_4seg","closer":"client","aborter":null,"fins":"both","complete":true,"started_at":"2026-11-22T10:46:21.470118Z"},
+        "close":{"kind":"fin_4seg","closer":"client","aborter":null,"icmp":null,"fins":"both","complete":true,"started_at":"2026-11-22T10:46:21.470118Z"},
         "time_wait":{"holder":"client","expires_in_ms":59210,"restarts":0},
         "process":{"pid":4242,"comm":"curl","unit":null}}"#,
     )

@@ -5,6 +5,7 @@ mod broken;
 mod concatenated;
 mod cut;
 mod formats;
+mod fragments;
 mod headers;
 mod mirror;
 mod scenarios;
@@ -107,8 +108,8 @@ fn steps(scenario: &Scenario, variant: Variant, count: usize) -> Vec<Captured> {
     for step in &scenario.steps[..count] {
         if step.is_tick() {
             frames.push(arp(step.at_ns()));
-        } else if let Some((sender, segment)) = step.segment(variant) {
-            let captured = Captured { at_ns: step.at_ns(), frame: frames::frame(sender, &segment) };
+        } else if let Some(frame) = step.frame(variant) {
+            let captured = Captured { at_ns: step.at_ns(), frame };
             frames.extend(std::iter::repeat_n(captured, if variant.doubled { 2 } else { 1 }));
         }
     }

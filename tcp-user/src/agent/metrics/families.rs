@@ -136,7 +136,7 @@ pub(super) const TABLE: &[Family] = &[
     },
     Family {
         name: "packets",
-        help: "Packets that the kernel programs saw, tracked and ignored.",
+        help: "Packets that the kernel programs saw: tracked, ignored, and fragments that wait.",
         labels: &[],
         data: Data::Counter(|snapshot| one(snapshot.counters.packets_seen())),
     },
@@ -151,6 +151,12 @@ pub(super) const TABLE: &[Family] = &[
         help: "Packets that belong to no tracked connection, by reason.",
         labels: &["reason"],
         data: Data::Counter(|snapshot| list(Ignored::ALL.map(Ignored::name), &snapshot.counters.ignored)),
+    },
+    Family {
+        name: "fragments_pending",
+        help: "Fragments that wait for the rest of their datagram, neither tracked nor ignored yet.",
+        labels: &[],
+        data: Data::Gauge(|snapshot| one(snapshot.counters.fragments_pending())),
     },
     Family {
         name: "events_delivered",
