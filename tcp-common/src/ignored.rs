@@ -60,6 +60,8 @@ pub enum Ignored {
     Geneve = 22,
     /// UDP to the port of GTP-U, 2152 (3GPP TS 29.281).
     GtpU = 23,
+    /// With VLAN tags in the key: as many combinations of tags as can be distinguished have been seen before.
+    TooManyVlans = 24,
 }
 
 impl Ignored {

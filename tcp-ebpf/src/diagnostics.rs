@@ -42,7 +42,8 @@ pub(crate) fn log_ignored(scratch: &Scratch, reason: Option<Ignored>) {
             | Ignored::TableFull
             | Ignored::Contended
             | Ignored::NoProgram
-            | Ignored::OtherNetwork),
+            | Ignored::OtherNetwork
+            | Ignored::TooManyVlans),
         ) => reason.name(),
         None => "deferred",
     };

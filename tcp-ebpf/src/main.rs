@@ -1,7 +1,7 @@
 //! The kernel programs: read the packet, find the flow, call tcp-common, publish. No code here knows a TCP state by name.
 //!
 //! A packet enters at one of the entry programs below. [`predicted`] handles the next segment of an established
-//! connection. For all other packets, a tail call leads to the program that runs the whole machine:
+//! connection. For all other packets, tail calls lead through the programs of the machine:
 //!
 //! - [`observe`] is the whole path of such a packet.
 //! - [`rare`] is the path of what few packets have: fragments, options of IPv4, ICMP.
@@ -51,30 +51,48 @@ pub(crate) fn finwait_xdp(ctx: XdpContext) -> u32 {
     // SAFETY: the only call in this program, which runs at an XDP hook.
     let mut cpu = unsafe { PerCpu::enter() };
     if !predicted::handle(&XdpPacket::new(&ctx), FirstHeader::Ethernet, Direction::Ingress, &mut cpu) {
-        next_xdp(&ctx, Some(tail_call::MACHINE), &mut cpu);
+        next_xdp(&ctx, Some(tail_call::READ), &mut cpu);
     }
     XDP_PASS
 }
 
-/// The machine behind `finwait_xdp`.
+/// Reads a packet and locks its flow. Behind `finwait_xdp`.
 #[xdp(frags)]
-pub(crate) fn finwait_machine_xdp(ctx: XdpContext) -> u32 {
+pub(crate) fn finwait_read_xdp(ctx: XdpContext) -> u32 {
     // SAFETY: the only call in this program, which runs at an XDP hook.
     let mut cpu = unsafe { PerCpu::enter() };
     let next = observe::observe(&XdpPacket::new(&ctx), FirstHeader::Ethernet, Direction::Ingress, &mut cpu);
     next_xdp(&ctx, next, &mut cpu)
 }
 
-/// The machine behind the three programs that follow.
+/// Locks the flow of a packet that another program has read.
 #[xdp(frags)]
-pub(crate) fn finwait_apply_xdp(_ctx: XdpContext) -> u32 {
+pub(crate) fn finwait_lock_xdp(ctx: XdpContext) -> u32 {
     // SAFETY: the only call in this program, which runs at an XDP hook.
     let mut cpu = unsafe { PerCpu::enter() };
-    observe::observe_read(&mut cpu);
+    let next = observe::lock_read(&mut cpu);
+    next_xdp(&ctx, next, &mut cpu)
+}
+
+/// Applies the segment to the locked flow.
+#[xdp(frags)]
+pub(crate) fn finwait_apply_xdp(ctx: XdpContext) -> u32 {
+    // SAFETY: the only call in this program, which runs at an XDP hook.
+    let mut cpu = unsafe { PerCpu::enter() };
+    observe::apply(&mut cpu);
+    next_xdp(&ctx, Some(tail_call::FINISH), &mut cpu)
+}
+
+/// Publishes what the segment did, and unlocks the flow.
+#[xdp(frags)]
+pub(crate) fn finwait_finish_xdp(_ctx: XdpContext) -> u32 {
+    // SAFETY: the only call in this program, which runs at an XDP hook.
+    let mut cpu = unsafe { PerCpu::enter() };
+    observe::finish(&mut cpu);
     XDP_PASS
 }
 
-/// Keeps a fragment until its datagram is whole. Behind `finwait_machine_xdp`.
+/// Keeps a fragment until its datagram is whole. Behind `finwait_read_xdp`.
 #[xdp(frags)]
 pub(crate) fn finwait_fragment_xdp(ctx: XdpContext) -> u32 {
     // SAFETY: the only call in this program, which runs at an XDP hook.
@@ -83,7 +101,7 @@ pub(crate) fn finwait_fragment_xdp(ctx: XdpContext) -> u32 {
     next_xdp(&ctx, next, &mut cpu)
 }
 
-/// Checks the options of IPv4. Behind `finwait_machine_xdp`.
+/// Checks the options of IPv4. Behind `finwait_read_xdp`.
 #[xdp(frags)]
 pub(crate) fn finwait_options_xdp(ctx: XdpContext) -> u32 {
     // SAFETY: the only call in this program, which runs at an XDP hook.
@@ -92,7 +110,7 @@ pub(crate) fn finwait_options_xdp(ctx: XdpContext) -> u32 {
     next_xdp(&ctx, next, &mut cpu)
 }
 
-/// Reads and applies an ICMP message. Behind `finwait_machine_xdp`.
+/// Reads and applies an ICMP message. Behind `finwait_read_xdp`.
 #[xdp(frags)]
 pub(crate) fn finwait_icmp_xdp(ctx: XdpContext) -> u32 {
     // SAFETY: the only call in this program, which runs at an XDP hook.
@@ -108,7 +126,7 @@ fn next_xdp(ctx: &XdpContext, next: Option<u32>, cpu: &mut PerCpu) -> u32 {
     if let Some(index) = next {
         // SAFETY: `ctx` is the context that the kernel passed to this program.
         unsafe { maps::CHAIN_XDP.tail_call(ctx, index) };
-        observe::count_missing_program(cpu);
+        observe::count_missing_program(index, cpu);
     }
     XDP_PASS
 }
@@ -143,21 +161,21 @@ fn classify(ctx: &TcContext, link: FirstHeader, direction: Direction) -> i32 {
     let mut cpu = unsafe { PerCpu::enter() };
     if !predicted::handle(&SkbPacket::new(ctx), link, direction, &mut cpu) {
         observe::remember_hook(link, direction, &mut cpu);
-        next_tc(ctx, Some(tail_call::MACHINE), &mut cpu);
+        next_tc(ctx, Some(tail_call::READ), &mut cpu);
     }
     TC_ACT_UNSPEC
 }
 
-/// The machine behind the four entry programs of TC.
+/// Reads a packet and locks its flow. Behind the four entry programs of TC.
 #[classifier]
-pub(crate) fn finwait_machine_tc(ctx: TcContext) -> i32 {
+pub(crate) fn finwait_read_tc(ctx: TcContext) -> i32 {
     // SAFETY: the only call in this program, which runs at a TC hook.
     let mut cpu = unsafe { PerCpu::enter() };
     let next = observe::observe_linear(&SkbPacket::new(&ctx), &mut cpu);
     next_tc(&ctx, next, &mut cpu)
 }
 
-/// Copies and reads the headers that are not all in the packet's linear part. Behind `finwait_machine_tc`.
+/// Copies and reads the headers that are not all in the packet's linear part. Behind `finwait_read_tc`.
 ///
 /// A program of its own, because the verifier follows too many paths through reading a copy.
 #[classifier]
@@ -168,16 +186,34 @@ pub(crate) fn finwait_copy_tc(ctx: TcContext) -> i32 {
     next_tc(&ctx, next, &mut cpu)
 }
 
-/// The machine behind `finwait_copy_tc` and the two programs that follow.
+/// Locks the flow of a packet that another program has read.
 #[classifier]
-pub(crate) fn finwait_apply_tc(_ctx: TcContext) -> i32 {
+pub(crate) fn finwait_lock_tc(ctx: TcContext) -> i32 {
     // SAFETY: the only call in this program, which runs at a TC hook.
     let mut cpu = unsafe { PerCpu::enter() };
-    observe::observe_read(&mut cpu);
+    let next = observe::lock_read(&mut cpu);
+    next_tc(&ctx, next, &mut cpu)
+}
+
+/// Applies the segment to the locked flow.
+#[classifier]
+pub(crate) fn finwait_apply_tc(ctx: TcContext) -> i32 {
+    // SAFETY: the only call in this program, which runs at a TC hook.
+    let mut cpu = unsafe { PerCpu::enter() };
+    observe::apply(&mut cpu);
+    next_tc(&ctx, Some(tail_call::FINISH), &mut cpu)
+}
+
+/// Publishes what the segment did, and unlocks the flow.
+#[classifier]
+pub(crate) fn finwait_finish_tc(_ctx: TcContext) -> i32 {
+    // SAFETY: the only call in this program, which runs at a TC hook.
+    let mut cpu = unsafe { PerCpu::enter() };
+    observe::finish(&mut cpu);
     TC_ACT_UNSPEC
 }
 
-/// Keeps a fragment until its datagram is whole. Behind `finwait_machine_tc` and `finwait_copy_tc`.
+/// Keeps a fragment until its datagram is whole. Behind `finwait_read_tc` and `finwait_copy_tc`.
 #[classifier]
 pub(crate) fn finwait_fragment_tc(ctx: TcContext) -> i32 {
     // SAFETY: the only call in this program, which runs at a TC hook.
@@ -186,7 +222,7 @@ pub(crate) fn finwait_fragment_tc(ctx: TcContext) -> i32 {
     next_tc(&ctx, next, &mut cpu)
 }
 
-/// Checks the options of IPv4. Behind `finwait_machine_tc` and `finwait_copy_tc`.
+/// Checks the options of IPv4. Behind `finwait_read_tc` and `finwait_copy_tc`.
 #[classifier]
 pub(crate) fn finwait_options_tc(ctx: TcContext) -> i32 {
     // SAFETY: the only call in this program, which runs at a TC hook.
@@ -195,7 +231,7 @@ pub(crate) fn finwait_options_tc(ctx: TcContext) -> i32 {
     next_tc(&ctx, next, &mut cpu)
 }
 
-/// Reads and applies an ICMP message. Behind `finwait_machine_tc` and `finwait_copy_tc`.
+/// Reads and applies an ICMP message. Behind `finwait_read_tc` and `finwait_copy_tc`.
 #[classifier]
 pub(crate) fn finwait_icmp_tc(ctx: TcContext) -> i32 {
     // SAFETY: the only call in this program, which runs at a TC hook.
@@ -211,7 +247,7 @@ fn next_tc(ctx: &TcContext, next: Option<u32>, cpu: &mut PerCpu) -> i32 {
     if let Some(index) = next {
         // SAFETY: `ctx` is the context that the kernel passed to this program.
         unsafe { maps::CHAIN_TC.tail_call(ctx, index) };
-        observe::count_missing_program(cpu);
+        observe::count_missing_program(index, cpu);
     }
     TC_ACT_UNSPEC
 }

@@ -1,8 +1,10 @@
 //! The maps. Where the agent chooses a size at load, the size here is a placeholder.
 
 use core::cell::UnsafeCell;
+use core::intrinsics::{AtomicOrdering, atomic_xadd};
 
 use aya_ebpf::{
+    bindings::BPF_NOEXIST,
     macros::map,
     maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, lpm_trie::Key},
 };
@@ -118,6 +120,38 @@ static LOCAL_PREFIXES: LpmTrie<[u8; 16], u8> = LpmTrie::with_max_entries(65_536,
 /// is not the interface itself. The agent writes it.
 #[map]
 static SCOPES: HashMap<u64, u32> = HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
+
+/// The domains of VLAN tags, by [`Packet::tags`](tcp_common::wire::Packet::tags).
+#[map]
+static VLAN_DOMAINS: HashMap<u32, u32> = HashMap::with_max_entries(MAX_VLAN_DOMAINS, BPF_F_NO_PREALLOC);
+
+/// How many domains were given out.
+#[map]
+static VLAN_DOMAIN_COUNT: Array<u32> = Array::with_max_entries(1, 0);
+
+/// A domain is what a key has room for; 0 is that of frames without a tag.
+const MAX_VLAN_DOMAINS: u32 = u16::MAX as u32;
+
+/// Returns the domain of a combination of VLAN tags, a new one if it was not seen before; `None` if there is none left.
+#[inline(always)]
+pub(crate) fn vlan_domain(tags: u32) -> Option<u16> {
+    // SAFETY: the value is an integer that does not change.
+    let known = || unsafe { VLAN_DOMAINS.get(tags) }.map(|domain| *domain as u16);
+    if let Some(domain) = known() {
+        return Some(domain);
+    }
+    let count = VLAN_DOMAIN_COUNT.get_ptr_mut(0)?;
+    // SAFETY: a map value, aligned, which is changed by atomic instructions only.
+    let domain = unsafe { atomic_xadd::<u32, u32, { AtomicOrdering::SeqCst }>(count, 1) }.wrapping_add(1);
+    if domain > MAX_VLAN_DOMAINS {
+        // SAFETY: as before.
+        unsafe { atomic_xadd::<u32, u32, { AtomicOrdering::SeqCst }>(count, u32::MAX) };
+        return known();
+    }
+    // Another CPU may have been first.
+    let _ = VLAN_DOMAINS.insert(tags, domain, BPF_NOEXIST.into());
+    known()
+}
 
 /// Whether an address belongs to this host.
 #[inline(always)]

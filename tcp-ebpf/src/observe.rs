@@ -1,7 +1,8 @@
 //! The path of a packet that was not predicted, from top to bottom.
 //!
-//! What every segment needs is inlined: on CPUs that guard returns against speculation (Zen 1 to 4, some Intel), a call
-//! costs some 6 ns. Rare steps are calls, which free their stack when they return.
+//! Its steps are three programs, with tail calls in between. What every segment needs is inlined: on CPUs that guard returns
+//! against speculation (Zen 1 to 4, some Intel), a call costs some 6 ns. Rare steps are calls, which free their stack when
+//! they return.
 
 use tcp_common::{
     Cause, End, FlowKey, FlowKey4, Ignored, Outcome, Previous, SegmentKind,
@@ -29,18 +30,20 @@ pub(crate) fn remember_hook(link: FirstHeader, direction: Direction, cpu: &mut P
     }
 }
 
-/// Counts a packet whose tail call found no program.
+/// Counts a packet whose tail call found no program, and unlocks its flow.
 ///
 /// The agent fills the program arrays before it attaches anything, and holds them as long as anything is attached.
 #[inline(always)]
-pub(crate) fn count_missing_program(cpu: &mut PerCpu) {
-    if let Some(counters) = cpu.counters() {
-        counters.seen += 1;
-        publish::ignored(counters, Ignored::NoProgram, 1);
+pub(crate) fn count_missing_program(index: u32, cpu: &mut PerCpu) {
+    let Some((scratch, counters)) = cpu.scratch_and_counters() else { return };
+    if matches!(index, tail_call::APPLY | tail_call::FINISH) {
+        store_and_unlock(scratch, maps::settings());
     }
+    counters.seen += 1;
+    publish::ignored(counters, Ignored::NoProgram, 1);
 }
 
-/// Follows one packet, or returns the program that goes on with it.
+/// Reads one packet and locks its flow. Returns the program that goes on with it, unless it is ignored or deferred.
 ///
 /// All programs together increment exactly one of `tracked` and `ignored` for each packet.
 #[inline(always)]
@@ -52,26 +55,30 @@ pub(crate) fn observe<P: PacketAccess>(
 ) -> Option<u32> {
     let (scratch, counters) = cpu.scratch_and_counters()?;
     match read(packet, packet, link, direction, scratch) {
-        Ok(Content::Segment) => finish(scratch, maps::settings(), counters),
-        Ok(content) => return Some(next(content)),
-        Err(reason) => ignore(reason, scratch, counters),
+        Ok(Content::Segment) => lock(scratch, maps::settings(), counters),
+        Ok(content) => Some(next(content)),
+        Err(reason) => {
+            ignore(reason, scratch, counters);
+            None
+        }
     }
-    None
 }
 
-/// Follows one packet behind a TC entry program, whose hook is in the scratch memory, or returns the program that goes on
-/// with it: [`tail_call::COPY`] if the headers are not all in the packet's linear part.
+/// Reads one packet behind a TC entry program, whose hook is in the scratch memory, and locks its flow. Returns the program
+/// that goes on with it: [`tail_call::COPY`] if the headers are not all in the packet's linear part.
 #[inline(always)]
 pub(crate) fn observe_linear(packet: &SkbPacket<'_>, cpu: &mut PerCpu) -> Option<u32> {
     let (scratch, counters) = cpu.scratch_and_counters()?;
     let (link, direction) = (scratch.link, scratch.direction);
     match read(packet, packet, link, direction, scratch) {
-        Ok(Content::Segment) => finish(scratch, maps::settings(), counters),
-        Ok(content) => return Some(next(content)),
-        Err(Ignored::Truncated) => return Some(tail_call::COPY),
-        Err(reason) => ignore(reason, scratch, counters),
+        Ok(Content::Segment) => lock(scratch, maps::settings(), counters),
+        Ok(content) => Some(next(content)),
+        Err(Ignored::Truncated) => Some(tail_call::COPY),
+        Err(reason) => {
+            ignore(reason, scratch, counters);
+            None
+        }
     }
-    None
 }
 
 /// Reads a packet that [`observe_linear`] could not read, from a copy, into the scratch memory. Returns the program that
@@ -93,29 +100,22 @@ pub(crate) fn read_copied(packet: &SkbPacket<'_>, cpu: &mut PerCpu) -> Option<u3
     }
 }
 
-/// Follows the packet that another program has read into the scratch memory.
+/// Locks the flow of the packet that another program has read into the scratch memory. Returns the program that goes on
+/// with it, unless it is ignored or deferred.
 #[inline(always)]
-pub(crate) fn observe_read(cpu: &mut PerCpu) {
-    let Some((scratch, counters)) = cpu.scratch_and_counters() else { return };
-    finish(scratch, maps::settings(), counters);
+pub(crate) fn lock_read(cpu: &mut PerCpu) -> Option<u32> {
+    let (scratch, counters) = cpu.scratch_and_counters()?;
+    lock(scratch, maps::settings(), counters)
 }
 
 /// The program that goes on with a packet of this content.
 #[inline(always)]
 const fn next(content: Content) -> u32 {
     match content {
-        Content::Segment => tail_call::APPLY,
+        Content::Segment => tail_call::LOCK,
         Content::BehindOptions => tail_call::OPTIONS,
         Content::Fragment => tail_call::FRAGMENT,
         Content::Icmp => tail_call::ICMP,
-    }
-}
-
-#[inline(always)]
-fn finish(scratch: &mut Scratch, settings: &Settings, counters: &mut Counters) {
-    match follow(scratch, settings, counters) {
-        Ok(()) => track(scratch, counters),
-        Err(reason) => ignore(reason, scratch, counters),
     }
 }
 
@@ -148,43 +148,73 @@ fn read<B: Bytes, P: PacketAccess>(
     scratch.waited = 0;
     let content = wire::parse_into(bytes, link, packet.stripped_vlan(), &mut scratch.packet)?;
     scratch.packet.segment.wire_segments = packet.wire_segments();
-    set_domain(packet, scratch);
+    set_domain(packet, scratch)?;
     Ok(content)
 }
 
-/// Sets what distinguishes connections with equal addresses.
+/// Sets what distinguishes connections with equal addresses and ports.
 #[inline(always)]
-pub(crate) fn set_domain<P: PacketAccess>(packet: &P, scratch: &mut Scratch) {
+pub(crate) fn set_domain<P: PacketAccess>(packet: &P, scratch: &mut Scratch) -> Result<(), Ignored> {
+    let tags = scratch.packet.tags;
     if scratch.packet.key.is_link_local() {
-        scratch.packet.key.domain = maps::scope_of(packet.interface_index(), scratch.packet.tags as u16);
+        scratch.packet.key.domain = maps::scope_of(packet.interface_index(), tags as u16);
+    } else if tags != 0 && maps::settings().key_by_vlan != 0 {
+        scratch.packet.key.domain = maps::vlan_domain(tags).ok_or(Ignored::TooManyVlans)?;
     }
+    Ok(())
 }
 
-/// Step 2: locks the flow. Step 3: applies the segment. Step 4: stores and unlocks the flow.
+/// Step 2: locks the flow, and decides whether the packet counts.
 #[inline(always)]
-fn follow(scratch: &mut Scratch, settings: &Settings, counters: &mut Counters) -> Result<(), Ignored> {
-    if matches!(scratch.packet.segment.kind(), SegmentKind::Bad) {
-        return Err(Ignored::BadFlags);
+fn lock(scratch: &mut Scratch, settings: &Settings, counters: &mut Counters) -> Option<u32> {
+    let result = if matches!(scratch.packet.segment.kind(), SegmentKind::Bad) {
+        Err(Ignored::BadFlags)
+    } else {
+        let inserts = !matches!(scratch.packet.segment.kind(), SegmentKind::Rst);
+        acquire(inserts, scratch, settings, counters);
+        match reread(&scratch.acquired) {
+            Acquired::Locked => {
+                judge(scratch);
+                let counts = reread(&scratch.verdict).ignored().is_none();
+                return Some(if counts { tail_call::APPLY } else { tail_call::FINISH });
+            }
+            Acquired::Contended => defer(scratch, settings, counters),
+            Acquired::SelfConnect => Err(Ignored::SelfConnect),
+            Acquired::NoFlow => Err(Ignored::NoFlow),
+            Acquired::TableFull => Err(Ignored::TableFull),
+        }
+    };
+    match result {
+        Ok(()) => track(scratch, counters),
+        Err(reason) => ignore(reason, scratch, counters),
     }
-    let inserts = !matches!(scratch.packet.segment.kind(), SegmentKind::Rst);
-    acquire(inserts, scratch, settings, counters);
-    match reread(&scratch.acquired) {
-        Acquired::Locked => {}
-        Acquired::Contended => return defer(scratch, settings, counters),
-        Acquired::SelfConnect => return Err(Ignored::SelfConnect),
-        Acquired::NoFlow => return Err(Ignored::NoFlow),
-        Acquired::TableFull => return Err(Ignored::TableFull),
-    }
-    judge(scratch);
-    if reread(&scratch.verdict).ignored().is_none() {
-        apply(scratch, settings, counters);
+    None
+}
+
+/// Step 3: applies the segment to the flow. The machine has a program of its own, in which no other step multiplies the
+/// paths that the verifier follows.
+#[inline(always)]
+pub(crate) fn apply(cpu: &mut PerCpu) {
+    let Some(scratch) = cpu.scratch() else { return };
+    let sender = sender(scratch);
+    let flow = &mut scratch.record.flow;
+    scratch.outcome = flow.on_segment(scratch.at_ns, sender, &scratch.packet.segment, &maps::settings().rules);
+}
+
+/// Step 4: publishes what the segment did, and stores and unlocks the flow.
+#[inline(always)]
+pub(crate) fn finish(cpu: &mut PerCpu) {
+    let Some((scratch, counters)) = cpu.scratch_and_counters() else { return };
+    let ignored = reread(&scratch.verdict).ignored();
+    if ignored.is_none() {
+        publish::count_segment(scratch, counters);
+        publish_outcome(scratch, counters);
         note(scratch);
     }
-    let phase = phase_of(&mut scratch.prediction, &scratch.record.flow);
-    store_and_unlock(phase, scratch, settings);
-    match reread(&scratch.verdict).ignored() {
-        None => Ok(()),
-        Some(reason) => Err(reason),
+    store_and_unlock(scratch, maps::settings());
+    match ignored {
+        None => track(scratch, counters),
+        Some(reason) => ignore(reason, scratch, counters),
     }
 }
 
@@ -235,23 +265,13 @@ fn defer(scratch: &Scratch, settings: &Settings, counters: &mut Counters) -> Res
 }
 
 #[inline(always)]
-pub(crate) fn store_and_unlock(phase: u64, scratch: &Scratch, settings: &Settings) {
+pub(crate) fn store_and_unlock(scratch: &mut Scratch, settings: &Settings) {
+    let phase = phase_of(&mut scratch.prediction, &scratch.record.flow);
     if scratch.packet.key.family == 4 {
         table::store_and_unlock::<FlowKey4>(phase, scratch, settings);
     } else {
         table::store_and_unlock::<FlowKey>(phase, scratch, settings);
     }
-}
-
-/// Applies the segment to the flow, and publishes what it did.
-#[inline(always)]
-fn apply(scratch: &mut Scratch, settings: &Settings, counters: &mut Counters) {
-    publish::count_segment(scratch, counters);
-    let sender = sender(scratch);
-    // Through memory: the verifier then has one path from here, not one for each outcome.
-    scratch.outcome =
-        scratch.record.flow.on_segment(scratch.at_ns, sender, &scratch.packet.segment, &settings.rules);
-    publish_outcome(scratch, counters);
 }
 
 /// Counts what was done to the flow, and publishes transitions.

@@ -4,7 +4,6 @@ use aya_ebpf::bindings::BPF_NOEXIST;
 use tcp_common::{
     Cause, Ignored,
     record::{Counters, FRAGMENT_NS, Settings, tail_call},
-    table::phase_of,
     wire::{Bytes, Position, check_options, parse_icmp},
 };
 
@@ -30,7 +29,7 @@ pub(crate) fn options<B: Bytes>(bytes: Option<&B>, cpu: &mut PerCpu) -> Option<u
         None => Err(Ignored::Truncated),
     };
     match checked {
-        Ok(()) => Some(tail_call::APPLY),
+        Ok(()) => Some(tail_call::LOCK),
         Err(reason) => {
             observe::ignore(reason, scratch, counters);
             None
@@ -44,7 +43,7 @@ pub(crate) fn options<B: Bytes>(bytes: Option<&B>, cpu: &mut PerCpu) -> Option<u
 pub(crate) fn fragment(cpu: &mut PerCpu) -> Option<u32> {
     let (scratch, counters) = cpu.scratch_and_counters()?;
     match join(scratch, maps::settings(), counters) {
-        Ok(true) => return Some(tail_call::APPLY),
+        Ok(true) => return Some(tail_call::LOCK),
         Ok(false) => {
             counters.seen += 1;
             counters.fragments_held += 1;
@@ -130,7 +129,7 @@ fn apply_icmp<B: Bytes, P: PacketAccess>(
     counters: &mut Counters,
 ) -> Result<(), Ignored> {
     let error = parse_icmp(bytes, &mut scratch.packet)?;
-    observe::set_domain(packet, scratch);
+    observe::set_domain(packet, scratch)?;
     observe::acquire(false, scratch, settings, counters);
     match reread(&scratch.acquired) {
         Acquired::Locked => {}
@@ -146,8 +145,7 @@ fn apply_icmp<B: Bytes, P: PacketAccess>(
     if is_applied || outcome.is_transition() {
         observe::publish_outcome(scratch, counters);
     }
-    let phase = phase_of(&mut scratch.prediction, &scratch.record.flow);
-    observe::store_and_unlock(phase, scratch, settings);
+    observe::store_and_unlock(scratch, settings);
     if is_applied { Ok(()) } else { Err(Ignored::Icmp) }
 }
 

@@ -4,6 +4,7 @@
 use std::io::{Cursor, Write as _};
 use std::process::{Command, Stdio};
 
+use finwait::options::KeyBy;
 use finwait::replay::{Capture, InKernel, Input, Output, Replay, Selection};
 use tcp_common::Rules;
 use testkit::captures::{Captured, Interface, Order, Unit, arp, pcap, pcapng, relink};
@@ -88,7 +89,8 @@ fn with_port(mut frame: Vec<u8>, port: u16) -> Vec<u8> {
 #[test]
 #[ignore = "needs root"]
 fn through_the_table_of_the_kernel() {
-    let mut programs = Some(InKernel::load().expect("loading the kernel programs (root needed)"));
+    let mut programs =
+        Some(InKernel::load(KeyBy::Addresses).expect("loading the kernel programs (root needed)"));
     every_scenario(&mut programs);
     every_link_type(&mut programs);
     several_interfaces_and_vlans(&mut programs);

@@ -276,7 +276,7 @@ fn packets_without_a_program_are_counted() {
     kernel.test_run(ProgramName::Xdp, &frame, 1).expect("running");
     kernel.test_run(ProgramName::Out, &frame, 1).expect("running");
     // After the entry program, a packet with incomplete headers goes to the program that copies them.
-    kernel.test_run(ProgramName::MachineTc, &frame[..40], 1).expect("running");
+    kernel.test_run(ProgramName::ReadTc, &frame[..40], 1).expect("running");
     let counters = kernel.counters().expect("counters");
     assert_eq!(counters.ignored[Ignored::NoProgram as usize], 3);
     assert_eq!((counters.packets_seen(), counters.packets_tracked()), (3, 0));

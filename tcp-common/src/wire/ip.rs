@@ -44,49 +44,51 @@ fn parse_v4<B: Bytes + ?Sized>(bytes: &B, offset: usize, out: &mut Datagram) -> 
     out.source = v4_mapped(h.be32(12));
     out.destination = v4_mapped(h.be32(16));
     out.ip_options = (header_len - 20) as u16;
-    let is_later = field & 0x1fff != 0;
-    match h.u8(9) {
+    let total_len = match h.be16(2) as usize {
+        // BIG TCP: the length does not fit into the field, that of the packet is used.
+        0 => bytes.wire_len().saturating_sub(offset),
+        total_len => total_len,
+    };
+    let protocol = h.u8(9);
+    if field & 0x1fff != 0 {
+        // It has no further header, and no ports of UDP.
+        out.tcp_offset = (offset + header_len) as u32;
+        out.tcp_len = total_len.saturating_sub(header_len) as u32;
+        return Err(match protocol {
+            TCP | AUTHENTICATION if total_len >= header_len => Ignored::Fragment,
+            TCP | AUTHENTICATION => Ignored::Malformed,
+            UDP => Ignored::NotTcp,
+            other => encapsulation(bytes, 4, other, offset),
+        });
+    }
+    match protocol {
         TCP => {}
-        // A later fragment has no authentication header.
-        AUTHENTICATION if is_later => {}
         AUTHENTICATION => {
             let authentication = bytes.header::<2>(offset + header_len).ok_or(Ignored::Truncated)?;
             if authentication.u8(0) != TCP {
                 return Err(Ignored::NotTcp);
             }
             let len = authentication_len(authentication.u8(1));
-            out.fragment.offset += len as u32;
+            out.fragment.offset = len as u32;
             header_len += len;
         }
-        ICMP if field & 0x3fff == 0 => {
+        ICMP if field & 0x2000 == 0 => {
             out.tcp_offset = (offset + header_len) as u32;
             return Err(Ignored::Icmp);
         }
-        other => return Err(encapsulation(bytes, 4, other, offset + header_len, is_later)),
+        other => return Err(encapsulation(bytes, 4, other, offset + header_len)),
     }
-    let total_len = match h.be16(2) as usize {
-        // BIG TCP: the length does not fit into the field, that of the packet is used.
-        0 => bytes.wire_len().saturating_sub(offset),
-        total_len => total_len,
-    };
     if total_len < header_len {
         return Err(Ignored::Malformed);
     }
     out.tcp_offset = (offset + header_len) as u32;
     out.tcp_len = (total_len - header_len) as u32;
-    if is_later { Err(Ignored::Fragment) } else { Ok(()) }
+    Ok(())
 }
 
-/// The reason for which a packet without TCP is ignored: what it carries instead. A later fragment does not
-/// show the ports of UDP.
+/// The reason for which a packet without TCP is ignored: what it carries instead.
 #[inline(always)]
-fn encapsulation<B: Bytes + ?Sized>(
-    bytes: &B,
-    version: u8,
-    protocol: u8,
-    at: usize,
-    is_later: bool,
-) -> Ignored {
+fn encapsulation<B: Bytes + ?Sized>(bytes: &B, version: u8, protocol: u8, at: usize) -> Ignored {
     match (protocol, version) {
         (GRE, _) => Ignored::Gre,
         (IPV4, 4) => Ignored::Ipip,
@@ -94,7 +96,7 @@ fn encapsulation<B: Bytes + ?Sized>(
         (IPV6, 4) => Ignored::SixInFour,
         (IPV6, _) => Ignored::SixInSix,
         (MPLS, _) => Ignored::Mpls,
-        (UDP, _) if !is_later => match bytes.header::<4>(at).map(|udp| udp.be16(2)) {
+        (UDP, _) => match bytes.header::<4>(at).map(|udp| udp.be16(2)) {
             Some(4789 | 8472) => Ignored::Vxlan,
             Some(6081) => Ignored::Geneve,
             Some(2152) => Ignored::GtpU,
@@ -163,7 +165,7 @@ fn parse_v6<B: Bytes + ?Sized>(bytes: &B, offset: usize, out: &mut Datagram) -> 
                 out.tcp_offset = at as u32;
                 return Err(Ignored::Icmp);
             }
-            other => return Err(encapsulation(bytes, 6, other, at, false)),
+            other => return Err(encapsulation(bytes, 6, other, at)),
         };
         at += units;
         if at > MAX_OFFSET {

@@ -50,7 +50,7 @@ use tokio::sync::broadcast;
 
 use crate::api::InterfaceStatus;
 use crate::kernel::{self, Diagnostics, Events, Kernel, KernelError, LoadOptions, Table};
-use crate::options::Options;
+use crate::options::{KeyBy, Options};
 pub use error::AgentError;
 use interfaces::{Attachments, Interface, InterfaceChange, InterfaceNames, Netlink};
 use locality::LocalAddresses;
@@ -178,6 +178,7 @@ fn load_programs(options: &Options) -> Result<Kernel, KernelError> {
         max_flows: options.max_flows,
         max_flows_v6: options.max_flows / 2,
         diagnostics: tracing::enabled!(tracing::Level::DEBUG),
+        key_by_vlan: options.key == KeyBy::Vlan,
         ..LoadOptions::default()
     };
     Kernel::load(&load).map_err(privileges::explain)

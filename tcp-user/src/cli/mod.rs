@@ -21,7 +21,7 @@ pub use glossary::{UnknownTerm, glossary};
 pub use manual::man;
 pub use query::{FilterArgs, ReplayFormat, ReportFormat, SocketArgs};
 
-use crate::options::{ConfigError, ConfigFile, Options, RuleOptions};
+use crate::options::{ConfigError, ConfigFile, KeyBy, Options, RuleOptions};
 use crate::output::Format;
 
 /// Watch the TCP connections of this host: the state of both ends of each, and how it closes.
@@ -198,6 +198,9 @@ pub struct ReplayArgs {
     /// and more than two VLAN tags are followed. With this option such frames are ignored, as they are live.
     #[arg(long)]
     pub no_decap: bool,
+    /// What distinguishes connections
+    #[arg(long, value_name = "KEY", value_enum, default_value = "addresses")]
+    pub key: KeyBy,
     /// Follow the connections with the kernel programs; needs root
     ///
     /// Runs every frame through the XDP program, in capture time. Attaches nothing.

@@ -71,6 +71,8 @@ pub struct LoadOptions {
     pub ring_bytes: u32,
     /// Whether the programs log packets that they ignore, at debug level ([`Diagnostics`]).
     pub diagnostics: bool,
+    /// Whether the VLAN tags of a packet are part of its connection's key.
+    pub key_by_vlan: bool,
     /// Key of the hash that selects a flow's home slot. Random by default, so that no sender can choose
     /// connections that collide.
     pub secret: Secret,
@@ -84,6 +86,7 @@ impl Default for LoadOptions {
             max_flows_v6: 1 << 15,
             ring_bytes: 16 << 20,
             diagnostics: false,
+            key_by_vlan: false,
             secret: random_secret(),
         }
     }
@@ -168,8 +171,16 @@ impl Kernel {
         let events = Events::map(&mut ebpf, cpus, ring_len)?;
         let diagnostics = options.diagnostics.then(|| EbpfLogger::init(&mut ebpf)).transpose();
         let diagnostics = diagnostics.map_err(|error| failed("opening the log of the programs", error))?;
-        let current =
-            Settings { rules: options.rules, secret, slots_v4: v4, slots_v6: v6, ring_len, ..Settings::NONE };
+        let key_by_vlan = options.key_by_vlan.into();
+        let current = Settings {
+            rules: options.rules,
+            secret,
+            slots_v4: v4,
+            slots_v6: v6,
+            key_by_vlan,
+            ring_len,
+            ..Settings::NONE
+        };
         let mut kernel = Kernel {
             ebpf,
             table,
@@ -212,7 +223,9 @@ impl Kernel {
     }
 
     fn apply_settings(&mut self) -> Result<(), KernelError> {
-        self.current.steady_silence_ns = self.current.rules.steady_silence_ns();
+        // With VLAN tags in the key every segment needs its tags read, so nothing is predicted.
+        let predicts = self.current.key_by_vlan == 0;
+        self.current.steady_silence_ns = if predicts { self.current.rules.steady_silence_ns() } else { 0 };
         let mut settings = self.current;
         if settings.clock_ns != 0 {
             settings.jiffy_ns = 0;
@@ -378,19 +391,23 @@ fn random_secret() -> Secret {
 const SETTINGS: &str = ".data";
 /// The programs behind the XDP entry program.
 const XDP_CHAIN: &[(u32, ProgramName)] = &[
-    (tail_call::MACHINE, ProgramName::MachineXdp),
-    (tail_call::APPLY, ProgramName::ApplyXdp),
+    (tail_call::READ, ProgramName::ReadXdp),
     (tail_call::FRAGMENT, ProgramName::FragmentXdp),
     (tail_call::OPTIONS, ProgramName::OptionsXdp),
+    (tail_call::LOCK, ProgramName::LockXdp),
+    (tail_call::APPLY, ProgramName::ApplyXdp),
+    (tail_call::FINISH, ProgramName::FinishXdp),
     (tail_call::ICMP, ProgramName::IcmpXdp),
 ];
 /// The programs behind the TC entry programs.
 const TC_CHAIN: &[(u32, ProgramName)] = &[
-    (tail_call::MACHINE, ProgramName::MachineTc),
+    (tail_call::READ, ProgramName::ReadTc),
     (tail_call::COPY, ProgramName::CopyTc),
-    (tail_call::APPLY, ProgramName::ApplyTc),
     (tail_call::FRAGMENT, ProgramName::FragmentTc),
     (tail_call::OPTIONS, ProgramName::OptionsTc),
+    (tail_call::LOCK, ProgramName::LockTc),
+    (tail_call::APPLY, ProgramName::ApplyTc),
+    (tail_call::FINISH, ProgramName::FinishTc),
     (tail_call::ICMP, ProgramName::IcmpTc),
 ];
 const COUNTERS: &str = "COUNTERS";

@@ -114,7 +114,8 @@ const fn may_be_inside(reason: Ignored) -> bool {
         | Ignored::TableFull
         | Ignored::Contended
         | Ignored::NoProgram
-        | Ignored::OtherNetwork => false,
+        | Ignored::OtherNetwork
+        | Ignored::TooManyVlans => false,
     }
 }
 

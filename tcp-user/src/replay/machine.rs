@@ -7,6 +7,7 @@ use tcp_common::{Cause, Flow, FlowKey, Ignored, Outcome, Previous, Rules, State}
 
 use super::link::Bare;
 use crate::kernel::{Events, Kernel, KernelError, LoadOptions, ProgramName, SlotGuard};
+use crate::options::KeyBy;
 
 /// The way in which a replay applies segments.
 pub(super) enum Machine {
@@ -84,10 +85,11 @@ impl InKernel {
     /// # Errors
     ///
     /// If the kernel refuses to load them.
-    pub fn load() -> Result<InKernel, KernelError> {
+    pub fn load(key: KeyBy) -> Result<InKernel, KernelError> {
         let mut kernel = Kernel::load(&LoadOptions {
             max_flows: MAX_FLOWS,
             max_flows_v6: MAX_FLOWS,
+            key_by_vlan: key == KeyBy::Vlan,
             ..LoadOptions::default()
         })?;
         let events = kernel

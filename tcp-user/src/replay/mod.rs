@@ -42,6 +42,7 @@ use jiff::Timestamp;
 use tcp_common::Rules;
 
 use crate::filter::Filter;
+use crate::options::KeyBy;
 use progress::Progress;
 use timeline::Timeline;
 
@@ -60,6 +61,8 @@ pub struct Options {
     pub verify_checksums: bool,
     /// Whether to track the segments inside tunnels, LLC/SNAP and more than two VLAN tags.
     pub decap: bool,
+    /// What distinguishes connections.
+    pub key: KeyBy,
     /// Whether the kernel programs track the flows, in a table of their own. Needs root.
     pub kernel: bool,
 }
@@ -74,6 +77,7 @@ impl Default for Options {
             zeek: false,
             verify_checksums: false,
             decap: true,
+            key: KeyBy::Addresses,
             kernel: false,
         }
     }
@@ -126,10 +130,13 @@ pub fn run_input(input: Input, options: &Options, sink: Sink<'_>) -> Result<Repl
         zeek: options.zeek,
         filter: options.filter.clone(),
     };
-    let mut replay =
-        Replay::new(options.rules, selection).verify_checksums(options.verify_checksums).decap(options.decap);
+    let mut replay = Replay::new(options.rules, selection)
+        .verify_checksums(options.verify_checksums)
+        .decap(options.decap)
+        .key(options.key);
     if options.kernel {
-        replay = InKernel::load().and_then(|kernel| replay.in_kernel(kernel)).map_err(Fault::Kernel)?;
+        replay =
+            InKernel::load(options.key).and_then(|kernel| replay.in_kernel(kernel)).map_err(Fault::Kernel)?;
     }
     let mut timeline = Timeline::default();
     let fault = loop {

@@ -23,6 +23,7 @@ use super::statistics::Statistics;
 use super::warning::{Warning, WarningCounts};
 use super::zeek::{SeenSegment, Trace};
 use crate::kernel::KernelError;
+use crate::options::KeyBy;
 use crate::view::Tunnel;
 use crate::view::describe::client_end;
 
@@ -72,6 +73,9 @@ pub struct Replay {
     points: HashMap<(u32, u64), u32>,
     verify_checksums: bool,
     decap: bool,
+    /// The domains of VLAN tags, if they are part of the key: numbers from 1 in the order in which the combinations of
+    /// tags were seen, as the kernel programs give them out.
+    domains: Option<HashMap<u32, u16>>,
     recent: RecentPackets,
     datagrams: Datagrams,
     warnings: WarningCounts,
@@ -112,6 +116,7 @@ impl Replay {
             points: HashMap::new(),
             verify_checksums: false,
             decap: true,
+            domains: None,
             recent: RecentPackets::default(),
             datagrams: Datagrams::default(),
             warnings: WarningCounts::default(),
@@ -130,6 +135,12 @@ impl Replay {
     /// Sets whether the segments inside tunnels are tracked, which is the default.
     pub fn decap(mut self, decap: bool) -> Replay {
         self.decap = decap;
+        self
+    }
+
+    /// Sets what distinguishes connections.
+    pub fn key(mut self, key: KeyBy) -> Replay {
+        self.domains = (key == KeyBy::Vlan).then(HashMap::new);
         self
     }
 
@@ -277,7 +288,8 @@ impl Replay {
     fn track(&mut self, frame: &Frame<'_>, frames: &mut u64) -> Result<(), Unusable> {
         let link = frame.link.ok_or(Unusable::ForeignLink)?;
         let captured = Captured { bytes: frame.bytes, wire_len: frame.wire_len };
-        let (inner, packet, content) = link::parse(link, captured, self.decap)?;
+        let (inner, mut packet, content) = link::parse(link, captured, self.decap)?;
+        packet.key.domain = self.domain(packet.tags)?;
         match content {
             Content::Segment | Content::BehindOptions => self.track_segment(frame, &inner, &packet),
             Content::Icmp => self.track_icmp(&inner.bare, packet),
@@ -289,6 +301,16 @@ impl Replay {
                 let whole = added?.ok_or(Unusable::Waits)?;
                 self.track_segment(frame, &whole.inner(), &whole.packet)
             }
+        }
+    }
+
+    /// What distinguishes connections with equal addresses and ports, in frames with these VLAN tags.
+    fn domain(&mut self, tags: u32) -> Result<u16, Ignored> {
+        let Some(domains) = self.domains.as_mut().filter(|_| tags != 0) else { return Ok(0) };
+        let next = u16::try_from(domains.len() + 1);
+        match domains.entry(tags) {
+            Entry::Occupied(entry) => Ok(*entry.get()),
+            Entry::Vacant(entry) => Ok(*entry.insert(next.map_err(|_| Ignored::TooManyVlans)?)),
         }
     }
 

@@ -173,6 +173,10 @@ const IGNORED: Words = &[
         "other_network",
         "Numbers of another connection with the same addresses and ports, in another VLAN or on another interface.",
     ),
+    (
+        "too_many_vlans",
+        "With --key vlan: as many combinations of VLAN tags as can be distinguished have been seen before.",
+    ),
     ("no_program", "The rest of the kernel programs was missing behind the first. This is a bug of finwait."),
 ];
 
