@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 
 use finwait::kernel::{Events, Kernel, LoadOptions, Prefix, ProgramName};
-use tcp_common::record::{event_kind, reported};
+use tcp_common::record::event_kind;
 use tcp_common::{End, Flow, Ignored, Previous, Rules, Segment};
 use testkit::frames;
 use testkit::scenario::{StateMachine, Variant, check, load};
@@ -81,7 +81,7 @@ impl StateMachine for InKernel<'_> {
         });
         let outcome = self.pure.on_segment(now_ns, sender, segment, &self.rules);
         if outcome.is_transition() {
-            self.pure.set_reported(reported::flags_for(&outcome));
+            self.pure.report();
         }
         self.compare(&format!("{segment:?}"));
         self.flow()

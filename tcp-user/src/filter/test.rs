@@ -42,7 +42,7 @@ pub(super) enum EndSelector {
 /// The close kinds that a test is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum KindSelector {
-    /// Nobody has begun to close.
+    /// Neither end has begun to close.
     Open,
     /// The close has begun and is not complete, whether or not its kind is decided.
     Closing,

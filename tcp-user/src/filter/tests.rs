@@ -190,7 +190,7 @@ fn other_facts() {
     none_holds(&samples::time_wait(), &["kind unseen"]);
 }
 
-/// `open` is a connection that nobody closes. `closing` lasts until both ends are done, also once the kind is known.
+/// `open` is a connection that neither end closes. `closing` lasts until both ends are done, also once the kind is known.
 #[test]
 fn closing_is_neither_open_nor_closed() {
     all_hold(&samples::close_wait(), &["kind closing", "not kind open"]);
