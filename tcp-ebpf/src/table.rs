@@ -8,7 +8,7 @@ use core::ptr::{addr_of, addr_of_mut, read_volatile, write_volatile};
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use tcp_common::{
     flow::Prediction,
-    record::{Counters, Record, Settings, Slot, reported},
+    record::{Counters, Record, Settings, Slot},
     table::{self, DirectoryEntry, HomeSlot, Lookup, NO_SLOT, Storage, Tag},
 };
 
@@ -267,7 +267,8 @@ fn copy_record(from: &Record, to: &mut Record) {
     }
 }
 
-/// Locks a slot for a new flow. Counts the evicted flow, and publishes its end unless that was reported before.
+/// Locks a slot for a new flow. Counts the evicted flow, and publishes it if anything of it is still to be reported: its
+/// close, or the end of its TIME-WAIT.
 #[inline(never)]
 fn make_room<K: MappedKey>(
     storage: BpfStorage<K>,
@@ -290,7 +291,7 @@ fn make_room<K: MappedKey>(
         let (Some(slot), Some(record)) = (K::slot(index), K::record(index)) else { return NO_SLOT };
         // SAFETY: map values of a slot that this program has locked, so nothing else writes them.
         let (slot, record) = unsafe { (&*slot, &*record) };
-        if !record.flow.is_reported(reported::CLOSE) {
+        if phase == Tag::TIME_WAIT || record.flow.unreported() != 0 {
             publish::evicted(clock::now_ns(settings()), index, &slot.key.flow_key(), record, counters);
         }
     }

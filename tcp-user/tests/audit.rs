@@ -132,6 +132,7 @@ fn connections_whose_socket_is_gone_are_closed() {
     until("watch tells", || {
         watch.has(&["finwait.close/1", &orphan_port, "\"kind\":\"timeout\""])
             && watch.has(&["finwait.transition/1", &orphan_port, "\"cause\":\"silence\""])
+            && watch.has(&["finwait.time_wait_end/1", &format!("\"port\":{port}"), "socket_gone"])
     });
     let (code, report) = report(&lab, &agent, &["--all"]);
     assert_eq!(code, 0, "{report:#?}");

@@ -25,12 +25,17 @@ impl Programs {
     /// The programs, loaded once for all tests.
     fn get() -> MutexGuard<'static, Programs> {
         static PROGRAMS: OnceLock<Mutex<Programs>> = OnceLock::new();
-        PROGRAMS.get_or_init(|| Mutex::new(Programs::load())).lock()
+        PROGRAMS.get_or_init(|| Mutex::new(Programs::load(false))).lock()
     }
 
-    fn load() -> Programs {
-        let options =
-            LoadOptions { max_flows: 1024, max_flows_v6: 1024, rules: Rules::RFC, ..LoadOptions::default() };
+    fn load(key_by_vlan: bool) -> Programs {
+        let options = LoadOptions {
+            max_flows: 1024,
+            max_flows_v6: 1024,
+            rules: Rules::RFC,
+            key_by_vlan,
+            ..LoadOptions::default()
+        };
         let mut kernel = Kernel::load(&options).expect("loading the programs (root needed)");
         let events = kernel.take_events().expect("the first call");
         let before = kernel.counters().expect("counters");
@@ -274,5 +279,54 @@ fn a_packet_whose_options_a_host_drops_is_not_followed() {
             assert_eq!(counted, if tracked { (4, 4, 0, [0]) } else { (4, 3, 0, [1]) }, "{options:?}");
             assert_eq!(programs.flow().sent_fin(End::A), tracked);
         }
+    }
+}
+
+/// Puts VLAN tags into a frame.
+fn tagged(frame: &[u8], vlans: &[u8]) -> Vec<u8> {
+    let tags: Vec<u8> = vlans.iter().flat_map(|&id| [0x81, 0, 0, id]).collect();
+    [&frame[..12], &tags, &frame[12..]].concat()
+}
+
+#[test]
+#[ignore = "needs root"]
+fn connections_with_equal_addresses_in_other_vlans_are_distinguished_by_their_tags() {
+    let mut programs = Programs::load(true);
+    let stacks: [&[u8]; 4] = [&[], &[10], &[20], &[10, 20]];
+    for hook in HOOKS {
+        programs.begin();
+        // In step, with different numbers; the third one closes.
+        for (sender, flags, seq, ack) in
+            [(End::A, SYN, 0, 0), (End::B, SYN | ACK, 0, 1), (End::A, ACK, 1, 1), (End::A, ACK, 1, 1)]
+        {
+            for (number, vlans) in stacks.into_iter().enumerate() {
+                let isn = number as u32 * 1_000_000;
+                let ack = if flags & ACK != 0 { isn + ack } else { 0 };
+                let segment = segment(flags, isn + seq, ack, 0);
+                programs.run(hook, &tagged(&frames::frame(sender, &segment), vlans));
+            }
+        }
+        programs
+            .run(hook, &tagged(&frames::frame(End::A, &segment(FIN, 2_000_001, 2_000_001, 0)), stacks[2]));
+        assert_eq!(programs.counted([]), (17, 17, 0, []));
+        let mut flows: Vec<_> = programs
+            .kernel
+            .table()
+            .entries()
+            .map(|entry| (entry.flow.end(End::A).isn(), entry.key.domain != 0, entry.flow.states()))
+            .collect();
+        flows.sort_unstable_by_key(|(isn, ..)| *isn);
+        let open = [State::Established; 2];
+        assert_eq!(
+            flows,
+            [
+                (0, false, open),
+                (1_000_000, true, open),
+                (2_000_000, true, [State::FinWait1, State::CloseWait]),
+                (3_000_000, true, open)
+            ],
+            "{}",
+            hook.name()
+        );
     }
 }

@@ -8,7 +8,6 @@ use finwait::options::KeyBy;
 use finwait::replay::{Capture, InKernel, Input, Output, Replay, Selection};
 use tcp_common::Rules;
 use testkit::captures::{Captured, Interface, Order, Unit, arp, pcap, pcapng, relink};
-use testkit::frames;
 use testkit::scenario::{Scenario, Step, Variant, load};
 
 /// The loaded programs. All captures share one copy, because loading takes seconds.

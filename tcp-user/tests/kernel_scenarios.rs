@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 
 use finwait::kernel::{Events, Kernel, LoadOptions, Prefix, ProgramName};
-use tcp_common::record::{event_kind, reported};
+use tcp_common::record::event_kind;
 use tcp_common::wire::IcmpError;
 use tcp_common::{End, Flow, Ignored, Outcome, Previous, Rules, Segment};
 use testkit::frames;
@@ -85,7 +85,7 @@ impl InKernel<'_> {
 
     fn set_reported(&mut self, outcome: &Outcome) {
         if outcome.is_transition() {
-            self.pure.set_reported(reported::flags_for(outcome));
+            self.pure.report();
         }
     }
 }

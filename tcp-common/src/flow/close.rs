@@ -196,6 +196,17 @@ impl Flow {
         }
     }
 
+    /// The end whose RST ended a TIME-WAIT, its own or the peer's.
+    pub fn time_wait_resetter(&self) -> Option<End> {
+        if self.flow_has(flow_fact::TIME_WAIT_RESET_A) {
+            Some(End::A)
+        } else if self.flow_has(flow_fact::TIME_WAIT_RESET_B) {
+            Some(End::B)
+        } else {
+            None
+        }
+    }
+
     /// Whether the RST came from a host that no longer knew the connection: it was restarted, it had lost its
     /// TIME-WAIT, or a firewall or proxy in between lost its state. A program's abort sends a RST with an ACK
     /// (`tcp_send_active_reset`); a host without the connection sends one without (RFC 9293 3.5.2, group

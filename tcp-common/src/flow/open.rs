@@ -297,7 +297,6 @@ impl Flow {
         self.opened_ns = now_ns;
         outcome.from = [State::Closed, State::Closed];
         outcome.previous = previous;
-        outcome.over = false;
     }
 }
 

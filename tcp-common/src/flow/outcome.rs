@@ -117,10 +117,6 @@ pub struct Outcome {
     /// What became of the incarnation before. For its close record, apply it to a copy of the flow that was
     /// made before the segment ([`Flow::end_previous`](crate::Flow::end_previous)).
     pub previous: Previous,
-    /// Both ends have just become CLOSED: the incarnation's close record is final.
-    pub over: bool,
-    /// Both ends have just become ESTABLISHED for the first time.
-    pub established: bool,
     /// The peer's FIN was retransmitted and restarted an end's TIME-WAIT.
     pub restarted: bool,
 }
@@ -134,8 +130,6 @@ impl Outcome {
             to: states,
             cause: Cause::Nothing,
             previous: Previous::None,
-            over: false,
-            established: false,
             restarted: false,
         }
     }
@@ -143,6 +137,6 @@ impl Outcome {
     /// Whether any state changed or an incarnation began or ended.
     #[inline(always)]
     pub fn is_transition(&self) -> bool {
-        self.from != self.to || self.over || self.previous != Previous::None
+        self.from != self.to || self.previous != Previous::None
     }
 }

@@ -9,7 +9,8 @@
 //! - [`slot_cache`] remembers each slot of the table as last seen, [`change`] is what an event or a scan
 //!   found.
 //! - [`reconciler`] compares the table with the kernel's sockets.
-//! - [`totals`] counts, [`shared`] is the state that the tasks share.
+//! - [`report`] counts and publishes what a change of a flow reports; [`totals`] are the counters, [`shared`]
+//!   is the state that the tasks share.
 //! - [`stats`] and [`metrics`] present the counters, [`server`] answers on the socket of [`query_socket`].
 //! - [`dry_run`] only shows what would be attached; [`netdev`] asks the kernel for the features of a driver.
 
@@ -25,6 +26,7 @@ mod paced_scan;
 pub mod privileges;
 pub mod query_socket;
 mod reconciler;
+mod report;
 pub mod server;
 pub mod shared;
 pub mod slot_cache;

@@ -1,4 +1,4 @@
-//! State that the tasks of the agent share, and the publication of events.
+//! State that the tasks of the agent share.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -7,7 +7,6 @@ use parking_lot::Mutex;
 use tcp_common::Rules;
 use tokio::sync::broadcast;
 
-use super::change::Change;
 use super::interfaces::InterfaceNames;
 use super::slot_cache::StateGauges;
 use super::totals::{Snapshot, Totals};
@@ -60,24 +59,5 @@ impl Shared {
     /// A describer for the present time.
     pub fn describer(&self) -> Describer<'_> {
         Describer { rules: &self.rules, clock: Clock::monotonic(), now_ns: monotonic_ns() }
-    }
-
-    /// Sends the transitions of a change to the subscribers of `/events`.
-    pub(super) fn publish_transitions(&self, change: &Change<'_>) {
-        if self.watchers.receiver_count() == 0 {
-            return;
-        }
-        let (describer, &Change { key, flow, hook, at_ns, from, to, cause }) = (self.describer(), change);
-        let transitions = describer.transitions(key, flow, at_ns, from, to, cause);
-        if transitions.is_empty() {
-            return;
-        }
-        let connection = Arc::new(describer.connection(key, flow, self.names.of_hook(hook)));
-        for transition in transitions {
-            // Fails if the last subscriber has gone.
-            let _ = self
-                .watchers
-                .send(WatchEvent { connection: Arc::clone(&connection), event: transition.into() });
-        }
     }
 }

@@ -20,7 +20,9 @@ FILTER:
   kind KIND                   how it closed: fin_4seg, fin_3seg, simultaneous,
                               half_close, rst_abort, rst_after_fin, refused,
                               unreachable, syn_abort, syn_timeout, timeout,
-                              superseded, open, unseen
+                              superseded, unseen; open: neither end has begun to
+                              close; closing: the close has begun and is not
+                              complete
   age OP DURATION             time since the first SYN: age gt 30s
   idle OP DURATION            time since the last segment: idle ge 5m
   process NAME|PID            the owner of the local socket

@@ -60,7 +60,7 @@ pub enum Command {
     #[command(after_help = help::LS, after_long_help = help::LS_LONG)]
     Ls(LsArgs),
 
-    /// Print transitions and closes as they happen
+    /// Print transitions, closes and ends of TIME-WAIT as they happen
     #[command(after_help = help::WATCH, after_long_help = help::WATCH_LONG)]
     Watch(WatchArgs),
 
@@ -180,7 +180,8 @@ pub struct ReplayArgs {
     /// A pcap or pcapng file, plain or compressed; `-` reads standard input
     #[arg(value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     pub file: PathBuf,
-    /// Print transitions and closes in capture time, instead of the connections at the end of the capture
+    /// Print transitions, closes and ends of TIME-WAIT in capture time, instead of the connections at the end of
+    /// the capture
     #[arg(short, long)]
     pub events: bool,
     /// Output format

@@ -130,7 +130,8 @@ pub(super) async fn watch(agent: &SocketArgs, args: &WatchArgs) -> Result<ExitCo
 /// Reads the event of a line and adds the owner of its connection. `None` if the filter does not select it.
 fn read_event(line: &[u8], owners: Option<&mut Owners>, filter: &Filter) -> Result<Option<EventRecord>> {
     let Some(owners) = owners else { return Ok(Some(serde_json::from_slice(line)?)) };
-    let Observed::<Connection, EventRecord> { mut connection, mut event } = serde_json::from_slice(line)?;
+    let Observed::<Connection, EventRecord> { connection, mut event } = serde_json::from_slice(line)?;
+    let Some(mut connection) = connection else { return Ok(Some(event)) };
     connection.process = owners.of_event(&connection)?;
     let wanted = !filter.asks_for_process() || filter.matches(&connection, Timestamp::now());
     if let EventRecord::Close(close) = &mut event {

@@ -5,7 +5,8 @@ use jiff::{SignedDuration, Timestamp};
 use super::address::HostFilter;
 use super::token::Operator;
 use crate::view::{
-    CloseKind, Confidence, Connection, ConnectionEnd, Family, Opener, Role, Roles, StateSet, string_enum,
+    CloseKind, Confidence, Connection, ConnectionEnd, Family, Opener, Role, Roles, StateSet, UNSEEN,
+    string_enum,
 };
 
 /// A condition on one fact of a connection.
@@ -15,8 +16,7 @@ pub(super) enum Test {
     Host(EndSelector, HostFilter),
     Port(EndSelector, Operator, u16),
     Actor(Actor, Identity),
-    /// `None` if the close was not seen.
-    Kind(Option<CloseKind>),
+    Kind(KindSelector),
     Age(Operator, SignedDuration),
     Idle(Operator, SignedDuration),
     Process(String),
@@ -37,6 +37,19 @@ pub(super) enum EndSelector {
     Source,
     /// `dst` of `ss`.
     Destination,
+}
+
+/// The close kinds that a test is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum KindSelector {
+    /// Neither end has begun to close.
+    Open,
+    /// The close has begun and is not complete, whether or not its kind is decided.
+    Closing,
+    /// The close was not seen.
+    Unseen,
+    /// This kind.
+    Is(CloseKind),
 }
 
 /// An end by what it did.
@@ -75,7 +88,7 @@ impl Test {
             Test::Host(ends, host) => ends.any(connection, |end| host.matches(end)),
             Test::Port(ends, operator, port) => ends.any(connection, |end| operator.holds(end.port, *port)),
             Test::Actor(actor, identity) => actor.is(*identity, connection),
-            Test::Kind(kind) => connection.close_kind() == *kind,
+            Test::Kind(kind) => kind.matches(connection),
             Test::Age(operator, limit) => {
                 connection.opened_at.is_some_and(|at| operator.holds(now.duration_since(at), *limit))
             }
@@ -104,6 +117,26 @@ impl EndSelector {
             EndSelector::Remote => connection.ends().into_iter().any(|end| !end.local && test(end)),
             EndSelector::Source => test(connection.end(source(connection))),
             EndSelector::Destination => test(connection.end(source(connection).peer())),
+        }
+    }
+}
+
+impl KindSelector {
+    /// Every word for a kind.
+    pub(super) fn words() -> impl Iterator<Item = (&'static str, KindSelector)> + Clone {
+        let kinds = CloseKind::ALL.into_iter().map(|kind| match kind {
+            CloseKind::Open => (kind.name(), KindSelector::Open),
+            kind => (kind.name(), KindSelector::Is(kind)),
+        });
+        kinds.chain([("closing", KindSelector::Closing), (UNSEEN, KindSelector::Unseen)])
+    }
+
+    fn matches(self, connection: &Connection) -> bool {
+        match self {
+            KindSelector::Open => connection.close.is_none(),
+            KindSelector::Closing => connection.is_closing(),
+            KindSelector::Unseen => connection.close_kind().is_none(),
+            KindSelector::Is(kind) => connection.close_kind() == Some(kind),
         }
     }
 }

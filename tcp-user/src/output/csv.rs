@@ -1,13 +1,14 @@
 //! Records as comma-separated values: the machine's words, an empty field where nothing is known.
 
 use std::io::{self, Write};
+use std::net::SocketAddr;
 
 use jiff::Timestamp;
 
 use super::cell::escape;
 use crate::view::{
-    Close, CloseInfo, CloseKind, Connection, ConnectionEnd, Durations, EventRecord, Role, TimeWait,
-    Transition,
+    Close, CloseInfo, CloseKind, Connection, ConnectionEnd, Durations, EndAddress, EventRecord, Role,
+    TimeWait, TimeWaitEnd, Transition,
 };
 
 /// Writes lines with as much quoting as they need.
@@ -75,19 +76,19 @@ pub(super) const CONNECTION: &[Field<Connection>] = &[
     }),
 ];
 
-/// Names and values of an event's line; a transition and a close each leave the other's fields empty.
+/// Names and values of an event's line; each kind of event leaves the fields of the others empty.
 pub(super) const EVENT: &[Field<EventRecord>] = &[
-    ("event", |e| either(e, |_| "transition", |_| "close").to_owned()),
-    ("at", |e| time(either(e, |t| Some(t.at), |c| c.closed_at))),
-    ("client_address", |e| either(e, |t| t.client.address, |c| c.connection.client.address).to_string()),
-    ("client_port", |e| either(e, |t| t.client.port, |c| c.connection.client.port).to_string()),
-    ("server_address", |e| either(e, |t| t.server.address, |c| c.connection.server.address).to_string()),
-    ("server_port", |e| either(e, |t| t.server.port, |c| c.connection.server.port).to_string()),
-    ("incarnation", |e| either(e, |t| t.incarnation, |c| c.connection.incarnation).to_string()),
-    ("side", |e| text(either(e, |t| Some(t.side), |_| None::<Role>))),
-    ("from", |e| text(either(e, |t| Some(t.from.name()), |_| None))),
-    ("to", |e| text(either(e, |t| Some(t.to.name()), |_| None))),
-    ("cause", |e| either(e, |t| escape(&t.cause), |_| String::new())),
+    ("event", |e| kind_of_event(e).to_owned()),
+    ("at", |e| time(moment(e))),
+    ("client_address", |e| text(ends(e).map(|[client, _]| client.ip()))),
+    ("client_port", |e| text(ends(e).map(|[client, _]| client.port()))),
+    ("server_address", |e| text(ends(e).map(|[_, server]| server.ip()))),
+    ("server_port", |e| text(ends(e).map(|[_, server]| server.port()))),
+    ("incarnation", |e| text(incarnation(e))),
+    ("side", |e| text(side(e))),
+    ("from", |e| of_transition(e, |t| t.from.name().to_owned())),
+    ("to", |e| of_transition(e, |t| t.to.name().to_owned())),
+    ("cause", cause),
     ("close_kind", |e| of_close(e, |c| of(&c.connection, |close| close.kind.map(CloseKind::name)))),
     ("closer", |e| of_close(e, |c| of(&c.connection, |close| close.closer))),
     ("aborter", |e| of_close(e, |c| of(&c.connection, |close| close.aborter))),
@@ -97,8 +98,73 @@ pub(super) const EVENT: &[Field<EventRecord>] = &[
     ("handshake_ms", |e| lasted(e, |d| d.handshake)),
     ("established_ms", |e| lasted(e, |d| d.established)),
     ("closing_ms", |e| lasted(e, |d| d.closing)),
-    ("time_wait_ms", |e| lasted(e, |d| d.time_wait)),
+    ("time_wait_ms", |e| of_time_wait_end(e, |end| end.duration_ms.to_string())),
+    ("revision", |e| of_close(e, |c| c.revision.to_string())),
+    ("restarts", |e| of_time_wait_end(e, |end| end.restarts.to_string())),
+    ("lost", |e| if let EventRecord::Lost(lost) = e { lost.events.to_string() } else { String::new() }),
 ];
+
+/// The name of an event's schema without version.
+fn kind_of_event(event: &EventRecord) -> &'static str {
+    match event {
+        EventRecord::Transition(_) => "transition",
+        EventRecord::Close(_) => "close",
+        EventRecord::Reopened(_) => "reopened",
+        EventRecord::TimeWaitEnd(_) => "time_wait_end",
+        EventRecord::Lost(_) => "lost",
+    }
+}
+
+fn moment(event: &EventRecord) -> Option<Timestamp> {
+    match event {
+        EventRecord::Transition(record) => Some(record.at),
+        EventRecord::Close(record) => record.closed_at,
+        EventRecord::Reopened(record) => Some(record.at),
+        EventRecord::TimeWaitEnd(record) => Some(record.at),
+        EventRecord::Lost(_) => None,
+    }
+}
+
+/// The client and the server.
+fn ends(event: &EventRecord) -> Option<[SocketAddr; 2]> {
+    let ends = |client: &EndAddress, server: &EndAddress| [client, server].map(EndAddress::socket_address);
+    match event {
+        EventRecord::Transition(record) => Some(ends(&record.client, &record.server)),
+        EventRecord::Close(record) => Some(record.connection.ends().map(ConnectionEnd::socket_address)),
+        EventRecord::Reopened(record) => Some(ends(&record.client, &record.server)),
+        EventRecord::TimeWaitEnd(record) => Some(ends(&record.client, &record.server)),
+        EventRecord::Lost(_) => None,
+    }
+}
+
+fn incarnation(event: &EventRecord) -> Option<u32> {
+    match event {
+        EventRecord::Transition(record) => Some(record.incarnation),
+        EventRecord::Close(record) => Some(record.connection.incarnation),
+        EventRecord::Reopened(record) => Some(record.incarnation),
+        EventRecord::TimeWaitEnd(record) => Some(record.incarnation),
+        EventRecord::Lost(_) => None,
+    }
+}
+
+/// The end that the event is about.
+fn side(event: &EventRecord) -> Option<Role> {
+    match event {
+        EventRecord::Transition(record) => Some(record.side),
+        EventRecord::TimeWaitEnd(record) => Some(record.holder),
+        EventRecord::Close(_) | EventRecord::Reopened(_) | EventRecord::Lost(_) => None,
+    }
+}
+
+/// Why a state changed, a close was taken back, or a TIME-WAIT ended.
+fn cause(event: &EventRecord) -> String {
+    match event {
+        EventRecord::Transition(record) => escape(&record.cause),
+        EventRecord::Reopened(record) => record.reason.to_string(),
+        EventRecord::TimeWaitEnd(record) => record.ending.to_string(),
+        EventRecord::Close(_) | EventRecord::Lost(_) => String::new(),
+    }
+}
 
 fn state(end: &ConnectionEnd) -> String {
     end.state.name().to_owned()
@@ -112,15 +178,16 @@ fn of<T: ToString>(connection: &Connection, fact: impl Fn(&CloseInfo) -> Option<
     text(connection.close.as_ref().and_then(fact))
 }
 
-fn either<T>(event: &EventRecord, transition: impl Fn(&Transition) -> T, close: impl Fn(&Close) -> T) -> T {
-    match event {
-        EventRecord::Transition(record) => transition(record),
-        EventRecord::Close(record) => close(record),
-    }
+fn of_transition(event: &EventRecord, fact: impl Fn(&Transition) -> String) -> String {
+    if let EventRecord::Transition(transition) = event { fact(transition) } else { String::new() }
 }
 
 fn of_close(event: &EventRecord, fact: impl Fn(&Close) -> String) -> String {
-    either(event, |_| String::new(), fact)
+    if let EventRecord::Close(close) = event { fact(close) } else { String::new() }
+}
+
+fn of_time_wait_end(event: &EventRecord, fact: impl Fn(&TimeWaitEnd) -> String) -> String {
+    if let EventRecord::TimeWaitEnd(end) = event { fact(end) } else { String::new() }
 }
 
 fn lasted(event: &EventRecord, part: impl Fn(&Durations) -> Option<f64>) -> String {

@@ -1,4 +1,4 @@
-//! Streams of transitions and closes.
+//! Streams of transitions, closes and what follows them.
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use super::cell::{self, duration, escape_word};
 use super::palette::Palette;
 use super::{Format, JsonDocument, csv, json_line};
-use crate::view::{Close, EventRecord, State, Transition, schema};
+use crate::view::{Close, EndAddress, EventRecord, Lost, Reopened, State, TimeWaitEnd, Transition, schema};
 
 /// Writes events in one of the formats, one line each, as they come.
 pub struct EventWriter<W> {
@@ -48,6 +48,9 @@ impl<W: Write> EventWriter<W> {
                 let line = match event {
                     EventRecord::Transition(transition) => transition_line(transition, self.palette),
                     EventRecord::Close(close) => close_line(close, *wide, self.palette),
+                    EventRecord::Reopened(reopened) => reopened_line(reopened, self.palette),
+                    EventRecord::TimeWaitEnd(end) => time_wait_end_line(end, self.palette),
+                    EventRecord::Lost(Lost { events }) => format!("lost {events} events"),
                 };
                 writeln!(self.out, "{line}")
             }
@@ -78,19 +81,42 @@ fn transition_line(transition: &Transition, palette: Palette) -> String {
     let Transition { at, client, server, incarnation, side, from, to, cause } = transition;
     let state = |state: State| cell::state(state, true).painted(palette);
     format!(
-        "{at:.6} {} -> {} #{incarnation} {side} {} -> {} {}",
-        cell::address(client.socket_address(), client.local).painted(palette),
-        cell::address(server.socket_address(), server.local).painted(palette),
+        "{at:.6} {} #{incarnation} {side} {} -> {} {}",
+        addresses(client, server, palette),
         state(*from),
         state(*to),
         escape_word(cause),
     )
 }
 
+fn reopened_line(reopened: &Reopened, palette: Palette) -> String {
+    let Reopened { at, client, server, incarnation, reason } = reopened;
+    format!("{at:.6} {} #{incarnation} reopened {reason}", addresses(client, server, palette))
+}
+
+fn time_wait_end_line(end: &TimeWaitEnd, palette: Palette) -> String {
+    let TimeWaitEnd { at, client, server, incarnation, holder, ending, duration_ms, restarts } = end;
+    let mut line = format!(
+        "{at:.6} {} #{incarnation} {holder} {} over {ending} time_wait={}",
+        addresses(client, server, palette),
+        cell::state(State::TimeWait, true).painted(palette),
+        duration(*duration_ms)
+    );
+    if *restarts > 0 {
+        let _infallible = write!(line, " restarts={restarts}");
+    }
+    line
+}
+
+fn addresses(client: &EndAddress, server: &EndAddress, palette: Palette) -> String {
+    let address = |end: &EndAddress| cell::address(end.socket_address(), end.local).painted(palette);
+    format!("{} -> {}", address(client), address(server))
+}
+
 fn close_line(close: &Close, wide: bool, palette: Palette) -> String {
     let connection = &close.connection;
     let mut line = format!(
-        "{:.6} {} -> {} #{} over {}",
+        "{:.6} {} -> {} #{} closed {}",
         close.closed_at.unwrap_or(connection.last_seen_at),
         cell::end(&connection.client).painted(palette),
         cell::end(&connection.server).painted(palette),
@@ -102,11 +128,13 @@ fn close_line(close: &Close, wide: bool, palette: Palette) -> String {
         ("handshake", durations.handshake),
         ("established", durations.established),
         ("closing", durations.closing),
-        ("time_wait", durations.time_wait),
     ] {
         if let Some(ms) = part {
             let _infallible = write!(line, " {name}={}", duration(ms));
         }
+    }
+    if close.revision > 1 {
+        let _infallible = write!(line, " revision={}", close.revision);
     }
     if wide {
         let (client, server) = (&connection.client, &connection.server);

@@ -151,8 +151,10 @@ impl InKernel {
             cause = Cause::Syn;
         }
         let begun = before.is_empty() || previous != Previous::None;
+        // What the replay has reported, not the programs.
+        flow.set_reported(if begun { 0 } else { before.reported() });
         let from = if begun { [State::Closed; 2] } else { before.states() };
-        Ok(outcome(&before, flow, from, cause, previous))
+        Ok(Outcome { to: flow.states(), cause, previous, ..Outcome::unchanged(from) })
     }
 
     fn run(&mut self, now_ns: u64) -> Result<(), KernelError> {
@@ -167,7 +169,9 @@ impl InKernel {
         let rules = self.rules;
         if let Some(mut slot) = self.lock(key) {
             let outcome = slot.tick(now_ns, &rules);
+            let reported = flow.reported();
             *flow = slot.without_locality();
+            flow.set_reported(reported);
             return outcome;
         }
         // It was evicted from the kernel's table.
@@ -182,20 +186,6 @@ impl InKernel {
     fn lock(&self, key: &FlowKey) -> Option<SlotGuard<'_>> {
         let table = self.kernel.table();
         table.try_lock(table.find(key)?)
-    }
-}
-
-/// The outcome that the machine in the kernel must have returned.
-fn outcome(before: &Flow, after: &Flow, from: [State; 2], cause: Cause, previous: Previous) -> Outcome {
-    let goes_on = before.incarnation() == after.incarnation();
-    Outcome {
-        from,
-        to: after.states(),
-        cause,
-        previous,
-        over: after.was_over() && !(goes_on && before.was_over()),
-        established: after.was_established() && !(goes_on && before.was_established()),
-        restarted: false,
     }
 }
 

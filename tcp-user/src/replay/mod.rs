@@ -53,7 +53,7 @@ pub struct Options {
     pub rules: Rules,
     /// Connections to report.
     pub filter: Filter,
-    /// Whether to report transitions and closes as they happen, in place of connections.
+    /// Whether to report transitions, closes and what follows them as they happen, in place of connections.
     pub events: bool,
     /// Whether to report connections in the format of Zeek's `conn.log` as well.
     pub zeek: bool,

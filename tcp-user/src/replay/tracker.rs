@@ -24,8 +24,8 @@ use super::warning::{Warning, WarningCounts};
 use super::zeek::{SeenSegment, Trace};
 use crate::kernel::KernelError;
 use crate::options::KeyBy;
-use crate::view::Tunnel;
-use crate::view::describe::client_end;
+use crate::view::describe::{client_end, time_wait_ending};
+use crate::view::{TimeWaitEnding, Tunnel};
 
 /// One frame of a capture.
 #[derive(Clone, Copy, Debug)]
@@ -278,7 +278,7 @@ impl Replay {
                 return;
             }
             let outcome = machine.tick(now_ns, key, &mut tracked.flow, &rules);
-            publish(outbox, &tracked.subject(key), now_ns, &outcome);
+            publish(outbox, key, tracked, now_ns, &outcome);
             due_ns = tracked.flow.due_after_tick_ns(now_ns, &rules);
         }
         deadlines.at_most(&mut tracked.queue_handle, key, due_ns);
@@ -328,7 +328,7 @@ impl Replay {
             end_previous(outbox, &packet.key, ended, now_ns, &outcome);
             statistics.connections += 1;
         }
-        publish(outbox, &tracked.subject(&packet.key), now_ns, &outcome);
+        publish(outbox, &packet.key, tracked, now_ns, &outcome);
         let due_ns = tracked.flow.due_ns(&rules);
         deadlines.at_most(&mut tracked.queue_handle, &packet.key, due_ns);
         if outcome.cause == Cause::Nothing { Err(Ignored::Icmp.into()) } else { Ok(()) }
@@ -398,7 +398,7 @@ impl Replay {
             let (at_ns, before, cause) = (now_ns, &before, outcome.cause);
             trace.record(&SeenSegment { at_ns, sender, segment, before, after, cause, orig, checksum_wrong });
         }
-        publish(outbox, &tracked.subject(key), now_ns, &outcome);
+        publish(outbox, key, tracked, now_ns, &outcome);
         let due_ns = tracked.flow.due_ns(&rules);
         deadlines.at_most(&mut tracked.queue_handle, key, due_ns);
         Ok(())
@@ -462,23 +462,23 @@ impl TrackedFlow {
 }
 
 /// Reports what a segment or the clock did.
-fn publish(outbox: &mut Outbox, subject: &Subject<'_>, now_ns: u64, outcome: &Outcome) {
-    outbox.transitions(subject, now_ns, outcome.from, outcome.to, outcome.cause);
-    if outcome.over {
-        outbox.close(subject, now_ns);
-    }
+fn publish(outbox: &mut Outbox, key: &FlowKey, tracked: &mut TrackedFlow, now_ns: u64, outcome: &Outcome) {
+    let reports = tracked.flow.report();
+    let subject = tracked.subject(key);
+    outbox.transitions(&subject, now_ns, outcome.from, outcome.to, outcome.cause);
+    outbox.report(&subject, now_ns, reports, |flow, end| time_wait_ending(flow, end, outcome.cause));
 }
 
-/// Reports the end of the incarnation that a segment replaced; its close only if that was not reported
-/// before.
+/// Reports the end of the incarnation that a segment replaced.
 fn end_previous(outbox: &mut Outbox, key: &FlowKey, mut ended: TrackedFlow, now_ns: u64, outcome: &Outcome) {
     let end = ended.flow.end_previous(now_ns, outcome.previous, &outbox.rules);
-    let end = Outcome { cause: outcome.cause, ..end };
+    let reports = ended.flow.report();
     if let (Some(trace), Some(aborter)) = (&mut ended.trace, outcome.previous.aborter()) {
         trace.aborted(aborter);
     }
     let subject = ended.subject(key);
-    publish(outbox, &subject, now_ns, &end);
+    outbox.transitions(&subject, now_ns, end.from, end.to, outcome.cause);
+    outbox.report(&subject, now_ns, reports, |_, _| TimeWaitEnding::Reused);
     outbox.ended(&subject, now_ns);
 }
 

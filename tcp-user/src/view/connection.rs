@@ -91,7 +91,7 @@ pub struct CloseInfo {
     pub icmp: Option<IcmpMessage>,
     /// The ends whose FIN was seen.
     pub fins: Fins,
-    /// Whether both ends are closed or in TIME-WAIT.
+    /// Whether both FINs were sent and acknowledged.
     pub complete: bool,
     /// Time of the first FIN or RST; `None` if it was not seen.
     #[serde(with = "micros::option")]
@@ -162,6 +162,12 @@ impl Connection {
     /// The close kind: `open` before the first FIN or RST, `None` if the close was not seen.
     pub fn close_kind(&self) -> Option<CloseKind> {
         self.close.as_ref().map_or(Some(CloseKind::Open), |close| close.kind)
+    }
+
+    /// Whether the close has begun and is not complete: an end is neither in TIME-WAIT nor CLOSED.
+    pub fn is_closing(&self) -> bool {
+        let is_done = |end: &ConnectionEnd| matches!(end.state, State::TimeWait | State::Closed);
+        self.close.is_some() && !self.ends().into_iter().all(is_done)
     }
 
     /// The close kind as a word: [`UNSEEN`] if the close was not seen.

@@ -8,7 +8,8 @@ use tcp_common::{Cause, CloseKind, End, Flow, FlowKey, Rules, State};
 
 use super::{
     Close, CloseInfo, Confidence, Connection, ConnectionEnd, Durations, EndAddress, Family, Fins,
-    IcmpMessage, Opener, Role, Roles, TimeWait, Transition,
+    IcmpMessage, Opener, ReopenReason, Reopened, Role, Roles, TimeWait, TimeWaitEnd, TimeWaitEnding,
+    Transition,
 };
 use crate::clock::Clock;
 
@@ -78,24 +79,51 @@ impl Describer<'_> {
         }
     }
 
-    /// The close record of an incarnation that was over at `ended_ns`.
-    pub fn close(&self, key: &FlowKey, flow: &Flow, interface: Option<String>, ended_ns: u64) -> Close {
+    /// The close record of an incarnation whose close was complete at `closed_ns`.
+    pub fn close(&self, key: &FlowKey, flow: &Flow, interface: Option<String>, closed_ns: u64) -> Close {
         let started = |ns: u64| (ns != 0).then_some(ns);
-        let time_wait_ns = [End::A, End::B].iter().filter_map(|&end| flow.end(end).time_wait_ns()).min();
-        let closed_ns = time_wait_ns.unwrap_or(ended_ns);
         let closing_ns = flow.closing_seen_ns();
         // If the beginning of the close was not seen, the time in ESTABLISHED is unknown.
         let open = (flow.closing_ns() == 0 || closing_ns.is_some()).then_some(flow.established_ns());
-        let established_until = closing_ns.unwrap_or(ended_ns);
+        let established_until = closing_ns.unwrap_or(closed_ns);
         Close {
             connection: self.connection(key, flow, interface),
-            closed_at: Some(self.clock.wall(ended_ns)),
+            revision: 1 + u32::from(flow.was_reopened()),
+            closed_at: Some(self.clock.wall(closed_ns)),
             durations_ms: Durations {
                 handshake: handshake_ns(flow).map(ms),
                 established: open.and_then(started).map(|ns| ms(established_until.saturating_sub(ns))),
                 closing: closing_ns.map(|ns| ms(closed_ns.saturating_sub(ns))),
-                time_wait: time_wait_ns.map(|ns| ms(ended_ns.saturating_sub(ns))),
+                time_wait: None,
             },
+        }
+    }
+
+    /// The record of a close that was taken back.
+    pub fn reopened(&self, key: &FlowKey, flow: &Flow, at_ns: u64, reason: ReopenReason) -> Reopened {
+        let [client, server] = addresses(key, flow);
+        Reopened { at: self.clock.wall(at_ns), client, server, incarnation: flow.incarnation(), reason }
+    }
+
+    /// The record of the TIME-WAIT of `end`, which has ended.
+    pub fn time_wait_end(
+        &self,
+        key: &FlowKey,
+        flow: &Flow,
+        end: End,
+        at_ns: u64,
+        ending: TimeWaitEnding,
+    ) -> TimeWaitEnd {
+        let ([client, server], x) = (addresses(key, flow), flow.end(end));
+        TimeWaitEnd {
+            at: self.clock.wall(at_ns),
+            client,
+            server,
+            incarnation: flow.incarnation(),
+            holder: side(end, client_end(key, flow)),
+            ending,
+            duration_ms: ms(x.time_wait_ns().map_or(0, |since_ns| at_ns.saturating_sub(since_ns))),
+            restarts: u32::from(x.restarts()),
         }
     }
 
@@ -109,20 +137,16 @@ impl Describer<'_> {
         to: [State; 2],
         cause: Cause,
     ) -> Vec<Transition> {
-        let client = client_end(key, flow);
-        let peer = |end: End| {
-            let endpoint = key.endpoint(end);
-            EndAddress { address: address(key, end), port: endpoint.port, local: flow.is_local(end) }
-        };
-        [client, client.peer()]
+        let ([client, server], first) = (addresses(key, flow), client_end(key, flow));
+        [first, first.peer()]
             .into_iter()
             .filter(|&end| from[end as usize] != to[end as usize])
             .map(|end| Transition {
                 at: self.clock.wall(at_ns),
-                client: peer(client),
-                server: peer(client.peer()),
+                client,
+                server,
                 incarnation: flow.incarnation(),
-                side: side(end, client),
+                side: side(end, first),
                 from: from[end as usize],
                 to: to[end as usize],
                 cause: cause.name().into(),
@@ -184,6 +208,26 @@ impl Describer<'_> {
             restarts: [End::A, End::B].iter().map(|&end| u32::from(flow.end(end).restarts())).sum(),
         })
     }
+}
+
+/// How the TIME-WAIT of an end ended, if the incarnation goes on and this was the cause of the last change.
+pub fn time_wait_ending(flow: &Flow, end: End, cause: Cause) -> TimeWaitEnding {
+    match flow.time_wait_resetter() {
+        _ if cause == Cause::Silence => TimeWaitEnding::SocketGone,
+        Some(sender) if sender == end => TimeWaitEnding::StateLost,
+        Some(_) => TimeWaitEnding::Assassinated,
+        None => TimeWaitEnding::Expired,
+    }
+}
+
+/// The addresses of the client and of the server.
+fn addresses(key: &FlowKey, flow: &Flow) -> [EndAddress; 2] {
+    let client = client_end(key, flow);
+    [client, client.peer()].map(|end| EndAddress {
+        address: address(key, end),
+        port: key.endpoint(end).port,
+        local: flow.is_local(end),
+    })
 }
 
 fn side(end: End, client: End) -> Role {

@@ -27,6 +27,8 @@ const GROUPS: &[(&str, Words)] = &[
     ("tunnels", TUNNELS),
     ("states", STATES),
     ("causes of a transition", CAUSES),
+    ("ends of a TIME-WAIT", TIME_WAIT_ENDINGS),
+    ("reasons to take a close back", REOPEN_REASONS),
     ("causes of a segment without effect", WITHOUT_EFFECT),
     ("reasons to ignore a packet", IGNORED),
 ];
@@ -51,7 +53,8 @@ const ENDS: Words = &[
 ];
 
 const CLOSE_KINDS: Words = &[
-    ("open", "Not closed, or not completely."),
+    ("open", "Not closed, or not completely. In a filter: neither end has begun to close."),
+    ("closing", "Only in a filter and in tables: the close has begun and is not complete."),
     ("fin_4seg", "Closed in four segments: FIN, ACK, FIN, ACK."),
     ("fin_3seg", "Closed in three segments: FIN, FIN with the ACK of the first, ACK."),
     ("simultaneous", "Both ends sent a FIN before they received the other's."),
@@ -131,6 +134,23 @@ const CAUSES: Words = &[
     ("nothing", "The segment changed nothing."),
 ];
 
+const TIME_WAIT_ENDINGS: Words = &[
+    ("expired", "2MSL passed."),
+    ("reused", "A new connection with the same addresses and ports began."),
+    ("assassinated", "An RST of the peer ended it (RFC 1337)."),
+    ("state_lost", "The holder answered a FIN by an RST: its host had dropped the TIME-WAIT."),
+    (
+        "socket_gone",
+        "The kernel had no socket for it any more, such as after tcp_max_tw_buckets was exceeded.",
+    ),
+    ("evicted", "The flow table needed the space. finwait does not follow this TIME-WAIT any more."),
+];
+
+const REOPEN_REASONS: Words = &[
+    ("data_acknowledged", "An end acknowledged data that the other had sent after the RST."),
+    ("socket_alive", "The socket of an end still exists."),
+];
+
 const WITHOUT_EFFECT: Words = &[
     ("bad_flags", "A combination of flags that no TCP sends."),
     ("pending_syn", "A SYN that may begin the next incarnation. Only its answer decides."),
@@ -195,6 +215,8 @@ mod tests {
         let reasons = Ignored::ALL.map(Ignored::name);
         let confidence = crate::view::Confidence::ALL.iter().map(|value| value.name());
         let tunnels = crate::view::Tunnel::ALL.iter().map(|value| value.name());
+        let endings = crate::view::TimeWaitEnding::ALL.iter().map(|value| value.name());
+        let reasons_to_reopen = crate::view::ReopenReason::ALL.iter().map(|value| value.name());
         let needed = kinds
             .into_iter()
             .chain(states)
@@ -202,6 +224,8 @@ mod tests {
             .chain(reasons)
             .chain(confidence)
             .chain(tunnels)
+            .chain(endings)
+            .chain(reasons_to_reopen)
             .chain([crate::view::UNSEEN]);
         for word in needed {
             assert!(words.contains(&word), "{word}");

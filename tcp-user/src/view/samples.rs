@@ -115,17 +115,15 @@ pub(crate) fn close_wait() -> Connection {
 
 /// The close record of [`time_wait`].
 pub(crate) fn close() -> Close {
-    let mut connection = time_wait();
-    connection.client.state = State::Closed;
-    connection.time_wait = None;
     Close {
-        connection,
-        closed_at: Some(at(47, 21.480003)),
+        connection: time_wait(),
+        revision: 1,
+        closed_at: Some(at(46, 21.480003)),
         durations_ms: Durations {
             handshake: Some(0.31),
             established: Some(349.4),
             closing: Some(9.885),
-            time_wait: Some(60000.0),
+            time_wait: None,
         },
     }
 }
@@ -143,4 +141,35 @@ pub(crate) fn transition() -> Transition {
         to: State::FinWait1,
         cause: tcp_common::Cause::Fin.name().into(),
     }
+}
+
+/// The end of its TIME-WAIT.
+pub(crate) fn time_wait_end() -> TimeWaitEnd {
+    let Transition { client, server, incarnation, .. } = transition();
+    TimeWaitEnd {
+        at: at(47, 21.480003),
+        client,
+        server,
+        incarnation,
+        holder: Role::Client,
+        ending: TimeWaitEnding::Expired,
+        duration_ms: 60000.0,
+        restarts: 0,
+    }
+}
+
+/// An event of each kind. After a reset that was taken back, the connection of [`time_wait`] closes for good.
+pub(crate) fn events() -> Vec<EventRecord> {
+    let Transition { client, server, incarnation, .. } = transition();
+    let reason = ReopenReason::DataAcknowledged;
+    let reopened = Reopened { at: at(46, 21.3), client, server, incarnation, reason };
+    let closed_again = Close { revision: 2, ..close() };
+    let time_wait_end = TimeWaitEnd { restarts: 1, ..time_wait_end() };
+    vec![
+        reopened.into(),
+        transition().into(),
+        closed_again.into(),
+        Lost { events: 7 }.into(),
+        time_wait_end.into(),
+    ]
 }

@@ -13,6 +13,7 @@ mod sections;
 mod stamps;
 mod time;
 mod tunnels;
+mod vlans;
 
 use std::collections::HashMap;
 use std::io::{Cursor, Write as _};
@@ -22,7 +23,7 @@ use finwait::filter::Filter;
 use finwait::replay::{
     Fault, Frame, Input, LinkType, Options, Output, Replay, ReplayReport, Selection, run, run_input,
 };
-use finwait::view::{Confidence, Connection, EventRecord, Opener, Role, Roles};
+use finwait::view::{Confidence, Connection, EventRecord, Opener, Role, Roles, TimeWaitEnding};
 use tcp_common::{End, Flags, Ignored, Rules, Segment, State};
 use testkit::captures::{
     Captured, Interface, Order, Unit, add_simple_packet, arp, cut_pcap, into_packet_blocks, pcap, pcapng,

@@ -11,7 +11,6 @@ use std::sync::atomic::Ordering;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use tcp_common::flow::SocketReport;
-use tcp_common::record::reported;
 use tcp_common::{End, Endpoint, Flow, FlowKey, State};
 
 use super::{JUST_BEFORE_MS, ends};
@@ -92,13 +91,13 @@ impl Adopter {
         }
         slot.set_local(local.peer(), host.is_here(ends.1.ip()));
         // It was opened before the agent counted, and closed before if it is in TIME-WAIT.
-        slot.set_reported(reported::OPEN);
-        if socket.state == State::TimeWait {
-            slot.set_reported(reported::CLOSE);
-        }
+        slot.report();
         drop(slot);
         self.shared.unseen_changes.store(true, Ordering::Relaxed);
-        self.shared.totals.lock().audit_adopted += 1;
+        let mut totals = self.shared.totals.lock();
+        totals.audit_adopted += 1;
+        totals.time_wait_adopted += u64::from(socket.state == State::TimeWait);
+        drop(totals);
         tracing::debug!("imported {ends:?} in {:?}", socket.state);
         Ok(true)
     }

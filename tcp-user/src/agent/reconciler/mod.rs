@@ -1,5 +1,6 @@
 //! Periodic checks against the kernel's sockets: closes connections whose socket is gone without a segment on
-//! the wire. The first check also imports connections that are older than the agent (`adopt`).
+//! the wire. The first check also imports connections that are older than the agent (`adopt`). A connection that
+//! a RST was believed to have ended is reopened if its socket is alive (`reopen`).
 //!
 //! Four kinds of sockets go that way: an orphan in FIN-WAIT-2 after `tcp_fin_timeout`, a TIME-WAIT for which
 //! `tcp_max_tw_buckets` leaves no room, a socket closed by `ss -K` where no RST is due, and a connect() given
@@ -11,6 +12,7 @@
 //! behind NAT has other addresses than its packets.
 
 mod adopt;
+mod reopen;
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
@@ -107,13 +109,20 @@ impl SocketReconciler {
         let slots = self.shared.table.slot_count();
         let (now_ns, mut lookups, mut confirmed) = (monotonic_ns(), 0, Vec::new());
         for _ in 0..slots {
+            if lookups >= LOOKUPS {
+                break;
+            }
             let index = self.next_slot;
             self.next_slot = (index + 1) % slots;
             let before = self.absent.remove(&index);
-            let Some(entry) = self.shared.table.read(index).filter(|entry| self.is_silent(entry, now_ns))
-            else {
+            let Some(entry) = self.shared.table.read(index) else { continue };
+            if self.is_doubtful(&entry, now_ns) {
+                self.reopen_if_alive(&entry, diag)?;
+                lookups += 1;
+            }
+            if entry.flow.is_over() || !self.is_silent(&entry, now_ns) {
                 continue;
-            };
+            }
             if self.adopter.give_up(&entry, diag)? {
                 continue;
             }
@@ -127,16 +136,13 @@ impl SocketReconciler {
                 }
                 self.absent.insert(index, before.unwrap_or(absent));
             }
-            if lookups >= LOOKUPS {
-                break;
-            }
         }
         Ok(confirmed)
     }
 
     fn is_silent(&self, entry: &Entry, now_ns: u64) -> bool {
         let silence_ns = now_ns.saturating_sub(entry.flow.last_ns());
-        !entry.flow.is_over() && u128::from(silence_ns) >= self.interval.as_nanos() / 2
+        u128::from(silence_ns) >= self.interval.as_nanos() / 2
     }
 
     fn is_gone(&self, entry: &Entry, end: End, diag: &mut Diag) -> Result<bool, SystemError> {
@@ -174,7 +180,7 @@ impl SocketReconciler {
         Ok(())
     }
 
-    /// Closes a flow in the table, unless a segment has arrived. The scan counts and reports the close.
+    /// Closes a flow in the table, unless a segment has arrived.
     fn end(&self, absent: &Absent) {
         // If the slot is locked, a segment is being applied: the flow is not silent.
         let Some(mut slot) = self.shared.table.try_lock(absent.index) else { return };
@@ -183,6 +189,7 @@ impl SocketReconciler {
         }
         let now_ns = monotonic_ns();
         let outcome = slot.close_without_socket(now_ns, absent.gone);
+        let reports = slot.report();
         let (flow, hook) = (*slot, slot.hook());
         drop(slot);
         self.shared.unseen_changes.store(true, Ordering::Relaxed);
@@ -191,11 +198,12 @@ impl SocketReconciler {
             totals.audit_repairs[outcome.from[end as usize] as usize] += 1;
         }
         totals.count_outcome(&flow, &outcome);
-        drop(totals);
-        tracing::debug!("socket gone: {:?}", absent.ends().collect::<Vec<_>>());
         let Outcome { from, to, .. } = outcome;
         let (key, flow, cause) = (&absent.key, &flow, Cause::Silence);
-        self.shared.publish_transitions(&Change { key, flow, hook, at_ns: now_ns, from, to, cause });
+        let change = Change { key, flow, hook, at_ns: now_ns, from, to, cause };
+        self.shared.report(&mut totals, &change, reports);
+        drop(totals);
+        tracing::debug!("socket gone: {:?}", absent.ends().collect::<Vec<_>>());
     }
 }
 

@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use tcp_common::record::reported;
 use tcp_common::table::Tag;
-use tcp_common::{End, Flow, FlowKey, Outcome, Rules};
+use tcp_common::{End, Flow, Outcome, Rules};
 
 use crate::agent::change::Change;
-use crate::agent::shared::{Shared, WatchEvent};
+use crate::agent::shared::Shared;
 use crate::agent::slot_cache::SlotCache;
 use crate::agent::totals::Totals;
 use crate::clock::monotonic_ns;
@@ -29,8 +28,8 @@ impl Visitor {
         slots.iter().for_each(|&index| self.visit_slot(totals, index));
     }
 
-    /// Expires timers of the flow in a slot, counts its open and close if they are not counted yet, and
-    /// removes it once it is closed and forgotten.
+    /// Expires timers of the flow in a slot, reports what is still to be reported of it, and removes it once it
+    /// is closed and forgotten.
     pub(super) fn visit_slot(&mut self, totals: &mut Totals, index: u32) {
         let shared = Arc::clone(&self.shared);
         let (table, rules) = (&shared.table, &shared.rules);
@@ -43,7 +42,7 @@ impl Visitor {
             return;
         };
         let (now_ns, due_ns) = (monotonic_ns(), due_ns(&entry.flow, rules));
-        if now_ns < due_ns && !open_uncounted(&entry.flow) {
+        if now_ns < due_ns {
             if tag.is_unlocked() {
                 self.cache.record(index, table.family(index), tag, &entry.flow, now_ns, due_ns);
             }
@@ -52,44 +51,36 @@ impl Visitor {
         // If the slot is locked, its entry in the cache leads to another visit.
         let Some(slot) = table.try_lock(index) else { return };
         if slot.key() == entry.key && slot.incarnation() == entry.flow.incarnation() {
-            self.expire(totals, index, slot, now_ns, due_ns);
+            self.expire(totals, index, slot, now_ns);
         }
     }
 
-    /// Does what was due at `due_ns` to the flow in a slot.
-    fn expire(&mut self, totals: &mut Totals, index: u32, mut slot: SlotGuard<'_>, now_ns: u64, due_ns: u64) {
+    /// Reports what was not noticed of the flow in a slot, then does what is due at `now_ns`.
+    fn expire(&mut self, totals: &mut Totals, index: u32, mut slot: SlotGuard<'_>, now_ns: u64) {
         let shared = Arc::clone(&self.shared);
         let (family, rules) = (shared.table.family(index), &shared.rules);
+        let unnoticed = slot.report();
+        let (before, due_ns) = (*slot, due_ns(&slot, rules));
         let outcome = slot.tick(now_ns, rules);
-        let (count_open, report_close) = (open_uncounted(&slot), close_unreported(&slot));
-        if count_open {
-            slot.set_reported(reported::OPEN);
-        }
-        if report_close {
-            slot.set_reported(reported::CLOSE);
-        } else if slot.is_over() && now_ns >= self::due_ns(&slot, rules) {
+        let reports = slot.report();
+        if (unnoticed | reports) == 0 && slot.is_over() && now_ns >= due_ns {
             slot.remove();
             self.cache.free(index, family);
             return;
         }
         let (key, flow, hook) = (slot.key(), *slot, slot.hook());
         let tag = slot.unlock();
-        if count_open {
-            totals.count_open(&key, &flow);
-        }
+        shared.report(totals, &Change::unnoticed(&key, &before, hook), unnoticed);
+        let Outcome { from, to, cause, .. } = outcome;
+        let change = Change { key: &key, flow: &flow, hook, at_ns: now_ns, from, to, cause };
         if outcome.is_transition() {
             totals.lateness.observe(now_ns.saturating_sub(due_ns) as f64 / 1e9);
             totals.count_outcome(&flow, &outcome);
-            let Outcome { from, to, cause, .. } = outcome;
-            let change = Change { key: &key, flow: &flow, hook, at_ns: now_ns, from, to, cause };
             self.record_change(totals, index, &change);
-            shared.publish_transitions(&change);
         }
         // Under this tag, so that the next tag scan does not visit the slot unless it has changed since.
         self.cache.record(index, family, tag, &flow, now_ns, self::due_ns(&flow, rules));
-        if report_close {
-            self.report_close(totals, &key, &flow, hook, now_ns);
-        }
+        shared.report(totals, &change, reports);
     }
 
     /// Records a change in the cache, and counts how long the endpoints were in the states that they have
@@ -103,37 +94,10 @@ impl Visitor {
             }
         }
     }
-
-    /// Counts a close and publishes it.
-    pub(super) fn report_close(
-        &self,
-        totals: &mut Totals,
-        key: &FlowKey,
-        flow: &Flow,
-        hook: u32,
-        at_ns: u64,
-    ) {
-        totals.count_close(flow);
-        if self.shared.watchers.receiver_count() > 0 {
-            let close = self.shared.describer().close(key, flow, self.shared.names.of_hook(hook), at_ns);
-            let connection = Arc::new(close.connection.clone());
-            // Fails if the last subscriber has gone.
-            let _ = self.shared.watchers.send(WatchEvent { connection, event: close.into() });
-        }
-    }
 }
 
-/// Whether the open of a flow is still to be counted.
-pub(super) fn open_uncounted(flow: &Flow) -> bool {
-    flow.was_established() && !flow.is_reported(reported::OPEN)
-}
-
-fn close_unreported(flow: &Flow) -> bool {
-    flow.is_over() && !flow.is_reported(reported::CLOSE)
-}
-
-/// Time at which the agent has to act on a flow if no segment arrives, in ns: 0 if its close is to be
-/// reported.
+/// Time at which the agent has to act on a flow if no segment arrives, in ns: 0 if something of it is still to
+/// be reported.
 fn due_ns(flow: &Flow, rules: &Rules) -> u64 {
-    if close_unreported(flow) { 0 } else { flow.due_ns(rules).unwrap_or(u64::MAX) }
+    if flow.unreported() != 0 { 0 } else { flow.due_ns(rules).unwrap_or(u64::MAX) }
 }
