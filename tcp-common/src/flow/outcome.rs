@@ -33,6 +33,8 @@ pub enum Cause {
     Resync = 16,
     /// The ends went on after a RST that was accepted (R28).
     Reopened = 17,
+    /// A check found the socket of an end in another state (R25).
+    SocketCheck = 18,
     // From here on: why the segment had no effect.
     BadFlags = 32,
     PendingSyn = 33,
