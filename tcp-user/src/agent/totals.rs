@@ -57,11 +57,14 @@ pub const FAMILIES: [&str; 2] = ["ipv4", "ipv6"];
 /// Counters that the agent maintains itself. Each connection counts once.
 #[derive(Clone, Debug)]
 pub struct Totals {
-    /// Connections that became ESTABLISHED, by [`ROLES`] and [`FAMILIES`]. Forwarded connections count as
-    /// server.
+    /// Connections with a local end that became ESTABLISHED, by [`ROLES`] and [`FAMILIES`].
     pub opened: [[u64; 2]; 2],
-    /// Closed connections, by [`close_forms`] and [`CLOSERS`].
+    /// Closed connections with a local end, by [`close_forms`] and [`CLOSERS`].
     pub closed: [[u64; 5]; CloseKind::ALL.len() + 1],
+    /// Flows without a local end that became ESTABLISHED, by [`FAMILIES`].
+    pub forwarded_opened: [u64; 2],
+    /// Closed flows without a local end, by [`close_forms`].
+    pub forwarded_closed: [u64; CloseKind::ALL.len() + 1],
     /// RSTs that closed a connection, by [`RESET_REASONS`] and origin ([`Locality`]).
     pub resets: [[u64; 2]; 5],
     /// TIME-WAITs that expired.
@@ -100,6 +103,8 @@ impl Default for Totals {
         Totals {
             opened: [[0; 2]; 2],
             closed: [[0; 5]; CloseKind::ALL.len() + 1],
+            forwarded_opened: [0; 2],
+            forwarded_closed: [0; CloseKind::ALL.len() + 1],
             resets: [[0; 2]; 5],
             time_wait_expired: 0,
             transitions: [[[0; State::COUNT]; State::COUNT]; 2],
@@ -132,7 +137,11 @@ impl Totals {
         let local_client = matches!(flow.initiator(), Initiator::One(end) if flow.is_local(end));
         let role = usize::from(!local_client);
         let family = usize::from(key.family != 4);
-        self.opened[role][family] += 1;
+        if is_forwarded(flow) {
+            self.forwarded_opened[family] += 1;
+        } else {
+            self.opened[role][family] += 1;
+        }
         if let Some(ns) = handshake_ns(flow) {
             self.handshake.observe(seconds(ns));
         }
@@ -148,7 +157,12 @@ impl Totals {
             Closer::None if kind == CloseKind::Timeout || kind == CloseKind::Superseded => 4,
             Closer::None => 3,
         };
-        self.closed[form_index(flow.close_kind_seen())][closer] += 1;
+        let form = form_index(flow.close_kind_seen());
+        if is_forwarded(flow) {
+            self.forwarded_closed[form] += 1;
+        } else {
+            self.closed[form][closer] += 1;
+        }
         if let Some(aborter) = flow.aborter() {
             let reason = match kind {
                 CloseKind::Refused => 0,
@@ -189,6 +203,11 @@ impl Totals {
             self.transitions[Locality::of(local) as usize][from as usize][to as usize] += 1;
         }
     }
+}
+
+/// Whether neither end of a flow is local.
+fn is_forwarded(flow: &Flow) -> bool {
+    !flow.is_local(End::A) && !flow.is_local(End::B)
 }
 
 /// Names of the close kinds, followed by the name of closes before the start of the agent.

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use super::cell::{self, duration, escape_word};
 use super::palette::Palette;
 use super::{Format, JsonDocument, csv, json_line};
-use crate::view::{Close, EventRecord, State, Transition, schema};
+use crate::view::{Close, EventRecord, Role, State, Transition, schema};
 
 /// Writes events in one of the formats, one line each, as they come.
 pub struct EventWriter<W> {
@@ -92,8 +92,8 @@ fn close_line(close: &Close, wide: bool, palette: Palette) -> String {
     let mut line = format!(
         "{:.6} {} -> {} #{} over {}",
         close.closed_at.unwrap_or(connection.last_seen_at),
-        cell::end(&connection.client).painted(palette),
-        cell::end(&connection.server).painted(palette),
+        cell::end(connection, Role::Client).painted(palette),
+        cell::end(connection, Role::Server).painted(palette),
         connection.incarnation,
         connection.close.as_ref().map_or_else(cell::none, cell::close).painted(palette),
     );

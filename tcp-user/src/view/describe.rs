@@ -21,6 +21,8 @@ pub struct Describer<'a> {
     pub clock: Clock,
     /// Now, on that clock.
     pub now_ns: u64,
+    /// The client's end, where it is known otherwise than from the flow.
+    pub client: Option<End>,
 }
 
 /// The client: the end that opened, or the end with the higher port if that was not seen.
@@ -49,18 +51,20 @@ pub fn address(key: &FlowKey, end: End) -> IpAddr {
 impl Describer<'_> {
     /// The connection as it stands.
     pub fn connection(&self, key: &FlowKey, flow: &Flow, interface: Option<String>) -> Connection {
-        let client = client_end(key, flow);
+        let client = self.client_of(key, flow);
         let midstream = matches!(flow.coverage(), Coverage::Midstream);
         Connection {
             family: if key.family == 4 { Family::Ipv4 } else { Family::Ipv6 },
             interface,
+            scope: None,
             tunnel: None,
             incarnation: flow.incarnation(),
             client: self.endpoint(key, flow, client),
             server: self.endpoint(key, flow, client.peer()),
             opener: match flow.initiator() {
                 Initiator::Unknown => Opener::Unknown,
-                Initiator::One(_) => Opener::Client,
+                Initiator::One(end) if end == client => Opener::Client,
+                Initiator::One(_) => Opener::Server,
                 Initiator::Both => Opener::Both,
             },
             confidence: match flow.coverage() {
@@ -74,6 +78,7 @@ impl Describer<'_> {
             handshake_ms: handshake_ns(flow).map(ms),
             close: self.close_info(flow, client),
             time_wait: self.time_wait(flow, client),
+            nat: None,
             process: None,
         }
     }
@@ -109,7 +114,7 @@ impl Describer<'_> {
         to: [State; 2],
         cause: Cause,
     ) -> Vec<Transition> {
-        let client = client_end(key, flow);
+        let client = self.client_of(key, flow);
         let peer = |end: End| {
             let endpoint = key.endpoint(end);
             EndAddress { address: address(key, end), port: endpoint.port, local: flow.is_local(end) }
@@ -130,6 +135,10 @@ impl Describer<'_> {
             .collect()
     }
 
+    fn client_of(&self, key: &FlowKey, flow: &Flow) -> End {
+        self.client.unwrap_or_else(|| client_end(key, flow))
+    }
+
     fn endpoint(&self, key: &FlowKey, flow: &Flow, end: End) -> ConnectionEnd {
         let x = flow.end(end);
         ConnectionEnd {
@@ -138,6 +147,7 @@ impl Describer<'_> {
             state: flow.state(end),
             confirmed: flow.confirmed(end),
             local: flow.is_local(end),
+            on_host: flow.is_local(end),
             segments: u64::from(x.segments()),
             bytes: flow.payload_bytes(end),
         }

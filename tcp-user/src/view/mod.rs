@@ -14,7 +14,9 @@ mod serial;
 mod states;
 mod words;
 
-pub use connection::{CloseInfo, Connection, ConnectionEnd, Process, SocketPair, TimeWait, UNSEEN};
+pub use connection::{
+    Address, CloseInfo, Connection, ConnectionEnd, Nat, NatTuple, Process, SocketPair, TimeWait, UNSEEN,
+};
 pub use event::{Close, Durations, EndAddress, EventRecord, Transition};
 pub use glossary::{GlossaryEntry, glossary};
 pub(crate) use serial::{ByName, by_name, micros};

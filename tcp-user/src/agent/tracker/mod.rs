@@ -4,7 +4,9 @@
 //! The table is authoritative, and an event is a part of it: the kernel marks the open or close of a flow as
 //! reported only if its event found room in the ring. The scan (`scan`) finds, marks and counts the others,
 //! whose event was lost or which a timer caused. Events and scan both end in a visit to a slot (`visit`).
+//! Before anything is counted, the locality of translated flows is corrected (`correct`).
 
+mod correct;
 mod scan;
 mod visit;
 
@@ -17,6 +19,7 @@ use tcp_common::{Cause, End, Flow, Outcome, Previous, State};
 use visit::{Visitor, open_uncounted};
 
 use super::change::Change;
+use super::locality::set_locality;
 use super::shared::Shared;
 use super::slot_cache::SlotCache;
 use super::totals::Totals;
@@ -83,6 +86,8 @@ impl Tracker {
     }
 
     fn apply(&mut self, event: &Event, totals: &mut Totals) {
+        let corrected = self.visitor.correct_locality(event);
+        let event = corrected.as_ref().unwrap_or(event);
         match event.kind {
             event_kind::TRANSITION => {
                 let change = Change {
@@ -170,12 +175,16 @@ impl Tracker {
         let Event { hook, tags, at_ns, ref segment, .. } = *event;
         let seen = Sighting { hook, tags, at_ns, sender: end(event.sender), segment };
         let outcome = slot.observe(&seen, &shared.rules);
-        let flow = *slot;
+        let mut flow = *slot;
         drop(slot);
         let Some(outcome) = outcome else {
             totals.deferred[DROPPED] += 1;
             return;
         };
+        if let Some(local) = shared.corrected_locality(&event.key, &flow, outcome.established || outcome.over)
+        {
+            set_locality(&mut flow, local);
+        }
         totals.deferred[usize::from(overtaken)] += 1;
         totals.count_outcome(&flow, &outcome);
         if outcome.previous != Previous::None {

@@ -7,6 +7,7 @@ use tcp_common::table::Tag;
 use tcp_common::{End, Flow, FlowKey, Outcome, Rules};
 
 use crate::agent::change::Change;
+use crate::agent::locality::set_locality;
 use crate::agent::shared::{Shared, WatchEvent};
 use crate::agent::slot_cache::SlotCache;
 use crate::agent::totals::Totals;
@@ -43,15 +44,19 @@ impl Visitor {
             return;
         };
         let (now_ns, due_ns) = (monotonic_ns(), due_ns(&entry.flow, rules));
-        if now_ns < due_ns && !open_uncounted(&entry.flow) {
+        let local = self.corrected(&entry.key, &entry.flow, now_ns >= due_ns);
+        if now_ns < due_ns && !open_uncounted(&entry.flow) && local.is_none() {
             if tag.is_unlocked() {
                 self.cache.record(index, table.family(index), tag, &entry.flow, now_ns, due_ns);
             }
             return;
         }
         // If the slot is locked, its entry in the cache leads to another visit.
-        let Some(slot) = table.try_lock(index) else { return };
+        let Some(mut slot) = table.try_lock(index) else { return };
         if slot.key() == entry.key && slot.incarnation() == entry.flow.incarnation() {
+            if let Some(local) = local {
+                set_locality(&mut slot, local);
+            }
             self.expire(totals, index, slot, now_ns, due_ns);
         }
     }
@@ -114,8 +119,10 @@ impl Visitor {
         at_ns: u64,
     ) {
         totals.count_close(flow);
-        if self.shared.watchers.receiver_count() > 0 {
-            let close = self.shared.describer().close(key, flow, self.shared.names.of_hook(hook), at_ns);
+        // Also without a subscriber: one may come before the other leg of a translated connection is over.
+        let is_published = self.shared.closes_connection(key);
+        if is_published && self.shared.watchers.receiver_count() > 0 {
+            let close = self.shared.joined_close(key, flow, hook, at_ns);
             let connection = Arc::new(close.connection.clone());
             // Fails if the last subscriber has gone.
             let _ = self.shared.watchers.send(WatchEvent { connection, event: close.into() });
