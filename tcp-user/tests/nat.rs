@@ -30,17 +30,22 @@ const BRIDGE: &str = "172.17.0.1";
 const CONTAINER: &str = "172.17.0.2";
 
 impl Nat {
-    /// Makes the hosts, and a table of nft with these chains on the agent's host.
+    /// Makes the hosts, and a table of nft for IPv4 with these chains.
     fn new(chains: &[&str]) -> Nat {
         let nat = Nat { client: host(), agent: host(), server: host() };
         cable((&nat.client, "eth0", "10.1.0.1/24"), (&nat.agent, "eth0", "10.1.0.2/24"));
         cable((&nat.server, "eth0", "172.17.0.2/24"), (&nat.agent, "veth7", "172.17.0.1/24"));
         ip(&nat.server, "route add default via 172.17.0.1");
-        let mut nft = Command::new("nft");
-        nft.arg(format!("table ip n {{\n{}\n}}", chains.join("\n")));
-        let output = nat.agent.run(|| nft.output()).expect("namespace").expect("nft (Debian: nftables)");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        nat.nft("ip", chains);
         nat
+    }
+
+    /// Makes a table of nft with these chains on the agent's host.
+    fn nft(&self, family: &str, chains: &[&str]) {
+        let mut nft = Command::new("nft");
+        nft.arg(format!("table {family} n {{\n{}\n}}", chains.join("\n")));
+        let output = self.agent.run(|| nft.output()).expect("namespace").expect("nft (Debian: nftables)");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
 
     /// Starts an agent that watches both interfaces.
@@ -117,9 +122,18 @@ fn total(page: &str, family: &str) -> u64 {
 
 /// The connections that the host has opened or accepted itself, and the opened legs of others.
 fn opened(agent: &Agent<'_>) -> [u64; 2] {
+    totals(agent, "opened")
+}
+
+/// Those of [`opened`] that are closed.
+fn closed(agent: &Agent<'_>) -> [u64; 2] {
+    totals(agent, "closed")
+}
+
+fn totals(agent: &Agent<'_>, event: &str) -> [u64; 2] {
     let page = agent.scrape();
-    ["finwait_connections_opened_total", "finwait_forwarded_connections_opened_total"]
-        .map(|family| total(&page, family))
+    ["connections", "forwarded_connections"]
+        .map(|what| total(&page, &format!("finwait_{what}_{event}_total")))
 }
 
 /// A published port of a container.
@@ -133,7 +147,7 @@ const MASQUERADE: &str = "chain m { type nat hook postrouting priority srcnat; \
 #[ignore = "needs root"]
 fn a_published_port_belongs_to_the_container() {
     let nat = Nat::new(&[PUBLISH]);
-    let agent = nat.start("nat-published");
+    let agent = nat.start_with("nat-published", &["--msl", "3s"]);
     let listener = listen(&nat.server, at(CONTAINER, 80));
     for _ in 0..10 {
         Pair::open(&nat.client, at(PUBLISHED, 8080), &listener).close();
@@ -156,9 +170,10 @@ fn a_published_port_belongs_to_the_container() {
     }
     let table = String::from_utf8(agent.cli(&["ls", "--all"]).stdout).expect("text");
     assert_eq!(table.matches("10.1.0.2:8080=>172.17.0.2:80").count(), 10, "{table}");
+    assert_eq!(nat.audit(&agent).0, Some(0));
     // The host opened and accepted none; two legs of each pass it.
     assert_eq!(opened(&agent), [0, 20]);
-    assert_eq!(nat.audit(&agent).0, Some(0));
+    until("the closes are counted", || closed(&agent) == [0, 20]);
 }
 
 /// Checks that an idle translated connection stays open while the agent looks for sockets, and goes on.
@@ -224,6 +239,30 @@ fn an_idle_masqueraded_connection_stays_open() {
 
 #[test]
 #[ignore = "needs root"]
+fn an_ipv6_connection_to_a_published_port_stays_open() {
+    let nat = Nat::new(&[]);
+    let links =
+        [(&nat.client, "fd01::1", "eth0"), (&nat.agent, "fd01::2", "eth0"), (&nat.agent, "fd02::1", "veth7")];
+    for (host, address, interface) in links.into_iter().chain([(&nat.server, "fd02::2", "eth0")]) {
+        ip(host, &format!("address add {address}/64 dev {interface} nodad"));
+    }
+    ip(&nat.server, "-6 route add default via fd02::1");
+    let forwarding = || std::fs::write("/proc/sys/net/ipv6/conf/all/forwarding", "1");
+    nat.agent.run(forwarding).expect("namespace").expect("forwarding");
+    nat.nft(
+        "ip6",
+        &["chain d { type nat hook prerouting priority dstnat; tcp dport 8080 dnat to [fd02::2]:80; }"],
+    );
+    let agent = nat.start("nat-idle-ipv6");
+    let listener = listen(&nat.server, at("fd02::2", 80));
+    let pair = Pair::open(&nat.client, at("fd01::2", 8080), &listener);
+    let client = pair.client.local_addr().expect("an address");
+    let client = SocketAddr::new(client.ip(), client.port());
+    idle_and_talk_again(&nat, &agent, pair, [client, at("fd01::2", 8080)], [client, at("fd02::2", 80)]);
+}
+
+#[test]
+#[ignore = "needs root"]
 fn a_container_that_connects_to_its_own_published_port_is_one_connection() {
     let hairpin = "chain m { type nat hook postrouting priority srcnat; \
                    ip saddr 172.17.0.2 ip daddr 172.17.0.2 masquerade; }";
@@ -280,13 +319,8 @@ fn an_unanswered_connection_of_a_container_is_not_the_hosts() {
     let agent = nat.start_with("nat-unanswered", &["--timeout", "syn_sent=1s"]);
     let connect = || TcpStream::connect_timeout(&at("10.1.0.9", 80), Duration::from_millis(300));
     assert!(nat.server.run(connect).expect("namespace").is_err());
-    let closed = || {
-        let page = agent.scrape();
-        ["finwait_connections_closed_total", "finwait_forwarded_connections_closed_total"]
-            .map(|family| total(&page, family))
-    };
-    until("both legs are closed", || closed().iter().sum::<u64>() == 2);
-    assert_eq!(closed(), [0, 2]);
+    until("both legs are closed", || closed(&agent).iter().sum::<u64>() == 2);
+    assert_eq!(closed(&agent), [0, 2]);
 }
 
 #[test]
@@ -301,9 +335,7 @@ fn each_event_of_a_translated_connection_is_printed_once() {
     until("both legs are known", || listed(&agent, "").iter().any(|connection| connection.nat.is_some()));
     SockRef::from(&pair.client).set_linger(Some(Duration::ZERO)).expect("SO_LINGER");
     drop(pair.client);
-    until("both legs are closed", || {
-        total(&agent.scrape(), "finwait_forwarded_connections_closed_total") == 2
-    });
+    until("both legs are closed", || closed(&agent) == [0, 2]);
     let is_reset = |event: &EventRecord| match event {
         EventRecord::Transition(transition) => transition.cause == "rst",
         EventRecord::Close(_) => true,
