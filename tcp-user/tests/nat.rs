@@ -226,11 +226,26 @@ fn an_idle_connection_to_a_published_port_stays_open() {
 #[test]
 #[ignore = "needs root"]
 fn an_idle_masqueraded_connection_stays_open() {
+    masqueraded("nat-idle-masquerade", false);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_masqueraded_connection_older_than_the_agent_is_recognised() {
+    masqueraded("nat-older-masquerade", true);
+}
+
+fn masqueraded(name: &str, is_older: bool) {
     let nat = Nat::new(&[MASQUERADE]);
-    let agent = nat.start("nat-idle-masquerade");
     let server = at("10.1.0.1", 8086);
     let listener = listen(&nat.client, server);
-    let pair = Pair::open(&nat.server, server, &listener);
+    let open = || Pair::open(&nat.server, server, &listener);
+    let older = is_older.then(open);
+    let agent = nat.start(name);
+    let mut pair = older.unwrap_or_else(open);
+    if is_older {
+        pair.say();
+    }
     let client = pair.client.local_addr().expect("an address");
     let masqueraded = pair.server.peer_addr().expect("an address");
     assert_eq!((client.ip(), masqueraded.ip()), (at(CONTAINER, 0).ip(), at(PUBLISHED, 0).ip()));

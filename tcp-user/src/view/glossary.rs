@@ -40,7 +40,7 @@ const ENDS: Words = &[
     (
         "nat",
         "The host translates the connection. The client and server have the addresses of the original direction, \
-         `reply` those that the server's packets have.",
+         `reply` those that the server's packets have. Tables show both: ADDRESS=>TRANSLATED.",
     ),
     ("opener", "The end that sent the first SYN, both after a simultaneous open, or unknown."),
     ("closer", "The end that closed first: it sent its FIN before it had received one."),
