@@ -34,7 +34,7 @@ pub enum Cause {
     /// The ends went on after a RST that was accepted (R28).
     Reopened = 17,
     /// A check found the socket of an end in another state (R25).
-    SocketCheck = 18,
+    SocketCheck = 19,
     // From here on: why the segment had no effect.
     BadFlags = 32,
     PendingSyn = 33,
