@@ -9,6 +9,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use finwait::agent::interfaces::InterfaceNames;
+use finwait::agent::nat::Translations;
 use finwait::agent::server::{App, query_routes};
 use finwait::agent::shared::{Shared, WatchEvent};
 use finwait::agent::totals::{Locality, ResetReason, Totals, form_index};
@@ -16,7 +17,7 @@ use finwait::agent::tracker::{BATCH, Tracker};
 use finwait::kernel::{Kernel, LoadOptions, Prefix, ProgramName};
 use finwait::view::{EventRecord, Lost, ReopenReason, TimeWaitEnding};
 use jiff::Timestamp;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use tcp_common::{CloseKind, End, Flags, Rules, Segment, State};
 use testkit::frames::{self, segment};
 use tokio::sync::broadcast;
@@ -60,6 +61,9 @@ impl Agent {
             totals: Mutex::default(),
             gauges: Mutex::default(),
             unseen_changes: AtomicBool::default(),
+            local: RwLock::default(),
+            on_host: Mutex::default(),
+            translations: Translations::default(),
             names: InterfaceNames::default(),
             watchers: broadcast::Sender::new(buffer),
         });

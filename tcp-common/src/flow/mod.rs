@@ -18,7 +18,7 @@
 //! - `close` describes how the connection was opened and closed; [`lifecycle`] says when a flow is due or
 //!   forgotten.
 //! - `sighting` distinguishes copies of a packet from news.
-//! - `adopt` makes a flow of a socket. `prediction` handles the segments of an open connection without all
+//! - `adopt` makes a flow of a socket, `correct` corrects one by its socket. `prediction` handles the segments of an open connection without all
 //!   of this.
 //!
 //! In these files `x` is the sender's end and `y` the receiver's. A comment "R7" refers to a rule in
@@ -29,6 +29,7 @@ mod adopt;
 mod claim;
 mod clock;
 mod close;
+mod correct;
 mod data;
 mod facts;
 mod fin;

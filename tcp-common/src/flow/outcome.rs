@@ -36,6 +36,8 @@ pub enum Cause {
     Reopened = 17,
     /// An ICMP error in answer to a SYN: the network does not reach the host (R29).
     Unreachable = 18,
+    /// A check found the socket of an end in another state (R25).
+    SocketCheck = 19,
     // From here on: why the segment had no effect.
     BadFlags = 32,
     PendingSyn = 33,

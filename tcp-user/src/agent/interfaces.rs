@@ -12,6 +12,8 @@ use rtnetlink::packet_route::link::{
     InfoData, InfoKind, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkXdp,
 };
 
+use tcp_common::FlowKey;
+
 use super::descriptors;
 use crate::api::InterfaceStatus;
 use crate::kernel::{AttachError, Attachment, Ingress, Kernel, describe_program};
@@ -35,6 +37,8 @@ pub struct Interface {
     pub master: Option<u32>,
     /// Whether the interface is a VRF.
     pub vrf: bool,
+    /// Whether the interface is one of a pair (veth, netkit) whose other one is in another network namespace.
+    pub peer_elsewhere: bool,
     /// Index of the interface below a VLAN device, and the device's VLAN id.
     pub vlan: Option<(u32, u16)>,
 }
@@ -88,9 +92,11 @@ async fn list(handle: &rtnetlink::Handle) -> Result<Vec<Interface>, rtnetlink::E
             xdp_program: None,
             master: None,
             vrf: false,
+            peer_elsewhere: false,
             vlan: None,
         };
         let (mut below, mut vlan_id) = (None, None);
+        let (mut is_pair, mut peer_namespace) = (false, None);
         for attribute in message.attributes {
             match attribute {
                 LinkAttribute::IfName(name) => interface.name = name,
@@ -99,6 +105,7 @@ async fn list(handle: &rtnetlink::Handle) -> Result<Vec<Interface>, rtnetlink::E
                     interface.physical &= !virtual_kind;
                     interface.vrf = infos.contains(&LinkInfo::Kind(InfoKind::Vrf));
                     vlan_id = infos.iter().find_map(vlan_id_of);
+                    is_pair = infos.iter().any(is_pair_kind);
                 }
                 LinkAttribute::Xdp(xdp) => {
                     interface.xdp_program = xdp.iter().find_map(|attribute| match attribute {
@@ -108,13 +115,19 @@ async fn list(handle: &rtnetlink::Handle) -> Result<Vec<Interface>, rtnetlink::E
                 }
                 LinkAttribute::Controller(index) => interface.master = Some(index),
                 LinkAttribute::Link(index) => below = Some(index),
+                LinkAttribute::LinkNetNsId(id) => peer_namespace = Some(id),
                 _ => {}
             }
         }
         interface.vlan = below.zip(vlan_id);
+        interface.peer_elsewhere = is_pair && peer_namespace.is_some();
         interfaces.push(interface);
     }
     Ok(interfaces)
+}
+
+fn is_pair_kind(info: &LinkInfo) -> bool {
+    matches!(info, LinkInfo::Kind(InfoKind::Veth | InfoKind::Netkit))
 }
 
 fn vlan_id_of(info: &LinkInfo) -> Option<u16> {
@@ -141,6 +154,11 @@ impl InterfaceNames {
     /// Name of the interface of a hook, as events and slots encode it.
     pub fn of_hook(&self, hook: u32) -> Option<String> {
         self.0.lock().get(&(hook >> 1)).cloned()
+    }
+
+    /// Name of the interface whose link the addresses of a flow belong to, if they are link-local.
+    pub fn of_scope(&self, key: &FlowKey) -> Option<String> {
+        self.0.lock().get(&u32::from(key.domain)).filter(|_| key.is_link_local()).cloned()
     }
 }
 

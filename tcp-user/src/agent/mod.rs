@@ -8,6 +8,7 @@
 //!   flow table at the pace of [`paced_scan`].
 //! - [`slot_cache`] remembers each slot of the table as last seen, [`change`] is what an event or a scan
 //!   found.
+//! - [`on_host`] knows the addresses of containers, [`nat`] the connections that this host translates.
 //! - [`reconciler`] compares the table with the kernel's sockets.
 //! - [`report`] counts and publishes what a change of a flow reports; [`totals`] are the counters, [`shared`]
 //!   is the state that the tasks share.
@@ -21,7 +22,9 @@ pub mod error;
 pub mod interfaces;
 pub mod locality;
 pub mod metrics;
+pub mod nat;
 mod netdev;
+mod on_host;
 mod paced_scan;
 pub mod privileges;
 pub mod query_socket;
@@ -33,6 +36,7 @@ pub mod slot_cache;
 mod stats;
 pub mod totals;
 pub mod tracker;
+mod tuple;
 mod worker;
 
 use std::io;
@@ -42,7 +46,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use sd_notify::NotifyState;
 use tcp_common::record::FRAGMENT_NS;
 use tcp_common::{Rules, State};
@@ -56,6 +60,7 @@ use crate::options::{KeyBy, Options};
 pub use error::AgentError;
 use interfaces::{Attachments, Interface, InterfaceChange, InterfaceNames, Netlink};
 use locality::LocalAddresses;
+use nat::Translations;
 use privileges::Account;
 use query_socket::QuerySocket;
 use reconciler::{Adopter, SocketReconciler};
@@ -93,7 +98,6 @@ struct Ready {
     metrics: TcpListener,
     query: QuerySocket,
     attachments: Attachments,
-    local: LocalAddresses,
     shared: Arc<Shared>,
     events: Events,
     diagnostics: Option<Diagnostics>,
@@ -138,13 +142,15 @@ fn prepare(
         gauges: Mutex::default(),
         unseen_changes: AtomicBool::default(),
         names,
+        local: RwLock::new(local),
+        translations: Translations::default(),
+        on_host: Mutex::default(),
         watchers: broadcast::Sender::new(65_536),
     });
     Ok(Ready {
         metrics,
         query,
         attachments,
-        local,
         shared,
         events,
         diagnostics,
@@ -188,7 +194,7 @@ fn load_programs(options: &Options) -> Result<Kernel, KernelError> {
 
 impl Ready {
     async fn serve(self) -> Result<(), AgentError> {
-        let Ready { metrics, query, attachments, local, shared, events, diagnostics, audit_interval } = self;
+        let Ready { metrics, query, attachments, shared, events, diagnostics, audit_interval } = self;
         let interfaces = Arc::new(Mutex::new(attachments.status()));
         let app = App {
             shared: Arc::clone(&shared),
@@ -229,7 +235,7 @@ impl Ready {
             result = worker.ended() => result,
             () = reconcile(adopter, audit_interval) => Ok(()),
             () = expire_fragments(Arc::clone(&shared)) => Ok(()),
-            result = follow_forever(attachments, local, shared, Arc::clone(&interfaces)) => result,
+            result = follow_forever(attachments, shared, Arc::clone(&interfaces)) => result,
         };
         notify(NotifyState::Stopping);
         let watched = interfaces.lock().iter().filter(|status| status.error.is_none()).count();
@@ -269,7 +275,6 @@ async fn expire_fragments(shared: Arc<Shared>) {
 /// Follows interfaces and addresses that come and go, and keeps the relation of the kernel's two clocks up to date.
 async fn follow_forever(
     mut attachments: Attachments,
-    mut local: LocalAddresses,
     shared: Arc<Shared>,
     interfaces: Arc<Mutex<Vec<InterfaceStatus>>>,
 ) -> Result<(), AgentError> {
@@ -279,13 +284,16 @@ async fn follow_forever(
         match netlink.list().await {
             Ok(present) => {
                 shared.names.learn(&present);
+                shared.on_host.lock().set_interfaces(&present);
                 // Before programs are attached to new interfaces, whose first packets need them.
+                let mut local = shared.local.write();
                 let refreshed = local.refresh(&mut shared.kernel.lock(), &present);
                 match refreshed {
-                    Ok(true) => local.reclassify(&shared.table),
+                    Ok(true) => local.reclassify(&shared.table, &shared.translations),
                     Ok(false) => {}
                     Err(error) => tracing::warn!("{error}"),
                 }
+                drop(local);
                 let changes = attachments.follow(&mut shared.kernel.lock(), &present);
                 changes.iter().for_each(InterfaceChange::log);
                 *interfaces.lock() = attachments.status();
@@ -297,8 +305,11 @@ async fn follow_forever(
                 tokio::time::sleep(RETRY_INTERVAL).await;
                 netlink = open_netlink()?;
             },
-            _ = clocks.tick() => if let Err(error) = shared.kernel.lock().relate_clocks() {
-                tracing::warn!("relating the kernel's clocks: {error}");
+            _ = clocks.tick() => {
+                shared.translations.forget_missing(&shared.table);
+                if let Err(error) = shared.kernel.lock().relate_clocks() {
+                    tracing::warn!("relating the kernel's clocks: {error}");
+                }
             },
         }
     }

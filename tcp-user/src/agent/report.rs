@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use tcp_common::End;
 use tcp_common::record::reported;
+use tcp_common::table::NO_SLOT;
 
 use super::change::Change;
 use super::shared::{Shared, WatchEvent};
 use super::totals::Totals;
+use crate::kernel::Entry;
 use crate::view::describe::{Describer, time_wait_ending};
 use crate::view::{EventRecord, ReopenReason, TimeWaitEnding};
 
@@ -49,7 +51,10 @@ impl Shared {
     ) {
         let &Change { key, flow, at_ns, .. } = change;
         totals.time_wait_ended[ending as usize] += 1;
-        self.publish(change, |describer| vec![describer.time_wait_end(key, flow, end, at_ns, ending).into()]);
+        self.publish(change, |describer| {
+            let record = describer.time_wait_end(key, flow, end, at_ns, ending);
+            self.joined_time_wait_end(key, record).into_iter().map(EventRecord::from).collect()
+        });
     }
 
     /// Counts and publishes that a close was taken back.
@@ -66,9 +71,10 @@ impl Shared {
         }
         if reports & flow.reported() & reported::CLOSE != 0 {
             totals.count_close(flow);
-            self.publish(change, |describer| {
-                vec![describer.close(key, flow, self.names.of_hook(change.hook), at_ns).into()]
-            });
+            // Also without a subscriber: one may come before the other leg of a translated connection is done.
+            if self.closes_connection(key) {
+                self.publish(change, |_| vec![self.joined_close(key, flow, change.hook, at_ns).into()]);
+            }
         } else if reports & reported::CLOSE != 0 {
             self.report_reopened(totals, change, ReopenReason::DataAcknowledged);
         }
@@ -80,6 +86,7 @@ impl Shared {
         if from != to {
             self.publish(change, |describer| {
                 let transitions = describer.transitions(key, flow, at_ns, from, to, cause);
+                let transitions = self.joined_transitions(key, transitions);
                 transitions.into_iter().map(EventRecord::from).collect()
             });
         }
@@ -90,10 +97,15 @@ impl Shared {
         if self.watchers.receiver_count() == 0 {
             return;
         }
-        let describer = self.describer();
-        let interface = self.names.of_hook(change.hook);
-        let connection = Arc::new(describer.connection(change.key, change.flow, interface));
-        for event in records(&describer) {
+        let &Change { key, flow, hook, .. } = change;
+        let describer = Describer { client: self.translations.client(key), ..self.describer() };
+        let records = records(&describer);
+        if records.is_empty() {
+            return;
+        }
+        let entry = Entry { index: NO_SLOT, key: *key, hook, flow: *flow };
+        let connection = Arc::new(self.joined(&describer, &entry));
+        for event in records {
             // Fails if the last subscriber has gone.
             let _ = self.watchers.send(WatchEvent { connection: Arc::clone(&connection), event });
         }

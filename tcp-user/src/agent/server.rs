@@ -72,11 +72,7 @@ fn lines(shared: &Shared, slots: Range<u32>, all: bool, filter: &Filter) -> Vec<
     let mut lines = Vec::new();
     let (describer, now) = (shared.describer(), Timestamp::now());
     for entry in slots.filter_map(|index| shared.table.read(index)) {
-        if entry.flow.is_over() && !all {
-            continue;
-        }
-        let interface = shared.names.of_hook(entry.hook);
-        let connection = describer.connection(&entry.key, &entry.flow, interface);
+        let Some(connection) = shared.listed(&describer, &entry, all) else { continue };
         if filter.matches(&connection, now) && serde_json::to_writer(&mut lines, &connection).is_ok() {
             lines.push(b'\n');
         }

@@ -3,17 +3,20 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use parking_lot::Mutex;
-use tcp_common::Rules;
+use parking_lot::{Mutex, RwLock};
+use tcp_common::{End, Flow, FlowKey, Rules};
 use tokio::sync::broadcast;
 
 use super::interfaces::InterfaceNames;
+use super::locality::LocalAddresses;
+use super::nat::Translations;
+use super::on_host::NamespaceAddresses;
 use super::slot_cache::StateGauges;
 use super::totals::{Snapshot, Totals};
 use crate::clock::{Clock, monotonic_ns};
 use crate::kernel::{Kernel, KernelError, Table};
 use crate::view;
-use crate::view::describe::Describer;
+use crate::view::describe::{Describer, client_end};
 
 /// State that the tasks of the agent share.
 pub struct Shared {
@@ -31,6 +34,12 @@ pub struct Shared {
     pub unseen_changes: AtomicBool,
     /// Names of interfaces.
     pub names: InterfaceNames,
+    /// The addresses of this namespace.
+    pub local: RwLock<LocalAddresses>,
+    /// The addresses in other namespaces of this host.
+    pub on_host: Mutex<NamespaceAddresses>,
+    /// The connections that this host translates.
+    pub translations: Translations,
     /// Subscribers of `/events`.
     pub watchers: broadcast::Sender<WatchEvent>,
 }
@@ -56,8 +65,23 @@ impl Shared {
         Ok(Snapshot { counters, totals, endpoints, table_used: used, table_capacity, programs })
     }
 
+    /// Which ends of a translated flow are local, A first; `None` if the flow has it right. If `is_counted`,
+    /// an open or a close is about to be counted, and conntrack is asked first.
+    pub(super) fn corrected_locality(
+        &self,
+        key: &FlowKey,
+        flow: &Flow,
+        is_counted: bool,
+    ) -> Option<[bool; 2]> {
+        if is_counted {
+            self.translations.ask(key, client_end(key, flow));
+        }
+        let ends = self.translations.locality(key, |address| self.local.read().contains(address))?;
+        (ends != [End::A, End::B].map(|end| flow.is_local(end))).then_some(ends)
+    }
+
     /// A describer for the present time.
     pub fn describer(&self) -> Describer<'_> {
-        Describer { rules: &self.rules, clock: Clock::monotonic(), now_ns: monotonic_ns() }
+        Describer { rules: &self.rules, clock: Clock::monotonic(), now_ns: monotonic_ns(), client: None }
     }
 }

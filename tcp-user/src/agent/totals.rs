@@ -73,10 +73,9 @@ pub const FAMILIES: [&str; 2] = ["ipv4", "ipv6"];
 /// Counters that the agent maintains itself. Each connection counts once.
 #[derive(Clone, Debug)]
 pub struct Totals {
-    /// Connections that became ESTABLISHED, by [`ROLES`] and [`FAMILIES`]. Forwarded connections count as
-    /// server.
+    /// Connections with a local end that became ESTABLISHED, by [`ROLES`] and [`FAMILIES`].
     pub opened: [[u64; 2]; 2],
-    /// Closes, by [`close_forms`] and [`CLOSERS`]. One that was taken back later is in `reopened`, too.
+    /// Closes of connections with a local end, by [`close_forms`] and [`CLOSERS`]. One that was taken back later is in `reopened`, too.
     pub closed: [[u64; 5]; CloseKind::ALL.len() + 1],
     /// Closes that were taken back, by [`ReopenReason`].
     pub reopened: [u64; ReopenReason::ALL.len()],
@@ -86,6 +85,10 @@ pub struct Totals {
     pub time_wait_ended: [u64; TimeWaitEnding::ALL.len()],
     /// TIME-WAITs older than the agent, imported from their socket.
     pub time_wait_adopted: u64,
+    /// Flows without a local end that became ESTABLISHED, by [`FAMILIES`].
+    pub forwarded_opened: [u64; 2],
+    /// Closes of flows without a local end, by [`close_forms`].
+    pub forwarded_closed: [u64; CloseKind::ALL.len() + 1],
     /// Transitions that the agent made itself (timers, deferred segments): `[locality][from][to]`.
     pub transitions: [[[u64; State::COUNT]; State::COUNT]; 2],
     /// Events read from the rings.
@@ -126,6 +129,8 @@ impl Default for Totals {
             resets: [[0; 2]; ResetReason::ALL.len()],
             time_wait_ended: [0; TimeWaitEnding::ALL.len()],
             time_wait_adopted: 0,
+            forwarded_opened: [0; 2],
+            forwarded_closed: [0; CloseKind::ALL.len() + 1],
             transitions: [[[0; State::COUNT]; State::COUNT]; 2],
             delivered: 0,
             watch_events_lost: 0,
@@ -157,7 +162,11 @@ impl Totals {
         let local_client = matches!(flow.initiator(), Initiator::One(end) if flow.is_local(end));
         let role = usize::from(!local_client);
         let family = usize::from(key.family != 4);
-        self.opened[role][family] += 1;
+        if is_forwarded(flow) {
+            self.forwarded_opened[family] += 1;
+        } else {
+            self.opened[role][family] += 1;
+        }
         if let Some(ns) = handshake_ns(flow) {
             self.handshake.observe(seconds(ns));
         }
@@ -173,7 +182,12 @@ impl Totals {
             Closer::None if kind == CloseKind::Timeout || kind == CloseKind::Superseded => 4,
             Closer::None => 3,
         };
-        self.closed[form_index(flow.close_kind_seen())][closer] += 1;
+        let form = form_index(flow.close_kind_seen());
+        if is_forwarded(flow) {
+            self.forwarded_closed[form] += 1;
+        } else {
+            self.closed[form][closer] += 1;
+        }
         if let Some(aborter) = flow.aborter() {
             let reason = match kind {
                 _ if flow.state_lost() => ResetReason::StateLost,
@@ -218,6 +232,11 @@ impl Totals {
             }
         }
     }
+}
+
+/// Whether neither end of a flow is local.
+fn is_forwarded(flow: &Flow) -> bool {
+    !flow.is_local(End::A) && !flow.is_local(End::B)
 }
 
 /// Names of the close kinds, followed by the name of closes before the start of the agent.

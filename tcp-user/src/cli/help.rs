@@ -9,7 +9,8 @@ FILTER:
   client state NAME           this end is; also server, local, remote
   exclude NAME                neither end is in this state
   src ADDR[/LEN][:PORT]       the local end; dst is the remote end; also client,
-                              server, local, remote
+                              server, local, remote; with NAT an address or port
+                              matches before and after the translation
   dport OP :PORT              also sport, and port for either end; OP is one of
                               = != < <= > >= or eq ne lt le gt ge
   closer WHO                  the end whose FIN came first: client, server, both,

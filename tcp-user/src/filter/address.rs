@@ -1,13 +1,11 @@
 //! `ADDRESS[/LENGTH][:PORT]`, each part optional or `*`.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use winnow::ascii::dec_uint;
 use winnow::combinator::{alt, delimited, eof, opt, preceded, terminated};
 use winnow::prelude::*;
 use winnow::token::take_till;
-
-use crate::view::ConnectionEnd;
 
 /// A condition on the address and port of an end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,9 +36,9 @@ impl HostFilter {
         Some(HostFilter { network, port })
     }
 
-    pub(super) fn matches(&self, end: &ConnectionEnd) -> bool {
-        self.network.is_none_or(|network| network.contains(end.address))
-            && self.port.is_none_or(|port| port == end.port)
+    pub(super) fn matches(&self, end: SocketAddr) -> bool {
+        self.network.is_none_or(|network| network.contains(end.ip()))
+            && self.port.is_none_or(|port| port == end.port())
     }
 }
 

@@ -1,12 +1,13 @@
 //! One test of a filter.
 
+use std::net::SocketAddr;
+
 use jiff::{SignedDuration, Timestamp};
 
 use super::address::HostFilter;
 use super::token::Operator;
 use crate::view::{
-    CloseKind, Confidence, Connection, ConnectionEnd, Family, Opener, Role, Roles, StateSet, UNSEEN,
-    string_enum,
+    CloseKind, Confidence, Connection, Family, Opener, Role, Roles, StateSet, UNSEEN, string_enum,
 };
 
 /// A condition on one fact of a connection.
@@ -84,9 +85,13 @@ string_enum! {
 impl Test {
     pub(super) fn matches(&self, connection: &Connection, now: Timestamp) -> bool {
         match self {
-            Test::State(ends, states) => ends.any(connection, |end| states.contains(end.state)),
-            Test::Host(ends, host) => ends.any(connection, |end| host.matches(end)),
-            Test::Port(ends, operator, port) => ends.any(connection, |end| operator.holds(end.port, *port)),
+            Test::State(ends, states) => {
+                ends.any(connection, |side| states.contains(connection.end(side).state))
+            }
+            Test::Host(ends, host) => ends.any_address(connection, |address| host.matches(address)),
+            Test::Port(ends, operator, port) => {
+                ends.any_address(connection, |address| operator.holds(address.port(), *port))
+            }
             Test::Actor(actor, identity) => actor.is(*identity, connection),
             Test::Kind(kind) => kind.matches(connection),
             Test::Age(operator, limit) => {
@@ -107,17 +112,22 @@ impl Test {
 }
 
 impl EndSelector {
-    fn any(self, connection: &Connection, test: impl Fn(&ConnectionEnd) -> bool) -> bool {
-        let [client, server] = connection.ends();
-        match self {
-            EndSelector::Either => test(client) || test(server),
-            EndSelector::Client => test(client),
-            EndSelector::Server => test(server),
-            EndSelector::Local => connection.ends().into_iter().any(|end| end.local && test(end)),
-            EndSelector::Remote => connection.ends().into_iter().any(|end| !end.local && test(end)),
-            EndSelector::Source => test(connection.end(source(connection))),
-            EndSelector::Destination => test(connection.end(source(connection).peer())),
-        }
+    fn any(self, connection: &Connection, test: impl Fn(Role) -> bool) -> bool {
+        let selects = |side| match self {
+            EndSelector::Either => true,
+            EndSelector::Client => side == Role::Client,
+            EndSelector::Server => side == Role::Server,
+            EndSelector::Local => connection.end(side).local,
+            EndSelector::Remote => !connection.end(side).local,
+            EndSelector::Source => side == source(connection),
+            EndSelector::Destination => side == source(connection).peer(),
+        };
+        Role::ALL.iter().any(|&side| selects(side) && test(side))
+    }
+
+    /// Like [`any`](Self::any), for each address of an end: with NAT it has one in each tuple.
+    fn any_address(self, connection: &Connection, test: impl Fn(SocketAddr) -> bool) -> bool {
+        self.any(connection, |side| connection.addresses_of(side).any(&test))
     }
 }
 

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use anstyle::Style;
 
 use super::palette::{self, Palette};
-use crate::view::{CloseInfo, CloseKind, ConnectionEnd, Process, State, TimeWait, UNSEEN};
+use crate::view::{CloseInfo, CloseKind, Connection, Process, Role, State, TimeWait, UNSEEN};
 
 /// The text of a table's cell, and its style where there are colours.
 pub struct Cell {
@@ -46,15 +46,25 @@ pub(super) fn none() -> Cell {
 const NOTHING: &str = "-";
 
 pub(super) fn address(address: SocketAddr, local: bool) -> Cell {
+    marked(address.to_string(), local)
+}
+
+fn marked(text: String, local: bool) -> Cell {
     match local {
-        true => Cell { text: format!("{address}{LOCAL_MARK}"), style: palette::LOCAL },
-        false => Cell::from(address.to_string()),
+        true => Cell { text: format!("{text}{LOCAL_MARK}"), style: palette::LOCAL },
+        false => Cell::from(text),
     }
 }
 
-pub(super) fn end(end: &ConnectionEnd) -> Cell {
-    address(end.socket_address(), end.local)
+/// Address and port of an end. With NAT, that of the original direction, followed by that of the reply
+/// direction if it is another one.
+pub(super) fn end(connection: &Connection, side: Role) -> Cell {
+    let addresses: Vec<_> = connection.addresses_of(side).map(|address| address.to_string()).collect();
+    marked(addresses.join(TRANSLATED), connection.end(side).local)
 }
+
+/// Between the addresses of an end in both tuples.
+const TRANSLATED: &str = "=>";
 
 pub(super) fn state(state: State, confirmed: bool) -> Cell {
     let mut text = state.rfc_name().to_owned();

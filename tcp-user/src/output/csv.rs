@@ -74,6 +74,12 @@ pub(super) const CONNECTION: &[Field<Connection>] = &[
         let unit = c.process.as_ref().and_then(|process| process.unit.as_deref());
         unit.map(escape).unwrap_or_default()
     }),
+    ("client_on_host", |c| c.client.on_host.to_string()),
+    ("server_on_host", |c| c.server.on_host.to_string()),
+    ("nat_client_address", |c| text(c.nat.map(|nat| nat.reply.client.address))),
+    ("nat_client_port", |c| text(c.nat.map(|nat| nat.reply.client.port))),
+    ("nat_server_address", |c| text(c.nat.map(|nat| nat.reply.server.address))),
+    ("nat_server_port", |c| text(c.nat.map(|nat| nat.reply.server.port))),
 ];
 
 /// Names and values of an event's line; each kind of event leaves the fields of the others empty.

@@ -6,7 +6,9 @@ use std::io::{self, Write};
 use super::cell::{self, duration, escape_word};
 use super::palette::Palette;
 use super::{Format, JsonDocument, csv, json_line};
-use crate::view::{Close, EndAddress, EventRecord, Lost, Reopened, State, TimeWaitEnd, Transition, schema};
+use crate::view::{
+    Close, EndAddress, EventRecord, Lost, Reopened, Role, State, TimeWaitEnd, Transition, schema,
+};
 
 /// Writes events in one of the formats, one line each, as they come.
 pub struct EventWriter<W> {
@@ -118,8 +120,8 @@ fn close_line(close: &Close, wide: bool, palette: Palette) -> String {
     let mut line = format!(
         "{:.6} {} -> {} #{} closed {}",
         close.closed_at.unwrap_or(connection.last_seen_at),
-        cell::end(&connection.client).painted(palette),
-        cell::end(&connection.server).painted(palette),
+        cell::end(connection, Role::Client).painted(palette),
+        cell::end(connection, Role::Server).painted(palette),
         connection.incarnation,
         connection.close.as_ref().map_or_else(cell::none, cell::close).painted(palette),
     );

@@ -187,7 +187,7 @@ impl Outbox {
     }
 
     fn describer(&self, now_ns: u64) -> Describer<'_> {
-        Describer { rules: &self.rules, clock: CLOCK, now_ns }
+        Describer { rules: &self.rules, clock: CLOCK, now_ns, client: None }
     }
 }
 

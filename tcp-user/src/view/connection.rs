@@ -21,6 +21,9 @@ pub struct Connection {
     pub family: Family,
     /// Interface on which the connection was first seen; `None` if a capture does not name it.
     pub interface: Option<String>,
+    /// Interface whose link the addresses belong to, if they are link-local (fe80::/10).
+    #[serde(default)]
+    pub scope: Option<String>,
     /// Outermost tunnel around the connection's packets; `None` without a tunnel. Only `finwait replay` looks
     /// into tunnels.
     pub tunnel: Option<Tunnel>,
@@ -48,12 +51,53 @@ pub struct Connection {
     pub close: Option<CloseInfo>,
     /// TIME-WAIT of the connection; `None` if no end is in it.
     pub time_wait: Option<TimeWait>,
+    /// The other tuple of a connection that this host translates (NAT); `None` if it does not, as far as is
+    /// known. `client` and `server` have the tuple of the original direction.
+    #[serde(default)]
+    pub nat: Option<Nat>,
     /// Process that owns the local socket; `None` if there is none or it is unknown.
     pub process: Option<Process>,
 }
 
 /// Addresses of a socket: local endpoint, remote endpoint.
 pub type SocketPair = (SocketAddr, SocketAddr);
+
+/// An IP address and a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Address {
+    /// IP address. IPv4 on an IPv6 socket is written as IPv4.
+    pub address: IpAddr,
+    /// TCP port.
+    pub port: u16,
+}
+
+impl From<SocketAddr> for Address {
+    fn from(address: SocketAddr) -> Address {
+        Address { address: address.ip(), port: address.port() }
+    }
+}
+
+impl From<Address> for SocketAddr {
+    fn from(address: Address) -> SocketAddr {
+        SocketAddr::new(address.address, address.port)
+    }
+}
+
+/// How this host translates a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Nat {
+    /// The tuple that the server's packets have.
+    pub reply: NatTuple,
+}
+
+/// Addresses and ports of both ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct NatTuple {
+    /// The client as the server knows it.
+    pub client: Address,
+    /// The server by its own address.
+    pub server: Address,
+}
 
 /// One end of a connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -68,8 +112,11 @@ pub struct ConnectionEnd {
     pub state: State,
     /// Whether the end's own segments confirm the state. If not, it follows from segments sent to the end.
     pub confirmed: bool,
-    /// Whether the end is on this host.
+    /// Whether the end is in the agent's network namespace.
     pub local: bool,
+    /// Whether the end is on this host: local, or in another namespace (a container, a pod).
+    #[serde(default)]
+    pub on_host: bool,
     /// Number of segments from this end.
     pub segments: u64,
     /// Payload bytes from this end.
@@ -157,6 +204,24 @@ impl Connection {
     /// Both addresses, that of one end first.
     pub fn ends_from(&self, side: Role) -> SocketPair {
         (self.end(side).socket_address(), self.end(side.peer()).socket_address())
+    }
+
+    /// Addresses of an end's socket, its own first: without NAT, those that its packets have.
+    pub fn socket_of(&self, side: Role) -> SocketPair {
+        match (self.nat, side) {
+            (Some(Nat { reply }), Role::Server) => (reply.server.into(), reply.client.into()),
+            _ => self.ends_from(side),
+        }
+    }
+
+    /// Addresses by which an end is known: one, or with NAT that of each tuple.
+    pub fn addresses_of(&self, side: Role) -> impl Iterator<Item = SocketAddr> {
+        let translated = self.nat.map(|Nat { reply }| match side {
+            Role::Client => reply.client.into(),
+            Role::Server => reply.server.into(),
+        });
+        let own = self.end(side).socket_address();
+        std::iter::once(own).chain(translated.filter(move |&other| other != own))
     }
 
     /// The close kind: `open` before the first FIN or RST, `None` if the close was not seen.

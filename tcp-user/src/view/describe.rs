@@ -22,6 +22,8 @@ pub struct Describer<'a> {
     pub clock: Clock,
     /// Now, on that clock.
     pub now_ns: u64,
+    /// The client's end, where it is known otherwise than from the flow.
+    pub client: Option<End>,
 }
 
 /// The client: the end that opened, or the end with the higher port if that was not seen.
@@ -50,18 +52,20 @@ pub fn address(key: &FlowKey, end: End) -> IpAddr {
 impl Describer<'_> {
     /// The connection as it stands.
     pub fn connection(&self, key: &FlowKey, flow: &Flow, interface: Option<String>) -> Connection {
-        let client = client_end(key, flow);
+        let client = self.client_of(key, flow);
         let midstream = matches!(flow.coverage(), Coverage::Midstream);
         Connection {
             family: if key.family == 4 { Family::Ipv4 } else { Family::Ipv6 },
             interface,
+            scope: None,
             tunnel: None,
             incarnation: flow.incarnation(),
             client: self.endpoint(key, flow, client),
             server: self.endpoint(key, flow, client.peer()),
             opener: match flow.initiator() {
                 Initiator::Unknown => Opener::Unknown,
-                Initiator::One(_) => Opener::Client,
+                Initiator::One(end) if end == client => Opener::Client,
+                Initiator::One(_) => Opener::Server,
                 Initiator::Both => Opener::Both,
             },
             confidence: match flow.coverage() {
@@ -75,6 +79,7 @@ impl Describer<'_> {
             handshake_ms: handshake_ns(flow).map(ms),
             close: self.close_info(key, flow, client),
             time_wait: self.time_wait(flow, client),
+            nat: None,
             process: None,
         }
     }
@@ -101,7 +106,7 @@ impl Describer<'_> {
 
     /// The record of a close that was taken back.
     pub fn reopened(&self, key: &FlowKey, flow: &Flow, at_ns: u64, reason: ReopenReason) -> Reopened {
-        let [client, server] = addresses(key, flow);
+        let [client, server] = self.addresses(key, flow);
         Reopened { at: self.clock.wall(at_ns), client, server, incarnation: flow.incarnation(), reason }
     }
 
@@ -114,13 +119,13 @@ impl Describer<'_> {
         at_ns: u64,
         ending: TimeWaitEnding,
     ) -> TimeWaitEnd {
-        let ([client, server], x) = (addresses(key, flow), flow.end(end));
+        let ([client, server], x) = (self.addresses(key, flow), flow.end(end));
         TimeWaitEnd {
             at: self.clock.wall(at_ns),
             client,
             server,
             incarnation: flow.incarnation(),
-            holder: side(end, client_end(key, flow)),
+            holder: side(end, self.client_of(key, flow)),
             ending,
             duration_ms: ms(x.time_wait_ns().map_or(0, |since_ns| at_ns.saturating_sub(since_ns))),
             restarts: u32::from(x.restarts()),
@@ -137,7 +142,7 @@ impl Describer<'_> {
         to: [State; 2],
         cause: Cause,
     ) -> Vec<Transition> {
-        let ([client, server], first) = (addresses(key, flow), client_end(key, flow));
+        let ([client, server], first) = (self.addresses(key, flow), self.client_of(key, flow));
         [first, first.peer()]
             .into_iter()
             .filter(|&end| from[end as usize] != to[end as usize])
@@ -154,6 +159,20 @@ impl Describer<'_> {
             .collect()
     }
 
+    fn client_of(&self, key: &FlowKey, flow: &Flow) -> End {
+        self.client.unwrap_or_else(|| client_end(key, flow))
+    }
+
+    /// The addresses of the client and of the server.
+    fn addresses(&self, key: &FlowKey, flow: &Flow) -> [EndAddress; 2] {
+        let client = self.client_of(key, flow);
+        [client, client.peer()].map(|end| EndAddress {
+            address: address(key, end),
+            port: key.endpoint(end).port,
+            local: flow.is_local(end),
+        })
+    }
+
     fn endpoint(&self, key: &FlowKey, flow: &Flow, end: End) -> ConnectionEnd {
         let x = flow.end(end);
         ConnectionEnd {
@@ -162,6 +181,7 @@ impl Describer<'_> {
             state: flow.state(end),
             confirmed: flow.confirmed(end),
             local: flow.is_local(end),
+            on_host: flow.is_local(end),
             segments: u64::from(x.segments()),
             bytes: flow.payload_bytes(end),
         }
@@ -218,16 +238,6 @@ pub fn time_wait_ending(flow: &Flow, end: End, cause: Cause) -> TimeWaitEnding {
         Some(_) => TimeWaitEnding::Assassinated,
         None => TimeWaitEnding::Expired,
     }
-}
-
-/// The addresses of the client and of the server.
-fn addresses(key: &FlowKey, flow: &Flow) -> [EndAddress; 2] {
-    let client = client_end(key, flow);
-    [client, client.peer()].map(|end| EndAddress {
-        address: address(key, end),
-        port: key.endpoint(end).port,
-        local: flow.is_local(end),
-    })
 }
 
 fn side(end: End, client: End) -> Role {

@@ -36,8 +36,14 @@ const GROUPS: &[(&str, Words)] = &[
 const ENDS: Words = &[
     ("client", "The end that sent the first SYN. If that SYN was not seen, the end with the higher port."),
     ("server", "The end that is not the client."),
-    ("local", "An end on this host."),
-    ("remote", "An end on another host."),
+    ("local", "An end in the agent's network namespace."),
+    ("remote", "An end elsewhere: on another host, or in another network namespace."),
+    ("on_host", "An end on this host, local or in another network namespace (a container, a pod)."),
+    (
+        "nat",
+        "The host translates the connection. The client and server have the addresses of the original direction, \
+         `reply` those that the server's packets have. Tables show both: ADDRESS=>TRANSLATED.",
+    ),
     ("opener", "The end that sent the first SYN, both after a simultaneous open, or unknown."),
     ("closer", "The end that closed first: it sent its FIN before it had received one."),
     ("aborter", "The end whose RST ended the connection."),
@@ -131,6 +137,10 @@ const CAUSES: Words = &[
     ("fin_voided", "An ACK beyond a presumed FIN showed that there was none."),
     ("resync", "Both ends agreed on sequence numbers that were not seen."),
     ("reopened", "The ends went on after a RST that had been accepted."),
+    (
+        "socket_check",
+        "A check found the local socket in another state: the host's firewall has dropped a FIN.",
+    ),
     ("nothing", "The segment changed nothing."),
 ];
 

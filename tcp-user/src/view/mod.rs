@@ -15,7 +15,8 @@ mod states;
 mod words;
 
 pub use connection::{
-    CloseInfo, Connection, ConnectionEnd, IcmpMessage, Process, SocketPair, TimeWait, UNSEEN,
+    Address, CloseInfo, Connection, ConnectionEnd, IcmpMessage, Nat, NatTuple, Process, SocketPair, TimeWait,
+    UNSEEN,
 };
 pub use event::{Close, Durations, EndAddress, EventRecord, Lost, Reopened, TimeWaitEnd, Transition};
 pub use glossary::{GlossaryEntry, glossary};

@@ -15,6 +15,7 @@ pub(crate) fn time_wait() -> Connection {
     Connection {
         family: Family::Ipv4,
         interface: Some("eth0".into()),
+        scope: None,
         tunnel: None,
         incarnation: 1,
         client: ConnectionEnd {
@@ -23,6 +24,7 @@ pub(crate) fn time_wait() -> Connection {
             state: State::TimeWait,
             confirmed: true,
             local: true,
+            on_host: true,
             segments: 6,
             bytes: 120,
         },
@@ -32,6 +34,7 @@ pub(crate) fn time_wait() -> Connection {
             state: State::Closed,
             confirmed: false,
             local: false,
+            on_host: false,
             segments: 5,
             bytes: 512,
         },
@@ -50,6 +53,7 @@ pub(crate) fn time_wait() -> Connection {
             started_at: Some(at(46, 21.470118)),
         }),
         time_wait: Some(TimeWait { holder: Roles::Client, expires_in_ms: 59210, restarts: 0 }),
+        nat: None,
         process: Some(Process { pid: 4242, comm: "curl".into(), unit: None }),
     }
 }
@@ -74,12 +78,12 @@ pub(crate) fn established() -> Connection {
     connection.interface = None;
     connection.client.address = "2001:db8::17".parse().unwrap();
     connection.client.state = State::Established;
-    connection.client.local = false;
+    (connection.client.local, connection.client.on_host) = (false, false);
     connection.server.address = "2001:db8::1".parse().unwrap();
     connection.server.port = 443;
     connection.server.state = State::Established;
     connection.server.confirmed = true;
-    connection.server.local = true;
+    (connection.server.local, connection.server.on_host) = (true, true);
     connection.opener = Opener::Unknown;
     connection.confidence = Confidence::Midstream;
     connection.opened_at = None;

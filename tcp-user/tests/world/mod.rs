@@ -1,6 +1,10 @@
 //! Any number of hosts and links, and one conversation between two hosts.
 
-#![allow(unreachable_pub, reason = "a test program includes this file")]
+#![allow(
+    unreachable_pub,
+    dead_code,
+    reason = "several test programs include this file, each uses what it needs"
+)]
 
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};

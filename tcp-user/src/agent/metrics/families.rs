@@ -30,13 +30,13 @@ pub(super) const TABLE: &[Family] = &[
     },
     Family {
         name: "connections_opened",
-        help: "Connections that reached ESTABLISHED at both ends, by role of the local endpoint. Forwarded connections count as server.",
+        help: "Connections with a local endpoint that reached ESTABLISHED at both ends, by its role.",
         labels: &["role", "family"],
         data: Data::Counter(|snapshot| table(ROLES, FAMILIES, &snapshot.totals.opened)),
     },
     Family {
         name: "connections_closed",
-        help: "Closes by close kind and by the side that closed first, counted when both ends are done: in TIME-WAIT or CLOSED. Those that were taken back later are in connections_reopened too, so the difference of both is the number of connections that are closed.",
+        help: "Closes of connections with a local endpoint, by close kind and by the side that closed first, counted when both ends are done: in TIME-WAIT or CLOSED. Those that were taken back later are in connections_reopened too, so the difference of both is the number of connections that are closed.",
         labels: &["kind", "closer"],
         data: Data::Counter(|snapshot| {
             let mut samples = table(close_forms(), CLOSERS, &snapshot.totals.closed);
@@ -53,6 +53,22 @@ pub(super) const TABLE: &[Family] = &[
             let count =
                 |&reason: &ReopenReason| (vec![reason.name()], snapshot.totals.reopened[reason as usize]);
             ReopenReason::ALL.iter().map(count).collect()
+        }),
+    },
+    Family {
+        name: "forwarded_connections_opened",
+        help: "Connections without a local endpoint that reached ESTABLISHED at both ends. A connection that this host translates (NAT) has two legs, and each leg that passes a watched interface counts.",
+        labels: &["family"],
+        data: Data::Counter(|snapshot| list(FAMILIES, &snapshot.totals.forwarded_opened)),
+    },
+    Family {
+        name: "forwarded_connections_closed",
+        help: "Closed connections without a local endpoint, by close kind. Legs count as in finwait_forwarded_connections_opened_total.",
+        labels: &["kind"],
+        data: Data::Counter(|snapshot| {
+            let mut samples = list(close_forms(), &snapshot.totals.forwarded_closed);
+            samples.retain(|(labels, _)| labels[0] != CloseKind::Open.name());
+            samples
         }),
     },
     Family {

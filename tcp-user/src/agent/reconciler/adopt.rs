@@ -4,18 +4,18 @@
 //! other addresses (NAT). So the list of all sockets is read once, and again only if another interface is
 //! watched. An imported flow is removed if its socket has had segments that the programs have not seen.
 
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use tcp_common::flow::SocketReport;
-use tcp_common::{End, Endpoint, Flow, FlowKey, State};
+use tcp_common::{End, Flow, State};
 
-use super::{JUST_BEFORE_MS, ends};
+use super::JUST_BEFORE_MS;
 use crate::agent::server::App;
 use crate::agent::shared::Shared;
+use crate::agent::tuple::{ends, key};
 use crate::api::{self, InterfaceStatus};
 use crate::clock::monotonic_ns;
 use crate::kernel::{Entry, SlotGuard};
@@ -148,17 +148,4 @@ fn is_connection(state: State) -> bool {
 /// Whether the FIN waits behind unacknowledged bytes: the next segments show its sequence number.
 fn is_in_motion(socket: &KernelSocket) -> bool {
     matches!(socket.state, State::FinWait1 | State::Closing | State::LastAck) && socket.send_queue > 1
-}
-
-/// The key of a socket's packets, and the end that the socket is.
-fn key((local, remote): SocketPair) -> (FlowKey, End) {
-    let family = if local.is_ipv4() { 4 } else { 6 };
-    FlowKey::new(endpoint(local), endpoint(remote), 0, family)
-}
-
-fn endpoint(address: SocketAddr) -> Endpoint {
-    match address.ip() {
-        IpAddr::V4(ip) => Endpoint::v4(ip.octets(), address.port()),
-        IpAddr::V6(ip) => Endpoint::v6(ip.octets(), address.port()),
-    }
 }

@@ -4,19 +4,23 @@
 //! The table is authoritative, and an event is a part of it: the kernel marks what an event reports of a flow
 //! as reported only if the event found room in the ring. The scan (`scan`) finds, marks and counts the rest,
 //! whose event was lost or which a timer caused. Events and scan both end in a visit to a slot (`visit`).
+//! Before anything is counted, the locality of translated flows is corrected (`correct`).
 
+mod correct;
 mod scan;
 mod visit;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use correct::is_counted;
 use scan::Scanner;
 use tcp_common::record::{Event, Sighting, event_kind};
 use tcp_common::{Cause, End, Flow, Outcome, Previous, State};
 use visit::Visitor;
 
 use super::change::Change;
+use super::locality::set_locality;
 use super::shared::Shared;
 use super::slot_cache::SlotCache;
 use super::totals::Totals;
@@ -84,6 +88,8 @@ impl Tracker {
     }
 
     fn apply(&mut self, event: &Event, totals: &mut Totals) {
+        let corrected = self.visitor.correct_locality(event);
+        let event = corrected.as_ref().unwrap_or(event);
         match event.kind {
             event_kind::TRANSITION => {
                 let change = Change {
@@ -173,8 +179,11 @@ impl Tracker {
             return;
         };
         let reports = slot.report();
-        let flow = *slot;
+        let mut flow = *slot;
         drop(slot);
+        if let Some(local) = shared.corrected_locality(&event.key, &flow, is_counted(&flow, reports)) {
+            set_locality(&mut flow, local);
+        }
         totals.deferred[usize::from(overtaken)] += 1;
         totals.count_outcome(&flow, &outcome);
         if outcome.previous != Previous::None {

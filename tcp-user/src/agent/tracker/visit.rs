@@ -6,6 +6,7 @@ use tcp_common::table::Tag;
 use tcp_common::{End, Flow, Outcome, Rules};
 
 use crate::agent::change::Change;
+use crate::agent::locality::set_locality;
 use crate::agent::shared::Shared;
 use crate::agent::slot_cache::SlotCache;
 use crate::agent::totals::Totals;
@@ -42,15 +43,19 @@ impl Visitor {
             return;
         };
         let (now_ns, due_ns) = (monotonic_ns(), due_ns(&entry.flow, rules));
-        if now_ns < due_ns {
+        let local = self.corrected(&entry.key, &entry.flow);
+        if now_ns < due_ns && local.is_none() {
             if tag.is_unlocked() {
                 self.cache.record(index, table.family(index), tag, &entry.flow, now_ns, due_ns);
             }
             return;
         }
         // If the slot is locked, its entry in the cache leads to another visit.
-        let Some(slot) = table.try_lock(index) else { return };
+        let Some(mut slot) = table.try_lock(index) else { return };
         if slot.key() == entry.key && slot.incarnation() == entry.flow.incarnation() {
+            if let Some(local) = local {
+                set_locality(&mut slot, local);
+            }
             self.expire(totals, index, slot, now_ns);
         }
     }
