@@ -11,8 +11,8 @@ use aya_ebpf::{
 use tcp_common::{
     Endpoint, FlowKey, FlowKey4, TableKey,
     record::{
-        Clocks, Counters, Event, MAX_WAITING, Record, RingPositions, Settings, Slot, Slot4, Slot6,
-        WaitingFragment, tail_call,
+        Clocks, Counters, Event, ForeignSegment, MAX_WAITING, Record, RingPositions, Settings, Slot, Slot4,
+        Slot6, WaitingFragment, tail_call,
     },
     wire::DatagramId,
 };
@@ -152,6 +152,10 @@ pub(crate) fn vlan_domain(tags: u32) -> Option<u16> {
     let _ = VLAN_DOMAINS.insert(tags, domain, BPF_NOEXIST.into());
     known()
 }
+
+/// The latest segment of another network, for each CPU.
+#[map]
+pub(crate) static FOREIGN_SEGMENTS: PerCpuArray<ForeignSegment> = PerCpuArray::with_max_entries(1, 0);
 
 /// Whether an address belongs to this host.
 #[inline(always)]

@@ -6,7 +6,7 @@
 
 use tcp_common::{
     Cause, End, FlowKey, FlowKey4, Ignored, Outcome, Previous, SegmentKind,
-    record::{Counters, Settings, Sighting, tail_call},
+    record::{Counters, ForeignSegment, Settings, Sighting, Sightings, tail_call},
     table::phase_of,
     wire::{self, Bytes, Content, FirstHeader},
 };
@@ -212,11 +212,32 @@ pub(crate) fn finish(cpu: &mut PerCpu) {
         publish_outcome(scratch, counters);
         note(scratch);
     }
+    if matches!(ignored, Some(Ignored::OtherNetwork)) {
+        remember_foreign(scratch);
+    }
     store_and_unlock(scratch, maps::settings());
     match ignored {
         None => track(scratch, counters),
         Some(reason) => ignore(reason, scratch, counters),
     }
+}
+
+/// Remembers a segment of another network for the agent's status.
+#[inline(never)]
+fn remember_foreign(scratch: &Scratch) {
+    let Some(foreign) = maps::FOREIGN_SEGMENTS.get_ptr_mut(0) else { return };
+    let index = sender(scratch) as usize & 1;
+    let Scratch { packet, record, hook, at_ns, .. } = scratch;
+    let Sightings { hooks, tags, .. } = &record.sightings;
+    let seen = ForeignSegment {
+        at_ns: *at_ns,
+        key: packet.key,
+        hooks: [hooks[index], *hook],
+        tags: [tags[index], packet.tags],
+    };
+    // SAFETY: a value of this CPU's map, valid while the program runs, and borrowed nowhere else. The agent may read it
+    // while it is written, and then shows parts of two segments.
+    unsafe { *foreign = seen };
 }
 
 /// Locks the packet's flow, a new one if `inserts`.

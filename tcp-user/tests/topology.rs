@@ -267,6 +267,12 @@ fn equal_tuples_on_two_interfaces_are_not_mixed() {
     assert_eq!(open.incarnation, 1, "{open:#?}");
     let of_other_network = agent.stats().packets_ignored.get("other_network").copied();
     assert!(of_other_network > Some(0), "the packets of the second are counted: {of_other_network:?}");
+    let named = agent.status().other_network.expect("status names the pair");
+    let mut ends = named.ends;
+    ends.sort_unstable();
+    assert_eq!(ends, [first.client, first.server]);
+    assert!(matches!(named.connection.interface.as_deref(), Some("br1" | "a1" | "b1")), "{named:?}");
+    assert!(matches!(named.packet.interface.as_deref(), Some("br2" | "a2" | "b2")), "{named:?}");
     first.say();
     first.close();
     let closed = agrees(&agent, &first);

@@ -5,6 +5,7 @@
 
 mod counters;
 mod event;
+mod other_network;
 mod report;
 mod settings;
 mod sighting;
@@ -14,6 +15,7 @@ mod waiting;
 
 pub use counters::{Counters, predicted, segment_kind};
 pub use event::{Event, EventHeader, RingPositions, event_kind};
+pub use other_network::ForeignSegment;
 pub use report::reported;
 pub use settings::{Clocks, Settings};
 pub use sighting::{Sighting, Sightings, Verdict};

@@ -12,15 +12,20 @@ use axum::routing::get;
 use futures_util::{StreamExt as _, stream};
 use jiff::Timestamp;
 use parking_lot::Mutex;
-use tcp_common::Ignored;
+use tcp_common::record::ForeignSegment;
+use tcp_common::{End, Ignored};
 use tokio::sync::broadcast::error::RecvError;
 
+use super::interfaces::InterfaceNames;
 use super::metrics::{self, Exposition};
 use super::shared::{Shared, WatchEvent};
 use super::stats::by_label;
-use crate::api::{ConnectionsQuery, EventsQuery, InterfaceStatus, Observed, Stats, Status};
+use crate::api::{
+    ConnectionsQuery, EventsQuery, InterfaceStatus, Observed, OtherNetwork, SeenAt, Stats, Status,
+};
 use crate::filter::Filter;
 use crate::sockets::namespace;
+use crate::view::describe::address;
 use crate::view::{Connection, EventRecord, Lost};
 
 /// State that the handlers share.
@@ -130,6 +135,10 @@ async fn status(State(app): State<App>) -> Response {
     let kernel = app.shared.kernel.lock();
     let programs =
         kernel.verified_instructions().iter().map(|&(name, count)| (name.to_owned(), count)).collect();
+    let foreign = match kernel.foreign_segment() {
+        Ok(foreign) => foreign,
+        Err(error) => return unavailable(error),
+    };
     drop(kernel);
     let total = |name| metrics::total(&snapshot, name);
     axum::Json(Status {
@@ -150,11 +159,26 @@ async fn status(State(app): State<App>) -> Response {
         deferred: total("deferred_segments"),
         evicted: total("flows_evicted"),
         refused: by_label(&snapshot, "packets_ignored", 0)[Ignored::TableFull.name()],
+        other_network: foreign.map(|segment| other_network(&segment, &app.shared.names)),
         verified_instructions: programs,
         two_msl_ms: app.shared.rules.time_wait_local_ns / 1_000_000,
         watchers: app.shared.watchers.receiver_count() as u64,
     })
     .into_response()
+}
+
+fn other_network(segment: &ForeignSegment, names: &InterfaceNames) -> OtherNetwork {
+    let [connection, packet] = [0, 1].map(|index| SeenAt {
+        interface: names.of_hook(segment.hooks[index]),
+        vlan: vlan_ids(segment.tags[index]),
+    });
+    let socket = |end| (address(&segment.key, end), segment.key.endpoint(end).port).into();
+    OtherNetwork { ends: [End::A, End::B].map(socket), connection, packet }
+}
+
+/// The VLAN ids in tags, outermost first.
+fn vlan_ids(tags: u32) -> Vec<u16> {
+    [tags as u16, (tags >> 16) as u16].into_iter().filter(|&id| id != 0).collect()
 }
 
 async fn scrape(State(app): State<App>, headers: HeaderMap) -> Response {

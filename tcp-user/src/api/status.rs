@@ -1,6 +1,8 @@
 //! The document of `/status`.
 
 use std::collections::{BTreeMap, HashSet};
+use std::fmt;
+use std::net::SocketAddr;
 
 use jiff::Timestamp;
 use schemars::JsonSchema;
@@ -48,6 +50,9 @@ pub struct Status {
     /// Packets of flows for which the table had no free slot.
     #[serde(default)]
     pub refused: u64,
+    /// The latest packet that was ignored as one of another network (`other_network`); `null` if there was none.
+    #[serde(default)]
+    pub other_network: Option<OtherNetwork>,
     /// Instructions the verifier processed, by program.
     pub verified_instructions: Vec<(String, u32)>,
     /// 2MSL of local endpoints, in ms.
@@ -55,6 +60,35 @@ pub struct Status {
     /// Number of clients that follow the events.
     #[serde(default)]
     pub watchers: u64,
+}
+
+/// A packet with the addresses and ports of a connection that it does not belong to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct OtherNetwork {
+    /// Addresses and ports of both ends.
+    pub ends: [SocketAddr; 2],
+    /// Where the connection was seen.
+    pub connection: SeenAt,
+    /// Where the packet was seen.
+    pub packet: SeenAt,
+}
+
+/// An interface and VLAN.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SeenAt {
+    /// Name of the interface; `null` if it is gone.
+    pub interface: Option<String>,
+    /// VLAN ids of the frame, outermost first.
+    pub vlan: Vec<u16>,
+}
+
+/// `eth0`, or `eth0 VLAN 10.20`.
+impl fmt::Display for SeenAt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.interface.as_deref().unwrap_or("an interface that is gone"))?;
+        let ids: Vec<_> = self.vlan.iter().map(u16::to_string).collect();
+        if ids.is_empty() { Ok(()) } else { write!(f, " VLAN {}", ids.join(".")) }
+    }
 }
 
 /// State of one interface.

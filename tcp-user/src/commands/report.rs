@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 
 use super::NOT_UNDERSTOOD;
-use crate::api::{MetricSample, Stats, Status, client};
+use crate::api::{MetricSample, OtherNetwork, Stats, Status, client};
 use crate::cli::{ReportArgs, ReportFormat, SocketArgs};
 use crate::output::{Cell, Palette, TextTable};
 
@@ -66,10 +66,16 @@ fn summary(status: &Status) -> String {
         format!("{used} of {capacity} {}", family.replace("ip", "IP"))
     };
     let tables: Vec<_> = status.table_capacity_by_family.iter().map(table).collect();
+    let foreign = status.other_network.as_ref().map(|OtherNetwork { ends: [a, b], connection, packet }| {
+        format!(
+            "\nanother network: packets with the addresses of {a} and {b}, a connection on {connection}, are seen on \
+             {packet}; --key vlan distinguishes VLANs"
+        )
+    });
     format!(
         "finwait {} (pid {}) since {:.0}\n\
          flow table: {} connections ({}), {:.1} MiB\n\
-         packets: {}, events lost: {}, deferred: {}, evicted: {}, refused: {}",
+         packets: {}, events lost: {}, deferred: {}, evicted: {}, refused: {}{}",
         status.version,
         status.pid,
         status.started_at,
@@ -80,7 +86,8 @@ fn summary(status: &Status) -> String {
         status.events_lost,
         status.deferred,
         status.evicted,
-        status.refused
+        status.refused,
+        foreign.unwrap_or_default()
     )
 }
 

@@ -4,7 +4,8 @@
 //!   `mapped`.
 //! - `events` drains the event rings, and `diagnostics` the programs' log.
 //! - `attach` puts programs on interfaces, and `probe` inspects what is attached.
-//! - `clock` relates the kernel's two clocks, `fragments` ends the wait of fragments.
+//! - `clock` relates the kernel's two clocks, `fragments` ends the wait of fragments, `foreign` has
+//!   segments of other networks.
 //! - `program` and `error` have the names of programs and errors.
 
 #[cfg(not(target_arch = "x86_64"))]
@@ -19,6 +20,7 @@ mod diagnostics;
 mod error;
 mod events;
 mod family_table;
+mod foreign;
 mod fragments;
 mod host;
 mod mapped;
@@ -50,6 +52,7 @@ pub use crate::netlink::Prefix;
 use clock::Jiffies;
 use error::{classify, failed};
 use family_table::FamilyTable;
+use foreign::ForeignSegments;
 use fragments::Fragments;
 use host::HostMaps;
 pub use host::Scopes;
@@ -104,6 +107,7 @@ pub struct Kernel {
     clocks: Array<MapData, PodClocks>,
     host: HostMaps,
     fragments: Fragments,
+    foreign: ForeignSegments,
     events: Option<Events>,
     diagnostics: Option<Diagnostics>,
     // The kernel empties a program array when its last file descriptor is closed.
@@ -168,6 +172,7 @@ impl Kernel {
         let counters = open(&mut ebpf, COUNTERS)?;
         let host = HostMaps::open(&mut ebpf)?;
         let fragments = Fragments::open(&mut ebpf)?;
+        let foreign = ForeignSegments::open(&mut ebpf)?;
         let events = Events::map(&mut ebpf, cpus, ring_len)?;
         let diagnostics = options.diagnostics.then(|| EbpfLogger::init(&mut ebpf)).transpose();
         let diagnostics = diagnostics.map_err(|error| failed("opening the log of the programs", error))?;
@@ -191,6 +196,7 @@ impl Kernel {
             clocks,
             host,
             fragments,
+            foreign,
             events: Some(events),
             diagnostics: diagnostics.map(Diagnostics::new),
             chains,
