@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -21,7 +21,8 @@ use super::shared::{Shared, WatchEvent};
 use super::totals::{FAMILIES, FLOW_CLASSES};
 use crate::api::{ConnectionsQuery, EventsQuery, InterfaceStatus, Lost, Observed, Stats, Status};
 use crate::filter::Filter;
-use crate::sockets::namespace;
+use crate::sockets::{Diag, Listeners, namespace};
+use crate::view::{self, Connection};
 
 /// State that the handlers share.
 #[derive(Clone)]
@@ -58,17 +59,27 @@ async fn connections(State(app): State<App>, Query(query): Query<ConnectionsQuer
         Ok(filter) => Arc::new(filter),
         Err(error) => return (StatusCode::BAD_REQUEST, error.to_string()).into_response(),
     };
+    let listeners = Arc::new(OnceLock::new());
     let slots = app.shared.table.slot_count();
     let chunks = stream::iter((0..slots).step_by(SLOTS_A_CHUNK as usize)).map(move |first| {
         let (shared, filter) = (Arc::clone(&app.shared), Arc::clone(&filter));
+        let listeners = Arc::clone(&listeners);
         let until = first.saturating_add(SLOTS_A_CHUNK).min(slots);
-        tokio::task::spawn_blocking(move || Bytes::from(lines(&shared, first..until, query.all, &filter)))
+        tokio::task::spawn_blocking(move || {
+            Bytes::from(lines(&shared, &listeners, first..until, query.all, &filter))
+        })
     });
     ndjson(Body::from_stream(chunks.buffered(CHUNKS_AT_ONCE)))
 }
 
 /// The lines of the connections in some slots.
-fn lines(shared: &Shared, slots: Range<u32>, all: bool, filter: &Filter) -> Vec<u8> {
+fn lines(
+    shared: &Shared,
+    listeners: &OnceLock<Listeners>,
+    slots: Range<u32>,
+    all: bool,
+    filter: &Filter,
+) -> Vec<u8> {
     let mut lines = Vec::new();
     let (describer, now) = (shared.describer(), Timestamp::now());
     for entry in slots.filter_map(|index| shared.table.read(index)) {
@@ -76,12 +87,31 @@ fn lines(shared: &Shared, slots: Range<u32>, all: bool, filter: &Filter) -> Vec<
             continue;
         }
         let interface = shared.names.of_hook(entry.hook);
-        let connection = describer.connection(&entry.key, &entry.flow, interface);
+        let mut connection = describer.connection(&entry.key, &entry.flow, interface);
+        show_listeners(&mut connection, listeners);
         if filter.matches(&connection, now) && serde_json::to_writer(&mut lines, &connection).is_ok() {
             lines.push(b'\n');
         }
     }
     lines
+}
+
+/// Sets the state of ends of this host that have not answered yet and whose socket listens. The sockets are
+/// read once for a query, when there is such an end.
+fn show_listeners(connection: &mut Connection, listeners: &OnceLock<Listeners>) {
+    for end in [&mut connection.client, &mut connection.server] {
+        if end.local
+            && end.state == view::State::Unknown
+            && listeners.get_or_init(read_listeners).accept(end.socket_address())
+        {
+            (end.state, end.confirmed) = (view::State::Listen, true);
+        }
+    }
+}
+
+/// The listening sockets of this host; none if the kernel does not list them.
+fn read_listeners() -> Listeners {
+    Diag::open().and_then(|mut diag| diag.listeners()).unwrap_or_default()
 }
 
 /// Streams transitions and closes as they happen, until the client disconnects.

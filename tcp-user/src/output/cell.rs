@@ -57,8 +57,11 @@ pub(super) fn end(end: &ConnectionEnd) -> Cell {
 }
 
 pub(super) fn state(state: State, confirmed: bool) -> Cell {
+    if state == State::Unknown {
+        return none();
+    }
     let mut text = state.rfc_name().to_owned();
-    if !confirmed && state != State::Unknown {
+    if !confirmed {
         text.push(UNCONFIRMED_MARK);
     }
     Cell { text, style: palette::state_style(state, confirmed) }

@@ -6,8 +6,7 @@ use jiff::Timestamp;
 
 use super::cell::escape;
 use crate::view::{
-    Close, CloseInfo, CloseKind, Connection, ConnectionEnd, Durations, EventRecord, Role, TimeWait,
-    Transition,
+    Close, CloseInfo, CloseKind, Connection, Durations, EventRecord, Role, State, TimeWait, Transition,
 };
 
 /// Writes lines with as much quoting as they need.
@@ -40,14 +39,14 @@ pub(super) const CONNECTION: &[Field<Connection>] = &[
     ("incarnation", |c| c.incarnation.to_string()),
     ("client_address", |c| c.client.address.to_string()),
     ("client_port", |c| c.client.port.to_string()),
-    ("client_state", |c| state(&c.client)),
+    ("client_state", |c| state(c.client.state)),
     ("client_confirmed", |c| c.client.confirmed.to_string()),
     ("client_local", |c| c.client.local.to_string()),
     ("client_segments", |c| c.client.segments.to_string()),
     ("client_bytes", |c| c.client.bytes.to_string()),
     ("server_address", |c| c.server.address.to_string()),
     ("server_port", |c| c.server.port.to_string()),
-    ("server_state", |c| state(&c.server)),
+    ("server_state", |c| state(c.server.state)),
     ("server_confirmed", |c| c.server.confirmed.to_string()),
     ("server_local", |c| c.server.local.to_string()),
     ("server_segments", |c| c.server.segments.to_string()),
@@ -84,8 +83,8 @@ pub(super) const EVENT: &[Field<EventRecord>] = &[
     ("server_port", |e| either(e, |t| t.server.port, |c| c.connection.server.port).to_string()),
     ("incarnation", |e| either(e, |t| t.incarnation, |c| c.connection.incarnation).to_string()),
     ("side", |e| text(either(e, |t| Some(t.side), |_| None::<Role>))),
-    ("from", |e| text(either(e, |t| Some(t.from.name()), |_| None))),
-    ("to", |e| text(either(e, |t| Some(t.to.name()), |_| None))),
+    ("from", |e| either(e, |t| state(t.from), |_| String::new())),
+    ("to", |e| either(e, |t| state(t.to), |_| String::new())),
     ("cause", |e| either(e, |t| escape(&t.cause), |_| String::new())),
     ("close_kind", |e| of_close(e, |c| of(&c.connection, |close| close.kind.map(CloseKind::name)))),
     ("closer", |e| of_close(e, |c| of(&c.connection, |close| close.closer))),
@@ -98,8 +97,8 @@ pub(super) const EVENT: &[Field<EventRecord>] = &[
     ("time_wait_ms", |e| lasted(e, |d| d.time_wait)),
 ];
 
-fn state(end: &ConnectionEnd) -> String {
-    end.state.name().to_owned()
+fn state(state: State) -> String {
+    if state == State::Unknown { String::new() } else { state.name().to_owned() }
 }
 
 fn waiting(connection: &Connection) -> Option<&TimeWait> {

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tcp_common::{CloseKind, State};
 
-use super::serial::{ByName, by_name, micros};
+use super::serial::{ByName, by_name, known_state, micros};
 use super::{Confidence, Family, Fins, Opener, Role, Roles, Tunnel, schema};
 
 /// One connection (one incarnation of a flow) and the states of both its ends.
@@ -61,11 +61,13 @@ pub struct ConnectionEnd {
     pub address: IpAddr,
     /// TCP port of the end.
     pub port: u16,
-    /// RFC 9293 state of the end.
-    #[serde(with = "by_name")]
-    #[schemars(with = "ByName<State>")]
+    /// RFC 9293 state of the end; `None` while no segment of the end was accepted and none that it must have
+    /// sent is known. It is `listen` only if the end's socket is known to listen.
+    #[serde(with = "known_state")]
+    #[schemars(with = "Option<ByName<State>>")]
     pub state: State,
-    /// Whether the end's own segments confirm the state. If not, it follows from segments sent to the end.
+    /// Whether the end's own segments, or its socket, confirm the state. If not, it follows from segments sent
+    /// to the end.
     pub confirmed: bool,
     /// Whether the end is on this host.
     pub local: bool,

@@ -99,7 +99,8 @@ impl Describer<'_> {
         }
     }
 
-    /// The transitions of one segment or one timer: none, one or two.
+    /// The transitions of one segment or one timer: none, one or two. That a SYN was sent to an end is none of
+    /// that end.
     pub fn transitions(
         &self,
         key: &FlowKey,
@@ -116,15 +117,17 @@ impl Describer<'_> {
         };
         [client, client.peer()]
             .into_iter()
-            .filter(|&end| from[end as usize] != to[end as usize])
-            .map(|end| Transition {
+            .map(|end| (end, left_state(from[end as usize], to[end as usize]), to[end as usize]))
+            .map(|(end, from, to)| (end, from, known_state(flow, end, to)))
+            .filter(|&(_, from, to)| from != to && (from, to) != (State::Closed, State::Unknown))
+            .map(|(end, from, to)| Transition {
                 at: self.clock.wall(at_ns),
                 client: peer(client),
                 server: peer(client.peer()),
                 incarnation: flow.incarnation(),
                 side: side(end, client),
-                from: from[end as usize],
-                to: to[end as usize],
+                from,
+                to,
                 cause: cause.name().into(),
             })
             .collect()
@@ -135,7 +138,7 @@ impl Describer<'_> {
         ConnectionEnd {
             address: address(key, end),
             port: key.endpoint(end).port,
-            state: flow.state(end),
+            state: known_state(flow, end, flow.state(end)),
             confirmed: flow.confirmed(end),
             local: flow.is_local(end),
             segments: u64::from(x.segments()),
@@ -182,6 +185,16 @@ impl Describer<'_> {
             restarts: [End::A, End::B].iter().map(|&end| u32::from(flow.end(end).restarts())).sum(),
         })
     }
+}
+
+/// The state of an end, or UNKNOWN if only a SYN that was sent to it suggests the state.
+fn known_state(flow: &Flow, end: End, state: State) -> State {
+    if state == State::Listen && flow.proved(end) == State::Unknown { State::Unknown } else { state }
+}
+
+/// The state that an end has left for `to`. Only an end that answers a SYN was in LISTEN for certain.
+fn left_state(from: State, to: State) -> State {
+    if from == State::Listen && to != State::SynReceived { State::Unknown } else { from }
 }
 
 fn side(end: End, client: End) -> Role {

@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tcp_common::State;
 
-use super::serial::{ByName, by_name, micros};
+use super::serial::{ByName, known_state, micros};
 use super::{Connection, Role};
 
 /// One record of `watch` and `replay --events`; its schema says of which kind.
@@ -39,13 +39,13 @@ pub struct Transition {
     pub incarnation: u32,
     /// The end that changed its state.
     pub side: Role,
-    /// State before.
-    #[serde(with = "by_name")]
-    #[schemars(with = "ByName<State>")]
+    /// State before; `None` if nothing of the end had been seen.
+    #[serde(with = "known_state")]
+    #[schemars(with = "Option<ByName<State>>")]
     pub from: State,
-    /// State after.
-    #[serde(with = "by_name")]
-    #[schemars(with = "ByName<State>")]
+    /// State after; `None` if what was seen of the end has turned out to be of another connection.
+    #[serde(with = "known_state")]
+    #[schemars(with = "Option<ByName<State>>")]
     pub to: State,
     /// Cause of the transition. A newer agent may know causes that this version does not list.
     pub cause: Cow<'static, str>,

@@ -103,7 +103,7 @@ const STATES: Words = &[
     ("closing", "Both FINs crossed. Waits for the ACK of its own."),
     ("last_ack", "Received a FIN, sent its own, waits for the ACK."),
     ("time_wait", "Both FINs were acknowledged. Waits for 2MSL so that late segments die out."),
-    ("unknown", "The state cannot be known from what was seen."),
+    ("unknown", "Nothing was seen of the end, so its state is not known. null in JSON, - in tables."),
 ];
 
 const CAUSES: Words = &[

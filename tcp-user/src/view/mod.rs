@@ -17,7 +17,7 @@ mod words;
 pub use connection::{CloseInfo, Connection, ConnectionEnd, Process, SocketPair, TimeWait, UNSEEN};
 pub use event::{Close, Durations, EndAddress, EventRecord, Transition};
 pub use glossary::{GlossaryEntry, glossary};
-pub(crate) use serial::{ByName, by_name, micros};
+pub(crate) use serial::{ByName, by_name, known_state, micros};
 pub use states::{StateSet, UnknownState};
 pub use tcp_common::{CloseKind, State};
 pub(crate) use words::string_enum;

@@ -12,6 +12,7 @@ mod sections;
 mod stamps;
 mod time;
 mod tunnels;
+mod unheard;
 
 use std::collections::HashMap;
 use std::io::{Cursor, Write as _};
