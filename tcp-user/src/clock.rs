@@ -18,14 +18,42 @@ impl Clock {
         Clock { epoch_ns: Timestamp::now().as_nanosecond() - i128::from(monotonic_ns()) }
     }
 
+    /// Replaces the relation by a later one if the wall clock was set in between. A smaller difference is an
+    /// error of the readings: without one, a moment has the same wall time in every record.
+    pub fn follow(&mut self, later: Clock) {
+        if (self.epoch_ns - later.epoch_ns).abs() > READING_ERROR_NS {
+            *self = later;
+        }
+    }
+
     /// Wall time of a moment on the records' clock, in ns. The epoch if no timestamp can hold it.
     pub fn wall(&self, ns: u64) -> Timestamp {
         Timestamp::from_nanosecond(self.epoch_ns + i128::from(ns)).unwrap_or(Timestamp::UNIX_EPOCH)
     }
 }
 
+/// Greatest error of a reading of both clocks, in ns: the time for which a thread may be off the CPU between the
+/// two. NTP adjusts both clocks alike unless it sets the wall clock, which it does from 128 ms on.
+const READING_ERROR_NS: i128 = 100_000_000;
+
 /// CLOCK_MONOTONIC in ns, the clock of `bpf_ktime_get_ns`.
 pub fn monotonic_ns() -> u64 {
     let time = clock_gettime(ClockId::CLOCK_MONOTONIC).expect("every Linux has CLOCK_MONOTONIC");
     Duration::from(time).as_nanos() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_moment_keeps_its_wall_time_until_the_wall_clock_is_set() {
+        let mut clock = Clock { epoch_ns: 1_000_000_000_000 };
+        let moment = clock.wall(5);
+        clock.follow(Clock { epoch_ns: 1_000_000_000_000 + 99_000_000 });
+        assert_eq!(clock.wall(5), moment);
+        let set = Clock { epoch_ns: 1_000_000_000_000 - 3_600_000_000_000 };
+        clock.follow(set);
+        assert_eq!(clock.epoch_ns, set.epoch_ns);
+    }
 }

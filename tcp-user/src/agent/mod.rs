@@ -48,6 +48,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::broadcast;
 
 use crate::api::InterfaceStatus;
+use crate::clock::Clock;
 use crate::kernel::{self, Diagnostics, Events, Kernel, KernelError, LoadOptions, Table};
 use crate::options::Options;
 pub use error::AgentError;
@@ -134,6 +135,7 @@ fn prepare(
         totals: Mutex::default(),
         gauges: Mutex::default(),
         unseen_changes: AtomicBool::default(),
+        clock: Mutex::new(Clock::monotonic()),
         names,
         watchers: broadcast::Sender::new(65_536),
     });
@@ -250,7 +252,7 @@ async fn reconcile(adopter: Adopter, interval: Option<Duration>) {
     }
 }
 
-/// Follows interfaces and addresses that come and go, and keeps the relation of the kernel's two clocks up to date.
+/// Follows interfaces and addresses that come and go, and keeps the relations of the clocks up to date.
 async fn follow_forever(
     mut attachments: Attachments,
     mut local: LocalAddresses,
@@ -281,9 +283,12 @@ async fn follow_forever(
                 tokio::time::sleep(RETRY_INTERVAL).await;
                 netlink = open_netlink()?;
             },
-            _ = clocks.tick() => if let Err(error) = shared.kernel.lock().relate_clocks() {
-                tracing::warn!("relating the kernel's clocks: {error}");
-            },
+            _ = clocks.tick() => {
+                shared.clock.lock().follow(Clock::monotonic());
+                if let Err(error) = shared.kernel.lock().relate_clocks() {
+                    tracing::warn!("relating the kernel's clocks: {error}");
+                }
+            }
         }
     }
 }

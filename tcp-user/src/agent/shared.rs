@@ -30,6 +30,8 @@ pub struct Shared {
     pub gauges: Mutex<StateGauges>,
     /// Set after flows in the table were changed without an event. The next scan finds them.
     pub unseen_changes: AtomicBool,
+    /// Relation of the kernel programs' clock to wall time.
+    pub clock: Mutex<Clock>,
     /// Names of interfaces.
     pub names: InterfaceNames,
     /// Subscribers of `/events`.
@@ -59,7 +61,7 @@ impl Shared {
 
     /// A describer for the present time.
     pub fn describer(&self) -> Describer<'_> {
-        Describer { rules: &self.rules, clock: Clock::monotonic(), now_ns: monotonic_ns() }
+        Describer { rules: &self.rules, clock: *self.clock.lock(), now_ns: monotonic_ns() }
     }
 
     /// Sends the transitions of a change to the subscribers of `/events`.
