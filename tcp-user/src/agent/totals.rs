@@ -60,6 +60,8 @@ pub struct Totals {
     /// Connections that became ESTABLISHED, by [`ROLES`] and [`FAMILIES`]. Forwarded connections count as
     /// server.
     pub opened: [[u64; 2]; 2],
+    /// SYNs that were sent again without an answer, once for each connection, by [`ROLES`].
+    pub attempts_unanswered: [u64; 2],
     /// Closed connections, by [`close_forms`] and [`CLOSERS`].
     pub closed: [[u64; 5]; CloseKind::ALL.len() + 1],
     /// RSTs that closed a connection, by [`RESET_REASONS`] and origin ([`Locality`]).
@@ -99,6 +101,7 @@ impl Default for Totals {
         let seconds = |bounds: &[f64]| Histogram::new(bounds.iter().copied());
         Totals {
             opened: [[0; 2]; 2],
+            attempts_unanswered: [0; 2],
             closed: [[0; 5]; CloseKind::ALL.len() + 1],
             resets: [[0; 2]; 5],
             time_wait_expired: 0,
@@ -129,13 +132,17 @@ impl Totals {
 
     /// Counts a connection that became ESTABLISHED.
     pub fn count_open(&mut self, key: &FlowKey, flow: &Flow) {
-        let local_client = matches!(flow.initiator(), Initiator::One(end) if flow.is_local(end));
-        let role = usize::from(!local_client);
+        let role = role(flow);
         let family = usize::from(key.family != 4);
         self.opened[role][family] += 1;
         if let Some(ns) = handshake_ns(flow) {
             self.handshake.observe(seconds(ns));
         }
+    }
+
+    /// Counts a connection whose SYN was sent again without an answer.
+    pub fn count_attempt(&mut self, flow: &Flow) {
+        self.attempts_unanswered[role(flow)] += 1;
     }
 
     /// Counts a closed incarnation.
@@ -189,6 +196,12 @@ impl Totals {
             self.transitions[Locality::of(local) as usize][from as usize][to as usize] += 1;
         }
     }
+}
+
+/// Index of the local endpoint's role in [`ROLES`].
+fn role(flow: &Flow) -> usize {
+    let local_client = matches!(flow.initiator(), Initiator::One(end) if flow.is_local(end));
+    usize::from(!local_client)
 }
 
 /// Names of the close kinds, followed by the name of closes before the start of the agent.
@@ -286,7 +299,8 @@ mod tests {
 
     #[test]
     fn a_close_before_the_start_counts_as_unseen() {
-        let told = SocketReport { state: State::TimeWait, time_wait_at_ns: 2_000, wscale: None };
+        let told =
+            SocketReport { state: State::TimeWait, last_ns: 2_000, time_wait_at_ns: 2_000, wscale: None };
         let flow = Flow::adopted(3_000, End::A, &told).expect("a flow");
         let mut totals = Totals::default();
         totals.count_close(&flow);

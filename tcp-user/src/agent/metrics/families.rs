@@ -34,6 +34,12 @@ pub(super) const TABLE: &[Family] = &[
         data: Data::Counter(|snapshot| table(ROLES, FAMILIES, &snapshot.totals.opened)),
     },
     Family {
+        name: "connection_attempts_unanswered",
+        help: "Connections whose SYN was sent again because nothing had answered it, by role of the local endpoint. Forwarded connections count as server.",
+        labels: &["role"],
+        data: Data::Counter(|snapshot| list(ROLES, &snapshot.totals.attempts_unanswered)),
+    },
+    Family {
         name: "connections_closed",
         help: "Closed connections by close kind and by the side that closed first. A connection is counted once its TIME-WAIT is over.",
         labels: &["kind", "closer"],

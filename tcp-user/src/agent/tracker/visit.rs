@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use tcp_common::flow::Initiator;
 use tcp_common::record::reported;
 use tcp_common::table::Tag;
-use tcp_common::{End, Flow, FlowKey, Outcome, Rules};
+use tcp_common::{Cause, End, Flow, FlowKey, Outcome, Rules, State};
 
 use crate::agent::change::Change;
 use crate::agent::shared::{Shared, WatchEvent};
@@ -29,8 +30,8 @@ impl Visitor {
         slots.iter().for_each(|&index| self.visit_slot(totals, index));
     }
 
-    /// Expires timers of the flow in a slot, counts its open and close if they are not counted yet, and
-    /// removes it once it is closed and forgotten.
+    /// Expires timers of the flow in a slot, counts its open, its close and its unanswered SYN if they are not
+    /// counted yet, and removes it once it is closed and forgotten.
     pub(super) fn visit_slot(&mut self, totals: &mut Totals, index: u32) {
         let shared = Arc::clone(&self.shared);
         let (table, rules) = (&shared.table, &shared.rules);
@@ -43,7 +44,7 @@ impl Visitor {
             return;
         };
         let (now_ns, due_ns) = (monotonic_ns(), due_ns(&entry.flow, rules));
-        if now_ns < due_ns && !open_uncounted(&entry.flow) {
+        if now_ns < due_ns && !open_uncounted(&entry.flow) && !attempt_unreported(&entry.flow) {
             if tag.is_unlocked() {
                 self.cache.record(index, table.family(index), tag, &entry.flow, now_ns, due_ns);
             }
@@ -62,6 +63,10 @@ impl Visitor {
         let (family, rules) = (shared.table.family(index), &shared.rules);
         let outcome = slot.tick(now_ns, rules);
         let (count_open, report_close) = (open_uncounted(&slot), close_unreported(&slot));
+        let report_attempt = attempt_unreported(&slot);
+        if report_attempt {
+            slot.set_reported(reported::ATTEMPT);
+        }
         if count_open {
             slot.set_reported(reported::OPEN);
         }
@@ -76,6 +81,9 @@ impl Visitor {
         let tag = slot.unlock();
         if count_open {
             totals.count_open(&key, &flow);
+        }
+        if report_attempt {
+            self.report_attempt(totals, &key, &flow, hook);
         }
         if outcome.is_transition() {
             totals.lateness.observe(now_ns.saturating_sub(due_ns) as f64 / 1e9);
@@ -104,6 +112,16 @@ impl Visitor {
         }
     }
 
+    /// Counts a SYN that was sent again without an answer, and publishes that a host of this side sent it. The
+    /// first SYN has no event, so that a flood of them does not fill the rings or the streams of watchers.
+    fn report_attempt(&self, totals: &mut Totals, key: &FlowKey, flow: &Flow, hook: u32) {
+        totals.count_attempt(flow);
+        if unanswered_sender(flow).is_some_and(|sender| flow.is_local(sender)) {
+            let (from, to, at_ns, cause) = ([State::Closed; 2], flow.states(), flow.opened_ns(), Cause::Syn);
+            self.shared.publish_transitions(&Change { key, flow, hook, at_ns, from, to, cause });
+        }
+    }
+
     /// Counts a close and publishes it.
     pub(super) fn report_close(
         &self,
@@ -126,6 +144,23 @@ impl Visitor {
 /// Whether the open of a flow is still to be counted.
 pub(super) fn open_uncounted(flow: &Flow) -> bool {
     flow.was_established() && !flow.is_reported(reported::OPEN)
+}
+
+/// Whether it is still to be counted and reported that a SYN was sent again without an answer.
+fn attempt_unreported(flow: &Flow) -> bool {
+    !flow.is_reported(reported::ATTEMPT)
+        && unanswered_sender(flow).is_some_and(|sender| flow.end(sender).segments() > 1)
+}
+
+/// The end in SYN-SENT whose peer has not answered.
+fn unanswered_sender(flow: &Flow) -> Option<End> {
+    match flow.initiator() {
+        Initiator::One(sender) => (flow.state(sender) == State::SynSent
+            && flow.state(sender.peer()) == State::Listen
+            && flow.proved(sender.peer()) == State::Unknown)
+            .then_some(sender),
+        Initiator::Both | Initiator::Unknown => None,
+    }
 }
 
 fn close_unreported(flow: &Flow) -> bool {
