@@ -195,7 +195,7 @@ impl Ready {
         };
         let adopter = Adopter::new(&app);
         let failed = || AgentError::system("listening for queries and scrapes");
-        tracing::info!(
+        let started = format!(
             "watching {}; metrics on http://{}/metrics, queries on {}",
             count_of_interfaces(attachments.count()),
             metrics.local_addr().map_err(failed())?,
@@ -217,16 +217,27 @@ impl Ready {
         // Dropped when this function returns, which waits for the thread. The programs are detached before
         // that.
         let mut worker = Worker::start(Tracker::new(Arc::clone(&shared), events), diagnostics)?;
-        notify(NotifyState::Ready);
+        let serving = async {
+            // Until older connections are imported, queries and scrapes wait in the queues of their sockets.
+            let reconciler = match audit_interval {
+                Some(interval) => SocketReconciler::new(adopter, interval).check().await,
+                None => None,
+            };
+            tracing::info!("{started}");
+            notify(NotifyState::Ready);
+            tokio::select! {
+                result = axum::serve(metrics, server::metrics_routes(app.clone())) =>
+                    result.map_err(AgentError::system("serving metrics")),
+                result = axum::serve(queries, server::query_routes(app)) =>
+                    result.map_err(AgentError::system("serving queries")),
+                () = reconcile(reconciler) => Ok(()),
+                result = follow_forever(attachments, local, shared, Arc::clone(&interfaces)) => result,
+            }
+        };
         let result = tokio::select! {
             () = stopped => Ok(()),
-            result = axum::serve(metrics, server::metrics_routes(app.clone())) =>
-                result.map_err(AgentError::system("serving metrics")),
-            result = axum::serve(queries, server::query_routes(app)) =>
-                result.map_err(AgentError::system("serving queries")),
             result = worker.ended() => result,
-            () = reconcile(adopter, audit_interval) => Ok(()),
-            result = follow_forever(attachments, local, shared, Arc::clone(&interfaces)) => result,
+            result = serving => result,
         };
         notify(NotifyState::Stopping);
         let watched = interfaces.lock().iter().filter(|status| status.error.is_none()).count();
@@ -244,10 +255,10 @@ fn notify(state: NotifyState<'_>) {
     let _ = sd_notify::notify(&[state]);
 }
 
-/// Runs the socket reconciler every `interval`; never returns if there is no interval.
-async fn reconcile(adopter: Adopter, interval: Option<Duration>) {
-    match interval {
-        Some(interval) => SocketReconciler::new(adopter, interval).run().await,
+/// Runs the socket reconciler; never returns if there is none.
+async fn reconcile(reconciler: Option<SocketReconciler>) {
+    match reconciler {
+        Some(reconciler) => reconciler.run().await,
         None => std::future::pending().await,
     }
 }
