@@ -49,6 +49,7 @@ fn every_counter_agrees_after_a_churn() {
         totals: Mutex::default(),
         gauges: Mutex::default(),
         unseen_changes: AtomicBool::default(),
+        clock: Mutex::default(),
         names: InterfaceNames::default(),
         watchers: broadcast::Sender::new(1),
     });

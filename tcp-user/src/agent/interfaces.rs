@@ -12,9 +12,12 @@ use rtnetlink::packet_route::link::{
     InfoData, InfoKind, InfoVlan, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkXdp,
 };
 
+use tcp_common::FlowKey;
+
 use super::descriptors;
 use crate::api::InterfaceStatus;
 use crate::kernel::{AttachError, Attachment, Ingress, Kernel, describe_program};
+use crate::view::describe::Location;
 
 /// An interface as the kernel lists it.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -138,9 +141,13 @@ impl InterfaceNames {
         }
     }
 
-    /// Name of the interface of a hook, as events and slots encode it.
-    pub fn of_hook(&self, hook: u32) -> Option<String> {
-        self.0.lock().get(&(hook >> 1)).cloned()
+    /// Where a flow was seen: at which hook, as events and slots encode it, and with which VLAN tags.
+    pub fn location(&self, key: &FlowKey, hook: u32, tags: [u32; 2]) -> Location {
+        let names = self.0.lock();
+        // A key has room for the lower half of the index.
+        let is_scope = |index: u32| key.is_link_local() && index as u16 == key.domain;
+        let scope = names.iter().find(|&(&index, _)| is_scope(index)).map(|(_, name)| name.clone());
+        Location { interface: names.get(&(hook >> 1)).cloned(), tags, scope }
     }
 }
 

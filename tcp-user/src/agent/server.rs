@@ -86,8 +86,8 @@ fn lines(
         if entry.flow.is_over() && !all {
             continue;
         }
-        let interface = shared.names.of_hook(entry.hook);
-        let mut connection = describer.connection(&entry.key, &entry.flow, interface);
+        let location = shared.names.location(&entry.key, entry.hook, entry.tags);
+        let mut connection = describer.connection(&entry.key, &entry.flow, location);
         show_listeners(&mut connection, listeners);
         if filter.matches(&connection, now) && serde_json::to_writer(&mut lines, &connection).is_ok() {
             lines.push(b'\n');

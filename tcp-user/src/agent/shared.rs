@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use parking_lot::Mutex;
-use tcp_common::Rules;
+use tcp_common::{FlowKey, Rules};
 use tokio::sync::broadcast;
 
 use super::change::Change;
@@ -14,7 +14,7 @@ use super::totals::{Snapshot, Totals};
 use crate::clock::{Clock, monotonic_ns};
 use crate::kernel::{Kernel, KernelError, Table};
 use crate::view;
-use crate::view::describe::Describer;
+use crate::view::describe::{Describer, Location};
 
 /// State that the tasks of the agent share.
 pub struct Shared {
@@ -64,17 +64,26 @@ impl Shared {
         Describer { rules: &self.rules, clock: *self.clock.lock(), now_ns: monotonic_ns() }
     }
 
+    /// Where a flow was seen, at this hook and in which VLANs.
+    pub(super) fn location(&self, key: &FlowKey, hook: u32) -> Location {
+        let entry = self.table.find(key).and_then(|index| self.table.read(index));
+        let tags = entry.filter(|entry| entry.key == *key).map_or([0; 2], |entry| entry.tags);
+        self.names.location(key, hook, tags)
+    }
+
     /// Sends the transitions of a change to the subscribers of `/events`.
     pub(super) fn publish_transitions(&self, change: &Change<'_>) {
         if self.watchers.receiver_count() == 0 {
             return;
         }
         let (describer, &Change { key, flow, hook, at_ns, from, to, cause }) = (self.describer(), change);
-        let transitions = describer.transitions(key, flow, at_ns, from, to, cause);
+        let location = self.location(key, hook);
+        let transitions =
+            describer.transitions(key, flow, location.scope.as_deref(), at_ns, (from, to), cause);
         if transitions.is_empty() {
             return;
         }
-        let connection = Arc::new(describer.connection(key, flow, self.names.of_hook(hook)));
+        let connection = Arc::new(describer.connection(key, flow, location));
         for transition in transitions {
             // Fails if the last subscriber has gone.
             let _ = self

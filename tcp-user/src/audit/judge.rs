@@ -13,7 +13,7 @@ use super::{ConntrackCounts, Finding, Ours, Reason, Report, SCHEMA, Socket, Verd
 use crate::api::Status;
 use crate::filter::Filter;
 use crate::sockets::{HostContext, KernelSocket, Unmatched};
-use crate::view::{Confidence, Connection, ConnectionEnd, Family, Opener, Role, SocketPair};
+use crate::view::{Confidence, Connection, ConnectionEnd, ConnectionId, Family, Opener, Role, SocketPair};
 
 /// Parameters of an audit.
 #[derive(Clone, Debug)]
@@ -272,10 +272,12 @@ fn as_connection(finding: &Finding, now: Timestamp) -> Connection {
     let state = finding.kernel.as_ref().map_or(State::Closed, |socket| socket.state);
     let end = |address: super::Address, state, local| ConnectionEnd {
         address: address.address,
+        scope: None,
         port: address.port,
         state,
         confirmed: false,
         local,
+        vlan: None,
         segments: 0,
         bytes: 0,
     };
@@ -286,6 +288,7 @@ fn as_connection(finding: &Finding, now: Timestamp) -> Connection {
         family: if client.address.is_ipv4() { Family::Ipv4 } else { Family::Ipv6 },
         interface: None,
         incarnation: 1,
+        id: ConnectionId::NONE,
         client,
         server,
         opener: Opener::Unknown,

@@ -4,12 +4,12 @@
 //! filter  = ["("] test {("and" | "or" | "not") test} [")"]     && || ! too; nothing between two tests means "and"
 //! test    = state NAME | exclude NAME                          either end; time-wait, TIME_WAIT, connected, bucket ..
 //!         | (client | server | local | remote) state NAME
-//!         | (client | server | local | remote | src | dst) ADDRESS[/LENGTH][:PORT]
+//!         | (client | server | local | remote | src | dst) ADDRESS[%INTERFACE][/LENGTH][:PORT]
 //!         | (sport | dport | port) OP PORT                     OP: = == != < <= > >= eq ne lt le gt ge; :443 or 443
 //!         | (closer | aborter | opener | holder) WHO           client server both local remote none unknown
 //!         | kind KIND | confidence WORD | family ipv4|ipv6
 //!         | (age | idle) OP DURATION                           30s, 5m, 2h30m
-//!         | process NAME-or-PID | interface NAME
+//!         | process NAME-or-PID | interface NAME | id HEX
 //! ```
 //!
 //! `src` is the local end and `dst` the remote one, as in `ss`; where both or neither are local, the client

@@ -130,6 +130,9 @@ impl<'s> Parser<'_, 's> {
             Keyword::Interface => {
                 self.value("an interface name", |text| Some(Test::Interface(text.to_owned())))
             }
+            Keyword::Id => self.value("the id of a connection: 16 hexadecimal digits", |text| {
+                text.parse().ok().map(Test::Id)
+            }),
         }
     }
 
@@ -240,6 +243,7 @@ enum Keyword {
     Idle,
     Process,
     Interface,
+    Id,
 }
 
 const KEYWORDS: &[(&str, Keyword)] = &[
@@ -266,6 +270,7 @@ const KEYWORDS: &[(&str, Keyword)] = &[
     ("process", Keyword::Process),
     ("interface", Keyword::Interface),
     ("dev", Keyword::Interface),
+    ("id", Keyword::Id),
 ];
 
 /// The words that a filter can have, for completions.

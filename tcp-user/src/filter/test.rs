@@ -5,7 +5,8 @@ use jiff::{SignedDuration, Timestamp};
 use super::address::HostFilter;
 use super::token::Operator;
 use crate::view::{
-    CloseKind, Confidence, Connection, ConnectionEnd, Family, Opener, Role, Roles, StateSet, string_enum,
+    CloseKind, Confidence, Connection, ConnectionEnd, ConnectionId, Family, Opener, Role, Roles, StateSet,
+    string_enum,
 };
 
 /// A condition on one fact of a connection.
@@ -23,6 +24,7 @@ pub(super) enum Test {
     Family(Family),
     Interface(String),
     Confidence(Confidence),
+    Id(ConnectionId),
 }
 
 /// The ends that a test is about; it holds if it holds for one of them.
@@ -89,6 +91,7 @@ impl Test {
             Test::Family(family) => connection.family == *family,
             Test::Interface(name) => connection.interface.as_ref() == Some(name),
             Test::Confidence(confidence) => connection.confidence == *confidence,
+            Test::Id(id) => connection.id == *id,
         }
     }
 }

@@ -2,12 +2,11 @@
 //! `-`.
 
 use std::fmt::Write as _;
-use std::net::SocketAddr;
 
 use anstyle::Style;
 
 use super::palette::{self, Palette};
-use crate::view::{CloseInfo, CloseKind, ConnectionEnd, Process, State, TimeWait, UNSEEN};
+use crate::view::{CloseInfo, CloseKind, ConnectionEnd, EndAddress, Process, State, TimeWait, UNSEEN};
 
 /// The text of a table's cell, and its style where there are colours.
 pub struct Cell {
@@ -45,15 +44,37 @@ pub(super) fn none() -> Cell {
 
 const NOTHING: &str = "-";
 
-pub(super) fn address(address: SocketAddr, local: bool) -> Cell {
-    match local {
-        true => Cell { text: format!("{address}{LOCAL_MARK}"), style: palette::LOCAL },
-        false => Cell::from(address.to_string()),
+pub(super) fn address(end: &EndAddress) -> Cell {
+    let mut text = match &end.scope {
+        Some(scope) => format!("[{}%{}]:{}", end.address, escape_word(scope), end.port),
+        None => end.socket_address().to_string(),
+    };
+    if !end.local {
+        return Cell::from(text);
     }
+    text.push(LOCAL_MARK);
+    Cell { text, style: palette::LOCAL }
 }
 
 pub(super) fn end(end: &ConnectionEnd) -> Cell {
-    address(end.socket_address(), end.local)
+    address(&EndAddress::from(end))
+}
+
+/// The VLANs of both directions, the client's first, once if they are equal.
+pub(super) fn vlans(client: &ConnectionEnd, server: &ConnectionEnd) -> Cell {
+    let [from_client, from_server] =
+        [client, server].map(|end| vlan_ids(end).unwrap_or_else(|| NOTHING.to_owned()));
+    if from_client == from_server {
+        from_client.into()
+    } else {
+        format!("{from_client}/{from_server}").into()
+    }
+}
+
+/// The VLAN ids of an end as Linux names devices: `100.10`, outermost first.
+pub(super) fn vlan_ids(end: &ConnectionEnd) -> Option<String> {
+    let ids = end.vlan.as_ref()?;
+    Some(ids.iter().map(u16::to_string).collect::<Vec<_>>().join("."))
 }
 
 pub(super) fn state(state: State, confirmed: bool) -> Cell {

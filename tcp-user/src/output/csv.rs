@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use jiff::Timestamp;
 
-use super::cell::escape;
+use super::cell::{escape, vlan_ids};
 use crate::view::{
     Close, CloseInfo, CloseKind, Connection, Durations, EventRecord, Role, State, TimeWait, Transition,
 };
@@ -37,18 +37,23 @@ pub(super) const CONNECTION: &[Field<Connection>] = &[
     ("interface", |c| c.interface.as_deref().map(escape).unwrap_or_default()),
     ("tunnel", |c| text(c.tunnel)),
     ("incarnation", |c| c.incarnation.to_string()),
+    ("id", |c| c.id.to_string()),
     ("client_address", |c| c.client.address.to_string()),
+    ("client_scope", |c| scope(&c.client.scope)),
     ("client_port", |c| c.client.port.to_string()),
     ("client_state", |c| state(c.client.state)),
     ("client_confirmed", |c| c.client.confirmed.to_string()),
     ("client_local", |c| c.client.local.to_string()),
+    ("client_vlan", |c| text(vlan_ids(&c.client))),
     ("client_segments", |c| c.client.segments.to_string()),
     ("client_bytes", |c| c.client.bytes.to_string()),
     ("server_address", |c| c.server.address.to_string()),
+    ("server_scope", |c| scope(&c.server.scope)),
     ("server_port", |c| c.server.port.to_string()),
     ("server_state", |c| state(c.server.state)),
     ("server_confirmed", |c| c.server.confirmed.to_string()),
     ("server_local", |c| c.server.local.to_string()),
+    ("server_vlan", |c| text(vlan_ids(&c.server))),
     ("server_segments", |c| c.server.segments.to_string()),
     ("server_bytes", |c| c.server.bytes.to_string()),
     ("opener", |c| c.opener.to_string()),
@@ -78,10 +83,13 @@ pub(super) const EVENT: &[Field<EventRecord>] = &[
     ("event", |e| either(e, |_| "transition", |_| "close").to_owned()),
     ("at", |e| time(either(e, |t| Some(t.at), |c| c.closed_at))),
     ("client_address", |e| either(e, |t| t.client.address, |c| c.connection.client.address).to_string()),
+    ("client_scope", |e| either(e, |t| scope(&t.client.scope), |c| scope(&c.connection.client.scope))),
     ("client_port", |e| either(e, |t| t.client.port, |c| c.connection.client.port).to_string()),
     ("server_address", |e| either(e, |t| t.server.address, |c| c.connection.server.address).to_string()),
+    ("server_scope", |e| either(e, |t| scope(&t.server.scope), |c| scope(&c.connection.server.scope))),
     ("server_port", |e| either(e, |t| t.server.port, |c| c.connection.server.port).to_string()),
     ("incarnation", |e| either(e, |t| t.incarnation, |c| c.connection.incarnation).to_string()),
+    ("id", |e| either(e, |t| t.id, |c| c.connection.id).to_string()),
     ("side", |e| text(either(e, |t| Some(t.side), |_| None::<Role>))),
     ("from", |e| either(e, |t| state(t.from), |_| String::new())),
     ("to", |e| either(e, |t| state(t.to), |_| String::new())),
@@ -96,6 +104,10 @@ pub(super) const EVENT: &[Field<EventRecord>] = &[
     ("closing_ms", |e| lasted(e, |d| d.closing)),
     ("time_wait_ms", |e| lasted(e, |d| d.time_wait)),
 ];
+
+fn scope(interface: &Option<String>) -> String {
+    interface.as_deref().map(escape).unwrap_or_default()
+}
 
 fn state(state: State) -> String {
     if state == State::Unknown { String::new() } else { state.name().to_owned() }

@@ -75,12 +75,12 @@ impl<W: Write> EventWriter<W> {
 }
 
 fn transition_line(transition: &Transition, palette: Palette) -> String {
-    let Transition { at, client, server, incarnation, side, from, to, cause } = transition;
+    let Transition { at, client, server, incarnation, id: _, side, from, to, cause } = transition;
     let state = |state: State| cell::state(state, true).painted(palette);
     format!(
         "{at:.6} {} -> {} #{incarnation} {side} {} -> {} {}",
-        cell::address(client.socket_address(), client.local).painted(palette),
-        cell::address(server.socket_address(), server.local).painted(palette),
+        cell::address(client).painted(palette),
+        cell::address(server).painted(palette),
         state(*from),
         state(*to),
         escape_word(cause),
@@ -112,8 +112,13 @@ fn close_line(close: &Close, wide: bool, palette: Palette) -> String {
         let (client, server) = (&connection.client, &connection.server);
         let _infallible = write!(
             line,
-            " segments={}/{} bytes={}/{} confidence={}",
-            client.segments, server.segments, client.bytes, server.bytes, connection.confidence
+            " segments={}/{} bytes={}/{} confidence={} id={}",
+            client.segments,
+            server.segments,
+            client.bytes,
+            server.bytes,
+            connection.confidence,
+            connection.id
         );
         if let Some(interface) = &connection.interface {
             let _infallible = write!(line, " interface={}", escape_word(interface));

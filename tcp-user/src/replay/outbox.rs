@@ -9,9 +9,9 @@ use tcp_common::{Cause, Flow, FlowKey, Rules, State};
 
 use super::warning::Warning;
 use super::zeek::{self, Trace};
-use crate::clock::Clock;
+use crate::clock::{BootId, Clock};
 use crate::filter::Filter;
-use crate::view::describe::Describer;
+use crate::view::describe::{Describer, Location};
 use crate::view::{Connection, EventRecord, Tunnel};
 
 /// One record.
@@ -67,6 +67,8 @@ pub(super) struct Subject<'a> {
     pub(super) key: &'a FlowKey,
     pub(super) flow: &'a Flow,
     pub(super) interface: Option<&'a Arc<str>>,
+    /// VLAN tags of each end's packets, A first.
+    pub(super) tags: [u32; 2],
     pub(super) tunnel: Option<Tunnel>,
     pub(super) trace: Option<&'a Trace>,
 }
@@ -76,6 +78,7 @@ pub(super) struct Ended {
     key: FlowKey,
     flow: Flow,
     interface: Option<Arc<str>>,
+    tags: [u32; 2],
     tunnel: Option<Tunnel>,
     trace: Option<Trace>,
     at_ns: u64,
@@ -105,7 +108,7 @@ impl Outbox {
                 return;
             }
         }
-        let transitions = describer.transitions(subject.key, subject.flow, now_ns, from, to, cause);
+        let transitions = describer.transitions(subject.key, subject.flow, None, now_ns, (from, to), cause);
         self.outputs.extend(transitions.into_iter().map(|transition| Output::Event(transition.into())));
     }
 
@@ -115,7 +118,7 @@ impl Outbox {
             return;
         }
         let describer = self.describer(now_ns);
-        let mut close = describer.close(subject.key, subject.flow, None, now_ns);
+        let mut close = describer.close(subject.key, subject.flow, Location::default(), now_ns);
         close.connection = subject.connection(&describer);
         if self.selection.filter.matches(&close.connection, wall(now_ns)) {
             self.outputs.push_back(Output::Event(close.into()));
@@ -174,7 +177,9 @@ impl Outbox {
 impl Subject<'_> {
     fn connection(&self, describer: &Describer<'_>) -> Connection {
         let interface = self.interface.map(|name| name.to_string());
-        Connection { tunnel: self.tunnel, ..describer.connection(self.key, self.flow, interface) }
+        // Which of a capture's interfaces are ports of one link is not known.
+        let location = Location { interface, tags: self.tags, scope: None };
+        Connection { tunnel: self.tunnel, ..describer.connection(self.key, self.flow, location) }
     }
 
     fn ended(&self, at_ns: u64) -> Ended {
@@ -182,6 +187,7 @@ impl Subject<'_> {
             key: *self.key,
             flow: *self.flow,
             interface: self.interface.cloned(),
+            tags: self.tags,
             tunnel: self.tunnel,
             trace: self.trace.cloned(),
             at_ns,
@@ -195,6 +201,7 @@ impl Ended {
             key: &self.key,
             flow: &self.flow,
             interface: self.interface.as_ref(),
+            tags: self.tags,
             tunnel: self.tunnel,
             trace: self.trace.as_ref(),
         }
@@ -232,6 +239,6 @@ pub(super) fn wall(ns: u64) -> Timestamp {
 }
 
 /// The clock of a replay is the capture's: ns since the epoch.
-const CLOCK: Clock = Clock { epoch_ns: 0 };
+const CLOCK: Clock = Clock { epoch_ns: 0, boot: BootId::NONE };
 /// Maximum number of ended connections that wait to be listed, about 25 MiB.
 pub(super) const KEPT: usize = 1 << 16;

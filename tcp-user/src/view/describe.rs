@@ -7,8 +7,8 @@ use tcp_common::flow::{Closer, Coverage, Initiator};
 use tcp_common::{Cause, CloseKind, End, Flow, FlowKey, Rules, State};
 
 use super::{
-    Close, CloseInfo, Confidence, Connection, ConnectionEnd, Durations, EndAddress, Family, Fins, Opener,
-    Role, Roles, TimeWait, Transition,
+    Close, CloseInfo, Confidence, Connection, ConnectionEnd, ConnectionId, Durations, EndAddress, Family,
+    Fins, Opener, Role, Roles, TimeWait, Transition,
 };
 use crate::clock::Clock;
 
@@ -21,6 +21,17 @@ pub struct Describer<'a> {
     pub clock: Clock,
     /// Now, on that clock.
     pub now_ns: u64,
+}
+
+/// Where a flow was seen.
+#[derive(Clone, Debug, Default)]
+pub struct Location {
+    /// Name of the interface that saw it first, if known.
+    pub interface: Option<String>,
+    /// VLAN tags of each end's packets, A first, as in [`Sightings::tags`](tcp_common::record::Sightings::tags).
+    pub tags: [u32; 2],
+    /// Name of the interface to whose link the link-local addresses among the flow's belong, if known.
+    pub scope: Option<String>,
 }
 
 /// The client: the end that opened, or the end with the higher port if that was not seen.
@@ -48,16 +59,17 @@ pub fn address(key: &FlowKey, end: End) -> IpAddr {
 
 impl Describer<'_> {
     /// The connection as it stands.
-    pub fn connection(&self, key: &FlowKey, flow: &Flow, interface: Option<String>) -> Connection {
+    pub fn connection(&self, key: &FlowKey, flow: &Flow, location: Location) -> Connection {
         let client = client_end(key, flow);
         let midstream = matches!(flow.coverage(), Coverage::Midstream);
         Connection {
             family: if key.family == 4 { Family::Ipv4 } else { Family::Ipv6 },
-            interface,
             tunnel: None,
             incarnation: flow.incarnation(),
-            client: self.endpoint(key, flow, client),
-            server: self.endpoint(key, flow, client.peer()),
+            id: self.id(key, flow),
+            client: self.endpoint(key, flow, client, &location),
+            server: self.endpoint(key, flow, client.peer(), &location),
+            interface: location.interface,
             opener: match flow.initiator() {
                 Initiator::Unknown => Opener::Unknown,
                 Initiator::One(_) => Opener::Client,
@@ -79,7 +91,7 @@ impl Describer<'_> {
     }
 
     /// The close record of an incarnation that was over at `ended_ns`.
-    pub fn close(&self, key: &FlowKey, flow: &Flow, interface: Option<String>, ended_ns: u64) -> Close {
+    pub fn close(&self, key: &FlowKey, flow: &Flow, location: Location, ended_ns: u64) -> Close {
         let started = |ns: u64| (ns != 0).then_some(ns);
         let time_wait_ns = [End::A, End::B].iter().filter_map(|&end| flow.end(end).time_wait_ns()).min();
         let closed_ns = time_wait_ns.unwrap_or(ended_ns);
@@ -88,7 +100,7 @@ impl Describer<'_> {
         let open = (flow.closing_ns() == 0 || closing_ns.is_some()).then_some(flow.established_ns());
         let established_until = closing_ns.unwrap_or(ended_ns);
         Close {
-            connection: self.connection(key, flow, interface),
+            connection: self.connection(key, flow, location),
             closed_at: Some(self.clock.wall(ended_ns)),
             durations_ms: Durations {
                 handshake: handshake_ns(flow).map(ms),
@@ -100,20 +112,20 @@ impl Describer<'_> {
     }
 
     /// The transitions of one segment or one timer: none, one or two. That a SYN was sent to an end is none of
-    /// that end.
+    /// that end. `scope` is that of the flow's [`Location`]. The states are those before and after, A first.
     pub fn transitions(
         &self,
         key: &FlowKey,
         flow: &Flow,
+        scope: Option<&str>,
         at_ns: u64,
-        from: [State; 2],
-        to: [State; 2],
+        (from, to): ([State; 2], [State; 2]),
         cause: Cause,
     ) -> Vec<Transition> {
         let client = client_end(key, flow);
         let peer = |end: End| {
-            let endpoint = key.endpoint(end);
-            EndAddress { address: address(key, end), port: endpoint.port, local: flow.is_local(end) }
+            let (address, port) = (address(key, end), key.endpoint(end).port);
+            EndAddress { address, scope: scope_of(address, scope), port, local: flow.is_local(end) }
         };
         [client, client.peer()]
             .into_iter()
@@ -125,6 +137,7 @@ impl Describer<'_> {
                 client: peer(client),
                 server: peer(client.peer()),
                 incarnation: flow.incarnation(),
+                id: self.id(key, flow),
                 side: side(end, client),
                 from,
                 to,
@@ -133,14 +146,20 @@ impl Describer<'_> {
             .collect()
     }
 
-    fn endpoint(&self, key: &FlowKey, flow: &Flow, end: End) -> ConnectionEnd {
-        let x = flow.end(end);
+    fn id(&self, key: &FlowKey, flow: &Flow) -> ConnectionId {
+        ConnectionId::new(key, flow, self.clock.boot)
+    }
+
+    fn endpoint(&self, key: &FlowKey, flow: &Flow, end: End, location: &Location) -> ConnectionEnd {
+        let (x, address) = (flow.end(end), address(key, end));
         ConnectionEnd {
-            address: address(key, end),
+            address,
+            scope: scope_of(address, location.scope.as_deref()),
             port: key.endpoint(end).port,
             state: known_state(flow, end, flow.state(end)),
             confirmed: flow.confirmed(end),
             local: flow.is_local(end),
+            vlan: vlan_ids(location.tags[end as usize]),
             segments: u64::from(x.segments()),
             bytes: flow.payload_bytes(end),
         }
@@ -195,6 +214,18 @@ fn known_state(flow: &Flow, end: End, state: State) -> State {
 /// The state that an end has left for `to`. Only an end that answers a SYN was in LISTEN for certain.
 fn left_state(from: State, to: State) -> State {
     if from == State::Listen && to != State::SynReceived { State::Unknown } else { from }
+}
+
+/// The scope of an address: none, unless it is link-local (fe80::/10).
+fn scope_of(address: IpAddr, scope: Option<&str>) -> Option<String> {
+    let is_link_local = matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local());
+    scope.filter(|_| is_link_local).map(str::to_owned)
+}
+
+/// The VLAN ids of a packet's tags, outermost first: the outer one is in the lower half.
+fn vlan_ids(tags: u32) -> Option<Vec<u16>> {
+    let ids: Vec<u16> = [tags as u16, (tags >> 16) as u16].into_iter().filter(|&id| id != 0).collect();
+    (!ids.is_empty()).then_some(ids)
 }
 
 fn side(end: End, client: End) -> Role {

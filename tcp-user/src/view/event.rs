@@ -8,8 +8,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tcp_common::State;
 
-use super::serial::{ByName, known_state, micros};
-use super::{Connection, Role};
+use super::serial::{ByName, by_text, known_state, micros};
+use super::{Connection, ConnectionId, Role};
 
 /// One record of `watch` and `replay --events`; its schema says of which kind.
 // The names are those of `view::schema`; a test holds them together, because an attribute takes no constant.
@@ -37,6 +37,10 @@ pub struct Transition {
     pub server: EndAddress,
     /// Number of this use of the same addresses and ports, from 1.
     pub incarnation: u32,
+    /// Id of the connection: the same in all of its records, and in those of no other connection.
+    #[serde(with = "by_text")]
+    #[schemars(with = "String", regex(pattern = "^[0-9a-f]{16}$"))]
+    pub id: ConnectionId,
     /// The end that changed its state.
     pub side: Role,
     /// State before; `None` if nothing of the end had been seen.
@@ -52,10 +56,13 @@ pub struct Transition {
 }
 
 /// The address of one end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct EndAddress {
     /// IP address of the end.
     pub address: IpAddr,
+    /// Interface to whose link a link-local address belongs; `None` for other addresses, and if it is unknown.
+    #[serde(default)]
+    pub scope: Option<String>,
     /// TCP port of the end.
     pub port: u16,
     /// Whether the end is on this host.
@@ -93,7 +100,7 @@ pub struct Durations {
 
 impl From<&super::ConnectionEnd> for EndAddress {
     fn from(end: &super::ConnectionEnd) -> EndAddress {
-        EndAddress { address: end.address, port: end.port, local: end.local }
+        EndAddress { address: end.address, scope: end.scope.clone(), port: end.port, local: end.local }
     }
 }
 

@@ -98,6 +98,26 @@ pub(crate) mod by_name {
     }
 }
 
+/// `serde(with)`: a value as the text that it prints and parses.
+pub(crate) mod by_text {
+    use std::fmt::Display;
+    use std::str::FromStr;
+
+    use super::*;
+
+    pub(crate) fn serialize<T: Display, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(value)
+    }
+
+    pub(crate) fn deserialize<'de, T, D>(deserializer: D) -> Result<T, D::Error>
+    where
+        T: FromStr<Err: Display>,
+        D: Deserializer<'de>,
+    {
+        Cow::<str>::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
 /// `serde(with)`: the state of an end by its name, or `null` for [`State::Unknown`].
 pub(crate) mod known_state {
     use super::*;

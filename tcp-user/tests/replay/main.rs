@@ -6,6 +6,7 @@ mod concatenated;
 mod cut;
 mod formats;
 mod headers;
+mod identity;
 mod mirror;
 mod scenarios;
 mod sections;

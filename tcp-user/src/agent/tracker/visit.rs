@@ -133,7 +133,7 @@ impl Visitor {
     ) {
         totals.count_close(flow);
         if self.shared.watchers.receiver_count() > 0 {
-            let close = self.shared.describer().close(key, flow, self.shared.names.of_hook(hook), at_ns);
+            let close = self.shared.describer().close(key, flow, self.shared.location(key, hook), at_ns);
             let connection = Arc::new(close.connection.clone());
             // Fails if the last subscriber has gone.
             let _ = self.shared.watchers.send(WatchEvent { connection, event: close.into() });
