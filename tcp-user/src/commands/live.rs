@@ -157,9 +157,16 @@ async fn owners(
     if !here && filter.asks_for_process() {
         return Err(super::audit::OtherNamespace { pid: status.pid }.into());
     }
-    Ok(if here { Some(Owners::scan()?) } else { None })
+    let owners = if here { Some(Owners::scan()?) } else { None };
+    if owners.as_ref().is_none_or(Owners::is_incomplete) {
+        eprintln!("finwait: {OWNERS_NOT_SHOWN}");
+    }
+    Ok(owners)
 }
 
+/// Printed where owners are wanted and cannot all be found.
+const OWNERS_NOT_SHOWN: &str =
+    "owners not shown: needs root or CAP_SYS_PTRACE, and the agent's network namespace and PID namespace";
 /// The end of every connection in the agent's answer.
 const NO_OWNER: &[u8] = br#""process":null}"#;
 /// Bytes written by one system call.
