@@ -9,6 +9,7 @@ use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
 use finwait::agent::interfaces::InterfaceNames;
+use finwait::agent::own::OwnConnections;
 use finwait::agent::shared::Shared;
 use finwait::agent::totals::form_index;
 use finwait::agent::tracker::{BATCH, Tracker};
@@ -51,6 +52,7 @@ fn every_counter_agrees_after_a_churn() {
         unseen_changes: AtomicBool::default(),
         clock: Mutex::default(),
         names: InterfaceNames::default(),
+        own: OwnConnections::new(([0, 0, 0, 0], 0).into()),
         watchers: broadcast::Sender::new(1),
     });
     let mut tracker = Tracker::new(Arc::clone(&shared), events);

@@ -94,8 +94,10 @@ fn snapshot(mut next: impl FnMut() -> u64) -> Snapshot {
             audit_looks: next(),
             audit_repairs: row(next),
             audit_adopted: next(),
+            attempts_unanswered: [5, 6],
             ..Totals::default()
         },
+        own: [7, 8],
         endpoints: rows(next),
         table_used: rows(next),
         table_capacity: row(next),

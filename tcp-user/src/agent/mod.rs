@@ -11,6 +11,7 @@
 //! - [`reconciler`] compares the table with the kernel's sockets.
 //! - [`totals`] counts, [`shared`] is the state that the tasks share.
 //! - [`stats`] and [`metrics`] present the counters, [`server`] answers on the socket of [`query_socket`].
+//! - [`own`] recognizes the agent's own connections, which are counted apart.
 //! - [`dry_run`] only shows what would be attached; [`netdev`] asks the kernel for the features of a driver.
 
 mod change;
@@ -21,6 +22,7 @@ pub mod interfaces;
 pub mod locality;
 pub mod metrics;
 mod netdev;
+pub mod own;
 mod paced_scan;
 pub mod privileges;
 pub mod query_socket;
@@ -39,6 +41,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use axum::serve::ListenerExt as _;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use sd_notify::NotifyState;
@@ -54,6 +57,7 @@ use crate::options::Options;
 pub use error::AgentError;
 use interfaces::{Attachments, Interface, InterfaceChange, InterfaceNames, Netlink};
 use locality::LocalAddresses;
+use own::{OwnConnections, OwnKind};
 use privileges::Account;
 use query_socket::QuerySocket;
 use reconciler::{Adopter, SocketReconciler};
@@ -108,6 +112,7 @@ fn prepare(
     // What another process may hold is bound before anything is attached.
     let metrics = TcpListener::bind(options.listen)
         .map_err(|source| AgentError::Listen { address: options.listen, source })?;
+    let metrics_address = metrics.local_addr().map_err(AgentError::system("listening for scrapes"))?;
     let query = QuerySocket::bind(&options.socket, account.as_ref())?;
     let mut kernel = load_programs(options)?;
     let events = kernel.take_events().expect("the event rings are taken once");
@@ -137,6 +142,7 @@ fn prepare(
         unseen_changes: AtomicBool::default(),
         clock: Mutex::new(Clock::monotonic()),
         names,
+        own: OwnConnections::new(metrics_address),
         watchers: broadcast::Sender::new(65_536),
     });
     Ok(Ready {
@@ -204,6 +210,9 @@ impl Ready {
         metrics.set_nonblocking(true).map_err(failed())?;
         let metrics = tokio::net::TcpListener::from_std(metrics).map_err(failed())?;
         let queries = query.listener().map_err(failed())?;
+        let (of_scrapes, of_queries) = (Arc::clone(&shared), Arc::clone(&shared));
+        let metrics = metrics.tap_io(move |_| of_scrapes.own.accept(OwnKind::Scrape));
+        let queries = queries.tap_io(move |_| of_queries.own.accept(OwnKind::Query));
         let waiting = || AgentError::system("waiting for signals");
         let mut terminate = signal(SignalKind::terminate()).map_err(waiting())?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(waiting())?;

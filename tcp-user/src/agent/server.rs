@@ -66,7 +66,7 @@ async fn connections(State(app): State<App>, Query(query): Query<ConnectionsQuer
         let listeners = Arc::clone(&listeners);
         let until = first.saturating_add(SLOTS_A_CHUNK).min(slots);
         tokio::task::spawn_blocking(move || {
-            Bytes::from(lines(&shared, &listeners, first..until, query.all, &filter))
+            Bytes::from(lines(&shared, &listeners, first..until, (query.all, query.own), &filter))
         })
     });
     ndjson(Body::from_stream(chunks.buffered(CHUNKS_AT_ONCE)))
@@ -77,13 +77,13 @@ fn lines(
     shared: &Shared,
     listeners: &OnceLock<Listeners>,
     slots: Range<u32>,
-    all: bool,
+    (all, own): (bool, bool),
     filter: &Filter,
 ) -> Vec<u8> {
     let mut lines = Vec::new();
     let (describer, now) = (shared.describer(), Timestamp::now());
     for entry in slots.filter_map(|index| shared.table.read(index)) {
-        if entry.flow.is_over() && !all {
+        if (entry.flow.is_over() && !all) || (!own && shared.own.includes(&entry.key, &entry.flow)) {
             continue;
         }
         let location = shared.names.location(&entry.key, entry.hook, entry.tags);

@@ -9,6 +9,7 @@ use tokio::sync::broadcast;
 
 use super::change::Change;
 use super::interfaces::InterfaceNames;
+use super::own::OwnConnections;
 use super::slot_cache::StateGauges;
 use super::totals::{Snapshot, Totals};
 use crate::clock::{Clock, monotonic_ns};
@@ -34,6 +35,8 @@ pub struct Shared {
     pub clock: Mutex<Clock>,
     /// Names of interfaces.
     pub names: InterfaceNames,
+    /// The agent's own connections.
+    pub own: OwnConnections,
     /// Subscribers of `/events`.
     pub watchers: broadcast::Sender<WatchEvent>,
 }
@@ -56,7 +59,8 @@ impl Shared {
         let totals = self.totals.lock().clone();
         let StateGauges { endpoints, used } = self.gauges.lock().clone();
         let table_capacity = self.table.capacities().map(u64::from);
-        Ok(Snapshot { counters, totals, endpoints, table_used: used, table_capacity, programs })
+        let own = self.own.accepted();
+        Ok(Snapshot { counters, totals, own, endpoints, table_used: used, table_capacity, programs })
     }
 
     /// A describer for the present time.
@@ -73,7 +77,7 @@ impl Shared {
 
     /// Sends the transitions of a change to the subscribers of `/events`.
     pub(super) fn publish_transitions(&self, change: &Change<'_>) {
-        if self.watchers.receiver_count() == 0 {
+        if self.watchers.receiver_count() == 0 || self.own.includes(change.key, change.flow) {
             return;
         }
         let (describer, &Change { key, flow, hook, at_ns, from, to, cause }) = (self.describer(), change);

@@ -8,6 +8,7 @@ use tcp_common::flow::{Closer, Initiator};
 use tcp_common::record::Counters;
 use tcp_common::{Cause, CloseKind, End, Flow, FlowKey, Outcome, State};
 
+use super::own::OWN_KINDS;
 use crate::kernel::ProgramRuns;
 use crate::view::UNSEEN;
 use crate::view::describe::handshake_ns;
@@ -222,6 +223,8 @@ pub struct Snapshot {
     pub counters: Counters,
     /// Counters of the agent.
     pub totals: Totals,
+    /// The agent's own connections, by [`OwnKind`](super::own::OwnKind).
+    pub own: [u64; OWN_KINDS.len()],
     /// Endpoints by [`Locality`] and state, without closed connections.
     pub endpoints: [[u64; State::COUNT]; 2],
     /// Flows in the table by [`FAMILIES`] and [`FLOW_CLASSES`].

@@ -24,6 +24,7 @@ pub(super) async fn ls(agent: &SocketArgs, args: &LsArgs) -> Result<ExitCode> {
     let owners = owners(agent, args.output, args.processes, &filter).await?;
     let query: String = form_urlencoded::Serializer::new(String::new())
         .append_pair("all", if args.all { "true" } else { "false" })
+        .append_pair("own", if args.own { "true" } else { "false" })
         .append_pair("filter", &asked_of_agent(&filter))
         .finish();
     let mut answer = client::get(agent.path(), &format!("/connections?{query}")).await?;

@@ -4,6 +4,7 @@ use tcp_common::record::segment_kind;
 use tcp_common::{Cause, CloseKind, Ignored, State};
 
 use super::{Data, Family, Samples};
+use crate::agent::own::OWN_KINDS;
 use crate::agent::totals::{
     CLOSERS, DEFERRED_OUTCOMES, FAMILIES, FLOW_CLASSES, Locality, ROLES, Snapshot, close_forms,
 };
@@ -29,9 +30,15 @@ pub(super) const TABLE: &[Family] = &[
     },
     Family {
         name: "connections_opened",
-        help: "Connections that reached ESTABLISHED at both ends, by role of the local endpoint. Forwarded connections count as server.",
+        help: "Connections that reached ESTABLISHED at both ends, by role of the local endpoint. Forwarded connections count as server. Scrapes of these metrics are not counted.",
         labels: &["role", "family"],
         data: Data::Counter(|snapshot| table(ROLES, FAMILIES, &snapshot.totals.opened)),
+    },
+    Family {
+        name: "own_connections",
+        help: "The agent's own connections: accepted on its query socket and at the address of its metrics. The counters of opened and closed connections leave them out.",
+        labels: &["kind"],
+        data: Data::Counter(|snapshot| list(OWN_KINDS, &snapshot.own)),
     },
     Family {
         name: "connection_attempts_unanswered",

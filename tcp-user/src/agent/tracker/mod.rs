@@ -99,7 +99,7 @@ impl Tracker {
                 }
                 self.visitor.shared.publish_transitions(&change);
                 if event.flags & event_flag::ESTABLISHED != 0 {
-                    totals.count_open(&event.key, &event.flow);
+                    self.visitor.count_open(totals, &event.key, &event.flow);
                 }
                 if event.flags & event_flag::OVER != 0 {
                     self.visitor.report_close(totals, &event.key, &event.flow, event.hook, event.at_ns);
@@ -125,7 +125,7 @@ impl Tracker {
     fn end_previous(&self, totals: &mut Totals, event: &Event, mut flow: Flow, previous: Previous) {
         let Outcome { from, to, .. } = flow.end_previous(event.at_ns, previous, &self.visitor.shared.rules);
         if open_uncounted(&flow) {
-            totals.count_open(&event.key, &flow);
+            self.visitor.count_open(totals, &event.key, &flow);
         }
         // The next incarnation begins from CLOSED.
         for end in [End::A, End::B] {
@@ -149,7 +149,7 @@ impl Tracker {
     /// Counts and publishes the close of a flow that was evicted before the scan came to it.
     fn apply_evicted(&self, totals: &mut Totals, event: &Event) {
         if open_uncounted(&event.flow) {
-            totals.count_open(&event.key, &event.flow);
+            self.visitor.count_open(totals, &event.key, &event.flow);
         }
         self.visitor.report_close(totals, &event.key, &event.flow, event.hook, event.at_ns);
     }

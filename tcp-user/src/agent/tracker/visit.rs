@@ -80,7 +80,7 @@ impl Visitor {
         let (key, flow, hook) = (slot.key(), *slot, slot.hook());
         let tag = slot.unlock();
         if count_open {
-            totals.count_open(&key, &flow);
+            self.count_open(totals, &key, &flow);
         }
         if report_attempt {
             self.report_attempt(totals, &key, &flow, hook);
@@ -112,6 +112,13 @@ impl Visitor {
         }
     }
 
+    /// Counts an open, unless it is the agent's own.
+    pub(super) fn count_open(&self, totals: &mut Totals, key: &FlowKey, flow: &Flow) {
+        if !self.shared.own.includes(key, flow) {
+            totals.count_open(key, flow);
+        }
+    }
+
     /// Counts a SYN that was sent again without an answer, and publishes that a host of this side sent it. The
     /// first SYN has no event, so that a flood of them does not fill the rings or the streams of watchers.
     fn report_attempt(&self, totals: &mut Totals, key: &FlowKey, flow: &Flow, hook: u32) {
@@ -122,7 +129,7 @@ impl Visitor {
         }
     }
 
-    /// Counts a close and publishes it.
+    /// Counts a close and publishes it, unless it is the agent's own.
     pub(super) fn report_close(
         &self,
         totals: &mut Totals,
@@ -131,6 +138,9 @@ impl Visitor {
         hook: u32,
         at_ns: u64,
     ) {
+        if self.shared.own.includes(key, flow) {
+            return;
+        }
         totals.count_close(flow);
         if self.shared.watchers.receiver_count() > 0 {
             let close = self.shared.describer().close(key, flow, self.shared.location(key, hook), at_ns);
