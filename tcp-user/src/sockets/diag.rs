@@ -143,7 +143,7 @@ impl Diag {
             self.dump_replies(family, StateFlags::LISTEN, ExtensionFlags::empty(), |reply, _| {
                 let SockDiagMessage::InetResponse(response) = reply else { return };
                 let id = &response.header.socket_id;
-                let v6_only = response.nlas.iter().any(|nla| *nla == Nla::SkV6Only(true));
+                let v6_only = response.nlas.contains(&Nla::SkV6Only(true));
                 listeners.add(SocketAddr::new(id.source_address, id.source_port), v6_only);
             })
             .map_err(refused)?;
