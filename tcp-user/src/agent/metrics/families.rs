@@ -14,7 +14,7 @@ use crate::kernel::ProgramRuns;
 pub(super) const TABLE: &[Family] = &[
     Family {
         name: "endpoints",
-        help: "Endpoints of tracked connections by side (local or remote) and RFC 9293 state.",
+        help: "Endpoints of tracked connections by side (local or remote) and RFC 9293 state. listen counts those that have not answered a SYN.",
         labels: &["side", "state"],
         data: Data::Gauge(|snapshot| {
             each(Locality::ALL, State::ALL, |place, state| {
