@@ -21,6 +21,7 @@ use super::shared::{Shared, WatchEvent};
 use super::totals::{FAMILIES, FLOW_CLASSES};
 use crate::api::{ConnectionsQuery, EventsQuery, InterfaceStatus, Lost, Observed, Stats, Status};
 use crate::filter::Filter;
+use crate::kernel::Entry;
 use crate::sockets::{Diag, Listeners, namespace};
 use crate::view::{self, Connection};
 
@@ -56,55 +57,61 @@ pub fn metrics_routes(app: App) -> Router {
 /// Streams one line for each connection, without holding all of them in memory.
 async fn connections(State(app): State<App>, Query(query): Query<ConnectionsQuery>) -> Response {
     let filter = match Filter::parse(&query.filter) {
-        Ok(filter) => Arc::new(filter),
+        Ok(filter) => filter,
         Err(error) => return (StatusCode::BAD_REQUEST, error.to_string()).into_response(),
     };
-    let listeners = Arc::new(OnceLock::new());
-    let slots = app.shared.table.slot_count();
+    let shared = app.shared;
+    let slots = shared.table.slot_count();
+    let list = Arc::new(ConnectionList { shared, query, filter, listeners: OnceLock::new() });
     let chunks = stream::iter((0..slots).step_by(SLOTS_A_CHUNK as usize)).map(move |first| {
-        let (shared, filter) = (Arc::clone(&app.shared), Arc::clone(&filter));
-        let listeners = Arc::clone(&listeners);
+        let list = Arc::clone(&list);
         let until = first.saturating_add(SLOTS_A_CHUNK).min(slots);
-        tokio::task::spawn_blocking(move || {
-            Bytes::from(lines(&shared, &listeners, first..until, (query.all, query.own), &filter))
-        })
+        tokio::task::spawn_blocking(move || Bytes::from(list.lines(first..until)))
     });
     ndjson(Body::from_stream(chunks.buffered(CHUNKS_AT_ONCE)))
 }
 
-/// The lines of the connections in some slots.
-fn lines(
-    shared: &Shared,
-    listeners: &OnceLock<Listeners>,
-    slots: Range<u32>,
-    (all, own): (bool, bool),
-    filter: &Filter,
-) -> Vec<u8> {
-    let mut lines = Vec::new();
-    let (describer, now) = (shared.describer(), Timestamp::now());
-    for entry in slots.filter_map(|index| shared.table.read(index)) {
-        if (entry.flow.is_over() && !all) || (!own && shared.own.includes(&entry.key, &entry.flow)) {
-            continue;
-        }
-        let location = shared.names.location(&entry.key, entry.hook, entry.tags);
-        let mut connection = describer.connection(&entry.key, &entry.flow, location);
-        show_listeners(&mut connection, listeners);
-        if filter.matches(&connection, now) && serde_json::to_writer(&mut lines, &connection).is_ok() {
-            lines.push(b'\n');
-        }
-    }
-    lines
+/// The answer to a query for connections.
+struct ConnectionList {
+    shared: Arc<Shared>,
+    query: ConnectionsQuery,
+    filter: Filter,
+    /// Read when the first end needs them.
+    listeners: OnceLock<Listeners>,
 }
 
-/// Sets the state of ends of this host that have not answered yet and whose socket listens. The sockets are
-/// read once for a query, when there is such an end.
-fn show_listeners(connection: &mut Connection, listeners: &OnceLock<Listeners>) {
-    for end in [&mut connection.client, &mut connection.server] {
-        if end.local
-            && end.state == view::State::Unknown
-            && listeners.get_or_init(read_listeners).accept(end.socket_address())
-        {
-            (end.state, end.confirmed) = (view::State::Listen, true);
+impl ConnectionList {
+    /// The lines of the connections in some slots.
+    fn lines(&self, slots: Range<u32>) -> Vec<u8> {
+        let mut lines = Vec::new();
+        let shared = &self.shared;
+        let (describer, now) = (shared.describer(), Timestamp::now());
+        for entry in slots.filter_map(|index| shared.table.read(index)).filter(|entry| self.includes(entry)) {
+            let location = shared.names.location(&entry.key, entry.hook, entry.tags);
+            let mut connection = describer.connection(&entry.key, &entry.flow, location);
+            self.show_listeners(&mut connection);
+            if self.filter.matches(&connection, now) && serde_json::to_writer(&mut lines, &connection).is_ok()
+            {
+                lines.push(b'\n');
+            }
+        }
+        lines
+    }
+
+    /// Whether the flow is of a kind that the query asks for.
+    fn includes(&self, Entry { key, flow, .. }: &Entry) -> bool {
+        (self.query.all || !flow.is_over()) && (self.query.own || !self.shared.own.includes(key, flow))
+    }
+
+    /// Sets the state of ends of this host that have not answered yet and whose socket listens.
+    fn show_listeners(&self, connection: &mut Connection) {
+        for end in [&mut connection.client, &mut connection.server] {
+            if end.local
+                && end.state == view::State::Unknown
+                && self.listeners.get_or_init(read_listeners).accept(end.socket_address())
+            {
+                (end.state, end.confirmed) = (view::State::Listen, true);
+            }
         }
     }
 }
