@@ -2,51 +2,22 @@
 
 mod common;
 
-use std::fs::{self, File};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::{Child, Command};
 
-use common::{Agent, FINWAIT, call, until};
+use common::watch::Watch;
+use common::{Agent, call, until};
 use finwait::lab::{Family, Host, Lab};
-use finwait::view::{Connection, Role, State, Transition};
+use finwait::view::{Connection, EventRecord, Role, State, Transition};
 use socket2::{Domain, Socket, Type};
 
 /// The server drops SYNs to these ports. A socket listens on the second one.
 const SILENT: u16 = 81;
 const LISTENING: u16 = 82;
 
-/// A `finwait watch -o ndjson` that writes to a file.
-struct Watch {
-    process: Child,
-    file: String,
-}
-
-impl Watch {
-    fn start(agent: &Agent<'_>, name: &str) -> Watch {
-        let file = format!("{}/{name}.watch", env!("CARGO_TARGET_TMPDIR"));
-        let process = Command::new(FINWAIT)
-            .args(["watch", "-o", "ndjson", "--socket", &agent.socket])
-            .stdout(File::create(&file).expect("creating a file"))
-            .spawn()
-            .expect("starting watch");
-        agent.wait_for_watchers(1);
-        Watch { process, file }
-    }
-
-    /// The transitions to or from this port so far.
-    fn of_port(&self, port: u16) -> Vec<Transition> {
-        let text = fs::read_to_string(&self.file).expect("reading what watch printed");
-        let lines = text.lines().filter(|line| line.contains("finwait.transition/1"));
-        let transitions = lines.map(|line| serde_json::from_str::<Transition>(line).expect("a transition"));
-        transitions.filter(|one| one.server.port == port).collect()
-    }
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
+/// The transitions of connections to this port that a watch has printed.
+fn transitions(watch: &Watch, port: u16) -> Vec<Transition> {
+    let transition = |event| if let EventRecord::Transition(one) = event { Some(one) } else { None };
+    watch.events().into_iter().filter_map(transition).filter(|one| one.server.port == port).collect()
 }
 
 /// Starts to connect and does not wait.
@@ -90,13 +61,13 @@ fn an_unanswered_connect_shows_on_the_host_of_its_sender() {
     let _sockets = [SILENT, LISTENING].map(|port| connect(&lab.client, at(port)));
 
     for port in [SILENT, LISTENING] {
-        until("the sender's watch shows it", || !watches[0].of_port(port).is_empty());
+        until("the sender's watch shows it", || !transitions(&watches[0], port).is_empty());
     }
     until("the sender's agent counts both", || unanswered(&sender, "client") == 2);
     until("the receiver's agent counts both", || unanswered(&receiver, "server") == 2);
     for port in [SILENT, LISTENING] {
-        let [transition] = &watches[0].of_port(port)[..] else {
-            panic!("once: {:?}", watches[0].of_port(port))
+        let [transition] = &transitions(&watches[0], port)[..] else {
+            panic!("once: {:?}", transitions(&watches[0], port))
         };
         assert_eq!((transition.side, transition.client.local), (Role::Client, true), "{transition:?}");
         assert_eq!((transition.from, transition.to), (State::Closed, State::SynSent), "{transition:?}");
@@ -115,7 +86,7 @@ fn an_unanswered_connect_shows_on_the_host_of_its_sender() {
     // What follows is shown, so the attempts before it were left out.
     let refused = lab.client.run(|| TcpStream::connect(at(9))).expect("namespace");
     assert!(refused.is_err(), "nothing listens there");
-    until("the receiver's watch shows the refusal", || !watches[1].of_port(9).is_empty());
-    assert_eq!([SILENT, LISTENING].map(|port| watches[1].of_port(port)), [vec![], vec![]]);
+    until("the receiver's watch shows the refusal", || !transitions(&watches[1], 9).is_empty());
+    assert_eq!([SILENT, LISTENING].map(|port| transitions(&watches[1], port)), [vec![], vec![]]);
     assert_eq!((unanswered(&sender, "client"), unanswered(&receiver, "server")), (2, 2), "once each");
 }

@@ -9,6 +9,7 @@
 
 pub mod nginx;
 pub mod oracle;
+pub mod watch;
 
 use std::fs::{self, File, Permissions};
 use std::io::{Read as _, Write as _};
