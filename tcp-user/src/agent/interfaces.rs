@@ -145,8 +145,8 @@ impl InterfaceNames {
     pub fn location(&self, key: &FlowKey, hook: u32, tags: [u32; 2]) -> Location {
         let names = self.0.lock();
         // A key has room for the lower half of the index.
-        let is_scope = |index: u32| key.is_link_local() && index as u16 == key.domain;
-        let scope = names.iter().find(|&(&index, _)| is_scope(index)).map(|(_, name)| name.clone());
+        let scope = || names.iter().find(|&(&index, _)| index as u16 == key.domain);
+        let scope = key.is_link_local().then(scope).flatten().map(|(_, name)| name.clone());
         Location { interface: names.get(&(hook >> 1)).cloned(), tags, scope }
     }
 }

@@ -27,6 +27,7 @@ FILTER:
   idle OP DURATION            time since the last segment: idle ge 5m
   process NAME|PID            the owner of the local socket
   interface NAME              where the connection was first seen
+  vlan ID                     one of its packets' VLAN tags has this id
   id HEX                      the connection with this id
   family ipv4|ipv6
   confidence WORD             exact, gap, midstream, one_way

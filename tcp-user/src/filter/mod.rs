@@ -9,7 +9,7 @@
 //!         | (closer | aborter | opener | holder) WHO           client server both local remote none unknown
 //!         | kind KIND | confidence WORD | family ipv4|ipv6
 //!         | (age | idle) OP DURATION                           30s, 5m, 2h30m
-//!         | process NAME-or-PID | interface NAME | id HEX
+//!         | process NAME-or-PID | interface NAME | vlan ID | id HEX
 //! ```
 //!
 //! `src` is the local end and `dst` the remote one, as in `ss`; where both or neither are local, the client

@@ -25,6 +25,8 @@ pub(super) enum Test {
     Interface(String),
     Confidence(Confidence),
     Id(ConnectionId),
+    /// One of the VLAN ids of either direction.
+    Vlan(u16),
 }
 
 /// The ends that a test is about; it holds if it holds for one of them.
@@ -92,6 +94,9 @@ impl Test {
             Test::Interface(name) => connection.interface.as_ref() == Some(name),
             Test::Confidence(confidence) => connection.confidence == *confidence,
             Test::Id(id) => connection.id == *id,
+            Test::Vlan(id) => {
+                connection.ends().iter().any(|end| end.vlan.iter().flatten().any(|one| one == id))
+            }
         }
     }
 }

@@ -214,6 +214,14 @@ fn other_facts() {
             "not id 0f3a5b7c9d1e2f41",
         ],
     );
+    let mut tagged = samples::time_wait();
+    none_holds(&tagged, &["vlan 100"]);
+    tagged.client.vlan = Some(vec![100, 10]);
+    tagged.server.vlan = Some(vec![20]);
+    all_hold(&tagged, &["vlan 100", "vlan 10", "vlan = 20", "vlan != 30"]);
+    for id in ["0", "4095", "x"] {
+        assert!(error(&format!("vlan {id}")).contains("expected a VLAN id from 1 to 4094"), "{id}");
+    }
     assert!(error("id 0f3a").contains("expected the id of a connection: 16 hexadecimal digits"));
     let open = samples::established();
     all_hold(&open, &["kind open", "confidence midstream", "process 7", "family ipv6", "exclude time-wait"]);
