@@ -68,7 +68,7 @@ pub mod reported {
     /// The close has been counted and reported, or an event of it is on its way to the agent.
     pub const CLOSE: u32 = 2;
     /// The agent has counted and reported that the SYN was sent again without an answer. No event has this bit.
-    pub const ATTEMPT: u32 = 8;
+    pub const ATTEMPT: u32 = 16;
 
     /// Returns the bits of what an outcome's event reports.
     #[inline(always)]
