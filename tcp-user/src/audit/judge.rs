@@ -272,7 +272,6 @@ fn as_connection(finding: &Finding, now: Timestamp) -> Connection {
     let state = finding.kernel.as_ref().map_or(State::Closed, |socket| socket.state);
     let end = |address: super::Address, state, local| ConnectionEnd {
         address: address.address,
-        scope: None,
         port: address.port,
         state,
         confirmed: false,
@@ -287,6 +286,7 @@ fn as_connection(finding: &Finding, now: Timestamp) -> Connection {
     Connection {
         family: if client.address.is_ipv4() { Family::Ipv4 } else { Family::Ipv6 },
         interface: None,
+        scope: None,
         incarnation: 1,
         id: ConnectionId::NONE,
         client,

@@ -1,13 +1,11 @@
 //! `ADDRESS[%INTERFACE][/LENGTH][:PORT]`, each part optional or `*`; only link-local addresses have an interface.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use winnow::ascii::dec_uint;
 use winnow::combinator::{alt, delimited, eof, opt, preceded, terminated};
 use winnow::prelude::*;
 use winnow::token::take_till;
-
-use crate::view::ConnectionEnd;
 
 /// A condition on the address and port of an end.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,10 +46,11 @@ impl HostFilter {
         Some(HostFilter { network, scope: None, port })
     }
 
-    pub(super) fn matches(&self, end: &ConnectionEnd) -> bool {
-        self.network.is_none_or(|network| network.contains(end.address))
-            && (self.scope.is_none() || self.scope == end.scope)
-            && self.port.is_none_or(|port| port == end.port)
+    /// Whether it selects an address of a connection with this scope.
+    pub(super) fn matches(&self, address: SocketAddr, scope: Option<&str>) -> bool {
+        self.network.is_none_or(|network| network.contains(address.ip()))
+            && (self.scope.is_none() || self.scope.as_deref() == scope)
+            && self.port.is_none_or(|port| port == address.port())
     }
 }
 

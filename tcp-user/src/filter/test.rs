@@ -76,7 +76,10 @@ impl Test {
     pub(super) fn matches(&self, connection: &Connection, now: Timestamp) -> bool {
         match self {
             Test::State(ends, states) => ends.any(connection, |end| states.contains(end.state)),
-            Test::Host(ends, host) => ends.any(connection, |end| host.matches(end)),
+            Test::Host(ends, host) => {
+                let scope = connection.scope.as_deref();
+                ends.any(connection, |end| host.matches(end.socket_address(), scope))
+            }
             Test::Port(ends, operator, port) => ends.any(connection, |end| operator.holds(end.port, *port)),
             Test::Actor(actor, identity) => actor.is(*identity, connection),
             Test::Kind(kind) => connection.close_kind() == *kind,

@@ -84,7 +84,7 @@ fn addresses() {
     all_hold(&v6, &["src 2001:db8::/64:443", "client ::/0", "dst != 10.0.0.1"]);
     let mut link_local = samples::established();
     link_local.server.address = "fe80::1".parse().unwrap();
-    link_local.server.scope = Some("eth0".into());
+    link_local.scope = Some("eth0".into());
     all_hold(
         &link_local,
         &[

@@ -2,11 +2,12 @@
 //! `-`.
 
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 
 use anstyle::Style;
 
 use super::palette::{self, Palette};
-use crate::view::{CloseInfo, CloseKind, ConnectionEnd, EndAddress, Process, State, TimeWait, UNSEEN};
+use crate::view::{CloseInfo, CloseKind, Connection, ConnectionEnd, Process, Role, State, TimeWait, UNSEEN};
 
 /// The text of a table's cell, and its style where there are colours.
 pub struct Cell {
@@ -44,20 +45,23 @@ pub(super) fn none() -> Cell {
 
 const NOTHING: &str = "-";
 
-pub(super) fn address(end: &EndAddress) -> Cell {
-    let mut text = match &end.scope {
-        Some(scope) => format!("[{}%{}]:{}", end.address, escape_word(scope), end.port),
-        None => end.socket_address().to_string(),
+/// `scope` is the interface of a link-local address.
+pub(super) fn address(address: SocketAddr, scope: Option<&str>, local: bool) -> Cell {
+    let text = match (address, scope) {
+        (SocketAddr::V6(v6), Some(scope)) if v6.ip().is_unicast_link_local() => {
+            format!("[{}%{}]:{}", v6.ip(), escape_word(scope), v6.port())
+        }
+        _ => address.to_string(),
     };
-    if !end.local {
-        return Cell::from(text);
+    match local {
+        true => Cell { text: format!("{text}{LOCAL_MARK}"), style: palette::LOCAL },
+        false => Cell::from(text),
     }
-    text.push(LOCAL_MARK);
-    Cell { text, style: palette::LOCAL }
 }
 
-pub(super) fn end(end: &ConnectionEnd) -> Cell {
-    address(&EndAddress::from(end))
+pub(super) fn end(connection: &Connection, side: Role) -> Cell {
+    let end = connection.end(side);
+    address(end.socket_address(), connection.scope.as_deref(), end.local)
 }
 
 /// The VLANs of both directions, the client's first, once if they are equal.

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::cell::{self, Cell, duration, escape_word, none};
 use super::palette::Palette;
 use super::table::TextTable;
-use crate::view::{Connection, Tunnel};
+use crate::view::{Connection, Role, Tunnel};
 
 /// One column of a list of connections.
 struct Column {
@@ -66,9 +66,9 @@ impl ConnectionTable {
 /// All columns, in their order.
 const COLUMNS: &[Column] = &[
     wide("Family", |c, _| c.family.to_string().into()),
-    text("Client(*=local)", |c, _| cell::end(&c.client)),
+    text("Client(*=local)", |c, _| cell::end(c, Role::Client)),
     text("ClientState(?=unconfirmed)", |c, _| cell::state(c.client.state, c.client.confirmed)),
-    text("Server", |c, _| cell::end(&c.server)),
+    text("Server", |c, _| cell::end(c, Role::Server)),
     text("ServerState", |c, _| cell::state(c.server.state, c.server.confirmed)),
     text("Timer", |c, _| c.time_wait.as_ref().map_or_else(none, cell::timer)),
     text("Close", |c, _| c.close.as_ref().map_or_else(none, cell::close)),

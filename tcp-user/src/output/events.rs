@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use super::cell::{self, duration, escape_word};
 use super::palette::Palette;
 use super::{Format, JsonDocument, csv, json_line};
-use crate::view::{Close, EventRecord, State, Transition, schema};
+use crate::view::{Close, EndAddress, EventRecord, Role, State, Transition, schema};
 
 /// Writes events in one of the formats, one line each, as they come.
 pub struct EventWriter<W> {
@@ -75,12 +75,13 @@ impl<W: Write> EventWriter<W> {
 }
 
 fn transition_line(transition: &Transition, palette: Palette) -> String {
-    let Transition { at, client, server, incarnation, id: _, side, from, to, cause } = transition;
+    let Transition { at, scope, client, server, incarnation, id: _, side, from, to, cause } = transition;
+    let address = |end: &EndAddress| cell::address(end.socket_address(), scope.as_deref(), end.local);
     let state = |state: State| cell::state(state, true).painted(palette);
     format!(
         "{at:.6} {} -> {} #{incarnation} {side} {} -> {} {}",
-        cell::address(client).painted(palette),
-        cell::address(server).painted(palette),
+        address(client).painted(palette),
+        address(server).painted(palette),
         state(*from),
         state(*to),
         escape_word(cause),
@@ -92,8 +93,8 @@ fn close_line(close: &Close, wide: bool, palette: Palette) -> String {
     let mut line = format!(
         "{:.6} {} -> {} #{} over {}",
         close.closed_at.unwrap_or(connection.last_seen_at),
-        cell::end(&connection.client).painted(palette),
-        cell::end(&connection.server).painted(palette),
+        cell::end(connection, Role::Client).painted(palette),
+        cell::end(connection, Role::Server).painted(palette),
         connection.incarnation,
         connection.close.as_ref().map_or_else(cell::none, cell::close).painted(palette),
     );

@@ -48,8 +48,8 @@ fn link_local_addresses_have_their_interface_and_directions_their_vlans() {
     let mut connection = samples::established();
     for (end, address) in [(&mut connection.client, "fe80::17"), (&mut connection.server, "fe80::1")] {
         end.address = address.parse().unwrap();
-        end.scope = Some("eth0".into());
     }
+    connection.scope = Some("eth0".into());
     connection.client.vlan = Some(vec![100, 10]);
     let shown =
         |connection: &Connection| list(Format::Wide, Palette::PLAIN, std::slice::from_ref(connection));
@@ -61,7 +61,7 @@ fn link_local_addresses_have_their_interface_and_directions_their_vlans() {
     let text = list(Format::Csv, Palette::PLAIN, &[connection]);
     let mut reader = ::csv::Reader::from_reader(text.as_bytes());
     let record: std::collections::HashMap<String, String> = reader.deserialize().next().unwrap().unwrap();
-    assert_eq!((&*record["client_scope"], &*record["server_vlan"]), ("eth0", "100.10"));
+    assert_eq!((&*record["scope"], &*record["server_vlan"]), ("eth0", "100.10"));
 }
 
 #[test]

@@ -20,6 +20,9 @@ pub struct Connection {
     pub family: Family,
     /// Interface on which the connection was first seen; `None` if a capture does not name it.
     pub interface: Option<String>,
+    /// Interface whose link the addresses belong to, if they are link-local (fe80::/10).
+    #[serde(default)]
+    pub scope: Option<String>,
     /// Outermost tunnel around the connection's packets; `None` without a tunnel. Only `finwait replay` looks
     /// into tunnels.
     pub tunnel: Option<Tunnel>,
@@ -63,9 +66,6 @@ pub type SocketPair = (SocketAddr, SocketAddr);
 pub struct ConnectionEnd {
     /// IP address of the end.
     pub address: IpAddr,
-    /// Interface to whose link a link-local address belongs; `None` for other addresses, and if it is unknown.
-    #[serde(default)]
-    pub scope: Option<String>,
     /// TCP port of the end.
     pub port: u16,
     /// RFC 9293 state of the end; `None` while no segment of the end was accepted and none that it must have

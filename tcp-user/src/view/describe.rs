@@ -30,7 +30,8 @@ pub struct Location {
     pub interface: Option<String>,
     /// VLAN tags of each end's packets, A first, as in [`Sightings::tags`](tcp_common::record::Sightings::tags).
     pub tags: [u32; 2],
-    /// Name of the interface to whose link the link-local addresses among the flow's belong, if known.
+    /// Name of the interface to whose link the link-local addresses among the flow's belong; `None` if it is
+    /// unknown or there are none.
     pub scope: Option<String>,
 }
 
@@ -67,9 +68,10 @@ impl Describer<'_> {
             tunnel: None,
             incarnation: flow.incarnation(),
             id: self.id(key, flow),
-            client: self.endpoint(key, flow, client, &location),
-            server: self.endpoint(key, flow, client.peer(), &location),
+            client: self.endpoint(key, flow, client, location.tags),
+            server: self.endpoint(key, flow, client.peer(), location.tags),
             interface: location.interface,
+            scope: location.scope,
             opener: match flow.initiator() {
                 Initiator::Unknown => Opener::Unknown,
                 Initiator::One(_) => Opener::Client,
@@ -124,8 +126,8 @@ impl Describer<'_> {
     ) -> Vec<Transition> {
         let client = client_end(key, flow);
         let peer = |end: End| {
-            let (address, port) = (address(key, end), key.endpoint(end).port);
-            EndAddress { address, scope: scope_of(address, scope), port, local: flow.is_local(end) }
+            let endpoint = key.endpoint(end);
+            EndAddress { address: address(key, end), port: endpoint.port, local: flow.is_local(end) }
         };
         [client, client.peer()]
             .into_iter()
@@ -134,6 +136,7 @@ impl Describer<'_> {
             .filter(|&(_, from, to)| from != to && (from, to) != (State::Closed, State::Unknown))
             .map(|(end, from, to)| Transition {
                 at: self.clock.wall(at_ns),
+                scope: scope.map(str::to_owned),
                 client: peer(client),
                 server: peer(client.peer()),
                 incarnation: flow.incarnation(),
@@ -150,16 +153,15 @@ impl Describer<'_> {
         ConnectionId::new(key, flow, self.clock.boot)
     }
 
-    fn endpoint(&self, key: &FlowKey, flow: &Flow, end: End, location: &Location) -> ConnectionEnd {
-        let (x, address) = (flow.end(end), address(key, end));
+    fn endpoint(&self, key: &FlowKey, flow: &Flow, end: End, tags: [u32; 2]) -> ConnectionEnd {
+        let x = flow.end(end);
         ConnectionEnd {
-            address,
-            scope: scope_of(address, location.scope.as_deref()),
+            address: address(key, end),
             port: key.endpoint(end).port,
             state: known_state(flow, end, flow.state(end)),
             confirmed: flow.confirmed(end),
             local: flow.is_local(end),
-            vlan: vlan_ids(location.tags[end as usize]),
+            vlan: vlan_ids(tags[end as usize]),
             segments: u64::from(x.segments()),
             bytes: flow.payload_bytes(end),
         }
@@ -214,12 +216,6 @@ fn known_state(flow: &Flow, end: End, state: State) -> State {
 /// The state that an end has left for `to`. Only an end that answers a SYN was in LISTEN for certain.
 fn left_state(from: State, to: State) -> State {
     if from == State::Listen && to != State::SynReceived { State::Unknown } else { from }
-}
-
-/// The scope of an address: none, unless it is link-local (fe80::/10).
-fn scope_of(address: IpAddr, scope: Option<&str>) -> Option<String> {
-    let is_link_local = matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local());
-    scope.filter(|_| is_link_local).map(str::to_owned)
 }
 
 /// The VLAN ids of a packet's tags, outermost first: the outer one is in the lower half.

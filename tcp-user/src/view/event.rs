@@ -31,6 +31,9 @@ pub struct Transition {
     #[serde(with = "micros")]
     #[schemars(with = "Timestamp")]
     pub at: Timestamp,
+    /// Interface whose link the addresses belong to, if they are link-local (fe80::/10).
+    #[serde(default)]
+    pub scope: Option<String>,
     /// The client end.
     pub client: EndAddress,
     /// The server end.
@@ -56,13 +59,10 @@ pub struct Transition {
 }
 
 /// The address of one end.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct EndAddress {
     /// IP address of the end.
     pub address: IpAddr,
-    /// Interface to whose link a link-local address belongs; `None` for other addresses, and if it is unknown.
-    #[serde(default)]
-    pub scope: Option<String>,
     /// TCP port of the end.
     pub port: u16,
     /// Whether the end is on this host.
@@ -100,7 +100,7 @@ pub struct Durations {
 
 impl From<&super::ConnectionEnd> for EndAddress {
     fn from(end: &super::ConnectionEnd) -> EndAddress {
-        EndAddress { address: end.address, scope: end.scope.clone(), port: end.port, local: end.local }
+        EndAddress { address: end.address, port: end.port, local: end.local }
     }
 }
 

@@ -45,7 +45,7 @@ const ENDS: Words = &[
         "One use of the same addresses and ports, from SYN to the end of TIME-WAIT, counted from 1.",
     ),
     ("id", "16 hexadecimal digits that name one connection in all of its records."),
-    ("scope", "The interface to whose link a link-local address (fe80::/10) belongs."),
+    ("scope", "The interface whose link the link-local addresses (fe80::/10) belong to."),
     (
         "unconfirmed",
         "A state that follows from segments sent to this end. Its own segments have not confirmed it yet.",

@@ -15,12 +15,12 @@ pub(crate) fn time_wait() -> Connection {
     Connection {
         family: Family::Ipv4,
         interface: Some("eth0".into()),
+        scope: None,
         tunnel: None,
         incarnation: 1,
         id: "0f3a5b7c9d1e2f40".parse().unwrap(),
         client: ConnectionEnd {
             address: "10.9.0.1".parse().unwrap(),
-            scope: None,
             port: 43210,
             state: State::TimeWait,
             confirmed: true,
@@ -31,7 +31,6 @@ pub(crate) fn time_wait() -> Connection {
         },
         server: ConnectionEnd {
             address: "10.9.0.2".parse().unwrap(),
-            scope: None,
             port: 80,
             state: State::Closed,
             confirmed: false,
@@ -138,6 +137,7 @@ pub(crate) fn transition() -> Transition {
     let connection = time_wait();
     Transition {
         at: at(46, 21.470118),
+        scope: None,
         client: EndAddress::from(&connection.client),
         server: EndAddress::from(&connection.server),
         incarnation: 1,
