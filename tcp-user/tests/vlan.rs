@@ -27,7 +27,7 @@ fn each_direction_has_its_own_tags() {
     let vlans = |connection: &Connection| (connection.client.vlan.clone(), connection.server.vlan.clone());
     let tags = (Some(vec![100, 10]), Some(vec![20]));
     let listed: Vec<_> = agent.connections().iter().map(vlans).collect();
-    assert_eq!(listed, [tags.clone()]);
+    assert_eq!(listed, std::slice::from_ref(&tags));
     send(End::B, &[20], Flags::RST | Flags::ACK, 5_001, 1_001);
     let closes = || -> Vec<Close> {
         let close = |event| if let EventRecord::Close(close) = event { Some(*close) } else { None };
