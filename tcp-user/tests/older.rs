@@ -267,13 +267,13 @@ fn the_first_answer_has_the_older_connections() {
         .map(|before| Older::open(&lab, Family::Ipv4, before, After::Close));
     let is_over = || idle[2].kernel(&lab) == Before::Both.states();
     until("the kernels have got there", is_over);
-    let opened_at = jiff::Timestamp::now();
     let agent = Agent::start(&lab, "older-first", &["-i", lab.server.interface]);
     let connections = agent.connections();
     assert_eq!(connections.len(), idle.len(), "in the first answer");
+    let started_at = agent.status().started_at;
     for older in &idle {
         let seen = older.in_list(&connections);
-        assert!(seen.last_seen_at <= opened_at, "{:?}: {:?}, {opened_at:?}", seen.last_seen_at, older.before);
+        assert!(seen.last_seen_at < started_at, "{started_at}: {seen:?}, {older:?}");
     }
     let filtered = agent.cli(&["ls", "local state close-wait and idle > 1ms"]);
     assert_eq!(filtered.status.code(), Some(0), "{filtered:?}");
