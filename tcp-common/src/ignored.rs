@@ -10,10 +10,10 @@ use strum::{IntoStaticStr, VariantArray};
 pub enum Ignored {
     /// Not IPv4 or IPv6 with TCP inside.
     NotTcp = 0,
-    /// A later fragment: it carries no ports.
-    FragmentLater = 1,
-    /// The first fragment of several: the length of its segment is unknown.
-    FragmentFirst = 2,
+    /// A fragment from the middle of a datagram, or one whose datagram did not become whole in 2 s.
+    Fragment = 1,
+    /// An ICMP error about a TCP segment that ended no connection attempt.
+    Icmp = 2,
     /// The frame ends inside the headers.
     Truncated = 3,
     /// Lengths or versions contradict each other.
@@ -37,6 +37,31 @@ pub enum Ignored {
     /// A segment with the addresses and ports of a flow in another VLAN or at another hook, whose numbers do
     /// not belong to that flow.
     OtherNetwork = 13,
+    /// Anything in GRE (RFC 2784).
+    Gre = 14,
+    /// IPv4 in IPv4 (RFC 2003).
+    Ipip = 15,
+    /// IPv6 in IPv4 (RFC 4213).
+    #[strum(serialize = "6in4")]
+    SixInFour = 16,
+    /// IPv4 in IPv6 (RFC 2473).
+    #[strum(serialize = "4in6")]
+    FourInSix = 17,
+    /// IPv6 in IPv6 (RFC 2473).
+    #[strum(serialize = "6in6")]
+    SixInSix = 18,
+    /// MPLS (RFC 3032).
+    Mpls = 19,
+    /// PPPoE (RFC 2516).
+    Pppoe = 20,
+    /// UDP to a port of VXLAN: 4789 (RFC 7348), or 8472, Linux's default.
+    Vxlan = 21,
+    /// UDP to the port of GENEVE, 6081 (RFC 8926).
+    Geneve = 22,
+    /// UDP to the port of GTP-U, 2152 (3GPP TS 29.281).
+    GtpU = 23,
+    /// With VLAN tags in the key: as many combinations of tags as can be distinguished have been seen before.
+    TooManyVlans = 24,
 }
 
 impl Ignored {
@@ -49,7 +74,7 @@ impl Ignored {
         None => unreachable!(),
     };
 
-    /// The metric's label value: `fragment_later`.
+    /// The metric's label value: `not_tcp`.
     pub fn name(self) -> &'static str {
         self.into()
     }

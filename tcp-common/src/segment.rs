@@ -66,11 +66,14 @@ pub struct Segment {
     pub wscale: u8,
     /// The options that were present: bits `HAS_*`.
     pub options: u8,
-    /// Number of segments on the wire, at least 1: GSO and GRO make one of several.
-    pub wire_segments: u8,
+    /// Number of segments on the wire, at least 1: GSO and GRO make one of several, with BIG TCP of thousands.
+    pub wire_segments: u16,
 }
 
 impl Segment {
+    /// Maximum of `wire_segments`. No packet of 512 KiB, the kernel's limit (`GSO_MAX_SIZE`), has more.
+    pub const MAX_WIRE_SEGMENTS: u16 = 0x3fff;
+
     /// A timestamp option was present.
     pub const HAS_TIMESTAMP: u8 = 1;
     /// A window scale option was present.

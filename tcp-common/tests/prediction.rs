@@ -23,7 +23,7 @@ impl Resting {
         let plain = Plain { key: (), sender: sender as usize, payload_len: segment.payload_len, tcp };
         let silence = rules.steady_silence_ns();
         let is_plain = segment.kind() == SegmentKind::Ack;
-        let wire_segments = u32::from(segment.wire_segments);
+        let wire_segments = segment.wire_segments;
         let hook = self.prediction.directions[sender as usize].hook;
         if self.steady && is_plain && self.prediction.fits(&plain, wire_segments, hook, now_ns, silence) {
             self.prediction.apply(&plain, wire_segments, hook, now_ns);
@@ -64,7 +64,7 @@ struct Step {
     seq_off: i32,
     ack_back: u32,
     window: u16,
-    wire_segments: u8,
+    wire_segments: u16,
     tsval: Option<u32>,
     later_ns: u64,
 }
@@ -82,19 +82,20 @@ fn step() -> impl Strategy<Value = Step> {
     let ack_back = prop_oneof![8 => Just(0u32), 1 => 0u32..4000];
     let later_ns = prop_oneof![9 => 0u64..50_000_000, 1 => 0u64..500_000_000_000_000];
     let tsval = prop::option::of(0u32..100);
-    (any::<bool>(), len, flags, seq_off, ack_back, any::<u16>(), 1u8..=64, tsval, later_ns).prop_map(
-        |(from_b, len, flags, seq_off, ack_back, window, wire_segments, tsval, later_ns)| Step {
-            from_b,
-            len,
-            flags,
-            seq_off,
-            ack_back,
-            window,
-            wire_segments,
-            tsval,
-            later_ns,
-        },
+    (
+        any::<bool>(),
+        len,
+        flags,
+        seq_off,
+        ack_back,
+        any::<u16>(),
+        prop_oneof![1u16..=64, 8_000..=Segment::MAX_WIRE_SEGMENTS],
+        tsval,
+        later_ns,
     )
+        .prop_map(|(from_b, len, flags, seq_off, ack_back, window, wire_segments, tsval, later_ns)| {
+            Step { from_b, len, flags, seq_off, ack_back, window, wire_segments, tsval, later_ns }
+        })
 }
 
 fn handshake(isn: [u32; 2]) -> [(End, Segment); 4] {

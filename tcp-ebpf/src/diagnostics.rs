@@ -15,11 +15,23 @@ use crate::scratch::Scratch;
 #[inline(never)]
 pub(crate) fn log_ignored(scratch: &Scratch, reason: Option<Ignored>) {
     let what = match reason {
-        Some(Ignored::NotTcp | Ignored::FragmentLater | Ignored::Duplicate) => return,
         Some(
-            reason
-            @ (Ignored::FragmentFirst | Ignored::Truncated | Ignored::Malformed | Ignored::Unsupported),
-        ) => {
+            Ignored::NotTcp
+            | Ignored::Fragment
+            | Ignored::Icmp
+            | Ignored::Duplicate
+            | Ignored::Gre
+            | Ignored::Ipip
+            | Ignored::SixInFour
+            | Ignored::FourInSix
+            | Ignored::SixInSix
+            | Ignored::Mpls
+            | Ignored::Pppoe
+            | Ignored::Vxlan
+            | Ignored::Geneve
+            | Ignored::GtpU,
+        ) => return,
+        Some(reason @ (Ignored::Truncated | Ignored::Malformed | Ignored::Unsupported)) => {
             debug!((), "kernel: {} frame ignored", reason.name());
             return;
         }
@@ -30,7 +42,8 @@ pub(crate) fn log_ignored(scratch: &Scratch, reason: Option<Ignored>) {
             | Ignored::TableFull
             | Ignored::Contended
             | Ignored::NoProgram
-            | Ignored::OtherNetwork),
+            | Ignored::OtherNetwork
+            | Ignored::TooManyVlans),
         ) => reason.name(),
         None => "deferred",
     };

@@ -1,9 +1,10 @@
 //! The kernel programs: read the packet, find the flow, call tcp-common, publish. No code here knows a TCP state by name.
 //!
 //! A packet enters at one of the entry programs below. [`predicted`] handles the next segment of an established
-//! connection. For all other packets, a tail call leads to the program that runs the whole machine:
+//! connection. For all other packets, tail calls lead through the programs of the machine:
 //!
 //! - [`observe`] is the whole path of such a packet.
+//! - [`rare`] is the path of what few packets have: fragments, options of IPv4, ICMP.
 //! - [`packet`] reads bytes at each kind of hook.
 //! - [`table`] finds, locks, inserts, evicts and stores flows.
 //! - [`publish`] counts, and writes events into the [`ring`] of this CPU.
@@ -25,6 +26,7 @@ mod packet;
 mod per_cpu;
 mod predicted;
 mod publish;
+mod rare;
 mod ring;
 mod scratch;
 mod table;
@@ -35,10 +37,7 @@ use aya_ebpf::{
     macros::{classifier, xdp},
     programs::{TcContext, XdpContext},
 };
-use tcp_common::{
-    record::tail_call::{MACHINE_TC, MACHINE_TC_APPLY, MACHINE_TC_COPY, MACHINE_XDP},
-    wire::FirstHeader,
-};
+use tcp_common::{record::tail_call, wire::FirstHeader};
 
 use crate::{
     packet::{SkbPacket, XdpPacket},
@@ -52,19 +51,83 @@ pub(crate) fn finwait_xdp(ctx: XdpContext) -> u32 {
     // SAFETY: the only call in this program, which runs at an XDP hook.
     let mut cpu = unsafe { PerCpu::enter() };
     if !predicted::handle(&XdpPacket::new(&ctx), FirstHeader::Ethernet, Direction::Ingress, &mut cpu) {
-        // SAFETY: `ctx` is the context that the kernel passed to this program.
-        unsafe { maps::MACHINES_XDP.tail_call(&ctx, MACHINE_XDP) };
-        observe::count_missing_program(&mut cpu);
+        next_xdp(&ctx, Some(tail_call::READ), &mut cpu);
     }
     XDP_PASS
 }
 
-/// The machine behind `finwait_xdp`.
+/// Reads a packet and locks its flow. Behind `finwait_xdp`.
 #[xdp(frags)]
-pub(crate) fn finwait_machine_xdp(ctx: XdpContext) -> u32 {
+pub(crate) fn finwait_read_xdp(ctx: XdpContext) -> u32 {
     // SAFETY: the only call in this program, which runs at an XDP hook.
     let mut cpu = unsafe { PerCpu::enter() };
-    observe::observe(&XdpPacket::new(&ctx), FirstHeader::Ethernet, Direction::Ingress, &mut cpu);
+    let next = observe::observe(&XdpPacket::new(&ctx), FirstHeader::Ethernet, Direction::Ingress, &mut cpu);
+    next_xdp(&ctx, next, &mut cpu)
+}
+
+/// Locks the flow of a packet that another program has read.
+#[xdp(frags)]
+pub(crate) fn finwait_lock_xdp(ctx: XdpContext) -> u32 {
+    // SAFETY: the only call in this program, which runs at an XDP hook.
+    let mut cpu = unsafe { PerCpu::enter() };
+    let next = observe::lock_read(&mut cpu);
+    next_xdp(&ctx, next, &mut cpu)
+}
+
+/// Applies the segment to the locked flow.
+#[xdp(frags)]
+pub(crate) fn finwait_apply_xdp(ctx: XdpContext) -> u32 {
+    // SAFETY: the only call in this program, which runs at an XDP hook.
+    let mut cpu = unsafe { PerCpu::enter() };
+    observe::apply(&mut cpu);
+    next_xdp(&ctx, Some(tail_call::FINISH), &mut cpu)
+}
+
+/// Publishes what the segment did, and unlocks the flow.
+#[xdp(frags)]
+pub(crate) fn finwait_finish_xdp(_ctx: XdpContext) -> u32 {
+    // SAFETY: the only call in this program, which runs at an XDP hook.
+    let mut cpu = unsafe { PerCpu::enter() };
+    observe::finish(&mut cpu);
+    XDP_PASS
+}
+
+/// Keeps a fragment until its datagram is whole. Behind `finwait_read_xdp`.
+#[xdp(frags)]
+pub(crate) fn finwait_fragment_xdp(ctx: XdpContext) -> u32 {
+    // SAFETY: the only call in this program, which runs at an XDP hook.
+    let mut cpu = unsafe { PerCpu::enter() };
+    let next = rare::fragment(&mut cpu);
+    next_xdp(&ctx, next, &mut cpu)
+}
+
+/// Checks the options of IPv4. Behind `finwait_read_xdp`.
+#[xdp(frags)]
+pub(crate) fn finwait_options_xdp(ctx: XdpContext) -> u32 {
+    // SAFETY: the only call in this program, which runs at an XDP hook.
+    let mut cpu = unsafe { PerCpu::enter() };
+    let next = rare::options(Some(&XdpPacket::new(&ctx)), &mut cpu);
+    next_xdp(&ctx, next, &mut cpu)
+}
+
+/// Reads and applies an ICMP message. Behind `finwait_read_xdp`.
+#[xdp(frags)]
+pub(crate) fn finwait_icmp_xdp(ctx: XdpContext) -> u32 {
+    // SAFETY: the only call in this program, which runs at an XDP hook.
+    let mut cpu = unsafe { PerCpu::enter() };
+    let packet = XdpPacket::new(&ctx);
+    rare::icmp(Some(&packet), &packet, &mut cpu);
+    XDP_PASS
+}
+
+/// Goes on with the next program of the chain, if there is one.
+#[inline(always)]
+fn next_xdp(ctx: &XdpContext, next: Option<u32>, cpu: &mut PerCpu) -> u32 {
+    if let Some(index) = next {
+        // SAFETY: `ctx` is the context that the kernel passed to this program.
+        unsafe { maps::CHAIN_XDP.tail_call(ctx, index) };
+        observe::count_missing_program(index, cpu);
+    }
     XDP_PASS
 }
 
@@ -98,47 +161,94 @@ fn classify(ctx: &TcContext, link: FirstHeader, direction: Direction) -> i32 {
     let mut cpu = unsafe { PerCpu::enter() };
     if !predicted::handle(&SkbPacket::new(ctx), link, direction, &mut cpu) {
         observe::remember_hook(link, direction, &mut cpu);
-        // SAFETY: `ctx` is the context that the kernel passed to this program.
-        unsafe { maps::MACHINES_TC.tail_call(ctx, MACHINE_TC) };
-        observe::count_missing_program(&mut cpu);
+        next_tc(ctx, Some(tail_call::READ), &mut cpu);
     }
     TC_ACT_UNSPEC
 }
 
-/// The machine behind the four entry programs of TC.
+/// Reads a packet and locks its flow. Behind the four entry programs of TC.
 #[classifier]
-pub(crate) fn finwait_machine_tc(ctx: TcContext) -> i32 {
+pub(crate) fn finwait_read_tc(ctx: TcContext) -> i32 {
     // SAFETY: the only call in this program, which runs at a TC hook.
     let mut cpu = unsafe { PerCpu::enter() };
-    if !observe::observe_linear(&SkbPacket::new(&ctx), &mut cpu) {
-        // SAFETY: `ctx` is the context that the kernel passed to this program.
-        unsafe { maps::MACHINES_TC.tail_call(&ctx, MACHINE_TC_COPY) };
-        observe::count_missing_program(&mut cpu);
-    }
-    TC_ACT_UNSPEC
+    let next = observe::observe_linear(&SkbPacket::new(&ctx), &mut cpu);
+    next_tc(&ctx, next, &mut cpu)
 }
 
-/// Copies and reads the headers that are not all in the packet's linear part. Behind `finwait_machine_tc`.
+/// Copies and reads the headers that are not all in the packet's linear part. Behind `finwait_read_tc`.
 ///
 /// A program of its own, because the verifier follows too many paths through reading a copy.
 #[classifier]
-pub(crate) fn finwait_machine_tc_copy(ctx: TcContext) -> i32 {
+pub(crate) fn finwait_copy_tc(ctx: TcContext) -> i32 {
     // SAFETY: the only call in this program, which runs at a TC hook.
     let mut cpu = unsafe { PerCpu::enter() };
-    if observe::read_copied(&SkbPacket::new(&ctx), &mut cpu) {
-        // SAFETY: `ctx` is the context that the kernel passed to this program.
-        unsafe { maps::MACHINES_TC.tail_call(&ctx, MACHINE_TC_APPLY) };
-        observe::count_missing_program(&mut cpu);
-    }
+    let next = observe::read_copied(&SkbPacket::new(&ctx), &mut cpu);
+    next_tc(&ctx, next, &mut cpu)
+}
+
+/// Locks the flow of a packet that another program has read.
+#[classifier]
+pub(crate) fn finwait_lock_tc(ctx: TcContext) -> i32 {
+    // SAFETY: the only call in this program, which runs at a TC hook.
+    let mut cpu = unsafe { PerCpu::enter() };
+    let next = observe::lock_read(&mut cpu);
+    next_tc(&ctx, next, &mut cpu)
+}
+
+/// Applies the segment to the locked flow.
+#[classifier]
+pub(crate) fn finwait_apply_tc(ctx: TcContext) -> i32 {
+    // SAFETY: the only call in this program, which runs at a TC hook.
+    let mut cpu = unsafe { PerCpu::enter() };
+    observe::apply(&mut cpu);
+    next_tc(&ctx, Some(tail_call::FINISH), &mut cpu)
+}
+
+/// Publishes what the segment did, and unlocks the flow.
+#[classifier]
+pub(crate) fn finwait_finish_tc(_ctx: TcContext) -> i32 {
+    // SAFETY: the only call in this program, which runs at a TC hook.
+    let mut cpu = unsafe { PerCpu::enter() };
+    observe::finish(&mut cpu);
     TC_ACT_UNSPEC
 }
 
-/// The machine behind `finwait_machine_tc_copy`.
+/// Keeps a fragment until its datagram is whole. Behind `finwait_read_tc` and `finwait_copy_tc`.
 #[classifier]
-pub(crate) fn finwait_machine_tc_apply(_ctx: TcContext) -> i32 {
+pub(crate) fn finwait_fragment_tc(ctx: TcContext) -> i32 {
     // SAFETY: the only call in this program, which runs at a TC hook.
     let mut cpu = unsafe { PerCpu::enter() };
-    observe::observe_copied(&mut cpu);
+    let next = rare::fragment(&mut cpu);
+    next_tc(&ctx, next, &mut cpu)
+}
+
+/// Checks the options of IPv4. Behind `finwait_read_tc` and `finwait_copy_tc`.
+#[classifier]
+pub(crate) fn finwait_options_tc(ctx: TcContext) -> i32 {
+    // SAFETY: the only call in this program, which runs at a TC hook.
+    let mut cpu = unsafe { PerCpu::enter() };
+    let next = rare::options(SkbPacket::new(&ctx).copied().as_ref(), &mut cpu);
+    next_tc(&ctx, next, &mut cpu)
+}
+
+/// Reads and applies an ICMP message. Behind `finwait_read_tc` and `finwait_copy_tc`.
+#[classifier]
+pub(crate) fn finwait_icmp_tc(ctx: TcContext) -> i32 {
+    // SAFETY: the only call in this program, which runs at a TC hook.
+    let mut cpu = unsafe { PerCpu::enter() };
+    let packet = SkbPacket::new(&ctx);
+    rare::icmp(packet.copied().as_ref(), &packet, &mut cpu);
+    TC_ACT_UNSPEC
+}
+
+/// Goes on with the next program of the chain, if there is one.
+#[inline(always)]
+fn next_tc(ctx: &TcContext, next: Option<u32>, cpu: &mut PerCpu) -> i32 {
+    if let Some(index) = next {
+        // SAFETY: `ctx` is the context that the kernel passed to this program.
+        unsafe { maps::CHAIN_TC.tail_call(ctx, index) };
+        observe::count_missing_program(index, cpu);
+    }
     TC_ACT_UNSPEC
 }
 

@@ -1,14 +1,20 @@
 //! The maps. Where the agent chooses a size at load, the size here is a placeholder.
 
 use core::cell::UnsafeCell;
+use core::intrinsics::{AtomicOrdering, atomic_xadd};
 
 use aya_ebpf::{
+    bindings::BPF_NOEXIST,
     macros::map,
-    maps::{Array, HashMap, LpmTrie, PerCpuArray, ProgramArray, lpm_trie::Key},
+    maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, lpm_trie::Key},
 };
 use tcp_common::{
     Endpoint, FlowKey, FlowKey4, TableKey,
-    record::{Clocks, Counters, Event, Record, RingPositions, Settings, Slot, Slot4, Slot6, tail_call},
+    record::{
+        Clocks, Counters, Event, MAX_WAITING, Record, RingPositions, Settings, Slot, Slot4, Slot6, WaitingFragment,
+        tail_call,
+    },
+    wire::DatagramId,
 };
 
 use crate::{scratch::Scratch, verifier::opaque};
@@ -87,11 +93,20 @@ pub(crate) const COPIED: usize = 1088;
 
 /// The programs behind the XDP entry program, indexed as in [`tcp_common::record::tail_call`].
 #[map]
-pub(crate) static MACHINES_XDP: ProgramArray = ProgramArray::with_max_entries(tail_call::MACHINES_XDP, 0);
+pub(crate) static CHAIN_XDP: ProgramArray = ProgramArray::with_max_entries(tail_call::LEN, 0);
 
 /// The programs behind the TC entry programs, indexed as in [`tcp_common::record::tail_call`].
 #[map]
-pub(crate) static MACHINES_TC: ProgramArray = ProgramArray::with_max_entries(tail_call::MACHINES_TC, 0);
+pub(crate) static CHAIN_TC: ProgramArray = ProgramArray::with_max_entries(tail_call::LEN, 0);
+
+/// Fragments that wait for the rest of their datagram. The agent removes those that have waited too long.
+#[map]
+pub(crate) static FRAGMENTS: HashMap<DatagramId, WaitingFragment> =
+    HashMap::with_max_entries(MAX_WAITING, BPF_F_NO_PREALLOC);
+
+/// When a datagram became whole, for the latest ones: fragments that come later are copies.
+#[map]
+pub(crate) static WHOLE_DATAGRAMS: LruHashMap<DatagramId, u64> = LruHashMap::with_max_entries(MAX_WAITING, 0);
 
 /// The readings of `finwait_clocks`.
 #[map]
@@ -105,6 +120,38 @@ static LOCAL_PREFIXES: LpmTrie<[u8; 16], u8> = LpmTrie::with_max_entries(65_536,
 /// is not the interface itself. The agent writes it.
 #[map]
 static SCOPES: HashMap<u64, u32> = HashMap::with_max_entries(16_384, BPF_F_NO_PREALLOC);
+
+/// The domains of VLAN tags, by [`Packet::tags`](tcp_common::wire::Packet::tags).
+#[map]
+static VLAN_DOMAINS: HashMap<u32, u32> = HashMap::with_max_entries(MAX_VLAN_DOMAINS, BPF_F_NO_PREALLOC);
+
+/// How many domains were given out.
+#[map]
+static VLAN_DOMAIN_COUNT: Array<u32> = Array::with_max_entries(1, 0);
+
+/// A domain is what a key has room for; 0 is that of frames without a tag.
+const MAX_VLAN_DOMAINS: u32 = u16::MAX as u32;
+
+/// Returns the domain of a combination of VLAN tags, a new one if it was not seen before; `None` if there is none left.
+#[inline(always)]
+pub(crate) fn vlan_domain(tags: u32) -> Option<u16> {
+    // SAFETY: the value is an integer that does not change.
+    let known = || unsafe { VLAN_DOMAINS.get(tags) }.map(|domain| *domain as u16);
+    if let Some(domain) = known() {
+        return Some(domain);
+    }
+    let count = VLAN_DOMAIN_COUNT.get_ptr_mut(0)?;
+    // SAFETY: a map value, aligned, which is changed by atomic instructions only.
+    let domain = unsafe { atomic_xadd::<u32, u32, { AtomicOrdering::SeqCst }>(count, 1) }.wrapping_add(1);
+    if domain > MAX_VLAN_DOMAINS {
+        // SAFETY: as before.
+        unsafe { atomic_xadd::<u32, u32, { AtomicOrdering::SeqCst }>(count, u32::MAX) };
+        return known();
+    }
+    // Another CPU may have been first.
+    let _ = VLAN_DOMAINS.insert(tags, domain, BPF_NOEXIST.into());
+    known()
+}
 
 /// Whether an address belongs to this host.
 #[inline(always)]

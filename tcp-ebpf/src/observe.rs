@@ -1,13 +1,14 @@
 //! The path of a packet that was not predicted, from top to bottom.
 //!
-//! What every segment needs is inlined: on CPUs that guard returns against speculation (Zen 1 to 4, some Intel), a call
-//! costs some 6 ns. Rare steps are calls, which free their stack when they return.
+//! Its steps are three programs, with tail calls in between. What every segment needs is inlined: on CPUs that guard returns
+//! against speculation (Zen 1 to 4, some Intel), a call costs some 6 ns. Rare steps are calls, which free their stack when
+//! they return.
 
 use tcp_common::{
     Cause, End, FlowKey, FlowKey4, Ignored, Outcome, Previous, SegmentKind,
-    record::{Counters, Settings, Sighting},
+    record::{Counters, Settings, Sighting, tail_call},
     table::phase_of,
-    wire::{self, Bytes, FirstHeader},
+    wire::{self, Bytes, Content, FirstHeader},
 };
 
 use crate::{
@@ -29,89 +30,108 @@ pub(crate) fn remember_hook(link: FirstHeader, direction: Direction, cpu: &mut P
     }
 }
 
-/// Counts a packet whose tail call found no program.
+/// Counts a packet whose tail call found no program, and unlocks its flow.
 ///
 /// The agent fills the program arrays before it attaches anything, and holds them as long as anything is attached.
 #[inline(always)]
-pub(crate) fn count_missing_program(cpu: &mut PerCpu) {
-    if let Some(counters) = cpu.counters() {
-        counters.seen += 1;
-        publish::ignored(counters, Ignored::NoProgram);
+pub(crate) fn count_missing_program(index: u32, cpu: &mut PerCpu) {
+    let Some((scratch, counters)) = cpu.scratch_and_counters() else { return };
+    if matches!(index, tail_call::APPLY | tail_call::FINISH) {
+        store_and_unlock(scratch, maps::settings());
     }
+    counters.seen += 1;
+    publish::ignored(counters, Ignored::NoProgram, 1);
 }
 
-/// Follows one packet. Increments exactly one of `tracked` and `ignored`.
+/// Reads one packet and locks its flow. Returns the program that goes on with it, unless it is ignored or deferred.
+///
+/// All programs together increment exactly one of `tracked` and `ignored` for each packet.
 #[inline(always)]
 pub(crate) fn observe<P: PacketAccess>(
     packet: &P,
     link: FirstHeader,
     direction: Direction,
     cpu: &mut PerCpu,
-) {
-    let Some((scratch, counters)) = cpu.scratch_and_counters() else { return };
-    let read = read(packet, packet, link, direction, scratch);
-    finish(read, scratch, maps::settings(), counters);
-}
-
-/// Follows one packet behind a TC entry program, whose hook is in the scratch memory.
-///
-/// Returns false and counts nothing if the headers are not all in the packet's linear part.
-#[inline(always)]
-pub(crate) fn observe_linear(packet: &SkbPacket<'_>, cpu: &mut PerCpu) -> bool {
-    let Some((scratch, counters)) = cpu.scratch_and_counters() else { return true };
-    let (link, direction) = (scratch.link, scratch.direction);
-    let read = read(packet, packet, link, direction, scratch);
-    if matches!(read, Err(Ignored::Truncated)) {
-        return false;
+) -> Option<u32> {
+    let (scratch, counters) = cpu.scratch_and_counters()?;
+    match read(packet, packet, link, direction, scratch) {
+        Ok(Content::Segment) => lock(scratch, maps::settings(), counters),
+        Ok(content) => Some(next(content)),
+        Err(reason) => {
+            ignore(reason, scratch, counters);
+            None
+        }
     }
-    finish(read, scratch, maps::settings(), counters);
-    true
 }
 
-/// Reads a packet that [`observe_linear`] could not read, from a copy, into the scratch memory.
-///
-/// Returns whether [`observe_copied`] must follow it. Otherwise the packet is ignored and has been counted.
+/// Reads one packet behind a TC entry program, whose hook is in the scratch memory, and locks its flow. Returns the program
+/// that goes on with it: [`tail_call::COPY`] if the headers are not all in the packet's linear part.
 #[inline(always)]
-pub(crate) fn read_copied(packet: &SkbPacket<'_>, cpu: &mut PerCpu) -> bool {
-    let Some((scratch, counters)) = cpu.scratch_and_counters() else { return false };
+pub(crate) fn observe_linear(packet: &SkbPacket<'_>, cpu: &mut PerCpu) -> Option<u32> {
+    let (scratch, counters) = cpu.scratch_and_counters()?;
+    let (link, direction) = (scratch.link, scratch.direction);
+    match read(packet, packet, link, direction, scratch) {
+        Ok(Content::Segment) => lock(scratch, maps::settings(), counters),
+        Ok(content) => Some(next(content)),
+        Err(Ignored::Truncated) => Some(tail_call::COPY),
+        Err(reason) => {
+            ignore(reason, scratch, counters);
+            None
+        }
+    }
+}
+
+/// Reads a packet that [`observe_linear`] could not read, from a copy, into the scratch memory. Returns the program that
+/// goes on with it, unless the packet is ignored.
+#[inline(always)]
+pub(crate) fn read_copied(packet: &SkbPacket<'_>, cpu: &mut PerCpu) -> Option<u32> {
+    let (scratch, counters) = cpu.scratch_and_counters()?;
     let (link, direction) = (scratch.link, scratch.direction);
     let read = match packet.copied() {
         Some(copied) => read(&copied, packet, link, direction, scratch),
         None => Err(Ignored::Truncated),
     };
-    let is_read = read.is_ok();
-    if !is_read {
-        count(read, scratch, counters);
-    }
-    is_read
-}
-
-/// Follows the packet that [`read_copied`] has read.
-#[inline(always)]
-pub(crate) fn observe_copied(cpu: &mut PerCpu) {
-    let Some((scratch, counters)) = cpu.scratch_and_counters() else { return };
-    finish(Ok(()), scratch, maps::settings(), counters);
-}
-
-#[inline(always)]
-fn finish(read: Result<(), Ignored>, scratch: &mut Scratch, settings: &Settings, counters: &mut Counters) {
-    let mut verdict = read;
-    if verdict.is_ok() {
-        verdict = follow(scratch, settings, counters);
-    }
-    count(verdict, scratch, counters);
-}
-
-#[inline(always)]
-fn count(verdict: Result<(), Ignored>, scratch: &Scratch, counters: &mut Counters) {
-    counters.seen += 1;
-    match verdict {
-        Ok(()) => counters.tracked += 1,
+    match read {
+        Ok(content) => Some(next(content)),
         Err(reason) => {
-            publish::ignored(counters, reason);
-            diagnostics::log_ignored(scratch, Some(reason));
+            ignore(reason, scratch, counters);
+            None
         }
     }
+}
+
+/// Locks the flow of the packet that another program has read into the scratch memory. Returns the program that goes on
+/// with it, unless it is ignored or deferred.
+#[inline(always)]
+pub(crate) fn lock_read(cpu: &mut PerCpu) -> Option<u32> {
+    let (scratch, counters) = cpu.scratch_and_counters()?;
+    lock(scratch, maps::settings(), counters)
+}
+
+/// The program that goes on with a packet of this content.
+#[inline(always)]
+const fn next(content: Content) -> u32 {
+    match content {
+        Content::Segment => tail_call::LOCK,
+        Content::BehindOptions => tail_call::OPTIONS,
+        Content::Fragment => tail_call::FRAGMENT,
+        Content::Icmp => tail_call::ICMP,
+    }
+}
+
+/// Counts a packet that was followed, and the fragment that had waited for it.
+#[inline(always)]
+pub(crate) fn track(scratch: &Scratch, counters: &mut Counters) {
+    counters.seen += 1;
+    counters.tracked += 1 + scratch.waited as u64;
+}
+
+/// Counts a packet that is ignored, and the fragment that had waited for it.
+#[inline(always)]
+pub(crate) fn ignore(reason: Ignored, scratch: &Scratch, counters: &mut Counters) {
+    counters.seen += 1;
+    publish::ignored(counters, reason, 1 + scratch.waited as u64);
+    diagnostics::log_ignored(scratch, Some(reason));
 }
 
 /// Step 1: parses the bytes of a packet.
@@ -122,46 +142,90 @@ fn read<B: Bytes, P: PacketAccess>(
     link: FirstHeader,
     direction: Direction,
     scratch: &mut Scratch,
-) -> Result<(), Ignored> {
-    wire::parse_into(bytes, link, packet.stripped_vlan(), &mut scratch.packet)?;
-    if scratch.packet.key.is_link_local() {
-        scratch.packet.key.domain = maps::scope_of(packet.interface_index(), scratch.packet.tags as u16);
-    }
-    scratch.packet.segment.wire_segments = packet.wire_segments().clamp(1, 255) as u8;
+) -> Result<Content, Ignored> {
     scratch.hook = packet.interface_index() << 1 | direction as u32;
     scratch.direction = direction;
+    scratch.waited = 0;
+    let content = wire::parse_into(bytes, link, packet.stripped_vlan(), &mut scratch.packet)?;
+    scratch.packet.segment.wire_segments = packet.wire_segments();
+    set_domain(packet, scratch)?;
+    Ok(content)
+}
+
+/// Sets what distinguishes connections with equal addresses and ports.
+#[inline(always)]
+pub(crate) fn set_domain<P: PacketAccess>(packet: &P, scratch: &mut Scratch) -> Result<(), Ignored> {
+    let tags = scratch.packet.tags;
+    if scratch.packet.key.is_link_local() {
+        scratch.packet.key.domain = maps::scope_of(packet.interface_index(), tags as u16);
+    } else if tags != 0 && maps::settings().key_by_vlan != 0 {
+        scratch.packet.key.domain = maps::vlan_domain(tags).ok_or(Ignored::TooManyVlans)?;
+    }
     Ok(())
 }
 
-/// Step 2: locks the flow. Step 3: applies the segment. Step 4: stores and unlocks the flow.
+/// Step 2: locks the flow, and decides whether the packet counts.
 #[inline(always)]
-fn follow(scratch: &mut Scratch, settings: &Settings, counters: &mut Counters) -> Result<(), Ignored> {
-    if matches!(scratch.packet.segment.kind(), SegmentKind::Bad) {
-        return Err(Ignored::BadFlags);
-    }
-    scratch.acquired = if scratch.packet.key.family == 4 {
-        table::get_or_insert::<FlowKey4>(scratch, settings, counters)
+fn lock(scratch: &mut Scratch, settings: &Settings, counters: &mut Counters) -> Option<u32> {
+    let result = if matches!(scratch.packet.segment.kind(), SegmentKind::Bad) {
+        Err(Ignored::BadFlags)
     } else {
-        table::get_or_insert::<FlowKey>(scratch, settings, counters)
+        let inserts = !matches!(scratch.packet.segment.kind(), SegmentKind::Rst);
+        acquire(inserts, scratch, settings, counters);
+        match reread(&scratch.acquired) {
+            Acquired::Locked => {
+                judge(scratch);
+                let counts = reread(&scratch.verdict).ignored().is_none();
+                return Some(if counts { tail_call::APPLY } else { tail_call::FINISH });
+            }
+            Acquired::Contended => defer(scratch, settings, counters),
+            Acquired::SelfConnect => Err(Ignored::SelfConnect),
+            Acquired::NoFlow => Err(Ignored::NoFlow),
+            Acquired::TableFull => Err(Ignored::TableFull),
+        }
     };
-    match reread(&scratch.acquired) {
-        Acquired::Locked => {}
-        Acquired::Contended => return defer(scratch, settings, counters),
-        Acquired::SelfConnect => return Err(Ignored::SelfConnect),
-        Acquired::NoFlow => return Err(Ignored::NoFlow),
-        Acquired::TableFull => return Err(Ignored::TableFull),
+    match result {
+        Ok(()) => track(scratch, counters),
+        Err(reason) => ignore(reason, scratch, counters),
     }
-    judge(scratch);
-    if reread(&scratch.verdict).ignored().is_none() {
-        apply(scratch, settings, counters);
+    None
+}
+
+/// Step 3: applies the segment to the flow. The machine has a program of its own, in which no other step multiplies the
+/// paths that the verifier follows.
+#[inline(always)]
+pub(crate) fn apply(cpu: &mut PerCpu) {
+    let Some(scratch) = cpu.scratch() else { return };
+    let sender = sender(scratch);
+    let flow = &mut scratch.record.flow;
+    scratch.outcome = flow.on_segment(scratch.at_ns, sender, &scratch.packet.segment, &maps::settings().rules);
+}
+
+/// Step 4: publishes what the segment did, and stores and unlocks the flow.
+#[inline(always)]
+pub(crate) fn finish(cpu: &mut PerCpu) {
+    let Some((scratch, counters)) = cpu.scratch_and_counters() else { return };
+    let ignored = reread(&scratch.verdict).ignored();
+    if ignored.is_none() {
+        publish::count_segment(scratch, counters);
+        publish_outcome(scratch, counters);
         note(scratch);
     }
-    let phase = phase_of(&mut scratch.prediction, &scratch.record.flow);
-    store_and_unlock(phase, scratch, settings);
-    match reread(&scratch.verdict).ignored() {
-        None => Ok(()),
-        Some(reason) => Err(reason),
+    store_and_unlock(scratch, maps::settings());
+    match ignored {
+        None => track(scratch, counters),
+        Some(reason) => ignore(reason, scratch, counters),
     }
+}
+
+/// Locks the packet's flow, a new one if `inserts`.
+#[inline(always)]
+pub(crate) fn acquire(inserts: bool, scratch: &mut Scratch, settings: &Settings, counters: &mut Counters) {
+    scratch.acquired = if scratch.packet.key.family == 4 {
+        table::get_or_insert::<FlowKey4>(inserts, scratch, settings, counters)
+    } else {
+        table::get_or_insert::<FlowKey>(inserts, scratch, settings, counters)
+    };
 }
 
 /// Decides whether the packet counts. Looks up which ends belong to this host, if the flow is new.
@@ -201,7 +265,8 @@ fn defer(scratch: &Scratch, settings: &Settings, counters: &mut Counters) -> Res
 }
 
 #[inline(always)]
-fn store_and_unlock(phase: u64, scratch: &Scratch, settings: &Settings) {
+pub(crate) fn store_and_unlock(scratch: &mut Scratch, settings: &Settings) {
+    let phase = phase_of(&mut scratch.prediction, &scratch.record.flow);
     if scratch.packet.key.family == 4 {
         table::store_and_unlock::<FlowKey4>(phase, scratch, settings);
     } else {
@@ -209,14 +274,9 @@ fn store_and_unlock(phase: u64, scratch: &Scratch, settings: &Settings) {
     }
 }
 
-/// Applies the segment to the flow, counts what it did, and publishes transitions.
+/// Counts what was done to the flow, and publishes transitions.
 #[inline(always)]
-fn apply(scratch: &mut Scratch, settings: &Settings, counters: &mut Counters) {
-    publish::count_segment(scratch, counters);
-    let sender = sender(scratch);
-    // Through memory: the verifier then has one path from here, not one for each outcome.
-    scratch.outcome =
-        scratch.record.flow.on_segment(scratch.at_ns, sender, &scratch.packet.segment, &settings.rules);
+pub(crate) fn publish_outcome(scratch: &mut Scratch, counters: &mut Counters) {
     let outcome = reread(&scratch.outcome);
     publish::count_outcome(&outcome, &scratch.record.flow, counters);
     if outcome.is_transition() {
@@ -230,7 +290,7 @@ fn apply(scratch: &mut Scratch, settings: &Settings, counters: &mut Counters) {
 }
 
 #[inline(always)]
-fn sender(scratch: &Scratch) -> End {
+pub(crate) fn sender(scratch: &Scratch) -> End {
     if number(&scratch.packet.sender) & 1 == 0 { End::A } else { End::B }
 }
 

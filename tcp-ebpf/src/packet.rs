@@ -11,7 +11,10 @@ use aya_ebpf::{
     helpers::{bpf_skb_load_bytes, bpf_xdp_get_buff_len},
     programs::{TcContext, XdpContext},
 };
-use tcp_common::wire::{Bytes, Header};
+use tcp_common::{
+    Segment,
+    wire::{Bytes, Header},
+};
 
 use crate::{
     maps::{COPIED, HEADERS},
@@ -23,7 +26,7 @@ pub(crate) trait PacketAccess: Bytes {
     /// Returns the index of the interface.
     fn interface_index(&self) -> u32;
     /// Returns the number of segments on the wire, of which GRO or GSO made one packet.
-    fn wire_segments(&self) -> u32;
+    fn wire_segments(&self) -> u16;
     /// Returns the VLAN id that the NIC has removed from the frame.
     fn stripped_vlan(&self) -> Option<u16>;
 }
@@ -83,7 +86,7 @@ impl PacketAccess for XdpPacket<'_> {
     }
 
     #[inline(always)]
-    fn wire_segments(&self) -> u32 {
+    fn wire_segments(&self) -> u16 {
         1
     }
 
@@ -165,9 +168,10 @@ impl PacketAccess for SkbPacket<'_> {
     }
 
     #[inline(always)]
-    fn wire_segments(&self) -> u32 {
+    fn wire_segments(&self) -> u16 {
         // SAFETY: the kernel passed this context to the program. It is valid while the program runs.
-        unsafe { (*self.ctx.skb.skb).gso_segs }
+        let segments = unsafe { (*self.ctx.skb.skb).gso_segs };
+        segments.clamp(1, Segment::MAX_WIRE_SEGMENTS as u32) as u16
     }
 
     #[inline(always)]

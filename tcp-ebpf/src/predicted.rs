@@ -92,7 +92,7 @@ fn handle_plain<K: MappedKey, P: PacketAccess, H: Header, const AT_HOME: bool>(
         PredictedLookup::NotPredicted => return Some(false),
     };
     let hook = short_hook(packet.interface_index() << 1 | direction as u32);
-    let wire_segments = packet.wire_segments().clamp(1, 255);
+    let wire_segments = packet.wire_segments();
     let now_ns = clock::coarse_ns(settings);
     // SAFETY: a map value made of integers. It is read before the slot is locked; what was read is used only if the tag
     // did not change until the slot was locked. It is written after that.
@@ -111,7 +111,7 @@ fn handle_plain<K: MappedKey, P: PacketAccess, H: Header, const AT_HOME: bool>(
 }
 
 #[inline(always)]
-fn count(counters: &mut Counters, payload_len: u32, wire_segments: u32, direction: Direction) {
+fn count(counters: &mut Counters, payload_len: u32, wire_segments: u16, direction: Direction) {
     let kind = if payload_len == 0 { predicted::ACK } else { predicted::DATA };
     counters.predicted[direction as usize][kind] += 1;
     if wire_segments != 1 {

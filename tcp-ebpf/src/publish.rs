@@ -2,16 +2,16 @@
 
 use tcp_common::{
     End, Flow, FlowKey, FlowKey4, Ignored, Outcome, SegmentKind, State,
-    record::{Counters, Event, EventHeader, Record, reported, segment_kind},
+    record::{Counters, Event, EventHeader, Record, segment_kind},
 };
 
 use crate::{diagnostics, maps::MappedKey as _, ring, scratch::Scratch, verifier::number};
 
-/// Counts a packet that is ignored.
+/// Counts packets that are ignored.
 #[inline(always)]
-pub(crate) fn ignored(counters: &mut Counters, reason: Ignored) {
+pub(crate) fn ignored(counters: &mut Counters, reason: Ignored, packets: u64) {
     if let Some(count) = counters.ignored.get_mut(number(&reason)) {
-        *count += 1;
+        *count += packets;
     }
 }
 
@@ -57,15 +57,17 @@ fn count_transition(counters: &mut Counters, local: bool, from: &State, to: &Sta
     }
 }
 
-/// Publishes a transition. Sets the flow's `reported` bits for what the event reports, if there is room for the event.
+/// Publishes a transition. Marks what the event reports of the flow as reported, if there is room for the event.
 #[inline(never)]
 pub(crate) fn transition(outcome: &Outcome, scratch: &mut Scratch, counters: &mut Counters) {
-    let flags = reported::flags_for(outcome);
-    scratch.record.flow.set_reported(flags);
+    let before = scratch.record.flow.reported();
+    let reports = scratch.record.flow.report();
     let Scratch { packet, record, .. } = &*scratch;
     let at = EventOrigin { slot: scratch.slot, hook: scratch.hook, at_ns: scratch.at_ns };
-    if !emit(at, counters, |event, header| event.set_transition(header, packet, outcome, &record.flow)) {
-        scratch.record.flow.clear_reported(flags);
+    if !emit(at, counters, |event, header| {
+        event.set_transition(header, packet, outcome, &record.flow, reports)
+    }) {
+        scratch.record.flow.set_reported(before);
     }
 }
 

@@ -3,7 +3,7 @@
 use tcp_common::{
     Outcome,
     flow::Prediction,
-    record::{Record, Verdict},
+    record::{Record, Verdict, WaitingFragment},
     table::Victim,
     wire::{self, FirstHeader},
 };
@@ -29,6 +29,10 @@ pub(crate) struct Scratch {
     pub(crate) verdict: Verdict,
     /// What its segment did.
     pub(crate) outcome: Outcome,
+    /// How many fragments have waited for the current packet: 0 or 1.
+    pub(crate) waited: u32,
+    /// Memory for a fragment that waits.
+    pub(crate) waiting: WaitingFragment,
     /// Slot of the locked flow, in the table of its family.
     pub(crate) slot: u32,
     /// The flow that was evicted for the packet's flow.

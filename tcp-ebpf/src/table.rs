@@ -7,9 +7,8 @@ use core::ptr::{addr_of, addr_of_mut, read_volatile, write_volatile};
 
 use aya_ebpf::helpers::bpf_ktime_get_ns;
 use tcp_common::{
-    SegmentKind,
     flow::Prediction,
-    record::{Counters, Record, Settings, Slot, reported},
+    record::{Counters, Record, Settings, Slot},
     table::{self, DirectoryEntry, HomeSlot, Lookup, NO_SLOT, Storage, Tag},
 };
 
@@ -158,9 +157,10 @@ pub(crate) enum Acquired {
     TableFull,
 }
 
-/// Locks the packet's flow and copies it to the scratch memory. Inserts a new flow if the packet may open one.
+/// Locks the packet's flow and copies it to the scratch memory. A new flow is inserted only if `inserts`.
 #[inline(always)]
 pub(crate) fn get_or_insert<K: MappedKey>(
+    inserts: bool,
     scratch: &mut Scratch,
     settings: &Settings,
     counters: &mut Counters,
@@ -172,7 +172,6 @@ pub(crate) fn get_or_insert<K: MappedKey>(
     let storage = BpfStorage::<K>::new(settings);
     let home = HomeSlot::of(&key, &settings.secret, storage.slot_count);
     prefetch::<K>(home.index);
-    let inserts = !matches!(scratch.packet.segment.kind(), SegmentKind::Rst);
     let mut retries = 0;
     let lookup = table::get_or_insert(
         storage,
@@ -268,7 +267,8 @@ fn copy_record(from: &Record, to: &mut Record) {
     }
 }
 
-/// Locks a slot for a new flow. Counts the evicted flow, and publishes its end unless that was reported before.
+/// Locks a slot for a new flow. Counts the evicted flow, and publishes it if anything of it is still to be reported: its
+/// close, or the end of its TIME-WAIT.
 #[inline(never)]
 fn make_room<K: MappedKey>(
     storage: BpfStorage<K>,
@@ -291,7 +291,7 @@ fn make_room<K: MappedKey>(
         let (Some(slot), Some(record)) = (K::slot(index), K::record(index)) else { return NO_SLOT };
         // SAFETY: map values of a slot that this program has locked, so nothing else writes them.
         let (slot, record) = unsafe { (&*slot, &*record) };
-        if !record.flow.is_reported(reported::CLOSE) {
+        if phase == Tag::TIME_WAIT || record.flow.unreported() != 0 {
             publish::evicted(clock::now_ns(settings()), index, &slot.key.flow_key(), record, counters);
         }
     }

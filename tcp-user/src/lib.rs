@@ -7,7 +7,7 @@
 //! - [`replay`] follows the connections of a capture. The example `follow_capture` uses it.
 //! - [`api`] is the query socket of a running agent: its parameters, its documents and a client. The example
 //!   `query_socket` uses it.
-//! - [`view`] has the records of both: connections, transitions and closes.
+//! - [`view`] has the records of both: connections, transitions, closes and what follows them.
 //!
 //! ```no_run
 //! use finwait::replay::{self, Options, Output};

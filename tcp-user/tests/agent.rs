@@ -12,8 +12,10 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
+use common::counts::{counts_of, counts_on};
 use common::{Agent, FINWAIT, Signal, until};
 use finwait::lab::{Family, Lab, Played, Scenario};
+use finwait::view::{EventRecord, Role, TimeWaitEnding, schema};
 use tcp_common::State;
 
 /// An agent on XDP that has seen every scenario, and a `watch` that ran meanwhile.
@@ -171,13 +173,69 @@ fn a_second_agent_on_the_socket_is_refused() {
 
 #[test]
 #[ignore = "needs root"]
-fn a_close_by_four_segments_is_counted_when_time_wait_expires() {
+fn a_close_is_counted_and_reported_before_time_wait_ends_and_its_end_after() {
     let lab = new_lab();
     // TIME-WAIT of a remote end lasts twice as long.
     let agent = start(&lab, "msl", &["--msl", "1s"]);
+    let watched = path("msl.watch");
+    let mut watch = Command::new(FINWAIT)
+        .args(["watch", "-o", "ndjson", "--socket", &agent.socket])
+        .stdout(File::create(&watched).expect("creating a file"))
+        .spawn()
+        .expect("starting watch");
+    agent.wait_for_watchers(1);
     let scenario = Scenario::named("fin_4seg_client").expect("the scenario");
     scenario.perform(&lab, Family::Ipv4).expect("performing it");
-    until("the close is counted", || closed(&agent.scrape(), "fin_4seg") == 1);
+    let read = || fs::read_to_string(&watched).expect("reading what watch printed");
+    until("the end of TIME-WAIT is reported", || read().contains(schema::TIME_WAIT_END));
+    let events: Vec<EventRecord> =
+        read().lines().map(|line| serde_json::from_str(line).expect("an event")).collect();
+    let [.., EventRecord::Close(close), EventRecord::Transition(expired), EventRecord::TimeWaitEnd(end)] =
+        &events[..]
+    else {
+        panic!("{events:#?}")
+    };
+    assert_eq!(
+        (close.connection.client.state, close.connection.server.state),
+        (State::TimeWait, State::Closed)
+    );
+    assert_eq!((close.revision, close.durations_ms.time_wait), (1, None));
+    assert_eq!((expired.from, expired.to), (State::TimeWait, State::Closed));
+    assert_eq!((end.holder, end.ending, end.restarts), (Role::Client, TimeWaitEnding::Expired, 0));
+    assert!(end.duration_ms >= 2_000.0, "{end:?}");
+    let page = agent.scrape();
+    assert_eq!(closed(&page, "fin_4seg"), 1);
+    for event in ["entered", "expired"] {
+        assert!(page.contains(&format!("finwait_time_wait_events_total{{event=\"{event}\"}} 1\n")), "{page}");
+    }
+    common::send(&watch, Signal::SIGTERM);
+    assert!(watch.wait().expect("waiting for watch").success());
+}
+
+#[test]
+#[ignore = "needs root"]
+fn statistics_status_and_metrics_are_one_table() {
+    let agent = &SHARED.agent;
+    settled_page();
+    // A check of the sockets may come between two answers.
+    let mut views = (counts_on(&agent.scrape()), counts_of(&agent.stats()));
+    until("both views are of the same moment", || {
+        views = (counts_on(&agent.scrape()), counts_of(&agent.stats()));
+        views.0 == views.1
+    });
+    let count = |name: &str| {
+        let samples = views.0.iter().filter(|((family, _), _)| family == name);
+        samples.map(|(_, value)| *value as u64).sum::<u64>()
+    };
+    let (status, table) = (agent.status(), String::from_utf8(agent.cli(&["stats"]).stdout).expect("text"));
+    assert_eq!(status.packets, count("finwait_packets_total"));
+    assert_eq!(status.table_used, count("finwait_flow_table_entries"));
+    assert_eq!(status.deferred, count("finwait_deferred_segments_total"));
+    let shown = table.lines().filter(|line| line.starts_with("finwait_resets_total ")).count();
+    let resets =
+        views.0.iter().filter(|((family, _), value)| family == "finwait_resets_total" && **value > 0.0);
+    assert_eq!(shown, resets.count(), "{table}");
+    assert!(shown >= 3 && table.contains("origin=local,reason=refused"), "{table}");
 }
 
 #[test]

@@ -4,7 +4,9 @@
 mod common;
 mod hosts;
 
-use std::net::{SocketAddr, TcpListener};
+use std::io::Write as _;
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd as _;
 use std::process::{Command, Output};
 use std::time::Duration;
 
@@ -13,6 +15,7 @@ use finwait::audit::{Finding, Reason, Report, Verdict};
 use finwait::lab::{Family, Lab, Scenario};
 use finwait::sockets::TrackedState;
 use hosts::{Far, Pair, Watch, nft, run, sysctl};
+use nix::libc;
 use socket2::SockRef;
 use tcp_common::State;
 
@@ -102,6 +105,99 @@ fn a_full_time_wait_table_is_a_difference() {
 
 #[test]
 #[ignore = "needs root"]
+fn a_handshake_that_the_listener_holds_back_is_explained() {
+    let lab = lab();
+    let agent = Agent::start(&lab, "audit-defer", &["-i", lab.server.interface, "--audit-interval", "200ms"]);
+    let address = lab.server.address(Family::Ipv4);
+    let listener = lab.server.run(|| TcpListener::bind((address, 0))).expect("namespace").expect("listening");
+    defer_accept(&listener);
+    let address = listener.local_addr().expect("its address");
+    let mut client = lab.client.run(|| TcpStream::connect(address)).expect("namespace").expect("connecting");
+    let ends = (address, client.local_addr().expect("an end"));
+    let finding = || {
+        let (code, report) = report(&lab, &agent, &["--all"]);
+        (code, of(&report, ends).map(|finding| (finding.verdict, finding.reason)))
+    };
+    let held_back = (Verdict::Explained, Some(Reason::NotAccepted));
+    until("the handshake is complete", || finding() == (0, Some(held_back)));
+    let looks = agent.stats().audit_looks;
+    until("the agent has looked again and again", || agent.stats().audit_looks > looks + 5);
+    assert_eq!(finding(), (0, Some(held_back)));
+    let text = String::from_utf8(audit(&lab, &agent, &[]).stdout).expect("text");
+    assert!(text.contains("TCP_DEFER_ACCEPT") && text.contains("1 differ for a known reason"), "{text}");
+
+    client.write_all(b"question").expect("asking");
+    let _server = listener.accept().expect("accepting");
+    until("the socket is there", || finding() == (0, Some((Verdict::Agree, None))));
+}
+
+/// Drops FINs to or from a port on the agent's host, in a chain of this hook, until the rules are flushed.
+fn drop_fins(lab: &Lab, hook: &str, port: u16) {
+    nft(&lab.server, &[&format!("add chain ip t fins {{ type filter hook {hook} priority 0 ; }}")]);
+    for direction in ["sport", "dport"] {
+        nft(
+            &lab.server,
+            &[&format!("add rule ip t fins tcp {direction} {port} tcp flags & fin == fin drop")],
+        );
+    }
+}
+
+/// Waits for these states, the server's first, while the audit never reports a difference.
+fn until_corrected(lab: &Lab, agent: &Agent<'_>, pair: &Pair, states: [State; 2]) {
+    until("the states are right", || {
+        let (code, report) = report(lab, agent, &["--all"]);
+        assert_eq!(code, 0, "{report:#?}");
+        let ours = of(&report, pair.ends()).and_then(|finding| finding.ours.clone());
+        ours.is_some_and(|ours| [ours.state, ours.peer_state] == states)
+    });
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_fin_that_has_not_left_the_host_is_known_from_the_socket() {
+    let lab = lab();
+    let arguments = ["-i", lab.server.interface, "--audit-interval", "200ms"];
+    let agent = Agent::start(&lab, "audit-fin-output", &arguments);
+    let pair = Pair::open(&lab.client, &lab.server, lab.server.address(Family::Ipv4));
+    drop_fins(&lab, "output", pair.ends().0.port());
+    pair.server.shutdown(Shutdown::Write).expect("shutting down");
+    until_corrected(&lab, &agent, &pair, [State::FinWait1, State::Established]);
+    nft(&lab.server, &["flush chain ip t fins"]);
+    until_corrected(&lab, &agent, &pair, [State::FinWait2, State::CloseWait]);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_fin_that_has_not_reached_the_socket_is_not_delivered() {
+    let lab = lab();
+    let arguments = ["-i", lab.server.interface, "--audit-interval", "200ms"];
+    let agent = Agent::start(&lab, "audit-fin-input", &arguments);
+    let pair = Pair::open(&lab.client, &lab.server, lab.server.address(Family::Ipv4));
+    drop_fins(&lab, "input", pair.ends().0.port());
+    pair.client.shutdown(Shutdown::Write).expect("shutting down");
+    until_corrected(&lab, &agent, &pair, [State::Established, State::FinWait1]);
+    nft(&lab.server, &["flush chain ip t fins"]);
+    until_corrected(&lab, &agent, &pair, [State::CloseWait, State::FinWait2]);
+}
+
+/// Sets `TCP_DEFER_ACCEPT`: the kernel makes a socket of a connection when its first data arrives.
+fn defer_accept(listener: &TcpListener) {
+    let seconds: libc::c_int = 60;
+    // SAFETY: the option value is an integer, which the kernel reads, and its size is given.
+    let result = unsafe {
+        libc::setsockopt(
+            listener.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_DEFER_ACCEPT,
+            (&raw const seconds).cast(),
+            size_of_val(&seconds) as libc::socklen_t,
+        )
+    };
+    assert_eq!(result, 0, "TCP_DEFER_ACCEPT");
+}
+
+#[test]
+#[ignore = "needs root"]
 fn connections_whose_socket_is_gone_are_closed() {
     let lab = lab();
     sysctl(&lab.server, "tcp_fin_timeout", "1");
@@ -132,6 +228,7 @@ fn connections_whose_socket_is_gone_are_closed() {
     until("watch tells", || {
         watch.has(&["finwait.close/1", &orphan_port, "\"kind\":\"timeout\""])
             && watch.has(&["finwait.transition/1", &orphan_port, "\"cause\":\"silence\""])
+            && watch.has(&["finwait.time_wait_end/1", &format!("\"port\":{port}"), "socket_gone"])
     });
     let (code, report) = report(&lab, &agent, &["--all"]);
     assert_eq!(code, 0, "{report:#?}");
@@ -178,6 +275,8 @@ fn older_and_unwatched_sockets_are_reported_as_only_in_the_kernel() {
     };
     assert_eq!(reason(&older), (Verdict::OnlyKernel, Some(Reason::Early)));
     assert_eq!(reason(&unwatched), (Verdict::OnlyKernel, Some(Reason::Unwatched)));
+    let text = String::from_utf8(audit(&lab, &agent, &[]).stdout).expect("text");
+    assert!(text.contains("sockets not compared: ") && text.contains("1 early, 2 unwatched"), "{text}");
 }
 
 #[test]
@@ -210,16 +309,14 @@ fn a_translated_connection_is_recognised_and_not_closed() {
     let looks = agent.stats().audit_looks;
     until("the agent has looked again and again", || agent.stats().audit_looks > looks + 5);
     assert_eq!(agent.stats().audit_repairs.values().sum::<u64>(), 0);
-    let (code, report) = report(&lab, &agent, &["--conntrack"]);
+    let (code, report) = report(&lab, &agent, &["--conntrack", "--all"]);
     assert_eq!(code, 0, "{report:#?}");
-    let (socket, remote) = pair.ends();
-    let on_the_wire = (SocketAddr::from(([10, 9, 0, 2], 7)), remote);
-    for (ends, verdict) in [(on_the_wire, Verdict::OnlyOurs), ((socket, remote), Verdict::OnlyKernel)] {
-        let finding = of(&report, ends).expect("one half");
-        assert_eq!((finding.verdict, finding.reason), (verdict, Some(Reason::Translated)));
-        let conntrack = finding.conntrack.expect("conntrack knows both names");
-        assert_eq!(conntrack.state, TrackedState::Established);
-    }
+    let finding = of(&report, pair.ends()).expect("the socket");
+    assert_eq!((finding.verdict, finding.reason), (Verdict::Agree, None));
+    let on_the_wire = finding.ours.as_ref().expect("compared").connection.server.socket_address();
+    assert_eq!(on_the_wire, SocketAddr::from(([10, 9, 0, 2], 7)));
+    let conntrack = finding.conntrack.expect("conntrack knows both names");
+    assert_eq!(conntrack.state, TrackedState::Established);
 }
 
 #[test]

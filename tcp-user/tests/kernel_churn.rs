@@ -9,14 +9,16 @@ use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
 use finwait::agent::interfaces::InterfaceNames;
+use finwait::agent::nat::Translations;
 use finwait::agent::own::OwnConnections;
 use finwait::agent::shared::Shared;
 use finwait::agent::totals::form_index;
 use finwait::agent::tracker::{BATCH, Tracker};
 use finwait::kernel::{Kernel, LoadOptions, ProgramName};
+use finwait::view::TimeWaitEnding;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::{Mutex, MutexGuard, RwLock};
 use tcp_common::table::Tag;
 use tcp_common::{CloseKind, End, Flags, Rules, Segment, State};
 use testkit::frames::{self, segment};
@@ -53,6 +55,9 @@ fn every_counter_agrees_after_a_churn() {
         clock: Mutex::default(),
         names: InterfaceNames::default(),
         own: OwnConnections::new(([0, 0, 0, 0], 0).into()),
+        local: RwLock::default(),
+        on_host: Mutex::default(),
+        translations: Translations::default(),
         watchers: broadcast::Sender::new(1),
     });
     let mut tracker = Tracker::new(Arc::clone(&shared), events);
@@ -86,8 +91,9 @@ fn churn(shared: &Shared, seconds: u64) -> (u64, u64) {
         rounds += 1;
     }
     let connections = u64::from(rounds * 2 * FLOWS);
-    let all_closed = || shared.totals.lock().closed.iter().flatten().sum::<u64>() >= connections;
-    until("every connection is over", all_closed);
+    // Both ends of each are in TIME-WAIT at the end.
+    let ended = || shared.totals.lock().time_wait_ended.iter().sum::<u64>();
+    until("every TIME-WAIT has ended", || ended() >= 2 * connections);
     println!("{connections} connections, {sent} segments in {:?}", begun.elapsed());
     (connections, sent)
 }
@@ -182,10 +188,15 @@ fn check(shared: &Shared, connections: u64, sent: u64) {
     println!("{in_order} of the deferred in order, {overtaken} overtaken");
     assert_eq!((in_order + overtaken, dropped), (counters.deferred, 0));
 
-    assert_eq!(totals.opened.iter().flatten().sum::<u64>(), connections, "opened");
-    assert_eq!(totals.closed.iter().flatten().sum::<u64>(), connections, "closed");
-    let simultaneous = totals.closed[form_index(Some(CloseKind::Simultaneous))].iter().sum::<u64>();
+    // Neither end has an address of this host.
+    assert_eq!(totals.forwarded_opened.iter().sum::<u64>(), connections, "opened");
+    assert_eq!(totals.forwarded_closed.iter().sum::<u64>(), connections, "closed");
+    let simultaneous = totals.forwarded_closed[form_index(Some(CloseKind::Simultaneous))];
     assert_eq!(simultaneous, connections, "as it was played");
+    let [expired, reused] = [TimeWaitEnding::Expired, TimeWaitEnding::Reused]
+        .map(|ending| totals.time_wait_ended[ending as usize]);
+    println!("TIME-WAITs: {expired} expired, {reused} reused");
+    assert_eq!((expired + reused, totals.time_wait_ended.iter().sum()), (2 * connections, 2 * connections));
 
     // Every end is in the state in which it began, so it has left each state as often as it entered it.
     let [half_open, time_wait] = [counters.evicted[1], counters.evicted[2]];

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use finwait::kernel::{Kernel, LoadOptions, ProgramName};
-use tcp_common::record::{Counters, reported, segment_kind};
+use tcp_common::record::{Counters, segment_kind};
 use tcp_common::{Cause, End, Flags, Flow, Ignored, Rules, Segment, SegmentKind};
 use testkit::frames;
 use testkit::model::{Hostile, Script, Seen, World, random_bytes};
@@ -133,7 +133,7 @@ impl Observed {
         let outcome = self.flow.on_segment(at_ns, sender, segment, &Rules::AGENT);
         // Events are read after every round, so that the ring has room for each.
         if outcome.is_transition() {
-            self.flow.set_reported(reported::flags_for(&outcome));
+            self.flow.report();
         }
         let kind = match kind {
             SegmentKind::Syn => segment_kind::SYN,

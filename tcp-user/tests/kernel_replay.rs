@@ -4,10 +4,10 @@
 use std::io::{Cursor, Write as _};
 use std::process::{Command, Stdio};
 
+use finwait::options::KeyBy;
 use finwait::replay::{Capture, InKernel, Input, Output, Replay, Selection};
 use tcp_common::Rules;
 use testkit::captures::{Captured, Interface, Order, Unit, arp, pcap, pcapng, relink};
-use testkit::frames;
 use testkit::scenario::{Scenario, Step, Variant, load};
 
 /// The loaded programs. All captures share one copy, because loading takes seconds.
@@ -68,10 +68,8 @@ fn run(arguments: &[&str], file: &[u8]) -> std::process::Output {
 }
 
 fn frames_of(scenario: &Scenario, variant: Variant) -> Vec<Captured> {
-    let frame = |step: &Step| match step.segment(variant) {
-        Some((sender, segment)) => {
-            Some(Captured { at_ns: step.at_ns(), frame: frames::frame(sender, &segment) })
-        }
+    let frame = |step: &Step| match step.frame(variant) {
+        Some(frame) => Some(Captured { at_ns: step.at_ns(), frame }),
         None => step.is_tick().then(|| arp(step.at_ns())),
     };
     scenario.steps.iter().filter_map(frame).collect()
@@ -90,7 +88,8 @@ fn with_port(mut frame: Vec<u8>, port: u16) -> Vec<u8> {
 #[test]
 #[ignore = "needs root"]
 fn through_the_table_of_the_kernel() {
-    let mut programs = Some(InKernel::load().expect("loading the kernel programs (root needed)"));
+    let mut programs =
+        Some(InKernel::load(KeyBy::Addresses).expect("loading the kernel programs (root needed)"));
     every_scenario(&mut programs);
     every_link_type(&mut programs);
     several_interfaces_and_vlans(&mut programs);

@@ -4,10 +4,11 @@
 use std::cell::RefCell;
 
 use finwait::kernel::{Events, Kernel, LoadOptions, Prefix, ProgramName};
-use tcp_common::record::{event_kind, reported};
-use tcp_common::{End, Flow, Ignored, Previous, Rules, Segment};
+use tcp_common::record::event_kind;
+use tcp_common::wire::IcmpError;
+use tcp_common::{End, Flow, Ignored, Outcome, Previous, Rules, Segment};
 use testkit::frames;
-use testkit::scenario::{StateMachine, Variant, check, load};
+use testkit::scenario::{QuotingError, StateMachine, Variant, check, load};
 
 /// Which program handles the segments that local ends send, and which handles all others.
 #[derive(Clone, Copy)]
@@ -59,11 +60,12 @@ impl InKernel<'_> {
     }
 }
 
-impl StateMachine for InKernel<'_> {
-    fn segment(&mut self, now_ns: u64, sender: End, segment: &Segment) -> Flow {
+impl InKernel<'_> {
+    /// Runs a program on a frame that this end has sent.
+    fn run(&mut self, now_ns: u64, sender: End, frame: &[u8]) {
         self.kernel.set_clock_ns(now_ns).expect("setting the clock");
         let program = if self.variant.is_local(sender) { ProgramName::Out } else { self.ingress };
-        let verdict = self.kernel.test_run(program, &frames::frame(sender, segment), 1).expect("running").0;
+        let verdict = self.kernel.test_run(program, frame, 1).expect("running").0;
         let expected = if program == ProgramName::Xdp { 2 } else { u32::MAX };
         assert_eq!(verdict, expected, "the verdict is constant");
         let rules = self.rules;
@@ -79,11 +81,33 @@ impl StateMachine for InKernel<'_> {
                 earlier.push(flow);
             }
         });
-        let outcome = self.pure.on_segment(now_ns, sender, segment, &self.rules);
+    }
+
+    fn set_reported(&mut self, outcome: &Outcome) {
         if outcome.is_transition() {
-            self.pure.set_reported(reported::flags_for(&outcome));
+            self.pure.report();
         }
+    }
+}
+
+impl StateMachine for InKernel<'_> {
+    fn segment(&mut self, now_ns: u64, sender: End, segment: &Segment) -> Flow {
+        self.run(now_ns, sender, &frames::frame(sender, segment));
+        let outcome = self.pure.on_segment(now_ns, sender, segment, &self.rules);
+        self.set_reported(&outcome);
         self.compare(&format!("{segment:?}"));
+        self.flow()
+    }
+
+    fn icmp_error(&mut self, now_ns: u64, sender: End, quoted: &Segment, error: QuotingError) -> Flow {
+        let QuotingError { kind, code } = error;
+        // The error comes from the other side.
+        self.run(now_ns, sender.peer(), &frames::icmp_error(&frames::frame(sender, quoted), kind, code));
+        if let Some(error) = IcmpError::new(4, kind, code) {
+            let outcome = self.pure.on_icmp_error(now_ns, sender, quoted.seq, error, 4, &self.rules);
+            self.set_reported(&outcome);
+        }
+        self.compare(&format!("ICMP {kind}/{code}"));
         self.flow()
     }
 

@@ -207,7 +207,7 @@ fn the_oldest_time_wait_is_evicted_if_no_flow_is_half_open() {
             assert_no_change(event);
         }
     });
-    assert_eq!(evictions, time_wait, "the agent counts their close");
+    assert_eq!(evictions, time_wait, "each ends a TIME-WAIT");
 }
 
 /// A segment of an unknown connection creates a flow. The flow is evicted like a SYN's, until the other end
@@ -262,7 +262,7 @@ fn segments_of_a_locked_flow_are_deferred() {
 
 /// Asserts that an event without a transition contains none of an earlier event.
 fn assert_no_change(event: &Event) {
-    let change = (event.cause, event.previous, event.from, event.to, event.flags);
+    let change = (event.cause, event.previous, event.from, event.to, event.reports);
     assert_eq!(change, (0, 0, [0; 2], [0; 2], 0), "{event:?}");
 }
 
@@ -276,7 +276,7 @@ fn packets_without_a_program_are_counted() {
     kernel.test_run(ProgramName::Xdp, &frame, 1).expect("running");
     kernel.test_run(ProgramName::Out, &frame, 1).expect("running");
     // After the entry program, a packet with incomplete headers goes to the program that copies them.
-    kernel.test_run(ProgramName::MachineTc, &frame[..40], 1).expect("running");
+    kernel.test_run(ProgramName::ReadTc, &frame[..40], 1).expect("running");
     let counters = kernel.counters().expect("counters");
     assert_eq!(counters.ignored[Ignored::NoProgram as usize], 3);
     assert_eq!((counters.packets_seen(), counters.packets_tracked()), (3, 0));

@@ -220,6 +220,8 @@ fn older_connections_are_adopted_and_followed_to_their_end() {
     let adopted = || agent.stats().audit_repairs["adopted"];
     until("all are adopted", || adopted() == all.len() as u64);
 
+    let time_waits = all.iter().filter(|older| older.before == Before::Both).count();
+    assert_eq!(agent.stats().time_wait["entered"], time_waits as u64, "imported TIME-WAITs count as entered");
     let connections = agent.connections();
     assert_eq!(connections.len(), all.len());
     for older in &all {

@@ -7,10 +7,10 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
-use finwait::api::{Lost, Stats, Status};
+use finwait::api::{Stats, Status};
 use finwait::audit;
 use finwait::output::{EventWriter, Format, ListWriter, Palette};
-use finwait::view::{Close, Connection, Transition, glossary, schema};
+use finwait::view::{Close, Connection, Lost, Reopened, TimeWaitEnd, Transition, glossary, schema};
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
@@ -24,6 +24,10 @@ struct Document {
     printed_by: &'static str,
     schema: Value,
 }
+
+/// The records of a stream of events.
+const EVENTS: [&str; 5] =
+    [schema::TRANSITION, schema::CLOSE, schema::REOPENED, schema::TIME_WAIT_END, schema::LOST];
 
 fn documents() -> Vec<Document> {
     let document = |name, printed_by, schema| Document { name, printed_by, schema };
@@ -54,19 +58,25 @@ fn documents() -> Vec<Document> {
             named(schema_of::<Close>(), schema::CLOSE),
         ),
         document(
+            schema::REOPENED,
+            "`finwait watch -o ndjson`, `finwait replay --events -o ndjson`",
+            named(schema_of::<Reopened>(), schema::REOPENED),
+        ),
+        document(
+            schema::TIME_WAIT_END,
+            "`finwait watch -o ndjson`, `finwait replay --events -o ndjson`",
+            named(schema_of::<TimeWaitEnd>(), schema::TIME_WAIT_END),
+        ),
+        document(schema::LOST, "`finwait watch -o ndjson`", named(schema_of::<Lost>(), schema::LOST)),
+        document(
             schema::EVENTS,
             "`finwait watch -o json`, `finwait replay --events -o json`",
             list(
                 schema::EVENTS,
                 "events",
-                "Transitions and closes in the order in which they happened.",
-                json!({ "anyOf": [reference(schema::TRANSITION), reference(schema::CLOSE)] }),
+                "The events in the order in which they happened.",
+                json!({ "anyOf": EVENTS.map(reference) }),
             ),
-        ),
-        document(
-            Lost::SCHEMA,
-            "`finwait watch`, on standard error",
-            named(schema_of::<Lost>(), Lost::SCHEMA),
         ),
         document(
             "finwait.stats/1",
@@ -132,7 +142,10 @@ fn real_records_have_the_keys_of_their_schemas() {
             seen.insert(document.name);
         }
     }
-    assert_eq!(Vec::from_iter(seen), [schema::CLOSE, schema::CONNECTION, schema::TRANSITION]);
+    assert_eq!(
+        Vec::from_iter(seen),
+        [schema::CLOSE, schema::CONNECTION, schema::TIME_WAIT_END, schema::TRANSITION]
+    );
 }
 
 fn assert_keys(value: &Value, schema: &Value, root: &Value, path: &str) {
@@ -360,5 +373,6 @@ const CSV: &str = "
 ## CSV
 
 The first line has the names of the columns. They follow the JSON keys: `client_address` is `client.address`. A field is
-empty where JSON has `null`. A line for a transition leaves the columns of a close empty, and the other way round.
+empty where JSON has `null`. A line of events leaves the columns of other events empty. `cause` is the `cause` of a
+transition, the `reason` of a reopened connection, or the `ending` of a TIME-WAIT, whose holder is the `side`.
 ";

@@ -13,6 +13,7 @@ use std::thread;
 use std::time::Duration;
 
 use common::{Agent, FINWAIT, until};
+use finwait::audit::{Report, Verdict};
 use finwait::lab::Namespace;
 use finwait::view::{Confidence, Connection, Roles, State};
 use socket2::{Domain, Socket, Type};
@@ -398,6 +399,24 @@ fn link_local_twins_on_two_cables_are_two_connections() {
     assert_eq!(listed("dst fe80::2").len(), 2, "on any link");
     streams[1].0.shutdown(Shutdown::Write).expect("shutting down");
     until("the second one is half closed", || states() == [open, (State::FinWait2, State::CloseWait)]);
+    let mut audit = Command::new(FINWAIT);
+    audit.args(["audit", "--all", "-o", "json", "--socket", &agent.socket, "port = :179"]);
+    let output = client.run(|| audit.output()).expect("entering the namespace").expect("running the CLI");
+    let report: Report = serde_json::from_slice(&output.stdout).expect("a report");
+    let mut compared: Vec<_> = report
+        .findings
+        .iter()
+        .map(|finding| {
+            let state = finding.kernel.as_ref().map(|socket| socket.state);
+            (finding.scope.as_deref(), finding.verdict, state)
+        })
+        .collect();
+    compared.sort_by_key(|&(scope, ..)| scope);
+    let expected = [
+        (Some("link1"), Verdict::Agree, Some(State::Established)),
+        (Some("link2"), Verdict::Agree, Some(State::FinWait2)),
+    ];
+    assert_eq!((output.status.code(), compared), (Some(0), expected.to_vec()));
 }
 
 #[test]

@@ -24,6 +24,7 @@ use guest::Programs;
 /// The programs that the guest runs: `finwait` or a test program, and its arguments.
 const PLAN: &[&[&str]] = &[
     &["kernel_parse"],
+    &["kernel_rare"],
     &["kernel_scenarios"],
     &["kernel_differential"],
     &["kernel_two_cpus"],

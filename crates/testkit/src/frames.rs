@@ -77,6 +77,45 @@ pub fn frame_v6_of(port_a: u16, sender: End, segment: &Segment) -> Vec<u8> {
     ethernet([0x86, 0xdd], &ip, &tcp)
 }
 
+/// Divides an IPv4 packet in an Ethernet frame into fragments that begin at these offsets of its payload, besides
+/// 0. The payload of [`frame`] is filled up with zeros.
+///
+/// # Panics
+///
+/// If an offset is no multiple of 8.
+pub fn fragments(frame: &[u8], identification: u16, offsets: &[usize]) -> Vec<Vec<u8>> {
+    const PAYLOAD: usize = ETHERNET + 20;
+    let total = usize::from(u16::from_be_bytes([frame[16], frame[17]]));
+    let mut whole = frame.to_vec();
+    whole.resize(ETHERNET + total, 0);
+    let starts: Vec<usize> = [0].into_iter().chain(offsets.iter().copied()).collect();
+    let fragment = |(number, &start): (usize, &usize)| {
+        assert!(start.is_multiple_of(8), "offsets are in units of 8 bytes");
+        let end = starts.get(number + 1).copied().unwrap_or(total - 20);
+        let more = if number + 1 < starts.len() { 0x2000 } else { 0 };
+        let mut fragment = [&whole[..PAYLOAD], &whole[PAYLOAD + start..PAYLOAD + end]].concat();
+        fragment[16..18].copy_from_slice(&((20 + end - start) as u16).to_be_bytes());
+        fragment[18..20].copy_from_slice(&identification.to_be_bytes());
+        fragment[20..22].copy_from_slice(&(more | (start / 8) as u16).to_be_bytes());
+        fragment
+    };
+    starts.iter().enumerate().map(fragment).collect()
+}
+
+/// An ICMP error of a router at 10.9.0.254, to the sender of the IPv4 packet in `frame`, which it quotes.
+pub fn icmp_error(frame: &[u8], kind: u8, code: u8) -> Vec<u8> {
+    let total = usize::from(u16::from_be_bytes([frame[16], frame[17]]));
+    let quoted = &frame[ETHERNET..][..total.min(frame.len() - ETHERNET)];
+    let mut ip = vec![0x45, 0];
+    ip.extend(((28 + quoted.len()) as u16).to_be_bytes());
+    ip.extend([0, 0, 0, 0, 64, 1, 0, 0, 10, 9, 0, 254]);
+    ip.extend(&quoted[12..16]);
+    ethernet([8, 0], &ip, &[&[kind, code, 0, 0, 0, 0, 0, 0], quoted].concat())
+}
+
+/// Length of an Ethernet header, in bytes.
+const ETHERNET: usize = 14;
+
 fn ethernet(ether_type: [u8; 2], ip: &[u8], tcp: &[u8]) -> Vec<u8> {
     let mut frame = vec![2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1];
     frame.extend(ether_type);

@@ -27,8 +27,10 @@ pub enum CloseKind {
     RstAbort,
     /// A RST after a FIN.
     RstAfterFin,
-    /// A RST in answer to the SYN.
+    /// A RST in answer to the SYN, or an ICMP error of the host or a firewall.
     Refused,
+    /// An ICMP error in answer to the SYN: the network does not reach the host.
+    Unreachable,
     /// A RST before the handshake was complete.
     SynAbort,
     /// Silence before the handshake was complete.
@@ -111,6 +113,10 @@ impl Flow {
                 ((true, _) | (_, true), _, _) => CloseKind::RstAfterFin,
             };
         }
+        if self.icmp_error().is_some() {
+            let refused = self.flow_has(flow_fact::REFUSED);
+            return if refused { CloseKind::Refused } else { CloseKind::Unreachable };
+        }
         match (fins, self.flow_has(flow_fact::SILENCE), self.flow_has(flow_fact::ESTABLISHED)) {
             ((true, true), _, _) => self.fin_kind(),
             (_, true, true) => CloseKind::Timeout,
@@ -190,6 +196,17 @@ impl Flow {
         }
     }
 
+    /// The end whose RST ended a TIME-WAIT, its own or the peer's.
+    pub fn time_wait_resetter(&self) -> Option<End> {
+        if self.flow_has(flow_fact::TIME_WAIT_RESET_A) {
+            Some(End::A)
+        } else if self.flow_has(flow_fact::TIME_WAIT_RESET_B) {
+            Some(End::B)
+        } else {
+            None
+        }
+    }
+
     /// Whether the RST came from a host that no longer knew the connection: it was restarted, it had lost its
     /// TIME-WAIT, or a firewall or proxy in between lost its state. A program's abort sends a RST with an ACK
     /// (`tcp_send_active_reset`); a host without the connection sends one without (RFC 9293 3.5.2, group
@@ -230,6 +247,7 @@ impl Flow {
     pub fn coverage(&self) -> Coverage {
         let [a, b] = &self.ends;
         let unanswered = matches!(self.close_kind(), CloseKind::SynTimeout)
+            || self.icmp_error().is_some()
             || (a.is_in(State::SynSent) && !a.has(REOPENING))
             || (b.is_in(State::SynSent) && !b.has(REOPENING));
         if self.flow_has(flow_fact::MIDSTREAM) {

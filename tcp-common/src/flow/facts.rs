@@ -83,8 +83,9 @@ pub mod flow_fact {
     pub const SILENCE: u32 = 1 << 6;
     /// The next incarnation began while this one was not over.
     pub const SUPERSEDED: u32 = 1 << 7;
-    /// Both ends were CLOSED once, and the caller knows it from an outcome.
-    pub const OVER: u32 = 1 << 8;
+    /// The close was complete once: each end in TIME-WAIT or CLOSED. Taken back with the RST that was refuted
+    /// (R28).
+    pub const FINISHED: u32 = 1 << 8;
     /// End A has a pending SYN.
     pub const PENDING_A: u32 = 1 << 9;
     /// End B has a pending SYN.
@@ -102,15 +103,27 @@ pub mod flow_fact {
     pub const FORGOTTEN: u32 = 1 << 15;
     /// The flow was adopted from a socket before any segment was seen (R25).
     pub const ADOPTED: u32 = 1 << 16;
-
     /// An end in TIME-WAIT answered a FIN by a RST: it had lost its TIME-WAIT.
     pub const TIME_WAIT_LOST: u32 = 1 << 17;
     /// A RST ended the connection, and was refuted: it goes on (R28).
     pub const REOPENED: u32 = 1 << 18;
+    /// An accepted RST of end A ended a TIME-WAIT: that of end B, or its own.
+    pub const TIME_WAIT_RESET_A: u32 = 1 << 19;
+    /// An accepted RST of end B ended a TIME-WAIT: that of end A, or its own.
+    pub const TIME_WAIT_RESET_B: u32 = 1 << 20;
+    /// Five bits: the [`IcmpError`](crate::wire::IcmpError) that ended the attempt, 0 for none.
+    pub const ICMP: u32 = 0x1f << ICMP_SHIFT;
+    /// Position of [`ICMP`].
+    pub const ICMP_SHIFT: u32 = 21;
 
     /// The facts about one end each: the bit of end A, the bit of end B.
-    pub(in crate::flow) const PAIRS: [(u32, u32); 4] =
-        [(INITIATOR_A, INITIATOR_B), (ABORTER_A, ABORTER_B), (PENDING_A, PENDING_B), (LOCAL_A, LOCAL_B)];
+    pub(in crate::flow) const PAIRS: [(u32, u32); 5] = [
+        (INITIATOR_A, INITIATOR_B),
+        (ABORTER_A, ABORTER_B),
+        (PENDING_A, PENDING_B),
+        (LOCAL_A, LOCAL_B),
+        (TIME_WAIT_RESET_A, TIME_WAIT_RESET_B),
+    ];
 }
 
 use end_fact::*;
@@ -210,11 +223,9 @@ impl Flow {
         if self.facts & flow_fact::ESTABLISHED == 0 && a.has(SYN_ACKED) && b.has(SYN_ACKED) {
             self.facts |= flow_fact::ESTABLISHED;
             self.established_ns = now_ns;
-            outcome.established = true;
         }
-        if self.facts & flow_fact::OVER == 0 && self.is_over() {
-            self.facts |= flow_fact::OVER;
-            outcome.over = true;
+        if self.is_finished() {
+            self.facts |= flow_fact::FINISHED;
         }
     }
 }

@@ -73,11 +73,9 @@ impl Flow {
     /// Ends an incarnation that the next one replaced: brings a copy made before that segment to the end that
     /// `previous` describes.
     ///
-    /// Returns the transitions to CLOSED, without a cause: it is that of the segment. `over` is set unless
-    /// the incarnation had been over before.
+    /// Returns the transitions to CLOSED, without a cause: it is that of the segment.
     pub fn end_previous(&mut self, now_ns: u64, previous: Previous, rules: &Rules) -> Outcome {
         let from = self.states();
-        let over = self.facts & flow_fact::OVER == 0;
         self.tick(now_ns, rules);
         match previous.aborter() {
             Some(aborter) => {
@@ -91,8 +89,8 @@ impl Flow {
             x.set(GONE);
             x.state = State::Closed as u8;
         }
-        self.facts |= flow_fact::OVER;
-        Outcome { to: self.states(), previous, over, ..Outcome::unchanged(from) }
+        self.facts |= flow_fact::FINISHED;
+        Outcome { to: self.states(), previous, ..Outcome::unchanged(from) }
     }
 }
 
@@ -124,7 +122,7 @@ mod tests {
     fn the_flow_is_over_when_the_only_end_of_this_host_is_gone() {
         let mut flow = half_closed([true, false]);
         let outcome = flow.close_without_socket(2_000, [true, false]);
-        assert!(outcome.over && flow.is_over());
+        assert!(outcome.is_transition() && flow.is_over());
         assert_eq!(flow.close_kind(), CloseKind::Timeout);
     }
 
@@ -167,7 +165,7 @@ mod tests {
         send(&mut flow, 6_000, End::A, Flags::ACK, 102, 902);
         let expires_ns = 5_000 + Rules::RFC.time_wait_local_ns;
         assert_eq!(flow.due_ns(&Rules::RFC), Some(expires_ns));
-        assert!(flow.tick(expires_ns, &Rules::RFC).over);
+        assert_eq!(flow.tick(expires_ns, &Rules::RFC).to, [State::Closed; 2]);
         assert_eq!(flow.due_ns(&Rules::RFC), Some(expires_ns + QUARANTINE_NS));
         assert_eq!(send(&mut flow, expires_ns + 1, End::A, Flags::ACK, 102, 902).cause, Cause::Late);
         assert_eq!(flow.due_ns(&Rules::RFC), Some(expires_ns + QUARANTINE_NS));
@@ -186,11 +184,11 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_a_replaced_incarnation_is_over_once() {
+    fn a_replaced_incarnation_is_brought_to_its_end() {
         let mut flow = half_closed([false, false]);
         let outcome = flow.end_previous(2_000, Previous::AbortedByB, &Rules::RFC);
-        assert_eq!((outcome.from, outcome.over), ([State::FinWait2, State::CloseWait], true));
+        assert_eq!((outcome.from, outcome.to), ([State::FinWait2, State::CloseWait], [State::Closed; 2]));
         assert_eq!((flow.close_kind(), flow.aborter()), (CloseKind::RstAfterFin, Some(End::B)));
-        assert!(!flow.end_previous(3_000, Previous::Over, &Rules::RFC).over);
+        assert!(flow.was_finished());
     }
 }

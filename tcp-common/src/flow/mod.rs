@@ -11,14 +11,14 @@
 //! Files in the order in which a segment meets them:
 //!
 //! - [`mod@self`] dispatches by the kind of the segment.
-//! - `open` handles SYN and SYN-ACK, `reset` RST, `refute` a RST that its receiver ignored.
+//! - `open` handles SYN and SYN-ACK, `reset` RST, `refute` a RST that its receiver ignored, `icmp` ICMP errors.
 //! - `data` has the steps for every other segment; `claim`, `ack`, `reassembly`, `fin`, `unseen` and `proof`
 //!   are these steps.
 //! - `facts` derives the states, `clock` expires timers, `outcome` is the answer to the caller.
 //! - `close` describes how the connection was opened and closed; [`lifecycle`] says when a flow is due or
 //!   forgotten.
 //! - `sighting` distinguishes copies of a packet from news.
-//! - `adopt` makes a flow of a socket. `prediction` handles the segments of an open connection without all
+//! - `adopt` makes a flow of a socket, `correct` corrects one by its socket. `prediction` handles the segments of an open connection without all
 //!   of this.
 //!
 //! In these files `x` is the sender's end and `y` the receiver's. A comment "R7" refers to a rule in
@@ -29,9 +29,11 @@ mod adopt;
 mod claim;
 mod clock;
 mod close;
+mod correct;
 mod data;
 mod facts;
 mod fin;
+mod icmp;
 pub mod lifecycle;
 mod open;
 mod outcome;
@@ -332,14 +334,14 @@ impl Flow {
         self.facts & flow_fact::ADOPTED != 0
     }
 
-    /// Whether both ends have been CLOSED at some time of this incarnation. A late FIN may have revived one
+    /// Whether the close of this incarnation has been complete at some time. A late FIN may have revived an end
     /// since (R9).
     #[inline(always)]
-    pub const fn was_over(&self) -> bool {
-        self.facts & flow_fact::OVER != 0
+    pub const fn was_finished(&self) -> bool {
+        self.facts & flow_fact::FINISHED != 0
     }
 
-    /// Whether each end is in TIME-WAIT or CLOSED.
+    /// Whether the close is complete: each end is in TIME-WAIT or CLOSED.
     #[inline(always)]
     pub const fn is_finished(&self) -> bool {
         let [a, b] = &self.ends;
@@ -347,22 +349,16 @@ impl Flow {
             && (b.is_in(State::TimeWait) || b.is_in(State::Closed))
     }
 
-    /// Whether the owner has set any of these bits of its own for this incarnation.
+    /// Bits of the owner's: what it has reported of this incarnation.
     #[inline(always)]
-    pub const fn is_reported(&self, bits: u32) -> bool {
-        self.reported & bits != 0
+    pub const fn reported(&self) -> u32 {
+        self.reported
     }
 
-    /// Sets bits of the owner's. The machine clears all of them when the next incarnation begins.
+    /// Replaces the bits of the owner's. The machine clears them when the next incarnation begins.
     #[inline(always)]
     pub fn set_reported(&mut self, bits: u32) {
-        self.reported |= bits;
-    }
-
-    /// Clears bits of the owner's.
-    #[inline(always)]
-    pub fn clear_reported(&mut self, bits: u32) {
-        self.reported &= !bits;
+        self.reported = bits;
     }
 
     /// Says whether an end belongs to this host: its TIME-WAIT then follows this host's rules.
@@ -454,6 +450,12 @@ impl EndState {
     /// When TIME-WAIT began or was restarted last, ns; `None` if this end was never in TIME-WAIT.
     pub fn time_wait_ns(&self) -> Option<u64> {
         (self.time_wait_at_ns != 0).then_some(self.time_wait_at_ns)
+    }
+
+    /// Whether this end was in TIME-WAIT and is CLOSED now.
+    #[inline(always)]
+    pub const fn has_left_time_wait(&self) -> bool {
+        self.time_wait_at_ns != 0 && self.is_in(State::Closed)
     }
 
     /// How often TIME-WAIT of this end was restarted, saturating.

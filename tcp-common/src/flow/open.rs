@@ -18,12 +18,12 @@ impl Flow {
         let sender = step.sender();
         let ended = self.is_over();
         let silence = self.facts & flow_fact::SILENCE != 0;
-        // R16: a host that was refused may try again with the same ISN.
-        let refused = self.facts & flow_fact::REFUSED != 0;
+        // R16: after a failure a host may try again with the same ISN.
+        let failed = self.has_failed();
         let empty = self.incarnation == 0;
         let (x, y) = sides(&mut self.ends, sender);
         let same_isn = x.has(SYN) && x.isn == segment.seq;
-        if empty || (ended && (silence || refused || !same_isn)) {
+        if empty || (ended && (silence || failed || !same_isn)) {
             self.begin(now_ns, sender, segment, if empty { Previous::None } else { Previous::Over }, outcome);
             return Cause::Syn;
         }
@@ -85,7 +85,7 @@ impl Flow {
         let sender = step.sender();
         let ended = self.is_over();
         let silence = self.facts & flow_fact::SILENCE != 0;
-        let refused = self.facts & flow_fact::REFUSED != 0;
+        let failed = self.has_failed();
         let pending = self.facts & pending_bit(sender.peer()) != 0
             && (segment.ack == self.pending_first() || segment.ack == self.pending_isn.wrapping_add(1));
         let empty = self.incarnation == 0;
@@ -93,7 +93,7 @@ impl Flow {
         let same_isn = x.has(SYN) && x.isn == segment.seq;
         if empty || ended {
             let of_this = same_isn || (y.has(BARE_SYN) && y.syn_acknowledged_by(segment.ack));
-            if of_this && !silence && !refused {
+            if of_this && !silence && !failed {
                 return Cause::Late;
             }
             // R22: the SYN was missed. The end that is answered has opened.
@@ -297,7 +297,6 @@ impl Flow {
         self.opened_ns = now_ns;
         outcome.from = [State::Closed, State::Closed];
         outcome.previous = previous;
-        outcome.over = false;
     }
 }
 

@@ -8,7 +8,7 @@ use crate::state::{End, State};
 #[repr(u8)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, FromRepr, IntoStaticStr, VariantArray)]
 #[strum(serialize_all = "snake_case")]
-#[allow(missing_docs, reason = "each name is its cause; rules R1..R28 are in docs/STATE_MACHINE.md")]
+#[allow(missing_docs, reason = "each name is its cause; rules R1..R29 are in docs/STATE_MACHINE.md")]
 pub enum Cause {
     Nothing = 0,
     Syn = 1,
@@ -20,7 +20,8 @@ pub enum Cause {
     Fin = 7,
     FinAgain = 8,
     Rst = 9,
-    /// A RST in answer to a SYN, from a host that does not accept the connection.
+    /// A RST in answer to a SYN, from a host that does not accept the connection, or an ICMP error that says so
+    /// (R29).
     Refused = 10,
     TimeWaitExpired = 11,
     Silence = 12,
@@ -33,6 +34,10 @@ pub enum Cause {
     Resync = 16,
     /// The ends went on after a RST that was accepted (R28).
     Reopened = 17,
+    /// An ICMP error in answer to a SYN: the network does not reach the host (R29).
+    Unreachable = 18,
+    /// A check found the socket of an end in another state (R25).
+    SocketCheck = 19,
     // From here on: why the segment had no effect.
     BadFlags = 32,
     PendingSyn = 33,
@@ -114,10 +119,6 @@ pub struct Outcome {
     /// What became of the incarnation before. For its close record, apply it to a copy of the flow that was
     /// made before the segment ([`Flow::end_previous`](crate::Flow::end_previous)).
     pub previous: Previous,
-    /// Both ends have just become CLOSED: the incarnation's close record is final.
-    pub over: bool,
-    /// Both ends have just become ESTABLISHED for the first time.
-    pub established: bool,
     /// The peer's FIN was retransmitted and restarted an end's TIME-WAIT.
     pub restarted: bool,
 }
@@ -131,8 +132,6 @@ impl Outcome {
             to: states,
             cause: Cause::Nothing,
             previous: Previous::None,
-            over: false,
-            established: false,
             restarted: false,
         }
     }
@@ -140,6 +139,6 @@ impl Outcome {
     /// Whether any state changed or an incarnation began or ended.
     #[inline(always)]
     pub fn is_transition(&self) -> bool {
-        self.from != self.to || self.over || self.previous != Previous::None
+        self.from != self.to || self.previous != Previous::None
     }
 }

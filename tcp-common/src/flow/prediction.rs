@@ -9,6 +9,7 @@
 use super::facts::end_fact::*;
 use super::facts::flow_fact;
 use super::{EndState, Flow};
+use crate::segment::Segment;
 use crate::seq::{Seq, later};
 use crate::state::State;
 use crate::wire::{Header, plain::Plain};
@@ -90,7 +91,7 @@ impl Prediction {
     pub fn fits<K, H: Header>(
         &self,
         plain: &Plain<K, H>,
-        wire_segments: u32,
+        wire_segments: u16,
         hook: u16,
         now_ns: u64,
         silence_ns: u64,
@@ -110,7 +111,7 @@ impl Prediction {
         let unacked = peer.next.wrapping_sub(own.ack);
         let end = seq.wrapping_add(plain.payload_len);
         let in_flight = own.next.wrapping_add(plain.payload_len).wrapping_sub(peer.ack);
-        let segments = own.segments as u32 + wire_segments;
+        let segments = own.segments as u32 + wire_segments as u32;
         acked <= unacked
             // Less than 2^31 bytes in flight either way, so the order of two numbers is never in doubt; and
             // one flush every 2^31 bytes, so neither is the number of bytes since the last one.
@@ -121,7 +122,7 @@ impl Prediction {
 
     /// Applies a segment that [`fits`](Self::fits).
     #[inline(always)]
-    pub fn apply<K, H: Header>(&mut self, plain: &Plain<K, H>, wire_segments: u32, hook: u16, now_ns: u64) {
+    pub fn apply<K, H: Header>(&mut self, plain: &Plain<K, H>, wire_segments: u16, hook: u16, now_ns: u64) {
         let own = &mut self.directions[plain.sender & 1];
         if plain.payload_len != 0 {
             // The byte of a keepalive is not part of the stream.
@@ -129,7 +130,7 @@ impl Prediction {
         }
         own.ack = plain.ack();
         own.window = plain.window();
-        own.segments += wire_segments as u16;
+        own.segments += wire_segments;
         own.hook = hook;
         own.at = (now_ns >> AT_SHIFT) as u16;
         self.last_ns = now_ns;
@@ -251,6 +252,8 @@ const NO_EMPTY: u16 = 1 << 14;
 const NOTHING: u16 = NO_PAYLOAD | NO_EMPTY;
 /// The bits of [`DirectionPrediction::segments`] that count segments.
 const SEGMENTS: u16 = !NOTHING;
+
+const _: () = assert!(Segment::MAX_WIRE_SEGMENTS <= SEGMENTS, "one packet does not wrap the flag bits");
 
 #[cfg(test)]
 mod tests {

@@ -64,7 +64,7 @@ impl Flow {
 
     /// Whether a RST ended the connection that was no refusal. After a refusal another attempt may follow.
     #[inline(always)]
-    fn is_refutable(&self) -> bool {
+    pub fn is_refutable(&self) -> bool {
         self.facts & (flow_fact::ABORTER_A | flow_fact::ABORTER_B) != 0
             && self.facts & flow_fact::REFUSED == 0
     }
@@ -75,7 +75,9 @@ impl Flow {
             | flow_fact::ABORTER_B
             | flow_fact::FORGOTTEN
             | flow_fact::TIME_WAIT_LOST
-            | flow_fact::OVER);
+            | flow_fact::TIME_WAIT_RESET_A
+            | flow_fact::TIME_WAIT_RESET_B
+            | flow_fact::FINISHED);
         self.facts |= flow_fact::REOPENED;
         if !(self.ends[0].has(FIN) || self.ends[1].has(FIN)) {
             self.closing_ns = 0;

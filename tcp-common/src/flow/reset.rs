@@ -44,6 +44,7 @@ impl Flow {
             return self.close_sender_only(sender);
         }
         let holder_lost = x.is_in(State::TimeWait);
+        let ends_time_wait = holder_lost || y.is_in(State::TimeWait);
         if reopens || self.facts & pending_bit(sender) != 0 {
             // R13: one end is in SYN-SENT of the next incarnation. The RST ends only the old one.
             let previous = match (complete, sender) {
@@ -63,6 +64,9 @@ impl Flow {
         }
         if holder_lost {
             self.facts |= flow_fact::TIME_WAIT_LOST;
+        }
+        if ends_time_wait {
+            self.facts |= time_wait_reset_bit(sender);
         }
         if refuses {
             self.facts |= flow_fact::REFUSED;
@@ -119,6 +123,12 @@ impl Flow {
         if !self.complete() {
             self.facts |= aborter_bit(aborter);
         }
+        self.end_both(now_ns);
+    }
+
+    /// Ends the incarnation at both ends.
+    #[inline(always)]
+    pub(super) fn end_both(&mut self, now_ns: u64) {
         if self.closing_ns == 0 {
             self.closing_ns = now_ns;
         }
@@ -135,6 +145,15 @@ const fn aborter_bit(end: End) -> u32 {
     match end {
         End::A => flow_fact::ABORTER_A,
         End::B => flow_fact::ABORTER_B,
+    }
+}
+
+/// The fact that an accepted RST of this end ended a TIME-WAIT.
+#[inline(always)]
+const fn time_wait_reset_bit(end: End) -> u32 {
+    match end {
+        End::A => flow_fact::TIME_WAIT_RESET_A,
+        End::B => flow_fact::TIME_WAIT_RESET_B,
     }
 }
 

@@ -15,12 +15,16 @@ pub struct Counters {
     pub predicted: [[u64; predicted::COUNT]; 2],
     /// Additional wire segments of these packets, where GRO or GSO made one packet of several segments.
     pub merged: [[u64; predicted::COUNT]; 2],
-    /// Packets that were not predicted. Equals `tracked` plus the sum of `ignored`.
+    /// Packets that were not predicted. Equals `tracked` plus the sum of `ignored` plus [`Counters::fragments_pending`].
     pub seen: u64,
     /// Packets whose segment was applied to a flow or deferred, predicted ones excluded.
     pub tracked: u64,
     /// Ignored packets, by [`Ignored`].
     pub ignored: [u64; Ignored::COUNT],
+    /// Fragments that began to wait for the rest of their datagram.
+    pub fragments_held: u64,
+    /// Fragments that have waited: their datagram became whole, or did not in time.
+    pub fragments_released: u64,
     /// Transitions of one end: `[remote, local][from][to]`.
     pub transitions: [[[u64; State::COUNT]; State::COUNT]; 2],
     /// Wire segments, by direction (ingress, egress) and [`segment_kind`], predicted ones excluded.
@@ -50,6 +54,12 @@ impl Counters {
     /// Returns the number of packets whose segment was applied to a flow or deferred.
     pub fn packets_tracked(&self) -> u64 {
         self.tracked + self.packets_predicted()
+    }
+
+    /// Returns the number of fragments that wait for the rest of their datagram.
+    pub fn fragments_pending(&self) -> u64 {
+        // The CPUs' counters are not read at one moment.
+        self.fragments_held.saturating_sub(self.fragments_released)
     }
 
     fn packets_predicted(&self) -> u64 {

@@ -17,7 +17,7 @@ use crate::wire::Packet;
 /// | `sender`, `segment`, `tags` | yes | the next incarnation's first segment | the segment to apply | - |
 /// | `cause` | yes | of the next incarnation's first segment | - | - |
 /// | `previous` | yes | yes | - | - |
-/// | `from`, `to`, `flags` | yes | - | - | - |
+/// | `from`, `to`, `reports` | yes | - | - | - |
 /// | `flow` | after the segment | before the segment | - | when it was evicted |
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -44,8 +44,8 @@ pub struct Event {
     pub from: [u8; 2],
     /// Numbers of the states after the segment, A first.
     pub to: [u8; 2],
-    /// Bits of [`event_flag`].
-    pub flags: u32,
+    /// Bits of [`reported`](super::reported) that the segment changed: what the event reports.
+    pub reports: u32,
     /// The segment.
     pub segment: Segment,
     /// The VLAN tags of the segment's frame, as in [`Packet::tags`].
@@ -56,7 +56,7 @@ pub struct Event {
     pub flow: Flow,
 }
 
-const _: () = assert!(size_of::<Event>() == 360 && size_of::<Segment>() == 28);
+const _: () = assert!(size_of::<Event>() == 368 && size_of::<Segment>() == 32);
 
 /// The fields of an [`Event`] that have a meaning for every kind.
 #[derive(Clone, Copy, Debug)]
@@ -70,9 +70,17 @@ pub struct EventHeader {
 }
 
 impl Event {
-    /// Builds a [`TRANSITION`](event_kind::TRANSITION) event. `flow` is the flow after the segment.
+    /// Builds a [`TRANSITION`](event_kind::TRANSITION) event. `flow` is the flow after the segment, with what
+    /// the event `reports` of it.
     #[inline(always)]
-    pub fn set_transition(&mut self, header: EventHeader, packet: &Packet, outcome: &Outcome, flow: &Flow) {
+    pub fn set_transition(
+        &mut self,
+        header: EventHeader,
+        packet: &Packet,
+        outcome: &Outcome,
+        flow: &Flow,
+        reports: u32,
+    ) {
         let details = Details {
             kind: event_kind::TRANSITION,
             sender: packet.sender as u8,
@@ -80,7 +88,7 @@ impl Event {
             previous: outcome.previous as u8,
             from: outcome.from.map(|state| state as u8),
             to: outcome.to.map(|state| state as u8),
-            flags: event_flag::flags_for(outcome),
+            reports,
             tags: packet.tags,
         };
         self.set(header, details, &packet.segment, &packet.key, flow);
@@ -135,7 +143,7 @@ impl Event {
             previous,
             from,
             to,
-            flags,
+            reports,
             segment: event_segment,
             tags,
             key: event_key,
@@ -152,7 +160,7 @@ impl Event {
         *previous = details.previous;
         *from = details.from;
         *to = details.to;
-        *flags = details.flags;
+        *reports = details.reports;
         *event_segment = *segment;
         *tags = details.tags;
         *event_key = *key;
@@ -168,14 +176,14 @@ struct Details {
     previous: u8,
     from: [u8; 2],
     to: [u8; 2],
-    flags: u32,
+    reports: u32,
     tags: u32,
 }
 
 impl Details {
     #[inline(always)]
     const fn of(kind: u8) -> Details {
-        Details { kind, sender: 0, cause: 0, previous: 0, from: [0; 2], to: [0; 2], flags: 0, tags: 0 }
+        Details { kind, sender: 0, cause: 0, previous: 0, from: [0; 2], to: [0; 2], reports: 0, tags: 0 }
     }
 }
 
@@ -217,26 +225,6 @@ pub mod event_kind {
     pub const PREVIOUS: u8 = 2;
     /// Another thread kept the flow locked. The agent must apply the segment.
     pub const DEFERRED: u8 = 3;
-    /// A flow was evicted before its end was reported.
+    /// A flow was evicted, in TIME-WAIT or before its close was reported.
     pub const EVICTED: u8 = 4;
-}
-
-/// Bits of [`Event::flags`].
-pub mod event_flag {
-    use crate::flow::Outcome;
-
-    /// The incarnation is over: both ends are CLOSED.
-    pub const OVER: u32 = 1;
-    /// Both ends have just become ESTABLISHED.
-    pub const ESTABLISHED: u32 = 2;
-    /// A TIME-WAIT was restarted.
-    pub const RESTARTED: u32 = 4;
-
-    /// Returns the bits for an outcome.
-    #[inline(always)]
-    pub fn flags_for(outcome: &Outcome) -> u32 {
-        (outcome.over as u32 * OVER)
-            | (outcome.established as u32 * ESTABLISHED)
-            | (outcome.restarted as u32 * RESTARTED)
-    }
 }

@@ -5,13 +5,17 @@
 
 mod counters;
 mod event;
+mod report;
 mod settings;
 mod sighting;
 mod slot;
 pub mod tail_call;
+mod waiting;
 
 pub use counters::{Counters, predicted, segment_kind};
-pub use event::{Event, EventHeader, RingPositions, event_flag, event_kind};
+pub use event::{Event, EventHeader, RingPositions, event_kind};
+pub use report::reported;
 pub use settings::{Clocks, Settings};
 pub use sighting::{Sighting, Sightings, Verdict};
-pub use slot::{Record, Slot, Slot4, Slot6, reported, short_hook};
+pub use slot::{Record, Slot, Slot4, Slot6, short_hook};
+pub use waiting::{FRAGMENT_NS, MAX_WAITING, WaitingFragment};

@@ -13,7 +13,7 @@ pub struct Settings {
     pub secret: Secret,
     /// Time to use instead of the kernel's clock, ns; 0 = the kernel's clock. For tests, with `jiffy_ns` 0.
     pub clock_ns: u64,
-    /// [`Rules::steady_silence_ns`].
+    /// [`Rules::steady_silence_ns`]; 0 if no segment may be predicted.
     pub steady_silence_ns: u64,
     /// Length of a jiffy, ns; 0 = unknown, so that every packet reads the monotonic clock.
     pub jiffy_ns: u64,
@@ -23,8 +23,8 @@ pub struct Settings {
     pub slots_v4: u32,
     /// Number of slots of the IPv6 table.
     pub slots_v6: u32,
-    /// Padding, always 0.
-    pub reserved: u32,
+    /// 1 if the VLAN tags of a packet are part of its key, otherwise 0.
+    pub key_by_vlan: u32,
     /// Number of events that one CPU's ring holds, a power of two.
     pub ring_len: u32,
 }
@@ -40,7 +40,7 @@ impl Settings {
         jiffies_at_ns: 0,
         slots_v4: 0,
         slots_v6: 0,
-        reserved: 0,
+        key_by_vlan: 0,
         ring_len: 0,
     };
 }

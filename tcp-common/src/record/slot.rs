@@ -58,21 +58,3 @@ impl Record {
 pub const fn short_hook(hook: u32) -> u16 {
     (hook << 1 | 1) as u16
 }
-
-/// Bits of [`Flow::reported`]: what has been reported of an incarnation.
-pub mod reported {
-    use crate::flow::Outcome;
-
-    /// The open has been counted, or an event of it is on its way to the agent.
-    pub const OPEN: u32 = 1;
-    /// The close has been counted and reported, or an event of it is on its way to the agent.
-    pub const CLOSE: u32 = 2;
-    /// The agent has counted and reported that the SYN was sent again without an answer. No event has this bit.
-    pub const ATTEMPT: u32 = 16;
-
-    /// Returns the bits of what an outcome's event reports.
-    #[inline(always)]
-    pub fn flags_for(outcome: &Outcome) -> u32 {
-        (outcome.established as u32 * OPEN) | (outcome.over as u32 * CLOSE)
-    }
-}

@@ -43,6 +43,8 @@ pub(super) fn parse<B: Bytes + ?Sized>(bytes: &B) -> Result<EthernetHeader, Igno
         IPV4 => 4,
         IPV6 => 6,
         other if is_tag(other) => return Err(Ignored::Unsupported),
+        MPLS | MPLS_MULTICAST => return Err(Ignored::Mpls),
+        PPPOE_SESSION => return Err(Ignored::Pppoe),
         _ => return Err(Ignored::NotTcp),
     };
     Ok(frame)
@@ -56,3 +58,6 @@ pub(super) fn is_tag(ether_type: u16) -> bool {
 pub(super) const VLAN_ID: u16 = 0x0fff;
 pub(super) const IPV4: u16 = 0x0800;
 pub(super) const IPV6: u16 = 0x86dd;
+const MPLS: u16 = 0x8847;
+const MPLS_MULTICAST: u16 = 0x8848;
+const PPPOE_SESSION: u16 = 0x8864;

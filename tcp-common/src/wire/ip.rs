@@ -2,10 +2,17 @@
 
 use core::hint::black_box;
 
-use super::{Bytes, Datagram, Header as _, ethernet::EthernetHeader};
+use super::ethernet::EthernetHeader;
+use super::{Bytes, Datagram, Fragment, Header as _};
 use crate::ignored::Ignored;
 use crate::key::v4_mapped;
 
+/// Reads the IP headers of a packet with TCP.
+///
+/// # Errors
+///
+/// [`Ignored::Fragment`] for a later fragment and [`Ignored::Icmp`] for an ICMP message, whose headers were read as well.
+/// One byte tells all of this: a function of a kernel program cannot return more than a register.
 #[inline(always)]
 pub(super) fn parse<B: Bytes + ?Sized>(
     bytes: &B,
@@ -16,6 +23,7 @@ pub(super) fn parse<B: Bytes + ?Sized>(
     if frame.version != 0 && frame.version != version {
         return Err(Ignored::Malformed);
     }
+    out.ip_offset = frame.ip_offset as u32;
     match version {
         4 => parse_v4(bytes, frame.ip_offset, out),
         6 => parse_v6(bytes, frame.ip_offset, out),
@@ -27,46 +35,83 @@ pub(super) fn parse<B: Bytes + ?Sized>(
 fn parse_v4<B: Bytes + ?Sized>(bytes: &B, offset: usize, out: &mut Datagram) -> Result<(), Ignored> {
     let h = bytes.header::<20>(offset).ok_or(Ignored::Truncated)?;
     let mut header_len = ((h.u8(0) & 0x0f) as usize) << 2;
-    let fragment = h.be16(6);
     if header_len < 20 {
         return Err(Ignored::Malformed);
     }
-    match h.u8(9) {
-        TCP => {}
-        // A later fragment has no authentication header.
-        AUTHENTICATION if fragment & 0x1fff != 0 => return Err(Ignored::FragmentLater),
-        AUTHENTICATION => {
-            let authentication = bytes.header::<2>(offset + header_len).ok_or(Ignored::Truncated)?;
-            if authentication.u8(0) != TCP {
-                return Err(Ignored::NotTcp);
-            }
-            header_len += authentication_len(authentication.u8(1));
-        }
-        _ => return Err(Ignored::NotTcp),
-    }
+    let field = h.be16(6) as u32;
+    out.fragment = Fragment::new(h.be16(4) as u32, (field & 0x1fff) << 3, field & 0x2000 != 0);
+    out.family = 4;
+    out.source = v4_mapped(h.be32(12));
+    out.destination = v4_mapped(h.be32(16));
+    out.ip_options = (header_len - 20) as u16;
     let total_len = match h.be16(2) as usize {
         // BIG TCP: the length does not fit into the field, that of the packet is used.
         0 => bytes.wire_len().saturating_sub(offset),
         total_len => total_len,
     };
+    let protocol = h.u8(9);
+    if field & 0x1fff != 0 {
+        // It has no further header, and no ports of UDP.
+        out.tcp_offset = (offset + header_len) as u32;
+        out.tcp_len = total_len.saturating_sub(header_len) as u32;
+        return Err(match protocol {
+            TCP | AUTHENTICATION if total_len >= header_len => Ignored::Fragment,
+            TCP | AUTHENTICATION => Ignored::Malformed,
+            UDP => Ignored::NotTcp,
+            other => encapsulation(bytes, 4, other, offset),
+        });
+    }
+    match protocol {
+        TCP => {}
+        AUTHENTICATION => {
+            let authentication = bytes.header::<2>(offset + header_len).ok_or(Ignored::Truncated)?;
+            if authentication.u8(0) != TCP {
+                return Err(Ignored::NotTcp);
+            }
+            let len = authentication_len(authentication.u8(1));
+            out.fragment.offset = len as u32;
+            header_len += len;
+        }
+        ICMP if field & 0x2000 == 0 => {
+            out.tcp_offset = (offset + header_len) as u32;
+            return Err(Ignored::Icmp);
+        }
+        other => return Err(encapsulation(bytes, 4, other, offset + header_len)),
+    }
     if total_len < header_len {
         return Err(Ignored::Malformed);
     }
-    if fragment & 0x1fff != 0 {
-        return Err(Ignored::FragmentLater);
-    }
-    out.family = 4;
-    out.source = v4_mapped(h.be32(12));
-    out.destination = v4_mapped(h.be32(16));
     out.tcp_offset = (offset + header_len) as u32;
     out.tcp_len = (total_len - header_len) as u32;
-    out.first_fragment = fragment & 0x2000 != 0;
     Ok(())
+}
+
+/// The reason for which a packet without TCP is ignored: what it carries instead.
+#[inline(always)]
+fn encapsulation<B: Bytes + ?Sized>(bytes: &B, version: u8, protocol: u8, at: usize) -> Ignored {
+    match (protocol, version) {
+        (GRE, _) => Ignored::Gre,
+        (IPV4, 4) => Ignored::Ipip,
+        (IPV4, _) => Ignored::FourInSix,
+        (IPV6, 4) => Ignored::SixInFour,
+        (IPV6, _) => Ignored::SixInSix,
+        (MPLS, _) => Ignored::Mpls,
+        (UDP, _) => match bytes.header::<4>(at).map(|udp| udp.be16(2)) {
+            Some(4789 | 8472) => Ignored::Vxlan,
+            Some(6081) => Ignored::Geneve,
+            Some(2152) => Ignored::GtpU,
+            _ => Ignored::NotTcp,
+        },
+        _ => Ignored::NotTcp,
+    }
 }
 
 #[inline(never)]
 fn parse_v6<B: Bytes + ?Sized>(bytes: &B, offset: usize, out: &mut Datagram) -> Result<(), Ignored> {
     let h = bytes.header::<40>(offset).ok_or(Ignored::Truncated)?;
+    out.family = 6;
+    out.fragment = Fragment::WHOLE;
+    out.ip_options = 0;
     out.source = [h.be64(8), h.be64(16)];
     out.destination = [h.be64(24), h.be64(32)];
     let mut at = offset + 40;
@@ -76,10 +121,11 @@ fn parse_v6<B: Bytes + ?Sized>(bytes: &B, offset: usize, out: &mut Datagram) -> 
         payload_len => at + payload_len,
     };
     let mut next = h.u8(6);
-    let mut first_fragment = false;
+    // Where the part of the packet begins that was divided into fragments.
+    let mut fragmented = at;
     for _ in 0..MAX_EXTENSIONS {
         // Through memory: the verifier then has one state a header, not one for each path to it.
-        (at, next, first_fragment) = (black_box(at), black_box(next), black_box(first_fragment));
+        (at, next, fragmented) = (black_box(at), black_box(next), black_box(fragmented));
         if next == TCP {
             break;
         }
@@ -98,21 +144,28 @@ fn parse_v6<B: Bytes + ?Sized>(bytes: &B, offset: usize, out: &mut Datagram) -> 
                 authentication_len(extension.u8(1))
             }
             FRAGMENT => {
-                let fragment = bytes.header::<4>(at).ok_or(Ignored::Truncated)?;
-                let field = fragment.be16(2);
-                next = fragment.u8(0);
-                if field & 0xfff8 != 0 {
-                    // The header that follows is in the first fragment (RFC 8200 4.5), perhaps after others.
-                    return Err(if next == TCP || is_extension(next) {
-                        Ignored::FragmentLater
-                    } else {
-                        Ignored::NotTcp
-                    });
+                let header = bytes.header::<8>(at).ok_or(Ignored::Truncated)?;
+                let field = header.be16(2) as u32;
+                next = header.u8(0);
+                // A datagram of one fragment is whole (RFC 6946).
+                if field & 0xfff9 != 0 {
+                    out.fragment = Fragment::new(header.be32(4), field & 0xfff8, field & 1 != 0);
+                    fragmented = at + 8;
                 }
-                first_fragment |= field & 1 != 0;
+                if out.fragment.is_later() {
+                    // The header that follows is in the first fragment (RFC 8200 4.5), perhaps after others.
+                    let is_tcp = next == TCP || is_extension(next);
+                    out.tcp_offset = fragmented as u32;
+                    out.tcp_len = payload_end.saturating_sub(fragmented) as u32;
+                    return Err(if is_tcp { Ignored::Fragment } else { Ignored::NotTcp });
+                }
                 8
             }
-            _ => return Err(Ignored::NotTcp),
+            ICMPV6 if fragmented == offset + 40 => {
+                out.tcp_offset = at as u32;
+                return Err(Ignored::Icmp);
+            }
+            other => return Err(encapsulation(bytes, 6, other, at)),
         };
         at += units;
         if at > MAX_OFFSET {
@@ -125,10 +178,9 @@ fn parse_v6<B: Bytes + ?Sized>(bytes: &B, offset: usize, out: &mut Datagram) -> 
     if payload_end < at {
         return Err(Ignored::Malformed);
     }
-    out.family = 6;
     out.tcp_offset = at as u32;
     out.tcp_len = (payload_end - at) as u32;
-    out.first_fragment = first_fragment;
+    out.fragment.offset = (at - fragmented) as u32;
     Ok(())
 }
 
@@ -164,6 +216,14 @@ const fn is_extension(header: u8) -> bool {
 }
 
 pub(super) const TCP: u8 = 6;
+const ICMP: u8 = 1;
+const IPV4: u8 = 4;
+const UDP: u8 = 17;
+const IPV6: u8 = 41;
+const GRE: u8 = 47;
+const ICMPV6: u8 = 58;
+/// RFC 4023.
+const MPLS: u8 = 137;
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
 const FRAGMENT: u8 = 44;

@@ -1,15 +1,25 @@
 //! Parsing: from bytes to a key and a segment.
 //!
 //! [`parse`] reads the headers in their order: `ethernet`, `ip`, `tcp`. [`plain`] reads the common segment
-//! of an established connection at fixed offsets, and leaves every other to [`parse`].
+//! of an established connection at fixed offsets, and leaves every other to [`parse`]. What is rare has a
+//! step of its own, for which a kernel program has a tail call: `fragment`, `icmp`, `ip_options`.
 //!
 //! Both are generic over [`Bytes`], so kernel programs, captures and tests share the code. Every loop has a
 //! small bound and no slice has a computed index, since the kernel's verifier follows every read.
 
 mod ethernet;
+mod fragment;
+mod icmp;
 mod ip;
+mod ip_options;
 pub mod plain;
 mod tcp;
+
+use core::hint::black_box;
+
+pub use fragment::{DatagramId, Fragment, Position};
+pub use icmp::{IcmpError, parse_icmp};
+pub use ip_options::check_options;
 
 use crate::ignored::Ignored;
 use crate::key::{AddressNumber, FlowKey};
@@ -200,11 +210,31 @@ pub struct Datagram {
     source: AddressNumber,
     destination: AddressNumber,
     family: u16,
-    first_fragment: bool,
-    /// Offset of the TCP header, in bytes.
+    /// Length of the options of the IPv4 header, in bytes.
+    ip_options: u16,
+    /// Offset of the IP header, in bytes.
+    pub ip_offset: u32,
+    /// Offset of the TCP header, in bytes; of the content in a later fragment, of the header in ICMP.
     pub tcp_offset: u32,
-    /// Length of TCP header and payload, in bytes.
+    /// Length of TCP header and payload, in bytes; in a fragment, of what it has of them.
     pub tcp_len: u32,
+    /// Which part of a datagram it is.
+    pub fragment: Fragment,
+}
+
+/// What a packet has, as [`parse_into`] reads it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum Content {
+    /// A segment.
+    Segment,
+    /// A segment behind options of IPv4, which [`check_options`] must accept.
+    BehindOptions,
+    /// A fragment of a datagram with TCP. The first one has `key`, `sender` and a `segment` without the rest
+    /// of its payload; the others have the `datagram` only.
+    Fragment,
+    /// An ICMP message, which [`parse_icmp`] reads.
+    Icmp,
 }
 
 impl Packet {
@@ -232,15 +262,17 @@ impl Packet {
             source: [0; 2],
             destination: [0; 2],
             family: 0,
-            first_fragment: false,
+            ip_options: 0,
+            ip_offset: 0,
             tcp_offset: 0,
             tcp_len: 0,
+            fragment: Fragment::WHOLE,
         },
     };
 }
 
-/// Reads the headers of one packet. `stripped_vlan` is the id of a VLAN tag that the NIC removed from the
-/// frame.
+/// Reads the headers of one packet that has a whole segment. `stripped_vlan` is the id of a VLAN tag that the
+/// NIC removed from the frame.
 ///
 /// # Errors
 ///
@@ -251,12 +283,16 @@ pub fn parse<B: Bytes + ?Sized>(
     stripped_vlan: Option<u16>,
 ) -> Result<Packet, Ignored> {
     let mut packet = Packet::EMPTY;
-    parse_into(bytes, link, stripped_vlan, &mut packet)?;
-    Ok(packet)
+    match parse_into(bytes, link, stripped_vlan, &mut packet)? {
+        Content::Segment => Ok(packet),
+        Content::BehindOptions => check_options(bytes, &packet.datagram).map(|()| packet),
+        Content::Fragment => Err(Ignored::Fragment),
+        Content::Icmp => parse_icmp(bytes, &mut packet).and(Err(Ignored::Icmp)),
+    }
 }
 
-/// Reads the headers of one packet into the caller's memory, as [`parse`] does: kernel programs have little
-/// stack. Each layer is a function of its own for that reason.
+/// Reads the headers of one packet into the caller's memory: kernel programs have little stack. Each layer
+/// is a function of its own for that reason.
 ///
 /// # Errors
 ///
@@ -267,7 +303,7 @@ pub fn parse_into<B: Bytes + ?Sized>(
     link: FirstHeader,
     stripped_vlan: Option<u16>,
     packet: &mut Packet,
-) -> Result<(), Ignored> {
+) -> Result<Content, Ignored> {
     let frame = match link {
         FirstHeader::Ethernet => ethernet::parse(bytes)?,
         FirstHeader::Ip => ethernet::EthernetHeader::WITHOUT_LINK,
@@ -279,11 +315,19 @@ pub fn parse_into<B: Bytes + ?Sized>(
         None => tags(frame.vlans[0], frame.vlans[1]),
     };
     packet.key.domain = 0;
-    ip::parse(bytes, &frame, &mut packet.datagram)?;
-    tcp::parse(bytes, packet)?;
-    if packet.datagram.first_fragment {
-        // The rest of the payload is in another fragment, so the number of a FIN is unknown.
-        return Err(Ignored::FragmentFirst);
+    match ip::parse(bytes, &frame, &mut packet.datagram) {
+        Ok(()) => tcp::parse(bytes, packet)?,
+        Err(Ignored::Fragment) => return Ok(Content::Fragment),
+        Err(Ignored::Icmp) => return Ok(Content::Icmp),
+        Err(reason) => return Err(reason),
     }
-    Ok(())
+    // Through memory: the verifier then follows the parser of TCP once, not once for each content.
+    let datagram = black_box(&packet.datagram);
+    Ok(if !matches!(datagram.fragment.position, Position::Whole) {
+        Content::Fragment
+    } else if datagram.ip_options != 0 {
+        Content::BehindOptions
+    } else {
+        Content::Segment
+    })
 }

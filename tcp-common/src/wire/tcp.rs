@@ -2,7 +2,7 @@
 
 use core::hint::black_box;
 
-use super::{Bytes, Header as _, Packet};
+use super::{Bytes, Header as _, Packet, Position};
 use crate::ignored::Ignored;
 use crate::key::Endpoint;
 use crate::segment::{Flags, Segment};
@@ -11,7 +11,8 @@ use crate::segment::{Flags, Segment};
 pub(super) fn parse<B: Bytes + ?Sized>(bytes: &B, packet: &mut Packet) -> Result<(), Ignored> {
     let (offset, len) = (packet.datagram.tcp_offset as usize, packet.datagram.tcp_len as usize);
     // The rest of a first fragment is in a later one, and padding does not replace it.
-    let too_short = if packet.datagram.first_fragment { Ignored::Truncated } else { Ignored::Malformed };
+    let is_first = matches!(packet.datagram.fragment.position, Position::First);
+    let too_short = if is_first { Ignored::Truncated } else { Ignored::Malformed };
     let h = bytes.header::<20>(offset).ok_or(Ignored::Truncated)?;
     if len < 20 {
         return Err(too_short);

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv6Addr};
 
 use serde::Deserialize;
-use tcp_common::wire::{Captured, FirstHeader, Packet, parse, parse_into};
+use tcp_common::wire::{Captured, Content, FirstHeader, Packet, Position, parse, parse_into};
 use tcp_common::{Endpoint, Ignored, Segment};
 
 const CASES: &str = include_str!("../../../conformance/parse_cases.jsonl");
@@ -92,7 +92,15 @@ fn differences(case: &Case) -> Vec<String> {
     // Filled as far as the parser came: a first fragment's header is here though its verdict is an error.
     let mut packet = Packet::EMPTY;
     let result = parse_into(&case.bytes()[..], FirstHeader::Ethernet, None, &mut packet);
-    let verdict = result.map_or_else(Ignored::name, |()| "tcp");
+    let verdict = match (result, packet.datagram.fragment.position) {
+        (Ok(Content::Fragment), Position::First) => "fragment_first",
+        (Ok(Content::Fragment), _) => "fragment_later",
+        (Ok(Content::Icmp), _) => "not_tcp",
+        (Ok(Content::Segment | Content::BehindOptions), _) => "tcp",
+        // The cases have one verdict for all that is not TCP right behind an IP header.
+        (Err(Ignored::Ipip), _) => Ignored::NotTcp.name(),
+        (Err(reason), _) => reason.name(),
+    };
     let expect = &case.expect;
     if expect.verdict == "tcp_or_unsupported" {
         check(

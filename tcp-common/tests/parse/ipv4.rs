@@ -40,7 +40,7 @@ fn padding_does_not_complete_a_tiny_first_fragment() {
 #[test]
 fn a_later_fragment_of_another_protocol_is_not_tcp() {
     let mut datagram = v4(0x00b9, &segment(ACK, &[], 0));
-    assert_eq!(ip(&datagram), Err(Ignored::FragmentLater));
+    assert_eq!(ip(&datagram), Err(Ignored::Fragment));
     datagram[9] = 17;
     assert_eq!(ip(&datagram), Err(Ignored::NotTcp));
 }
@@ -74,15 +74,15 @@ fn an_authentication_header_beyond_the_packet_is_malformed() {
 }
 
 #[test]
-fn fragments_behind_an_authentication_header_have_their_own_reasons() {
+fn fragments_behind_an_authentication_header_are_fragments() {
     let fragment = |field: u16| {
         let mut datagram = authenticated(4, 6, &segment(ACK, &[], 9));
         datagram[6..8].copy_from_slice(&field.to_be_bytes());
         ip(&datagram)
     };
-    assert_eq!(fragment(0x2000), Err(Ignored::FragmentFirst));
-    assert_eq!(fragment(0x2001), Err(Ignored::FragmentLater));
-    assert_eq!(fragment(0x0001), Err(Ignored::FragmentLater));
+    assert_eq!(fragment(0x2000), Err(Ignored::Fragment));
+    assert_eq!(fragment(0x2001), Err(Ignored::Fragment));
+    assert_eq!(fragment(0x0001), Err(Ignored::Fragment));
 }
 
 #[test]

@@ -58,3 +58,51 @@ fn the_reverse_packet_has_the_same_key_and_the_other_sender() {
     assert_eq!(there.key, back.key);
     assert_eq!(there.sender, back.sender.peer());
 }
+
+#[test]
+fn what_an_encapsulation_carries_is_counted_by_its_outermost_name() {
+    let udp = |port: u16| [&[0xb0, 0][..], &port.to_be_bytes(), &[0, 40, 0, 0], &[0; 32]].concat();
+    let in_v4 = |protocol: u8, content: &[u8]| {
+        let mut datagram = v4(V4_PLAIN, content);
+        datagram[9] = protocol;
+        ip(&datagram)
+    };
+    let in_v6 = |next: u8, content: &[u8]| {
+        let mut datagram = v6(&[], content);
+        datagram[6] = next;
+        ip(&datagram)
+    };
+    let inner = v4(V4_PLAIN, &segment(ACK, &[], 0));
+    for (protocol, of_v4, of_v6) in [
+        (47, Ignored::Gre, Ignored::Gre),
+        (4, Ignored::Ipip, Ignored::FourInSix),
+        (41, Ignored::SixInFour, Ignored::SixInSix),
+        (137, Ignored::Mpls, Ignored::Mpls),
+        (50, Ignored::NotTcp, Ignored::NotTcp),
+    ] {
+        assert_eq!(
+            (in_v4(protocol, &inner), in_v6(protocol, &inner)),
+            (Err(of_v4), Err(of_v6)),
+            "{protocol}"
+        );
+    }
+    for (port, reason) in [
+        (4789, Ignored::Vxlan),
+        (8472, Ignored::Vxlan),
+        (6081, Ignored::Geneve),
+        (2152, Ignored::GtpU),
+        (53, Ignored::NotTcp),
+    ] {
+        assert_eq!((in_v4(17, &udp(port)), in_v6(17, &udp(port))), (Err(reason), Err(reason)), "{port}");
+    }
+    // A later fragment has no ports.
+    let mut later = v4(8, &udp(4789));
+    later[9] = 17;
+    assert_eq!(ip(&later), Err(Ignored::NotTcp));
+    for (ether_type, reason) in [(0x8847, Ignored::Mpls), (0x8848, Ignored::Mpls), (0x8864, Ignored::Pppoe)] {
+        for tags in [&[][..], &[0x8100, 7]] {
+            let frame = ethernet(tags, ether_type, &inner);
+            assert_eq!(parse(&frame[..], FirstHeader::Ethernet, None), Err(reason));
+        }
+    }
+}

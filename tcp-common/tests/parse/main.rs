@@ -3,6 +3,9 @@
 
 mod cases;
 mod datagrams;
+mod fragments;
+mod icmp;
+mod ip_options;
 mod ipv4;
 mod ipv6;
 mod link;

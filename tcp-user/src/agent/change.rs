@@ -16,3 +16,11 @@ pub(super) struct Change<'a> {
     pub(super) to: [State; 2],
     pub(super) cause: Cause,
 }
+
+impl<'a> Change<'a> {
+    /// What has become of a flow without an event that was read. Its last segment did it.
+    pub(super) fn unnoticed(key: &'a FlowKey, flow: &'a Flow, hook: u32) -> Change<'a> {
+        let states = flow.states();
+        Change { key, flow, hook, at_ns: flow.last_ns(), from: states, to: states, cause: Cause::Nothing }
+    }
+}

@@ -38,6 +38,8 @@ pub struct Interface {
     pub master: Option<u32>,
     /// Whether the interface is a VRF.
     pub vrf: bool,
+    /// Whether the interface is one of a pair (veth, netkit) whose other one is in another network namespace.
+    pub peer_elsewhere: bool,
     /// Index of the interface below a VLAN device, and the device's VLAN id.
     pub vlan: Option<(u32, u16)>,
 }
@@ -91,9 +93,11 @@ async fn list(handle: &rtnetlink::Handle) -> Result<Vec<Interface>, rtnetlink::E
             xdp_program: None,
             master: None,
             vrf: false,
+            peer_elsewhere: false,
             vlan: None,
         };
         let (mut below, mut vlan_id) = (None, None);
+        let (mut is_pair, mut peer_namespace) = (false, None);
         for attribute in message.attributes {
             match attribute {
                 LinkAttribute::IfName(name) => interface.name = name,
@@ -102,6 +106,7 @@ async fn list(handle: &rtnetlink::Handle) -> Result<Vec<Interface>, rtnetlink::E
                     interface.physical &= !virtual_kind;
                     interface.vrf = infos.contains(&LinkInfo::Kind(InfoKind::Vrf));
                     vlan_id = infos.iter().find_map(vlan_id_of);
+                    is_pair = infos.iter().any(is_pair_kind);
                 }
                 LinkAttribute::Xdp(xdp) => {
                     interface.xdp_program = xdp.iter().find_map(|attribute| match attribute {
@@ -111,13 +116,19 @@ async fn list(handle: &rtnetlink::Handle) -> Result<Vec<Interface>, rtnetlink::E
                 }
                 LinkAttribute::Controller(index) => interface.master = Some(index),
                 LinkAttribute::Link(index) => below = Some(index),
+                LinkAttribute::LinkNetNsId(id) => peer_namespace = Some(id),
                 _ => {}
             }
         }
         interface.vlan = below.zip(vlan_id);
+        interface.peer_elsewhere = is_pair && peer_namespace.is_some();
         interfaces.push(interface);
     }
     Ok(interfaces)
+}
+
+fn is_pair_kind(info: &LinkInfo) -> bool {
+    matches!(info, LinkInfo::Kind(InfoKind::Veth | InfoKind::Netkit))
 }
 
 fn vlan_id_of(info: &LinkInfo) -> Option<u16> {
@@ -143,11 +154,15 @@ impl InterfaceNames {
 
     /// Where a flow was seen: at which hook, as events and slots encode it, and with which VLAN tags.
     pub fn location(&self, key: &FlowKey, hook: u32, tags: [u32; 2]) -> Location {
+        Location { interface: self.0.lock().get(&(hook >> 1)).cloned(), tags, scope: self.of_scope(key) }
+    }
+
+    /// Name of the interface whose link the addresses of a flow belong to, if they are link-local.
+    pub fn of_scope(&self, key: &FlowKey) -> Option<String> {
         let names = self.0.lock();
         // A key has room for the lower half of the index.
-        let scope = || names.iter().find(|&(&index, _)| index as u16 == key.domain);
-        let scope = key.is_link_local().then(scope).flatten().map(|(_, name)| name.clone());
-        Location { interface: names.get(&(hook >> 1)).cloned(), tags, scope }
+        let of_domain = || names.iter().find(|&(&index, _)| index as u16 == key.domain);
+        key.is_link_local().then(of_domain).flatten().map(|(_, name)| name.clone())
     }
 }
 

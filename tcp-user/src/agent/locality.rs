@@ -4,9 +4,10 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::{io, iter};
 
-use tcp_common::{End, FlowKey};
+use tcp_common::{End, Flow};
 
 use super::interfaces::Interface;
+use super::nat::Translations;
 use crate::kernel::{Kernel, KernelError, Scopes, Table};
 use crate::netlink::{Prefix, local_prefixes};
 use crate::view::describe::address;
@@ -47,17 +48,18 @@ impl LocalAddresses {
     }
 
     /// Classifies the endpoints of every flow again. Totals keep what they have counted.
-    pub fn reclassify(&mut self, table: &Table) {
+    pub fn reclassify(&mut self, table: &Table, translations: &Translations) {
         self.incomplete = false;
         for entry in table.entries() {
-            let local = [End::A, End::B].map(|end| self.is_local(&entry.key, end));
+            let translated = translations.locality(&entry.key, |address| self.contains(address));
+            let local = translated
+                .unwrap_or_else(|| [End::A, End::B].map(|end| self.contains(address(&entry.key, end))));
             if local == [End::A, End::B].map(|end| entry.flow.is_local(end)) {
                 continue;
             }
             match table.try_lock(entry.index) {
                 Some(mut slot) if slot.key() == entry.key => {
-                    slot.set_local(End::A, local[0]);
-                    slot.set_local(End::B, local[1]);
+                    set_locality(&mut slot, local);
                 }
                 Some(_) => {}
                 None => self.incomplete = true,
@@ -65,10 +67,17 @@ impl LocalAddresses {
         }
     }
 
-    fn is_local(&self, key: &FlowKey, end: End) -> bool {
-        let address = address(key, end);
+    /// Whether an address belongs to this network namespace.
+    pub fn contains(&self, address: IpAddr) -> bool {
         self.hosts.contains(&address)
             || self.prefixes.iter().any(|prefix| !prefix.is_host() && prefix.contains(address))
+    }
+}
+
+/// Says which ends of a flow are local, A first.
+pub(super) fn set_locality(flow: &mut Flow, local: [bool; 2]) {
+    for end in [End::A, End::B] {
+        flow.set_local(end, local[end as usize]);
     }
 }
 

@@ -8,8 +8,10 @@
 //!   flow table at the pace of [`paced_scan`].
 //! - [`slot_cache`] remembers each slot of the table as last seen, [`change`] is what an event or a scan
 //!   found.
+//! - [`on_host`] knows the addresses of containers, [`nat`] the connections that this host translates.
 //! - [`reconciler`] compares the table with the kernel's sockets.
-//! - [`totals`] counts, [`shared`] is the state that the tasks share.
+//! - [`report`] counts and publishes what a change of a flow reports; [`totals`] are the counters, [`shared`]
+//!   is the state that the tasks share.
 //! - [`stats`] and [`metrics`] present the counters, [`server`] answers on the socket of [`query_socket`].
 //! - [`own`] recognizes the agent's own connections, which are counted apart.
 //! - [`dry_run`] only shows what would be attached; [`netdev`] asks the kernel for the features of a driver.
@@ -21,18 +23,22 @@ pub mod error;
 pub mod interfaces;
 pub mod locality;
 pub mod metrics;
+pub mod nat;
 mod netdev;
+mod on_host;
 pub mod own;
 mod paced_scan;
 pub mod privileges;
 pub mod query_socket;
 mod reconciler;
+mod report;
 pub mod server;
 pub mod shared;
 pub mod slot_cache;
 mod stats;
 pub mod totals;
 pub mod tracker;
+mod tuple;
 mod worker;
 
 use std::io;
@@ -43,8 +49,9 @@ use std::time::Duration;
 
 use axum::serve::ListenerExt as _;
 use jiff::Timestamp;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use sd_notify::NotifyState;
+use tcp_common::record::FRAGMENT_NS;
 use tcp_common::{Rules, State};
 use tokio::runtime;
 use tokio::signal::unix::{SignalKind, signal};
@@ -53,10 +60,11 @@ use tokio::sync::broadcast;
 use crate::api::InterfaceStatus;
 use crate::clock::Clock;
 use crate::kernel::{self, Diagnostics, Events, Kernel, KernelError, LoadOptions, Table};
-use crate::options::Options;
+use crate::options::{KeyBy, Options};
 pub use error::AgentError;
 use interfaces::{Attachments, Interface, InterfaceChange, InterfaceNames, Netlink};
 use locality::LocalAddresses;
+use nat::Translations;
 use own::{OwnConnections, OwnKind};
 use privileges::Account;
 use query_socket::QuerySocket;
@@ -95,7 +103,6 @@ struct Ready {
     metrics: TcpListener,
     query: QuerySocket,
     attachments: Attachments,
-    local: LocalAddresses,
     shared: Arc<Shared>,
     events: Events,
     diagnostics: Option<Diagnostics>,
@@ -143,13 +150,15 @@ fn prepare(
         clock: Mutex::new(Clock::monotonic()),
         names,
         own: OwnConnections::new(metrics_address),
+        local: RwLock::new(local),
+        translations: Translations::default(),
+        on_host: Mutex::default(),
         watchers: broadcast::Sender::new(65_536),
     });
     Ok(Ready {
         metrics,
         query,
         attachments,
-        local,
         shared,
         events,
         diagnostics,
@@ -185,6 +194,7 @@ fn load_programs(options: &Options) -> Result<Kernel, KernelError> {
         max_flows: options.max_flows,
         max_flows_v6: options.max_flows / 2,
         diagnostics: tracing::enabled!(tracing::Level::DEBUG),
+        key_by_vlan: options.key == KeyBy::Vlan,
         ..LoadOptions::default()
     };
     Kernel::load(&load).map_err(privileges::explain)
@@ -192,7 +202,7 @@ fn load_programs(options: &Options) -> Result<Kernel, KernelError> {
 
 impl Ready {
     async fn serve(self) -> Result<(), AgentError> {
-        let Ready { metrics, query, attachments, local, shared, events, diagnostics, audit_interval } = self;
+        let Ready { metrics, query, attachments, shared, events, diagnostics, audit_interval } = self;
         let interfaces = Arc::new(Mutex::new(attachments.status()));
         let app = App {
             shared: Arc::clone(&shared),
@@ -226,6 +236,7 @@ impl Ready {
         // Dropped when this function returns, which waits for the thread. The programs are detached before
         // that.
         let mut worker = Worker::start(Tracker::new(Arc::clone(&shared), events), diagnostics)?;
+        let fragments = expire_fragments(Arc::clone(&shared));
         let serving = async {
             // Until older connections are imported, queries and scrapes wait in the queues of their sockets.
             let reconciler = match audit_interval {
@@ -240,12 +251,13 @@ impl Ready {
                 result = axum::serve(queries, server::query_routes(app)) =>
                     result.map_err(AgentError::system("serving queries")),
                 () = reconcile(reconciler) => Ok(()),
-                result = follow_forever(attachments, local, shared, Arc::clone(&interfaces)) => result,
+                result = follow_forever(attachments, shared, Arc::clone(&interfaces)) => result,
             }
         };
         let result = tokio::select! {
             () = stopped => Ok(()),
             result = worker.ended() => result,
+            () = fragments => Ok(()),
             result = serving => result,
         };
         notify(NotifyState::Stopping);
@@ -272,10 +284,20 @@ async fn reconcile(reconciler: Option<SocketReconciler>) {
     }
 }
 
+/// Ends the wait of fragments whose datagram does not become whole.
+async fn expire_fragments(shared: Arc<Shared>) {
+    let mut interval = tokio::time::interval(Duration::from_nanos(FRAGMENT_NS));
+    loop {
+        interval.tick().await;
+        if let Err(error) = shared.kernel.lock().expire_fragments() {
+            tracing::warn!("ending the wait of fragments: {error}");
+        }
+    }
+}
+
 /// Follows interfaces and addresses that come and go, and keeps the relations of the clocks up to date.
 async fn follow_forever(
     mut attachments: Attachments,
-    mut local: LocalAddresses,
     shared: Arc<Shared>,
     interfaces: Arc<Mutex<Vec<InterfaceStatus>>>,
 ) -> Result<(), AgentError> {
@@ -285,13 +307,16 @@ async fn follow_forever(
         match netlink.list().await {
             Ok(present) => {
                 shared.names.learn(&present);
+                shared.on_host.lock().set_interfaces(&present);
                 // Before programs are attached to new interfaces, whose first packets need them.
+                let mut local = shared.local.write();
                 let refreshed = local.refresh(&mut shared.kernel.lock(), &present);
                 match refreshed {
-                    Ok(true) => local.reclassify(&shared.table),
+                    Ok(true) => local.reclassify(&shared.table, &shared.translations),
                     Ok(false) => {}
                     Err(error) => tracing::warn!("{error}"),
                 }
+                drop(local);
                 let changes = attachments.follow(&mut shared.kernel.lock(), &present);
                 changes.iter().for_each(InterfaceChange::log);
                 *interfaces.lock() = attachments.status();
@@ -304,6 +329,7 @@ async fn follow_forever(
                 netlink = open_netlink()?;
             },
             _ = clocks.tick() => {
+                shared.translations.forget_missing(&shared.table);
                 shared.clock.lock().follow(Clock::monotonic());
                 if let Err(error) = shared.kernel.lock().relate_clocks() {
                     tracing::warn!("relating the kernel's clocks: {error}");

@@ -1,6 +1,5 @@
 //! HTTP handlers of the query socket and of `/metrics`.
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
@@ -18,12 +17,11 @@ use tokio::sync::broadcast::error::RecvError;
 
 use super::metrics::{self, Exposition};
 use super::shared::{Shared, WatchEvent};
-use super::totals::{FAMILIES, FLOW_CLASSES};
-use crate::api::{ConnectionsQuery, EventsQuery, InterfaceStatus, Lost, Observed, Stats, Status};
+use super::stats::by_label;
+use crate::api::{ConnectionsQuery, EventsQuery, InterfaceStatus, Observed, Stats, Status};
 use crate::filter::Filter;
-use crate::kernel::Entry;
 use crate::sockets::{Diag, Listeners, namespace};
-use crate::view::{self, Connection};
+use crate::view::{self, Connection, EventRecord, Lost, Role};
 
 /// State that the handlers share.
 #[derive(Clone)]
@@ -86,9 +84,11 @@ impl ConnectionList {
         let mut lines = Vec::new();
         let shared = &self.shared;
         let (describer, now) = (shared.describer(), Timestamp::now());
-        for entry in slots.filter_map(|index| shared.table.read(index)).filter(|entry| self.includes(entry)) {
-            let location = shared.names.location(&entry.key, entry.hook, entry.tags);
-            let mut connection = describer.connection(&entry.key, &entry.flow, location);
+        for entry in slots.filter_map(|index| shared.table.read(index)) {
+            if !self.query.own && shared.own.includes(&entry.key, &entry.flow) {
+                continue;
+            }
+            let Some(mut connection) = shared.listed(&describer, &entry, self.query.all) else { continue };
             self.show_listeners(&mut connection);
             if self.filter.matches(&connection, now) && serde_json::to_writer(&mut lines, &connection).is_ok()
             {
@@ -98,17 +98,13 @@ impl ConnectionList {
         lines
     }
 
-    /// Whether the flow is of a kind that the query asks for.
-    fn includes(&self, Entry { key, flow, .. }: &Entry) -> bool {
-        (self.query.all || !flow.is_over()) && (self.query.own || !self.shared.own.includes(key, flow))
-    }
-
     /// Sets the state of ends of this host that have not answered yet and whose socket listens.
     fn show_listeners(&self, connection: &mut Connection) {
-        for end in [&mut connection.client, &mut connection.server] {
+        let [client, server] = [Role::Client, Role::Server].map(|side| connection.socket_of(side).0);
+        for (end, socket) in [(&mut connection.client, client), (&mut connection.server, server)] {
             if end.local
                 && end.state == view::State::Unknown
-                && self.listeners.get_or_init(read_listeners).accept(end.socket_address())
+                && self.listeners.get_or_init(read_listeners).accept(socket)
             {
                 (end.state, end.confirmed) = (view::State::Listen, true);
             }
@@ -121,7 +117,7 @@ fn read_listeners() -> Listeners {
     Diag::open().and_then(|mut diag| diag.listeners()).unwrap_or_default()
 }
 
-/// Streams transitions and closes as they happen, until the client disconnects.
+/// Streams events as they happen, until the client disconnects.
 async fn events(State(app): State<App>, Query(query): Query<EventsQuery>) -> Response {
     let filter = match Filter::parse(&query.filter) {
         Ok(filter) => filter,
@@ -129,24 +125,31 @@ async fn events(State(app): State<App>, Query(query): Query<EventsQuery>) -> Res
     };
     let receiver = app.shared.watchers.subscribe();
     let connections = query.connections;
-    let body = stream::unfold((receiver, filter), move |(mut receiver, filter)| async move {
+    let body = stream::unfold((receiver, filter, app), move |(mut receiver, filter, app)| async move {
         let line = loop {
             match receiver.recv().await {
                 Ok(event) if !filter.matches(&event.connection, Timestamp::now()) => {}
-                Ok(WatchEvent { connection, event }) if connections => {
-                    let observed = Observed { connection: &*connection, event: &event };
-                    break serde_json::to_string(&observed).unwrap_or_default();
-                }
-                Ok(WatchEvent { event, .. }) => break serde_json::to_string(&event).unwrap_or_default(),
-                Err(RecvError::Lagged(count)) => {
-                    break serde_json::to_string(&Lost::new(count)).unwrap_or_default();
+                Ok(WatchEvent { connection, event }) => break line(Some(&connection), &event, connections),
+                Err(RecvError::Lagged(events)) => {
+                    app.shared.totals.lock().watch_events_lost += events;
+                    break line(None, &Lost { events }.into(), connections);
                 }
                 Err(RecvError::Closed) => return None,
             }
         };
-        Some((Ok::<_, std::convert::Infallible>(Bytes::from(line + "\n")), (receiver, filter)))
+        Some((Ok::<_, std::convert::Infallible>(Bytes::from(line + "\n")), (receiver, filter, app)))
     });
     ndjson(Body::from_stream(body))
+}
+
+/// The text of an event, with its connection if the client wants it.
+fn line(connection: Option<&Connection>, event: &EventRecord, connections: bool) -> String {
+    let text = if connections {
+        serde_json::to_string(&Observed { connection, event })
+    } else {
+        serde_json::to_string(event)
+    };
+    text.unwrap_or_default()
 }
 
 async fn stats(State(app): State<App>) -> Response {
@@ -165,6 +168,7 @@ async fn status(State(app): State<App>) -> Response {
     let programs =
         kernel.verified_instructions().iter().map(|&(name, count)| (name.to_owned(), count)).collect();
     drop(kernel);
+    let total = |name| metrics::total(&snapshot, name);
     axum::Json(Status {
         schema: "finwait.status/1".into(),
         version: env!("CARGO_PKG_VERSION").into(),
@@ -172,26 +176,22 @@ async fn status(State(app): State<App>) -> Response {
         namespace: namespace(),
         started_at: app.started_at,
         interfaces: app.interfaces.lock().clone(),
-        table_used: snapshot.table_classes().iter().sum(),
-        table_classes: FLOW_CLASSES.map(str::to_owned).into_iter().zip(snapshot.table_classes()).collect(),
-        table_capacity: snapshot.table_capacity.iter().sum(),
-        table_used_by_family: by_family(snapshot.table_used.map(|classes| classes.iter().sum())),
-        table_capacity_by_family: by_family(snapshot.table_capacity),
+        table_used: total("flow_table_entries"),
+        table_classes: by_label(&snapshot, "flow_table_entries", 1),
+        table_capacity: total("flow_table_capacity"),
+        table_used_by_family: by_label(&snapshot, "flow_table_entries", 0),
+        table_capacity_by_family: by_label(&snapshot, "flow_table_capacity", 0),
         table_bytes: app.shared.table.bytes() as u64,
-        packets: snapshot.counters.packets_seen(),
-        events_lost: snapshot.counters.events_lost,
-        deferred: snapshot.counters.deferred,
-        evicted: snapshot.counters.evicted.iter().sum(),
-        refused: snapshot.counters.ignored[Ignored::TableFull as usize],
+        packets: total("packets"),
+        events_lost: total("events_lost"),
+        deferred: total("deferred_segments"),
+        evicted: total("flows_evicted"),
+        refused: by_label(&snapshot, "packets_ignored", 0)[Ignored::TableFull.name()],
         verified_instructions: programs,
         two_msl_ms: app.shared.rules.time_wait_local_ns / 1_000_000,
         watchers: app.shared.watchers.receiver_count() as u64,
     })
     .into_response()
-}
-
-fn by_family(counts: [u64; 2]) -> BTreeMap<String, u64> {
-    FAMILIES.map(str::to_owned).into_iter().zip(counts).collect()
 }
 
 async fn scrape(State(app): State<App>, headers: HeaderMap) -> Response {

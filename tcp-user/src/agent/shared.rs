@@ -1,21 +1,23 @@
-//! State that the tasks of the agent share, and the publication of events.
+//! State that the tasks of the agent share.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use parking_lot::Mutex;
-use tcp_common::{FlowKey, Rules};
+use parking_lot::{Mutex, RwLock};
+use tcp_common::{End, Flow, FlowKey, Rules};
 use tokio::sync::broadcast;
 
-use super::change::Change;
 use super::interfaces::InterfaceNames;
+use super::locality::LocalAddresses;
+use super::nat::Translations;
+use super::on_host::NamespaceAddresses;
 use super::own::OwnConnections;
 use super::slot_cache::StateGauges;
 use super::totals::{Snapshot, Totals};
 use crate::clock::{Clock, monotonic_ns};
 use crate::kernel::{Kernel, KernelError, Table};
 use crate::view;
-use crate::view::describe::{Describer, Location};
+use crate::view::describe::{Describer, client_end};
 
 /// State that the tasks of the agent share.
 pub struct Shared {
@@ -37,6 +39,12 @@ pub struct Shared {
     pub names: InterfaceNames,
     /// The agent's own connections.
     pub own: OwnConnections,
+    /// The addresses of this namespace.
+    pub local: RwLock<LocalAddresses>,
+    /// The addresses in other namespaces of this host.
+    pub on_host: Mutex<NamespaceAddresses>,
+    /// The connections that this host translates.
+    pub translations: Translations,
     /// Subscribers of `/events`.
     pub watchers: broadcast::Sender<WatchEvent>,
 }
@@ -63,36 +71,29 @@ impl Shared {
         Ok(Snapshot { counters, totals, own, endpoints, table_used: used, table_capacity, programs })
     }
 
+    /// Which ends of a translated flow are local, A first; `None` if the flow has it right. If `is_counted`,
+    /// an open or a close is about to be counted, and conntrack is asked first.
+    pub(super) fn corrected_locality(
+        &self,
+        key: &FlowKey,
+        flow: &Flow,
+        is_counted: bool,
+    ) -> Option<[bool; 2]> {
+        if is_counted {
+            self.translations.ask(key, client_end(key, flow));
+        }
+        let ends = self.translations.locality(key, |address| self.local.read().contains(address))?;
+        (ends != [End::A, End::B].map(|end| flow.is_local(end))).then_some(ends)
+    }
+
     /// A describer for the present time.
     pub fn describer(&self) -> Describer<'_> {
-        Describer { rules: &self.rules, clock: *self.clock.lock(), now_ns: monotonic_ns() }
-    }
-
-    /// Where a flow was seen, at this hook and in which VLANs.
-    pub(super) fn location(&self, key: &FlowKey, hook: u32) -> Location {
-        let entry = self.table.find(key).and_then(|index| self.table.read(index));
-        let tags = entry.filter(|entry| entry.key == *key).map_or([0; 2], |entry| entry.tags);
-        self.names.location(key, hook, tags)
-    }
-
-    /// Sends the transitions of a change to the subscribers of `/events`.
-    pub(super) fn publish_transitions(&self, change: &Change<'_>) {
-        if self.watchers.receiver_count() == 0 || self.own.includes(change.key, change.flow) {
-            return;
-        }
-        let (describer, &Change { key, flow, hook, at_ns, from, to, cause }) = (self.describer(), change);
-        let location = self.location(key, hook);
-        let transitions =
-            describer.transitions(key, flow, location.scope.as_deref(), at_ns, (from, to), cause);
-        if transitions.is_empty() {
-            return;
-        }
-        let connection = Arc::new(describer.connection(key, flow, location));
-        for transition in transitions {
-            // Fails if the last subscriber has gone.
-            let _ = self
-                .watchers
-                .send(WatchEvent { connection: Arc::clone(&connection), event: transition.into() });
+        Describer {
+            rules: &self.rules,
+            clock: *self.clock.lock(),
+            now_ns: monotonic_ns(),
+            client: None,
+            id: None,
         }
     }
 }

@@ -1,68 +1,60 @@
-//! The document of `/stats`, made of a snapshot.
+//! The document of `/stats`, made of the table of counts that the metrics page shows.
 
 use std::collections::BTreeMap;
 
-use tcp_common::record::segment_kind;
-use tcp_common::{Cause, CloseKind, Ignored, State};
-
-use super::totals::{CLOSERS, FAMILIES, Locality, ROLES, Snapshot, close_forms};
+use super::metrics::{counts, samples, total};
+use super::totals::Snapshot;
 use crate::api::{Counts, Stats};
 
 impl From<&Snapshot> for Stats {
     fn from(snapshot: &Snapshot) -> Stats {
-        let (counters, totals) = (&snapshot.counters, &snapshot.totals);
-        let segments = counters.segments_by_kind();
+        let total = |name| total(snapshot, name);
+        let by_one_label = |name| by_label(snapshot, name, 0);
+        let by_two_labels = |name| by_both_labels(snapshot, name);
+        let mut resets = by_two_labels("resets");
+        // Who sent them is unknown.
+        let ignored = Counts::from([("remote".to_owned(), total("rsts_ignored")), ("local".to_owned(), 0)]);
+        resets.insert("blind".to_owned(), ignored);
+        let mut audit_repairs = by_one_label("audit_repairs");
+        audit_repairs.insert("adopted".to_owned(), total("connections_adopted"));
         Stats {
             schema: "finwait.stats/1".into(),
-            endpoints: nested(Locality::ALL.map(Locality::name), |place| {
-                let count =
-                    |state: &State| (state.name().to_owned(), snapshot.endpoints[place][*state as usize]);
-                State::ALL.iter().map(count).collect()
-            }),
-            opened: nested(ROLES, |role| named(FAMILIES, &totals.opened[role])),
-            closed: nested(close_forms(), |form| named(CLOSERS, &totals.closed[form]))
-                .into_iter()
-                .filter(|(kind, _)| kind != CloseKind::Open.name())
-                .collect(),
-            resets: snapshot
-                .resets()
-                .into_iter()
-                .chain([("blind", [snapshot.ignored_rsts(), 0])])
-                .map(|(reason, counts)| {
-                    (reason.to_owned(), named(Locality::ALL.map(Locality::name), &counts))
-                })
-                .collect(),
-            time_wait: [
-                ("entered", snapshot.entered(State::TimeWait)),
-                ("expired", totals.time_wait_expired),
-                ("restarted", counters.time_wait_restarted),
-                ("reused", counters.causes[Cause::Reuse as usize]),
-            ]
-            .map(|(event, count)| (event.to_owned(), count))
-            .into(),
-            segments: nested(["ingress", "egress"], |direction| {
-                named(segment_kind::NAMES, &segments[direction])
-            }),
-            unmoved: Cause::without_effect()
-                .map(|cause| (cause.name().to_owned(), counters.causes[cause as usize]))
-                .collect(),
-            packets_seen: counters.packets_seen(),
-            packets_tracked: counters.packets_tracked(),
-            packets_ignored: named(Ignored::ALL.map(Ignored::name), &counters.ignored),
-            events_delivered: totals.delivered,
-            events_lost: counters.events_lost,
-            resyncs: totals.resyncs,
-            deferred: counters.deferred,
-            audit_looks: totals.audit_looks,
-            audit_repairs: totals.repairs().map(|(what, count)| (what.to_owned(), count)).collect(),
+            endpoints: by_two_labels("endpoints"),
+            opened: by_two_labels("connections_opened"),
+            closed: by_two_labels("connections_closed"),
+            resets,
+            time_wait: by_one_label("time_wait_events"),
+            segments: by_two_labels("segments"),
+            unmoved: by_one_label("segments_without_effect"),
+            packets_seen: total("packets"),
+            packets_tracked: total("packets_tracked"),
+            packets_ignored: by_one_label("packets_ignored"),
+            fragments_pending: total("fragments_pending"),
+            events_delivered: total("events_delivered"),
+            events_lost: total("events_lost"),
+            resyncs: total("resyncs"),
+            deferred: total("deferred_segments"),
+            audit_looks: total("socket_checks"),
+            audit_repairs,
+            metrics: counts(snapshot),
         }
     }
 }
 
-fn named<const N: usize>(names: [&str; N], counts: &[u64; N]) -> Counts {
-    names.iter().zip(counts).map(|(name, &count)| ((*name).to_owned(), count)).collect()
+/// The samples of a family by one of its labels.
+pub(super) fn by_label(snapshot: &Snapshot, name: &str, label: usize) -> Counts {
+    let mut counts = Counts::new();
+    for (values, count) in samples(snapshot, name) {
+        *counts.entry(values[label].to_owned()).or_default() += count;
+    }
+    counts
 }
 
-fn nested<const N: usize>(names: [&str; N], counts: impl Fn(usize) -> Counts) -> BTreeMap<String, Counts> {
-    names.iter().enumerate().map(|(index, name)| ((*name).to_owned(), counts(index))).collect()
+/// The samples of a family by the first of its two labels, then by the second.
+fn by_both_labels(snapshot: &Snapshot, name: &str) -> BTreeMap<String, Counts> {
+    let mut counts = BTreeMap::<String, Counts>::new();
+    for (values, count) in samples(snapshot, name) {
+        counts.entry(values[0].to_owned()).or_default().insert(values[1].to_owned(), count);
+    }
+    counts
 }

@@ -10,8 +10,8 @@ use tcp_common::{Cause, CloseKind, End, Flow, FlowKey, Outcome, State};
 
 use super::own::OWN_KINDS;
 use crate::kernel::ProgramRuns;
-use crate::view::UNSEEN;
 use crate::view::describe::handshake_ns;
+use crate::view::{ReopenReason, TimeWaitEnding, UNSEEN, string_enum};
 
 /// Whether an endpoint is on this host.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -43,8 +43,24 @@ impl Locality {
 
 /// Endpoint that closed first, by its locality.
 pub const CLOSERS: [&str; 5] = ["local", "remote", "both", "none", "unknown"];
-/// Why an accepted RST was sent.
-pub const RESET_REASONS: [&str; 5] = ["refused", "abort", "after_fin", "state_lost", "syn_abort"];
+string_enum! {
+    /// What an accepted RST did, or why it was sent.
+    pub enum ResetReason ("reason of a RST") {
+        /// It refused a connection.
+        Refused = "refused",
+        /// It aborted an established connection.
+        Abort = "abort",
+        /// It came after a FIN.
+        AfterFin = "after_fin",
+        /// Its sender no longer knew the connection or its TIME-WAIT.
+        StateLost = "state_lost",
+        /// It ended the handshake in another way.
+        SynAbort = "syn_abort",
+        /// It ended the TIME-WAIT of its receiver.
+        TimeWaitAssassination = "time_wait_assassination",
+    }
+}
+
 /// Role of the local endpoint in an open.
 pub const ROLES: [&str; 2] = ["client", "server"];
 /// Eviction class of a flow: finished flows are evicted first, then half-open ones, live ones never.
@@ -58,21 +74,30 @@ pub const FAMILIES: [&str; 2] = ["ipv4", "ipv6"];
 /// Counters that the agent maintains itself. Each connection counts once.
 #[derive(Clone, Debug)]
 pub struct Totals {
-    /// Connections that became ESTABLISHED, by [`ROLES`] and [`FAMILIES`]. Forwarded connections count as
-    /// server.
+    /// Connections with a local end that became ESTABLISHED, by [`ROLES`] and [`FAMILIES`].
     pub opened: [[u64; 2]; 2],
     /// SYNs that were sent again without an answer, once for each connection, by [`ROLES`].
     pub attempts_unanswered: [u64; 2],
-    /// Closed connections, by [`close_forms`] and [`CLOSERS`].
+    /// Closes of connections with a local end, by [`close_forms`] and [`CLOSERS`]. One that was taken back later is in `reopened`, too.
     pub closed: [[u64; 5]; CloseKind::ALL.len() + 1],
-    /// RSTs that closed a connection, by [`RESET_REASONS`] and origin ([`Locality`]).
-    pub resets: [[u64; 2]; 5],
-    /// TIME-WAITs that expired.
-    pub time_wait_expired: u64,
+    /// Closes that were taken back, by [`ReopenReason`].
+    pub reopened: [u64; ReopenReason::ALL.len()],
+    /// RSTs that closed a connection or ended a TIME-WAIT, by [`ResetReason`] and origin ([`Locality`]).
+    pub resets: [[u64; 2]; ResetReason::ALL.len()],
+    /// TIME-WAITs that have ended, by [`TimeWaitEnding`].
+    pub time_wait_ended: [u64; TimeWaitEnding::ALL.len()],
+    /// TIME-WAITs older than the agent, imported from their socket.
+    pub time_wait_adopted: u64,
+    /// Flows without a local end that became ESTABLISHED, by [`FAMILIES`].
+    pub forwarded_opened: [u64; 2],
+    /// Closes of flows without a local end, by [`close_forms`].
+    pub forwarded_closed: [u64; CloseKind::ALL.len() + 1],
     /// Transitions that the agent made itself (timers, deferred segments): `[locality][from][to]`.
     pub transitions: [[[u64; State::COUNT]; State::COUNT]; 2],
     /// Events read from the rings.
     pub delivered: u64,
+    /// Events that clients of the query socket were too slow to read.
+    pub watch_events_lost: u64,
     /// Deferred segments by [`DEFERRED_OUTCOMES`].
     pub deferred: [u64; 3],
     /// Number of rescans of the table because events were lost.
@@ -104,10 +129,15 @@ impl Default for Totals {
             opened: [[0; 2]; 2],
             attempts_unanswered: [0; 2],
             closed: [[0; 5]; CloseKind::ALL.len() + 1],
-            resets: [[0; 2]; 5],
-            time_wait_expired: 0,
+            reopened: [0; ReopenReason::ALL.len()],
+            resets: [[0; 2]; ResetReason::ALL.len()],
+            time_wait_ended: [0; TimeWaitEnding::ALL.len()],
+            time_wait_adopted: 0,
+            forwarded_opened: [0; 2],
+            forwarded_closed: [0; CloseKind::ALL.len() + 1],
             transitions: [[[0; State::COUNT]; State::COUNT]; 2],
             delivered: 0,
+            watch_events_lost: 0,
             deferred: [0; 3],
             resyncs: 0,
             audit_looks: 0,
@@ -135,7 +165,11 @@ impl Totals {
     pub fn count_open(&mut self, key: &FlowKey, flow: &Flow) {
         let role = role(flow);
         let family = usize::from(key.family != 4);
-        self.opened[role][family] += 1;
+        if is_forwarded(flow) {
+            self.forwarded_opened[family] += 1;
+        } else {
+            self.opened[role][family] += 1;
+        }
         if let Some(ns) = handshake_ns(flow) {
             self.handshake.observe(seconds(ns));
         }
@@ -156,16 +190,21 @@ impl Totals {
             Closer::None if kind == CloseKind::Timeout || kind == CloseKind::Superseded => 4,
             Closer::None => 3,
         };
-        self.closed[form_index(flow.close_kind_seen())][closer] += 1;
+        let form = form_index(flow.close_kind_seen());
+        if is_forwarded(flow) {
+            self.forwarded_closed[form] += 1;
+        } else {
+            self.closed[form][closer] += 1;
+        }
         if let Some(aborter) = flow.aborter() {
             let reason = match kind {
-                CloseKind::Refused => 0,
-                CloseKind::RstAfterFin => 2,
-                CloseKind::SynAbort => 4,
-                _ if flow.state_lost() => 3,
-                _ => 1,
+                _ if flow.state_lost() => ResetReason::StateLost,
+                CloseKind::Refused => ResetReason::Refused,
+                CloseKind::RstAfterFin => ResetReason::AfterFin,
+                CloseKind::SynAbort => ResetReason::SynAbort,
+                _ => ResetReason::Abort,
             };
-            self.resets[reason][Locality::of(flow.is_local(aborter)) as usize] += 1;
+            self.count_reset(flow, aborter, reason);
         }
         if let Some(closing_ns) = flow.closing_seen_ns() {
             let ended_ns = flow.last_ns();
@@ -174,6 +213,17 @@ impl Totals {
                 self.connection.observe(seconds(ended_ns.saturating_sub(flow.opened_ns())));
             }
         }
+    }
+
+    /// Counts a RST of `sender` that ended a TIME-WAIT after a close that was complete.
+    pub fn count_time_wait_reset(&mut self, flow: &Flow, sender: End) {
+        let lost = flow.state_lost();
+        let reason = if lost { ResetReason::StateLost } else { ResetReason::TimeWaitAssassination };
+        self.count_reset(flow, sender, reason);
+    }
+
+    fn count_reset(&mut self, flow: &Flow, sender: End, reason: ResetReason) {
+        self.resets[reason as usize][Locality::of(flow.is_local(sender)) as usize] += 1;
     }
 
     /// Counts the time that an endpoint was in a state, in ns.
@@ -185,18 +235,16 @@ impl Totals {
     pub fn count_outcome(&mut self, flow: &Flow, outcome: &Outcome) {
         for end in [End::A, End::B] {
             let (from, to) = (outcome.from[end as usize], outcome.to[end as usize]);
-            self.count_transition(flow.is_local(end), from, to);
-            let expired = from == State::TimeWait && to == State::Closed;
-            self.time_wait_expired += u64::from(expired && outcome.cause == Cause::TimeWaitExpired);
+            if from != to {
+                self.transitions[Locality::of(flow.is_local(end)) as usize][from as usize][to as usize] += 1;
+            }
         }
     }
+}
 
-    /// Counts a transition that the agent caused.
-    pub fn count_transition(&mut self, local: bool, from: State, to: State) {
-        if from != to {
-            self.transitions[Locality::of(local) as usize][from as usize][to as usize] += 1;
-        }
-    }
+/// Whether neither end of a flow is local.
+fn is_forwarded(flow: &Flow) -> bool {
+    !flow.is_local(End::A) && !flow.is_local(End::B)
 }
 
 /// Index of the local endpoint's role in [`ROLES`].
@@ -246,43 +294,19 @@ impl Snapshot {
         self.counters.packets_by_cause(cause)
     }
 
-    /// Flows in the table by [`FLOW_CLASSES`].
-    pub fn table_classes(&self) -> [u64; 3] {
-        let [v4, v6] = self.table_used;
-        array::from_fn(|class| v4[class] + v6[class])
-    }
-
-    /// RSTs that belong to a connection and were not accepted.
-    pub fn ignored_rsts(&self) -> u64 {
-        Snapshot::IGNORED_RSTS.map(|cause| self.segments_of(cause)).iter().sum()
-    }
-
-    /// Accepted RSTs by reason and by the side that sent them ([`Locality`]): those that closed a connection,
-    /// counted by the agent, and those in TIME-WAIT, counted by the kernel programs.
-    pub fn resets(&self) -> [(&'static str, [u64; 2]); RESET_REASONS.len() + 1] {
-        let assassinations = [self.assassinated(Locality::Local), self.assassinated(Locality::Remote)];
-        array::from_fn(|index| match RESET_REASONS.get(index) {
-            Some(&reason) => (reason, self.totals.resets[index]),
-            None => ("time_wait_assassination", assassinations),
-        })
-    }
-
-    /// TIME-WAITs of this side that a segment ended. The agent's scan ends those that expire; a TIME-WAIT
-    /// whose next segment arrives between its deadline and the scan is counted here.
-    pub fn assassinated(&self, side: Locality) -> u64 {
-        self.counters.transitions[side as usize][State::TimeWait as usize][State::Closed as usize]
-    }
-
     /// Transitions that the kernel programs and the agent counted.
     pub fn transitions(&self, side: Locality, from: State, to: State) -> u64 {
         let (side, from, to) = (side as usize, from as usize, to as usize);
         self.counters.transitions[side][from][to] + self.totals.transitions[side][from][to]
     }
 
-    /// Number of times that an endpoint entered a state.
-    pub fn entered(&self, state: State) -> u64 {
-        let pairs = Locality::ALL.iter().flat_map(|&side| State::ALL.iter().map(move |&from| (side, from)));
-        pairs.map(|(side, from)| self.transitions(side, from, state)).sum()
+    /// TIME-WAITs that began, or were imported from their socket. An end comes back to its TIME-WAIT from SYN-SENT
+    /// if the SYN was not its own (R14).
+    pub fn time_waits(&self) -> u64 {
+        let from = State::ALL.into_iter().filter(|&from| from != State::SynSent);
+        let pairs = Locality::ALL.into_iter().flat_map(|side| from.clone().map(move |from| (side, from)));
+        let entered: u64 = pairs.map(|(side, from)| self.transitions(side, from, State::TimeWait)).sum();
+        entered + self.totals.time_wait_adopted
     }
 }
 

@@ -8,8 +8,8 @@ mod query;
 mod stats;
 mod status;
 
-pub use query::{ConnectionsQuery, EventsQuery, Lost, Observed};
-pub use stats::{Counts, Stats};
+pub use query::{ConnectionsQuery, EventsQuery, Observed};
+pub use stats::{Counts, MetricSample, Stats};
 pub(crate) use status::watched;
 pub use status::{InterfaceStatus, Status};
 

@@ -1,6 +1,5 @@
 //! Parameters of `/connections` and `/events`.
 
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Parameters of `/connections`.
@@ -31,27 +30,8 @@ pub struct EventsQuery {
 /// A line of `/events?connections=true`.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Observed<C, E> {
-    /// The connection after the event.
-    pub connection: C,
+    /// The connection after the event; `None` where events were lost.
+    pub connection: Option<C>,
     /// The event.
     pub event: E,
-}
-
-/// Line of `/events` that stands for events which the client was too slow to read.
-#[derive(Debug, Serialize, Deserialize, JsonSchema)]
-pub struct Lost {
-    /// [`Lost::SCHEMA`].
-    pub schema: String,
-    /// Number of events that were not delivered.
-    pub events: u64,
-}
-
-impl Lost {
-    /// Name of the record's format.
-    pub const SCHEMA: &str = "finwait.lost/1";
-
-    /// The record for this number of events.
-    pub fn new(events: u64) -> Lost {
-        Lost { schema: Lost::SCHEMA.to_owned(), events }
-    }
 }

@@ -8,7 +8,16 @@ use serde::{Deserialize, Serialize};
 /// Counts by name.
 pub type Counts = BTreeMap<String, u64>;
 
-/// Totals since the agent started.
+/// One sample of a metric.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct MetricSample {
+    /// Values of the labels, by name.
+    pub labels: BTreeMap<String, String>,
+    /// The number.
+    pub value: serde_json::Number,
+}
+
+/// Totals since the agent started. The keys before `metrics` select from it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Stats {
     /// `finwait.stats/1`.
@@ -17,7 +26,7 @@ pub struct Stats {
     pub endpoints: BTreeMap<String, Counts>,
     /// Connections that became ESTABLISHED, by role of the local endpoint and address family.
     pub opened: BTreeMap<String, Counts>,
-    /// Closed connections, by close kind and closer.
+    /// Closes, by close kind and closer.
     pub closed: BTreeMap<String, Counts>,
     /// RSTs by reason and origin. `blind` ones were not accepted; their origin is unknown and counts as
     /// remote.
@@ -28,12 +37,14 @@ pub struct Stats {
     pub segments: BTreeMap<String, Counts>,
     /// Segments without effect on a state, by cause.
     pub unmoved: Counts,
-    /// Packets seen, that is tracked plus ignored.
+    /// Packets seen, that is tracked, ignored or pending.
     pub packets_seen: u64,
     /// Packets assigned to a connection.
     pub packets_tracked: u64,
     /// Packets assigned to no connection, by reason.
     pub packets_ignored: Counts,
+    /// Fragments that wait for the rest of their datagram.
+    pub fragments_pending: u64,
     /// Events read from the event ring.
     pub events_delivered: u64,
     /// Events lost because the event ring was full.
@@ -47,4 +58,6 @@ pub struct Stats {
     /// Local endpoints closed because their socket was gone, by last known state. `adopted` counts
     /// connections older than the agent, imported from their sockets.
     pub audit_repairs: Counts,
+    /// Every counter and gauge of the metrics page by its name there, with the same samples.
+    pub metrics: BTreeMap<String, Vec<MetricSample>>,
 }

@@ -12,7 +12,7 @@ use super::sample::Sample;
 use super::{ConntrackCounts, Finding, Ours, Reason, Report, SCHEMA, Socket, Verdict, VerdictCounts};
 use crate::api::Status;
 use crate::filter::Filter;
-use crate::sockets::{HostContext, KernelSocket, Unmatched};
+use crate::sockets::{HostContext, KernelSocket, Unmatched, scope_of, socket_of};
 use crate::view::{Confidence, Connection, ConnectionEnd, ConnectionId, Family, Opener, Role, SocketPair};
 
 /// Parameters of an audit.
@@ -47,6 +47,7 @@ pub async fn audit(agent: &Path, status: &Status, options: &Options) -> Result<R
 pub(super) struct Judged {
     pub(super) findings: Vec<Finding>,
     pub(super) listening: u64,
+    pub(super) unconnected: u64,
     /// Number of connections that conntrack tracks, if queried.
     pub(super) tracked: Option<u64>,
     pub(super) at: Timestamp,
@@ -61,52 +62,98 @@ pub(super) fn judge(sample: &Sample, host: &HostContext, now: Timestamp) -> Judg
         let mut forwarded = true;
         for side in locals {
             forwarded = false;
-            let sockets = sample.sockets.get(&connection.ends_from(side)).map_or(&[][..], Vec::as_slice);
-            known.insert(connection.ends_from(side));
-            findings.push(compare(connection, side, sockets, host));
+            let ends = socket_of(connection, side);
+            let sockets = sample.sockets.get(&ends).map_or(&[][..], Vec::as_slice);
+            known.insert(ends);
+            compare(connection, side, sockets, host, &mut findings);
         }
         if forwarded {
             findings.push(forwarded_finding(connection));
         }
     }
     let unknown = sample.sockets.iter().filter(|(ends, _)| !known.contains(*ends));
-    findings.extend(unknown.flat_map(|(_, sockets)| sockets).map(|socket| Finding {
-        verdict: Verdict::OnlyKernel,
-        reason: Some(host.why_unknown(socket, now)),
-        local: socket.local.into(),
-        remote: socket.remote.into(),
-        ours: None,
-        kernel: Some(socket.into()),
-        conntrack: None,
-    }));
+    findings.extend(
+        unknown
+            .flat_map(|(_, sockets)| sockets)
+            .map(|socket| kernel_finding(socket, host.why_unknown(socket, now))),
+    );
     recognise_nat(&mut findings, sample);
     if let Some(entries) = &sample.conntrack {
         findings.iter_mut().for_each(|finding| finding.conntrack = entries.of(finding));
     }
     let tracked = sample.conntrack.as_ref().map(|entries| entries.count);
-    Judged { findings, listening: sample.listening.values().sum(), tracked, at: now }
+    let listening = sample.listening.values().sum();
+    Judged { findings, listening, unconnected: sample.unconnected, tracked, at: now }
 }
 
-fn compare(connection: &Connection, side: Role, sockets: &[KernelSocket], host: &HostContext) -> Finding {
+/// Compares a local endpoint with one of the sockets that have its addresses.
+fn compare(
+    connection: &Connection,
+    side: Role,
+    sockets: &[KernelSocket],
+    host: &HostContext,
+    findings: &mut Vec<Finding>,
+) {
     let ours = connection.end(side);
-    let (local, remote) = connection.ends_from(side);
+    let (local, remote) = socket_of(connection, side);
     let agreeing = sockets.iter().find(|socket| agree(connection, ours.state, Some(socket)));
     let socket = agreeing.or(sockets.first());
     let (verdict, reason) = match (agree(connection, ours.state, socket), socket) {
         (true, _) => (Verdict::Agree, None),
+        (false, Some(socket)) if is_held_back(ours.state, socket) => {
+            (Verdict::Explained, Some(Reason::NotAccepted))
+        }
+        (false, Some(socket)) if is_fin_held_back(ours, socket) => {
+            (Verdict::Explained, Some(Reason::FinHeldBack))
+        }
         (false, Some(_)) => (Verdict::Differ, None),
         (false, None) => match host.why_no_socket((local, remote)) {
             Reason::Forgotten => (Verdict::Differ, Some(Reason::Forgotten)),
             reason => (Verdict::OnlyOurs, Some(reason)),
         },
     };
-    Finding {
+    findings.push(Finding {
         verdict,
         reason,
         local: local.into(),
         remote: remote.into(),
+        scope: connection.scope.clone(),
         ours: Some(ours_of(connection, side)),
         kernel: socket.map(Socket::from),
+        conntrack: None,
+    });
+    let others = sockets.iter().filter(|other| socket.is_some_and(|socket| socket.cookie != other.cookie));
+    findings.extend(others.map(|other| kernel_finding(other, Reason::SameAddresses)));
+}
+
+/// Whether the listener has not accepted a handshake that the segments have completed: the kernel still has a
+/// request socket.
+fn is_held_back(ours: State, socket: &KernelSocket) -> bool {
+    socket.state == State::SynReceived
+        && socket.inode == 0
+        && matches!(ours, State::Established | State::CloseWait)
+}
+
+/// Whether the states differ by a FIN that the host has not let through: one of the peer that the socket has
+/// not received, and so has not acknowledged, or one of the socket that has not left the host.
+fn is_fin_held_back(ours: &ConnectionEnd, socket: &KernelSocket) -> bool {
+    use State::*;
+    match (ours.state, socket.state) {
+        (CloseWait, Established) | (Closing, FinWait1) | (TimeWait, FinWait2) => !ours.confirmed,
+        (Established, FinWait1) | (CloseWait, LastAck) => true,
+        _ => false,
+    }
+}
+
+fn kernel_finding(socket: &KernelSocket, reason: Reason) -> Finding {
+    Finding {
+        verdict: Verdict::OnlyKernel,
+        reason: Some(reason),
+        local: socket.local.into(),
+        remote: socket.remote.into(),
+        scope: scope_of(socket.local),
+        ours: None,
+        kernel: Some(socket.into()),
         conntrack: None,
     }
 }
@@ -136,9 +183,10 @@ fn forwarded_finding(connection: &Connection) -> Finding {
     let (client, server) = connection.ends_from(Role::Client);
     Finding {
         verdict: Verdict::OnlyOurs,
-        reason: Some(Reason::Forwarded),
+        reason: Some(if connection.nat.is_some() { Reason::Translated } else { Reason::Forwarded }),
         local: client.into(),
         remote: server.into(),
+        scope: connection.scope.clone(),
         ours: Some(ours_of(connection, Role::Client)),
         kernel: None,
         conntrack: None,
@@ -182,6 +230,9 @@ fn recognise_nat(findings: &mut [Finding], sample: &Sample) {
 pub(super) fn confirm(first: &Judged, second: Judged, options: &Options) -> Report {
     let before: HashMap<_, _> = first.findings.iter().map(|finding| (finding_id(finding), finding)).collect();
     let mut counts = VerdictCounts { listening: second.listening, ..VerdictCounts::default() };
+    if second.unconnected != 0 {
+        counts.not_compared.insert(Reason::Unconnected.to_string(), second.unconnected);
+    }
     let mut conntrack =
         second.tracked.map(|entries| ConntrackCounts { entries, ..ConntrackCounts::default() });
     let mut findings = Vec::new();
@@ -198,10 +249,17 @@ pub(super) fn confirm(first: &Judged, second: Judged, options: &Options) -> Repo
         *match finding.verdict {
             Verdict::Agree => &mut counts.agree,
             Verdict::Differ => &mut counts.differ,
+            Verdict::Explained => &mut counts.explained,
             Verdict::OnlyOurs => &mut counts.only_ours,
             Verdict::OnlyKernel => &mut counts.only_kernel,
         } += 1;
-        counts.missed += u64::from(finding.reason == Some(Reason::Missed));
+        match finding.reason {
+            Some(Reason::Missed) => counts.missed += 1,
+            Some(reason) if finding.verdict == Verdict::OnlyKernel => {
+                *counts.not_compared.entry(reason.to_string()).or_default() += 1;
+            }
+            _ => {}
+        }
         if let Some(conntrack) = &mut conntrack {
             conntrack.count(finding.conntrack.as_ref());
         }
@@ -230,8 +288,8 @@ fn ends_of(finding: &Finding) -> SocketPair {
     (finding.local.into(), finding.remote.into())
 }
 
-/// Addresses, incarnation and start of a finding.
-type FindingId = (SocketPair, Option<(u32, Option<Timestamp>)>);
+/// Addresses, scope, incarnation and start of a finding.
+type FindingId = (SocketPair, Option<String>, Option<(u32, Option<Timestamp>)>);
 
 /// Identity of a finding in both samples. The incarnation and its start distinguish connections with the same
 /// addresses on two VLANs.
@@ -240,7 +298,7 @@ fn finding_id(finding: &Finding) -> FindingId {
         let Connection { incarnation, opened_at, .. } = ours.connection;
         (incarnation, opened_at.map(rounded))
     });
-    (ends_of(finding), incarnation)
+    (ends_of(finding), finding.scope.clone(), incarnation)
 }
 
 /// Rounds to seconds: the agent's relation of its clock to wall time differs by a few microseconds between
@@ -276,6 +334,7 @@ fn as_connection(finding: &Finding, now: Timestamp) -> Connection {
         state,
         confirmed: false,
         local,
+        on_host: local,
         vlan: None,
         segments: 0,
         bytes: 0,
@@ -286,7 +345,7 @@ fn as_connection(finding: &Finding, now: Timestamp) -> Connection {
     Connection {
         family: if client.address.is_ipv4() { Family::Ipv4 } else { Family::Ipv6 },
         interface: None,
-        scope: None,
+        scope: finding.scope.clone(),
         incarnation: 1,
         id: ConnectionId::NONE,
         client,
@@ -299,6 +358,7 @@ fn as_connection(finding: &Finding, now: Timestamp) -> Connection {
         close: None,
         time_wait: None,
         tunnel: None,
+        nat: None,
         process: None,
     }
 }

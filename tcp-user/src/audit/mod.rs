@@ -15,7 +15,7 @@ pub use error::AuditError;
 pub use judge::{Options, audit};
 pub use table::write as write_table;
 
-use std::net::{IpAddr, SocketAddr};
+use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use schemars::JsonSchema;
@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use tcp_common::State;
 
 pub use crate::sockets::Reason;
+pub use crate::view::Address;
 
 use crate::sockets::{KernelSocket, Timer};
 use crate::view::{ByName, Connection, by_name, known_state, micros, string_enum};
@@ -37,6 +38,8 @@ string_enum! {
         Agree = "agree",
         /// They do not, and nothing explains it.
         Differ = "differ",
+        /// They do not, for a known reason.
+        Explained = "explained",
         /// The kernel has no such socket, and need not.
         OnlyOurs = "only_ours",
         /// The agent does not know this socket.
@@ -71,12 +74,14 @@ impl Report {
 }
 
 /// How many ends came to which verdict.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct VerdictCounts {
     /// Ends with the same state on both sides.
     pub agree: u64,
     /// Ends with different states.
     pub differ: u64,
+    /// Ends with different states for a known reason.
+    pub explained: u64,
     /// Ends known only to the agent, each with a reason.
     pub only_ours: u64,
     /// Ends known only to the kernel, including `missed`.
@@ -85,8 +90,10 @@ pub struct VerdictCounts {
     pub missed: u64,
     /// Ends whose result changed between the two samples.
     pub unsettled: u64,
-    /// Listening sockets.
+    /// Listening sockets. They are not compared.
     pub listening: u64,
+    /// Other sockets that were not compared, by reason.
+    pub not_compared: BTreeMap<String, u64>,
 }
 
 /// One end of a connection, seen from this host.
@@ -94,39 +101,20 @@ pub struct VerdictCounts {
 pub struct Finding {
     /// Result of the comparison.
     pub verdict: Verdict,
-    /// Reason why one side does not know the end, if there is one.
+    /// Reason why one side does not know the end or why the states differ, if there is one.
     pub reason: Option<Reason>,
     /// The end on this host; the client of a forwarded connection.
     pub local: Address,
     /// The other end.
     pub remote: Address,
+    /// Interface whose link the addresses belong to, if they are link-local.
+    pub scope: Option<String>,
     /// The agent's state; `None` if the agent does not know the connection.
     pub ours: Option<Ours>,
     /// The kernel's socket; `None` if there is none, which means CLOSED.
     pub kernel: Option<Socket>,
     /// The entry of nf_conntrack; `None` if there is none or without `--conntrack`.
     pub conntrack: Option<Conntrack>,
-}
-
-/// An IP address and a port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Address {
-    /// IP address. IPv4 on an IPv6 socket is written as IPv4.
-    pub address: IpAddr,
-    /// TCP port.
-    pub port: u16,
-}
-
-impl From<SocketAddr> for Address {
-    fn from(address: SocketAddr) -> Address {
-        Address { address: address.ip(), port: address.port() }
-    }
-}
-
-impl From<Address> for SocketAddr {
-    fn from(address: Address) -> SocketAddr {
-        SocketAddr::new(address.address, address.port)
-    }
 }
 
 /// The agent's side of a finding.

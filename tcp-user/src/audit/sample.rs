@@ -21,6 +21,8 @@ pub(super) struct Sample {
     pub(super) sockets: HashMap<SocketPair, Vec<KernelSocket>>,
     /// Number of listening sockets by port.
     pub(super) listening: HashMap<u16, u64>,
+    /// Number of sockets that neither listen nor are connected.
+    pub(super) unconnected: u64,
     /// Connections that conntrack tracks, if requested.
     pub(super) conntrack: Option<Entries>,
 }
@@ -47,8 +49,7 @@ impl Sample {
     pub(super) fn add(&mut self, socket: KernelSocket) {
         match socket.state {
             State::Listen => *self.listening.entry(socket.local.port()).or_default() += 1,
-            // Not connected.
-            _ if socket.remote.port() == 0 => {}
+            _ if socket.remote.port() == 0 => self.unconnected += 1,
             _ => self.sockets.entry((socket.local, socket.remote)).or_default().push(socket),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use super::{ConntrackCounts, Finding, Ours, Reason, Report, Socket, Verdict};
+use super::{ConntrackCounts, Finding, Ours, Reason, Report, Socket, Verdict, VerdictCounts};
 use crate::output::{Palette, TextTable, duration};
 use crate::view::State;
 
@@ -38,7 +38,10 @@ pub fn write(report: &Report, out: &mut impl Write, palette: Palette) -> io::Res
 }
 
 fn row(finding: &Finding, report: &Report) -> [String; 11] {
-    let address = |address: super::Address| std::net::SocketAddr::from(address).to_string();
+    let address = |address: super::Address| match &finding.scope {
+        Some(scope) => format!("[{}%{scope}]:{}", address.address, address.port),
+        None => std::net::SocketAddr::from(address).to_string(),
+    };
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".into());
     let ours = finding.ours.as_ref();
     let idle = |ours: &Ours| {
@@ -75,6 +78,7 @@ fn mark(finding: &Finding) -> &'static str {
     match (finding.verdict, finding.reason) {
         (Verdict::Agree, _) => "ok",
         (Verdict::Differ, _) => "DIFFER",
+        (Verdict::Explained, _) => "explained",
         (Verdict::OnlyKernel, Some(Reason::Missed)) => "MISSED",
         (Verdict::OnlyKernel, _) => "kernel",
         (Verdict::OnlyOurs, _) => "ours",
@@ -88,16 +92,28 @@ fn timer(socket: &Socket) -> Option<String> {
 fn summary(report: &Report) -> String {
     let counts = &report.counts;
     format!(
-        "{} endpoints match, {} differ; {} known to finwait only, {} to the kernel only ({} missed); {} changed between \
-         the samples; {} listening sockets not compared",
+        "{} endpoints match, {} differ, {} differ for a known reason; {} known to finwait only, {} to the kernel only \
+         ({} missed); {} changed between the samples; {}",
         counts.agree,
         counts.differ,
+        counts.explained,
         counts.only_ours,
         counts.only_kernel,
         counts.missed,
         counts.unsettled,
-        counts.listening
+        not_compared(counts)
     )
+}
+
+/// The sockets that were not compared: their number, and the number for each reason.
+fn not_compared(counts: &VerdictCounts) -> String {
+    let listening = (counts.listening != 0).then_some(("listening", counts.listening));
+    let others = counts.not_compared.iter().map(|(reason, &count)| (reason.as_str(), count));
+    let all: Vec<_> = listening.into_iter().chain(others).collect();
+    let total: u64 = all.iter().map(|&(_, count)| count).sum();
+    let reasons: Vec<_> = all.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
+    let reasons = if reasons.is_empty() { String::new() } else { format!(": {}", reasons.join(", ")) };
+    format!("{total} sockets not compared{reasons}")
 }
 
 fn conntrack_summary(counts: &ConntrackCounts) -> String {

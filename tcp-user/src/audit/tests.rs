@@ -95,8 +95,43 @@ fn a_timer_that_is_due_may_end_a_little_sooner_on_either_side() {
 
 #[test]
 fn of_two_sockets_with_the_same_ends_one_that_agrees_is_enough() {
-    let sockets = [socket(LOCAL, REMOTE, State::Established), time_wait(1_000)];
-    assert_eq!(judged(&[samples::time_wait()], &sockets), [(Verdict::Agree, None)]);
+    let other = KernelSocket { cookie: 2, ..socket(LOCAL, REMOTE, State::Established) };
+    let expected = [(Verdict::Agree, None), (Verdict::OnlyKernel, Some(Reason::SameAddresses))];
+    assert_eq!(judged(&[samples::time_wait()], &[other, time_wait(1_000)]), expected);
+}
+
+#[test]
+fn a_request_socket_of_a_completed_handshake_is_held_back() {
+    let request = |inode| KernelSocket { inode, ..socket(LOCAL, REMOTE, State::SynReceived) };
+    let connection = |state| {
+        let mut connection = samples::time_wait();
+        connection.client.state = state;
+        (connection.close, connection.time_wait) = (None, None);
+        connection
+    };
+    let held_back = [(Verdict::Explained, Some(Reason::NotAccepted))];
+    for state in [State::Established, State::CloseWait] {
+        assert_eq!(judged(&[connection(state)], &[request(0)]), held_back);
+    }
+    assert_eq!(judged(&[connection(State::FinWait1)], &[request(0)]), [(Verdict::Differ, None)]);
+    // A socket of a process, after a simultaneous open.
+    assert_eq!(judged(&[connection(State::Established)], &[request(7)]), [(Verdict::Differ, None)]);
+}
+
+#[test]
+fn sockets_that_were_not_compared_are_counted_by_reason() {
+    let sockets = [
+        socket("0.0.0.0:80", "0.0.0.0:0", State::Listen),
+        socket("0.0.0.0:81", "0.0.0.0:0", State::Closed),
+        socket("127.0.0.1:1", "127.0.0.1:2", State::Established),
+        socket("127.0.0.1:2", "127.0.0.1:1", State::Established),
+        time_wait(9_000),
+    ];
+    let sample = sample(&[samples::time_wait()], &sockets);
+    let VerdictCounts { agree, listening, not_compared, .. } = audited(&sample, &sample, "").counts;
+    assert_eq!((agree, listening), (1, 1));
+    let expected = [("unconnected", 1), ("unwatched", 2)];
+    assert_eq!(not_compared, expected.map(|(reason, count)| (reason.to_owned(), count)).into());
 }
 
 #[test]

@@ -11,7 +11,9 @@ FILTER:
   exclude NAME                neither end is in this state
   src ADDR[/LEN][:PORT]       the local end; dst is the remote end; also client,
                               server, local, remote. fe80::1%eth0 has the
-                              interface of a link-local address
+                              interface of a link-local address. With NAT an
+                              address or port matches before and after the
+                              translation
   dport OP :PORT              also sport, and port for either end; OP is one of
                               = != < <= > >= or eq ne lt le gt ge
   closer WHO                  the end whose FIN came first: client, server, both,
@@ -21,8 +23,10 @@ FILTER:
   holder WHO                  the end in TIME-WAIT
   kind KIND                   how it closed: fin_4seg, fin_3seg, simultaneous,
                               half_close, rst_abort, rst_after_fin, refused,
-                              syn_abort, syn_timeout, timeout, superseded, open,
-                              unseen
+                              unreachable, syn_abort, syn_timeout, timeout,
+                              superseded, unseen; open: neither end has begun to
+                              close; closing: the close has begun and is not
+                              complete
   age OP DURATION             time since the first SYN: age gt 30s
   idle OP DURATION            time since the last segment: idle ge 5m
   process NAME|PID            the owner of the local socket

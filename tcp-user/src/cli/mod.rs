@@ -21,7 +21,7 @@ pub use glossary::{UnknownTerm, glossary};
 pub use manual::man;
 pub use query::{FilterArgs, ReplayFormat, ReportFormat, SocketArgs};
 
-use crate::options::{ConfigError, ConfigFile, Options, RuleOptions};
+use crate::options::{ConfigError, ConfigFile, KeyBy, Options, RuleOptions};
 use crate::output::Format;
 
 /// Watch the TCP connections of this host: the state of both ends of each, and how it closes.
@@ -60,7 +60,7 @@ pub enum Command {
     #[command(after_help = help::LS, after_long_help = help::LS_LONG)]
     Ls(LsArgs),
 
-    /// Print transitions and closes as they happen
+    /// Print transitions, closes and ends of TIME-WAIT as they happen
     #[command(after_help = help::WATCH, after_long_help = help::WATCH_LONG)]
     Watch(WatchArgs),
 
@@ -183,7 +183,8 @@ pub struct ReplayArgs {
     /// A pcap or pcapng file, plain or compressed; `-` reads standard input
     #[arg(value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     pub file: PathBuf,
-    /// Print transitions and closes in capture time, instead of the connections at the end of the capture
+    /// Print transitions, closes and ends of TIME-WAIT in capture time, instead of the connections at the end of
+    /// the capture
     #[arg(short, long)]
     pub events: bool,
     /// Output format
@@ -201,6 +202,9 @@ pub struct ReplayArgs {
     /// and more than two VLAN tags are followed. With this option such frames are ignored, as they are live.
     #[arg(long)]
     pub no_decap: bool,
+    /// What distinguishes connections
+    #[arg(long, value_name = "KEY", value_enum, default_value = "addresses")]
+    pub key: KeyBy,
     /// Follow the connections with the kernel programs; needs root
     ///
     /// Runs every frame through the XDP program, in capture time. Attaches nothing.

@@ -1,7 +1,6 @@
 //! `finwait ls` and `finwait watch`: the agent's connections and events, with the owners of local sockets.
 
 use std::io::{self, BufWriter};
-use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
@@ -16,7 +15,7 @@ use crate::cli::{LsArgs, SocketArgs, WatchArgs};
 use crate::filter::Filter;
 use crate::output::{EventWriter, Format, ListWriter, Palette};
 use crate::sockets::{Owners, namespace};
-use crate::view::{Connection, EventRecord};
+use crate::view::{Connection, EndAddress, EventRecord, Nat};
 
 /// Lists connections.
 pub(super) async fn ls(agent: &SocketArgs, args: &LsArgs) -> Result<ExitCode> {
@@ -56,11 +55,17 @@ fn asked_of_agent(filter: &Filter) -> String {
 }
 
 /// Inserts the owner of the local socket into a connection as the agent wrote it. `None` if the text does not
-/// end as this version writes it.
+/// end as this version writes it, or its sockets have other addresses (NAT, link-local).
 fn with_owner(line: &Bytes, owners: Option<&Owners>) -> Result<Option<Bytes>> {
     let Some(owners) = owners.filter(|owners| !owners.is_empty()) else { return Ok(Some(line.clone())) };
-    let Ends { client, server } = serde_json::from_slice(line).context(NOT_UNDERSTOOD)?;
-    let Some(process) = owners.of_ends([client.of_host(), server.of_host()]) else {
+    let Ends { client, server, nat, scope } = serde_json::from_slice(line).context(NOT_UNDERSTOOD)?;
+    if nat.is_some() || scope.is_some() {
+        return Ok(None);
+    }
+    let pair = (client.socket_address(), server.socket_address());
+    let sockets = [(client.local, pair), (server.local, (pair.1, pair.0))];
+    let local = sockets.into_iter().filter_map(|(local, pair)| local.then_some(pair));
+    let Some(process) = owners.of_sockets(local) else {
         return Ok(Some(line.clone()));
     };
     let Some(head) = line.strip_suffix(NO_OWNER) else { return Ok(None) };
@@ -74,22 +79,12 @@ fn with_owner(line: &Bytes, owners: Option<&Owners>) -> Result<Option<Bytes>> {
 /// The parts of a connection by which its owner is found.
 #[derive(Deserialize)]
 struct Ends {
-    client: StreamEnd,
-    server: StreamEnd,
-}
-
-/// One end of it.
-#[derive(Deserialize)]
-struct StreamEnd {
-    address: IpAddr,
-    port: u16,
-    local: bool,
-}
-
-impl StreamEnd {
-    fn of_host(&self) -> (SocketAddr, bool) {
-        (SocketAddr::new(self.address, self.port), self.local)
-    }
+    client: EndAddress,
+    server: EndAddress,
+    #[serde(default)]
+    nat: Option<Nat>,
+    #[serde(default)]
+    scope: Option<String>,
 }
 
 /// Prints events until the agent stops, or SIGINT or SIGTERM arrives. Either ends a JSON document properly.
@@ -131,7 +126,8 @@ pub(super) async fn watch(agent: &SocketArgs, args: &WatchArgs) -> Result<ExitCo
 /// Reads the event of a line and adds the owner of its connection. `None` if the filter does not select it.
 fn read_event(line: &[u8], owners: Option<&mut Owners>, filter: &Filter) -> Result<Option<EventRecord>> {
     let Some(owners) = owners else { return Ok(Some(serde_json::from_slice(line)?)) };
-    let Observed::<Connection, EventRecord> { mut connection, mut event } = serde_json::from_slice(line)?;
+    let Observed::<Connection, EventRecord> { connection, mut event } = serde_json::from_slice(line)?;
+    let Some(mut connection) = connection else { return Ok(Some(event)) };
     connection.process = owners.of_event(&connection)?;
     let wanted = !filter.asks_for_process() || filter.matches(&connection, Timestamp::now());
     if let EventRecord::Close(close) = &mut event {
@@ -175,7 +171,7 @@ const OUT_BUFFER: usize = 1 << 18;
 
 #[cfg(test)]
 mod tests {
-    use std::net::{TcpListener, TcpStream};
+    use std::net::{SocketAddr, TcpListener, TcpStream};
 
     use super::*;
 

@@ -26,6 +26,7 @@ pub(super) fn run(args: &ReplayArgs) -> Result<ExitCode> {
         zeek: args.output == ReplayFormat::Zeek,
         verify_checksums: args.verify_checksums,
         decap: !args.no_decap,
+        key: args.key,
         kernel: args.kernel,
     };
     let mut writer = Writer::new(args)?;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 
 use super::NOT_UNDERSTOOD;
-use crate::api::{Stats, Status, client};
+use crate::api::{MetricSample, Stats, Status, client};
 use crate::cli::{ReportArgs, ReportFormat, SocketArgs};
 use crate::output::{Cell, Palette, TextTable};
 
@@ -43,39 +43,18 @@ fn print(
     Ok(ExitCode::SUCCESS)
 }
 
-/// Every counter that is not zero, with its labels.
+/// Every counter and gauge that is not zero, with its labels, and those without labels in any case.
 fn stats_table(stats: &Stats) -> TextTable {
-    let mut table = TextTable::new(["COUNTER", "LABELS", "VALUE"]);
-    let mut add = |counter: &str, labels: String, value: u64| {
-        table.row([Cell::from(counter), labels.into(), value.to_string().into()]);
-    };
-    let by_two_labels = [
-        ("endpoints", "side", "state", &stats.endpoints),
-        ("opened", "role", "family", &stats.opened),
-        ("closed", "kind", "closer", &stats.closed),
-        ("resets", "reason", "origin", &stats.resets),
-        ("segments", "direction", "kind", &stats.segments),
-    ];
-    for (counter, first_label, second_label, groups) in by_two_labels {
-        for (first, counts) in groups {
-            for (second, value) in counts.iter().filter(|(_, value)| **value > 0) {
-                add(counter, format!("{first_label}={first},{second_label}={second}"), *value);
+    let mut table = TextTable::new(["METRIC", "LABELS", "VALUE"]);
+    for (name, samples) in &stats.metrics {
+        for MetricSample { labels, value } in samples {
+            if labels.is_empty() || value.as_f64() != Some(0.0) {
+                let labels: Vec<_> = labels.iter().map(|(label, value)| format!("{label}={value}")).collect();
+                let labels = if labels.is_empty() { "-".to_owned() } else { labels.join(",") };
+                table.row([Cell::from(name.as_str()), labels.into(), value.to_string().into()]);
             }
         }
     }
-    let by_one_label = [
-        ("time_wait", "event", &stats.time_wait),
-        ("segments_without_effect", "cause", &stats.unmoved),
-        ("packets_ignored", "reason", &stats.packets_ignored),
-    ];
-    for (counter, label, counts) in by_one_label {
-        for (name, value) in counts.iter().filter(|(_, value)| **value > 0) {
-            add(counter, format!("{label}={name}"), *value);
-        }
-    }
-    add("packets_seen", "-".into(), stats.packets_seen);
-    add("packets_tracked", "-".into(), stats.packets_tracked);
-    add("events_lost", "-".into(), stats.events_lost);
     table
 }
 

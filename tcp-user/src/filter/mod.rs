@@ -13,9 +13,9 @@
 //! ```
 //!
 //! `src` is the local end and `dst` the remote one, as in `ss`; where both or neither are local, the client
-//! and the server. `port` and `state` hold if either end matches. An unknown fact matches no test: `age > 0s`
-//! leaves out connections whose beginning was not seen. An end of which nothing was seen is in no state but
-//! `unknown`.
+//! and the server. `port` and `state` hold if either end matches. With NAT an address or port matches in either
+//! tuple. An unknown fact matches no test: `age > 0s` leaves out connections whose beginning was not seen. An end
+//! of which nothing was seen is in no state but `unknown`.
 //!
 //! Modules in the order of processing: tokens, the parser, the tree and its tests.
 

@@ -5,10 +5,10 @@ use std::ops::Range;
 use jiff::SignedDuration;
 
 use super::address::{self, HostFilter};
-use super::test::{Actor, EndSelector, Identity, Test};
+use super::test::{Actor, EndSelector, Identity, KindSelector, Test};
 use super::token::{Kind, Operator, Token};
 use super::{Expression, FilterError};
-use crate::view::{CloseKind, Confidence, Family, StateSet, UNSEEN};
+use crate::view::{Confidence, Family, StateSet};
 
 /// Parses all tokens of `text`.
 pub(super) fn parse(text: &str, tokens: &[Token<'_>]) -> Result<Expression, FilterError> {
@@ -111,11 +111,7 @@ impl<'s> Parser<'_, 's> {
                 actor.identities().iter().copied().map(|identity| (identity.name(), identity)),
                 |identity: Identity| Test::Actor(actor, identity),
             ),
-            Keyword::Kind => self.choice(
-                "a close kind",
-                CloseKind::ALL.map(|kind| (kind.name(), Some(kind))).into_iter().chain([(UNSEEN, None)]),
-                Test::Kind,
-            ),
+            Keyword::Kind => self.choice("a close kind", KindSelector::words(), Test::Kind),
             Keyword::Confidence => self.choice(
                 "a confidence",
                 Confidence::ALL.iter().map(|confidence| (confidence.name(), *confidence)),
@@ -283,7 +279,7 @@ const KEYWORDS: &[(&str, Keyword)] = &[
 pub fn words() -> impl Iterator<Item = String> {
     let keywords = KEYWORDS.iter().map(|(name, _)| (*name).to_owned());
     let connectives = ["and", "or", "not"].map(str::to_owned);
-    let kinds = CloseKind::ALL.map(|kind| kind.name().to_owned());
+    let kinds = KindSelector::words().map(|(name, _)| name.to_owned());
     let confidences = Confidence::ALL.iter().map(|confidence| confidence.name().to_owned());
     keywords.chain(connectives).chain(StateSet::names()).chain(kinds).chain(confidences)
 }

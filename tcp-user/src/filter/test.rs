@@ -1,11 +1,13 @@
 //! One test of a filter.
 
+use std::net::SocketAddr;
+
 use jiff::{SignedDuration, Timestamp};
 
 use super::address::HostFilter;
 use super::token::Operator;
 use crate::view::{
-    CloseKind, Confidence, Connection, ConnectionEnd, ConnectionId, Family, Opener, Role, Roles, StateSet,
+    CloseKind, Confidence, Connection, ConnectionId, Family, Opener, Role, Roles, StateSet, UNSEEN,
     string_enum,
 };
 
@@ -16,8 +18,7 @@ pub(super) enum Test {
     Host(EndSelector, HostFilter),
     Port(EndSelector, Operator, u16),
     Actor(Actor, Identity),
-    /// `None` if the close was not seen.
-    Kind(Option<CloseKind>),
+    Kind(KindSelector),
     Age(Operator, SignedDuration),
     Idle(Operator, SignedDuration),
     Process(String),
@@ -41,6 +42,19 @@ pub(super) enum EndSelector {
     Source,
     /// `dst` of `ss`.
     Destination,
+}
+
+/// The close kinds that a test is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum KindSelector {
+    /// Neither end has begun to close.
+    Open,
+    /// The close has begun and is not complete, whether or not its kind is decided.
+    Closing,
+    /// The close was not seen.
+    Unseen,
+    /// This kind.
+    Is(CloseKind),
 }
 
 /// An end by what it did.
@@ -75,14 +89,18 @@ string_enum! {
 impl Test {
     pub(super) fn matches(&self, connection: &Connection, now: Timestamp) -> bool {
         match self {
-            Test::State(ends, states) => ends.any(connection, |end| states.contains(end.state)),
+            Test::State(ends, states) => {
+                ends.any(connection, |side| states.contains(connection.end(side).state))
+            }
             Test::Host(ends, host) => {
                 let scope = connection.scope.as_deref();
-                ends.any(connection, |end| host.matches(end.socket_address(), scope))
+                ends.any_address(connection, |address| host.matches(address, scope))
             }
-            Test::Port(ends, operator, port) => ends.any(connection, |end| operator.holds(end.port, *port)),
+            Test::Port(ends, operator, port) => {
+                ends.any_address(connection, |address| operator.holds(address.port(), *port))
+            }
             Test::Actor(actor, identity) => actor.is(*identity, connection),
-            Test::Kind(kind) => connection.close_kind() == *kind,
+            Test::Kind(kind) => kind.matches(connection),
             Test::Age(operator, limit) => {
                 connection.opened_at.is_some_and(|at| operator.holds(now.duration_since(at), *limit))
             }
@@ -105,16 +123,41 @@ impl Test {
 }
 
 impl EndSelector {
-    fn any(self, connection: &Connection, test: impl Fn(&ConnectionEnd) -> bool) -> bool {
-        let [client, server] = connection.ends();
+    fn any(self, connection: &Connection, test: impl Fn(Role) -> bool) -> bool {
+        let selects = |side| match self {
+            EndSelector::Either => true,
+            EndSelector::Client => side == Role::Client,
+            EndSelector::Server => side == Role::Server,
+            EndSelector::Local => connection.end(side).local,
+            EndSelector::Remote => !connection.end(side).local,
+            EndSelector::Source => side == source(connection),
+            EndSelector::Destination => side == source(connection).peer(),
+        };
+        Role::ALL.iter().any(|&side| selects(side) && test(side))
+    }
+
+    /// Like [`any`](Self::any), for each address of an end: with NAT it has one in each tuple.
+    fn any_address(self, connection: &Connection, test: impl Fn(SocketAddr) -> bool) -> bool {
+        self.any(connection, |side| connection.addresses_of(side).any(&test))
+    }
+}
+
+impl KindSelector {
+    /// Every word for a kind.
+    pub(super) fn words() -> impl Iterator<Item = (&'static str, KindSelector)> + Clone {
+        let kinds = CloseKind::ALL.into_iter().map(|kind| match kind {
+            CloseKind::Open => (kind.name(), KindSelector::Open),
+            kind => (kind.name(), KindSelector::Is(kind)),
+        });
+        kinds.chain([("closing", KindSelector::Closing), (UNSEEN, KindSelector::Unseen)])
+    }
+
+    fn matches(self, connection: &Connection) -> bool {
         match self {
-            EndSelector::Either => test(client) || test(server),
-            EndSelector::Client => test(client),
-            EndSelector::Server => test(server),
-            EndSelector::Local => connection.ends().into_iter().any(|end| end.local && test(end)),
-            EndSelector::Remote => connection.ends().into_iter().any(|end| !end.local && test(end)),
-            EndSelector::Source => test(connection.end(source(connection))),
-            EndSelector::Destination => test(connection.end(source(connection).peer())),
+            KindSelector::Open => connection.close.is_none(),
+            KindSelector::Closing => connection.is_closing(),
+            KindSelector::Unseen => connection.close_kind().is_none(),
+            KindSelector::Is(kind) => connection.close_kind() == Some(kind),
         }
     }
 }

@@ -231,6 +231,17 @@ fn other_facts() {
     none_holds(&samples::time_wait(), &["kind unseen"]);
 }
 
+/// `open` is a connection that neither end closes. `closing` lasts until both ends are done, also once the kind is known.
+#[test]
+fn closing_is_neither_open_nor_closed() {
+    all_hold(&samples::close_wait(), &["kind closing", "not kind open"]);
+    none_holds(&samples::established(), &["kind closing"]);
+    none_holds(&samples::time_wait(), &["kind closing", "kind open"]);
+    let mut last_ack = samples::time_wait();
+    last_ack.server.state = crate::view::State::LastAck;
+    all_hold(&last_ack, &["kind closing", "kind fin_4seg"]);
+}
+
 #[test]
 fn logic() {
     let connection = samples::time_wait();

@@ -4,7 +4,7 @@
 //!   `mapped`.
 //! - `events` drains the event rings, and `diagnostics` the programs' log.
 //! - `attach` puts programs on interfaces, and `probe` inspects what is attached.
-//! - `clock` relates the kernel's two clocks.
+//! - `clock` relates the kernel's two clocks, `fragments` ends the wait of fragments.
 //! - `program` and `error` have the names of programs and errors.
 
 #[cfg(not(target_arch = "x86_64"))]
@@ -19,6 +19,7 @@ mod diagnostics;
 mod error;
 mod events;
 mod family_table;
+mod fragments;
 mod host;
 mod mapped;
 mod probe;
@@ -49,6 +50,7 @@ pub use crate::netlink::Prefix;
 use clock::Jiffies;
 use error::{classify, failed};
 use family_table::FamilyTable;
+use fragments::Fragments;
 use host::HostMaps;
 pub use host::Scopes;
 
@@ -69,6 +71,8 @@ pub struct LoadOptions {
     pub ring_bytes: u32,
     /// Whether the programs log packets that they ignore, at debug level ([`Diagnostics`]).
     pub diagnostics: bool,
+    /// Whether the VLAN tags of a packet are part of its connection's key.
+    pub key_by_vlan: bool,
     /// Key of the hash that selects a flow's home slot. Random by default, so that no sender can choose
     /// connections that collide.
     pub secret: Secret,
@@ -82,6 +86,7 @@ impl Default for LoadOptions {
             max_flows_v6: 1 << 15,
             ring_bytes: 16 << 20,
             diagnostics: false,
+            key_by_vlan: false,
             secret: random_secret(),
         }
     }
@@ -98,6 +103,7 @@ pub struct Kernel {
     counters: PerCpuArray<MapData, PodCounters>,
     clocks: Array<MapData, PodClocks>,
     host: HostMaps,
+    fragments: Fragments,
     events: Option<Events>,
     diagnostics: Option<Diagnostics>,
     // The kernel empties a program array when its last file descriptor is closed.
@@ -152,18 +158,7 @@ impl Kernel {
         for program in ProgramName::ALL {
             instructions.push((program.name(), load_program(&mut ebpf, program)?));
         }
-        let chains = [
-            chain(&mut ebpf, MACHINES_XDP, &[(tail_call::MACHINE_XDP, ProgramName::MachineXdp)])?,
-            chain(
-                &mut ebpf,
-                MACHINES_TC,
-                &[
-                    (tail_call::MACHINE_TC, ProgramName::MachineTc),
-                    (tail_call::MACHINE_TC_COPY, ProgramName::MachineTcCopy),
-                    (tail_call::MACHINE_TC_APPLY, ProgramName::MachineTcApply),
-                ],
-            )?,
-        ];
+        let chains = [chain(&mut ebpf, "CHAIN_XDP", XDP_CHAIN)?, chain(&mut ebpf, "CHAIN_TC", TC_CHAIN)?];
         let secret = options.secret;
         let table_v4 = FamilyTable::map(&mut ebpf, ["FLOWS_V4", "RECORDS_V4", "DIRECTORY_V4"], v4)?;
         let table_v6 = FamilyTable::map(&mut ebpf, ["FLOWS_V6", "RECORDS_V6", "DIRECTORY_V6"], v6)?;
@@ -172,11 +167,20 @@ impl Kernel {
         let clocks = open(&mut ebpf, CLOCKS)?;
         let counters = open(&mut ebpf, COUNTERS)?;
         let host = HostMaps::open(&mut ebpf)?;
+        let fragments = Fragments::open(&mut ebpf)?;
         let events = Events::map(&mut ebpf, cpus, ring_len)?;
         let diagnostics = options.diagnostics.then(|| EbpfLogger::init(&mut ebpf)).transpose();
         let diagnostics = diagnostics.map_err(|error| failed("opening the log of the programs", error))?;
-        let current =
-            Settings { rules: options.rules, secret, slots_v4: v4, slots_v6: v6, ring_len, ..Settings::NONE };
+        let key_by_vlan = options.key_by_vlan.into();
+        let current = Settings {
+            rules: options.rules,
+            secret,
+            slots_v4: v4,
+            slots_v6: v6,
+            key_by_vlan,
+            ring_len,
+            ..Settings::NONE
+        };
         let mut kernel = Kernel {
             ebpf,
             table,
@@ -186,6 +190,7 @@ impl Kernel {
             counters,
             clocks,
             host,
+            fragments,
             events: Some(events),
             diagnostics: diagnostics.map(Diagnostics::new),
             chains,
@@ -218,7 +223,9 @@ impl Kernel {
     }
 
     fn apply_settings(&mut self) -> Result<(), KernelError> {
-        self.current.steady_silence_ns = self.current.rules.steady_silence_ns();
+        // With VLAN tags in the key every segment needs its tags read, so nothing is predicted.
+        let predicts = self.current.key_by_vlan == 0;
+        self.current.steady_silence_ns = if predicts { self.current.rules.steady_silence_ns() } else { 0 };
         let mut settings = self.current;
         if settings.clock_ns != 0 {
             settings.jiffy_ns = 0;
@@ -232,7 +239,9 @@ impl Kernel {
     pub fn counters(&self) -> Result<Counters, KernelError> {
         let per_cpu =
             self.counters.get(&0, 0).map_err(|error| failed(format!("reading map {COUNTERS}"), error))?;
-        Ok(table::sum(per_cpu.iter().map(|cpu| &cpu.0)))
+        let mut counters = table::sum(per_cpu.iter().map(|cpu| &cpu.0));
+        self.fragments.add_to(&mut counters);
+        Ok(counters)
     }
 
     /// Returns the event rings. `None` after the first call.
@@ -288,10 +297,10 @@ impl Kernel {
 
     /// Empties the program arrays, for tests. Every tail call fails from then on.
     pub fn clear_chains(&mut self) -> Result<(), KernelError> {
-        for (chain, len) in self.chains.iter_mut().zip([tail_call::MACHINES_XDP, tail_call::MACHINES_TC]) {
-            for index in 0..len {
+        for (chain, programs) in self.chains.iter_mut().zip([XDP_CHAIN, TC_CHAIN]) {
+            for (index, _) in programs {
                 chain
-                    .clear_index(&index)
+                    .clear_index(index)
                     .map_err(|error| failed("removing a program from a tail-call map", error))?;
             }
         }
@@ -380,7 +389,26 @@ fn random_secret() -> Secret {
 
 /// The section of the object with the programs' settings. It becomes a map when the object is loaded.
 const SETTINGS: &str = ".data";
+/// The programs behind the XDP entry program.
+const XDP_CHAIN: &[(u32, ProgramName)] = &[
+    (tail_call::READ, ProgramName::ReadXdp),
+    (tail_call::FRAGMENT, ProgramName::FragmentXdp),
+    (tail_call::OPTIONS, ProgramName::OptionsXdp),
+    (tail_call::LOCK, ProgramName::LockXdp),
+    (tail_call::APPLY, ProgramName::ApplyXdp),
+    (tail_call::FINISH, ProgramName::FinishXdp),
+    (tail_call::ICMP, ProgramName::IcmpXdp),
+];
+/// The programs behind the TC entry programs.
+const TC_CHAIN: &[(u32, ProgramName)] = &[
+    (tail_call::READ, ProgramName::ReadTc),
+    (tail_call::COPY, ProgramName::CopyTc),
+    (tail_call::FRAGMENT, ProgramName::FragmentTc),
+    (tail_call::OPTIONS, ProgramName::OptionsTc),
+    (tail_call::LOCK, ProgramName::LockTc),
+    (tail_call::APPLY, ProgramName::ApplyTc),
+    (tail_call::FINISH, ProgramName::FinishTc),
+    (tail_call::ICMP, ProgramName::IcmpTc),
+];
 const COUNTERS: &str = "COUNTERS";
 const CLOCKS: &str = "CLOCKS";
-const MACHINES_XDP: &str = "MACHINES_XDP";
-const MACHINES_TC: &str = "MACHINES_TC";

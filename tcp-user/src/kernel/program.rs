@@ -15,30 +15,63 @@ pub enum ProgramName {
     InIp,
     /// Entry program of TC, egress, for interfaces without a link-layer header.
     OutIp,
-    /// The machine behind the XDP program.
-    MachineXdp,
-    /// The machine behind the TC programs.
-    MachineTc,
+    /// Reads a packet and locks its flow, behind the XDP program.
+    ReadXdp,
+    /// Joins fragments.
+    FragmentXdp,
+    /// Checks the options of IPv4.
+    OptionsXdp,
+    /// Locks the flow of what the last two have read.
+    LockXdp,
+    /// Applies the segment.
+    ApplyXdp,
+    /// Publishes what the segment did, and unlocks the flow.
+    FinishXdp,
+    /// Applies ICMP errors.
+    IcmpXdp,
+    /// Reads a packet and locks its flow, behind the TC programs.
+    ReadTc,
     /// Reads packets whose headers are not in their linear part.
-    MachineTcCopy,
-    /// The machine behind `MachineTcCopy`.
-    MachineTcApply,
+    CopyTc,
+    /// Joins fragments.
+    FragmentTc,
+    /// Checks the options of IPv4.
+    OptionsTc,
+    /// Locks the flow of what the last three have read.
+    LockTc,
+    /// Applies the segment.
+    ApplyTc,
+    /// Publishes what the segment did, and unlocks the flow.
+    FinishTc,
+    /// Applies ICMP errors.
+    IcmpTc,
     /// Reads the kernel's clocks when the agent runs it. Never attached.
     Clocks,
 }
 
 impl ProgramName {
     /// Every program.
-    pub const ALL: [ProgramName; 10] = [
+    pub const ALL: [ProgramName; 21] = [
         ProgramName::Xdp,
         ProgramName::In,
         ProgramName::Out,
         ProgramName::InIp,
         ProgramName::OutIp,
-        ProgramName::MachineXdp,
-        ProgramName::MachineTc,
-        ProgramName::MachineTcCopy,
-        ProgramName::MachineTcApply,
+        ProgramName::ReadXdp,
+        ProgramName::FragmentXdp,
+        ProgramName::OptionsXdp,
+        ProgramName::LockXdp,
+        ProgramName::ApplyXdp,
+        ProgramName::FinishXdp,
+        ProgramName::IcmpXdp,
+        ProgramName::ReadTc,
+        ProgramName::CopyTc,
+        ProgramName::FragmentTc,
+        ProgramName::OptionsTc,
+        ProgramName::LockTc,
+        ProgramName::ApplyTc,
+        ProgramName::FinishTc,
+        ProgramName::IcmpTc,
         ProgramName::Clocks,
     ];
 
@@ -50,10 +83,21 @@ impl ProgramName {
             ProgramName::Out => "finwait_out",
             ProgramName::InIp => "finwait_in_ip",
             ProgramName::OutIp => "finwait_out_ip",
-            ProgramName::MachineXdp => "finwait_machine_xdp",
-            ProgramName::MachineTc => "finwait_machine_tc",
-            ProgramName::MachineTcCopy => "finwait_machine_tc_copy",
-            ProgramName::MachineTcApply => "finwait_machine_tc_apply",
+            ProgramName::ReadXdp => "finwait_read_xdp",
+            ProgramName::FragmentXdp => "finwait_fragment_xdp",
+            ProgramName::OptionsXdp => "finwait_options_xdp",
+            ProgramName::LockXdp => "finwait_lock_xdp",
+            ProgramName::ApplyXdp => "finwait_apply_xdp",
+            ProgramName::FinishXdp => "finwait_finish_xdp",
+            ProgramName::IcmpXdp => "finwait_icmp_xdp",
+            ProgramName::ReadTc => "finwait_read_tc",
+            ProgramName::CopyTc => "finwait_copy_tc",
+            ProgramName::FragmentTc => "finwait_fragment_tc",
+            ProgramName::OptionsTc => "finwait_options_tc",
+            ProgramName::LockTc => "finwait_lock_tc",
+            ProgramName::ApplyTc => "finwait_apply_tc",
+            ProgramName::FinishTc => "finwait_finish_tc",
+            ProgramName::IcmpTc => "finwait_icmp_tc",
             ProgramName::Clocks => "finwait_clocks",
         }
     }

@@ -1,6 +1,7 @@
 //! Requests and replies over a netlink socket, without an async runtime.
 
 mod local_prefixes;
+mod route;
 
 use std::io;
 
@@ -12,6 +13,7 @@ use netlink_sys::{Socket, SocketAddr};
 
 pub use local_prefixes::Prefix;
 pub(crate) use local_prefixes::local_prefixes;
+pub(crate) use route::route_to;
 
 /// A netlink socket of the namespace in which it was opened. May be used from any thread.
 #[derive(Debug)]

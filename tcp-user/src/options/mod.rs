@@ -11,8 +11,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Args;
 use clap::ValueHint::FilePath;
+use clap::{Args, ValueEnum};
 use clap_complete::engine::{ArgValueCandidates, CompletionCandidate};
 use tcp_common::Rules;
 
@@ -58,6 +58,10 @@ pub struct Options {
     )]
     pub max_flows: u32,
 
+    /// What distinguishes connections
+    #[arg(long, value_name = "KEY", env = "FINWAIT_KEY", value_enum, default_value = "addresses")]
+    pub key: KeyBy,
+
     /// Drop to this user after attaching [default: keep the current user]
     ///
     /// Members of the user's group may query the agent. CAP_NET_ADMIN is kept so that new interfaces can be
@@ -85,6 +89,16 @@ pub struct Options {
     /// Show what would be attached and change nothing
     #[arg(long)]
     pub dry_run: bool,
+}
+
+/// What the key of a connection consists of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum KeyBy {
+    /// Addresses and ports: a connection may be seen in several VLANs.
+    #[default]
+    Addresses,
+    /// VLAN tags as well, the two outermost: for a bridge or mirror port with networks that use the same addresses.
+    Vlan,
 }
 
 /// Time between two socket checks; `None` if they are disabled. An alias, because clap reads `Option` as "may

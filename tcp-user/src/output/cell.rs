@@ -47,21 +47,31 @@ const NOTHING: &str = "-";
 
 /// `scope` is the interface of a link-local address.
 pub(super) fn address(address: SocketAddr, scope: Option<&str>, local: bool) -> Cell {
-    let text = match (address, scope) {
+    marked(scoped(address, scope), local)
+}
+
+fn scoped(address: SocketAddr, scope: Option<&str>) -> String {
+    match (address, scope) {
         (SocketAddr::V6(v6), Some(scope)) if v6.ip().is_unicast_link_local() => {
             format!("[{}%{}]:{}", v6.ip(), escape_word(scope), v6.port())
         }
         _ => address.to_string(),
-    };
+    }
+}
+
+fn marked(text: String, local: bool) -> Cell {
     match local {
         true => Cell { text: format!("{text}{LOCAL_MARK}"), style: palette::LOCAL },
         false => Cell::from(text),
     }
 }
 
+/// Address and port of an end. With NAT, that of the original direction, followed by that of the reply
+/// direction if it is another one.
 pub(super) fn end(connection: &Connection, side: Role) -> Cell {
-    let end = connection.end(side);
-    address(end.socket_address(), connection.scope.as_deref(), end.local)
+    let scope = connection.scope.as_deref();
+    let addresses: Vec<_> = connection.addresses_of(side).map(|address| scoped(address, scope)).collect();
+    marked(addresses.join(TRANSLATED), connection.end(side).local)
 }
 
 /// The VLANs of both directions, the client's first, once if they are equal.
@@ -80,6 +90,9 @@ pub(super) fn vlan_ids(end: &ConnectionEnd) -> Option<String> {
     let ids = end.vlan.as_ref()?;
     Some(ids.iter().map(u16::to_string).collect::<Vec<_>>().join("."))
 }
+
+/// Between the addresses of an end in both tuples.
+const TRANSLATED: &str = "=>";
 
 pub(super) fn state(state: State, confirmed: bool) -> Cell {
     if state == State::Unknown {
@@ -110,8 +123,15 @@ pub(super) fn close(close: &CloseInfo) -> Cell {
     if let Some(closer) = close.closer {
         let _infallible = write!(text, ",closer={closer}");
     }
-    let Some(aborter) = close.aborter else { return Cell::from(text) };
-    let _infallible = write!(text, ",rst={aborter}");
+    match (close.aborter, close.icmp) {
+        (Some(aborter), _) => {
+            let _infallible = write!(text, ",rst={aborter}");
+        }
+        (None, Some(icmp)) => {
+            let _infallible = write!(text, ",icmp={icmp}");
+        }
+        (None, None) => return Cell::from(text),
+    }
     Cell { text, style: palette::ABORTED }
 }
 

@@ -1,12 +1,14 @@
 //! Records as comma-separated values: the machine's words, an empty field where nothing is known.
 
 use std::io::{self, Write};
+use std::net::SocketAddr;
 
 use jiff::Timestamp;
 
 use super::cell::{escape, vlan_ids};
 use crate::view::{
-    Close, CloseInfo, CloseKind, Connection, Durations, EventRecord, Role, State, TimeWait, Transition,
+    Close, CloseInfo, CloseKind, Connection, ConnectionEnd, Durations, EndAddress, EventRecord, Role, State,
+    TimeWait, TimeWaitEnd, Transition,
 };
 
 /// Writes lines with as much quoting as they need.
@@ -35,7 +37,7 @@ type Field<T> = (&'static str, fn(&T) -> String);
 pub(super) const CONNECTION: &[Field<Connection>] = &[
     ("family", |c| c.family.to_string()),
     ("interface", |c| c.interface.as_deref().map(escape).unwrap_or_default()),
-    ("scope", |c| scope(&c.scope)),
+    ("scope", |c| scope(c.scope.as_deref())),
     ("tunnel", |c| text(c.tunnel)),
     ("incarnation", |c| c.incarnation.to_string()),
     ("id", |c| c.id.to_string()),
@@ -63,6 +65,7 @@ pub(super) const CONNECTION: &[Field<Connection>] = &[
     ("close_kind", |c| of(c, |close| close.kind.map(CloseKind::name))),
     ("closer", |c| of(c, |close| close.closer)),
     ("aborter", |c| of(c, |close| close.aborter)),
+    ("icmp", |c| of(c, |close| close.icmp)),
     ("fins", |c| of(c, |close| Some(close.fins))),
     ("complete", |c| of(c, |close| Some(close.complete))),
     ("close_started_at", |c| time(c.close.as_ref().and_then(|close| close.started_at))),
@@ -75,36 +78,118 @@ pub(super) const CONNECTION: &[Field<Connection>] = &[
         let unit = c.process.as_ref().and_then(|process| process.unit.as_deref());
         unit.map(escape).unwrap_or_default()
     }),
+    ("client_on_host", |c| c.client.on_host.to_string()),
+    ("server_on_host", |c| c.server.on_host.to_string()),
+    ("nat_client_address", |c| text(c.nat.map(|nat| nat.reply.client.address))),
+    ("nat_client_port", |c| text(c.nat.map(|nat| nat.reply.client.port))),
+    ("nat_server_address", |c| text(c.nat.map(|nat| nat.reply.server.address))),
+    ("nat_server_port", |c| text(c.nat.map(|nat| nat.reply.server.port))),
 ];
 
-/// Names and values of an event's line; a transition and a close each leave the other's fields empty.
+/// Names and values of an event's line; each kind of event leaves the fields of the others empty.
 pub(super) const EVENT: &[Field<EventRecord>] = &[
-    ("event", |e| either(e, |_| "transition", |_| "close").to_owned()),
-    ("at", |e| time(either(e, |t| Some(t.at), |c| c.closed_at))),
-    ("scope", |e| either(e, |t| scope(&t.scope), |c| scope(&c.connection.scope))),
-    ("client_address", |e| either(e, |t| t.client.address, |c| c.connection.client.address).to_string()),
-    ("client_port", |e| either(e, |t| t.client.port, |c| c.connection.client.port).to_string()),
-    ("server_address", |e| either(e, |t| t.server.address, |c| c.connection.server.address).to_string()),
-    ("server_port", |e| either(e, |t| t.server.port, |c| c.connection.server.port).to_string()),
-    ("incarnation", |e| either(e, |t| t.incarnation, |c| c.connection.incarnation).to_string()),
-    ("id", |e| either(e, |t| t.id, |c| c.connection.id).to_string()),
-    ("side", |e| text(either(e, |t| Some(t.side), |_| None::<Role>))),
-    ("from", |e| either(e, |t| state(t.from), |_| String::new())),
-    ("to", |e| either(e, |t| state(t.to), |_| String::new())),
-    ("cause", |e| either(e, |t| escape(&t.cause), |_| String::new())),
+    ("event", |e| kind_of_event(e).to_owned()),
+    ("at", |e| time(moment(e))),
+    ("scope", |e| scope(scope_of_event(e))),
+    ("client_address", |e| text(ends(e).map(|[client, _]| client.ip()))),
+    ("client_port", |e| text(ends(e).map(|[client, _]| client.port()))),
+    ("server_address", |e| text(ends(e).map(|[_, server]| server.ip()))),
+    ("server_port", |e| text(ends(e).map(|[_, server]| server.port()))),
+    ("incarnation", |e| text(incarnation(e))),
+    ("id", |e| text(e.id())),
+    ("side", |e| text(side(e))),
+    ("from", |e| of_transition(e, |t| state(t.from))),
+    ("to", |e| of_transition(e, |t| state(t.to))),
+    ("cause", cause),
     ("close_kind", |e| of_close(e, |c| of(&c.connection, |close| close.kind.map(CloseKind::name)))),
     ("closer", |e| of_close(e, |c| of(&c.connection, |close| close.closer))),
     ("aborter", |e| of_close(e, |c| of(&c.connection, |close| close.aborter))),
+    ("icmp", |e| of_close(e, |c| of(&c.connection, |close| close.icmp))),
     ("fins", |e| of_close(e, |c| of(&c.connection, |close| Some(close.fins)))),
     ("complete", |e| of_close(e, |c| of(&c.connection, |close| Some(close.complete)))),
     ("handshake_ms", |e| lasted(e, |d| d.handshake)),
     ("established_ms", |e| lasted(e, |d| d.established)),
     ("closing_ms", |e| lasted(e, |d| d.closing)),
-    ("time_wait_ms", |e| lasted(e, |d| d.time_wait)),
+    ("time_wait_ms", |e| of_time_wait_end(e, |end| end.duration_ms.to_string())),
+    ("revision", |e| of_close(e, |c| c.revision.to_string())),
+    ("restarts", |e| of_time_wait_end(e, |end| end.restarts.to_string())),
+    ("lost", |e| if let EventRecord::Lost(lost) = e { lost.events.to_string() } else { String::new() }),
 ];
 
-fn scope(interface: &Option<String>) -> String {
-    interface.as_deref().map(escape).unwrap_or_default()
+/// The name of an event's schema without version.
+fn kind_of_event(event: &EventRecord) -> &'static str {
+    match event {
+        EventRecord::Transition(_) => "transition",
+        EventRecord::Close(_) => "close",
+        EventRecord::Reopened(_) => "reopened",
+        EventRecord::TimeWaitEnd(_) => "time_wait_end",
+        EventRecord::Lost(_) => "lost",
+    }
+}
+
+fn moment(event: &EventRecord) -> Option<Timestamp> {
+    match event {
+        EventRecord::Transition(record) => Some(record.at),
+        EventRecord::Close(record) => record.closed_at,
+        EventRecord::Reopened(record) => Some(record.at),
+        EventRecord::TimeWaitEnd(record) => Some(record.at),
+        EventRecord::Lost(_) => None,
+    }
+}
+
+/// The client and the server.
+fn ends(event: &EventRecord) -> Option<[SocketAddr; 2]> {
+    let ends = |client: &EndAddress, server: &EndAddress| [client, server].map(EndAddress::socket_address);
+    match event {
+        EventRecord::Transition(record) => Some(ends(&record.client, &record.server)),
+        EventRecord::Close(record) => Some(record.connection.ends().map(ConnectionEnd::socket_address)),
+        EventRecord::Reopened(record) => Some(ends(&record.client, &record.server)),
+        EventRecord::TimeWaitEnd(record) => Some(ends(&record.client, &record.server)),
+        EventRecord::Lost(_) => None,
+    }
+}
+
+fn incarnation(event: &EventRecord) -> Option<u32> {
+    match event {
+        EventRecord::Transition(record) => Some(record.incarnation),
+        EventRecord::Close(record) => Some(record.connection.incarnation),
+        EventRecord::Reopened(record) => Some(record.incarnation),
+        EventRecord::TimeWaitEnd(record) => Some(record.incarnation),
+        EventRecord::Lost(_) => None,
+    }
+}
+
+fn scope_of_event(event: &EventRecord) -> Option<&str> {
+    match event {
+        EventRecord::Transition(record) => record.scope.as_deref(),
+        EventRecord::Close(record) => record.connection.scope.as_deref(),
+        EventRecord::Reopened(record) => record.scope.as_deref(),
+        EventRecord::TimeWaitEnd(record) => record.scope.as_deref(),
+        EventRecord::Lost(_) => None,
+    }
+}
+
+/// The end that the event is about.
+fn side(event: &EventRecord) -> Option<Role> {
+    match event {
+        EventRecord::Transition(record) => Some(record.side),
+        EventRecord::TimeWaitEnd(record) => Some(record.holder),
+        EventRecord::Close(_) | EventRecord::Reopened(_) | EventRecord::Lost(_) => None,
+    }
+}
+
+/// Why a state changed, a close was taken back, or a TIME-WAIT ended.
+fn cause(event: &EventRecord) -> String {
+    match event {
+        EventRecord::Transition(record) => escape(&record.cause),
+        EventRecord::Reopened(record) => record.reason.to_string(),
+        EventRecord::TimeWaitEnd(record) => record.ending.to_string(),
+        EventRecord::Close(_) | EventRecord::Lost(_) => String::new(),
+    }
+}
+
+fn scope(interface: Option<&str>) -> String {
+    interface.map(escape).unwrap_or_default()
 }
 
 fn state(state: State) -> String {
@@ -119,15 +204,16 @@ fn of<T: ToString>(connection: &Connection, fact: impl Fn(&CloseInfo) -> Option<
     text(connection.close.as_ref().and_then(fact))
 }
 
-fn either<T>(event: &EventRecord, transition: impl Fn(&Transition) -> T, close: impl Fn(&Close) -> T) -> T {
-    match event {
-        EventRecord::Transition(record) => transition(record),
-        EventRecord::Close(record) => close(record),
-    }
+fn of_transition(event: &EventRecord, fact: impl Fn(&Transition) -> String) -> String {
+    if let EventRecord::Transition(transition) = event { fact(transition) } else { String::new() }
 }
 
 fn of_close(event: &EventRecord, fact: impl Fn(&Close) -> String) -> String {
-    either(event, |_| String::new(), fact)
+    if let EventRecord::Close(close) = event { fact(close) } else { String::new() }
+}
+
+fn of_time_wait_end(event: &EventRecord, fact: impl Fn(&TimeWaitEnd) -> String) -> String {
+    if let EventRecord::TimeWaitEnd(end) = event { fact(end) } else { String::new() }
 }
 
 fn lasted(event: &EventRecord, part: impl Fn(&Durations) -> Option<f64>) -> String {

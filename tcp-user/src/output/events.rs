@@ -1,4 +1,4 @@
-//! Streams of transitions and closes.
+//! Streams of transitions, closes and what follows them.
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
@@ -6,7 +6,9 @@ use std::io::{self, Write};
 use super::cell::{self, duration, escape_word};
 use super::palette::Palette;
 use super::{Format, JsonDocument, csv, json_line};
-use crate::view::{Close, EndAddress, EventRecord, Role, State, Transition, schema};
+use crate::view::{
+    Close, EndAddress, EventRecord, Lost, Reopened, Role, State, TimeWaitEnd, Transition, schema,
+};
 
 /// Writes events in one of the formats, one line each, as they come.
 pub struct EventWriter<W> {
@@ -48,6 +50,9 @@ impl<W: Write> EventWriter<W> {
                 let line = match event {
                     EventRecord::Transition(transition) => transition_line(transition, self.palette),
                     EventRecord::Close(close) => close_line(close, *wide, self.palette),
+                    EventRecord::Reopened(reopened) => reopened_line(reopened, self.palette),
+                    EventRecord::TimeWaitEnd(end) => time_wait_end_line(end, self.palette),
+                    EventRecord::Lost(Lost { events }) => format!("lost {events} events"),
                 };
                 writeln!(self.out, "{line}")
             }
@@ -76,22 +81,46 @@ impl<W: Write> EventWriter<W> {
 
 fn transition_line(transition: &Transition, palette: Palette) -> String {
     let Transition { at, scope, client, server, incarnation, id: _, side, from, to, cause } = transition;
-    let address = |end: &EndAddress| cell::address(end.socket_address(), scope.as_deref(), end.local);
     let state = |state: State| cell::state(state, true).painted(palette);
     format!(
-        "{at:.6} {} -> {} #{incarnation} {side} {} -> {} {}",
-        address(client).painted(palette),
-        address(server).painted(palette),
+        "{at:.6} {} #{incarnation} {side} {} -> {} {}",
+        addresses(scope, client, server, palette),
         state(*from),
         state(*to),
         escape_word(cause),
     )
 }
 
+fn reopened_line(reopened: &Reopened, palette: Palette) -> String {
+    let Reopened { at, scope, client, server, incarnation, id: _, reason } = reopened;
+    format!("{at:.6} {} #{incarnation} reopened {reason}", addresses(scope, client, server, palette))
+}
+
+fn time_wait_end_line(end: &TimeWaitEnd, palette: Palette) -> String {
+    let TimeWaitEnd { at, scope, client, server, incarnation, id: _, holder, ending, duration_ms, restarts } =
+        end;
+    let mut line = format!(
+        "{at:.6} {} #{incarnation} {holder} {} over {ending} time_wait={}",
+        addresses(scope, client, server, palette),
+        cell::state(State::TimeWait, true).painted(palette),
+        duration(*duration_ms)
+    );
+    if *restarts > 0 {
+        let _infallible = write!(line, " restarts={restarts}");
+    }
+    line
+}
+
+fn addresses(scope: &Option<String>, client: &EndAddress, server: &EndAddress, palette: Palette) -> String {
+    let scope = scope.as_deref();
+    let address = |end: &EndAddress| cell::address(end.socket_address(), scope, end.local).painted(palette);
+    format!("{} -> {}", address(client), address(server))
+}
+
 fn close_line(close: &Close, wide: bool, palette: Palette) -> String {
     let connection = &close.connection;
     let mut line = format!(
-        "{:.6} {} -> {} #{} over {}",
+        "{:.6} {} -> {} #{} closed {}",
         close.closed_at.unwrap_or(connection.last_seen_at),
         cell::end(connection, Role::Client).painted(palette),
         cell::end(connection, Role::Server).painted(palette),
@@ -103,11 +132,13 @@ fn close_line(close: &Close, wide: bool, palette: Palette) -> String {
         ("handshake", durations.handshake),
         ("established", durations.established),
         ("closing", durations.closing),
-        ("time_wait", durations.time_wait),
     ] {
         if let Some(ms) = part {
             let _infallible = write!(line, " {name}={}", duration(ms));
         }
+    }
+    if close.revision > 1 {
+        let _infallible = write!(line, " revision={}", close.revision);
     }
     if wide {
         let (client, server) = (&connection.client, &connection.server);

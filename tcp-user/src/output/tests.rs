@@ -22,9 +22,9 @@ fn samples() -> [Connection; 4] {
 fn events(format: Format) -> String {
     let mut out = Vec::new();
     let mut writer = EventWriter::new(&mut out, format, Palette::PLAIN).unwrap();
-    writer.push(&samples::transition().into()).unwrap();
-    writer.push(&samples::close().into()).unwrap();
-    assert_eq!(writer.finish().unwrap(), 2);
+    let events = samples::events();
+    events.iter().for_each(|event| writer.push(event).unwrap());
+    assert_eq!(writer.finish().unwrap(), events.len());
     String::from_utf8(out).unwrap()
 }
 
@@ -135,7 +135,7 @@ fn event_json() {
     let document: Value = serde_json::from_str(&events(Format::Json)).unwrap();
     assert_eq!(document["schema"], "finwait.events/1");
     let read: Vec<EventRecord> = serde_json::from_value(document["events"].clone()).unwrap();
-    assert_eq!(read, [samples::transition().into(), samples::close().into()]);
+    assert_eq!(read, samples::events());
     let lines: Vec<EventRecord> =
         events(Format::Ndjson).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(lines, read);

@@ -1,7 +1,7 @@
 //! Link types of captures: from a frame to the parser of `tcp_common::wire`, or first through `decap`.
 
 use tcp_common::Ignored;
-use tcp_common::wire::{self, Captured, FirstHeader, Packet};
+use tcp_common::wire::{self, Captured, Content, FirstHeader, Packet};
 
 use super::decap::{self, Inner, Layer};
 
@@ -59,27 +59,64 @@ pub(super) struct Bare<'a> {
 
 impl Bare<'_> {
     /// Parses the headers.
-    fn parse(&self) -> Result<Packet, Ignored> {
-        wire::parse(&self.packet, self.link, self.vlan)
+    fn parse(&self) -> Result<(Packet, Content), Ignored> {
+        let mut packet = Packet::EMPTY;
+        let content = wire::parse_into(&self.packet, self.link, self.vlan, &mut packet)?;
+        if content == Content::BehindOptions {
+            wire::check_options(&self.packet, &packet.datagram)?;
+            return Ok((packet, Content::Segment));
+        }
+        Ok((packet, content))
     }
 }
 
-/// Finds and parses the TCP segment of a frame; with `decap`, also inside tunnels.
+/// Finds and parses the segment, fragment or ICMP message of a frame; with `decap`, also inside tunnels.
 pub(super) fn parse(
     link: LinkType,
     frame: Captured<'_>,
     decap: bool,
-) -> Result<(Inner<'_>, Packet), Ignored> {
+) -> Result<(Inner<'_>, Packet, Content), Ignored> {
     let (bare, layer) = strip(link, frame)?;
     if matches!(layer, Layer::Ethernet | Layer::Ip) {
         match bare.parse() {
-            Ok(packet) => return Ok((Inner { bare, tunnel: None }, packet)),
-            Err(Ignored::NotTcp | Ignored::Unsupported) if decap => {}
+            Ok((packet, content)) => return Ok((Inner { bare, tunnel: None }, packet, content)),
+            Err(reason) if decap && may_be_inside(reason) => {}
             Err(reason) => return Err(reason),
         }
     }
     let inner = decap::find(bare, layer, decap)?;
-    inner.bare.parse().map(|packet| (inner, packet))
+    inner.bare.parse().map(|(packet, content)| (inner, packet, content))
+}
+
+/// Whether the packet may have a segment inside a tunnel, or behind headers that the live parser does not follow.
+const fn may_be_inside(reason: Ignored) -> bool {
+    match reason {
+        Ignored::NotTcp
+        | Ignored::Unsupported
+        | Ignored::Gre
+        | Ignored::Ipip
+        | Ignored::SixInFour
+        | Ignored::FourInSix
+        | Ignored::SixInSix
+        | Ignored::Mpls
+        | Ignored::Pppoe
+        | Ignored::Vxlan
+        | Ignored::Geneve
+        | Ignored::GtpU => true,
+        Ignored::Fragment
+        | Ignored::Icmp
+        | Ignored::Truncated
+        | Ignored::Malformed
+        | Ignored::BadFlags
+        | Ignored::NoFlow
+        | Ignored::Duplicate
+        | Ignored::SelfConnect
+        | Ignored::TableFull
+        | Ignored::Contended
+        | Ignored::NoProgram
+        | Ignored::OtherNetwork
+        | Ignored::TooManyVlans => false,
+    }
 }
 
 /// Removes the header of the link type. Returns what follows as well.

@@ -2,11 +2,12 @@
 //! their own table.
 
 use tcp_common::record::event_kind;
-use tcp_common::wire::{FirstHeader, Packet};
+use tcp_common::wire::{FirstHeader, IcmpError, Packet};
 use tcp_common::{Cause, Flow, FlowKey, Ignored, Outcome, Previous, Rules, State};
 
 use super::link::Bare;
 use crate::kernel::{Events, Kernel, KernelError, LoadOptions, ProgramName, SlotGuard};
+use crate::options::KeyBy;
 
 /// The way in which a replay applies segments.
 pub(super) enum Machine {
@@ -28,6 +29,22 @@ impl Machine {
     ) -> Result<Outcome, Ignored> {
         match self {
             Machine::Pure => Ok(flow.on_segment(now_ns, packet.sender, &packet.segment, rules)),
+            Machine::Kernel(kernel) => kernel.segment(now_ns, bare, packet, flow),
+        }
+    }
+
+    /// Applies an ICMP error to the flow that it is about.
+    pub(super) fn icmp(
+        &mut self,
+        now_ns: u64,
+        bare: &Bare<'_>,
+        (packet, error): (&Packet, IcmpError),
+        flow: &mut Flow,
+        rules: &Rules,
+    ) -> Result<Outcome, Ignored> {
+        let Packet { key, sender, segment, .. } = packet;
+        match self {
+            Machine::Pure => Ok(flow.on_icmp_error(now_ns, *sender, segment.seq, error, key.family, rules)),
             Machine::Kernel(kernel) => kernel.segment(now_ns, bare, packet, flow),
         }
     }
@@ -68,10 +85,11 @@ impl InKernel {
     /// # Errors
     ///
     /// If the kernel refuses to load them.
-    pub fn load() -> Result<InKernel, KernelError> {
+    pub fn load(key: KeyBy) -> Result<InKernel, KernelError> {
         let mut kernel = Kernel::load(&LoadOptions {
             max_flows: MAX_FLOWS,
             max_flows_v6: MAX_FLOWS,
+            key_by_vlan: key == KeyBy::Vlan,
             ..LoadOptions::default()
         })?;
         let events = kernel
@@ -133,8 +151,10 @@ impl InKernel {
             cause = Cause::Syn;
         }
         let begun = before.is_empty() || previous != Previous::None;
+        // What the replay has reported, not the programs.
+        flow.set_reported(if begun { 0 } else { before.reported() });
         let from = if begun { [State::Closed; 2] } else { before.states() };
-        Ok(outcome(&before, flow, from, cause, previous))
+        Ok(Outcome { to: flow.states(), cause, previous, ..Outcome::unchanged(from) })
     }
 
     fn run(&mut self, now_ns: u64) -> Result<(), KernelError> {
@@ -149,7 +169,9 @@ impl InKernel {
         let rules = self.rules;
         if let Some(mut slot) = self.lock(key) {
             let outcome = slot.tick(now_ns, &rules);
+            let reported = flow.reported();
             *flow = slot.without_locality();
+            flow.set_reported(reported);
             return outcome;
         }
         // It was evicted from the kernel's table.
@@ -164,20 +186,6 @@ impl InKernel {
     fn lock(&self, key: &FlowKey) -> Option<SlotGuard<'_>> {
         let table = self.kernel.table();
         table.try_lock(table.find(key)?)
-    }
-}
-
-/// The outcome that the machine in the kernel must have returned.
-fn outcome(before: &Flow, after: &Flow, from: [State; 2], cause: Cause, previous: Previous) -> Outcome {
-    let goes_on = before.incarnation() == after.incarnation();
-    Outcome {
-        from,
-        to: after.states(),
-        cause,
-        previous,
-        over: after.was_over() && !(goes_on && before.was_over()),
-        established: after.was_established() && !(goes_on && before.was_established()),
-        restarted: false,
     }
 }
 

@@ -2,13 +2,14 @@
 //!
 //! Modules in the order in which a frame meets them: `input` opens and decompresses, `capture` splits the
 //! bytes into frames, `timeline` rejects impossible timestamps, `link` removes the header of the link type,
-//! `decap` looks into tunnels, `mirror` recognises packets that were captured twice, [`Replay`] tracks flows
+//! `decap` looks into tunnels, `datagrams` joins fragments, `mirror` recognises packets that were captured twice, [`Replay`] tracks flows
 //! with the state machine of `tcp-common`, `outbox` collects the records. `deadlines` is the timer queue on
 //! the capture's clock; `machine` applies the rules, in this process or in the kernel programs. [`run`] puts
 //! them together.
 
 mod capture;
 mod checksum;
+mod datagrams;
 mod deadlines;
 mod decap;
 mod error;
@@ -41,6 +42,7 @@ use jiff::Timestamp;
 use tcp_common::Rules;
 
 use crate::filter::Filter;
+use crate::options::KeyBy;
 use progress::Progress;
 use timeline::Timeline;
 
@@ -51,7 +53,7 @@ pub struct Options {
     pub rules: Rules,
     /// Connections to report.
     pub filter: Filter,
-    /// Whether to report transitions and closes as they happen, in place of connections.
+    /// Whether to report transitions, closes and what follows them as they happen, in place of connections.
     pub events: bool,
     /// Whether to report connections in the format of Zeek's `conn.log` as well.
     pub zeek: bool,
@@ -59,6 +61,8 @@ pub struct Options {
     pub verify_checksums: bool,
     /// Whether to track the segments inside tunnels, LLC/SNAP and more than two VLAN tags.
     pub decap: bool,
+    /// What distinguishes connections.
+    pub key: KeyBy,
     /// Whether the kernel programs track the flows, in a table of their own. Needs root.
     pub kernel: bool,
 }
@@ -73,6 +77,7 @@ impl Default for Options {
             zeek: false,
             verify_checksums: false,
             decap: true,
+            key: KeyBy::Addresses,
             kernel: false,
         }
     }
@@ -125,10 +130,13 @@ pub fn run_input(input: Input, options: &Options, sink: Sink<'_>) -> Result<Repl
         zeek: options.zeek,
         filter: options.filter.clone(),
     };
-    let mut replay =
-        Replay::new(options.rules, selection).verify_checksums(options.verify_checksums).decap(options.decap);
+    let mut replay = Replay::new(options.rules, selection)
+        .verify_checksums(options.verify_checksums)
+        .decap(options.decap)
+        .key(options.key);
     if options.kernel {
-        replay = InKernel::load().and_then(|kernel| replay.in_kernel(kernel)).map_err(Fault::Kernel)?;
+        replay =
+            InKernel::load(options.key).and_then(|kernel| replay.in_kernel(kernel)).map_err(Fault::Kernel)?;
     }
     let mut timeline = Timeline::default();
     let fault = loop {

@@ -5,19 +5,20 @@ use std::collections::{BinaryHeap, VecDeque};
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use tcp_common::{Cause, Flow, FlowKey, Rules, State};
+use tcp_common::record::reported;
+use tcp_common::{Cause, End, Flow, FlowKey, Rules, State};
 
 use super::warning::Warning;
 use super::zeek::{self, Trace};
 use crate::clock::{BootId, Clock};
 use crate::filter::Filter;
 use crate::view::describe::{Describer, Location};
-use crate::view::{Connection, EventRecord, Tunnel};
+use crate::view::{Close, Connection, EventRecord, ReopenReason, TimeWaitEnding, Tunnel};
 
 /// One record.
 #[derive(Clone, Debug)]
 pub enum Output {
-    /// A transition or a close.
+    /// A transition, a close, or what follows them.
     Event(EventRecord),
     /// A connection that its next incarnation replaced, that was forgotten, or that was open at the end of
     /// the capture.
@@ -41,7 +42,7 @@ pub struct Listed {
 /// The records that a replay is to produce.
 #[derive(Clone, Debug, Default)]
 pub struct Selection {
-    /// Transitions and closes.
+    /// Transitions, closes and what follows them.
     pub events: bool,
     /// Connections.
     pub connections: bool,
@@ -112,17 +113,37 @@ impl Outbox {
         self.outputs.extend(transitions.into_iter().map(|transition| Output::Event(transition.into())));
     }
 
-    /// Adds a close, if events are selected.
-    pub(super) fn close(&mut self, subject: &Subject<'_>, now_ns: u64) {
-        if !self.selection.events {
+    /// Adds what a change reports of a flow, if events are selected: the bits of
+    /// [`reported`] that [`Flow::report`] returned. A TIME-WAIT that has ended did so by `ending`.
+    pub(super) fn report(
+        &mut self,
+        subject: &Subject<'_>,
+        now_ns: u64,
+        reports: u32,
+        ending: impl Fn(&Flow, End) -> TimeWaitEnding,
+    ) {
+        if !self.selection.events || reports == 0 {
             return;
         }
-        let describer = self.describer(now_ns);
-        let mut close = describer.close(subject.key, subject.flow, Location::default(), now_ns);
-        close.connection = subject.connection(&describer);
-        if self.selection.filter.matches(&close.connection, wall(now_ns)) {
-            self.outputs.push_back(Output::Event(close.into()));
+        let (describer, &Subject { key, flow, .. }) = (self.describer(now_ns), subject);
+        let connection = subject.connection(&describer);
+        if !self.selection.filter.matches(&connection, wall(now_ns)) {
+            return;
         }
+        let mut records: Vec<EventRecord> = Vec::new();
+        let holds = reports & flow.reported();
+        if holds & reported::CLOSE != 0 {
+            records
+                .push(Close { connection, ..describer.close(key, flow, Location::default(), now_ns) }.into());
+        } else if reports & reported::CLOSE != 0 {
+            records.push(describer.reopened(key, flow, None, now_ns, ReopenReason::DataAcknowledged).into());
+        }
+        for (end, bit) in [(End::A, reported::LEFT_TIME_WAIT_A), (End::B, reported::LEFT_TIME_WAIT_B)] {
+            if holds & bit != 0 {
+                records.push(describer.time_wait_end(key, flow, None, now_ns, end, ending(flow, end)).into());
+            }
+        }
+        self.outputs.extend(records.into_iter().map(Output::Event));
     }
 
     /// Adds a connection that is no longer tracked.
@@ -170,7 +191,7 @@ impl Outbox {
     }
 
     fn describer(&self, now_ns: u64) -> Describer<'_> {
-        Describer { rules: &self.rules, clock: CLOCK, now_ns }
+        Describer { rules: &self.rules, clock: CLOCK, now_ns, client: None, id: None }
     }
 }
 

@@ -4,7 +4,8 @@ use std::fmt;
 
 use tcp_common::Ignored;
 
-/// Counts of one replay: `frames` equals `tracked` plus the frames that were ignored.
+/// Counts of one replay: `frames` equals `tracked` plus the frames that were ignored plus
+/// `fragments_pending`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Statistics {
     /// Frames in the capture.
@@ -13,6 +14,8 @@ pub struct Statistics {
     pub tracked: u64,
     /// Frames without a flow, by [`Ignored`].
     pub ignored_by: [u64; Ignored::COUNT],
+    /// Fragments that wait for the rest of their datagram.
+    pub fragments_pending: u64,
     /// Frames of an interface with a link type that finwait does not read.
     pub foreign_link: u64,
     /// Frames whose segment was dropped because of a bad TCP checksum.

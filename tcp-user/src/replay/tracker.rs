@@ -8,13 +8,14 @@ use jiff::Timestamp;
 use tcp_common::TableKey as _;
 use tcp_common::flow::{DirectionPrediction, Prediction};
 use tcp_common::record::{Sighting, Sightings};
-use tcp_common::wire::{Captured, Packet};
-use tcp_common::{Flow, FlowKey, Ignored, Outcome, Previous, Rules, SegmentKind};
+use tcp_common::wire::{self, Captured, Content, Packet};
+use tcp_common::{Cause, Flow, FlowKey, Ignored, Outcome, Previous, Rules, SegmentKind};
 
 use super::checksum::{self, Checksum};
+use super::datagrams::Datagrams;
 use super::deadlines::{Deadlines, QueueHandle};
 use super::decap::Inner;
-use super::link::{self, LinkType};
+use super::link::{self, Bare, LinkType};
 use super::machine::{InKernel, Machine};
 use super::mirror::{Identifications, RecentPackets};
 use super::outbox::{Outbox, Output, Selection, Subject, wall};
@@ -22,8 +23,9 @@ use super::statistics::Statistics;
 use super::warning::{Warning, WarningCounts};
 use super::zeek::{SeenSegment, Trace};
 use crate::kernel::KernelError;
-use crate::view::Tunnel;
-use crate::view::describe::client_end;
+use crate::options::KeyBy;
+use crate::view::describe::{client_end, time_wait_ending};
+use crate::view::{TimeWaitEnding, Tunnel};
 
 /// One frame of a capture.
 #[derive(Clone, Copy, Debug)]
@@ -71,7 +73,11 @@ pub struct Replay {
     points: HashMap<(u32, u64), u32>,
     verify_checksums: bool,
     decap: bool,
+    /// The domains of VLAN tags, if they are part of the key: numbers from 1 in the order in which the combinations of
+    /// tags were seen, as the kernel programs give them out.
+    domains: Option<HashMap<u32, u16>>,
     recent: RecentPackets,
+    datagrams: Datagrams,
     warnings: WarningCounts,
     /// The flows still tracked at the end of the capture, in the order of opening.
     remaining: std::vec::IntoIter<FlowKey>,
@@ -110,7 +116,9 @@ impl Replay {
             points: HashMap::new(),
             verify_checksums: false,
             decap: true,
+            domains: None,
             recent: RecentPackets::default(),
+            datagrams: Datagrams::default(),
             warnings: WarningCounts::default(),
             remaining: Vec::new().into_iter(),
             finished: false,
@@ -127,6 +135,12 @@ impl Replay {
     /// Sets whether the segments inside tunnels are tracked, which is the default.
     pub fn decap(mut self, decap: bool) -> Replay {
         self.decap = decap;
+        self
+    }
+
+    /// Sets what distinguishes connections.
+    pub fn key(mut self, key: KeyBy) -> Replay {
+        self.domains = (key == KeyBy::Vlan).then(HashMap::new);
         self
     }
 
@@ -179,12 +193,16 @@ impl Replay {
     pub fn push(&mut self, frame: &Frame<'_>) {
         self.statistics.frames += 1;
         self.advance(frame.at_ns);
-        match self.track(frame) {
-            Ok(()) => self.statistics.tracked += 1,
-            Err(Unusable::Ignored(reason)) => self.statistics.ignored_by[reason as usize] += 1,
-            Err(Unusable::ForeignLink) => self.statistics.foreign_link += 1,
-            Err(Unusable::Checksum) => self.statistics.bad_checksum += 1,
+        // A datagram that became whole is as many frames as had its first and its last fragment.
+        let mut frames = 1;
+        match self.track(frame, &mut frames) {
+            Ok(()) => self.statistics.tracked += frames,
+            Err(Unusable::Waits) => {}
+            Err(Unusable::Ignored(reason)) => self.statistics.ignored_by[reason as usize] += frames,
+            Err(Unusable::ForeignLink) => self.statistics.foreign_link += frames,
+            Err(Unusable::Checksum) => self.statistics.bad_checksum += frames,
         }
+        self.statistics.fragments_pending = self.datagrams.len() as u64;
     }
 
     /// The next record, if there is one.
@@ -195,6 +213,8 @@ impl Replay {
 
     /// Ends the capture: the connections that are still tracked are reported in their last state.
     pub fn finish(&mut self) {
+        self.statistics.ignored_by[Ignored::Fragment as usize] += self.datagrams.clear();
+        self.statistics.fragments_pending = 0;
         self.deadlines = Deadlines::default();
         let mut remaining: Vec<_> =
             self.flows.iter().map(|(key, tracked)| (tracked.flow.opened_ns(), *key)).collect();
@@ -258,21 +278,73 @@ impl Replay {
                 return;
             }
             let outcome = machine.tick(now_ns, key, &mut tracked.flow, &rules);
-            publish(outbox, &tracked.subject(key), now_ns, &outcome);
+            publish(outbox, key, tracked, now_ns, &outcome);
             due_ns = tracked.flow.due_after_tick_ns(now_ns, &rules);
         }
         deadlines.at_most(&mut tracked.queue_handle, key, due_ns);
     }
 
-    /// Applies the frame's segment to its flow.
-    fn track(&mut self, frame: &Frame<'_>) -> Result<(), Unusable> {
+    /// Applies what is in the frame to its flow. Adds to `frames` the fragments that had waited for it.
+    fn track(&mut self, frame: &Frame<'_>, frames: &mut u64) -> Result<(), Unusable> {
         let link = frame.link.ok_or(Unusable::ForeignLink)?;
         let captured = Captured { bytes: frame.bytes, wire_len: frame.wire_len };
-        let (Inner { bare, tunnel }, packet) = link::parse(link, captured, self.decap)?;
-        let (checksum, sum) = checksum::verify(bare.packet.bytes, &packet);
+        let (inner, mut packet, content) = link::parse(link, captured, self.decap)?;
+        packet.key.domain = self.domain(packet.tags)?;
+        match content {
+            Content::Segment | Content::BehindOptions => self.track_segment(frame, &inner, &packet),
+            Content::Icmp => self.track_icmp(&inner.bare, packet),
+            Content::Fragment => {
+                self.statistics.ignored_by[Ignored::Fragment as usize] += self.datagrams.expire(self.now_ns);
+                let waiting = self.datagrams.len();
+                let added = self.datagrams.add(self.now_ns, &inner, &packet);
+                *frames += (waiting.saturating_sub(self.datagrams.len())) as u64;
+                let whole = added?.ok_or(Unusable::Waits)?;
+                self.track_segment(frame, &whole.inner(), &whole.packet)
+            }
+        }
+    }
+
+    /// What distinguishes connections with equal addresses and ports, in frames with these VLAN tags.
+    fn domain(&mut self, tags: u32) -> Result<u16, Ignored> {
+        let Some(domains) = self.domains.as_mut().filter(|_| tags != 0) else { return Ok(0) };
+        let next = u16::try_from(domains.len() + 1);
+        match domains.entry(tags) {
+            Entry::Occupied(entry) => Ok(*entry.get()),
+            Entry::Vacant(entry) => Ok(*entry.insert(next.map_err(|_| Ignored::TooManyVlans)?)),
+        }
+    }
+
+    /// Applies an ICMP message to the flow that it is about.
+    fn track_icmp(&mut self, bare: &Bare<'_>, mut packet: Packet) -> Result<(), Unusable> {
+        let error = wire::parse_icmp(&bare.packet, &mut packet)?;
+        let Replay { now_ns, machine, flows, deadlines, outbox, statistics, .. } = self;
+        let (now_ns, rules) = (*now_ns, outbox.rules);
+        let tracked = flows.get_mut(&packet.key).ok_or(Ignored::Icmp)?;
+        let before = tracked.flow;
+        let outcome = machine.icmp(now_ns, bare, (&packet, error), &mut tracked.flow, &rules)?;
+        if outcome.previous != Previous::None {
+            let trace = tracked.trace.as_mut().map(std::mem::take);
+            let ended = TrackedFlow { flow: before, trace, interface: tracked.interface.clone(), ..*tracked };
+            end_previous(outbox, &packet.key, ended, now_ns, &outcome);
+            statistics.connections += 1;
+        }
+        publish(outbox, &packet.key, tracked, now_ns, &outcome);
+        let due_ns = tracked.flow.due_ns(&rules);
+        deadlines.at_most(&mut tracked.queue_handle, &packet.key, due_ns);
+        if outcome.cause == Cause::Nothing { Err(Ignored::Icmp.into()) } else { Ok(()) }
+    }
+
+    /// Applies a segment to its flow.
+    fn track_segment(
+        &mut self,
+        frame: &Frame<'_>,
+        &Inner { bare, tunnel }: &Inner<'_>,
+        packet: &Packet,
+    ) -> Result<(), Unusable> {
+        let (checksum, sum) = checksum::verify(bare.packet.bytes, packet);
         let checksum_wrong = self.check(checksum);
         if checksum_wrong && self.verify_checksums {
-            self.trace_ignored(&packet, true);
+            self.trace_ignored(packet, true);
             return Err(Unusable::Checksum);
         }
         let (key, sender, segment) = (&packet.key, packet.sender, &packet.segment);
@@ -281,7 +353,7 @@ impl Replay {
             return Err(Ignored::SelfConnect.into());
         }
         if kind == SegmentKind::Bad {
-            self.trace_ignored(&packet, false);
+            self.trace_ignored(packet, false);
             return Err(Ignored::BadFlags.into());
         }
         let capture_point = (frame.point, bare.capture_point);
@@ -300,7 +372,7 @@ impl Replay {
             }
         };
         let identifications = &mut tracked.identifications[sender as usize];
-        if recent.is_copy(identifications, (&bare, &packet), capture_point, sum, now_ns) {
+        if recent.is_copy(identifications, (&bare, packet), capture_point, sum, now_ns) {
             return Err(Ignored::Duplicate.into());
         }
         let seen = Sighting { hook, tags: packet.tags, at_ns: now_ns, sender, segment };
@@ -310,7 +382,7 @@ impl Replay {
             return Err(reason.into());
         }
         let before = tracked.flow;
-        let outcome = machine.segment(now_ns, &bare, &packet, &mut tracked.flow, &rules)?;
+        let outcome = machine.segment(now_ns, &bare, packet, &mut tracked.flow, &rules)?;
         tracked.sightings.note(direction, &seen, verdict, outcome.cause.has_effect());
         if outcome.previous != Previous::None {
             let trace = tracked.trace.as_mut().map(std::mem::take);
@@ -326,7 +398,7 @@ impl Replay {
             let (at_ns, before, cause) = (now_ns, &before, outcome.cause);
             trace.record(&SeenSegment { at_ns, sender, segment, before, after, cause, orig, checksum_wrong });
         }
-        publish(outbox, &tracked.subject(key), now_ns, &outcome);
+        publish(outbox, key, tracked, now_ns, &outcome);
         let due_ns = tracked.flow.due_ns(&rules);
         deadlines.at_most(&mut tracked.queue_handle, key, due_ns);
         Ok(())
@@ -354,8 +426,10 @@ impl Replay {
     }
 }
 
-/// Why a frame belongs to no flow.
+/// Why a frame is not counted as one of a flow.
 enum Unusable {
+    /// A fragment that waits for the rest of its datagram: it is counted later.
+    Waits,
     Ignored(Ignored),
     ForeignLink,
     Checksum,
@@ -389,23 +463,23 @@ impl TrackedFlow {
 }
 
 /// Reports what a segment or the clock did.
-fn publish(outbox: &mut Outbox, subject: &Subject<'_>, now_ns: u64, outcome: &Outcome) {
-    outbox.transitions(subject, now_ns, outcome.from, outcome.to, outcome.cause);
-    if outcome.over {
-        outbox.close(subject, now_ns);
-    }
+fn publish(outbox: &mut Outbox, key: &FlowKey, tracked: &mut TrackedFlow, now_ns: u64, outcome: &Outcome) {
+    let reports = tracked.flow.report();
+    let subject = tracked.subject(key);
+    outbox.transitions(&subject, now_ns, outcome.from, outcome.to, outcome.cause);
+    outbox.report(&subject, now_ns, reports, |flow, end| time_wait_ending(flow, end, outcome.cause));
 }
 
-/// Reports the end of the incarnation that a segment replaced; its close only if that was not reported
-/// before.
+/// Reports the end of the incarnation that a segment replaced.
 fn end_previous(outbox: &mut Outbox, key: &FlowKey, mut ended: TrackedFlow, now_ns: u64, outcome: &Outcome) {
     let end = ended.flow.end_previous(now_ns, outcome.previous, &outbox.rules);
-    let end = Outcome { cause: outcome.cause, ..end };
+    let reports = ended.flow.report();
     if let (Some(trace), Some(aborter)) = (&mut ended.trace, outcome.previous.aborter()) {
         trace.aborted(aborter);
     }
     let subject = ended.subject(key);
-    publish(outbox, &subject, now_ns, &end);
+    outbox.transitions(&subject, now_ns, end.from, end.to, outcome.cause);
+    outbox.report(&subject, now_ns, reports, |_, _| TimeWaitEnding::Reused);
     outbox.ended(&subject, now_ns);
 }
 

@@ -107,6 +107,14 @@ pub struct Tracked {
     pub state: TrackedState,
 }
 
+impl Tracked {
+    /// Whether the kernel translates an address or a port.
+    pub fn is_translated(&self) -> bool {
+        let (source, destination) = self.original;
+        self.reply != (destination, source)
+    }
+}
+
 /// Lists the TCP connections that nf_conntrack tracks in the calling thread's namespace. Needs CAP_NET_ADMIN.
 pub fn tracked() -> Result<Vec<Tracked>, SystemError> {
     let missing = [EINVAL, ENOENT, EOPNOTSUPP, EPROTONOSUPPORT];
@@ -125,7 +133,8 @@ pub fn tracked() -> Result<Vec<Tracked>, SystemError> {
     Ok(all)
 }
 
-fn read(message: &NetfilterMessage) -> Option<Tracked> {
+/// The connection of a reply; `None` if it is not of TCP.
+pub(super) fn read(message: &NetfilterMessage) -> Option<Tracked> {
     let NetfilterMessageInner::Conntrack(ConntrackMessage::New(attributes)) = &message.inner else {
         return None;
     };

@@ -5,7 +5,7 @@
 //! request sockets.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 
 use netlink_packet_sock_diag::SockDiagMessage;
 use netlink_packet_sock_diag::constants::{AF_INET, AF_INET6, IPPROTO_TCP};
@@ -23,7 +23,8 @@ use crate::view::string_enum;
 /// A TCP socket of the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KernelSocket {
-    /// Local address. An IPv4-mapped address of an IPv6 socket (`::ffff:a.b.c.d`) is given as IPv4.
+    /// Local address. An IPv4-mapped address of an IPv6 socket (`::ffff:a.b.c.d`) is given as IPv4. A
+    /// link-local address has the index of its interface as scope id.
     pub local: SocketAddr,
     /// Remote address; unspecified with port 0 for a listener.
     pub remote: SocketAddr,
@@ -115,7 +116,7 @@ impl Diag {
                 destination_port: remote.port(),
                 source_address: local.ip(),
                 destination_address: remote.ip(),
-                interface_id: 0,
+                interface_id: scope_id(local),
                 cookie: ANY_COOKIE,
             },
         };
@@ -190,8 +191,8 @@ impl KernelSocket {
         let tcp_info =
             nlas.iter().find_map(|nla| if let Nla::TcpInfo(info) = nla { Some(info) } else { None });
         Some(KernelSocket {
-            local: SocketAddr::new(local, id.source_port),
-            remote: SocketAddr::new(remote, id.destination_port),
+            local: scoped(SocketAddr::new(local, id.source_port), id.interface_id),
+            remote: scoped(SocketAddr::new(remote, id.destination_port), id.interface_id),
             state: state_from_linux(header.state)?,
             inode: header.inode,
             uid: header.uid,
@@ -251,6 +252,23 @@ pub const fn state_from_linux(number: u8) -> Option<State> {
     })
 }
 
+/// The address on this interface: a link-local address has its index as scope id, all others have none.
+pub(crate) fn scoped(address: SocketAddr, interface: u32) -> SocketAddr {
+    match address {
+        SocketAddr::V6(v6) if v6.ip().is_unicast_link_local() => {
+            SocketAddrV6::new(*v6.ip(), v6.port(), 0, interface).into()
+        }
+        other => other,
+    }
+}
+
+fn scope_id(address: SocketAddr) -> u32 {
+    match address {
+        SocketAddr::V6(v6) if v6.ip().is_unicast_link_local() => v6.scope_id(),
+        _ => 0,
+    }
+}
+
 /// Converts the addresses of an IPv6 socket that carries IPv4, which are both mapped (`::ffff:0:0/96`).
 fn unmapped(local: IpAddr, remote: IpAddr) -> (IpAddr, IpAddr) {
     match (local.to_canonical(), remote.to_canonical()) {
@@ -301,6 +319,16 @@ mod tests {
         let named: Vec<_> = (0..=255).filter(|number| state_from_linux(*number).is_some()).collect();
         assert_eq!(named, (1..=13).collect::<Vec<u8>>());
         assert!((1..=13).all(|number| state_from_linux(number) != Some(State::Unknown)));
+    }
+
+    #[test]
+    fn only_link_local_addresses_have_a_scope() {
+        let on = |address: &str, interface| scoped(address.parse().unwrap(), interface);
+        assert_ne!(on("[fe80::1]:80", 3), on("[fe80::1]:80", 4));
+        assert_eq!(scope_id(on("[fe80::1]:80", 3)), 3);
+        for address in ["[2001:db8::1]:80", "10.9.0.1:80"] {
+            assert_eq!((on(address, 3), scope_id(on(address, 3))), (address.parse().unwrap(), 0));
+        }
     }
 
     #[test]

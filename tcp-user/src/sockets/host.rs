@@ -11,13 +11,13 @@ use super::KernelSocket;
 use crate::view::{SocketPair, string_enum};
 
 string_enum! {
-    /// Why only one of agent and kernel knows an endpoint.
+    /// Why only one of agent and kernel knows an endpoint, or why they may differ.
     pub enum Reason ("reason") {
         /// Neither endpoint is local.
         Forwarded = "forwarded",
         /// The address does not belong to this network namespace.
         OtherNamespace = "other_namespace",
-        /// NAT: the kernel has a socket that shares one of the two endpoints.
+        /// NAT: the packets have other addresses or ports than the socket, or both sockets are elsewhere.
         Translated = "translated",
         /// The kernel closed the socket without a segment.
         Forgotten = "forgotten",
@@ -29,6 +29,15 @@ string_enum! {
         Missed = "missed",
         /// The socket is connected to itself, which the agent does not track.
         SelfConnect = "self_connect",
+        /// The peer has completed the handshake, and the listener has not accepted it yet: `tcp_check_req()`
+        /// drops the ACK of a `TCP_DEFER_ACCEPT` listener, `tcp_v4_syn_recv_sock()` if the queue is full.
+        NotAccepted = "not_accepted",
+        /// A FIN is on one side of the host's firewall only, or waits behind unsent data.
+        FinHeldBack = "fin_held_back",
+        /// Another socket, bound to another device, has the same addresses and ports.
+        SameAddresses = "same_addresses",
+        /// The socket is not connected.
+        Unconnected = "unconnected",
     }
 }
 
@@ -38,7 +47,9 @@ impl Reason {
         match self {
             Reason::Forwarded => "forwarded: neither endpoint is local",
             Reason::OtherNamespace => "not an address of this namespace: forwarded, or in a container",
-            Reason::Translated => "NAT: the kernel's socket has another address or port",
+            Reason::Translated => {
+                "NAT: translated between other hosts or namespaces, or the socket has other addresses"
+            }
             Reason::Forgotten => "no socket: orphan timed out, TIME-WAIT table full, ss -K, or SYN cookie",
             Reason::Early => "silent since before the agent started",
             Reason::Unwatched => "interface not watched",
@@ -46,6 +57,16 @@ impl Reason {
                 "segments passed unseen: table full, encrypted below TCP, or a hook that missed them"
             }
             Reason::SelfConnect => "connected to itself: not tracked",
+            Reason::NotAccepted => {
+                "the listener holds the handshake back: TCP_DEFER_ACCEPT, or its accept queue is full"
+            }
+            Reason::FinHeldBack => {
+                "a FIN passed the network or the socket, not both: dropped by a firewall, or behind unsent data"
+            }
+            Reason::SameAddresses => {
+                "another socket, bound to another device, has the same addresses and ports"
+            }
+            Reason::Unconnected => "not connected",
         }
     }
 }

@@ -4,7 +4,6 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
-use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -12,9 +11,9 @@ use std::time::{Duration, Instant};
 use procfs::process::{self, FDTarget};
 use procfs::{ProcError, ProcessCGroup};
 
-use super::Diag;
+use super::{Diag, socket_of};
 use crate::system_error::SystemError;
-use crate::view::{Connection, Process, SocketPair};
+use crate::view::{Connection, Process, Role, SocketPair};
 
 /// Processes that own TCP sockets of this network namespace, as far as this process may read `/proc`.
 #[derive(Debug, Default)]
@@ -48,14 +47,13 @@ impl Owners {
     /// Owner of the local socket of a connection. If both endpoints are local, the client's owner comes
     /// first.
     pub fn of(&self, connection: &Connection) -> Option<Process> {
-        self.of_ends(connection.ends().map(|end| (end.socket_address(), end.local)))
+        let local = Role::ALL.iter().filter(|&&side| connection.end(side).local);
+        self.of_sockets(local.map(|&side| socket_of(connection, side)))
     }
 
-    /// Owner of the local socket between two endpoints, client first, each with whether it is local.
-    pub fn of_ends(&self, ends: [(SocketAddr, bool); 2]) -> Option<Process> {
-        let [(client, client_local), (server, server_local)] = ends;
-        let of = |local: bool, pair: SocketPair| self.by_pair.get(&pair).filter(|_| local);
-        let owner = of(client_local, (client, server)).or_else(|| of(server_local, (server, client)))?;
+    /// Owner of the first of these sockets whose owner is known, each given by its addresses, its own first.
+    pub fn of_sockets(&self, sockets: impl IntoIterator<Item = SocketPair>) -> Option<Process> {
+        let owner = sockets.into_iter().find_map(|pair| self.by_pair.get(&pair))?;
         Some(owner.process.clone())
     }
 

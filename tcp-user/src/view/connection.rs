@@ -1,5 +1,6 @@
 //! The record of a connection.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use jiff::Timestamp;
@@ -54,12 +55,53 @@ pub struct Connection {
     pub close: Option<CloseInfo>,
     /// TIME-WAIT of the connection; `None` if no end is in it.
     pub time_wait: Option<TimeWait>,
+    /// The other tuple of a connection that this host translates (NAT); `None` if it does not, as far as is
+    /// known. `client` and `server` have the tuple of the original direction.
+    #[serde(default)]
+    pub nat: Option<Nat>,
     /// Process that owns the local socket; `None` if there is none or it is unknown.
     pub process: Option<Process>,
 }
 
 /// Addresses of a socket: local endpoint, remote endpoint.
 pub type SocketPair = (SocketAddr, SocketAddr);
+
+/// An IP address and a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Address {
+    /// IP address. IPv4 on an IPv6 socket is written as IPv4.
+    pub address: IpAddr,
+    /// TCP port.
+    pub port: u16,
+}
+
+impl From<SocketAddr> for Address {
+    fn from(address: SocketAddr) -> Address {
+        Address { address: address.ip(), port: address.port() }
+    }
+}
+
+impl From<Address> for SocketAddr {
+    fn from(address: Address) -> SocketAddr {
+        SocketAddr::new(address.address, address.port)
+    }
+}
+
+/// How this host translates a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Nat {
+    /// The tuple that the server's packets have.
+    pub reply: NatTuple,
+}
+
+/// Addresses and ports of both ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct NatTuple {
+    /// The client as the server knows it.
+    pub client: Address,
+    /// The server by its own address.
+    pub server: Address,
+}
 
 /// One end of a connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -76,8 +118,11 @@ pub struct ConnectionEnd {
     /// Whether the end's own segments, or its socket, confirm the state. If not, it follows from segments sent
     /// to the end.
     pub confirmed: bool,
-    /// Whether the end is on this host.
+    /// Whether the end is in the agent's network namespace.
     pub local: bool,
+    /// Whether the end is on this host: local, or in another namespace (a container, a pod).
+    #[serde(default)]
+    pub on_host: bool,
     /// VLAN ids of the end's packets, outermost first, at most two; `None` without a tag.
     #[serde(default)]
     pub vlan: Option<Vec<u16>>,
@@ -98,14 +143,32 @@ pub struct CloseInfo {
     pub closer: Option<Roles>,
     /// The end whose RST ended the connection; `None` without such a RST.
     pub aborter: Option<Role>,
+    /// The ICMP error that ended the connection attempt; `None` without one.
+    pub icmp: Option<IcmpMessage>,
     /// The ends whose FIN was seen.
     pub fins: Fins,
-    /// Whether both ends are closed or in TIME-WAIT.
+    /// Whether both FINs were sent and acknowledged.
     pub complete: bool,
     /// Time of the first FIN or RST; `None` if it was not seen.
     #[serde(with = "micros::option")]
     #[schemars(with = "Option<Timestamp>")]
     pub started_at: Option<Timestamp>,
+}
+
+/// Type and code of an ICMP message (RFC 792), or of ICMPv6 (RFC 4443) for IPv6.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct IcmpMessage {
+    /// Type: 3 is destination unreachable, in IPv6 1.
+    #[serde(rename = "type")]
+    pub kind: u8,
+    /// Code: 3 is port unreachable, in IPv6 4.
+    pub code: u8,
+}
+
+impl fmt::Display for IcmpMessage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.kind, self.code)
+    }
 }
 
 /// TIME-WAIT of a connection.
@@ -152,9 +215,33 @@ impl Connection {
         (self.end(side).socket_address(), self.end(side.peer()).socket_address())
     }
 
+    /// Addresses of an end's socket, its own first: without NAT, those that its packets have.
+    pub fn socket_of(&self, side: Role) -> SocketPair {
+        match (self.nat, side) {
+            (Some(Nat { reply }), Role::Server) => (reply.server.into(), reply.client.into()),
+            _ => self.ends_from(side),
+        }
+    }
+
+    /// Addresses by which an end is known: one, or with NAT that of each tuple.
+    pub fn addresses_of(&self, side: Role) -> impl Iterator<Item = SocketAddr> {
+        let translated = self.nat.map(|Nat { reply }| match side {
+            Role::Client => reply.client.into(),
+            Role::Server => reply.server.into(),
+        });
+        let own = self.end(side).socket_address();
+        std::iter::once(own).chain(translated.filter(move |&other| other != own))
+    }
+
     /// The close kind: `open` before the first FIN or RST, `None` if the close was not seen.
     pub fn close_kind(&self) -> Option<CloseKind> {
         self.close.as_ref().map_or(Some(CloseKind::Open), |close| close.kind)
+    }
+
+    /// Whether the close has begun and is not complete: an end is neither in TIME-WAIT nor CLOSED.
+    pub fn is_closing(&self) -> bool {
+        let is_done = |end: &ConnectionEnd| matches!(end.state, State::TimeWait | State::Closed);
+        self.close.is_some() && !self.ends().into_iter().all(is_done)
     }
 
     /// The close kind as a word: [`UNSEEN`] if the close was not seen.

@@ -8,7 +8,8 @@ use tcp_common::{Cause, CloseKind, End, Flow, FlowKey, Rules, State};
 
 use super::{
     Close, CloseInfo, Confidence, Connection, ConnectionEnd, ConnectionId, Durations, EndAddress, Family,
-    Fins, Opener, Role, Roles, TimeWait, Transition,
+    Fins, IcmpMessage, Opener, ReopenReason, Reopened, Role, Roles, TimeWait, TimeWaitEnd, TimeWaitEnding,
+    Transition,
 };
 use crate::clock::Clock;
 
@@ -21,6 +22,10 @@ pub struct Describer<'a> {
     pub clock: Clock,
     /// Now, on that clock.
     pub now_ns: u64,
+    /// The client's end, where it is known otherwise than from the flow.
+    pub client: Option<End>,
+    /// The connection's id, where it is that of another flow.
+    pub id: Option<ConnectionId>,
 }
 
 /// Where a flow was seen.
@@ -61,7 +66,7 @@ pub fn address(key: &FlowKey, end: End) -> IpAddr {
 impl Describer<'_> {
     /// The connection as it stands.
     pub fn connection(&self, key: &FlowKey, flow: &Flow, location: Location) -> Connection {
-        let client = client_end(key, flow);
+        let client = self.client_of(key, flow);
         let midstream = matches!(flow.coverage(), Coverage::Midstream);
         Connection {
             family: if key.family == 4 { Family::Ipv4 } else { Family::Ipv6 },
@@ -74,7 +79,8 @@ impl Describer<'_> {
             scope: location.scope,
             opener: match flow.initiator() {
                 Initiator::Unknown => Opener::Unknown,
-                Initiator::One(_) => Opener::Client,
+                Initiator::One(end) if end == client => Opener::Client,
+                Initiator::One(_) => Opener::Server,
                 Initiator::Both => Opener::Both,
             },
             confidence: match flow.coverage() {
@@ -86,30 +92,76 @@ impl Describer<'_> {
             opened_at: (!midstream).then(|| self.clock.wall(flow.opened_ns())),
             last_seen_at: self.clock.wall(flow.last_ns()),
             handshake_ms: handshake_ns(flow).map(ms),
-            close: self.close_info(flow, client),
+            close: self.close_info(key, flow, client),
             time_wait: self.time_wait(flow, client),
+            nat: None,
             process: None,
         }
     }
 
-    /// The close record of an incarnation that was over at `ended_ns`.
-    pub fn close(&self, key: &FlowKey, flow: &Flow, location: Location, ended_ns: u64) -> Close {
+    /// The close record of an incarnation whose close was complete at `closed_ns`.
+    pub fn close(&self, key: &FlowKey, flow: &Flow, location: Location, closed_ns: u64) -> Close {
         let started = |ns: u64| (ns != 0).then_some(ns);
-        let time_wait_ns = [End::A, End::B].iter().filter_map(|&end| flow.end(end).time_wait_ns()).min();
-        let closed_ns = time_wait_ns.unwrap_or(ended_ns);
         let closing_ns = flow.closing_seen_ns();
         // If the beginning of the close was not seen, the time in ESTABLISHED is unknown.
         let open = (flow.closing_ns() == 0 || closing_ns.is_some()).then_some(flow.established_ns());
-        let established_until = closing_ns.unwrap_or(ended_ns);
+        let established_until = closing_ns.unwrap_or(closed_ns);
         Close {
             connection: self.connection(key, flow, location),
-            closed_at: Some(self.clock.wall(ended_ns)),
+            revision: 1 + u32::from(flow.was_reopened()),
+            closed_at: Some(self.clock.wall(closed_ns)),
             durations_ms: Durations {
                 handshake: handshake_ns(flow).map(ms),
                 established: open.and_then(started).map(|ns| ms(established_until.saturating_sub(ns))),
                 closing: closing_ns.map(|ns| ms(closed_ns.saturating_sub(ns))),
-                time_wait: time_wait_ns.map(|ns| ms(ended_ns.saturating_sub(ns))),
+                time_wait: None,
             },
+        }
+    }
+
+    /// The record of a close that was taken back. `scope` is that of the flow's [`Location`].
+    pub fn reopened(
+        &self,
+        key: &FlowKey,
+        flow: &Flow,
+        scope: Option<&str>,
+        at_ns: u64,
+        reason: ReopenReason,
+    ) -> Reopened {
+        let [client, server] = self.addresses(key, flow);
+        Reopened {
+            at: self.clock.wall(at_ns),
+            scope: scope.map(str::to_owned),
+            client,
+            server,
+            incarnation: flow.incarnation(),
+            id: self.id(key, flow),
+            reason,
+        }
+    }
+
+    /// The record of the TIME-WAIT of `end`, which has ended. `scope` is that of the flow's [`Location`].
+    pub fn time_wait_end(
+        &self,
+        key: &FlowKey,
+        flow: &Flow,
+        scope: Option<&str>,
+        at_ns: u64,
+        end: End,
+        ending: TimeWaitEnding,
+    ) -> TimeWaitEnd {
+        let ([client, server], x) = (self.addresses(key, flow), flow.end(end));
+        TimeWaitEnd {
+            at: self.clock.wall(at_ns),
+            scope: scope.map(str::to_owned),
+            client,
+            server,
+            incarnation: flow.incarnation(),
+            id: self.id(key, flow),
+            holder: side(end, self.client_of(key, flow)),
+            ending,
+            duration_ms: ms(x.time_wait_ns().map_or(0, |since_ns| at_ns.saturating_sub(since_ns))),
+            restarts: u32::from(x.restarts()),
         }
     }
 
@@ -124,12 +176,8 @@ impl Describer<'_> {
         (from, to): ([State; 2], [State; 2]),
         cause: Cause,
     ) -> Vec<Transition> {
-        let client = client_end(key, flow);
-        let peer = |end: End| {
-            let endpoint = key.endpoint(end);
-            EndAddress { address: address(key, end), port: endpoint.port, local: flow.is_local(end) }
-        };
-        [client, client.peer()]
+        let ([client, server], first) = (self.addresses(key, flow), self.client_of(key, flow));
+        [first, first.peer()]
             .into_iter()
             .map(|end| (end, left_state(from[end as usize], to[end as usize]), to[end as usize]))
             .map(|(end, from, to)| (end, from, known_state(flow, end, to)))
@@ -137,11 +185,11 @@ impl Describer<'_> {
             .map(|(end, from, to)| Transition {
                 at: self.clock.wall(at_ns),
                 scope: scope.map(str::to_owned),
-                client: peer(client),
-                server: peer(client.peer()),
+                client,
+                server,
                 incarnation: flow.incarnation(),
                 id: self.id(key, flow),
-                side: side(end, client),
+                side: side(end, first),
                 from,
                 to,
                 cause: cause.name().into(),
@@ -149,8 +197,23 @@ impl Describer<'_> {
             .collect()
     }
 
-    fn id(&self, key: &FlowKey, flow: &Flow) -> ConnectionId {
-        ConnectionId::new(key, flow, self.clock.boot)
+    fn client_of(&self, key: &FlowKey, flow: &Flow) -> End {
+        self.client.unwrap_or_else(|| client_end(key, flow))
+    }
+
+    /// The addresses of the client and of the server.
+    fn addresses(&self, key: &FlowKey, flow: &Flow) -> [EndAddress; 2] {
+        let client = self.client_of(key, flow);
+        [client, client.peer()].map(|end| EndAddress {
+            address: address(key, end),
+            port: key.endpoint(end).port,
+            local: flow.is_local(end),
+        })
+    }
+
+    /// The id of the connection that a flow is, or is a leg of.
+    pub fn id(&self, key: &FlowKey, flow: &Flow) -> ConnectionId {
+        self.id.unwrap_or_else(|| ConnectionId::new(key, flow, self.clock.boot))
     }
 
     fn endpoint(&self, key: &FlowKey, flow: &Flow, end: End, tags: [u32; 2]) -> ConnectionEnd {
@@ -161,14 +224,16 @@ impl Describer<'_> {
             state: known_state(flow, end, flow.state(end)),
             confirmed: flow.confirmed(end),
             local: flow.is_local(end),
+            on_host: flow.is_local(end),
             vlan: vlan_ids(tags[end as usize]),
             segments: u64::from(x.segments()),
             bytes: flow.payload_bytes(end),
         }
     }
 
-    fn close_info(&self, flow: &Flow, client: End) -> Option<CloseInfo> {
+    fn close_info(&self, key: &FlowKey, flow: &Flow, client: End) -> Option<CloseInfo> {
         let kind = flow.close_kind_seen();
+        let icmp = flow.icmp_error().map(|error| error.type_and_code(key.family));
         if kind == Some(CloseKind::Open) && flow.closing_ns() == 0 {
             return None;
         }
@@ -186,6 +251,7 @@ impl Describer<'_> {
                 Closer::Both => Some(Roles::Both),
             },
             aborter: flow.aborter().map(|end| side(end, client)),
+            icmp: icmp.map(|(kind, code)| IcmpMessage { kind, code }),
             fins,
             complete: flow.complete(),
             started_at: flow.closing_seen_ns().map(|ns| self.clock.wall(ns)),
@@ -222,6 +288,16 @@ fn left_state(from: State, to: State) -> State {
 fn vlan_ids(tags: u32) -> Option<Vec<u16>> {
     let ids: Vec<u16> = [tags as u16, (tags >> 16) as u16].into_iter().filter(|&id| id != 0).collect();
     (!ids.is_empty()).then_some(ids)
+}
+
+/// How the TIME-WAIT of an end ended, if the incarnation goes on and this was the cause of the last change.
+pub fn time_wait_ending(flow: &Flow, end: End, cause: Cause) -> TimeWaitEnding {
+    match flow.time_wait_resetter() {
+        _ if cause == Cause::Silence => TimeWaitEnding::SocketGone,
+        Some(sender) if sender == end => TimeWaitEnding::StateLost,
+        Some(_) => TimeWaitEnding::Assassinated,
+        None => TimeWaitEnding::Expired,
+    }
 }
 
 fn side(end: End, client: End) -> Role {

@@ -27,6 +27,8 @@ const GROUPS: &[(&str, Words)] = &[
     ("tunnels", TUNNELS),
     ("states", STATES),
     ("causes of a transition", CAUSES),
+    ("ends of a TIME-WAIT", TIME_WAIT_ENDINGS),
+    ("reasons to take a close back", REOPEN_REASONS),
     ("causes of a segment without effect", WITHOUT_EFFECT),
     ("reasons to ignore a packet", IGNORED),
 ];
@@ -34,8 +36,14 @@ const GROUPS: &[(&str, Words)] = &[
 const ENDS: Words = &[
     ("client", "The end that sent the first SYN. If that SYN was not seen, the end with the higher port."),
     ("server", "The end that is not the client."),
-    ("local", "An end on this host."),
-    ("remote", "An end on another host."),
+    ("local", "An end in the agent's network namespace."),
+    ("remote", "An end elsewhere: on another host, or in another network namespace."),
+    ("on_host", "An end on this host, local or in another network namespace (a container, a pod)."),
+    (
+        "nat",
+        "The host translates the connection. The client and server have the addresses of the original direction, \
+         `reply` those that the server's packets have. Tables show both: ADDRESS=>TRANSLATED.",
+    ),
     ("opener", "The end that sent the first SYN, both after a simultaneous open, or unknown."),
     ("closer", "The end that closed first: it sent its FIN before it had received one."),
     ("aborter", "The end whose RST ended the connection."),
@@ -53,14 +61,20 @@ const ENDS: Words = &[
 ];
 
 const CLOSE_KINDS: Words = &[
-    ("open", "Not closed, or not completely."),
+    ("open", "Not closed, or not completely. In a filter: neither end has begun to close."),
+    ("closing", "Only in a filter and in tables: the close has begun and is not complete."),
     ("fin_4seg", "Closed in four segments: FIN, ACK, FIN, ACK."),
     ("fin_3seg", "Closed in three segments: FIN, FIN with the ACK of the first, ACK."),
     ("simultaneous", "Both ends sent a FIN before they received the other's."),
     ("half_close", "One end sent a FIN, and the other one went on sending data before it closed too."),
     ("rst_abort", "Ended by an RST without any FIN."),
     ("rst_after_fin", "Ended by an RST after a FIN."),
-    ("refused", "The SYN was answered by an RST: nothing listens on that port."),
+    (
+        "refused",
+        "The SYN was answered by an RST, because nothing listens on that port, or by an ICMP error: port or protocol \
+         unreachable, or prohibited by a firewall.",
+    ),
+    ("unreachable", "The SYN was answered by another ICMP error: the network does not reach the host."),
     ("syn_abort", "Ended by an RST before the handshake was complete."),
     ("syn_timeout", "The handshake was never completed."),
     (
@@ -125,7 +139,28 @@ const CAUSES: Words = &[
     ("fin_voided", "An ACK beyond a presumed FIN showed that there was none."),
     ("resync", "Both ends agreed on sequence numbers that were not seen."),
     ("reopened", "The ends went on after a RST that had been accepted."),
+    (
+        "socket_check",
+        "A check found the local socket in another state: the host's firewall has dropped a FIN.",
+    ),
     ("nothing", "The segment changed nothing."),
+];
+
+const TIME_WAIT_ENDINGS: Words = &[
+    ("expired", "2MSL passed."),
+    ("reused", "A new connection with the same addresses and ports began."),
+    ("assassinated", "An RST of the peer ended it (RFC 1337)."),
+    ("state_lost", "The holder answered a FIN by an RST: its host had dropped the TIME-WAIT."),
+    (
+        "socket_gone",
+        "The kernel had no socket for it any more, such as after tcp_max_tw_buckets was exceeded.",
+    ),
+    ("evicted", "The flow table needed the space. finwait does not follow this TIME-WAIT any more."),
+];
+
+const REOPEN_REASONS: Words = &[
+    ("data_acknowledged", "An end acknowledged data that the other had sent after the RST."),
+    ("socket_alive", "The socket of an end still exists."),
 ];
 
 const WITHOUT_EFFECT: Words = &[
@@ -149,8 +184,11 @@ const WITHOUT_EFFECT: Words = &[
 
 const IGNORED: Words = &[
     ("not_tcp", "Not IPv4 or IPv6 with TCP inside."),
-    ("fragment_later", "A fragment other than the first: it has no ports."),
-    ("fragment_first", "The first of several fragments: the length of its segment is unknown."),
+    (
+        "fragment",
+        "A fragment from the middle of a datagram, or one whose datagram did not become whole in 2 s.",
+    ),
+    ("icmp", "An ICMP error about a TCP segment that ended no connection attempt."),
     ("truncated", "The packet ends before its headers do."),
     ("malformed", "Lengths or versions in the headers contradict each other."),
     ("unsupported", "More VLAN tags, IPv6 extension headers or tunnels in each other than finwait follows."),
@@ -166,6 +204,10 @@ const IGNORED: Words = &[
     (
         "other_network",
         "Numbers of another connection with the same addresses and ports, in another VLAN or on another interface.",
+    ),
+    (
+        "too_many_vlans",
+        "With --key vlan: as many combinations of VLAN tags as can be distinguished have been seen before.",
     ),
     ("no_program", "The rest of the kernel programs was missing behind the first. This is a bug of finwait."),
 ];
@@ -185,6 +227,8 @@ mod tests {
         let reasons = Ignored::ALL.map(Ignored::name);
         let confidence = crate::view::Confidence::ALL.iter().map(|value| value.name());
         let tunnels = crate::view::Tunnel::ALL.iter().map(|value| value.name());
+        let endings = crate::view::TimeWaitEnding::ALL.iter().map(|value| value.name());
+        let reasons_to_reopen = crate::view::ReopenReason::ALL.iter().map(|value| value.name());
         let needed = kinds
             .into_iter()
             .chain(states)
@@ -192,6 +236,8 @@ mod tests {
             .chain(reasons)
             .chain(confidence)
             .chain(tunnels)
+            .chain(endings)
+            .chain(reasons_to_reopen)
             .chain([crate::view::UNSEEN]);
         for word in needed {
             assert!(words.contains(&word), "{word}");

@@ -15,15 +15,20 @@ mod serial;
 mod states;
 mod words;
 
-pub use connection::{CloseInfo, Connection, ConnectionEnd, Process, SocketPair, TimeWait, UNSEEN};
-pub use event::{Close, Durations, EndAddress, EventRecord, Transition};
+pub use connection::{
+    Address, CloseInfo, Connection, ConnectionEnd, IcmpMessage, Nat, NatTuple, Process, SocketPair, TimeWait,
+    UNSEEN,
+};
+pub use event::{Close, Durations, EndAddress, EventRecord, Lost, Reopened, TimeWaitEnd, Transition};
 pub use glossary::{GlossaryEntry, glossary};
 pub use id::{ConnectionId, InvalidId};
 pub(crate) use serial::{ByName, by_name, known_state, micros};
 pub use states::{StateSet, UnknownState};
 pub use tcp_common::{CloseKind, State};
 pub(crate) use words::string_enum;
-pub use words::{Confidence, Family, Fins, Opener, Role, Roles, Tunnel, UnknownName};
+pub use words::{
+    Confidence, Family, Fins, Opener, ReopenReason, Role, Roles, TimeWaitEnding, Tunnel, UnknownName,
+};
 
 /// Names of the records' schemas.
 pub mod schema {
@@ -35,7 +40,13 @@ pub mod schema {
     pub const TRANSITION: &str = "finwait.transition/1";
     /// A [`Close`](super::Close).
     pub const CLOSE: &str = "finwait.close/1";
-    /// A document with transitions and closes, under `events`.
+    /// A [`Reopened`](super::Reopened).
+    pub const REOPENED: &str = "finwait.reopened/1";
+    /// A [`TimeWaitEnd`](super::TimeWaitEnd).
+    pub const TIME_WAIT_END: &str = "finwait.time_wait_end/1";
+    /// A [`Lost`](super::Lost).
+    pub const LOST: &str = "finwait.lost/1";
+    /// A document with transitions, closes and what follows them, under `events`.
     pub const EVENTS: &str = "finwait.events/1";
 }
 

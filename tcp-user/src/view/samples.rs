@@ -25,6 +25,7 @@ pub(crate) fn time_wait() -> Connection {
             state: State::TimeWait,
             confirmed: true,
             local: true,
+            on_host: true,
             vlan: None,
             segments: 6,
             bytes: 120,
@@ -35,6 +36,7 @@ pub(crate) fn time_wait() -> Connection {
             state: State::Closed,
             confirmed: false,
             local: false,
+            on_host: false,
             vlan: None,
             segments: 5,
             bytes: 512,
@@ -48,11 +50,13 @@ pub(crate) fn time_wait() -> Connection {
             kind: Some(CloseKind::Fin4Seg),
             closer: Some(Roles::Client),
             aborter: None,
+            icmp: None,
             fins: Fins::Both,
             complete: true,
             started_at: Some(at(46, 21.470118)),
         }),
         time_wait: Some(TimeWait { holder: Roles::Client, expires_in_ms: 59210, restarts: 0 }),
+        nat: None,
         process: Some(Process { pid: 4242, comm: "curl".into(), unit: None }),
     }
 }
@@ -77,12 +81,12 @@ pub(crate) fn established() -> Connection {
     connection.interface = None;
     connection.client.address = "2001:db8::17".parse().unwrap();
     connection.client.state = State::Established;
-    connection.client.local = false;
+    (connection.client.local, connection.client.on_host) = (false, false);
     connection.server.address = "2001:db8::1".parse().unwrap();
     connection.server.port = 443;
     connection.server.state = State::Established;
     connection.server.confirmed = true;
-    connection.server.local = true;
+    (connection.server.local, connection.server.on_host) = (true, true);
     connection.opener = Opener::Unknown;
     connection.confidence = Confidence::Midstream;
     connection.opened_at = None;
@@ -107,6 +111,7 @@ pub(crate) fn close_wait() -> Connection {
         kind: Some(CloseKind::Open),
         closer: Some(Roles::Client),
         aborter: None,
+        icmp: None,
         fins: Fins::Client,
         complete: false,
         started_at: Some(at(41, 0.0)),
@@ -117,17 +122,15 @@ pub(crate) fn close_wait() -> Connection {
 
 /// The close record of [`time_wait`].
 pub(crate) fn close() -> Close {
-    let mut connection = time_wait();
-    connection.client.state = State::Closed;
-    connection.time_wait = None;
     Close {
-        connection,
-        closed_at: Some(at(47, 21.480003)),
+        connection: time_wait(),
+        revision: 1,
+        closed_at: Some(at(46, 21.480003)),
         durations_ms: Durations {
             handshake: Some(0.31),
             established: Some(349.4),
             closing: Some(9.885),
-            time_wait: Some(60000.0),
+            time_wait: None,
         },
     }
 }
@@ -147,4 +150,37 @@ pub(crate) fn transition() -> Transition {
         to: State::FinWait1,
         cause: tcp_common::Cause::Fin.name().into(),
     }
+}
+
+/// The end of its TIME-WAIT.
+pub(crate) fn time_wait_end() -> TimeWaitEnd {
+    let Transition { scope, client, server, incarnation, id, .. } = transition();
+    TimeWaitEnd {
+        at: at(47, 21.480003),
+        scope,
+        client,
+        server,
+        incarnation,
+        id,
+        holder: Role::Client,
+        ending: TimeWaitEnding::Expired,
+        duration_ms: 60000.0,
+        restarts: 0,
+    }
+}
+
+/// An event of each kind. After a reset that was taken back, the connection of [`time_wait`] closes for good.
+pub(crate) fn events() -> Vec<EventRecord> {
+    let Transition { scope, client, server, incarnation, id, .. } = transition();
+    let reason = ReopenReason::DataAcknowledged;
+    let reopened = Reopened { at: at(46, 21.3), scope, client, server, incarnation, id, reason };
+    let closed_again = Close { revision: 2, ..close() };
+    let time_wait_end = TimeWaitEnd { restarts: 1, ..time_wait_end() };
+    vec![
+        reopened.into(),
+        transition().into(),
+        closed_again.into(),
+        Lost { events: 7 }.into(),
+        time_wait_end.into(),
+    ]
 }

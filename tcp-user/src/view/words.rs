@@ -133,6 +133,34 @@ string_enum! {
 }
 
 string_enum! {
+    /// How a TIME-WAIT ended.
+    pub enum TimeWaitEnding ("end of a TIME-WAIT") {
+        /// 2MSL passed.
+        Expired = "expired",
+        /// The next incarnation began.
+        Reused = "reused",
+        /// A RST of the peer ended it (RFC 1337).
+        Assassinated = "assassinated",
+        /// Its holder answered a FIN by a RST: it had lost its TIME-WAIT.
+        StateLost = "state_lost",
+        /// A check found no socket for it any more.
+        SocketGone = "socket_gone",
+        /// It was evicted from the flow table. It may go on.
+        Evicted = "evicted",
+    }
+}
+
+string_enum! {
+    /// What shows that a connection goes on after a RST that was accepted.
+    pub enum ReopenReason ("reason") {
+        /// An end acknowledged bytes that the other had sent after the RST.
+        DataAcknowledged = "data_acknowledged",
+        /// A check found the socket of an end alive.
+        SocketAlive = "socket_alive",
+    }
+}
+
+string_enum! {
     /// How far a record can be trusted.
     pub enum Confidence ("confidence") {
         /// Everything was seen.

@@ -7,6 +7,7 @@
     reason = "several test programs include this file, each uses what it needs"
 )]
 
+pub mod counts;
 pub mod nginx;
 pub mod oracle;
 pub mod watch;

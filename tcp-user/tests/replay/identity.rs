@@ -7,11 +7,7 @@ use finwait::view::ConnectionId;
 use super::*;
 
 fn ids_of_events(events: &[EventRecord]) -> Vec<ConnectionId> {
-    let id = |event: &EventRecord| match event {
-        EventRecord::Transition(transition) => transition.id,
-        EventRecord::Close(close) => close.connection.id,
-    };
-    events.iter().map(id).collect()
+    events.iter().filter_map(EventRecord::id).collect()
 }
 
 /// Two incarnations of one flow, and another flow between them.

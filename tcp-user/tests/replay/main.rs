@@ -5,6 +5,7 @@ mod broken;
 mod concatenated;
 mod cut;
 mod formats;
+mod fragments;
 mod headers;
 mod identity;
 mod mirror;
@@ -14,6 +15,7 @@ mod stamps;
 mod time;
 mod tunnels;
 mod unheard;
+mod vlans;
 
 use std::collections::HashMap;
 use std::io::{Cursor, Write as _};
@@ -23,7 +25,7 @@ use finwait::filter::Filter;
 use finwait::replay::{
     Fault, Frame, Input, LinkType, Options, Output, Replay, ReplayReport, Selection, run, run_input,
 };
-use finwait::view::{Confidence, Connection, EventRecord, Opener, Role, Roles};
+use finwait::view::{Confidence, Connection, EventRecord, Opener, Role, Roles, TimeWaitEnding};
 use tcp_common::{End, Flags, Ignored, Rules, Segment, State};
 use testkit::captures::{
     Captured, Interface, Order, Unit, add_simple_packet, arp, cut_pcap, into_packet_blocks, pcap, pcapng,
@@ -109,8 +111,8 @@ fn steps(scenario: &Scenario, variant: Variant, count: usize) -> Vec<Captured> {
     for step in &scenario.steps[..count] {
         if step.is_tick() {
             frames.push(arp(step.at_ns()));
-        } else if let Some((sender, segment)) = step.segment(variant) {
-            let captured = Captured { at_ns: step.at_ns(), frame: frames::frame(sender, &segment) };
+        } else if let Some(frame) = step.frame(variant) {
+            let captured = Captured { at_ns: step.at_ns(), frame };
             frames.extend(std::iter::repeat_n(captured, if variant.doubled { 2 } else { 1 }));
         }
     }

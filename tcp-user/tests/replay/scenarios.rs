@@ -1,5 +1,9 @@
 //! Replays every scenario of the conformance suite as a capture and checks the listed connections and events.
 
+use std::collections::HashSet;
+
+use finwait::view::{self, ConnectionEnd, ReopenReason};
+
 use super::*;
 
 /// Returns the side of a connection that an end of the scenario is. End A of the frames has port 40000.
@@ -144,8 +148,8 @@ fn the_connections_of_every_scenario_are_right() {
     assert!(failures.is_empty(), "{} failed:\n{}", failures.len(), failures.join("\n"));
 }
 
-/// Every incarnation is closed once, but for closes that were refuted; each transition begins where the previous one ended, and time never goes
-/// back.
+/// Every incarnation is closed once, but for closes that were taken back, and as it is listed at that moment. Each
+/// TIME-WAIT that is left ends once. Each transition begins where the previous one ended, and time never goes back.
 #[test]
 fn the_events_of_every_scenario_are_consistent() {
     for scenario in load() {
@@ -154,7 +158,9 @@ fn the_events_of_every_scenario_are_consistent() {
             let file = pcap(Order::Little, Unit::Nano, 1, &steps(&scenario, variant, scenario.steps.len()));
             let connections = replay(file.clone(), scenario.rules).connections;
             let mut states = HashMap::new();
-            let mut closes: Vec<Connection> = Vec::new();
+            let mut closes: Vec<view::Close> = Vec::new();
+            let (mut held_time_waits, mut ended_time_waits) = (HashSet::new(), HashMap::<_, i32>::new());
+            let mut revisions = HashMap::new();
             let mut last_at = jiff::Timestamp::UNIX_EPOCH;
             for event in events(file, options(scenario.rules)) {
                 let at = match event {
@@ -163,9 +169,12 @@ fn the_events_of_every_scenario_are_consistent() {
                             Role::Client => transition.client.port,
                             Role::Server => transition.server.port,
                         };
-                        if transition.cause == "reopened" {
-                            // The close before was refuted (R28).
-                            closes.retain(|close| close.incarnation != transition.incarnation);
+                        let end = (port, transition.incarnation);
+                        if transition.to == State::TimeWait {
+                            held_time_waits.insert(end);
+                        }
+                        if transition.to == State::Closed && held_time_waits.remove(&end) {
+                            *ended_time_waits.entry(end).or_default() += 1;
                         }
                         let state = states.entry((port, transition.incarnation)).or_insert(State::Closed);
                         // A SYN that was sent to an end is no transition of it. Its answer may show LISTEN.
@@ -176,9 +185,26 @@ fn the_events_of_every_scenario_are_consistent() {
                         transition.at
                     }
                     EventRecord::Close(close) => {
-                        closes.push(close.connection);
-                        close.closed_at.expect("a close has a time")
+                        let closed_at = close.closed_at.expect("a close has a time");
+                        closes.push(*close);
+                        closed_at
                     }
+                    EventRecord::Reopened(reopened) => {
+                        let refuted = closes.pop().expect("a close that is taken back");
+                        assert_eq!(refuted.connection.incarnation, reopened.incarnation, "{}", scenario.id);
+                        assert_eq!(reopened.reason, ReopenReason::DataAcknowledged);
+                        revisions.insert(reopened.incarnation, 2);
+                        reopened.at
+                    }
+                    EventRecord::TimeWaitEnd(end) => {
+                        let port = match end.holder {
+                            Role::Client => end.client.port,
+                            Role::Server => end.server.port,
+                        };
+                        *ended_time_waits.entry((port, end.incarnation)).or_default() -= 1;
+                        end.at
+                    }
+                    EventRecord::Lost(lost) => panic!("{lost:?}"),
                 };
                 assert!(last_at <= at, "{}: time goes on", scenario.id);
                 last_at = at;
@@ -190,9 +216,13 @@ fn the_events_of_every_scenario_are_consistent() {
                     connection.ends().into_iter().find(|end| end.port == *port).expect("one of its ends");
                 assert_eq!(states[&(*port, *incarnation)], end.state, "{}", scenario.id);
             }
-            let reported: Vec<u32> = closes.iter().map(|close| close.incarnation).collect();
-            let over = |c: &&Connection| c.ends().iter().all(|end| end.state == State::Closed);
-            let wanted: Vec<u32> = connections.iter().filter(over).map(|c| c.incarnation).collect();
+            for ((port, incarnation), more) in ended_time_waits {
+                assert_eq!(more, 0, "{}: TIME-WAITs of {port}, {incarnation} that have ended", scenario.id);
+            }
+            let reported: Vec<u32> = closes.iter().map(|close| close.connection.incarnation).collect();
+            let is_done = |end: &&ConnectionEnd| matches!(end.state, State::Closed | State::TimeWait);
+            let done = |c: &&Connection| c.ends().iter().all(is_done);
+            let wanted: Vec<u32> = connections.iter().filter(done).map(|c| c.incarnation).collect();
             assert!(
                 wanted.iter().all(|incarnation| reported.contains(incarnation)),
                 "{}: {reported:?}",
@@ -204,8 +234,16 @@ fn the_events_of_every_scenario_are_consistent() {
                 scenario.id
             );
             for close in closes {
-                let index = close.incarnation as usize - 1;
-                check_close(&close, &scenario.closes[index], variant).expect("the close of the file");
+                let incarnation = close.connection.incarnation;
+                let revision = revisions.get(&incarnation).copied().unwrap_or(1);
+                assert_eq!(close.revision, revision, "{}", scenario.id);
+                let closed_at_ns = close.closed_at.expect("a close has a time").as_nanosecond() as u64;
+                let frames = steps(&scenario, variant, scenario.steps.len()).into_iter();
+                let mut frames: Vec<_> = frames.filter(|frame| frame.at_ns <= closed_at_ns).collect();
+                frames.push(arp(closed_at_ns));
+                let then = replay(pcap(Order::Little, Unit::Nano, 1, &frames), scenario.rules).connections;
+                let then = then.into_iter().find(|c| c.incarnation == incarnation).expect("it is listed");
+                assert_eq!(close.connection.close, then.close, "{}", scenario.id);
             }
         }
     }

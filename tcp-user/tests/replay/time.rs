@@ -3,22 +3,32 @@
 use super::*;
 
 #[test]
-fn timeouts_are_reported_at_their_time_and_in_order() {
+fn closes_and_ends_of_time_wait_are_reported_at_their_time_and_in_order() {
     let mut frames: Vec<_> =
         (0..10).flat_map(|i| connection_of(41_000 + i, u64::from(i) * SECOND_NS)).collect();
     frames.push(arp(3_600 * SECOND_NS));
     let events = events(pcap(Order::Little, Unit::Nano, 1, &frames), Options::default());
-    let closes: Vec<_> = events
-        .iter()
-        .filter_map(|event| match event {
+    let (mut closes, mut time_wait_ends) = (Vec::new(), Vec::new());
+    for event in &events {
+        match event {
             EventRecord::Close(close) => {
-                Some((close.connection.client.port, close.closed_at.expect("over").as_millisecond()))
+                let closed_at = close.closed_at.expect("it has a time").as_millisecond();
+                closes.push((close.connection.client.port, closed_at));
+                assert_eq!((close.revision, close.durations_ms.time_wait), (1, None));
+                assert_eq!(close.durations_ms.closing, Some(20.0));
             }
-            EventRecord::Transition(_) => None,
-        })
-        .collect();
-    let wanted: Vec<_> = (0..10).map(|i| (41_000 + i, i64::from(i) * 1_000 + 40 + 60_000)).collect();
-    assert_eq!(closes, wanted);
+            EventRecord::TimeWaitEnd(end) => {
+                time_wait_ends.push((end.client.port, end.at.as_millisecond()));
+                assert_eq!((end.holder, end.ending), (Role::Client, TimeWaitEnding::Expired));
+                assert_eq!((end.duration_ms, end.restarts), (60_000.0, 0));
+            }
+            EventRecord::Transition(_) => {}
+            other => panic!("no {other:?} was wanted"),
+        }
+    }
+    let at = |ms: i64| (0..10).map(|i| (41_000 + i, i64::from(i) * 1_000 + ms)).collect::<Vec<_>>();
+    assert_eq!(closes, at(50));
+    assert_eq!(time_wait_ends, at(40 + 60_000));
 }
 
 #[test]
@@ -94,7 +104,12 @@ fn the_latest_timestamp_causes_no_endless_loop() {
             _ => None,
         })
         .collect();
-    assert_eq!(closes, [61_040]);
+    assert_eq!(closes, [1_050]);
+    let ends = outputs.iter().filter_map(|output| match output {
+        Output::Event(EventRecord::TimeWaitEnd(end)) => Some(end.at.as_millisecond()),
+        _ => None,
+    });
+    assert_eq!(ends.collect::<Vec<_>>(), [61_040]);
     assert_eq!(replay.flows(), 0);
 }
 
@@ -148,10 +163,14 @@ fn a_filter_selects_connections_and_events() {
     let chosen = Options { filter: Filter::parse("port = :41001").expect("a filter"), ..Options::default() };
     assert_eq!(replay_broken(file.clone(), &chosen).connections.len(), 1);
     let events = events(file, chosen);
-    assert!(!events.is_empty());
+    assert!(matches!(events.last(), Some(EventRecord::Close(_))), "{events:#?}");
     for event in events {
-        let EventRecord::Transition(transition) = event else { panic!("none is over yet") };
-        assert_eq!(transition.client.port, 41_001);
+        let port = match event {
+            EventRecord::Transition(transition) => transition.client.port,
+            EventRecord::Close(close) => close.connection.client.port,
+            other => panic!("no {other:?} was wanted"),
+        };
+        assert_eq!(port, 41_001);
     }
 }
 

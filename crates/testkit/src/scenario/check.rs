@@ -1,14 +1,17 @@
 //! Runs a scenario through a state machine and compares.
 
 use tcp_common::flow::{Closer, Initiator, Previous};
+use tcp_common::wire::IcmpError;
 use tcp_common::{End, Flow, Outcome, Rules, Segment};
 
-use super::{Close, Event, Expected, MS, START_NS, Scenario, Step, Variant};
+use super::{Close, Event, Expected, MS, QuotingError, START_NS, Scenario, Step, Variant};
 
 /// A state machine under test: the pure one, or that of the kernel programs.
 pub trait StateMachine {
     /// Feeds one segment and returns the flow after it.
     fn segment(&mut self, now_ns: u64, sender: End, segment: &Segment) -> Flow;
+    /// Feeds an ICMP error that quotes a segment of `sender`, and returns the flow after it.
+    fn icmp_error(&mut self, now_ns: u64, sender: End, quoted: &Segment, error: QuotingError) -> Flow;
     /// Advances the clock and returns the flow.
     fn tick(&mut self, now_ns: u64) -> Flow;
     /// The earlier incarnations of the flow, oldest first.
@@ -35,6 +38,18 @@ impl StateMachine for Pure {
         if outcome.previous != Previous::None {
             before.end_previous(now_ns, outcome.previous, &self.rules);
             self.earlier.push(before);
+        }
+        self.flow
+    }
+
+    fn icmp_error(&mut self, now_ns: u64, sender: End, quoted: &Segment, error: QuotingError) -> Flow {
+        let mut before = self.flow;
+        if let Some(error) = IcmpError::new(4, error.kind, error.code) {
+            let outcome = self.flow.on_icmp_error(now_ns, sender, quoted.seq, error, 4, &self.rules);
+            if outcome.previous != Previous::None {
+                before.end_previous(now_ns, outcome.previous, &self.rules);
+                self.earlier.push(before);
+            }
         }
         self.flow
     }
@@ -95,6 +110,11 @@ pub fn check(scenario: &Scenario, variant: Variant, machine: &mut impl StateMach
 pub(super) fn feed(step: &Step, variant: Variant, machine: &mut impl StateMachine) -> Option<Flow> {
     if step.event == Event::Tick {
         return Some(machine.tick(step.at_ns()));
+    }
+    if let Some((sender, quoted, error)) = step.quoted(variant) {
+        let flow = machine.icmp_error(step.at_ns(), sender, &quoted, error);
+        let again = |machine: &mut _| StateMachine::icmp_error(machine, step.at_ns(), sender, &quoted, error);
+        return Some(if variant.doubled { again(machine) } else { flow });
     }
     let (sender, segment) = step.segment(variant)?;
     let flow = machine.segment(step.at_ns(), sender, &segment);

@@ -10,6 +10,8 @@ mod tests;
 
 use tcp_common::{End, Flow, Rules, Segment, State};
 
+use crate::frames;
+
 pub use check::{StateMachine, check, run};
 pub use parse::{LAST_RULE, ParseError, parse};
 pub use proved::proved_states;
@@ -80,8 +82,19 @@ pub enum Event {
     Seen(End, Segment),
     /// A segment is sent, but the tap misses it.
     Missed(End, Segment),
+    /// The tap sees an ICMP error that quotes this end's segment.
+    Quoted(End, Segment, QuotingError),
     /// Only the clock advances.
     Tick,
+}
+
+/// Type and code of an ICMP error that quotes a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QuotingError {
+    /// Type.
+    pub kind: u8,
+    /// Code.
+    pub code: u8,
 }
 
 /// What is right about one end after a step.
@@ -179,17 +192,24 @@ impl Step {
     /// The sender and the segment, with the numbers of a variant; `None` if the tap sees none.
     pub fn segment(&self, variant: Variant) -> Option<(End, Segment)> {
         let Event::Seen(sender, relative) = self.event else { return None };
-        let (own, peer) = match sender {
-            End::A => variant.isn,
-            End::B => (variant.isn.1, variant.isn.0),
-        };
-        let acks = relative.flags.has(tcp_common::Flags::ACK);
-        let segment = Segment {
-            seq: own.wrapping_add(relative.seq),
-            ack: if acks { peer.wrapping_add(relative.ack) } else { 0 },
-            ..relative
-        };
-        Some((variant.end(sender), segment))
+        Some(variant.absolute(sender, relative))
+    }
+
+    /// The sender and the segment that an ICMP error quotes, with the numbers of a variant, and the error;
+    /// `None` if the tap sees none.
+    pub fn quoted(&self, variant: Variant) -> Option<(End, Segment, QuotingError)> {
+        let Event::Quoted(sender, relative, message) = self.event else { return None };
+        let (sender, segment) = variant.absolute(sender, relative);
+        Some((sender, segment, message))
+    }
+
+    /// The IPv4 frame that the tap sees, with the numbers of a variant; `None` if it sees none.
+    pub fn frame(&self, variant: Variant) -> Option<Vec<u8>> {
+        if let Some((sender, segment, QuotingError { kind, code })) = self.quoted(variant) {
+            return Some(frames::icmp_error(&frames::frame(sender, &segment), kind, code));
+        }
+        let (sender, segment) = self.segment(variant)?;
+        Some(frames::frame(sender, &segment))
     }
 
     /// Whether only the clock advances.
@@ -199,6 +219,21 @@ impl Step {
 }
 
 impl Variant {
+    /// The end of the flow's key and the segment with absolute numbers.
+    fn absolute(&self, sender: End, relative: Segment) -> (End, Segment) {
+        let (own, peer) = match sender {
+            End::A => self.isn,
+            End::B => (self.isn.1, self.isn.0),
+        };
+        let acks = relative.flags.has(tcp_common::Flags::ACK);
+        let segment = Segment {
+            seq: own.wrapping_add(relative.seq),
+            ack: if acks { peer.wrapping_add(relative.ack) } else { 0 },
+            ..relative
+        };
+        (self.end(sender), segment)
+    }
+
     /// The scenario as written, with the ISNs 1000 and 5000, seen in the middle of the network.
     pub const PLAIN: Variant =
         Variant { isn: (1_000, 5_000), swapped: false, doubled: false, local: [false; 2] };

@@ -6,7 +6,7 @@ use std::fmt::{self, Display, Formatter};
 
 use tcp_common::{CloseKind, End, Flags, Rules, Segment, State};
 
-use super::{Close, Event, Expected, Location, MS, Scenario, Step};
+use super::{Close, Event, Expected, Location, MS, QuotingError, Scenario, Step};
 
 /// Why a scenario file cannot be read.
 #[derive(Debug, PartialEq, Eq)]
@@ -264,7 +264,7 @@ impl<'a> Cursor<'a> {
                 self.advance(self.peek_word().len());
                 Ok(number)
             }
-            _ => Err(self.expected("a rule, R1 to R28")),
+            _ => Err(self.expected("a rule, R1 to R29")),
         }
     }
 
@@ -311,7 +311,7 @@ impl<'a> Cursor<'a> {
         };
         let expected = match event {
             Event::Missed(..) => None,
-            Event::Seen(..) | Event::Tick => {
+            Event::Seen(..) | Event::Quoted(..) | Event::Tick => {
                 self.require("->")?;
                 let a = self.expectation()?;
                 self.require(",")?;
@@ -321,7 +321,8 @@ impl<'a> Cursor<'a> {
         Ok(Step { at_ms, event, expected })
     }
 
-    /// `S. 0:0(0) ack 1 win 1000 <wscale 7, TS val 100 ecr 50>`, and `unseen` if the tap misses it.
+    /// `S. 0:0(0) ack 1 win 1000 <wscale 7, TS val 100 ecr 50>`, and `unseen` if the tap misses it, or
+    /// `icmp 3/3` if not this segment is seen but an ICMP error that quotes it.
     fn segment(&mut self, sender: End) -> Result<Event> {
         let mut segment =
             Segment { flags: self.flags()?, window: 65_535, wire_segments: 1, ..Segment::default() };
@@ -352,6 +353,10 @@ impl<'a> Cursor<'a> {
         }
         Ok(if self.eat_word("unseen") {
             Event::Missed(sender, segment)
+        } else if self.eat_word("icmp") {
+            let kind = self.number("the type of an ICMP message")?;
+            self.require("/")?;
+            Event::Quoted(sender, segment, QuotingError { kind, code: self.number("its code")? })
         } else {
             Event::Seen(sender, segment)
         })
@@ -453,5 +458,5 @@ impl<'a> Cursor<'a> {
 /// Time between the previous step and a step without a time.
 const DEFAULT_PAUSE_MS: u64 = 10;
 /// The number of the last rule of docs/STATE_MACHINE.md.
-pub const LAST_RULE: u8 = 28;
+pub const LAST_RULE: u8 = 29;
 const FLAGS: &str = "flags (`S` SYN, `.` ACK, `F` FIN, `R` RST, `P` PSH, `U` URG, `E` ECE, `W` CWR, `N` AE)";

@@ -6,9 +6,10 @@ use tcp_common::{Cause, CloseKind, Ignored, State};
 use super::{Data, Family, Samples};
 use crate::agent::own::OWN_KINDS;
 use crate::agent::totals::{
-    CLOSERS, DEFERRED_OUTCOMES, FAMILIES, FLOW_CLASSES, Locality, ROLES, Snapshot, close_forms,
+    CLOSERS, DEFERRED_OUTCOMES, FAMILIES, FLOW_CLASSES, Locality, ROLES, ResetReason, Snapshot, close_forms,
 };
 use crate::kernel::ProgramRuns;
+use crate::view::{ReopenReason, TimeWaitEnding};
 
 /// Every family. Dashboards and alerts depend on names, labels and label values: none is renamed or removed.
 pub(super) const TABLE: &[Family] = &[
@@ -30,7 +31,7 @@ pub(super) const TABLE: &[Family] = &[
     },
     Family {
         name: "connections_opened",
-        help: "Connections that reached ESTABLISHED at both ends, by role of the local endpoint. Forwarded connections count as server. Scrapes of these metrics are not counted.",
+        help: "Connections with a local endpoint that reached ESTABLISHED at both ends, by its role. Scrapes of these metrics are not counted.",
         labels: &["role", "family"],
         data: Data::Counter(|snapshot| table(ROLES, FAMILIES, &snapshot.totals.opened)),
     },
@@ -48,11 +49,37 @@ pub(super) const TABLE: &[Family] = &[
     },
     Family {
         name: "connections_closed",
-        help: "Closed connections by close kind and by the side that closed first. A connection is counted once its TIME-WAIT is over.",
+        help: "Closes of connections with a local endpoint, by close kind and by the side that closed first, counted when both ends are done: in TIME-WAIT or CLOSED. Those that were taken back later are in connections_reopened too, so the difference of both is the number of connections that are closed.",
         labels: &["kind", "closer"],
         data: Data::Counter(|snapshot| {
             let mut samples = table(close_forms(), CLOSERS, &snapshot.totals.closed);
             // An open connection is not closed.
+            samples.retain(|(labels, _)| labels[0] != CloseKind::Open.name());
+            samples
+        }),
+    },
+    Family {
+        name: "connections_reopened",
+        help: "Closes that were taken back because the receiver of the RST had ignored it, by what shows it.",
+        labels: &["reason"],
+        data: Data::Counter(|snapshot| {
+            let count =
+                |&reason: &ReopenReason| (vec![reason.name()], snapshot.totals.reopened[reason as usize]);
+            ReopenReason::ALL.iter().map(count).collect()
+        }),
+    },
+    Family {
+        name: "forwarded_connections_opened",
+        help: "Connections without a local endpoint that reached ESTABLISHED at both ends. A connection that this host translates (NAT) has two legs, and each leg that passes a watched interface counts.",
+        labels: &["family"],
+        data: Data::Counter(|snapshot| list(FAMILIES, &snapshot.totals.forwarded_opened)),
+    },
+    Family {
+        name: "forwarded_connections_closed",
+        help: "Closed connections without a local endpoint, by close kind. Legs count as in finwait_forwarded_connections_opened_total.",
+        labels: &["kind"],
+        data: Data::Counter(|snapshot| {
+            let mut samples = list(close_forms(), &snapshot.totals.forwarded_closed);
             samples.retain(|(labels, _)| labels[0] != CloseKind::Open.name());
             samples
         }),
@@ -63,8 +90,10 @@ pub(super) const TABLE: &[Family] = &[
         labels: &["reason", "origin"],
         data: Data::Counter(|snapshot| {
             let origins = Locality::ALL.map(Locality::name);
-            let row = |(reason, counts)| table([reason], origins, &[counts]);
-            snapshot.resets().into_iter().flat_map(row).collect()
+            let row = |&reason: &ResetReason| {
+                table([reason.name()], origins, &[snapshot.totals.resets[reason as usize]])
+            };
+            ResetReason::ALL.iter().flat_map(row).collect()
         }),
     },
     Family {
@@ -75,7 +104,7 @@ pub(super) const TABLE: &[Family] = &[
     },
     Family {
         name: "time_wait_events",
-        help: "TIME-WAIT events. reuse_refused and old_duplicate count SYNs in every state, not only in TIME-WAIT.",
+        help: "TIME-WAITs that began (entered, imported ones included), how they ended (expired, reused, assassinated, state_lost, socket_gone, evicted), and what happened in them. reuse_refused and old_duplicate count SYNs in every state, not only in TIME-WAIT.",
         labels: &["event"],
         data: Data::Counter(time_wait_events),
     },
@@ -149,7 +178,7 @@ pub(super) const TABLE: &[Family] = &[
     },
     Family {
         name: "packets",
-        help: "Packets that the kernel programs saw, tracked and ignored.",
+        help: "Packets that the kernel programs saw: tracked, ignored, and fragments that wait.",
         labels: &[],
         data: Data::Counter(|snapshot| one(snapshot.counters.packets_seen())),
     },
@@ -166,6 +195,12 @@ pub(super) const TABLE: &[Family] = &[
         data: Data::Counter(|snapshot| list(Ignored::ALL.map(Ignored::name), &snapshot.counters.ignored)),
     },
     Family {
+        name: "fragments_pending",
+        help: "Fragments that wait for the rest of their datagram, neither tracked nor ignored yet.",
+        labels: &[],
+        data: Data::Gauge(|snapshot| one(snapshot.counters.fragments_pending())),
+    },
+    Family {
         name: "events_delivered",
         help: "Events that the agent read from the kernel's ring buffers.",
         labels: &[],
@@ -176,6 +211,12 @@ pub(super) const TABLE: &[Family] = &[
         help: "Events lost because a ring buffer was full.",
         labels: &[],
         data: Data::Counter(|snapshot| one(snapshot.counters.events_lost)),
+    },
+    Family {
+        name: "watch_events_lost",
+        help: "Events that clients of the query socket were too slow to read. Each client counts.",
+        labels: &[],
+        data: Data::Counter(|snapshot| one(snapshot.totals.watch_events_lost)),
     },
     Family {
         name: "resyncs",
@@ -314,17 +355,15 @@ fn transitions(snapshot: &Snapshot) -> Samples {
 
 /// Samples of what happened to TIME-WAITs.
 fn time_wait_events(snapshot: &Snapshot) -> Samples {
-    [
-        ("entered", snapshot.entered(State::TimeWait)),
-        ("expired", snapshot.totals.time_wait_expired),
+    let events = [
+        ("entered", snapshot.time_waits()),
         ("restarted", snapshot.counters.time_wait_restarted),
-        ("reused", snapshot.segments_of(Cause::Reuse)),
         ("reuse_refused", snapshot.segments_of(Cause::PendingSyn)),
         ("old_duplicate", snapshot.segments_of(Cause::OldDupSyn)),
-        ("assassinated", Locality::ALL.iter().map(|&side| snapshot.assassinated(side)).sum()),
-    ]
-    .map(|(event, count)| (vec![event], count))
-    .into()
+    ];
+    let ended = |&ending: &TimeWaitEnding| (ending.name(), snapshot.totals.time_wait_ended[ending as usize]);
+    let events = events.into_iter().chain(TimeWaitEnding::ALL.iter().map(ended));
+    events.map(|(event, count)| (vec![event], count)).collect()
 }
 
 /// One sample for each cause.

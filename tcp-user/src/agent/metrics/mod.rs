@@ -1,6 +1,6 @@
 //! The page that Prometheus scrapes, in two text formats.
 //!
-//! One table declares every family. A label value is a `&'static str`, so it can only be a name from this
+//! One table declares every family. `finwait stats` and `finwait status` show the same table. A label value is a `&'static str`, so it can only be a name from this
 //! program's own tables: no address, port or other text from a packet can become a series. The number of
 //! series is therefore bounded. Every series is exported from the first scrape, at 0, except state
 //! transitions that RFC 9293 does not have.
@@ -10,9 +10,11 @@ mod format;
 
 pub use format::Exposition;
 
+use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 
 use super::totals::{Snapshot, seconds};
+use crate::api::MetricSample;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, text};
 use prometheus_client::metrics::MetricType;
@@ -21,6 +23,28 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
+use serde_json::Number;
+
+/// The counters and gauges of the page, by the names of Prometheus text 0.0.4.
+pub(super) fn counts(snapshot: &Snapshot) -> BTreeMap<String, Vec<MetricSample>> {
+    let families = families::TABLE.iter();
+    families.filter_map(|family| Some((family.plain_name(), family.counts(snapshot)?))).collect()
+}
+
+/// The samples of a family of counters or gauges: label values in the order of the page, and a number.
+///
+/// # Panics
+///
+/// If the table has no such family.
+pub(super) fn samples(snapshot: &Snapshot, name: &str) -> Samples {
+    let family = families::TABLE.iter().find(|family| family.name == name);
+    family.and_then(|family| family.samples(snapshot)).unwrap_or_else(|| panic!("no counts in {name}"))
+}
+
+/// The sum of the samples of a family of counters or gauges.
+pub(super) fn total(snapshot: &Snapshot, name: &str) -> u64 {
+    samples(snapshot, name).iter().map(|(_, count)| count).sum()
+}
 
 /// Writes the whole page.
 ///
@@ -82,7 +106,7 @@ enum Data {
 }
 
 /// Label values and a number.
-type Samples = Vec<(Vec<&'static str>, u64)>;
+pub(super) type Samples = Vec<(Vec<&'static str>, u64)>;
 
 /// Label values and a histogram.
 type Histograms<'a> = Vec<(Vec<&'static str>, &'a Histogram)>;
@@ -94,6 +118,29 @@ impl Collector for Snapshot {
 }
 
 impl Family {
+    /// The samples of counters and gauges, durations in nanoseconds.
+    fn samples(&self, snapshot: &Snapshot) -> Option<Samples> {
+        match self.data {
+            Data::Counter(samples) | Data::Gauge(samples) | Data::Elapsed(samples) => Some(samples(snapshot)),
+            Data::Seconds(_) | Data::Info(_) => None,
+        }
+    }
+
+    fn counts(&self, snapshot: &Snapshot) -> Option<Vec<MetricSample>> {
+        let number = |count: u64| match self.data {
+            Data::Elapsed(_) => Number::from_f64(seconds(count)).unwrap_or_else(|| count.into()),
+            _ => count.into(),
+        };
+        let sample = |(values, count): (Vec<&'static str>, u64)| {
+            let labels = self.label_set(&values).into_iter();
+            MetricSample {
+                labels: labels.map(|(label, value)| (label.to_owned(), value.to_owned())).collect(),
+                value: number(count),
+            }
+        };
+        Some(self.samples(snapshot)?.into_iter().map(sample).collect())
+    }
+
     fn encode(&self, snapshot: &Snapshot, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let unit = self.unit();
         let encoder =

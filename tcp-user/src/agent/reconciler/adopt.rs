@@ -4,19 +4,18 @@
 //! other addresses (NAT). So the list of all sockets is read once, and again only if another interface is
 //! watched. An imported flow is removed if its socket has had segments that the programs have not seen.
 
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use tcp_common::flow::SocketReport;
-use tcp_common::record::reported;
-use tcp_common::{End, Endpoint, Flow, FlowKey, State};
+use tcp_common::{End, Flow, State};
 
-use super::{JUST_BEFORE_MS, ends};
+use super::JUST_BEFORE_MS;
 use crate::agent::server::App;
 use crate::agent::shared::Shared;
+use crate::agent::tuple::{ends, key};
 use crate::api::{self, InterfaceStatus};
 use crate::clock::monotonic_ns;
 use crate::kernel::{Entry, SlotGuard};
@@ -92,13 +91,13 @@ impl Adopter {
         }
         slot.set_local(local.peer(), host.is_here(ends.1.ip()));
         // It was opened before the agent counted, and closed before if it is in TIME-WAIT.
-        slot.set_reported(reported::OPEN);
-        if socket.state == State::TimeWait {
-            slot.set_reported(reported::CLOSE);
-        }
+        slot.report();
         drop(slot);
         self.shared.unseen_changes.store(true, Ordering::Relaxed);
-        self.shared.totals.lock().audit_adopted += 1;
+        let mut totals = self.shared.totals.lock();
+        totals.audit_adopted += 1;
+        totals.time_wait_adopted += u64::from(socket.state == State::TimeWait);
+        drop(totals);
         tracing::debug!("imported {ends:?} in {:?}", socket.state);
         Ok(true)
     }
@@ -155,17 +154,4 @@ fn is_connection(state: State) -> bool {
 /// Whether the FIN waits behind unacknowledged bytes: the next segments show its sequence number.
 fn is_in_motion(socket: &KernelSocket) -> bool {
     matches!(socket.state, State::FinWait1 | State::Closing | State::LastAck) && socket.send_queue > 1
-}
-
-/// The key of a socket's packets, and the end that the socket is.
-fn key((local, remote): SocketPair) -> (FlowKey, End) {
-    let family = if local.is_ipv4() { 4 } else { 6 };
-    FlowKey::new(endpoint(local), endpoint(remote), 0, family)
-}
-
-fn endpoint(address: SocketAddr) -> Endpoint {
-    match address.ip() {
-        IpAddr::V4(ip) => Endpoint::v4(ip.octets(), address.port()),
-        IpAddr::V6(ip) => Endpoint::v6(ip.octets(), address.port()),
-    }
 }

@@ -1,5 +1,7 @@
 //! Periodic checks against the kernel's sockets: closes connections whose socket is gone without a segment on
-//! the wire. The first check also imports connections that are older than the agent (`adopt`).
+//! the wire. The first check also imports connections that are older than the agent (`adopt`). A socket in
+//! another state corrects the flow (`correct`), and a connection that a RST was believed to have ended is
+//! reopened if its socket is alive (`reopen`).
 //!
 //! Four kinds of sockets go that way: an orphan in FIN-WAIT-2 after `tcp_fin_timeout`, a TIME-WAIT for which
 //! `tcp_max_tw_buckets` leaves no room, a socket closed by `ss -K` where no RST is due, and a connect() given
@@ -11,24 +13,27 @@
 //! behind NAT has other addresses than its packets.
 
 mod adopt;
+mod correct;
+mod reopen;
 
 use std::collections::{HashMap, HashSet};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 pub(super) use adopt::Adopter;
+use correct::is_correction;
 use tcp_common::{Cause, End, Flow, FlowKey, Outcome, State};
 
 use super::change::Change;
+use super::locality::set_locality;
 use super::shared::Shared;
+use super::tuple::ends;
 use crate::clock::monotonic_ns;
-use crate::kernel::Entry;
+use crate::kernel::{Entry, SlotGuard};
 use crate::sockets::{Diag, KernelSocket, Unmatched, addresses, is_here};
 use crate::system_error::SystemError;
 use crate::view::SocketPair;
-use crate::view::describe::address;
 
 /// Compares the flow table with the kernel's sockets at regular intervals.
 pub(super) struct SocketReconciler {
@@ -37,20 +42,31 @@ pub(super) struct SocketReconciler {
     interval: Duration,
     started_at: Instant,
     next_slot: u32,
-    /// By slot, the endpoints without a socket in an earlier check.
-    absent: HashMap<u32, Absent>,
+    /// By slot, what an earlier check has found.
+    suspects: HashMap<u32, Suspect>,
 }
 
-/// Ends of a flow that have no socket.
+/// A flow with ends that have no socket, or one in another state.
 #[derive(Clone, Copy, Debug)]
-struct Absent {
+struct Suspect {
     index: u32,
     key: FlowKey,
     incarnation: u32,
     last_ns: u64,
-    gone: [bool; 2],
-    /// Time at which the socket was missing first.
+    found: [Found; 2],
+    /// Time at which it was found so first.
     since: Instant,
+}
+
+/// What a check finds for an end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Found {
+    /// The end needs no socket, or has one whose state is no reason to correct the flow.
+    Fine,
+    /// There is no socket.
+    Missing,
+    /// The socket is in this state, see [`Flow::correct`].
+    In(State),
 }
 
 impl SocketReconciler {
@@ -63,7 +79,7 @@ impl SocketReconciler {
             interval,
             started_at: Instant::now(),
             next_slot: 0,
-            absent: HashMap::new(),
+            suspects: HashMap::new(),
         }
     }
 
@@ -92,46 +108,57 @@ impl SocketReconciler {
     fn compare(&mut self) -> Result<(), SystemError> {
         let mut diag = Diag::open()?;
         self.adopter.adopt(&mut diag)?;
-        let mut confirmed = self.absent_twice(&mut diag)?;
-        if !confirmed.is_empty() {
-            self.retain_missing(&mut diag, &mut confirmed)?;
+        let suspects = self.found_twice(&mut diag)?;
+        let (mut missing, differing): (Vec<_>, Vec<_>) =
+            suspects.into_iter().partition(|suspect| suspect.found.contains(&Found::Missing));
+        if !missing.is_empty() {
+            self.retain_missing(&mut diag, &mut missing)?;
         }
-        for absent in &confirmed {
-            self.absent.remove(&absent.index);
-            self.end(absent);
+        missing.retain(|suspect| !self.is_translated(suspect));
+        for suspect in &missing {
+            self.suspects.remove(&suspect.index);
+            self.end(suspect);
+        }
+        for suspect in &differing {
+            self.suspects.remove(&suspect.index);
+            self.correct(suspect);
         }
         self.shared.totals.lock().audit_looks += 1;
         Ok(())
     }
 
-    /// Asks for the sockets of silent flows, starting where the last check stopped. Returns those absent
-    /// twice.
-    fn absent_twice(&mut self, diag: &mut Diag) -> Result<Vec<Absent>, SystemError> {
+    /// Asks for the sockets of silent flows, starting where the last check stopped. Returns those that an
+    /// earlier check has found the same way.
+    fn found_twice(&mut self, diag: &mut Diag) -> Result<Vec<Suspect>, SystemError> {
         let slots = self.shared.table.slot_count();
         let (now_ns, mut lookups, mut confirmed) = (monotonic_ns(), 0, Vec::new());
         for _ in 0..slots {
+            if lookups >= LOOKUPS {
+                break;
+            }
             let index = self.next_slot;
             self.next_slot = (index + 1) % slots;
-            let before = self.absent.remove(&index);
-            let Some(entry) = self.shared.table.read(index).filter(|entry| self.is_silent(entry, now_ns))
-            else {
+            let before = self.suspects.remove(&index);
+            let Some(entry) = self.shared.table.read(index) else { continue };
+            if self.is_doubtful(&entry, now_ns) {
+                self.reopen_if_alive(&entry, diag)?;
+                lookups += 1;
+            }
+            if entry.flow.is_over() || !self.is_silent(&entry, now_ns) {
                 continue;
-            };
+            }
             if self.adopter.give_up(&entry, diag)? {
                 continue;
             }
-            let gone = [self.is_gone(&entry, End::A, diag)?, self.is_gone(&entry, End::B, diag)?];
+            let found = [self.find(&entry, End::A, diag)?, self.find(&entry, End::B, diag)?];
             lookups += [End::A, End::B].iter().filter(|&&end| entry.flow.needs_socket(end)).count();
-            if gone.contains(&true) {
-                let absent = Absent::new(&entry, gone);
-                let before = before.filter(|before| before.is_same(&absent));
+            if found != [Found::Fine; 2] {
+                let suspect = Suspect::new(&entry, found);
+                let before = before.filter(|before| before.is_same(&suspect));
                 if before.is_some_and(|before| before.since.elapsed() >= self.interval / 2) {
-                    confirmed.push(absent);
+                    confirmed.push(suspect);
                 }
-                self.absent.insert(index, before.unwrap_or(absent));
-            }
-            if lookups >= LOOKUPS {
-                break;
+                self.suspects.insert(index, before.unwrap_or(suspect));
             }
         }
         Ok(confirmed)
@@ -139,21 +166,50 @@ impl SocketReconciler {
 
     fn is_silent(&self, entry: &Entry, now_ns: u64) -> bool {
         let silence_ns = now_ns.saturating_sub(entry.flow.last_ns());
-        !entry.flow.is_over() && u128::from(silence_ns) >= self.interval.as_nanos() / 2
+        u128::from(silence_ns) >= self.interval.as_nanos() / 2
     }
 
-    fn is_gone(&self, entry: &Entry, end: End, diag: &mut Diag) -> Result<bool, SystemError> {
-        let (local, remote) = ends(&entry.key, end);
-        Ok(entry.flow.needs_socket(end) && diag.find(local, remote)?.is_none())
+    /// What the kernel has for an end.
+    fn find(&self, entry: &Entry, end: End, diag: &mut Diag) -> Result<Found, SystemError> {
+        if !entry.flow.needs_socket(end) {
+            return Ok(Found::Fine);
+        }
+        let translated = self.shared.translations.socket_of(&entry.key, end);
+        let (local, remote) = translated.unwrap_or_else(|| ends(&entry.key, end));
+        Ok(match diag.find(local, remote)? {
+            None => Found::Missing,
+            Some(socket) if is_correction(&entry.flow, end, &socket) => Found::In(socket.state),
+            Some(_) => Found::Fine,
+        })
+    }
+
+    /// Whether conntrack translates the flow, and this was not known when its sockets were looked for. The
+    /// next check looks for those that belong to this namespace, under their own addresses.
+    fn is_translated(&self, suspect: &Suspect) -> bool {
+        let Shared { table, translations, .. } = &*self.shared;
+        let is_known = translations.is_translated(&suspect.key);
+        if !is_known {
+            translations.ask(&suspect.key, if suspect.is_missing(End::A) { End::A } else { End::B });
+        }
+        let Some(entry) = table.read(suspect.index).filter(|entry| entry.key == suspect.key) else {
+            return false;
+        };
+        let Some(local) = self.shared.corrected_locality(&entry.key, &entry.flow, false) else {
+            return !is_known && translations.is_translated(&suspect.key);
+        };
+        if let Some(mut slot) = table.try_lock(suspect.index).filter(|slot| slot.key() == suspect.key) {
+            set_locality(&mut slot, local);
+        }
+        true
     }
 
     /// Keeps the flows whose end belongs to this namespace and whose socket is in no list: neither under its
     /// own addresses nor under translated ones.
-    fn retain_missing(&self, diag: &mut Diag, confirmed: &mut Vec<Absent>) -> Result<(), SystemError> {
+    fn retain_missing(&self, diag: &mut Diag, confirmed: &mut Vec<Suspect>) -> Result<(), SystemError> {
         let here = addresses();
-        confirmed.retain(|absent| absent.ends().all(|(local, _)| is_here(&here, local.ip())));
+        confirmed.retain(|suspect| suspect.ends().all(|(local, _)| is_here(&here, local.ip())));
         let mut missing = Unmatched::default();
-        confirmed.iter().flat_map(Absent::ends).for_each(|ends| missing.add(ends, false));
+        confirmed.iter().flat_map(Suspect::ends).for_each(|ends| missing.add(ends, false));
         let (mut similar, mut listening) = (HashSet::new(), HashSet::new());
         let up_ms = self.started_at.elapsed().as_millis();
         diag.for_each(|socket| {
@@ -166,67 +222,73 @@ impl SocketReconciler {
                 similar.insert((local, remote));
             }
         })?;
-        confirmed.retain(|absent| !absent.ends().any(|ends| similar.contains(&ends)));
+        confirmed.retain(|suspect| !suspect.ends().any(|ends| similar.contains(&ends)));
         for entry in self.shared.table.entries() {
             similar.remove(&ends(&entry.key, End::A));
             similar.remove(&ends(&entry.key, End::B));
         }
         let mut untracked = Unmatched::default();
         similar.into_iter().for_each(|ends| untracked.add(ends, listening.contains(&ends.0.port())));
-        confirmed.retain(|absent| !absent.ends().any(|ends| untracked.share_an_end(ends)));
+        confirmed.retain(|suspect| !suspect.ends().any(|ends| untracked.share_an_end(ends)));
         Ok(())
     }
 
-    /// Closes a flow in the table, unless a segment has arrived. The scan counts and reports the close.
-    fn end(&self, absent: &Absent) {
+    /// Locks a flow in the table, unless a segment has arrived.
+    fn lock(&self, suspect: &Suspect) -> Option<SlotGuard<'_>> {
         // If the slot is locked, a segment is being applied: the flow is not silent.
-        let Some(mut slot) = self.shared.table.try_lock(absent.index) else { return };
-        if !absent.is_same(&Absent { key: slot.key(), ..Absent::of(absent.index, &slot, absent.gone) }) {
-            return;
-        }
+        let slot = self.shared.table.try_lock(suspect.index)?;
+        let now = Suspect { key: slot.key(), ..Suspect::of(suspect.index, &slot, suspect.found) };
+        suspect.is_same(&now).then_some(slot)
+    }
+
+    /// Closes a flow in the table, unless a segment has arrived.
+    fn end(&self, suspect: &Suspect) {
+        let Some(mut slot) = self.lock(suspect) else { return };
         let now_ns = monotonic_ns();
-        let outcome = slot.close_without_socket(now_ns, absent.gone);
+        let outcome = slot.close_without_socket(now_ns, [End::A, End::B].map(|end| suspect.is_missing(end)));
+        let reports = slot.report();
         let (flow, hook) = (*slot, slot.hook());
         drop(slot);
         self.shared.unseen_changes.store(true, Ordering::Relaxed);
         let mut totals = self.shared.totals.lock();
-        for end in [End::A, End::B].into_iter().filter(|&end| absent.gone[end as usize]) {
+        for end in [End::A, End::B].into_iter().filter(|&end| suspect.is_missing(end)) {
             totals.audit_repairs[outcome.from[end as usize] as usize] += 1;
         }
         totals.count_outcome(&flow, &outcome);
-        drop(totals);
-        tracing::debug!("socket gone: {:?}", absent.ends().collect::<Vec<_>>());
         let Outcome { from, to, .. } = outcome;
-        let (key, flow, cause) = (&absent.key, &flow, Cause::Silence);
-        self.shared.publish_transitions(&Change { key, flow, hook, at_ns: now_ns, from, to, cause });
+        let (key, flow, cause) = (&suspect.key, &flow, Cause::Silence);
+        let change = Change { key, flow, hook, at_ns: now_ns, from, to, cause };
+        self.shared.report(&mut totals, &change, reports);
+        drop(totals);
+        tracing::debug!("socket gone: {:?}", suspect.ends().collect::<Vec<_>>());
     }
 }
 
-impl Absent {
-    fn new(entry: &Entry, gone: [bool; 2]) -> Absent {
-        Absent { key: entry.key, ..Absent::of(entry.index, &entry.flow, gone) }
+impl Suspect {
+    fn new(entry: &Entry, found: [Found; 2]) -> Suspect {
+        Suspect { key: entry.key, ..Suspect::of(entry.index, &entry.flow, found) }
     }
 
-    fn of(index: u32, flow: &Flow, gone: [bool; 2]) -> Absent {
+    fn of(index: u32, flow: &Flow, found: [Found; 2]) -> Suspect {
         let (incarnation, last_ns) = (flow.incarnation(), flow.last_ns());
-        Absent { index, key: FlowKey::default(), incarnation, last_ns, gone, since: Instant::now() }
+        Suspect { index, key: FlowKey::default(), incarnation, last_ns, found, since: Instant::now() }
     }
 
-    /// Whether these are the same ends of the same incarnation, with no segment in between.
-    fn is_same(&self, other: &Absent) -> bool {
-        let identity = |absent: &Absent| (absent.key, absent.incarnation, absent.last_ns, absent.gone);
+    /// Whether the same was found for the same incarnation, with no segment in between.
+    fn is_same(&self, other: &Suspect) -> bool {
+        let identity = |suspect: &Suspect| (suspect.key, suspect.incarnation, suspect.last_ns, suspect.found);
         identity(self) == identity(other)
     }
 
-    fn ends(&self) -> impl Iterator<Item = SocketPair> {
-        let gone = [End::A, End::B].into_iter().filter(|&end| self.gone[end as usize]);
-        gone.map(|end| ends(&self.key, end))
+    fn is_missing(&self, end: End) -> bool {
+        self.found[end as usize] == Found::Missing
     }
-}
 
-fn ends(key: &FlowKey, local: End) -> SocketPair {
-    let end = |end: End| SocketAddr::new(address(key, end), key.endpoint(end).port);
-    (end(local), end(local.peer()))
+    /// Addresses of the ends without a socket, their own first.
+    fn ends(&self) -> impl Iterator<Item = SocketPair> {
+        let missing = [End::A, End::B].into_iter().filter(|&end| self.is_missing(end));
+        missing.map(|end| ends(&self.key, end))
+    }
 }
 
 /// Tolerance in ms for the start of the agent. A socket with a segment shortly before may belong to a tracked

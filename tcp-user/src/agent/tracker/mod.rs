@@ -1,26 +1,31 @@
 //! The tracker: reads the kernel's events and scans the flow table, so that every open and every close is
 //! counted once.
 //!
-//! The table is authoritative, and an event is a part of it: the kernel marks the open or close of a flow as
-//! reported only if its event found room in the ring. The scan (`scan`) finds, marks and counts the others,
+//! The table is authoritative, and an event is a part of it: the kernel marks what an event reports of a flow
+//! as reported only if the event found room in the ring. The scan (`scan`) finds, marks and counts the rest,
 //! whose event was lost or which a timer caused. Events and scan both end in a visit to a slot (`visit`).
+//! Before anything is counted, the locality of translated flows is corrected (`correct`).
 
+mod correct;
 mod scan;
 mod visit;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use correct::is_counted;
 use scan::Scanner;
-use tcp_common::record::{Event, Sighting, event_flag, event_kind, reported};
+use tcp_common::record::{Event, Sighting, event_kind};
 use tcp_common::{Cause, End, Flow, Outcome, Previous, State};
-use visit::{Visitor, open_uncounted};
+use visit::Visitor;
 
 use super::change::Change;
+use super::locality::set_locality;
 use super::shared::Shared;
 use super::slot_cache::SlotCache;
 use super::totals::Totals;
 use crate::kernel::Events;
+use crate::view::TimeWaitEnding;
 
 /// Reads the event rings and scans the flow table.
 pub struct Tracker {
@@ -83,6 +88,8 @@ impl Tracker {
     }
 
     fn apply(&mut self, event: &Event, totals: &mut Totals) {
+        let corrected = self.visitor.correct_locality(event);
+        let event = corrected.as_ref().unwrap_or(event);
         match event.kind {
             event_kind::TRANSITION => {
                 let change = Change {
@@ -97,13 +104,7 @@ impl Tracker {
                 if let Some(index) = self.visitor.shared.table.index_of(event) {
                     self.visitor.record_change(totals, index, &change);
                 }
-                self.visitor.shared.publish_transitions(&change);
-                if event.flags & event_flag::ESTABLISHED != 0 {
-                    self.visitor.count_open(totals, &event.key, &event.flow);
-                }
-                if event.flags & event_flag::OVER != 0 {
-                    self.visitor.report_close(totals, &event.key, &event.flow, event.hook, event.at_ns);
-                }
+                self.visitor.shared.report(totals, &change, event.reports);
             }
             event_kind::PREVIOUS => self.apply_previous(totals, event),
             event_kind::DEFERRED => self.apply_deferred(totals, event),
@@ -113,45 +114,49 @@ impl Tracker {
     }
 
     fn apply_previous(&self, totals: &mut Totals, event: &Event) {
-        self.end_previous(
-            totals,
-            event,
-            event.flow,
-            Previous::from_repr(event.previous).unwrap_or(Previous::Over),
-        );
+        let previous = Previous::from_repr(event.previous).unwrap_or(Previous::Over);
+        let cause = Cause::from_repr(event.cause).unwrap_or(Cause::Syn);
+        self.end_previous(totals, event, event.flow, previous, cause);
     }
 
     /// Counts and publishes the end of an incarnation, which the first segment of the next one has ended.
-    fn end_previous(&self, totals: &mut Totals, event: &Event, mut flow: Flow, previous: Previous) {
-        let Outcome { from, to, .. } = flow.end_previous(event.at_ns, previous, &self.visitor.shared.rules);
-        if open_uncounted(&flow) {
-            self.visitor.count_open(totals, &event.key, &flow);
-        }
+    fn end_previous(
+        &self,
+        totals: &mut Totals,
+        event: &Event,
+        mut flow: Flow,
+        previous: Previous,
+        cause: Cause,
+    ) {
+        let shared = &self.visitor.shared;
+        let &Event { ref key, hook, at_ns, .. } = event;
+        let unnoticed = flow.report();
+        shared.report(totals, &Change::unnoticed(key, &flow, hook), unnoticed);
+        let expired = flow.tick(at_ns, &shared.rules);
+        totals.count_outcome(&flow, &expired);
+        let reports = flow.report();
+        let Outcome { from, to, .. } = expired;
+        let change = Change { key, flow: &flow, hook, at_ns, from, to, cause: expired.cause };
+        shared.report(totals, &change, reports);
         // The next incarnation begins from CLOSED.
-        for end in [End::A, End::B] {
-            totals.count_transition(flow.is_local(end), from[end as usize], to[end as usize]);
-        }
-        if !flow.is_reported(reported::CLOSE) {
-            let (key, hook, at_ns, cause) = (&event.key, event.hook, event.at_ns, Cause::Syn);
-            self.visitor.shared.publish_transitions(&Change {
-                key,
-                flow: &flow,
-                hook,
-                at_ns,
-                from,
-                to,
-                cause,
-            });
-            self.visitor.report_close(totals, &event.key, &flow, event.hook, event.at_ns);
-        }
+        let replaced = flow.end_previous(at_ns, previous, &shared.rules);
+        totals.count_outcome(&flow, &replaced);
+        let reports = flow.report();
+        let Outcome { from, to, .. } = replaced;
+        shared.report_replaced(totals, &Change { key, flow: &flow, hook, at_ns, from, to, cause }, reports);
     }
 
-    /// Counts and publishes the close of a flow that was evicted before the scan came to it.
+    /// Counts and publishes what was still to be reported of a flow that was evicted.
     fn apply_evicted(&self, totals: &mut Totals, event: &Event) {
-        if open_uncounted(&event.flow) {
-            self.visitor.count_open(totals, &event.key, &event.flow);
+        let shared = &self.visitor.shared;
+        let &Event { ref key, mut flow, hook, at_ns, .. } = event;
+        let unnoticed = flow.report();
+        let change = Change::unnoticed(key, &flow, hook);
+        shared.report(totals, &change, unnoticed);
+        let eviction = Change { at_ns, ..change };
+        for end in [End::A, End::B].into_iter().filter(|&end| flow.state(end) == State::TimeWait) {
+            shared.report_time_wait_end(totals, &eviction, end, TimeWaitEnding::Evicted);
         }
-        self.visitor.report_close(totals, &event.key, &event.flow, event.hook, event.at_ns);
     }
 
     /// Applies a segment whose flow was locked by another CPU, with the function that the kernel would have
@@ -169,21 +174,24 @@ impl Tracker {
         let overtaken = before.last_ns() > event.at_ns;
         let Event { hook, tags, at_ns, ref segment, .. } = *event;
         let seen = Sighting { hook, tags, at_ns, sender: end(event.sender), segment };
-        let outcome = slot.observe(&seen, &shared.rules);
-        let flow = *slot;
-        drop(slot);
-        let Some(outcome) = outcome else {
+        let Some(outcome) = slot.observe(&seen, &shared.rules) else {
             totals.deferred[DROPPED] += 1;
             return;
         };
+        let reports = slot.report();
+        let mut flow = *slot;
+        drop(slot);
+        if let Some(local) = shared.corrected_locality(&event.key, &flow, is_counted(&flow, reports)) {
+            set_locality(&mut flow, local);
+        }
         totals.deferred[usize::from(overtaken)] += 1;
         totals.count_outcome(&flow, &outcome);
         if outcome.previous != Previous::None {
-            self.end_previous(totals, event, before, outcome.previous);
+            self.end_previous(totals, event, before, outcome.previous, outcome.cause);
         }
         let Outcome { from, to, cause, .. } = outcome;
         let key = &event.key;
-        self.visitor.shared.publish_transitions(&Change { key, flow: &flow, hook, at_ns, from, to, cause });
+        shared.report(totals, &Change { key, flow: &flow, hook, at_ns, from, to, cause }, reports);
         self.visitor.visit_slot(totals, index);
     }
 }

@@ -6,8 +6,8 @@ use super::{Layer, Walk};
 use crate::view::Tunnel;
 
 impl Walk<'_> {
-    /// Removes an IP header and the header of the tunnel in it; `None` if TCP follows, or would follow in the
-    /// first fragment: then the IP header stays.
+    /// Removes an IP header and the header of the tunnel in it; `None` if TCP or ICMP follows, or would follow in
+    /// the first fragment: then the IP header stays.
     pub(super) fn ip(&mut self) -> Result<Option<Layer>, Ignored> {
         let version = self.byte(0)? >> 4;
         let (protocol, header_len) = match version {
@@ -27,7 +27,8 @@ impl Walk<'_> {
             if walk.byte(0)? >> 4 == inner { Ok(Some(Layer::Ip)) } else { Err(Ignored::Malformed) }
         };
         match protocol {
-            TCP => Ok(None),
+            // ICMP errors quote a segment.
+            TCP | ICMP | ICMPV6 => Ok(None),
             // RFC 2003, RFC 2473.
             4 => inner_ip(self, 4),
             // RFC 4213, RFC 2473.
@@ -90,6 +91,7 @@ impl Walk<'_> {
     }
 }
 
+const ICMP: u8 = 1;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 const GRE: u8 = 47;
@@ -97,6 +99,7 @@ const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
 const FRAGMENT: u8 = 44;
 const AUTHENTICATION: u8 = 51;
+const ICMPV6: u8 = 58;
 const DESTINATION: u8 = 60;
 const MOBILITY: u8 = 135;
 /// Maximum number of extension headers.

@@ -1,0 +1,151 @@
+//! Connections that this host translates (DNAT, SNAT, masquerade), as conntrack knows them.
+//!
+//! A translated connection is up to two flows on the wire, its *legs*: the one nearer the client has the tuple
+//! of the original direction, the one nearer the server that of the reply direction. Which ends are local
+//! follows from where their sockets are: the client's at the source of the original direction, the server's
+//! at the source of the reply direction. The address of a leg alone does not say it: a published port of a
+//! container is an address of the host, and no socket of the host has it.
+//!
+//! Conntrack is asked once for each connection, when its open is counted, or its close if it never opened.
+//! It is asked only while it tracks connections in this namespace, so that no module is loaded.
+
+mod join;
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Mutex, RwLock};
+use tcp_common::{End, FlowKey};
+
+use super::tuple::{ends, key};
+use crate::kernel::Table;
+use crate::sockets::{ConntrackLookup, Tracked, is_conntrack_in_use};
+use crate::view::SocketPair;
+
+/// Translated connections whose flows are in the table.
+#[derive(Default)]
+pub struct Translations {
+    legs: RwLock<HashMap<FlowKey, Leg>>,
+    conntrack: Mutex<ConntrackLookup>,
+}
+
+/// One flow of a translated connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Leg {
+    /// Client and server as the client's packets have them: the tuple of the original direction.
+    original: SocketPair,
+    /// Client and server as the server's packets have them: the tuple of the reply direction, reversed.
+    reply: SocketPair,
+    /// Whether it is the leg of the original direction.
+    is_original: bool,
+    /// The client's end in the leg's key.
+    client: End,
+    learned_at: Instant,
+    /// Whether the close of the connection was published.
+    is_closed: bool,
+}
+
+impl Leg {
+    /// Both legs, that of the original direction first, each with its key.
+    fn both(tracked: &Tracked) -> [(FlowKey, Leg); 2] {
+        let (original, reply) = (tracked.original, (tracked.reply.1, tracked.reply.0));
+        [(original, true), (reply, false)].map(|(tuple, is_original)| {
+            let (key, client) = key(tuple);
+            (key, Leg { original, reply, is_original, client, learned_at: Instant::now(), is_closed: false })
+        })
+    }
+
+    /// The key of the connection's other flow.
+    fn other(&self) -> FlowKey {
+        key(if self.is_original { self.reply } else { self.original }).0
+    }
+
+    /// Addresses of an end's socket: its own first.
+    fn socket_of(&self, end: End) -> SocketPair {
+        if end == self.client { self.original } else { (self.reply.1, self.reply.0) }
+    }
+}
+
+impl Translations {
+    /// Asks conntrack whether it translates a flow, unless it has just been asked. `client` is the end that
+    /// probably opened the connection.
+    pub(super) fn ask(&self, key: &FlowKey, client: End) {
+        let is_new = |leg: &Leg| leg.learned_at.elapsed() < FRESH && !leg.is_closed;
+        if self.legs.read().get(key).is_some_and(is_new) || !is_conntrack_in_use() {
+            return;
+        }
+        // The packets of the leg nearer the client have the tuple of the original direction; those of the
+        // other leg, in the direction of the client, that of the reply direction.
+        for source in [client, client.peer()] {
+            let (source, destination) = ends(key, source);
+            match self.conntrack.lock().find(source, destination) {
+                Ok(Some(tracked)) => return self.learn(key, &tracked),
+                Ok(None) => {}
+                Err(error) => return tracing::debug!("asking conntrack about {source}: {error}"),
+            }
+        }
+    }
+
+    /// Notes what conntrack says of a flow.
+    fn learn(&self, key: &FlowKey, tracked: &Tracked) {
+        if tracked.is_translated() {
+            self.legs.write().extend(Leg::both(tracked));
+        } else if !self.legs.read().is_empty() {
+            self.legs.write().remove(key);
+        }
+    }
+
+    /// The client's end of a translated flow.
+    pub(super) fn client(&self, key: &FlowKey) -> Option<End> {
+        Some(self.leg(key)?.client)
+    }
+
+    /// Whether a flow is known to be translated.
+    pub(super) fn is_translated(&self, key: &FlowKey) -> bool {
+        self.leg(key).is_some()
+    }
+
+    fn leg(&self, key: &FlowKey) -> Option<Leg> {
+        let legs = self.legs.read();
+        if legs.is_empty() { None } else { legs.get(key).copied() }
+    }
+
+    /// Which ends of a translated flow are local, A first. `is_local` is true for the addresses of this
+    /// namespace.
+    pub(super) fn locality(&self, key: &FlowKey, is_local: impl Fn(IpAddr) -> bool) -> Option<[bool; 2]> {
+        let leg = self.leg(key)?;
+        Some([End::A, End::B].map(|end| is_local(leg.socket_of(end).0.ip())))
+    }
+
+    /// Addresses of the socket of an end of a translated flow: its own first.
+    pub(super) fn socket_of(&self, key: &FlowKey, end: End) -> Option<SocketPair> {
+        Some(self.leg(key)?.socket_of(end))
+    }
+
+    /// Marks a connection as closed. Returns `false` if it was marked before.
+    fn claim_close(&self, key: &FlowKey, leg: &Leg) -> bool {
+        let mut legs = self.legs.write();
+        let mut is_first = true;
+        for key in [*key, leg.other()] {
+            if let Some(leg) = legs.get_mut(&key) {
+                is_first &= !std::mem::replace(&mut leg.is_closed, true);
+            }
+        }
+        is_first
+    }
+
+    /// Forgets the connections that have no flow in the table any more.
+    pub(super) fn forget_missing(&self, table: &Table) {
+        if !self.legs.read().is_empty() {
+            let is_there = |key: &FlowKey| table.find(key).is_some();
+            self.legs.write().retain(|key, leg| is_there(key) || is_there(&leg.other()));
+        }
+    }
+}
+
+/// Time for which an answer holds for both legs of a new connection.
+const FRESH: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests;
