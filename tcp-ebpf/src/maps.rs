@@ -11,8 +11,8 @@ use aya_ebpf::{
 use tcp_common::{
     Endpoint, FlowKey, FlowKey4, TableKey,
     record::{
-        Clocks, Counters, Event, MAX_WAITING, Record, RingPositions, Settings, Slot, Slot4, Slot6, WaitingFragment,
-        tail_call,
+        Clocks, Counters, Event, MAX_WAITING, Record, RingPositions, Settings, Slot, Slot4, Slot6,
+        WaitingFragment, tail_call,
     },
     wire::DatagramId,
 };

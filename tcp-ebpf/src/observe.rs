@@ -198,7 +198,8 @@ pub(crate) fn apply(cpu: &mut PerCpu) {
     let Some(scratch) = cpu.scratch() else { return };
     let sender = sender(scratch);
     let flow = &mut scratch.record.flow;
-    scratch.outcome = flow.on_segment(scratch.at_ns, sender, &scratch.packet.segment, &maps::settings().rules);
+    scratch.outcome =
+        flow.on_segment(scratch.at_ns, sender, &scratch.packet.segment, &maps::settings().rules);
 }
 
 /// Step 4: publishes what the segment did, and stores and unlocks the flow.

@@ -3,7 +3,7 @@
 use aya_ebpf::bindings::BPF_NOEXIST;
 use tcp_common::{
     Cause, Ignored,
-    record::{Counters, FRAGMENT_NS, Settings, tail_call},
+    record::{Counters, FRAGMENT_NS, Settings, WaitingFragment, tail_call},
     wire::{Bytes, Position, check_options, parse_icmp},
 };
 
@@ -65,13 +65,16 @@ fn join(scratch: &mut Scratch, settings: &Settings, counters: &mut Counters) -> 
     let id = scratch.packet.datagram.id();
     let now_ns = clock::now_ns(settings);
     // SAFETY: the value is an integer, read as it was before or after a write.
-    if unsafe { WHOLE_DATAGRAMS.get(id) }.is_some_and(|&whole_ns| now_ns.saturating_sub(whole_ns) < FRAGMENT_NS) {
+    if unsafe { WHOLE_DATAGRAMS.get(id) }
+        .is_some_and(|&whole_ns| now_ns.saturating_sub(whole_ns) < FRAGMENT_NS)
+    {
         return Err(Ignored::Duplicate);
     }
     for _ in 0..2 {
         scratch.waiting.at_ns = now_ns;
         scratch.waiting.packet = scratch.packet;
-        match FRAGMENTS.insert(id, &scratch.waiting, BPF_NOEXIST.into()) {
+        let waiting: &WaitingFragment = &scratch.waiting;
+        match FRAGMENTS.insert(id, waiting, BPF_NOEXIST.into()) {
             Ok(()) => return Ok(false),
             Err(EEXIST) => {}
             // No room, or no memory.
@@ -136,7 +139,8 @@ fn apply_icmp<B: Bytes, P: PacketAccess>(
         Acquired::Contended => return Err(Ignored::Contended),
         Acquired::SelfConnect | Acquired::NoFlow | Acquired::TableFull => return Err(Ignored::Icmp),
     }
-    let (sender, seq, family) = (observe::sender(scratch), scratch.packet.segment.seq, scratch.packet.key.family);
+    let (sender, seq, family) =
+        (observe::sender(scratch), scratch.packet.segment.seq, scratch.packet.key.family);
     let flow = &mut scratch.record.flow;
     scratch.outcome = flow.on_icmp_error(scratch.at_ns, sender, seq, error, family, &settings.rules);
     let outcome = reread(&scratch.outcome);

@@ -175,7 +175,7 @@ mod tests {
                 mutant.id
             );
         }
-        for rule in 1..=25 {
+        for rule in 1..=29 {
             let name = format!("R{rule}");
             let named = |m: &Mutant| m.id == name || m.id.starts_with(&format!("{name}-"));
             assert!(mutants.iter().any(named), "{name} has no mutant");

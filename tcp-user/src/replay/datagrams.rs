@@ -11,13 +11,13 @@ use super::link::Bare;
 /// Fragments that wait, and the datagrams that became whole.
 #[derive(Default)]
 pub(super) struct Datagrams {
-    waiting: HashMap<DatagramId, Fragment>,
+    waiting: HashMap<DatagramId, HeldFragment>,
     /// When a datagram became whole: fragments that come later are copies.
     whole_ns: HashMap<DatagramId, u64>,
 }
 
 /// A fragment with what is needed of its frame.
-pub(super) struct Fragment {
+pub(super) struct HeldFragment {
     at_ns: u64,
     pub(super) packet: Packet,
     bytes: Vec<u8>,
@@ -35,7 +35,7 @@ impl Datagrams {
         now_ns: u64,
         inner: &Inner<'_>,
         packet: &Packet,
-    ) -> Result<Option<Fragment>, Ignored> {
+    ) -> Result<Option<HeldFragment>, Ignored> {
         let position = packet.datagram.fragment.position;
         if position == Position::Middle {
             return Err(Ignored::Fragment);
@@ -44,7 +44,7 @@ impl Datagrams {
         if self.whole_ns.get(&id).is_some_and(|whole_ns| now_ns - whole_ns < FRAGMENT_NS) {
             return Err(Ignored::Duplicate);
         }
-        let added = Fragment::new(now_ns, inner, packet);
+        let added = HeldFragment::new(now_ns, inner, packet);
         match self.waiting.remove(&id) {
             Some(other) if other.packet.datagram.fragment.position == position => {
                 self.waiting.insert(id, other);
@@ -86,12 +86,12 @@ impl Datagrams {
     }
 }
 
-impl Fragment {
-    fn new(at_ns: u64, inner: &Inner<'_>, packet: &Packet) -> Fragment {
+impl HeldFragment {
+    fn new(at_ns: u64, inner: &Inner<'_>, packet: &Packet) -> HeldFragment {
         let Inner { bare: Bare { packet: captured, link, vlan, capture_point }, tunnel } = *inner;
         let len = captured.bytes.len().min(KEPT);
         let empty = Captured { bytes: &[], wire_len: captured.wire_len };
-        Fragment {
+        HeldFragment {
             at_ns,
             packet: *packet,
             bytes: captured.bytes[..len].to_vec(),
@@ -100,7 +100,7 @@ impl Fragment {
     }
 
     /// Makes a first fragment the whole datagram, of which the rest was not captured.
-    fn completed_by(mut self, last: &Packet) -> Result<Fragment, Ignored> {
+    fn completed_by(mut self, last: &Packet) -> Result<HeldFragment, Ignored> {
         self.packet.complete(&last.datagram)?;
         let datagram = &self.packet.datagram;
         let (ip, tcp) = (datagram.ip_offset as usize, datagram.tcp_offset as usize);
