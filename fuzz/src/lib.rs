@@ -57,7 +57,7 @@ fn adopted(bytes: &[u8]) {
     let state = State::ALL[script.below(State::ALL.len())];
     let wscale = (script.below(2) == 0).then_some([7, 14]);
     let hostile = Hostile::new(&mut script);
-    let report = SocketReport { state, time_wait_at_ns: hostile.now_ns, wscale };
+    let report = SocketReport { state, last_ns: hostile.now_ns, time_wait_at_ns: hostile.now_ns, wscale };
     if let (Some(flow), Some(mirror)) =
         (Flow::adopted(hostile.now_ns, End::A, &report), Flow::adopted(hostile.now_ns, End::B, &report))
     {

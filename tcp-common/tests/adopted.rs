@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use tcp_common::flow::SocketReport;
-use tcp_common::{End, Flow, Rules, Segment, State};
+use tcp_common::{Cause, End, Flow, Rules, Segment, State};
 use testkit::model::{Script, Seen, World, random_bytes};
 
 /// Runs of two endpoints over a bad network, each adopted at some point.
@@ -33,6 +33,24 @@ fn the_local_end_of_an_adopted_connection_is_right_at_rest() {
     for state in REPORTED {
         assert!(checked.get(state.name()).is_some_and(|&count| count >= 20), "{state:?}: {checked:?}");
     }
+}
+
+#[test]
+fn silence_before_the_adoption_is_reported_and_does_not_count() {
+    const DAY_NS: u64 = 86_400_000_000_000;
+    let adopted_ns = 100 * DAY_NS;
+    let report = SocketReport {
+        state: State::CloseWait,
+        last_ns: adopted_ns - 9 * DAY_NS,
+        time_wait_at_ns: 0,
+        wscale: None,
+    };
+    let mut flow = Flow::adopted(adopted_ns, End::A, &report).expect("a connection");
+    assert_eq!(flow.last_ns(), report.last_ns);
+    let limit_ns = Rules::AGENT.silence_ns[State::CloseWait as usize];
+    assert_eq!(flow.due_ns(&Rules::AGENT), Some(adopted_ns + limit_ns));
+    assert_eq!(flow.tick(adopted_ns + limit_ns - 1, &Rules::AGENT).cause, Cause::Nothing);
+    assert_eq!(flow.tick(adopted_ns + limit_ns, &Rules::AGENT).cause, Cause::Silence);
 }
 
 /// Runs one seed. Returns the state in which the local end was adopted; `None` if it never was, or if
@@ -71,7 +89,12 @@ fn adopt(world: &mut World) -> Option<(State, Flow)> {
     if !is_silent {
         return None;
     }
-    let report = SocketReport { state: own.state, time_wait_at_ns: own.time_wait_at_ns, wscale: None };
+    let report = SocketReport {
+        state: own.state,
+        last_ns: world.now_ns,
+        time_wait_at_ns: own.time_wait_at_ns,
+        wscale: None,
+    };
     let flow = Flow::adopted(world.now_ns, End::A, &report)?;
     assert_eq!(flow.state(End::A), report.state);
     assert_eq!(flow.time_wait_deadline_ns(End::A, &Rules::RFC).is_some(), report.state == State::TimeWait);

@@ -307,7 +307,7 @@ fn assert_states_equal_the_kernels(lab: &Lab, agent: &Agent<'_>, played: &[Playe
 /// Returns the state that the kernel's socket table shows for `state`. An unanswered open has no socket at
 /// the listener's end.
 fn socket(state: State) -> State {
-    if state == State::Listen { State::Closed } else { state }
+    if matches!(state, State::Listen | State::Unknown) { State::Closed } else { state }
 }
 
 /// Returns the number of connections with this close kind in a metrics page.

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use finwait::agent::interfaces::InterfaceNames;
 use finwait::agent::nat::Translations;
+use finwait::agent::own::OwnConnections;
 use finwait::agent::shared::Shared;
 use finwait::agent::totals::form_index;
 use finwait::agent::tracker::{BATCH, Tracker};
@@ -51,7 +52,9 @@ fn every_counter_agrees_after_a_churn() {
         totals: Mutex::default(),
         gauges: Mutex::default(),
         unseen_changes: AtomicBool::default(),
+        clock: Mutex::default(),
         names: InterfaceNames::default(),
+        own: OwnConnections::new(([0, 0, 0, 0], 0).into()),
         local: RwLock::default(),
         on_host: Mutex::default(),
         translations: Translations::default(),

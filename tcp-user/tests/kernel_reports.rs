@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use finwait::agent::interfaces::InterfaceNames;
 use finwait::agent::nat::Translations;
+use finwait::agent::own::OwnConnections;
 use finwait::agent::server::{App, query_routes};
 use finwait::agent::shared::{Shared, WatchEvent};
 use finwait::agent::totals::{Locality, ResetReason, Totals, form_index};
@@ -61,6 +62,8 @@ impl Agent {
             totals: Mutex::default(),
             gauges: Mutex::default(),
             unseen_changes: AtomicBool::default(),
+            clock: Mutex::default(),
+            own: OwnConnections::new(([0, 0, 0, 0], 0).into()),
             local: RwLock::default(),
             on_host: Mutex::default(),
             translations: Translations::default(),

@@ -4,12 +4,12 @@
 mod common;
 mod world;
 
-use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::process::{Child, Command};
+use std::process::Command;
 use std::time::Duration;
 
+use common::watch::Watch;
 use common::{Agent, FINWAIT, until};
 use finwait::audit::{Reason, Report, Verdict};
 use finwait::lab::Namespace;
@@ -343,11 +343,12 @@ fn an_unanswered_connection_of_a_container_is_not_the_hosts() {
 fn each_event_of_a_translated_connection_is_printed_once() {
     let nat = Nat::new(&[PUBLISH]);
     let agent = nat.start("nat-watch");
-    let watch = Watch::start(&nat.agent, &agent);
+    let watch = Watch::start(&agent, "nat-watch");
     let listener = listen(&nat.server, at(CONTAINER, 80));
     // An abort: the close follows at once.
     let pair = Pair::open(&nat.client, at(PUBLISHED, 8080), &listener);
     until("both legs are known", || listed(&agent, "").iter().any(|connection| connection.nat.is_some()));
+    let [Connection { id, .. }] = *listed(&agent, "") else { panic!("{:#?}", listed(&agent, "")) };
     SockRef::from(&pair.client).set_linger(Some(Duration::ZERO)).expect("SO_LINGER");
     drop(pair.client);
     until("both legs are closed", || closed(&agent) == [0, 2]);
@@ -360,6 +361,7 @@ fn each_event_of_a_translated_connection_is_printed_once() {
     until("the close is printed", || events().iter().any(|event| matches!(event, EventRecord::Close(_))));
     let (mut sides, mut closes) = (Vec::new(), Vec::new());
     for event in events() {
+        assert_eq!(event.id(), Some(id), "both legs are one connection");
         match event {
             EventRecord::Transition(transition) => {
                 assert_eq!(transition.server.socket_address(), at(PUBLISHED, 8080));
@@ -404,36 +406,4 @@ fn ends_in_other_namespaces_are_on_the_host() {
     assert_eq!(on_host("port = :8080"), [(false, true), (false, true)]);
     assert_eq!(on_host("port = :81"), [(false, true), (false, false)]);
     assert_eq!(on_host("port = :82"), [(false, true), (true, true)]);
-}
-
-/// A running `finwait watch`.
-struct Watch {
-    process: Child,
-    file: String,
-}
-
-impl Watch {
-    fn start(host: &Namespace, agent: &Agent<'_>) -> Watch {
-        let file = format!("{}.watch", agent.socket);
-        let mut command = Command::new(FINWAIT);
-        command.args(["watch", "-o", "ndjson", "--socket", &agent.socket]);
-        command.stdout(File::create(&file).expect("a file"));
-        let process = host.run(|| command.spawn()).expect("namespace").expect("starting watch");
-        agent.wait_for_watchers(1);
-        Watch { process, file }
-    }
-
-    /// What it has printed so far.
-    fn events(&self) -> Vec<EventRecord> {
-        let text = std::fs::read_to_string(&self.file).expect("what watch wrote");
-        let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
-        whole.lines().map(|line| serde_json::from_str(line).expect("an event")).collect()
-    }
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
 }

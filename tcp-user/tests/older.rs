@@ -260,6 +260,27 @@ fn older_connections_are_adopted_and_followed_to_their_end() {
     assert!(agent.scrape().contains(&format!("finwait_connections_adopted_total {}\n", all.len())));
 }
 
+/// The agent is ready, and answers, once it has imported older connections. They are as idle as their sockets.
+#[test]
+#[ignore = "needs root"]
+fn the_first_answer_has_the_older_connections() {
+    let lab = Lab::new().expect("making namespaces (root needed)");
+    let idle = [Before::Nothing, Before::ClientHalf, Before::Both]
+        .map(|before| Older::open(&lab, Family::Ipv4, before, After::Close));
+    let is_over = || idle[2].kernel(&lab) == Before::Both.states();
+    until("the kernels have got there", is_over);
+    let agent = Agent::start(&lab, "older-first", &["-i", lab.server.interface]);
+    let connections = agent.connections();
+    assert_eq!(connections.len(), idle.len(), "in the first answer");
+    let started_at = agent.status().started_at;
+    for older in &idle {
+        let seen = older.in_list(&connections);
+        assert!(seen.last_seen_at < started_at, "{started_at}: {seen:?}, {older:?}");
+    }
+    let filtered = agent.cli(&["ls", "local state close-wait and idle > 1ms"]);
+    assert_eq!(filtered.status.code(), Some(0), "{filtered:?}");
+}
+
 /// A FIN without an ACK is retransmitted. Known from the socket or from a copy, it counts as one FIN.
 #[test]
 #[ignore = "needs root"]

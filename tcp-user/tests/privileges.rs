@@ -3,12 +3,12 @@
 mod common;
 
 use std::fs;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 use std::process::Command;
 
 use common::{Agent, FINWAIT, Signal, call, public_folder, until};
-use finwait::lab::Lab;
+use finwait::lab::{Lab, Namespace};
 use procfs::process::Process;
 
 /// Makes the command `finwait run` on this socket, with metrics on a free port.
@@ -92,6 +92,73 @@ fn the_agent_changes_to_the_given_user() {
     assert!(asked.status.success(), "{asked:?}");
     assert!(agent.stop(Signal::SIGINT).success());
     assert!(!Path::new(&socket).exists(), "the socket is gone, though root made it");
+}
+
+/// The command `finwait` with these arguments, as a user of no group but its own.
+fn as_user(user: &str, arguments: &[&str], socket: &str) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid", user, "--regid", user, "--clear-groups", FINWAIT]);
+    command.args(arguments).args(["--socket", socket]);
+    command
+}
+
+#[test]
+#[ignore = "needs root"]
+fn who_may_not_query_learns_which_group_may() {
+    let lab = Lab::new().expect("making namespaces (root needed)");
+    let folder = public_folder("group");
+    let socket = format!("{}/own/finwait.sock", folder.display());
+    let agent = Agent::start_by(&lab, &socket, run(&socket).args(["--user", "daemon"]));
+    let nobody = id("nobody");
+    let refusal = |stranger: &str| {
+        let output = as_user(stranger, &["ls"], &socket).output().expect("setpriv");
+        let message = String::from_utf8(output.stderr).expect("text");
+        assert_eq!((output.status.code(), message.lines().count()), (Some(4), 1), "{message}");
+        message
+    };
+    assert!(refusal(&nobody).contains(r#"join group "daemon", or run this command as root"#));
+    // Searchable, so that the socket itself refuses.
+    fs::set_permissions(folder.join("own"), fs::Permissions::from_mode(0o755)).expect("its mode");
+    assert!(refusal(&nobody).contains(r#"join group "daemon""#));
+    let permitted = as_user(&id("daemon"), &["status"], &socket).output().expect("setpriv");
+    assert!(permitted.status.success(), "{permitted:?}");
+    drop(agent);
+    let gone = as_user(&id("daemon"), &["ls"], &socket).output().expect("setpriv");
+    assert_eq!(gone.status.code(), Some(3), "{gone:?}");
+}
+
+#[test]
+#[ignore = "needs root"]
+fn owners_that_cannot_be_seen_are_missing_with_a_word() {
+    let lab = Lab::new().expect("making namespaces (root needed)");
+    let folder = public_folder("owners");
+    let socket = format!("{}/own/finwait.sock", folder.display());
+    let agent = Agent::start_by(&lab, &socket, run(&socket).args(["--user", "daemon"]));
+    let connect = || {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("listening");
+        let client = std::net::TcpStream::connect(listener.local_addr().expect("an address"));
+        (client.expect("connecting"), listener.accept().expect("accepting"))
+    };
+    let _open = lab.server.run(connect).expect("entering the namespace");
+    until("the connection is listed", || !agent.connections().is_empty());
+    let said = |namespace: &Namespace, command: &mut Command| {
+        let output =
+            namespace.run(|| command.output()).expect("entering the namespace").expect("starting it");
+        let text = String::from_utf8(output.stderr).expect("text");
+        (output.status.code(), text.lines().filter(|line| line.contains("owners not shown")).count())
+    };
+    let as_root = |arguments: &[&str]| {
+        let mut command = Command::new(FINWAIT);
+        command.args(arguments).args(["--socket", &socket]);
+        command
+    };
+    let (server, client) = (lab.server.namespace(), lab.client.namespace());
+    let daemon = id("daemon");
+    assert_eq!(said(server, &mut as_user(&daemon, &["ls", "-o", "wide"], &socket)), (Some(0), 1));
+    assert_eq!(said(server, &mut as_user(&daemon, &["ls", "process", "privileges"], &socket)), (Some(1), 1));
+    assert_eq!(said(server, &mut as_user(&daemon, &["ls"], &socket)), (Some(0), 0), "none are wanted");
+    assert_eq!(said(server, &mut as_root(&["ls", "-o", "wide"])), (Some(0), 0), "all are shown");
+    assert_eq!(said(client, &mut as_root(&["ls", "-p"])), (Some(0), 1), "another namespace");
 }
 
 #[test]

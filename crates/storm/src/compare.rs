@@ -201,7 +201,7 @@ impl Comparison<'_> {
 /// The state that the kernel's socket table shows for `state`. An unanswered open has no socket at the
 /// listener's end.
 fn socket_state(state: State) -> State {
-    if state == State::Listen { State::Closed } else { state }
+    if matches!(state, State::Listen | State::Unknown) { State::Closed } else { state }
 }
 
 fn difference(reported: State, confirmed: bool, actual: State) -> String {

@@ -14,6 +14,8 @@ use crate::state::{End, State};
 pub struct SocketReport {
     /// State of the socket.
     pub state: State,
+    /// When its last segment passed in either direction, ns on the caller's clock.
+    pub last_ns: u64,
     /// When its TIME-WAIT began or was restarted last, ns on the caller's clock; meaningful in TIME-WAIT
     /// only.
     pub time_wait_at_ns: u64,
@@ -44,7 +46,7 @@ impl Flow {
         let mut flow = Flow {
             opened_ns: now_ns,
             established_ns: now_ns,
-            last_ns: now_ns,
+            last_ns: report.last_ns,
             closing_ns: if report.state == State::Established { 0 } else { now_ns },
             incarnation: 1,
             facts: flow_fact::MIDSTREAM | flow_fact::ADOPTED | flow_fact::ESTABLISHED,

@@ -43,7 +43,7 @@ impl Flow {
         for end in [End::A, End::B] {
             let silence = match self.silence_limit_ns(end, rules) {
                 0 => None,
-                limit => Some(self.last_ns.saturating_add(limit)),
+                limit => Some(self.silent_since_ns().saturating_add(limit)),
             };
             for deadline in [self.time_wait_deadline_ns(end, rules), silence].into_iter().flatten() {
                 earliest = Some(earliest.map_or(deadline, |earliest: u64| earliest.min(deadline)));
@@ -88,9 +88,16 @@ impl Flow {
 
     #[inline(always)]
     fn silent_too_long(&self, now_ns: u64, rules: &Rules) -> bool {
-        let silence = now_ns.saturating_sub(self.last_ns);
+        let silence = now_ns.saturating_sub(self.silent_since_ns());
         let (limit_a, limit_b) = (self.silence_limit_ns(End::A, rules), self.silence_limit_ns(End::B, rules));
         (limit_a != 0 && silence >= limit_a) || (limit_b != 0 && silence >= limit_b)
+    }
+
+    /// When the limits of silence began to run, ns. The last segment of an adopted flow may have passed long
+    /// before the adoption, which the socket has survived.
+    #[inline(always)]
+    fn silent_since_ns(&self) -> u64 {
+        if self.opened_ns > self.last_ns { self.opened_ns } else { self.last_ns }
     }
 
     /// The limit of silence of this end's state, ns; 0 for none. A remote end is in SYN-RECEIVED again only

@@ -122,7 +122,8 @@ pub struct Flow {
     established_ns: u64,
     /// When the close began, by the first FIN or an accepted RST, ns; 0 before.
     closing_ns: u64,
-    /// When the last segment that belongs to this incarnation was seen, ns.
+    /// When the last segment that belongs to this incarnation was seen, ns. Before `opened_ns` if a socket has
+    /// reported it (R25).
     last_ns: u64,
     /// The two ends, A first.
     ends: [EndState; 2],
@@ -308,7 +309,8 @@ impl Flow {
         self.closing_ns
     }
 
-    /// When the last segment that belongs to this incarnation was seen, ns.
+    /// When the last segment that belongs to this incarnation was seen, ns. Before
+    /// [`opened_ns`](Self::opened_ns) if a socket has reported it (R25).
     #[inline(always)]
     pub const fn last_ns(&self) -> u64 {
         self.last_ns

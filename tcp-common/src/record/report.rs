@@ -17,6 +17,8 @@ pub mod reported {
     pub const LEFT_TIME_WAIT_A: u32 = 4;
     /// End B has left TIME-WAIT.
     pub const LEFT_TIME_WAIT_B: u32 = 8;
+    /// The SYN was sent again without an answer. Only the agent's scan sets it: no event reports it.
+    pub const ATTEMPT: u32 = 16;
 }
 
 impl Flow {
@@ -29,7 +31,8 @@ impl Flow {
         unreported
     }
 
-    /// The bits of [`reported`] in which what was reported differs from what holds now.
+    /// The bits of [`reported`] in which what was reported differs from what holds now; never
+    /// [`ATTEMPT`](reported::ATTEMPT), which the agent keeps itself.
     #[inline(always)]
     pub fn unreported(&self) -> u32 {
         let left = |end: End| self.end(end).has_left_time_wait() as u32;
@@ -37,13 +40,13 @@ impl Flow {
             | (self.was_finished() as u32 * reported::CLOSE)
             | (left(End::A) * reported::LEFT_TIME_WAIT_A)
             | (left(End::B) * reported::LEFT_TIME_WAIT_B);
-        holds ^ self.reported()
+        holds ^ (self.reported() & !reported::ATTEMPT)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::reported::{CLOSE, LEFT_TIME_WAIT_A, OPEN};
+    use super::reported::{ATTEMPT, CLOSE, LEFT_TIME_WAIT_A, OPEN};
     use super::*;
     use crate::{Cause, Flags, Rules, Segment, State};
 
@@ -129,6 +132,17 @@ mod tests {
         let mut flow = closed();
         let outcome = flow.tick(u64::MAX, &Rules::RFC);
         assert_eq!((outcome.cause, flow.time_wait_resetter()), (Cause::TimeWaitExpired, None));
+    }
+
+    #[test]
+    fn a_reported_attempt_stays_reported_when_it_is_answered() {
+        let mut flow = Flow::EMPTY;
+        let [syn, syn_ack, ack] = handshake(100);
+        reports(&mut flow, &[syn]);
+        flow.set_reported(ATTEMPT);
+        assert_eq!(flow.unreported(), 0);
+        assert_eq!(reports(&mut flow, &[syn_ack, ack]), [0, OPEN]);
+        assert_eq!(flow.reported(), ATTEMPT | OPEN);
     }
 
     #[test]

@@ -17,6 +17,7 @@ use tcp_common::FlowKey;
 use super::descriptors;
 use crate::api::InterfaceStatus;
 use crate::kernel::{AttachError, Attachment, Ingress, Kernel, describe_program};
+use crate::view::describe::Location;
 
 /// An interface as the kernel lists it.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -151,14 +152,17 @@ impl InterfaceNames {
         }
     }
 
-    /// Name of the interface of a hook, as events and slots encode it.
-    pub fn of_hook(&self, hook: u32) -> Option<String> {
-        self.0.lock().get(&(hook >> 1)).cloned()
+    /// Where a flow was seen: at which hook, as events and slots encode it, and with which VLAN tags.
+    pub fn location(&self, key: &FlowKey, hook: u32, tags: [u32; 2]) -> Location {
+        Location { interface: self.0.lock().get(&(hook >> 1)).cloned(), tags, scope: self.of_scope(key) }
     }
 
     /// Name of the interface whose link the addresses of a flow belong to, if they are link-local.
     pub fn of_scope(&self, key: &FlowKey) -> Option<String> {
-        self.0.lock().get(&u32::from(key.domain)).filter(|_| key.is_link_local()).cloned()
+        let names = self.0.lock();
+        // A key has room for the lower half of the index.
+        let of_domain = || names.iter().find(|&(&index, _)| index as u16 == key.domain);
+        key.is_link_local().then(of_domain).flatten().map(|(_, name)| name.clone())
     }
 }
 

@@ -13,6 +13,7 @@
 //! - [`report`] counts and publishes what a change of a flow reports; [`totals`] are the counters, [`shared`]
 //!   is the state that the tasks share.
 //! - [`stats`] and [`metrics`] present the counters, [`server`] answers on the socket of [`query_socket`].
+//! - [`own`] recognizes the agent's own connections, which are counted apart.
 //! - [`dry_run`] only shows what would be attached; [`netdev`] asks the kernel for the features of a driver.
 
 mod change;
@@ -25,6 +26,7 @@ pub mod metrics;
 pub mod nat;
 mod netdev;
 mod on_host;
+pub mod own;
 mod paced_scan;
 pub mod privileges;
 pub mod query_socket;
@@ -45,6 +47,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use axum::serve::ListenerExt as _;
 use jiff::Timestamp;
 use parking_lot::{Mutex, RwLock};
 use sd_notify::NotifyState;
@@ -55,12 +58,14 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::broadcast;
 
 use crate::api::InterfaceStatus;
+use crate::clock::Clock;
 use crate::kernel::{self, Diagnostics, Events, Kernel, KernelError, LoadOptions, Table};
 use crate::options::{KeyBy, Options};
 pub use error::AgentError;
 use interfaces::{Attachments, Interface, InterfaceChange, InterfaceNames, Netlink};
 use locality::LocalAddresses;
 use nat::Translations;
+use own::{OwnConnections, OwnKind};
 use privileges::Account;
 use query_socket::QuerySocket;
 use reconciler::{Adopter, SocketReconciler};
@@ -114,6 +119,7 @@ fn prepare(
     // What another process may hold is bound before anything is attached.
     let metrics = TcpListener::bind(options.listen)
         .map_err(|source| AgentError::Listen { address: options.listen, source })?;
+    let metrics_address = metrics.local_addr().map_err(AgentError::system("listening for scrapes"))?;
     let query = QuerySocket::bind(&options.socket, account.as_ref())?;
     let mut kernel = load_programs(options)?;
     let events = kernel.take_events().expect("the event rings are taken once");
@@ -141,7 +147,9 @@ fn prepare(
         totals: Mutex::default(),
         gauges: Mutex::default(),
         unseen_changes: AtomicBool::default(),
+        clock: Mutex::new(Clock::monotonic()),
         names,
+        own: OwnConnections::new(metrics_address),
         local: RwLock::new(local),
         translations: Translations::default(),
         on_host: Mutex::default(),
@@ -203,7 +211,7 @@ impl Ready {
         };
         let adopter = Adopter::new(&app);
         let failed = || AgentError::system("listening for queries and scrapes");
-        tracing::info!(
+        let started = format!(
             "watching {}; metrics on http://{}/metrics, queries on {}",
             count_of_interfaces(attachments.count()),
             metrics.local_addr().map_err(failed())?,
@@ -212,6 +220,9 @@ impl Ready {
         metrics.set_nonblocking(true).map_err(failed())?;
         let metrics = tokio::net::TcpListener::from_std(metrics).map_err(failed())?;
         let queries = query.listener().map_err(failed())?;
+        let (of_scrapes, of_queries) = (Arc::clone(&shared), Arc::clone(&shared));
+        let metrics = metrics.tap_io(move |_| of_scrapes.own.accept(OwnKind::Scrape));
+        let queries = queries.tap_io(move |_| of_queries.own.accept(OwnKind::Query));
         let waiting = || AgentError::system("waiting for signals");
         let mut terminate = signal(SignalKind::terminate()).map_err(waiting())?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(waiting())?;
@@ -225,17 +236,29 @@ impl Ready {
         // Dropped when this function returns, which waits for the thread. The programs are detached before
         // that.
         let mut worker = Worker::start(Tracker::new(Arc::clone(&shared), events), diagnostics)?;
-        notify(NotifyState::Ready);
+        let fragments = expire_fragments(Arc::clone(&shared));
+        let serving = async {
+            // Until older connections are imported, queries and scrapes wait in the queues of their sockets.
+            let reconciler = match audit_interval {
+                Some(interval) => SocketReconciler::new(adopter, interval).check().await,
+                None => None,
+            };
+            tracing::info!("{started}");
+            notify(NotifyState::Ready);
+            tokio::select! {
+                result = axum::serve(metrics, server::metrics_routes(app.clone())) =>
+                    result.map_err(AgentError::system("serving metrics")),
+                result = axum::serve(queries, server::query_routes(app)) =>
+                    result.map_err(AgentError::system("serving queries")),
+                () = reconcile(reconciler) => Ok(()),
+                result = follow_forever(attachments, shared, Arc::clone(&interfaces)) => result,
+            }
+        };
         let result = tokio::select! {
             () = stopped => Ok(()),
-            result = axum::serve(metrics, server::metrics_routes(app.clone())) =>
-                result.map_err(AgentError::system("serving metrics")),
-            result = axum::serve(queries, server::query_routes(app)) =>
-                result.map_err(AgentError::system("serving queries")),
             result = worker.ended() => result,
-            () = reconcile(adopter, audit_interval) => Ok(()),
-            () = expire_fragments(Arc::clone(&shared)) => Ok(()),
-            result = follow_forever(attachments, shared, Arc::clone(&interfaces)) => result,
+            () = fragments => Ok(()),
+            result = serving => result,
         };
         notify(NotifyState::Stopping);
         let watched = interfaces.lock().iter().filter(|status| status.error.is_none()).count();
@@ -253,10 +276,10 @@ fn notify(state: NotifyState<'_>) {
     let _ = sd_notify::notify(&[state]);
 }
 
-/// Runs the socket reconciler every `interval`; never returns if there is no interval.
-async fn reconcile(adopter: Adopter, interval: Option<Duration>) {
-    match interval {
-        Some(interval) => SocketReconciler::new(adopter, interval).run().await,
+/// Runs the socket reconciler; never returns if there is none.
+async fn reconcile(reconciler: Option<SocketReconciler>) {
+    match reconciler {
+        Some(reconciler) => reconciler.run().await,
         None => std::future::pending().await,
     }
 }
@@ -272,7 +295,7 @@ async fn expire_fragments(shared: Arc<Shared>) {
     }
 }
 
-/// Follows interfaces and addresses that come and go, and keeps the relation of the kernel's two clocks up to date.
+/// Follows interfaces and addresses that come and go, and keeps the relations of the clocks up to date.
 async fn follow_forever(
     mut attachments: Attachments,
     shared: Arc<Shared>,
@@ -307,10 +330,11 @@ async fn follow_forever(
             },
             _ = clocks.tick() => {
                 shared.translations.forget_missing(&shared.table);
+                shared.clock.lock().follow(Clock::monotonic());
                 if let Err(error) = shared.kernel.lock().relate_clocks() {
                     tracing::warn!("relating the kernel's clocks: {error}");
                 }
-            },
+            }
         }
     }
 }

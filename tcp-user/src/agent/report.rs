@@ -1,22 +1,22 @@
-//! What a change of a flow reports: opens, closes, closes taken back and ends of a TIME-WAIT. Each is counted and
+//! What a change of a flow reports: opens, closes, closes taken back, ends of a TIME-WAIT, and SYNs that nothing
+//! answers. Each is counted and
 //! published here, whoever made the change: a kernel program, the scan, or the socket reconciler.
 
 use std::sync::Arc;
 
-use tcp_common::End;
+use tcp_common::flow::Initiator;
 use tcp_common::record::reported;
-use tcp_common::table::NO_SLOT;
+use tcp_common::{Cause, End, Flow, FlowKey, State};
 
 use super::change::Change;
 use super::shared::{Shared, WatchEvent};
 use super::totals::Totals;
-use crate::kernel::Entry;
 use crate::view::describe::{Describer, time_wait_ending};
 use crate::view::{EventRecord, ReopenReason, TimeWaitEnding};
 
 impl Shared {
     /// Publishes the transitions of a change, then counts and publishes what it reports: the bits of
-    /// [`reported`] that [`Flow::report`](tcp_common::Flow::report) returned.
+    /// [`reported`] that [`Flow::report`] returned.
     pub(super) fn report(&self, totals: &mut Totals, change: &Change<'_>, reports: u32) {
         self.publish_transitions(change);
         self.report_open_and_close(totals, change, reports);
@@ -52,7 +52,8 @@ impl Shared {
         let &Change { key, flow, at_ns, .. } = change;
         totals.time_wait_ended[ending as usize] += 1;
         self.publish(change, |describer| {
-            let record = describer.time_wait_end(key, flow, end, at_ns, ending);
+            let scope = self.names.of_scope(key);
+            let record = describer.time_wait_end(key, flow, scope.as_deref(), at_ns, end, ending);
             self.joined_time_wait_end(key, record).into_iter().map(EventRecord::from).collect()
         });
     }
@@ -60,12 +61,32 @@ impl Shared {
     /// Counts and publishes that a close was taken back.
     pub(super) fn report_reopened(&self, totals: &mut Totals, change: &Change<'_>, reason: ReopenReason) {
         let &Change { key, flow, at_ns, .. } = change;
+        if self.own.includes(key, flow) {
+            return;
+        }
         totals.reopened[reason as usize] += 1;
-        self.publish(change, |describer| vec![describer.reopened(key, flow, at_ns, reason).into()]);
+        self.publish(change, |describer| {
+            let scope = self.names.of_scope(key);
+            let record = describer.reopened(key, flow, scope.as_deref(), at_ns, reason);
+            vec![record.into()]
+        });
+    }
+
+    /// Counts a SYN that was sent again without an answer, and publishes that a host of this side sent it. The
+    /// first SYN has no event, so that a flood of them does not fill the rings or the streams of watchers.
+    pub(super) fn report_attempt(&self, totals: &mut Totals, key: &FlowKey, flow: &Flow, hook: u32) {
+        totals.count_attempt(flow);
+        if unanswered_sender(flow).is_some_and(|sender| flow.is_local(sender)) {
+            let (from, to, at_ns, cause) = ([State::Closed; 2], flow.states(), flow.opened_ns(), Cause::Syn);
+            self.publish_transitions(&Change { key, flow, hook, at_ns, from, to, cause });
+        }
     }
 
     fn report_open_and_close(&self, totals: &mut Totals, change: &Change<'_>, reports: u32) {
         let &Change { key, flow, at_ns, .. } = change;
+        if self.own.includes(key, flow) {
+            return;
+        }
         if reports & reported::OPEN != 0 {
             totals.count_open(key, flow);
         }
@@ -85,30 +106,50 @@ impl Shared {
         let &Change { key, flow, at_ns, from, to, cause, .. } = change;
         if from != to {
             self.publish(change, |describer| {
-                let transitions = describer.transitions(key, flow, at_ns, from, to, cause);
+                let scope = self.names.of_scope(key);
+                let transitions =
+                    describer.transitions(key, flow, scope.as_deref(), at_ns, (from, to), cause);
                 let transitions = self.joined_transitions(key, transitions);
                 transitions.into_iter().map(EventRecord::from).collect()
             });
         }
     }
 
-    /// Sends events to the subscribers of `/events`, if there are any.
+    /// Sends events to the subscribers of `/events`, if there are any, unless the connection is the agent's own.
     fn publish(&self, change: &Change<'_>, records: impl FnOnce(&Describer<'_>) -> Vec<EventRecord>) {
-        if self.watchers.receiver_count() == 0 {
+        let &Change { key, flow, hook, .. } = change;
+        if self.watchers.receiver_count() == 0 || self.own.includes(key, flow) {
             return;
         }
-        let &Change { key, flow, hook, .. } = change;
-        let describer = Describer { client: self.translations.client(key), ..self.describer() };
+        let (client, id) = (self.translations.client(key), self.joined_id(key));
+        let describer = Describer { client, id, ..self.describer() };
         let records = records(&describer);
         if records.is_empty() {
             return;
         }
-        let entry = Entry { index: NO_SLOT, key: *key, hook, flow: *flow };
+        let entry = self.changed_entry(key, flow, hook);
         let connection = Arc::new(self.joined(&describer, &entry));
         for event in records {
             // Fails if the last subscriber has gone.
             let _ = self.watchers.send(WatchEvent { connection: Arc::clone(&connection), event });
         }
+    }
+}
+
+/// Whether it is still to be counted and reported that a SYN was sent again without an answer.
+pub(super) fn attempt_unreported(flow: &Flow) -> bool {
+    flow.reported() & reported::ATTEMPT == 0
+        && unanswered_sender(flow).is_some_and(|sender| flow.end(sender).segments() > 1)
+}
+
+/// The end in SYN-SENT whose peer has not answered.
+fn unanswered_sender(flow: &Flow) -> Option<End> {
+    match flow.initiator() {
+        Initiator::One(sender) => (flow.state(sender) == State::SynSent
+            && flow.state(sender.peer()) == State::Listen
+            && flow.proved(sender.peer()) == State::Unknown)
+            .then_some(sender),
+        Initiator::Both | Initiator::Unknown => None,
     }
 }
 

@@ -1,7 +1,7 @@
 //! HTTP handlers of the query socket and of `/metrics`.
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -24,9 +24,9 @@ use crate::api::{
     ConnectionsQuery, EventsQuery, InterfaceStatus, Observed, OtherNetwork, SeenAt, Stats, Status,
 };
 use crate::filter::Filter;
-use crate::sockets::namespace;
-use crate::view::describe::address;
-use crate::view::{Connection, EventRecord, Lost};
+use crate::sockets::{Diag, Listeners, namespace};
+use crate::view::describe::{address, vlan_ids};
+use crate::view::{self, Connection, EventRecord, Lost, Role};
 
 /// State that the handlers share.
 #[derive(Clone)]
@@ -60,29 +60,66 @@ pub fn metrics_routes(app: App) -> Router {
 /// Streams one line for each connection, without holding all of them in memory.
 async fn connections(State(app): State<App>, Query(query): Query<ConnectionsQuery>) -> Response {
     let filter = match Filter::parse(&query.filter) {
-        Ok(filter) => Arc::new(filter),
+        Ok(filter) => filter,
         Err(error) => return (StatusCode::BAD_REQUEST, error.to_string()).into_response(),
     };
-    let slots = app.shared.table.slot_count();
+    let shared = app.shared;
+    let slots = shared.table.slot_count();
+    let list = Arc::new(ConnectionList { shared, query, filter, listeners: OnceLock::new() });
     let chunks = stream::iter((0..slots).step_by(SLOTS_A_CHUNK as usize)).map(move |first| {
-        let (shared, filter) = (Arc::clone(&app.shared), Arc::clone(&filter));
+        let list = Arc::clone(&list);
         let until = first.saturating_add(SLOTS_A_CHUNK).min(slots);
-        tokio::task::spawn_blocking(move || Bytes::from(lines(&shared, first..until, query.all, &filter)))
+        tokio::task::spawn_blocking(move || Bytes::from(list.lines(first..until)))
     });
     ndjson(Body::from_stream(chunks.buffered(CHUNKS_AT_ONCE)))
 }
 
-/// The lines of the connections in some slots.
-fn lines(shared: &Shared, slots: Range<u32>, all: bool, filter: &Filter) -> Vec<u8> {
-    let mut lines = Vec::new();
-    let (describer, now) = (shared.describer(), Timestamp::now());
-    for entry in slots.filter_map(|index| shared.table.read(index)) {
-        let Some(connection) = shared.listed(&describer, &entry, all) else { continue };
-        if filter.matches(&connection, now) && serde_json::to_writer(&mut lines, &connection).is_ok() {
-            lines.push(b'\n');
+/// The answer to a query for connections.
+struct ConnectionList {
+    shared: Arc<Shared>,
+    query: ConnectionsQuery,
+    filter: Filter,
+    /// Read when the first end needs them.
+    listeners: OnceLock<Listeners>,
+}
+
+impl ConnectionList {
+    /// The lines of the connections in some slots.
+    fn lines(&self, slots: Range<u32>) -> Vec<u8> {
+        let mut lines = Vec::new();
+        let shared = &self.shared;
+        let (describer, now) = (shared.describer(), Timestamp::now());
+        for entry in slots.filter_map(|index| shared.table.read(index)) {
+            if !self.query.own && shared.own.includes(&entry.key, &entry.flow) {
+                continue;
+            }
+            let Some(mut connection) = shared.listed(&describer, &entry, self.query.all) else { continue };
+            self.show_listeners(&mut connection);
+            if self.filter.matches(&connection, now) && serde_json::to_writer(&mut lines, &connection).is_ok()
+            {
+                lines.push(b'\n');
+            }
+        }
+        lines
+    }
+
+    /// Sets the state of ends of this host that have not answered yet and whose socket listens.
+    fn show_listeners(&self, connection: &mut Connection) {
+        let [client, server] = [Role::Client, Role::Server].map(|side| connection.socket_of(side).0);
+        for (end, socket) in [(&mut connection.client, client), (&mut connection.server, server)] {
+            if end.local
+                && end.state == view::State::Unknown
+                && self.listeners.get_or_init(read_listeners).accept(socket)
+            {
+                (end.state, end.confirmed) = (view::State::Listen, true);
+            }
         }
     }
-    lines
+}
+
+/// The listening sockets of this host; none if the kernel does not list them.
+fn read_listeners() -> Listeners {
+    Diag::open().and_then(|mut diag| diag.listeners()).unwrap_or_default()
 }
 
 /// Streams events as they happen, until the client disconnects.
@@ -169,16 +206,11 @@ async fn status(State(app): State<App>) -> Response {
 
 fn other_network(segment: &ForeignSegment, names: &InterfaceNames) -> OtherNetwork {
     let [connection, packet] = [0, 1].map(|index| SeenAt {
-        interface: names.of_hook(segment.hooks[index]),
-        vlan: vlan_ids(segment.tags[index]),
+        interface: names.location(&segment.key, segment.hooks[index], [0; 2]).interface,
+        vlan: vlan_ids(segment.tags[index]).unwrap_or_default(),
     });
     let socket = |end| (address(&segment.key, end), segment.key.endpoint(end).port).into();
     OtherNetwork { ends: [End::A, End::B].map(socket), connection, packet }
-}
-
-/// The VLAN ids in tags, outermost first.
-fn vlan_ids(tags: u32) -> Vec<u16> {
-    [tags as u16, (tags >> 16) as u16].into_iter().filter(|&id| id != 0).collect()
 }
 
 async fn scrape(State(app): State<App>, headers: HeaderMap) -> Response {

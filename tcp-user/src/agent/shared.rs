@@ -11,6 +11,7 @@ use super::interfaces::InterfaceNames;
 use super::locality::LocalAddresses;
 use super::nat::Translations;
 use super::on_host::NamespaceAddresses;
+use super::own::OwnConnections;
 use super::slot_cache::StateGauges;
 use super::totals::{Snapshot, Totals};
 use crate::clock::{Clock, monotonic_ns};
@@ -32,8 +33,12 @@ pub struct Shared {
     pub gauges: Mutex<StateGauges>,
     /// Set after flows in the table were changed without an event. The next scan finds them.
     pub unseen_changes: AtomicBool,
+    /// Relation of the kernel programs' clock to wall time.
+    pub clock: Mutex<Clock>,
     /// Names of interfaces.
     pub names: InterfaceNames,
+    /// The agent's own connections.
+    pub own: OwnConnections,
     /// The addresses of this namespace.
     pub local: RwLock<LocalAddresses>,
     /// The addresses in other namespaces of this host.
@@ -62,7 +67,8 @@ impl Shared {
         let totals = self.totals.lock().clone();
         let StateGauges { endpoints, used } = self.gauges.lock().clone();
         let table_capacity = self.table.capacities().map(u64::from);
-        Ok(Snapshot { counters, totals, endpoints, table_used: used, table_capacity, programs })
+        let own = self.own.accepted();
+        Ok(Snapshot { counters, totals, own, endpoints, table_used: used, table_capacity, programs })
     }
 
     /// Which ends of a translated flow are local, A first; `None` if the flow has it right. If `is_counted`,
@@ -82,6 +88,12 @@ impl Shared {
 
     /// A describer for the present time.
     pub fn describer(&self) -> Describer<'_> {
-        Describer { rules: &self.rules, clock: Clock::monotonic(), now_ns: monotonic_ns(), client: None }
+        Describer {
+            rules: &self.rules,
+            clock: *self.clock.lock(),
+            now_ns: monotonic_ns(),
+            client: None,
+            id: None,
+        }
     }
 }

@@ -8,6 +8,7 @@ use tcp_common::flow::{Closer, Initiator};
 use tcp_common::record::Counters;
 use tcp_common::{Cause, CloseKind, End, Flow, FlowKey, Outcome, State};
 
+use super::own::OWN_KINDS;
 use crate::kernel::ProgramRuns;
 use crate::view::describe::handshake_ns;
 use crate::view::{ReopenReason, TimeWaitEnding, UNSEEN, string_enum};
@@ -75,6 +76,8 @@ pub const FAMILIES: [&str; 2] = ["ipv4", "ipv6"];
 pub struct Totals {
     /// Connections with a local end that became ESTABLISHED, by [`ROLES`] and [`FAMILIES`].
     pub opened: [[u64; 2]; 2],
+    /// SYNs that were sent again without an answer, once for each connection, by [`ROLES`].
+    pub attempts_unanswered: [u64; 2],
     /// Closes of connections with a local end, by [`close_forms`] and [`CLOSERS`]. One that was taken back later is in `reopened`, too.
     pub closed: [[u64; 5]; CloseKind::ALL.len() + 1],
     /// Closes that were taken back, by [`ReopenReason`].
@@ -124,6 +127,7 @@ impl Default for Totals {
         let seconds = |bounds: &[f64]| Histogram::new(bounds.iter().copied());
         Totals {
             opened: [[0; 2]; 2],
+            attempts_unanswered: [0; 2],
             closed: [[0; 5]; CloseKind::ALL.len() + 1],
             reopened: [0; ReopenReason::ALL.len()],
             resets: [[0; 2]; ResetReason::ALL.len()],
@@ -159,8 +163,7 @@ impl Totals {
 
     /// Counts a connection that became ESTABLISHED.
     pub fn count_open(&mut self, key: &FlowKey, flow: &Flow) {
-        let local_client = matches!(flow.initiator(), Initiator::One(end) if flow.is_local(end));
-        let role = usize::from(!local_client);
+        let role = role(flow);
         let family = usize::from(key.family != 4);
         if is_forwarded(flow) {
             self.forwarded_opened[family] += 1;
@@ -170,6 +173,11 @@ impl Totals {
         if let Some(ns) = handshake_ns(flow) {
             self.handshake.observe(seconds(ns));
         }
+    }
+
+    /// Counts a connection whose SYN was sent again without an answer.
+    pub fn count_attempt(&mut self, flow: &Flow) {
+        self.attempts_unanswered[role(flow)] += 1;
     }
 
     /// Counts a closed incarnation.
@@ -239,6 +247,12 @@ fn is_forwarded(flow: &Flow) -> bool {
     !flow.is_local(End::A) && !flow.is_local(End::B)
 }
 
+/// Index of the local endpoint's role in [`ROLES`].
+fn role(flow: &Flow) -> usize {
+    let local_client = matches!(flow.initiator(), Initiator::One(end) if flow.is_local(end));
+    usize::from(!local_client)
+}
+
 /// Names of the close kinds, followed by the name of closes before the start of the agent.
 pub fn close_forms() -> [&'static str; CloseKind::ALL.len() + 1] {
     array::from_fn(|form| CloseKind::ALL.get(form).map_or(UNSEEN, |kind| kind.name()))
@@ -257,6 +271,8 @@ pub struct Snapshot {
     pub counters: Counters,
     /// Counters of the agent.
     pub totals: Totals,
+    /// The agent's own connections, by [`OwnKind`](super::own::OwnKind).
+    pub own: [u64; OWN_KINDS.len()],
     /// Endpoints by [`Locality`] and state, without closed connections.
     pub endpoints: [[u64; State::COUNT]; 2],
     /// Flows in the table by [`FAMILIES`] and [`FLOW_CLASSES`].
@@ -310,7 +326,8 @@ mod tests {
 
     #[test]
     fn a_close_before_the_start_counts_as_unseen() {
-        let told = SocketReport { state: State::TimeWait, time_wait_at_ns: 2_000, wscale: None };
+        let told =
+            SocketReport { state: State::TimeWait, last_ns: 2_000, time_wait_at_ns: 2_000, wscale: None };
         let flow = Flow::adopted(3_000, End::A, &told).expect("a flow");
         let mut totals = Totals::default();
         totals.count_close(&flow);

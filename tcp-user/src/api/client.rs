@@ -1,6 +1,7 @@
 //! The client of the query socket.
 
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use bytes::Bytes;
@@ -8,6 +9,7 @@ use futures_util::stream::{MapErr, StreamExt as _, TryStreamExt as _};
 use http_body_util::{BodyDataStream, BodyExt as _, Empty};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
+use nix::unistd::{Gid, Group};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use tokio::net::UnixStream;
 use tokio_util::codec::{FramedRead, LinesCodec, LinesCodecError};
@@ -17,11 +19,21 @@ use tokio_util::io::StreamReader;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ClientError {
-    /// Nothing listens on the socket, or the socket may not be opened.
+    /// Nothing listens on the socket.
     #[error("no agent answers on {socket}. Is `finwait run` running? Use --socket for another path")]
     NotReachable {
         /// Path of the query socket.
         socket: String,
+        /// Error of connect().
+        source: io::Error,
+    },
+    /// This user may not open the socket.
+    #[error("not permitted to query the agent on {socket}: {}", may_query(.group))]
+    NotPermitted {
+        /// Path of the query socket.
+        socket: String,
+        /// Name of the group that may, if it is known.
+        group: Option<String>,
         /// Error of connect().
         source: io::Error,
     },
@@ -51,10 +63,29 @@ type Body = MapErr<BodyDataStream<Incoming>, fn(hyper::Error) -> io::Error>;
 
 /// Sends a query to the agent that listens on `socket`. `path` includes the query parameters.
 pub async fn get(socket: &Path, path: &str) -> Result<Answer, ClientError> {
-    let stream = UnixStream::connect(socket)
-        .await
-        .map_err(|source| ClientError::NotReachable { socket: socket.display().to_string(), source })?;
+    let stream = UnixStream::connect(socket).await.map_err(|source| unreachable_because(source, socket))?;
     ask(stream, path).await
+}
+
+/// Why connecting to the socket failed.
+fn unreachable_because(source: io::Error, path: &Path) -> ClientError {
+    let socket = path.display().to_string();
+    if source.kind() != io::ErrorKind::PermissionDenied {
+        return ClientError::NotReachable { socket, source };
+    }
+    // The directory's permissions hide those of a socket inside.
+    let refusing = path.ancestors().find_map(|path| path.symlink_metadata().ok());
+    let group = refusing.and_then(|file| Group::from_gid(Gid::from_raw(file.gid())).ok().flatten());
+    ClientError::NotPermitted { socket, group: group.map(|group| group.name), source }
+}
+
+/// Who may query, and the next step.
+fn may_query(group: &Option<String>) -> String {
+    match group.as_deref() {
+        Some("root") => "run this command as root, or start the agent with --user".to_owned(),
+        Some(group) => format!("join group {group:?}, or run this command as root"),
+        None => "run this command as root".to_owned(),
+    }
 }
 
 /// Sends a query over a connected stream.

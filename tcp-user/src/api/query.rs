@@ -8,6 +8,9 @@ pub struct ConnectionsQuery {
     /// Whether to include closed connections that are kept to absorb late segments.
     #[serde(default)]
     pub all: bool,
+    /// Whether to include the agent's own connections: scrapes of its metrics.
+    #[serde(default)]
+    pub own: bool,
     /// A filter expression; empty matches every connection.
     #[serde(default)]
     pub filter: String,

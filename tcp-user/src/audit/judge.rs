@@ -13,7 +13,7 @@ use super::{ConntrackCounts, Finding, Ours, Reason, Report, SCHEMA, Socket, Verd
 use crate::api::Status;
 use crate::filter::Filter;
 use crate::sockets::{HostContext, KernelSocket, Unmatched, scope_of, socket_of};
-use crate::view::{Confidence, Connection, ConnectionEnd, Family, Opener, Role, SocketPair};
+use crate::view::{Confidence, Connection, ConnectionEnd, ConnectionId, Family, Opener, Role, SocketPair};
 
 /// Parameters of an audit.
 #[derive(Clone, Debug)]
@@ -335,6 +335,7 @@ fn as_connection(finding: &Finding, now: Timestamp) -> Connection {
         confirmed: false,
         local,
         on_host: local,
+        vlan: None,
         segments: 0,
         bytes: 0,
     };
@@ -346,6 +347,7 @@ fn as_connection(finding: &Finding, now: Timestamp) -> Connection {
         interface: None,
         scope: finding.scope.clone(),
         incarnation: 1,
+        id: ConnectionId::NONE,
         client,
         server,
         opener: Opener::Unknown,

@@ -26,7 +26,7 @@ pub use crate::sockets::Reason;
 pub use crate::view::Address;
 
 use crate::sockets::{KernelSocket, Timer};
-use crate::view::{ByName, Connection, by_name, micros, string_enum};
+use crate::view::{ByName, Connection, by_name, known_state, micros, string_enum};
 
 /// The name of the document's shape.
 pub const SCHEMA: &str = "finwait.audit/1";
@@ -120,21 +120,26 @@ pub struct Finding {
 /// The agent's side of a finding.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Ours {
-    /// State of the local end.
-    #[serde(with = "by_name")]
-    #[schemars(with = "ByName<State>")]
+    /// State of the local end; `None` if it is unknown.
+    #[serde(with = "known_state")]
+    #[schemars(with = "Option<ByName<State>>")]
     pub state: State,
     /// Whether the end's own segments confirm the state.
     pub confirmed: bool,
-    /// State of the other end.
-    #[serde(with = "by_name")]
-    #[schemars(with = "ByName<State>")]
+    /// State of the other end; `None` if it is unknown.
+    #[serde(with = "known_state")]
+    #[schemars(with = "Option<ByName<State>>")]
     pub peer_state: State,
     /// The connection as the agent knows it.
     pub connection: Connection,
 }
 
 impl Ours {
+    /// Whether the state is known from segments sent to the end only.
+    pub fn is_assumed(&self) -> bool {
+        !self.confirmed && self.state != State::Unknown
+    }
+
     /// Whether an end of the connection is on this host.
     pub fn is_here(&self) -> bool {
         self.connection.ends().iter().any(|end| end.local)

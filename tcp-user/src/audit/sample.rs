@@ -32,7 +32,7 @@ impl Sample {
     pub(super) async fn take(agent: &Path, conntrack: bool) -> Result<Sample, AuditError> {
         let mut sample = Sample::default();
         // Closed connections too: a socket of a connection that the agent takes for closed is a difference.
-        let mut answer = client::get(agent, "/connections?all=true").await?;
+        let mut answer = client::get(agent, "/connections?all=true&own=true").await?;
         while let Some(line) = answer.line().await? {
             sample.connections.push(serde_json::from_slice(&line)?);
         }

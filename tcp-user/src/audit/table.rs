@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use super::{ConntrackCounts, Finding, Ours, Reason, Report, Socket, Verdict, VerdictCounts};
 use crate::output::{Palette, TextTable, duration};
+use crate::view::State;
 
 /// Writes the findings and one line of totals.
 pub fn write(report: &Report, out: &mut impl Write, palette: Palette) -> io::Result<()> {
@@ -51,10 +52,10 @@ fn row(finding: &Finding, report: &Report) -> [String; 11] {
         address(finding.local),
         address(finding.remote),
         or_dash(
-            ours.map(|ours| format!("{}{}", ours.state.rfc_name(), if ours.confirmed { "" } else { "?" })),
+            ours.map(|ours| format!("{}{}", state(ours.state), if ours.is_assumed() { "?" } else { "" })),
         ),
         finding.kernel.as_ref().map_or("no socket", |socket| socket.state.rfc_name()).to_owned(),
-        or_dash(ours.map(|ours| ours.peer_state.rfc_name().to_owned())),
+        or_dash(ours.map(|ours| state(ours.peer_state).to_owned())),
         or_dash(finding.conntrack.map(|conntrack| {
             format!("{}{}", conntrack.state, if conntrack.differs() { " (differs)" } else { "" })
         })),
@@ -66,6 +67,11 @@ fn row(finding: &Finding, report: &Report) -> [String; 11] {
         or_dash(finding.kernel.as_ref().and_then(timer)),
         finding.reason.map_or("", Reason::explain).to_owned(),
     ]
+}
+
+/// The name of a state, or `-` for UNKNOWN.
+fn state(state: State) -> &'static str {
+    if state == State::Unknown { "-" } else { state.rfc_name() }
 }
 
 fn mark(finding: &Finding) -> &'static str {

@@ -5,12 +5,15 @@ macro_rules! filter {
         "\
 FILTER:
   state NAME                  one end is in this state: time-wait, TIME_WAIT, or
-                              a group of ss: connected, synchronized, bucket, big
+                              a group of ss: connected, synchronized, bucket, big;
+                              unknown: nothing was seen of the end
   client state NAME           this end is; also server, local, remote
   exclude NAME                neither end is in this state
   src ADDR[/LEN][:PORT]       the local end; dst is the remote end; also client,
-                              server, local, remote; with NAT an address or port
-                              matches before and after the translation
+                              server, local, remote. fe80::1%eth0 has the
+                              interface of a link-local address. With NAT an
+                              address or port matches before and after the
+                              translation
   dport OP :PORT              also sport, and port for either end; OP is one of
                               = != < <= > >= or eq ne lt le gt ge
   closer WHO                  the end whose FIN came first: client, server, both,
@@ -28,6 +31,8 @@ FILTER:
   idle OP DURATION            time since the last segment: idle ge 5m
   process NAME|PID            the owner of the local socket
   interface NAME              where the connection was first seen
+  vlan ID                     one of its packets' VLAN tags has this id
+  id HEX                      the connection with this id
   family ipv4|ipv6
   confidence WORD             exact, gap, midstream, one_way
   and or not ( ) && || !      two tests without a word between them: and. Quote

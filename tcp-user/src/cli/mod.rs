@@ -125,6 +125,9 @@ pub struct LsArgs {
     /// Also list closed connections that are kept to absorb late packets
     #[arg(short, long)]
     pub all: bool,
+    /// Also list the agent's own connections: scrapes of its metrics
+    #[arg(long = "self")]
+    pub own: bool,
     /// Also show the process that owns each local socket; always shown by wide, json, ndjson and csv
     #[arg(short, long)]
     pub processes: bool,

@@ -23,6 +23,7 @@ pub(super) async fn ls(agent: &SocketArgs, args: &LsArgs) -> Result<ExitCode> {
     let owners = owners(agent, args.output, args.processes, &filter).await?;
     let query: String = form_urlencoded::Serializer::new(String::new())
         .append_pair("all", if args.all { "true" } else { "false" })
+        .append_pair("own", if args.own { "true" } else { "false" })
         .append_pair("filter", &asked_of_agent(&filter))
         .finish();
     let mut answer = client::get(agent.path(), &format!("/connections?{query}")).await?;
@@ -153,9 +154,16 @@ async fn owners(
     if !here && filter.asks_for_process() {
         return Err(super::audit::OtherNamespace { pid: status.pid }.into());
     }
-    Ok(if here { Some(Owners::scan()?) } else { None })
+    let owners = if here { Some(Owners::scan()?) } else { None };
+    if owners.as_ref().is_none_or(Owners::is_incomplete) {
+        eprintln!("finwait: {OWNERS_NOT_SHOWN}");
+    }
+    Ok(owners)
 }
 
+/// Printed where owners are wanted and cannot all be found.
+const OWNERS_NOT_SHOWN: &str =
+    "owners not shown: needs root or CAP_SYS_PTRACE, and the agent's network namespace and PID namespace";
 /// The end of every connection in the agent's answer.
 const NO_OWNER: &[u8] = br#""process":null}"#;
 /// Bytes written by one system call.

@@ -76,8 +76,10 @@ fn wait_for(answer: impl Future<Output = Result<ExitCode>>) -> Result<ExitCode> 
 /// The exit code that an error stands for.
 pub fn exit_code(error: &anyhow::Error) -> ExitCode {
     for cause in error.chain() {
-        if let Some(ClientError::NotReachable { .. }) = cause.downcast_ref() {
-            return ExitCode::from(3);
+        match cause.downcast_ref() {
+            Some(ClientError::NotReachable { .. }) => return ExitCode::from(3),
+            Some(ClientError::NotPermitted { .. }) => return ExitCode::from(4),
+            _ => {}
         }
         #[cfg(feature = "lab")]
         if cause.is::<LabError>() {

@@ -86,7 +86,7 @@ pub(super) fn name(family: Family) -> &'static str {
 /// The state that the kernel's socket table shows for `state`. An unanswered open has no socket at the
 /// listener's end.
 fn socket_state(state: State) -> State {
-    if state == State::Listen { State::Closed } else { state }
+    if matches!(state, State::Listen | State::Unknown) { State::Closed } else { state }
 }
 
 /// Applies a style. `anstream` strips it where the output shows no colours.

@@ -1,4 +1,4 @@
-//! `ADDRESS[/LENGTH][:PORT]`, each part optional or `*`.
+//! `ADDRESS[%INTERFACE][/LENGTH][:PORT]`, each part optional or `*`; only link-local addresses have an interface.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
@@ -8,9 +8,10 @@ use winnow::prelude::*;
 use winnow::token::take_till;
 
 /// A condition on the address and port of an end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct HostFilter {
     network: Option<Network>,
+    scope: Option<String>,
     port: Option<u16>,
 }
 
@@ -21,11 +22,20 @@ struct Network {
 }
 
 impl HostFilter {
-    /// Parses `10.0.0.0/8`, `10.0.0.1:80`, `[2001:db8::1]:443`, `2001:db8::/32`, `:443`, `*:443`, `*`.
+    /// Parses `10.0.0.0/8`, `10.0.0.1:80`, `[2001:db8::1]:443`, `2001:db8::/32`, `fe80::1%eth0`,
+    /// `[fe80::1%eth0]:443`, `:443`, `*:443`, `*`.
     pub(super) fn parse(text: &str) -> Option<HostFilter> {
+        let Some((before, after)) = text.split_once('%') else { return HostFilter::parse_unscoped(text) };
+        let (scope, rest) = after.split_at(after.find([']', '/']).unwrap_or(after.len()));
+        let host = HostFilter::parse_unscoped(&format!("{before}{rest}"))?;
+        let is_link_local = host.network.is_some_and(Network::is_link_local);
+        (is_link_local && !scope.is_empty()).then(|| HostFilter { scope: Some(scope.to_owned()), ..host })
+    }
+
+    fn parse_unscoped(text: &str) -> Option<HostFilter> {
         if let Ok(address) = text.parse() {
             // Bare IPv6 first: its last group is no port.
-            return Some(HostFilter { network: Network::new(address, None), port: None });
+            return Some(HostFilter { network: Network::new(address, None), scope: None, port: None });
         }
         let (address, length, port) = parts.parse(text).ok()?;
         let network = match address {
@@ -33,12 +43,14 @@ impl HostFilter {
             None if length.is_some() => return None,
             None => None,
         };
-        Some(HostFilter { network, port })
+        Some(HostFilter { network, scope: None, port })
     }
 
-    pub(super) fn matches(&self, end: SocketAddr) -> bool {
-        self.network.is_none_or(|network| network.contains(end.ip()))
-            && self.port.is_none_or(|port| port == end.port())
+    /// Whether it selects an address of a connection with this scope.
+    pub(super) fn matches(&self, address: SocketAddr, scope: Option<&str>) -> bool {
+        self.network.is_none_or(|network| network.contains(address.ip()))
+            && (self.scope.is_none() || self.scope.as_deref() == scope)
+            && self.port.is_none_or(|port| port == address.port())
     }
 }
 
@@ -49,7 +61,12 @@ impl Network {
         (length <= bits).then_some(Network { address, length })
     }
 
-    fn contains(&self, address: IpAddr) -> bool {
+    /// Whether it lies in fe80::/10.
+    fn is_link_local(self) -> bool {
+        self.length >= 10 && matches!(self.address, IpAddr::V6(v6) if v6.is_unicast_link_local())
+    }
+
+    fn contains(self, address: IpAddr) -> bool {
         match (self.address, address) {
             (IpAddr::V4(a), IpAddr::V4(b)) => {
                 let differ = a.to_bits() ^ b.to_bits();

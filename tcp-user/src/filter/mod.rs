@@ -4,18 +4,18 @@
 //! filter  = ["("] test {("and" | "or" | "not") test} [")"]     && || ! too; nothing between two tests means "and"
 //! test    = state NAME | exclude NAME                          either end; time-wait, TIME_WAIT, connected, bucket ..
 //!         | (client | server | local | remote) state NAME
-//!         | (client | server | local | remote | src | dst) ADDRESS[/LENGTH][:PORT]
+//!         | (client | server | local | remote | src | dst) ADDRESS[%INTERFACE][/LENGTH][:PORT]
 //!         | (sport | dport | port) OP PORT                     OP: = == != < <= > >= eq ne lt le gt ge; :443 or 443
 //!         | (closer | aborter | opener | holder) WHO           client server both local remote none unknown
 //!         | kind KIND | confidence WORD | family ipv4|ipv6
 //!         | (age | idle) OP DURATION                           30s, 5m, 2h30m
-//!         | process NAME-or-PID | interface NAME
+//!         | process NAME-or-PID | interface NAME | vlan ID | id HEX
 //! ```
 //!
 //! `src` is the local end and `dst` the remote one, as in `ss`; where both or neither are local, the client
 //! and the server. `port` and `state` hold if either end matches. With NAT an address or port matches in either
-//! tuple. An unknown fact matches no test: `age > 0s`
-//! leaves out connections whose beginning was not seen.
+//! tuple. An unknown fact matches no test: `age > 0s` leaves out connections whose beginning was not seen. An end
+//! of which nothing was seen is in no state but `unknown`.
 //!
 //! Modules in the order of processing: tokens, the parser, the tree and its tests.
 

@@ -126,6 +126,13 @@ impl<'s> Parser<'_, 's> {
             Keyword::Interface => {
                 self.value("an interface name", |text| Some(Test::Interface(text.to_owned())))
             }
+            Keyword::Vlan => self.value("a VLAN id from 1 to 4094", |text| {
+                let id = text.parse().ok().filter(|id| (1..=4094).contains(id));
+                id.map(Test::Vlan)
+            }),
+            Keyword::Id => self.value("the id of a connection: 16 hexadecimal digits", |text| {
+                text.parse().ok().map(Test::Id)
+            }),
         }
     }
 
@@ -236,6 +243,8 @@ enum Keyword {
     Idle,
     Process,
     Interface,
+    Id,
+    Vlan,
 }
 
 const KEYWORDS: &[(&str, Keyword)] = &[
@@ -262,6 +271,8 @@ const KEYWORDS: &[(&str, Keyword)] = &[
     ("process", Keyword::Process),
     ("interface", Keyword::Interface),
     ("dev", Keyword::Interface),
+    ("id", Keyword::Id),
+    ("vlan", Keyword::Vlan),
 ];
 
 /// The words that a filter can have, for completions.

@@ -7,7 +7,8 @@ use jiff::{SignedDuration, Timestamp};
 use super::address::HostFilter;
 use super::token::Operator;
 use crate::view::{
-    CloseKind, Confidence, Connection, Family, Opener, Role, Roles, StateSet, UNSEEN, string_enum,
+    CloseKind, Confidence, Connection, ConnectionId, Family, Opener, Role, Roles, StateSet, UNSEEN,
+    string_enum,
 };
 
 /// A condition on one fact of a connection.
@@ -24,6 +25,9 @@ pub(super) enum Test {
     Family(Family),
     Interface(String),
     Confidence(Confidence),
+    Id(ConnectionId),
+    /// One of the VLAN ids of either direction.
+    Vlan(u16),
 }
 
 /// The ends that a test is about; it holds if it holds for one of them.
@@ -88,7 +92,10 @@ impl Test {
             Test::State(ends, states) => {
                 ends.any(connection, |side| states.contains(connection.end(side).state))
             }
-            Test::Host(ends, host) => ends.any_address(connection, |address| host.matches(address)),
+            Test::Host(ends, host) => {
+                let scope = connection.scope.as_deref();
+                ends.any_address(connection, |address| host.matches(address, scope))
+            }
             Test::Port(ends, operator, port) => {
                 ends.any_address(connection, |address| operator.holds(address.port(), *port))
             }
@@ -107,6 +114,10 @@ impl Test {
             Test::Family(family) => connection.family == *family,
             Test::Interface(name) => connection.interface.as_ref() == Some(name),
             Test::Confidence(confidence) => connection.confidence == *confidence,
+            Test::Id(id) => connection.id == *id,
+            Test::Vlan(id) => {
+                connection.ends().iter().any(|end| end.vlan.iter().flatten().any(|one| one == id))
+            }
         }
     }
 }

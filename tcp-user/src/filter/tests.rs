@@ -82,7 +82,36 @@ fn addresses() {
         &["src 2001:db8::1", "src [2001:db8::1]:443", "remote 2001:db8::/32", "dst [2001:db8::17]/128:43210"],
     );
     all_hold(&v6, &["src 2001:db8::/64:443", "client ::/0", "dst != 10.0.0.1"]);
+    let mut link_local = samples::established();
+    link_local.server.address = "fe80::1".parse().unwrap();
+    link_local.scope = Some("eth0".into());
+    all_hold(
+        &link_local,
+        &[
+            "src fe80::1",
+            "src fe80::1%eth0",
+            "src [fe80::1%eth0]:443",
+            "src fe80::%eth0/10",
+            "src fe80::1%eth0/64:443",
+        ],
+    );
+    none_holds(
+        &link_local,
+        &[
+            "src fe80::1%eth1",
+            "src [fe80::1%eth0]:444",
+            "src fe80::2%eth0",
+            "dst fe80::1%eth0",
+            "dst fe80::%eth0/10",
+        ],
+    );
     for bad in [
+        "10.0.0.1%eth0",
+        "2001:db8::1%eth0",
+        "fe80::1%",
+        "[fe80::1%eth0",
+        "*%eth0",
+        "fe80::%eth0/9",
         "10.0.0.0/33",
         "10.0.0",
         "[::1",
@@ -180,8 +209,20 @@ fn other_facts() {
             "age > 30s",
             "age lt 1m",
             "idle > 38s",
+            "id 0f3a5b7c9d1e2f40",
+            "id = 0F3A5B7C9D1E2F40",
+            "not id 0f3a5b7c9d1e2f41",
         ],
     );
+    let mut tagged = samples::time_wait();
+    none_holds(&tagged, &["vlan 100"]);
+    tagged.client.vlan = Some(vec![100, 10]);
+    tagged.server.vlan = Some(vec![20]);
+    all_hold(&tagged, &["vlan 100", "vlan 10", "vlan = 20", "vlan != 30"]);
+    for id in ["0", "4095", "x"] {
+        assert!(error(&format!("vlan {id}")).contains("expected a VLAN id from 1 to 4094"), "{id}");
+    }
+    assert!(error("id 0f3a").contains("expected the id of a connection: 16 hexadecimal digits"));
     let open = samples::established();
     all_hold(&open, &["kind open", "confidence midstream", "process 7", "family ipv6", "exclude time-wait"]);
     none_holds(&open, &["age > 0s", "age < 10h", "interface eth0", "process nginx"]);

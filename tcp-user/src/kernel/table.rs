@@ -26,6 +26,8 @@ pub struct Entry {
     pub key: FlowKey,
     /// The hook to report for the flow, as [`Record::hook`] returns it.
     pub hook: u32,
+    /// VLAN tags of each end's packets, as in [`Sightings::tags`](tcp_common::record::Sightings::tags).
+    pub tags: [u32; 2],
     /// The flow.
     pub flow: Flow,
 }
@@ -181,7 +183,7 @@ impl Table {
 }
 
 fn entry(index: u32, key: FlowKey, record: &Record) -> Entry {
-    Entry { index, key, hook: record.hook(), flow: record.flow }
+    Entry { index, key, hook: record.hook(), tags: record.sightings.tags, flow: record.flow }
 }
 
 impl LockedFlow<'_> {

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use anstyle::Style;
 
 use super::palette::{self, Palette};
-use crate::view::{CloseInfo, CloseKind, Connection, Process, Role, State, TimeWait, UNSEEN};
+use crate::view::{CloseInfo, CloseKind, Connection, ConnectionEnd, Process, Role, State, TimeWait, UNSEEN};
 
 /// The text of a table's cell, and its style where there are colours.
 pub struct Cell {
@@ -45,8 +45,18 @@ pub(super) fn none() -> Cell {
 
 const NOTHING: &str = "-";
 
-pub(super) fn address(address: SocketAddr, local: bool) -> Cell {
-    marked(address.to_string(), local)
+/// `scope` is the interface of a link-local address.
+pub(super) fn address(address: SocketAddr, scope: Option<&str>, local: bool) -> Cell {
+    marked(scoped(address, scope), local)
+}
+
+fn scoped(address: SocketAddr, scope: Option<&str>) -> String {
+    match (address, scope) {
+        (SocketAddr::V6(v6), Some(scope)) if v6.ip().is_unicast_link_local() => {
+            format!("[{}%{}]:{}", v6.ip(), escape_word(scope), v6.port())
+        }
+        _ => address.to_string(),
+    }
 }
 
 fn marked(text: String, local: bool) -> Cell {
@@ -59,16 +69,37 @@ fn marked(text: String, local: bool) -> Cell {
 /// Address and port of an end. With NAT, that of the original direction, followed by that of the reply
 /// direction if it is another one.
 pub(super) fn end(connection: &Connection, side: Role) -> Cell {
-    let addresses: Vec<_> = connection.addresses_of(side).map(|address| address.to_string()).collect();
+    let scope = connection.scope.as_deref();
+    let addresses: Vec<_> = connection.addresses_of(side).map(|address| scoped(address, scope)).collect();
     marked(addresses.join(TRANSLATED), connection.end(side).local)
+}
+
+/// The VLANs of both directions, the client's first, once if they are equal.
+pub(super) fn vlans(client: &ConnectionEnd, server: &ConnectionEnd) -> Cell {
+    let [from_client, from_server] =
+        [client, server].map(|end| vlan_ids(end).unwrap_or_else(|| NOTHING.to_owned()));
+    if from_client == from_server {
+        from_client.into()
+    } else {
+        format!("{from_client}/{from_server}").into()
+    }
+}
+
+/// The VLAN ids of an end as Linux names devices: `100.10`, outermost first.
+pub(super) fn vlan_ids(end: &ConnectionEnd) -> Option<String> {
+    let ids = end.vlan.as_ref()?;
+    Some(ids.iter().map(u16::to_string).collect::<Vec<_>>().join("."))
 }
 
 /// Between the addresses of an end in both tuples.
 const TRANSLATED: &str = "=>";
 
 pub(super) fn state(state: State, confirmed: bool) -> Cell {
+    if state == State::Unknown {
+        return none();
+    }
     let mut text = state.rfc_name().to_owned();
-    if !confirmed && state != State::Unknown {
+    if !confirmed {
         text.push(UNCONFIRMED_MARK);
     }
     Cell { text, style: palette::state_style(state, confirmed) }

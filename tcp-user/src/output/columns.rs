@@ -75,6 +75,7 @@ const COLUMNS: &[Column] = &[
     process("Process", |c, _| c.process.as_ref().map_or_else(none, cell::process)),
     wide("Unit", |c, _| word(c.process.as_ref().and_then(|process| process.unit.as_deref()))),
     wide("Interface", |c, _| word(c.interface.as_deref())),
+    wide("Vlan", |c, _| cell::vlans(&c.client, &c.server)),
     wide("Tunnel", |c, _| word(c.tunnel.map(Tunnel::name))),
     number("Incarnation", |c, _| c.incarnation.to_string().into()),
     number("Age", |c, now| c.opened_at.map_or_else(none, |at| since(at, now))),
@@ -86,6 +87,7 @@ const COLUMNS: &[Column] = &[
     number("ServerBytes", |c, _| c.server.bytes.to_string().into()),
     wide("Opener", |c, _| c.opener.to_string().into()),
     wide("Confidence", |c, _| c.confidence.to_string().into()),
+    wide("Id", |c, _| c.id.to_string().into()),
 ];
 
 const fn text(title: &'static str, cell: fn(&Connection, Timestamp) -> Cell) -> Column {

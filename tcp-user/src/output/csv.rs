@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 
 use jiff::Timestamp;
 
-use super::cell::escape;
+use super::cell::{escape, vlan_ids};
 use crate::view::{
-    Close, CloseInfo, CloseKind, Connection, ConnectionEnd, Durations, EndAddress, EventRecord, Role,
+    Close, CloseInfo, CloseKind, Connection, ConnectionEnd, Durations, EndAddress, EventRecord, Role, State,
     TimeWait, TimeWaitEnd, Transition,
 };
 
@@ -37,20 +37,24 @@ type Field<T> = (&'static str, fn(&T) -> String);
 pub(super) const CONNECTION: &[Field<Connection>] = &[
     ("family", |c| c.family.to_string()),
     ("interface", |c| c.interface.as_deref().map(escape).unwrap_or_default()),
+    ("scope", |c| scope(c.scope.as_deref())),
     ("tunnel", |c| text(c.tunnel)),
     ("incarnation", |c| c.incarnation.to_string()),
+    ("id", |c| c.id.to_string()),
     ("client_address", |c| c.client.address.to_string()),
     ("client_port", |c| c.client.port.to_string()),
-    ("client_state", |c| state(&c.client)),
+    ("client_state", |c| state(c.client.state)),
     ("client_confirmed", |c| c.client.confirmed.to_string()),
     ("client_local", |c| c.client.local.to_string()),
+    ("client_vlan", |c| text(vlan_ids(&c.client))),
     ("client_segments", |c| c.client.segments.to_string()),
     ("client_bytes", |c| c.client.bytes.to_string()),
     ("server_address", |c| c.server.address.to_string()),
     ("server_port", |c| c.server.port.to_string()),
-    ("server_state", |c| state(&c.server)),
+    ("server_state", |c| state(c.server.state)),
     ("server_confirmed", |c| c.server.confirmed.to_string()),
     ("server_local", |c| c.server.local.to_string()),
+    ("server_vlan", |c| text(vlan_ids(&c.server))),
     ("server_segments", |c| c.server.segments.to_string()),
     ("server_bytes", |c| c.server.bytes.to_string()),
     ("opener", |c| c.opener.to_string()),
@@ -86,14 +90,16 @@ pub(super) const CONNECTION: &[Field<Connection>] = &[
 pub(super) const EVENT: &[Field<EventRecord>] = &[
     ("event", |e| kind_of_event(e).to_owned()),
     ("at", |e| time(moment(e))),
+    ("scope", |e| scope(scope_of_event(e))),
     ("client_address", |e| text(ends(e).map(|[client, _]| client.ip()))),
     ("client_port", |e| text(ends(e).map(|[client, _]| client.port()))),
     ("server_address", |e| text(ends(e).map(|[_, server]| server.ip()))),
     ("server_port", |e| text(ends(e).map(|[_, server]| server.port()))),
     ("incarnation", |e| text(incarnation(e))),
+    ("id", |e| text(e.id())),
     ("side", |e| text(side(e))),
-    ("from", |e| of_transition(e, |t| t.from.name().to_owned())),
-    ("to", |e| of_transition(e, |t| t.to.name().to_owned())),
+    ("from", |e| of_transition(e, |t| state(t.from))),
+    ("to", |e| of_transition(e, |t| state(t.to))),
     ("cause", cause),
     ("close_kind", |e| of_close(e, |c| of(&c.connection, |close| close.kind.map(CloseKind::name)))),
     ("closer", |e| of_close(e, |c| of(&c.connection, |close| close.closer))),
@@ -153,6 +159,16 @@ fn incarnation(event: &EventRecord) -> Option<u32> {
     }
 }
 
+fn scope_of_event(event: &EventRecord) -> Option<&str> {
+    match event {
+        EventRecord::Transition(record) => record.scope.as_deref(),
+        EventRecord::Close(record) => record.connection.scope.as_deref(),
+        EventRecord::Reopened(record) => record.scope.as_deref(),
+        EventRecord::TimeWaitEnd(record) => record.scope.as_deref(),
+        EventRecord::Lost(_) => None,
+    }
+}
+
 /// The end that the event is about.
 fn side(event: &EventRecord) -> Option<Role> {
     match event {
@@ -172,8 +188,12 @@ fn cause(event: &EventRecord) -> String {
     }
 }
 
-fn state(end: &ConnectionEnd) -> String {
-    end.state.name().to_owned()
+fn scope(interface: Option<&str>) -> String {
+    interface.map(escape).unwrap_or_default()
+}
+
+fn state(state: State) -> String {
+    if state == State::Unknown { String::new() } else { state.name().to_owned() }
 }
 
 fn waiting(connection: &Connection) -> Option<&TimeWait> {

@@ -80,11 +80,11 @@ impl<W: Write> EventWriter<W> {
 }
 
 fn transition_line(transition: &Transition, palette: Palette) -> String {
-    let Transition { at, client, server, incarnation, side, from, to, cause } = transition;
+    let Transition { at, scope, client, server, incarnation, id: _, side, from, to, cause } = transition;
     let state = |state: State| cell::state(state, true).painted(palette);
     format!(
         "{at:.6} {} #{incarnation} {side} {} -> {} {}",
-        addresses(client, server, palette),
+        addresses(scope, client, server, palette),
         state(*from),
         state(*to),
         escape_word(cause),
@@ -92,15 +92,16 @@ fn transition_line(transition: &Transition, palette: Palette) -> String {
 }
 
 fn reopened_line(reopened: &Reopened, palette: Palette) -> String {
-    let Reopened { at, client, server, incarnation, reason } = reopened;
-    format!("{at:.6} {} #{incarnation} reopened {reason}", addresses(client, server, palette))
+    let Reopened { at, scope, client, server, incarnation, id: _, reason } = reopened;
+    format!("{at:.6} {} #{incarnation} reopened {reason}", addresses(scope, client, server, palette))
 }
 
 fn time_wait_end_line(end: &TimeWaitEnd, palette: Palette) -> String {
-    let TimeWaitEnd { at, client, server, incarnation, holder, ending, duration_ms, restarts } = end;
+    let TimeWaitEnd { at, scope, client, server, incarnation, id: _, holder, ending, duration_ms, restarts } =
+        end;
     let mut line = format!(
         "{at:.6} {} #{incarnation} {holder} {} over {ending} time_wait={}",
-        addresses(client, server, palette),
+        addresses(scope, client, server, palette),
         cell::state(State::TimeWait, true).painted(palette),
         duration(*duration_ms)
     );
@@ -110,8 +111,9 @@ fn time_wait_end_line(end: &TimeWaitEnd, palette: Palette) -> String {
     line
 }
 
-fn addresses(client: &EndAddress, server: &EndAddress, palette: Palette) -> String {
-    let address = |end: &EndAddress| cell::address(end.socket_address(), end.local).painted(palette);
+fn addresses(scope: &Option<String>, client: &EndAddress, server: &EndAddress, palette: Palette) -> String {
+    let scope = scope.as_deref();
+    let address = |end: &EndAddress| cell::address(end.socket_address(), scope, end.local).painted(palette);
     format!("{} -> {}", address(client), address(server))
 }
 
@@ -142,8 +144,13 @@ fn close_line(close: &Close, wide: bool, palette: Palette) -> String {
         let (client, server) = (&connection.client, &connection.server);
         let _infallible = write!(
             line,
-            " segments={}/{} bytes={}/{} confidence={}",
-            client.segments, server.segments, client.bytes, server.bytes, connection.confidence
+            " segments={}/{} bytes={}/{} confidence={} id={}",
+            client.segments,
+            server.segments,
+            client.bytes,
+            server.bytes,
+            connection.confidence,
+            connection.id
         );
         if let Some(interface) = &connection.interface {
             let _infallible = write!(line, " interface={}", escape_word(interface));

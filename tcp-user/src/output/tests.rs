@@ -44,6 +44,27 @@ fn csv() {
 }
 
 #[test]
+fn link_local_addresses_have_their_interface_and_directions_their_vlans() {
+    let mut connection = samples::established();
+    for (end, address) in [(&mut connection.client, "fe80::17"), (&mut connection.server, "fe80::1")] {
+        end.address = address.parse().unwrap();
+    }
+    connection.scope = Some("eth0".into());
+    connection.client.vlan = Some(vec![100, 10]);
+    let shown =
+        |connection: &Connection| list(Format::Wide, Palette::PLAIN, std::slice::from_ref(connection));
+    for cell in ["[fe80::17%eth0]:43210 ", "[fe80::1%eth0]:443* ", " 100.10/- "] {
+        assert!(shown(&connection).contains(cell), "{cell}: {}", shown(&connection));
+    }
+    connection.server.vlan = Some(vec![100, 10]);
+    assert!(shown(&connection).contains(" 100.10 "), "{}", shown(&connection));
+    let text = list(Format::Csv, Palette::PLAIN, &[connection]);
+    let mut reader = ::csv::Reader::from_reader(text.as_bytes());
+    let record: std::collections::HashMap<String, String> = reader.deserialize().next().unwrap().unwrap();
+    assert_eq!((&*record["scope"], &*record["server_vlan"]), ("eth0", "100.10"));
+}
+
+#[test]
 fn colours_keep_the_columns() {
     let coloured = list(Format::Table, Palette::COLOURED, &samples());
     assert!(coloured.contains("\u{1b}[36mTIME-WAIT\u{1b}[0m"), "{coloured:?}");

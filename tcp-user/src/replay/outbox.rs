@@ -10,9 +10,9 @@ use tcp_common::{Cause, End, Flow, FlowKey, Rules, State};
 
 use super::warning::Warning;
 use super::zeek::{self, Trace};
-use crate::clock::Clock;
+use crate::clock::{BootId, Clock};
 use crate::filter::Filter;
-use crate::view::describe::Describer;
+use crate::view::describe::{Describer, Location};
 use crate::view::{Close, Connection, EventRecord, ReopenReason, TimeWaitEnding, Tunnel};
 
 /// One record.
@@ -68,6 +68,8 @@ pub(super) struct Subject<'a> {
     pub(super) key: &'a FlowKey,
     pub(super) flow: &'a Flow,
     pub(super) interface: Option<&'a Arc<str>>,
+    /// VLAN tags of each end's packets, A first.
+    pub(super) tags: [u32; 2],
     pub(super) tunnel: Option<Tunnel>,
     pub(super) trace: Option<&'a Trace>,
 }
@@ -77,6 +79,7 @@ pub(super) struct Ended {
     key: FlowKey,
     flow: Flow,
     interface: Option<Arc<str>>,
+    tags: [u32; 2],
     tunnel: Option<Tunnel>,
     trace: Option<Trace>,
     at_ns: u64,
@@ -106,7 +109,7 @@ impl Outbox {
                 return;
             }
         }
-        let transitions = describer.transitions(subject.key, subject.flow, now_ns, from, to, cause);
+        let transitions = describer.transitions(subject.key, subject.flow, None, now_ns, (from, to), cause);
         self.outputs.extend(transitions.into_iter().map(|transition| Output::Event(transition.into())));
     }
 
@@ -130,13 +133,14 @@ impl Outbox {
         let mut records: Vec<EventRecord> = Vec::new();
         let holds = reports & flow.reported();
         if holds & reported::CLOSE != 0 {
-            records.push(Close { connection, ..describer.close(key, flow, None, now_ns) }.into());
+            records
+                .push(Close { connection, ..describer.close(key, flow, Location::default(), now_ns) }.into());
         } else if reports & reported::CLOSE != 0 {
-            records.push(describer.reopened(key, flow, now_ns, ReopenReason::DataAcknowledged).into());
+            records.push(describer.reopened(key, flow, None, now_ns, ReopenReason::DataAcknowledged).into());
         }
         for (end, bit) in [(End::A, reported::LEFT_TIME_WAIT_A), (End::B, reported::LEFT_TIME_WAIT_B)] {
             if holds & bit != 0 {
-                records.push(describer.time_wait_end(key, flow, end, now_ns, ending(flow, end)).into());
+                records.push(describer.time_wait_end(key, flow, None, now_ns, end, ending(flow, end)).into());
             }
         }
         self.outputs.extend(records.into_iter().map(Output::Event));
@@ -187,14 +191,16 @@ impl Outbox {
     }
 
     fn describer(&self, now_ns: u64) -> Describer<'_> {
-        Describer { rules: &self.rules, clock: CLOCK, now_ns, client: None }
+        Describer { rules: &self.rules, clock: CLOCK, now_ns, client: None, id: None }
     }
 }
 
 impl Subject<'_> {
     fn connection(&self, describer: &Describer<'_>) -> Connection {
         let interface = self.interface.map(|name| name.to_string());
-        Connection { tunnel: self.tunnel, ..describer.connection(self.key, self.flow, interface) }
+        // Which of a capture's interfaces are ports of one link is not known.
+        let location = Location { interface, tags: self.tags, scope: None };
+        Connection { tunnel: self.tunnel, ..describer.connection(self.key, self.flow, location) }
     }
 
     fn ended(&self, at_ns: u64) -> Ended {
@@ -202,6 +208,7 @@ impl Subject<'_> {
             key: *self.key,
             flow: *self.flow,
             interface: self.interface.cloned(),
+            tags: self.tags,
             tunnel: self.tunnel,
             trace: self.trace.cloned(),
             at_ns,
@@ -215,6 +222,7 @@ impl Ended {
             key: &self.key,
             flow: &self.flow,
             interface: self.interface.as_ref(),
+            tags: self.tags,
             tunnel: self.tunnel,
             trace: self.trace.as_ref(),
         }
@@ -252,6 +260,6 @@ pub(super) fn wall(ns: u64) -> Timestamp {
 }
 
 /// The clock of a replay is the capture's: ns since the epoch.
-const CLOCK: Clock = Clock { epoch_ns: 0 };
+const CLOCK: Clock = Clock { epoch_ns: 0, boot: BootId::NONE };
 /// Maximum number of ended connections that wait to be listed, about 25 MiB.
 pub(super) const KEPT: usize = 1 << 16;

@@ -457,7 +457,8 @@ impl TrackedFlow {
 
     fn subject<'a>(&'a self, key: &'a FlowKey) -> Subject<'a> {
         let trace = self.trace.as_deref();
-        Subject { key, flow: &self.flow, interface: self.interface.as_ref(), tunnel: self.tunnel, trace }
+        let (interface, tags) = (self.interface.as_ref(), self.sightings.tags);
+        Subject { key, flow: &self.flow, interface, tags, tunnel: self.tunnel, trace }
     }
 }
 

@@ -15,6 +15,7 @@ use netlink_sys::protocols::NETLINK_SOCK_DIAG;
 use nix::libc::{ENOENT, EOPNOTSUPP, EPROTONOSUPPORT};
 use tcp_common::State;
 
+use super::Listeners;
 use crate::netlink::Channel;
 use crate::system_error::SystemError;
 use crate::view::string_enum;
@@ -136,12 +137,39 @@ impl Diag {
         Ok(self.find(local, remote)?.map_or(State::Closed, |socket| socket.state))
     }
 
+    /// The sockets that listen.
+    pub fn listeners(&mut self) -> Result<Listeners, SystemError> {
+        let mut listeners = Listeners::default();
+        for family in [AF_INET, AF_INET6] {
+            self.dump_replies(family, StateFlags::LISTEN, ExtensionFlags::empty(), |reply, _| {
+                let SockDiagMessage::InetResponse(response) = reply else { return };
+                let id = &response.header.socket_id;
+                let v6_only = response.nlas.contains(&Nla::SkV6Only(true));
+                listeners.add(SocketAddr::new(id.source_address, id.source_port), v6_only);
+            })
+            .map_err(refused)?;
+        }
+        Ok(listeners)
+    }
+
     fn dump(
         &mut self,
         family: u8,
         states: StateFlags,
         extensions: ExtensionFlags,
         mut each: impl FnMut(KernelSocket),
+    ) -> io::Result<()> {
+        self.dump_replies(family, states, extensions, |reply, bytes| {
+            KernelSocket::from_reply(reply, bytes).into_iter().for_each(&mut each);
+        })
+    }
+
+    fn dump_replies(
+        &mut self,
+        family: u8,
+        states: StateFlags,
+        extensions: ExtensionFlags,
+        each: impl FnMut(SockDiagMessage, &[u8]),
     ) -> io::Result<()> {
         let request = InetRequest {
             family,
@@ -150,9 +178,7 @@ impl Diag {
             states,
             socket_id: if family == AF_INET { SocketId::new_v4() } else { SocketId::new_v6() },
         };
-        self.channel.dump(SockDiagMessage::InetRequest(request), |reply, bytes| {
-            KernelSocket::from_reply(reply, bytes).into_iter().for_each(&mut each);
-        })
+        self.channel.dump(SockDiagMessage::InetRequest(request), each)
     }
 }
 

@@ -3,11 +3,13 @@
 //! The kernel's list of sockets gives inodes, and `/proc/PID/fd` the processes that hold them.
 
 use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use procfs::ProcessCGroup;
 use procfs::process::{self, FDTarget};
+use procfs::{ProcError, ProcessCGroup};
 
 use super::{Diag, socket_of};
 use crate::system_error::SystemError;
@@ -17,6 +19,8 @@ use crate::view::{Connection, Process, Role, SocketPair};
 #[derive(Debug, Default)]
 pub struct Owners {
     by_pair: HashMap<SocketPair, Owner>,
+    /// Whether the last scan found sockets whose owner this process may not see.
+    incomplete: bool,
     last_scan: Option<Scan>,
 }
 
@@ -58,6 +62,11 @@ impl Owners {
         self.by_pair.is_empty()
     }
 
+    /// Whether there are sockets whose owner this process may not see.
+    pub fn is_incomplete(&self) -> bool {
+        self.incomplete
+    }
+
     /// Like [`Owners::of`], for a stream of events. Scans again, at a limited rate, if the owner is unknown.
     /// Remembers the owner of a closed socket for a while, because the event of a close comes after the
     /// socket is gone.
@@ -85,35 +94,56 @@ impl Owners {
         let wanted = by_inode.keys().copied().collect();
         let seen_at = Instant::now();
         self.by_pair.retain(|_, owner| owner.seen_at.elapsed() < MEMORY);
-        for (inode, process) in processes(Path::new("/proc"), wanted) {
+        let Found { owners, hidden } = processes(Path::new("/proc"), wanted);
+        for (inode, process) in owners {
             self.by_pair.insert(by_inode[&inode], Owner { process, seen_at });
         }
+        self.incomplete = hidden;
         self.last_scan = Some(Scan { ended_at: Instant::now(), took: started_at.elapsed() });
         Ok(())
     }
 }
 
+/// What a scan of `/proc` finds.
+#[derive(Default)]
+struct Found {
+    /// By the inode of the socket.
+    owners: Vec<(u64, Process)>,
+    /// Whether a socket has no owner in sight, and there are processes out of sight.
+    hidden: bool,
+}
+
 /// Owners of the sockets with these inodes. Several processes may hold a socket; the one with the lowest
 /// number owns it. Processes that this process may not inspect are left out.
-fn processes(proc: &Path, mut wanted: HashSet<u64>) -> Vec<(u64, Process)> {
-    let mut found = Vec::new();
+fn processes(proc: &Path, mut wanted: HashSet<u64>) -> Found {
+    let mut found = Found::default();
+    let mut out_of_sight = !proc.join("1").exists() || !is_initial_pid_namespace(proc);
     // In ascending order, as the kernel lists them, and one at a time: each holds a file descriptor.
     for process in process::all_processes_with_root(proc).into_iter().flatten().flatten() {
+        let descriptors = process.fd();
+        out_of_sight |= matches!(descriptors, Err(ProcError::PermissionDenied(_)));
         let inodes =
-            process.fd().into_iter().flatten().flatten().filter_map(|descriptor| match descriptor.target {
+            descriptors.into_iter().flatten().flatten().filter_map(|descriptor| match descriptor.target {
                 FDTarget::Socket(inode) => Some(inode),
                 _ => None,
             });
         let mut described = None;
         for inode in inodes.filter(|inode| wanted.remove(inode)) {
             let process = described.get_or_insert_with(|| describe(&process));
-            found.push((inode, process.clone()));
+            found.owners.push((inode, process.clone()));
         }
         if wanted.is_empty() {
             break;
         }
     }
+    found.hidden = out_of_sight && !wanted.is_empty();
     found
+}
+
+/// Whether `/proc` shows the processes of every PID namespace.
+fn is_initial_pid_namespace(proc: &Path) -> bool {
+    // PROC_PID_INIT_INO in include/linux/proc_ns.h.
+    fs::metadata(proc.join("self/ns/pid")).is_ok_and(|namespace| namespace.ino() == 0xeffffffc)
 }
 
 fn describe(process: &process::Process) -> Process {
@@ -190,6 +220,8 @@ mod tests {
 
     #[test]
     fn a_missing_proc_has_no_processes() {
-        assert!(processes(Path::new("/nowhere"), HashSet::from([1])).is_empty());
+        let Found { owners, hidden } = processes(Path::new("/nowhere"), HashSet::from([1]));
+        assert!(owners.is_empty() && hidden);
+        assert!(!processes(Path::new("/nowhere"), HashSet::new()).hidden, "no socket lacks its owner");
     }
 }

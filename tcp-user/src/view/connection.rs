@@ -8,8 +8,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tcp_common::{CloseKind, State};
 
-use super::serial::{ByName, by_name, micros};
-use super::{Confidence, Family, Fins, Opener, Role, Roles, Tunnel, schema};
+use super::serial::{ByName, by_name, by_text, known_state, micros};
+use super::{Confidence, ConnectionId, Family, Fins, Opener, Role, Roles, Tunnel, schema};
 
 /// One connection (one incarnation of a flow) and the states of both its ends.
 // `remote = "Self"` makes the derive produce inherent functions for the bare fields; the trait puts the
@@ -29,6 +29,10 @@ pub struct Connection {
     pub tunnel: Option<Tunnel>,
     /// Number of this use of the same addresses and ports, from 1.
     pub incarnation: u32,
+    /// Id of the connection: the same in all of its records, and in those of no other connection.
+    #[serde(with = "by_text")]
+    #[schemars(with = "String", regex(pattern = "^[0-9a-f]{16}$"))]
+    pub id: ConnectionId,
     /// The end that sent the first SYN. It is a guess if `confidence` is `midstream`.
     pub client: ConnectionEnd,
     /// The other end.
@@ -106,17 +110,22 @@ pub struct ConnectionEnd {
     pub address: IpAddr,
     /// TCP port of the end.
     pub port: u16,
-    /// RFC 9293 state of the end.
-    #[serde(with = "by_name")]
-    #[schemars(with = "ByName<State>")]
+    /// RFC 9293 state of the end; `None` while no segment of the end was accepted and none that it must have
+    /// sent is known. It is `listen` only if the end's socket is known to listen.
+    #[serde(with = "known_state")]
+    #[schemars(with = "Option<ByName<State>>")]
     pub state: State,
-    /// Whether the end's own segments confirm the state. If not, it follows from segments sent to the end.
+    /// Whether the end's own segments, or its socket, confirm the state. If not, it follows from segments sent
+    /// to the end.
     pub confirmed: bool,
     /// Whether the end is in the agent's network namespace.
     pub local: bool,
     /// Whether the end is on this host: local, or in another namespace (a container, a pod).
     #[serde(default)]
     pub on_host: bool,
+    /// VLAN ids of the end's packets, outermost first, at most two; `None` without a tag.
+    #[serde(default)]
+    pub vlan: Option<Vec<u16>>,
     /// Number of segments from this end.
     pub segments: u64,
     /// Payload bytes from this end.

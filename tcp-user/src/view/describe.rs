@@ -7,8 +7,8 @@ use tcp_common::flow::{Closer, Coverage, Initiator};
 use tcp_common::{Cause, CloseKind, End, Flow, FlowKey, Rules, State};
 
 use super::{
-    Close, CloseInfo, Confidence, Connection, ConnectionEnd, Durations, EndAddress, Family, Fins,
-    IcmpMessage, Opener, ReopenReason, Reopened, Role, Roles, TimeWait, TimeWaitEnd, TimeWaitEnding,
+    Close, CloseInfo, Confidence, Connection, ConnectionEnd, ConnectionId, Durations, EndAddress, Family,
+    Fins, IcmpMessage, Opener, ReopenReason, Reopened, Role, Roles, TimeWait, TimeWaitEnd, TimeWaitEnding,
     Transition,
 };
 use crate::clock::Clock;
@@ -24,6 +24,20 @@ pub struct Describer<'a> {
     pub now_ns: u64,
     /// The client's end, where it is known otherwise than from the flow.
     pub client: Option<End>,
+    /// The connection's id, where it is that of another flow.
+    pub id: Option<ConnectionId>,
+}
+
+/// Where a flow was seen.
+#[derive(Clone, Debug, Default)]
+pub struct Location {
+    /// Name of the interface that saw it first, if known.
+    pub interface: Option<String>,
+    /// VLAN tags of each end's packets, A first, as in [`Sightings::tags`](tcp_common::record::Sightings::tags).
+    pub tags: [u32; 2],
+    /// Name of the interface to whose link the link-local addresses among the flow's belong; `None` if it is
+    /// unknown or there are none.
+    pub scope: Option<String>,
 }
 
 /// The client: the end that opened, or the end with the higher port if that was not seen.
@@ -51,17 +65,18 @@ pub fn address(key: &FlowKey, end: End) -> IpAddr {
 
 impl Describer<'_> {
     /// The connection as it stands.
-    pub fn connection(&self, key: &FlowKey, flow: &Flow, interface: Option<String>) -> Connection {
+    pub fn connection(&self, key: &FlowKey, flow: &Flow, location: Location) -> Connection {
         let client = self.client_of(key, flow);
         let midstream = matches!(flow.coverage(), Coverage::Midstream);
         Connection {
             family: if key.family == 4 { Family::Ipv4 } else { Family::Ipv6 },
-            interface,
-            scope: None,
             tunnel: None,
             incarnation: flow.incarnation(),
-            client: self.endpoint(key, flow, client),
-            server: self.endpoint(key, flow, client.peer()),
+            id: self.id(key, flow),
+            client: self.endpoint(key, flow, client, location.tags),
+            server: self.endpoint(key, flow, client.peer(), location.tags),
+            interface: location.interface,
+            scope: location.scope,
             opener: match flow.initiator() {
                 Initiator::Unknown => Opener::Unknown,
                 Initiator::One(end) if end == client => Opener::Client,
@@ -85,14 +100,14 @@ impl Describer<'_> {
     }
 
     /// The close record of an incarnation whose close was complete at `closed_ns`.
-    pub fn close(&self, key: &FlowKey, flow: &Flow, interface: Option<String>, closed_ns: u64) -> Close {
+    pub fn close(&self, key: &FlowKey, flow: &Flow, location: Location, closed_ns: u64) -> Close {
         let started = |ns: u64| (ns != 0).then_some(ns);
         let closing_ns = flow.closing_seen_ns();
         // If the beginning of the close was not seen, the time in ESTABLISHED is unknown.
         let open = (flow.closing_ns() == 0 || closing_ns.is_some()).then_some(flow.established_ns());
         let established_until = closing_ns.unwrap_or(closed_ns);
         Close {
-            connection: self.connection(key, flow, interface),
+            connection: self.connection(key, flow, location),
             revision: 1 + u32::from(flow.was_reopened()),
             closed_at: Some(self.clock.wall(closed_ns)),
             durations_ms: Durations {
@@ -104,27 +119,45 @@ impl Describer<'_> {
         }
     }
 
-    /// The record of a close that was taken back.
-    pub fn reopened(&self, key: &FlowKey, flow: &Flow, at_ns: u64, reason: ReopenReason) -> Reopened {
+    /// The record of a close that was taken back. `scope` is that of the flow's [`Location`].
+    pub fn reopened(
+        &self,
+        key: &FlowKey,
+        flow: &Flow,
+        scope: Option<&str>,
+        at_ns: u64,
+        reason: ReopenReason,
+    ) -> Reopened {
         let [client, server] = self.addresses(key, flow);
-        Reopened { at: self.clock.wall(at_ns), client, server, incarnation: flow.incarnation(), reason }
+        Reopened {
+            at: self.clock.wall(at_ns),
+            scope: scope.map(str::to_owned),
+            client,
+            server,
+            incarnation: flow.incarnation(),
+            id: self.id(key, flow),
+            reason,
+        }
     }
 
-    /// The record of the TIME-WAIT of `end`, which has ended.
+    /// The record of the TIME-WAIT of `end`, which has ended. `scope` is that of the flow's [`Location`].
     pub fn time_wait_end(
         &self,
         key: &FlowKey,
         flow: &Flow,
-        end: End,
+        scope: Option<&str>,
         at_ns: u64,
+        end: End,
         ending: TimeWaitEnding,
     ) -> TimeWaitEnd {
         let ([client, server], x) = (self.addresses(key, flow), flow.end(end));
         TimeWaitEnd {
             at: self.clock.wall(at_ns),
+            scope: scope.map(str::to_owned),
             client,
             server,
             incarnation: flow.incarnation(),
+            id: self.id(key, flow),
             holder: side(end, self.client_of(key, flow)),
             ending,
             duration_ms: ms(x.time_wait_ns().map_or(0, |since_ns| at_ns.saturating_sub(since_ns))),
@@ -132,28 +165,33 @@ impl Describer<'_> {
         }
     }
 
-    /// The transitions of one segment or one timer: none, one or two.
+    /// The transitions of one segment or one timer: none, one or two. That a SYN was sent to an end is none of
+    /// that end. `scope` is that of the flow's [`Location`]. The states are those before and after, A first.
     pub fn transitions(
         &self,
         key: &FlowKey,
         flow: &Flow,
+        scope: Option<&str>,
         at_ns: u64,
-        from: [State; 2],
-        to: [State; 2],
+        (from, to): ([State; 2], [State; 2]),
         cause: Cause,
     ) -> Vec<Transition> {
         let ([client, server], first) = (self.addresses(key, flow), self.client_of(key, flow));
         [first, first.peer()]
             .into_iter()
-            .filter(|&end| from[end as usize] != to[end as usize])
-            .map(|end| Transition {
+            .map(|end| (end, left_state(from[end as usize], to[end as usize]), to[end as usize]))
+            .map(|(end, from, to)| (end, from, known_state(flow, end, to)))
+            .filter(|&(_, from, to)| from != to && (from, to) != (State::Closed, State::Unknown))
+            .map(|(end, from, to)| Transition {
                 at: self.clock.wall(at_ns),
+                scope: scope.map(str::to_owned),
                 client,
                 server,
                 incarnation: flow.incarnation(),
+                id: self.id(key, flow),
                 side: side(end, first),
-                from: from[end as usize],
-                to: to[end as usize],
+                from,
+                to,
                 cause: cause.name().into(),
             })
             .collect()
@@ -173,15 +211,21 @@ impl Describer<'_> {
         })
     }
 
-    fn endpoint(&self, key: &FlowKey, flow: &Flow, end: End) -> ConnectionEnd {
+    /// The id of the connection that a flow is, or is a leg of.
+    pub fn id(&self, key: &FlowKey, flow: &Flow) -> ConnectionId {
+        self.id.unwrap_or_else(|| ConnectionId::new(key, flow, self.clock.boot))
+    }
+
+    fn endpoint(&self, key: &FlowKey, flow: &Flow, end: End, tags: [u32; 2]) -> ConnectionEnd {
         let x = flow.end(end);
         ConnectionEnd {
             address: address(key, end),
             port: key.endpoint(end).port,
-            state: flow.state(end),
+            state: known_state(flow, end, flow.state(end)),
             confirmed: flow.confirmed(end),
             local: flow.is_local(end),
             on_host: flow.is_local(end),
+            vlan: vlan_ids(tags[end as usize]),
             segments: u64::from(x.segments()),
             bytes: flow.payload_bytes(end),
         }
@@ -228,6 +272,22 @@ impl Describer<'_> {
             restarts: [End::A, End::B].iter().map(|&end| u32::from(flow.end(end).restarts())).sum(),
         })
     }
+}
+
+/// The state of an end, or UNKNOWN if only a SYN that was sent to it suggests the state.
+fn known_state(flow: &Flow, end: End, state: State) -> State {
+    if state == State::Listen && flow.proved(end) == State::Unknown { State::Unknown } else { state }
+}
+
+/// The state that an end has left for `to`. Only an end that answers a SYN was in LISTEN for certain.
+fn left_state(from: State, to: State) -> State {
+    if from == State::Listen && to != State::SynReceived { State::Unknown } else { from }
+}
+
+/// The VLAN ids of a packet's tags, outermost first: the outer one is in the lower half.
+pub(crate) fn vlan_ids(tags: u32) -> Option<Vec<u16>> {
+    let ids: Vec<u16> = [tags as u16, (tags >> 16) as u16].into_iter().filter(|&id| id != 0).collect();
+    (!ids.is_empty()).then_some(ids)
 }
 
 /// How the TIME-WAIT of an end ended, if the incarnation goes on and this was the cause of the last change.

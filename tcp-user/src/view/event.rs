@@ -8,8 +8,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tcp_common::State;
 
-use super::serial::{ByName, by_name, micros};
-use super::{Connection, ReopenReason, Role, TimeWaitEnding};
+use super::serial::{ByName, by_text, known_state, micros};
+use super::{Connection, ConnectionId, ReopenReason, Role, TimeWaitEnding};
 
 /// One record of `watch` and `replay --events`; its schema says of which kind.
 // The names are those of `view::schema`; a test holds them together, because an attribute takes no constant.
@@ -33,6 +33,19 @@ pub enum EventRecord {
     Lost(Lost),
 }
 
+impl EventRecord {
+    /// Id of the connection that the event is about; `None` if it is about none.
+    pub fn id(&self) -> Option<ConnectionId> {
+        match self {
+            EventRecord::Transition(record) => Some(record.id),
+            EventRecord::Close(record) => Some(record.connection.id),
+            EventRecord::Reopened(record) => Some(record.id),
+            EventRecord::TimeWaitEnd(record) => Some(record.id),
+            EventRecord::Lost(_) => None,
+        }
+    }
+}
+
 /// One end of a connection changed its state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Transition {
@@ -40,21 +53,28 @@ pub struct Transition {
     #[serde(with = "micros")]
     #[schemars(with = "Timestamp")]
     pub at: Timestamp,
+    /// Interface whose link the addresses belong to, if they are link-local (fe80::/10).
+    #[serde(default)]
+    pub scope: Option<String>,
     /// The client end.
     pub client: EndAddress,
     /// The server end.
     pub server: EndAddress,
     /// Number of this use of the same addresses and ports, from 1.
     pub incarnation: u32,
+    /// Id of the connection: the same in all of its records, and in those of no other connection.
+    #[serde(with = "by_text")]
+    #[schemars(with = "String", regex(pattern = "^[0-9a-f]{16}$"))]
+    pub id: ConnectionId,
     /// The end that changed its state.
     pub side: Role,
-    /// State before.
-    #[serde(with = "by_name")]
-    #[schemars(with = "ByName<State>")]
+    /// State before; `None` if nothing of the end had been seen.
+    #[serde(with = "known_state")]
+    #[schemars(with = "Option<ByName<State>>")]
     pub from: State,
-    /// State after.
-    #[serde(with = "by_name")]
-    #[schemars(with = "ByName<State>")]
+    /// State after; `None` if what was seen of the end has turned out to be of another connection.
+    #[serde(with = "known_state")]
+    #[schemars(with = "Option<ByName<State>>")]
     pub to: State,
     /// Cause of the transition. A newer agent may know causes that this version does not list.
     pub cause: Cow<'static, str>,
@@ -98,12 +118,19 @@ pub struct Reopened {
     #[serde(with = "micros")]
     #[schemars(with = "Timestamp")]
     pub at: Timestamp,
+    /// Interface whose link the addresses belong to, if they are link-local (fe80::/10).
+    #[serde(default)]
+    pub scope: Option<String>,
     /// The client end.
     pub client: EndAddress,
     /// The server end.
     pub server: EndAddress,
     /// Number of this use of the same addresses and ports, from 1.
     pub incarnation: u32,
+    /// Id of the connection: the same in all of its records, and in those of no other connection.
+    #[serde(with = "by_text")]
+    #[schemars(with = "String", regex(pattern = "^[0-9a-f]{16}$"))]
+    pub id: ConnectionId,
     /// What shows that the connection goes on.
     pub reason: ReopenReason,
 }
@@ -115,12 +142,19 @@ pub struct TimeWaitEnd {
     #[serde(with = "micros")]
     #[schemars(with = "Timestamp")]
     pub at: Timestamp,
+    /// Interface whose link the addresses belong to, if they are link-local (fe80::/10).
+    #[serde(default)]
+    pub scope: Option<String>,
     /// The client end.
     pub client: EndAddress,
     /// The server end.
     pub server: EndAddress,
     /// Number of this use of the same addresses and ports, from 1.
     pub incarnation: u32,
+    /// Id of the connection: the same in all of its records, and in those of no other connection.
+    #[serde(with = "by_text")]
+    #[schemars(with = "String", regex(pattern = "^[0-9a-f]{16}$"))]
+    pub id: ConnectionId,
     /// The end that was in TIME-WAIT.
     pub holder: Role,
     /// How it ended.

@@ -52,6 +52,8 @@ const ENDS: Words = &[
         "incarnation",
         "One use of the same addresses and ports, from SYN to the end of TIME-WAIT, counted from 1.",
     ),
+    ("id", "16 hexadecimal digits that name one connection in all of its records."),
+    ("scope", "The interface whose link the link-local addresses (fe80::/10) belong to."),
     (
         "unconfirmed",
         "A state that follows from segments sent to this end. Its own segments have not confirmed it yet.",
@@ -117,7 +119,7 @@ const STATES: Words = &[
     ("closing", "Both FINs crossed. Waits for the ACK of its own."),
     ("last_ack", "Received a FIN, sent its own, waits for the ACK."),
     ("time_wait", "Both FINs were acknowledged. Waits for 2MSL so that late segments die out."),
-    ("unknown", "The state cannot be known from what was seen."),
+    ("unknown", "Nothing was seen of the end, so its state is not known. null in JSON, - in tables."),
 ];
 
 const CAUSES: Words = &[

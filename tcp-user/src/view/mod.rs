@@ -10,6 +10,7 @@ mod connection;
 pub mod describe;
 mod event;
 mod glossary;
+mod id;
 mod serial;
 mod states;
 mod words;
@@ -20,7 +21,8 @@ pub use connection::{
 };
 pub use event::{Close, Durations, EndAddress, EventRecord, Lost, Reopened, TimeWaitEnd, Transition};
 pub use glossary::{GlossaryEntry, glossary};
-pub(crate) use serial::{ByName, by_name, micros};
+pub use id::{ConnectionId, InvalidId};
+pub(crate) use serial::{ByName, by_name, known_state, micros};
 pub use states::{StateSet, UnknownState};
 pub use tcp_common::{CloseKind, State};
 pub(crate) use words::string_enum;

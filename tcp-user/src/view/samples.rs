@@ -18,6 +18,7 @@ pub(crate) fn time_wait() -> Connection {
         scope: None,
         tunnel: None,
         incarnation: 1,
+        id: "0f3a5b7c9d1e2f40".parse().unwrap(),
         client: ConnectionEnd {
             address: "10.9.0.1".parse().unwrap(),
             port: 43210,
@@ -25,6 +26,7 @@ pub(crate) fn time_wait() -> Connection {
             confirmed: true,
             local: true,
             on_host: true,
+            vlan: None,
             segments: 6,
             bytes: 120,
         },
@@ -35,6 +37,7 @@ pub(crate) fn time_wait() -> Connection {
             confirmed: false,
             local: false,
             on_host: false,
+            vlan: None,
             segments: 5,
             bytes: 512,
         },
@@ -137,9 +140,11 @@ pub(crate) fn transition() -> Transition {
     let connection = time_wait();
     Transition {
         at: at(46, 21.470118),
+        scope: None,
         client: EndAddress::from(&connection.client),
         server: EndAddress::from(&connection.server),
         incarnation: 1,
+        id: connection.id,
         side: Role::Client,
         from: State::Established,
         to: State::FinWait1,
@@ -149,12 +154,14 @@ pub(crate) fn transition() -> Transition {
 
 /// The end of its TIME-WAIT.
 pub(crate) fn time_wait_end() -> TimeWaitEnd {
-    let Transition { client, server, incarnation, .. } = transition();
+    let Transition { scope, client, server, incarnation, id, .. } = transition();
     TimeWaitEnd {
         at: at(47, 21.480003),
+        scope,
         client,
         server,
         incarnation,
+        id,
         holder: Role::Client,
         ending: TimeWaitEnding::Expired,
         duration_ms: 60000.0,
@@ -164,9 +171,9 @@ pub(crate) fn time_wait_end() -> TimeWaitEnd {
 
 /// An event of each kind. After a reset that was taken back, the connection of [`time_wait`] closes for good.
 pub(crate) fn events() -> Vec<EventRecord> {
-    let Transition { client, server, incarnation, .. } = transition();
+    let Transition { scope, client, server, incarnation, id, .. } = transition();
     let reason = ReopenReason::DataAcknowledged;
-    let reopened = Reopened { at: at(46, 21.3), client, server, incarnation, reason };
+    let reopened = Reopened { at: at(46, 21.3), scope, client, server, incarnation, id, reason };
     let closed_again = Close { revision: 2, ..close() };
     let time_wait_end = TimeWaitEnd { restarts: 1, ..time_wait_end() };
     vec![

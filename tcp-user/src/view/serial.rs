@@ -23,7 +23,7 @@ impl Named for State {
     const WHAT: &'static str = "state";
 
     fn all() -> impl Iterator<Item = Self> {
-        State::ALL.into_iter().chain([State::Unknown])
+        State::ALL.into_iter()
     }
 
     fn word(self) -> &'static str {
@@ -95,6 +95,39 @@ pub(crate) mod by_name {
         ) -> Result<Option<T>, D::Error> {
             Ok(Option::<Name<T>>::deserialize(deserializer)?.map(|Name(value)| value))
         }
+    }
+}
+
+/// `serde(with)`: a value as the text that it prints and parses.
+pub(crate) mod by_text {
+    use std::fmt::Display;
+    use std::str::FromStr;
+
+    use super::*;
+
+    pub(crate) fn serialize<T: Display, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(value)
+    }
+
+    pub(crate) fn deserialize<'de, T, D>(deserializer: D) -> Result<T, D::Error>
+    where
+        T: FromStr<Err: Display>,
+        D: Deserializer<'de>,
+    {
+        Cow::<str>::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
+/// `serde(with)`: the state of an end by its name, or `null` for [`State::Unknown`].
+pub(crate) mod known_state {
+    use super::*;
+
+    pub(crate) fn serialize<S: Serializer>(state: &State, serializer: S) -> Result<S::Ok, S::Error> {
+        by_name::option::serialize(&Some(*state).filter(|&state| state != State::Unknown), serializer)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<State, D::Error> {
+        Ok(by_name::option::deserialize(deserializer)?.unwrap_or(State::Unknown))
     }
 }
 

@@ -5,9 +5,9 @@ use super::*;
 #[test]
 fn connection_is_the_documented_json() {
     let documented: Value = serde_json::from_str(
-        r#"{"schema":"finwait.connection/1","family":"ipv4","interface":"eth0","scope":null,"tunnel":null,"incarnation":1,
-        "client":{"address":"10.9.0.1","port":43210,"state":"time_wait","confirmed":true,"local":true,"on_host":true,"segments":6,"bytes":120},
-        "server":{"address":"10.9.0.2","port":80,"state":"closed","confirmed":false,"local":false,"on_host":false,"segments":5,"bytes":512},
+        r#"{"schema":"finwait.connection/1","family":"ipv4","interface":"eth0","scope":null,"tunnel":null,"incarnation":1,"id":"0f3a5b7c9d1e2f40",
+        "client":{"address":"10.9.0.1","port":43210,"state":"time_wait","confirmed":true,"local":true,"on_host":true,"vlan":null,"segments":6,"bytes":120},
+        "server":{"address":"10.9.0.2","port":80,"state":"closed","confirmed":false,"local":false,"on_host":false,"vlan":null,"segments":5,"bytes":512},
         "opener":"client","confidence":"exact","opened_at":"2026-11-22T10:46:21.120417Z","last_seen_at":"2026-11-22T10:46:21.480003Z","handshake_ms":0.31,
         "close":{"kind":"fin_4seg","closer":"client","aborter":null,"icmp":null,"fins":"both","complete":true,"started_at":"2026-11-22T10:46:21.470118Z"},
         "time_wait":{"holder":"client","expires_in_ms":59210,"restarts":0},"nat":null,

@@ -10,6 +10,7 @@
 pub mod counts;
 pub mod nginx;
 pub mod oracle;
+pub mod watch;
 
 use std::fs::{self, File, Permissions};
 use std::io::{Read as _, Write as _};

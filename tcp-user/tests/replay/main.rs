@@ -7,12 +7,14 @@ mod cut;
 mod formats;
 mod fragments;
 mod headers;
+mod identity;
 mod mirror;
 mod scenarios;
 mod sections;
 mod stamps;
 mod time;
 mod tunnels;
+mod unheard;
 mod vlans;
 
 use std::collections::HashMap;

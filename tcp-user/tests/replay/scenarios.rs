@@ -21,6 +21,8 @@ fn check_step(step: &Step, connections: &[Connection], variant: Variant) -> Resu
     let current = connections.last();
     for (end, Expected { states, .. }) in [End::A, End::B].into_iter().zip(expected) {
         let state = current.map_or(State::Closed, |c| c.end(side_of(c, end, variant)).state);
+        // The scenarios name the machine's state of an end of which nothing was seen.
+        let state = if state == State::Unknown { State::Listen } else { state };
         if !states.contains(&state) {
             return Err(format!("{end:?} is {state:?}, expected one of {states:?}"));
         }
@@ -175,7 +177,10 @@ fn the_events_of_every_scenario_are_consistent() {
                             *ended_time_waits.entry(end).or_default() += 1;
                         }
                         let state = states.entry((port, transition.incarnation)).or_insert(State::Closed);
-                        assert_eq!(*state, transition.from, "{} {transition:?}", scenario.id);
+                        // A SYN that was sent to an end is no transition of it. Its answer may show LISTEN.
+                        let sent_a_syn = [State::Unknown, State::Listen].contains(&transition.from)
+                            && [State::Unknown, State::Closed].contains(state);
+                        assert!(sent_a_syn || *state == transition.from, "{} {transition:?}", scenario.id);
                         *state = transition.to;
                         transition.at
                     }

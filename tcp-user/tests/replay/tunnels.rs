@@ -170,7 +170,11 @@ fn read(frames: &[Captured], options: &Options) -> Replayed {
 /// Without what a tunnel changes.
 fn reported(replayed: &Replayed) -> String {
     let mut connections = replayed.connections.clone();
-    connections.iter_mut().for_each(|connection| connection.tunnel = None);
+    for connection in &mut connections {
+        connection.tunnel = None;
+        connection.client.vlan = None;
+        connection.server.vlan = None;
+    }
     format!("{connections:?}")
 }
 

@@ -4,6 +4,7 @@ use tcp_common::record::segment_kind;
 use tcp_common::{Cause, CloseKind, Ignored, State};
 
 use super::{Data, Family, Samples};
+use crate::agent::own::OWN_KINDS;
 use crate::agent::totals::{
     CLOSERS, DEFERRED_OUTCOMES, FAMILIES, FLOW_CLASSES, Locality, ROLES, ResetReason, Snapshot, close_forms,
 };
@@ -14,7 +15,7 @@ use crate::view::{ReopenReason, TimeWaitEnding};
 pub(super) const TABLE: &[Family] = &[
     Family {
         name: "endpoints",
-        help: "Endpoints of tracked connections by side (local or remote) and RFC 9293 state.",
+        help: "Endpoints of tracked connections by side (local or remote) and RFC 9293 state. listen counts those that have not answered a SYN.",
         labels: &["side", "state"],
         data: Data::Gauge(|snapshot| {
             each(Locality::ALL, State::ALL, |place, state| {
@@ -30,9 +31,21 @@ pub(super) const TABLE: &[Family] = &[
     },
     Family {
         name: "connections_opened",
-        help: "Connections with a local endpoint that reached ESTABLISHED at both ends, by its role.",
+        help: "Connections with a local endpoint that reached ESTABLISHED at both ends, by its role. Scrapes of these metrics are not counted.",
         labels: &["role", "family"],
         data: Data::Counter(|snapshot| table(ROLES, FAMILIES, &snapshot.totals.opened)),
+    },
+    Family {
+        name: "own_connections",
+        help: "The agent's own connections: accepted on its query socket and at the address of its metrics. The counters of opened and closed connections leave them out.",
+        labels: &["kind"],
+        data: Data::Counter(|snapshot| list(OWN_KINDS, &snapshot.own)),
+    },
+    Family {
+        name: "connection_attempts_unanswered",
+        help: "Connections whose SYN was sent again because nothing had answered it, by role of the local endpoint. Forwarded connections count as server.",
+        labels: &["role"],
+        data: Data::Counter(|snapshot| list(ROLES, &snapshot.totals.attempts_unanswered)),
     },
     Family {
         name: "connections_closed",

@@ -9,10 +9,10 @@ use tcp_common::{Flow, FlowKey};
 use super::Leg;
 use crate::agent::shared::Shared;
 use crate::kernel::Entry;
-use crate::view::describe::Describer;
+use crate::view::describe::{Describer, Location};
 use crate::view::{
-    Address, Close, CloseInfo, Connection, EndAddress, Nat, NatTuple, Role, Roles, TimeWait, TimeWaitEnd,
-    Transition,
+    Address, Close, CloseInfo, Connection, ConnectionId, EndAddress, Nat, NatTuple, Role, Roles, TimeWait,
+    TimeWaitEnd, Transition,
 };
 
 impl Shared {
@@ -38,9 +38,8 @@ impl Shared {
     pub(in crate::agent) fn joined(&self, describer: &Describer<'_>, entry: &Entry) -> Connection {
         let describe = |entry: &Entry, leg: Option<&Leg>| {
             let describer = Describer { client: leg.map(|leg| leg.client), ..*describer };
-            let interface = self.names.of_hook(entry.hook);
-            let scope = self.names.of_scope(&entry.key);
-            Connection { scope, ..describer.connection(&entry.key, &entry.flow, interface) }
+            let location = self.names.location(&entry.key, entry.hook, entry.tags);
+            describer.connection(&entry.key, &entry.flow, location)
         };
         let Some(leg) = self.translations.leg(&entry.key) else {
             return self.with_hosts(describe(entry, None));
@@ -108,9 +107,23 @@ impl Shared {
     /// The close record of a flow, or of the translated connection that it is a leg of.
     pub(in crate::agent) fn joined_close(&self, key: &FlowKey, flow: &Flow, hook: u32, at_ns: u64) -> Close {
         let describer = Describer { client: self.translations.client(key), ..self.describer() };
-        let close = describer.close(key, flow, None, at_ns);
-        let entry = Entry { index: NO_SLOT, key: *key, hook, flow: *flow };
+        let close = describer.close(key, flow, Location::default(), at_ns);
+        let entry = self.changed_entry(key, flow, hook);
         Close { connection: self.joined(&describer, &entry), ..close }
+    }
+
+    /// The id of the connection that a flow is the leg nearer the server of: that of the other leg. `None` if
+    /// the flow is no such leg, or the other one is not in the table.
+    pub(in crate::agent) fn joined_id(&self, key: &FlowKey) -> Option<ConnectionId> {
+        let leg = self.translations.leg(key).filter(|leg| !leg.is_original)?;
+        let other = self.entry(&leg.other())?;
+        Some(self.describer().id(&other.key, &other.flow))
+    }
+
+    /// A flow after a change as an entry of the table. Its VLAN tags are those that the table has now.
+    pub(in crate::agent) fn changed_entry(&self, key: &FlowKey, flow: &Flow, hook: u32) -> Entry {
+        let tags = self.entry(key).map_or([0; 2], |entry| entry.tags);
+        Entry { index: NO_SLOT, key: *key, hook, tags, flow: *flow }
     }
 
     fn entry(&self, key: &FlowKey) -> Option<Entry> {

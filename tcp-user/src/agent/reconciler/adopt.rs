@@ -129,7 +129,13 @@ impl Adopter {
     fn report(&self, socket: &KernelSocket, now_ns: u64) -> SocketReport {
         let left_ns = u64::from(socket.expires_ms.unwrap_or(0)) * 1_000_000;
         let time_wait_at_ns = (now_ns + left_ns).saturating_sub(self.two_msl_ns());
-        SocketReport { state: socket.state, time_wait_at_ns, wscale: socket.wscale }
+        let last_ns = match (socket.silent_ms, socket.state) {
+            (Some(silent_ms), _) => now_ns.saturating_sub(u64::from(silent_ms) * 1_000_000),
+            (None, State::TimeWait) => time_wait_at_ns,
+            // The kernel keeps no such time in the minisocket of an orphan in FIN-WAIT-2.
+            (None, _) => now_ns,
+        };
+        SocketReport { state: socket.state, last_ns, time_wait_at_ns, wscale: socket.wscale }
     }
 
     fn two_msl_ns(&self) -> u64 {

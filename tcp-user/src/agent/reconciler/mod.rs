@@ -83,26 +83,29 @@ impl SocketReconciler {
         }
     }
 
-    /// Checks for ever, the first time immediately. A failed check is logged, and the next one follows as
-    /// usual.
+    /// Checks for ever, the first time after an interval. Returns only if a check has panicked.
     pub(super) async fn run(self) {
+        let interval = self.interval;
         let mut reconciler = self;
-        let interval = reconciler.interval;
         loop {
-            let check = tokio::task::spawn_blocking(move || {
-                let outcome = reconciler.check();
-                (reconciler, outcome)
-            });
-            let Ok((returned, outcome)) = check.await else { return };
-            reconciler = returned;
-            if let Err(error) = outcome {
-                tracing::warn!("checking against the kernel's sockets: {error}");
-            }
             tokio::time::sleep(interval).await;
+            let Some(checked) = reconciler.check().await else { return };
+            reconciler = checked;
         }
     }
 
-    fn check(&mut self) -> Result<(), SystemError> {
+    /// Checks once. A failed check is logged; `None` if it has panicked.
+    pub(super) async fn check(mut self) -> Option<SocketReconciler> {
+        let check = tokio::task::spawn_blocking(move || {
+            if let Err(error) = self.compare() {
+                tracing::warn!("checking against the kernel's sockets: {error}");
+            }
+            self
+        });
+        check.await.ok()
+    }
+
+    fn compare(&mut self) -> Result<(), SystemError> {
         let mut diag = Diag::open()?;
         self.adopter.adopt(&mut diag)?;
         let suspects = self.found_twice(&mut diag)?;

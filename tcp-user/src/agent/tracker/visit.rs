@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use tcp_common::record::reported;
 use tcp_common::table::Tag;
 use tcp_common::{End, Flow, Outcome, Rules};
 
 use crate::agent::change::Change;
 use crate::agent::locality::set_locality;
+use crate::agent::report::attempt_unreported;
 use crate::agent::shared::Shared;
 use crate::agent::slot_cache::SlotCache;
 use crate::agent::totals::Totals;
@@ -44,7 +46,7 @@ impl Visitor {
         };
         let (now_ns, due_ns) = (monotonic_ns(), due_ns(&entry.flow, rules));
         let local = self.corrected(&entry.key, &entry.flow);
-        if now_ns < due_ns && local.is_none() {
+        if now_ns < due_ns && local.is_none() && !attempt_unreported(&entry.flow) {
             if tag.is_unlocked() {
                 self.cache.record(index, table.family(index), tag, &entry.flow, now_ns, due_ns);
             }
@@ -68,6 +70,11 @@ impl Visitor {
         let (before, due_ns) = (*slot, due_ns(&slot, rules));
         let outcome = slot.tick(now_ns, rules);
         let reports = slot.report();
+        let is_attempt = attempt_unreported(&slot);
+        if is_attempt {
+            let bits = slot.reported() | reported::ATTEMPT;
+            slot.set_reported(bits);
+        }
         if (unnoticed | reports) == 0 && slot.is_over() && now_ns >= due_ns {
             slot.remove();
             self.cache.free(index, family);
@@ -76,6 +83,9 @@ impl Visitor {
         let (key, flow, hook) = (slot.key(), *slot, slot.hook());
         let tag = slot.unlock();
         shared.report(totals, &Change::unnoticed(&key, &before, hook), unnoticed);
+        if is_attempt {
+            shared.report_attempt(totals, &key, &flow, hook);
+        }
         let Outcome { from, to, cause, .. } = outcome;
         let change = Change { key: &key, flow: &flow, hook, at_ns: now_ns, from, to, cause };
         if outcome.is_transition() {
