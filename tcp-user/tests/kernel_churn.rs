@@ -54,7 +54,7 @@ fn every_counter_agrees_after_a_churn() {
         unseen_changes: AtomicBool::default(),
         clock: Mutex::default(),
         names: InterfaceNames::default(),
-        own: OwnConnections::new(([0, 0, 0, 0], 0).into()),
+        own: OwnConnections::new(([127, 0, 0, 1], 9817).into()),
         local: RwLock::default(),
         on_host: Mutex::default(),
         translations: Translations::default(),

@@ -63,7 +63,7 @@ impl Agent {
             gauges: Mutex::default(),
             unseen_changes: AtomicBool::default(),
             clock: Mutex::default(),
-            own: OwnConnections::new(([0, 0, 0, 0], 0).into()),
+            own: OwnConnections::new(([127, 0, 0, 1], 9817).into()),
             local: RwLock::default(),
             on_host: Mutex::default(),
             translations: Translations::default(),

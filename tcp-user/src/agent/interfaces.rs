@@ -154,7 +154,8 @@ impl InterfaceNames {
 
     /// Where a flow was seen: at which hook, as events and slots encode it, and with which VLAN tags.
     pub fn location(&self, key: &FlowKey, hook: u32, tags: [u32; 2]) -> Location {
-        Location { interface: self.0.lock().get(&(hook >> 1)).cloned(), tags, scope: self.of_scope(key) }
+        let scope = self.of_scope(key);
+        Location { interface: self.0.lock().get(&(hook >> 1)).cloned(), tags, scope }
     }
 
     /// Name of the interface whose link the addresses of a flow belong to, if they are link-local.

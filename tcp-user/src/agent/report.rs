@@ -1,6 +1,6 @@
 //! What a change of a flow reports: opens, closes, closes taken back, ends of a TIME-WAIT, and SYNs that nothing
-//! answers. Each is counted and
-//! published here, whoever made the change: a kernel program, the scan, or the socket reconciler.
+//! answers. Each is counted and published here, whoever made the change: a kernel program, the scan, or the socket
+//! reconciler.
 
 use std::sync::Arc;
 
