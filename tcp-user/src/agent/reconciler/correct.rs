@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use tcp_common::{Cause, End, Flow, State};
 
-use super::{Found, SocketReconciler, Suspect};
+use super::{SocketReconciler, Standing, Suspect};
 use crate::agent::change::Change;
 use crate::clock::monotonic_ns;
 use crate::sockets::KernelSocket;
@@ -23,8 +23,8 @@ impl SocketReconciler {
         let Some(mut slot) = self.lock(suspect) else { return };
         let now_ns = monotonic_ns();
         let outcomes = [End::A, End::B].map(|end| match suspect.found[end as usize] {
-            Found::In(state) => slot.correct(now_ns, end, state),
-            Found::Fine | Found::Missing => None,
+            Standing::In(state) => slot.correct(now_ns, end, state),
+            Standing::Fine | Standing::Missing => None,
         });
         let (flow, hook) = (*slot, slot.hook());
         drop(slot);

@@ -53,14 +53,14 @@ struct Suspect {
     key: FlowKey,
     incarnation: u32,
     last_ns: u64,
-    found: [Found; 2],
+    found: [Standing; 2],
     /// Time at which it was found so first.
     since: Instant,
 }
 
 /// What a check finds for an end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Found {
+enum Standing {
     /// The end needs no socket, or has one whose state is no reason to correct the flow.
     Fine,
     /// There is no socket.
@@ -110,7 +110,7 @@ impl SocketReconciler {
         self.adopter.adopt(&mut diag)?;
         let suspects = self.found_twice(&mut diag)?;
         let (mut missing, differing): (Vec<_>, Vec<_>) =
-            suspects.into_iter().partition(|suspect| suspect.found.contains(&Found::Missing));
+            suspects.into_iter().partition(|suspect| suspect.found.contains(&Standing::Missing));
         if !missing.is_empty() {
             self.retain_missing(&mut diag, &mut missing)?;
         }
@@ -152,7 +152,7 @@ impl SocketReconciler {
             }
             let found = [self.find(&entry, End::A, diag)?, self.find(&entry, End::B, diag)?];
             lookups += [End::A, End::B].iter().filter(|&&end| entry.flow.needs_socket(end)).count();
-            if found != [Found::Fine; 2] {
+            if found != [Standing::Fine; 2] {
                 let suspect = Suspect::new(&entry, found);
                 let before = before.filter(|before| before.is_same(&suspect));
                 if before.is_some_and(|before| before.since.elapsed() >= self.interval / 2) {
@@ -170,16 +170,16 @@ impl SocketReconciler {
     }
 
     /// What the kernel has for an end.
-    fn find(&self, entry: &Entry, end: End, diag: &mut Diag) -> Result<Found, SystemError> {
+    fn find(&self, entry: &Entry, end: End, diag: &mut Diag) -> Result<Standing, SystemError> {
         if !entry.flow.needs_socket(end) {
-            return Ok(Found::Fine);
+            return Ok(Standing::Fine);
         }
         let translated = self.shared.translations.socket_of(&entry.key, end);
         let (local, remote) = translated.unwrap_or_else(|| ends(&entry.key, end));
         Ok(match diag.find(local, remote)? {
-            None => Found::Missing,
-            Some(socket) if is_correction(&entry.flow, end, &socket) => Found::In(socket.state),
-            Some(_) => Found::Fine,
+            None => Standing::Missing,
+            Some(socket) if is_correction(&entry.flow, end, &socket) => Standing::In(socket.state),
+            Some(_) => Standing::Fine,
         })
     }
 
@@ -265,11 +265,11 @@ impl SocketReconciler {
 }
 
 impl Suspect {
-    fn new(entry: &Entry, found: [Found; 2]) -> Suspect {
+    fn new(entry: &Entry, found: [Standing; 2]) -> Suspect {
         Suspect { key: entry.key, ..Suspect::of(entry.index, &entry.flow, found) }
     }
 
-    fn of(index: u32, flow: &Flow, found: [Found; 2]) -> Suspect {
+    fn of(index: u32, flow: &Flow, found: [Standing; 2]) -> Suspect {
         let (incarnation, last_ns) = (flow.incarnation(), flow.last_ns());
         Suspect { index, key: FlowKey::default(), incarnation, last_ns, found, since: Instant::now() }
     }
@@ -281,7 +281,7 @@ impl Suspect {
     }
 
     fn is_missing(&self, end: End) -> bool {
-        self.found[end as usize] == Found::Missing
+        self.found[end as usize] == Standing::Missing
     }
 
     /// Addresses of the ends without a socket, their own first.
