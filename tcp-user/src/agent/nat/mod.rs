@@ -13,12 +13,15 @@ mod join;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
 use tcp_common::{End, FlowKey};
 
 use super::tuple::{ends, key};
+use crate::clock::monotonic_ns;
 use crate::kernel::Table;
 use crate::sockets::{ConntrackLookup, Tracked, is_conntrack_in_use};
 use crate::view::SocketPair;
@@ -28,6 +31,9 @@ use crate::view::SocketPair;
 pub struct Translations {
     legs: RwLock<HashMap<FlowKey, Leg>>,
     conntrack: Mutex<ConntrackLookup>,
+    /// Until when conntrack is taken to track nothing, ns: reading that for each open would cost more than all else
+    /// that an open costs.
+    unused_until_ns: AtomicU64,
 }
 
 /// One flow of a translated connection.
@@ -72,7 +78,7 @@ impl Translations {
     /// probably opened the connection.
     pub(super) fn ask(&self, key: &FlowKey, client: End) {
         let is_new = |leg: &Leg| leg.learned_at.elapsed() < FRESH && !leg.is_closed;
-        if self.legs.read().get(key).is_some_and(is_new) || !is_conntrack_in_use() {
+        if !self.is_in_use() || self.legs.read().get(key).is_some_and(is_new) {
             return;
         }
         // The packets of the leg nearer the client have the tuple of the original direction; those of the
@@ -85,6 +91,19 @@ impl Translations {
                 Err(error) => return tracing::debug!("asking conntrack about {source}: {error}"),
             }
         }
+    }
+
+    /// Whether conntrack tracks any connection.
+    fn is_in_use(&self) -> bool {
+        let now_ns = monotonic_ns();
+        if now_ns < self.unused_until_ns.load(Relaxed) {
+            return false;
+        }
+        let in_use = is_conntrack_in_use();
+        if !in_use {
+            self.unused_until_ns.store(now_ns + UNUSED_NS, Relaxed);
+        }
+        in_use
     }
 
     /// Notes what conntrack says of a flow.
@@ -143,6 +162,10 @@ impl Translations {
         }
     }
 }
+
+/// Time for which conntrack is taken to track nothing after it did not, ns. A connection that opens within this time of
+/// the first one that conntrack tracks is counted by its addresses alone.
+const UNUSED_NS: u64 = 100_000_000;
 
 /// Time for which an answer holds for both legs of a new connection.
 const FRESH: Duration = Duration::from_secs(1);
