@@ -16,10 +16,10 @@ fn a_segment_between_two_checks_is_noticed() {
     send(1_000, End::B, Flags::SYN | Flags::ACK, 900, 101);
     let flow = send(1_000, End::A, Flags::ACK, 101, 901);
     let later = send(1_001, End::B, Flags::ACK, 901, 101);
-    let first = Suspect::of(3, &flow, [Found::Missing, Found::Fine]);
-    assert!(first.is_same(&Suspect::of(3, &flow, [Found::Missing, Found::Fine])));
-    assert!(!first.is_same(&Suspect::of(3, &later, [Found::Missing, Found::Fine])));
-    assert!(!first.is_same(&Suspect::of(3, &flow, [Found::Missing; 2])));
+    let first = Suspect::of(3, &flow, [Standing::Missing, Standing::Fine]);
+    assert!(first.is_same(&Suspect::of(3, &flow, [Standing::Missing, Standing::Fine])));
+    assert!(!first.is_same(&Suspect::of(3, &later, [Standing::Missing, Standing::Fine])));
+    assert!(!first.is_same(&Suspect::of(3, &flow, [Standing::Missing; 2])));
     let key = FlowKey::new(Endpoint::v4([10, 9, 0, 1], 1), Endpoint::v4([10, 9, 0, 2], 2), 0, 4).0;
     assert!(!first.is_same(&Suspect { key, ..first }));
 }
