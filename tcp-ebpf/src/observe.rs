@@ -36,11 +36,13 @@ pub(crate) fn remember_hook(link: FirstHeader, direction: Direction, cpu: &mut P
 #[inline(always)]
 pub(crate) fn count_missing_program(index: u32, cpu: &mut PerCpu) {
     let Some((scratch, counters)) = cpu.scratch_and_counters() else { return };
-    if matches!(index, tail_call::APPLY | tail_call::FINISH) {
-        store_and_unlock(scratch, maps::settings());
+    match index {
+        // Nothing was read of this packet yet.
+        tail_call::READ => scratch.waited = 0,
+        tail_call::APPLY | tail_call::FINISH => store_and_unlock(scratch, maps::settings()),
+        _ => {}
     }
-    counters.seen += 1;
-    publish::ignored(counters, Ignored::NoProgram, 1);
+    ignore(Ignored::NoProgram, scratch, counters);
 }
 
 /// Reads one packet and locks its flow. Returns the program that goes on with it, unless it is ignored or deferred.
