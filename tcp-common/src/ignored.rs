@@ -74,6 +74,25 @@ impl Ignored {
         None => unreachable!(),
     };
 
+    /// Whether there is no TCP behind the IP header, or no IP header: it is something else, or an encapsulation.
+    #[inline(always)]
+    pub const fn is_not_tcp(self) -> bool {
+        matches!(
+            self,
+            Ignored::NotTcp
+                | Ignored::Gre
+                | Ignored::Ipip
+                | Ignored::SixInFour
+                | Ignored::FourInSix
+                | Ignored::SixInSix
+                | Ignored::Mpls
+                | Ignored::Pppoe
+                | Ignored::Vxlan
+                | Ignored::Geneve
+                | Ignored::GtpU
+        )
+    }
+
     /// The metric's label value: `not_tcp`.
     pub fn name(self) -> &'static str {
         self.into()

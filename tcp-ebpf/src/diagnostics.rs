@@ -15,36 +15,13 @@ use crate::scratch::Scratch;
 #[inline(never)]
 pub(crate) fn log_ignored(scratch: &Scratch, reason: Option<Ignored>) {
     let what = match reason {
-        Some(
-            Ignored::NotTcp
-            | Ignored::Fragment
-            | Ignored::Icmp
-            | Ignored::Duplicate
-            | Ignored::Gre
-            | Ignored::Ipip
-            | Ignored::SixInFour
-            | Ignored::FourInSix
-            | Ignored::SixInSix
-            | Ignored::Mpls
-            | Ignored::Pppoe
-            | Ignored::Vxlan
-            | Ignored::Geneve
-            | Ignored::GtpU,
-        ) => return,
+        Some(reason) if reason.is_not_tcp() => return,
+        Some(Ignored::Fragment | Ignored::Icmp | Ignored::Duplicate) => return,
         Some(reason @ (Ignored::Truncated | Ignored::Malformed | Ignored::Unsupported)) => {
             debug!((), "kernel: {} frame ignored", reason.name());
             return;
         }
-        Some(
-            reason @ (Ignored::BadFlags
-            | Ignored::NoFlow
-            | Ignored::SelfConnect
-            | Ignored::TableFull
-            | Ignored::Contended
-            | Ignored::NoProgram
-            | Ignored::OtherNetwork
-            | Ignored::TooManyVlans),
-        ) => reason.name(),
+        Some(reason) => reason.name(),
         None => "deferred",
     };
     let key = &scratch.packet.key;

@@ -80,43 +80,13 @@ pub(super) fn parse(
     if matches!(layer, Layer::Ethernet | Layer::Ip) {
         match bare.parse() {
             Ok((packet, content)) => return Ok((Inner { bare, tunnel: None }, packet, content)),
-            Err(reason) if decap && may_be_inside(reason) => {}
+            // A segment may be in a tunnel, or behind headers that the live parser does not follow.
+            Err(reason) if decap && (reason.is_not_tcp() || reason == Ignored::Unsupported) => {}
             Err(reason) => return Err(reason),
         }
     }
     let inner = decap::find(bare, layer, decap)?;
     inner.bare.parse().map(|(packet, content)| (inner, packet, content))
-}
-
-/// Whether the packet may have a segment inside a tunnel, or behind headers that the live parser does not follow.
-const fn may_be_inside(reason: Ignored) -> bool {
-    match reason {
-        Ignored::NotTcp
-        | Ignored::Unsupported
-        | Ignored::Gre
-        | Ignored::Ipip
-        | Ignored::SixInFour
-        | Ignored::FourInSix
-        | Ignored::SixInSix
-        | Ignored::Mpls
-        | Ignored::Pppoe
-        | Ignored::Vxlan
-        | Ignored::Geneve
-        | Ignored::GtpU => true,
-        Ignored::Fragment
-        | Ignored::Icmp
-        | Ignored::Truncated
-        | Ignored::Malformed
-        | Ignored::BadFlags
-        | Ignored::NoFlow
-        | Ignored::Duplicate
-        | Ignored::SelfConnect
-        | Ignored::TableFull
-        | Ignored::Contended
-        | Ignored::NoProgram
-        | Ignored::OtherNetwork
-        | Ignored::TooManyVlans => false,
-    }
 }
 
 /// Removes the header of the link type. Returns what follows as well.
