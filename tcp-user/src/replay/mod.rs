@@ -2,10 +2,10 @@
 //!
 //! Modules in the order in which a frame meets them: `input` opens and decompresses, `capture` splits the
 //! bytes into frames, `timeline` rejects impossible timestamps, `link` removes the header of the link type,
-//! `decap` looks into tunnels, `datagrams` joins fragments, `mirror` recognises packets that were captured twice, [`Replay`] tracks flows
-//! with the state machine of `tcp-common`, `outbox` collects the records. `deadlines` is the timer queue on
-//! the capture's clock; `machine` applies the rules, in this process or in the kernel programs. [`run`] puts
-//! them together.
+//! `decap` looks into tunnels, `datagrams` joins fragments, `mirror` recognises packets that were captured
+//! twice, [`Replay`] tracks each flow (`tracked_flow`) with the state machine of `tcp-common`, `outbox`
+//! collects the records. `deadlines` is the timer queue on the capture's clock; `machine` applies the rules,
+//! in this process or in the kernel programs. [`run`] puts them together.
 
 mod capture;
 mod checksum;
@@ -21,6 +21,7 @@ mod outbox;
 mod progress;
 mod statistics;
 mod timeline;
+mod tracked_flow;
 mod tracker;
 mod warning;
 pub mod zeek;

@@ -6,26 +6,25 @@ use hashbrown::HashMap;
 use hashbrown::hash_map::Entry;
 use jiff::Timestamp;
 use tcp_common::TableKey as _;
-use tcp_common::flow::{DirectionPrediction, Prediction};
-use tcp_common::record::{Sighting, Sightings};
+use tcp_common::record::Sighting;
 use tcp_common::wire::{self, Captured, Content, Packet};
-use tcp_common::{Cause, Flow, FlowKey, Ignored, Outcome, Previous, Rules, SegmentKind};
+use tcp_common::{Cause, FlowKey, Ignored, Previous, Rules, SegmentKind};
 
 use super::checksum::{self, Checksum};
 use super::datagrams::Datagrams;
-use super::deadlines::{Deadlines, QueueHandle};
+use super::deadlines::Deadlines;
 use super::decap::Inner;
 use super::link::{self, Bare, LinkType};
 use super::machine::{InKernel, Machine};
-use super::mirror::{Identifications, RecentPackets};
-use super::outbox::{Outbox, Output, Selection, Subject, wall};
+use super::mirror::RecentPackets;
+use super::outbox::{Outbox, Output, Selection, wall};
 use super::statistics::Statistics;
+use super::tracked_flow::TrackedFlow;
 use super::warning::{Warning, WarningCounts};
-use super::zeek::{SeenSegment, Trace};
+use super::zeek::SeenSegment;
 use crate::kernel::KernelError;
 use crate::options::KeyBy;
-use crate::view::describe::{client_end, time_wait_ending};
-use crate::view::{TimeWaitEnding, Tunnel};
+use crate::view::describe::client_end;
 
 /// One frame of a capture.
 #[derive(Clone, Copy, Debug)]
@@ -82,23 +81,6 @@ pub struct Replay {
     /// The flows still tracked at the end of the capture, in the order of opening.
     remaining: std::vec::IntoIter<FlowKey>,
     finished: bool,
-}
-
-/// A flow in the table.
-struct TrackedFlow {
-    flow: Flow,
-    queue_handle: QueueHandle,
-    interface: Option<Arc<str>>,
-    /// Outermost tunnel of the segment that began the incarnation.
-    tunnel: Option<Tunnel>,
-    /// The IP identifications of each end.
-    identifications: [Identifications; 2],
-    /// The capture points that have seen the flow.
-    sightings: Sightings,
-    /// When and where each end was seen last.
-    directions: [DirectionPrediction; 2],
-    /// For `conn.log`, if selected.
-    trace: Option<Box<Trace>>,
 }
 
 impl Replay {
@@ -278,7 +260,7 @@ impl Replay {
                 return;
             }
             let outcome = machine.tick(now_ns, key, &mut tracked.flow, &rules);
-            publish(outbox, key, tracked, now_ns, &outcome);
+            tracked.publish(outbox, key, now_ns, &outcome);
             due_ns = tracked.flow.due_after_tick_ns(now_ns, &rules);
         }
         deadlines.at_most(&mut tracked.queue_handle, key, due_ns);
@@ -323,12 +305,10 @@ impl Replay {
         let before = tracked.flow;
         let outcome = machine.icmp(now_ns, bare, (&packet, error), &mut tracked.flow, &rules)?;
         if outcome.previous != Previous::None {
-            let trace = tracked.trace.as_mut().map(std::mem::take);
-            let ended = TrackedFlow { flow: before, trace, interface: tracked.interface.clone(), ..*tracked };
-            end_previous(outbox, &packet.key, ended, now_ns, &outcome);
+            tracked.end_previous(before, outbox, &packet.key, now_ns, &outcome);
             statistics.connections += 1;
         }
-        publish(outbox, &packet.key, tracked, now_ns, &outcome);
+        tracked.publish(outbox, &packet.key, now_ns, &outcome);
         let due_ns = tracked.flow.due_ns(&rules);
         deadlines.at_most(&mut tracked.queue_handle, &packet.key, due_ns);
         if outcome.cause == Cause::Nothing { Err(Ignored::Icmp.into()) } else { Ok(()) }
@@ -385,9 +365,7 @@ impl Replay {
         let outcome = machine.segment(now_ns, &bare, packet, &mut tracked.flow, &rules)?;
         tracked.sightings.note(direction, &seen, verdict, outcome.cause.has_effect());
         if outcome.previous != Previous::None {
-            let trace = tracked.trace.as_mut().map(std::mem::take);
-            let ended = TrackedFlow { flow: before, trace, interface: tracked.interface.clone(), ..*tracked };
-            end_previous(outbox, key, ended, now_ns, &outcome);
+            tracked.end_previous(before, outbox, key, now_ns, &outcome);
             (tracked.interface, tracked.tunnel) = (frame.interface.cloned(), tunnel);
         }
         if before.is_empty() || outcome.previous != Previous::None {
@@ -398,7 +376,7 @@ impl Replay {
             let (at_ns, before, cause) = (now_ns, &before, outcome.cause);
             trace.record(&SeenSegment { at_ns, sender, segment, before, after, cause, orig, checksum_wrong });
         }
-        publish(outbox, key, tracked, now_ns, &outcome);
+        tracked.publish(outbox, key, now_ns, &outcome);
         let due_ns = tracked.flow.due_ns(&rules);
         deadlines.at_most(&mut tracked.queue_handle, key, due_ns);
         Ok(())
@@ -439,48 +417,6 @@ impl From<Ignored> for Unusable {
     fn from(reason: Ignored) -> Unusable {
         Unusable::Ignored(reason)
     }
-}
-
-impl TrackedFlow {
-    fn new(ticket: u64, traced: bool) -> TrackedFlow {
-        TrackedFlow {
-            flow: Flow::EMPTY,
-            queue_handle: QueueHandle::new(ticket),
-            interface: None,
-            tunnel: None,
-            identifications: [Identifications::default(); 2],
-            sightings: Sightings::NONE,
-            directions: Prediction::EMPTY.directions,
-            trace: traced.then(Box::default),
-        }
-    }
-
-    fn subject<'a>(&'a self, key: &'a FlowKey) -> Subject<'a> {
-        let trace = self.trace.as_deref();
-        let (interface, tags) = (self.interface.as_ref(), self.sightings.tags);
-        Subject { key, flow: &self.flow, interface, tags, tunnel: self.tunnel, trace }
-    }
-}
-
-/// Reports what a segment or the clock did.
-fn publish(outbox: &mut Outbox, key: &FlowKey, tracked: &mut TrackedFlow, now_ns: u64, outcome: &Outcome) {
-    let reports = tracked.flow.report();
-    let subject = tracked.subject(key);
-    outbox.transitions(&subject, now_ns, outcome.from, outcome.to, outcome.cause);
-    outbox.report(&subject, now_ns, reports, |flow, end| time_wait_ending(flow, end, outcome.cause));
-}
-
-/// Reports the end of the incarnation that a segment replaced.
-fn end_previous(outbox: &mut Outbox, key: &FlowKey, mut ended: TrackedFlow, now_ns: u64, outcome: &Outcome) {
-    let end = ended.flow.end_previous(now_ns, outcome.previous, &outbox.rules);
-    let reports = ended.flow.report();
-    if let (Some(trace), Some(aborter)) = (&mut ended.trace, outcome.previous.aborter()) {
-        trace.aborted(aborter);
-    }
-    let subject = ended.subject(key);
-    outbox.transitions(&subject, now_ns, end.from, end.to, outcome.cause);
-    outbox.report(&subject, now_ns, reports, |_, _| TimeWaitEnding::Reused);
-    outbox.ended(&subject, now_ns);
 }
 
 /// Latest time that is taken from a capture, so that deadlines do not overflow: the year 2262.

@@ -1,0 +1,82 @@
+//! A flow of a capture, and what becomes of it in the records.
+
+use std::sync::Arc;
+
+use tcp_common::flow::{DirectionPrediction, Prediction};
+use tcp_common::record::Sightings;
+use tcp_common::{Flow, FlowKey, Outcome};
+
+use super::deadlines::QueueHandle;
+use super::mirror::Identifications;
+use super::outbox::{Outbox, Subject};
+use super::zeek::Trace;
+use crate::view::describe::time_wait_ending;
+use crate::view::{TimeWaitEnding, Tunnel};
+
+/// A flow in the table of a replay.
+pub(super) struct TrackedFlow {
+    pub(super) flow: Flow,
+    pub(super) queue_handle: QueueHandle,
+    pub(super) interface: Option<Arc<str>>,
+    /// Outermost tunnel of the segment that began the incarnation.
+    pub(super) tunnel: Option<Tunnel>,
+    /// The IP identifications of each end.
+    pub(super) identifications: [Identifications; 2],
+    /// The capture points that have seen the flow.
+    pub(super) sightings: Sightings,
+    /// When and where each end was seen last.
+    pub(super) directions: [DirectionPrediction; 2],
+    /// For `conn.log`, if selected.
+    pub(super) trace: Option<Box<Trace>>,
+}
+
+impl TrackedFlow {
+    pub(super) fn new(ticket: u64, traced: bool) -> TrackedFlow {
+        TrackedFlow {
+            flow: Flow::EMPTY,
+            queue_handle: QueueHandle::new(ticket),
+            interface: None,
+            tunnel: None,
+            identifications: [Identifications::default(); 2],
+            sightings: Sightings::NONE,
+            directions: Prediction::EMPTY.directions,
+            trace: traced.then(Box::default),
+        }
+    }
+
+    pub(super) fn subject<'a>(&'a self, key: &'a FlowKey) -> Subject<'a> {
+        let trace = self.trace.as_deref();
+        let (interface, tags) = (self.interface.as_ref(), self.sightings.tags);
+        Subject { key, flow: &self.flow, interface, tags, tunnel: self.tunnel, trace }
+    }
+
+    /// Reports what a segment or the clock did.
+    pub(super) fn publish(&mut self, outbox: &mut Outbox, key: &FlowKey, now_ns: u64, outcome: &Outcome) {
+        let reports = self.flow.report();
+        let subject = self.subject(key);
+        outbox.transitions(&subject, now_ns, outcome.from, outcome.to, outcome.cause);
+        outbox.report(&subject, now_ns, reports, |flow, end| time_wait_ending(flow, end, outcome.cause));
+    }
+
+    /// Reports the end of the incarnation that a segment has replaced; `before` is the flow before the segment.
+    pub(super) fn end_previous(
+        &mut self,
+        before: Flow,
+        outbox: &mut Outbox,
+        key: &FlowKey,
+        now_ns: u64,
+        outcome: &Outcome,
+    ) {
+        let trace = self.trace.as_mut().map(std::mem::take);
+        let mut ended = TrackedFlow { flow: before, trace, interface: self.interface.clone(), ..*self };
+        let end = ended.flow.end_previous(now_ns, outcome.previous, &outbox.rules);
+        let reports = ended.flow.report();
+        if let (Some(trace), Some(aborter)) = (&mut ended.trace, outcome.previous.aborter()) {
+            trace.aborted(aborter);
+        }
+        let subject = ended.subject(key);
+        outbox.transitions(&subject, now_ns, end.from, end.to, outcome.cause);
+        outbox.report(&subject, now_ns, reports, |_, _| TimeWaitEnding::Reused);
+        outbox.ended(&subject, now_ns);
+    }
+}
