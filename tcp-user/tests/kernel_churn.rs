@@ -8,9 +8,6 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
-use finwait::agent::interfaces::InterfaceNames;
-use finwait::agent::nat::Translations;
-use finwait::agent::own::OwnConnections;
 use finwait::agent::shared::Shared;
 use finwait::agent::totals::form_index;
 use finwait::agent::tracker::{BATCH, Tracker};
@@ -18,11 +15,10 @@ use finwait::kernel::{Kernel, LoadOptions, ProgramName};
 use finwait::view::TimeWaitEnding;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
-use parking_lot::{Mutex, MutexGuard, RwLock};
+use parking_lot::MutexGuard;
 use tcp_common::table::Tag;
 use tcp_common::{CloseKind, End, Flags, Rules, Segment, State};
 use testkit::frames::{self, segment};
-use tokio::sync::broadcast;
 
 /// Number of connections of each kind in a round: on the tuples of the last round, and on new ones.
 const FLOWS: u32 = 400;
@@ -45,21 +41,7 @@ fn every_counter_agrees_after_a_churn() {
     };
     let mut kernel = Kernel::load(&options).expect("loading the kernel programs (root needed)");
     let events = kernel.take_events().expect("the ring is ours");
-    let shared = Arc::new(Shared {
-        table: Arc::clone(kernel.table()),
-        kernel: Mutex::new(kernel),
-        rules,
-        totals: Mutex::default(),
-        gauges: Mutex::default(),
-        unseen_changes: AtomicBool::default(),
-        clock: Mutex::default(),
-        names: InterfaceNames::default(),
-        own: OwnConnections::new(([127, 0, 0, 1], 9817).into()),
-        local: RwLock::default(),
-        on_host: Mutex::default(),
-        translations: Translations::default(),
-        watchers: broadcast::Sender::new(1),
-    });
+    let shared = Arc::new(Shared::new(kernel, ([127, 0, 0, 1], 9817).into(), 1));
     let mut tracker = Tracker::new(Arc::clone(&shared), events);
     let stop = AtomicBool::new(false);
     let (connections, sent) = std::thread::scope(|scope| {

@@ -5,12 +5,8 @@ use std::io::{BufRead as _, BufReader};
 use std::net::Ipv4Addr;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use finwait::agent::interfaces::InterfaceNames;
-use finwait::agent::nat::Translations;
-use finwait::agent::own::OwnConnections;
 use finwait::agent::server::{App, query_routes};
 use finwait::agent::shared::{Shared, WatchEvent};
 use finwait::agent::totals::{Locality, ResetReason, Totals, form_index};
@@ -18,7 +14,6 @@ use finwait::agent::tracker::{BATCH, Tracker};
 use finwait::kernel::{Kernel, LoadOptions, Prefix, ProgramName};
 use finwait::view::{EventRecord, Lost, ReopenReason, TimeWaitEnding};
 use jiff::Timestamp;
-use parking_lot::{Mutex, RwLock};
 use tcp_common::{CloseKind, End, Flags, Rules, Segment, State};
 use testkit::frames::{self, segment};
 use tokio::sync::broadcast;
@@ -55,21 +50,7 @@ impl Agent {
         let prefix = Prefix { address: Ipv4Addr::new(10, 8, 0, 0).into(), len: 16 };
         kernel.set_local_prefixes([prefix].into()).expect("setting the addresses of the host");
         let events = kernel.take_events().expect("the ring is ours");
-        let shared = Arc::new(Shared {
-            table: Arc::clone(kernel.table()),
-            kernel: Mutex::new(kernel),
-            rules,
-            totals: Mutex::default(),
-            gauges: Mutex::default(),
-            unseen_changes: AtomicBool::default(),
-            clock: Mutex::default(),
-            own: OwnConnections::new(([127, 0, 0, 1], 9817).into()),
-            local: RwLock::default(),
-            on_host: Mutex::default(),
-            translations: Translations::default(),
-            names: InterfaceNames::default(),
-            watchers: broadcast::Sender::new(buffer),
-        });
+        let shared = Arc::new(Shared::new(kernel, ([127, 0, 0, 1], 9817).into(), buffer));
         let watcher = shared.watchers.subscribe();
         Agent { tracker: Tracker::new(Arc::clone(&shared), events), shared, watcher }
     }

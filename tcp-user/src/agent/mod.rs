@@ -44,7 +44,6 @@ mod worker;
 use std::io;
 use std::net::TcpListener;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use axum::serve::ListenerExt as _;
@@ -55,7 +54,6 @@ use tcp_common::record::FRAGMENT_NS;
 use tcp_common::{Rules, State};
 use tokio::runtime;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::broadcast;
 
 use crate::api::InterfaceStatus;
 use crate::clock::Clock;
@@ -64,8 +62,7 @@ use crate::options::{KeyBy, Options};
 pub use error::AgentError;
 use interfaces::{Attachments, Interface, InterfaceChange, InterfaceNames, Netlink};
 use locality::LocalAddresses;
-use nat::Translations;
-use own::{OwnConnections, OwnKind};
+use own::OwnKind;
 use privileges::Account;
 use query_socket::QuerySocket;
 use reconciler::{Adopter, SocketReconciler};
@@ -140,21 +137,9 @@ fn prepare(
     }
     changes.iter().for_each(InterfaceChange::log);
     privileges::drop_privileges(account.as_ref())?;
-    let shared = Arc::new(Shared {
-        table: Arc::clone(kernel.table()),
-        kernel: Mutex::new(kernel),
-        rules: options.rules(),
-        totals: Mutex::default(),
-        gauges: Mutex::default(),
-        unseen_changes: AtomicBool::default(),
-        clock: Mutex::new(Clock::monotonic()),
-        names,
-        own: OwnConnections::new(metrics_address),
-        local: RwLock::new(local),
-        translations: Translations::default(),
-        on_host: Mutex::default(),
-        watchers: broadcast::Sender::new(65_536),
-    });
+    let shared =
+        Shared { names, local: RwLock::new(local), ..Shared::new(kernel, metrics_address, WATCH_BUFFER) };
+    let shared = Arc::new(shared);
     Ok(Ready {
         metrics,
         query,
@@ -350,5 +335,7 @@ fn open_netlink() -> Result<Netlink, AgentError> {
 /// Interval of clock readings: the clock is adjusted by half a millisecond a second at most. Interfaces are
 /// listed at this interval too, in case a change was not reported.
 const CLOCK_INTERVAL: Duration = Duration::from_secs(10);
+/// Number of events that are kept for a client that follows them.
+const WATCH_BUFFER: usize = 65_536;
 /// Pause before another netlink socket is opened after an overflow.
 const RETRY_INTERVAL: Duration = Duration::from_millis(100);

@@ -1,5 +1,6 @@
 //! State that the tasks of the agent share.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -59,6 +60,26 @@ pub struct WatchEvent {
 }
 
 impl Shared {
+    /// The state of an agent that has seen nothing. `metrics` is the address of its metrics endpoint, `watch_buffer` the
+    /// number of events that are kept for a subscriber.
+    pub fn new(kernel: Kernel, metrics: SocketAddr, watch_buffer: usize) -> Shared {
+        Shared {
+            table: Arc::clone(kernel.table()),
+            rules: *kernel.rules(),
+            kernel: Mutex::new(kernel),
+            totals: Mutex::default(),
+            gauges: Mutex::default(),
+            unseen_changes: AtomicBool::default(),
+            clock: Mutex::new(Clock::monotonic()),
+            names: InterfaceNames::default(),
+            own: OwnConnections::new(metrics),
+            local: RwLock::default(),
+            on_host: Mutex::default(),
+            translations: Translations::default(),
+            watchers: broadcast::Sender::new(watch_buffer),
+        }
+    }
+
     /// Reads all counters and gauges.
     pub fn snapshot(&self) -> Result<Snapshot, KernelError> {
         let kernel = self.kernel.lock();
