@@ -202,6 +202,7 @@ fn a_close_is_counted_and_reported_before_time_wait_ends_and_its_end_after() {
     assert_eq!((close.revision, close.durations_ms.time_wait), (1, None));
     assert_eq!((expired.from, expired.to), (State::TimeWait, State::Closed));
     assert_eq!((end.holder, end.ending, end.restarts), (Role::Client, TimeWaitEnding::Expired, 0));
+    // A property of the rules, not of the machine: TIME-WAIT never ends before 2MSL.
     assert!(end.duration_ms >= 2_000.0, "{end:?}");
     let page = agent.scrape();
     assert_eq!(closed(&page, "fin_4seg"), 1);

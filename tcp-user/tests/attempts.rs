@@ -1,4 +1,4 @@
-//! A connect() that nobody answers: both hosts' agents know it, only that of its sender tells it to watchers.
+//! A connect() without an answer: the agents of both hosts count it, and that of the sender reports it to watchers.
 
 mod common;
 

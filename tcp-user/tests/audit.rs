@@ -221,6 +221,7 @@ fn connections_whose_socket_is_gone_are_closed() {
 
     let repaired = || {
         let repairs = agent.stats().audit_repairs;
+        println!("{repairs:?}");
         (repairs["fin_wait_2"], repairs["time_wait"])
     };
     until("both are ended", || repaired() == (1, 1));

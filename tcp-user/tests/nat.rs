@@ -328,7 +328,7 @@ fn a_connection_of_the_host_itself_is_local_and_agrees_with_its_socket() {
 #[ignore = "needs root"]
 fn an_unanswered_connection_of_a_container_is_not_the_hosts() {
     let nat = Nat::new(&[MASQUERADE]);
-    // Nobody answers for this address.
+    // No host has this address.
     ip(&nat.client, "address add 10.1.0.9/32 dev lo");
     ip(&nat.client, "rule add from 10.1.0.9 blackhole");
     let agent = nat.start_with("nat-unanswered", &["--timeout", "syn_sent=1s"]);

@@ -78,14 +78,17 @@ fn the_agent_changes_to_the_given_user() {
     let folder = public_folder("user");
     let socket = format!("{}/own/finwait.sock", folder.display());
     let agent = Agent::start_by(&lab, &socket, run(&socket).args(["--user", "nobody"]));
-    let nobody = id("nobody");
-    assert_minimal_privileges(agent.process.id(), nobody.parse().expect("a number"), NET_ADMIN);
+    let unprivileged = id("nobody");
+    assert_minimal_privileges(agent.process.id(), unprivileged.parse().expect("a number"), NET_ADMIN);
     follows_a_new_interface(&lab, &agent);
     let owner = |path: &Path| fs::metadata(path).expect("its metadata").uid().to_string();
-    assert_eq!((owner(Path::new(&socket)), owner(&folder.join("own"))), (nobody.clone(), nobody.clone()));
+    assert_eq!(
+        (owner(Path::new(&socket)), owner(&folder.join("own"))),
+        (unprivileged.clone(), unprivileged.clone())
+    );
     // The user queries the agent without being root.
     let asked = Command::new("setpriv")
-        .args(["--reuid", &nobody, "--clear-groups", FINWAIT, "status", "--socket"])
+        .args(["--reuid", &unprivileged, "--clear-groups", FINWAIT, "status", "--socket"])
         .arg(&socket)
         .output()
         .expect("setpriv");
@@ -109,17 +112,17 @@ fn who_may_not_query_learns_which_group_may() {
     let folder = public_folder("group");
     let socket = format!("{}/own/finwait.sock", folder.display());
     let agent = Agent::start_by(&lab, &socket, run(&socket).args(["--user", "daemon"]));
-    let nobody = id("nobody");
+    let unprivileged = id("nobody");
     let refusal = |stranger: &str| {
         let output = as_user(stranger, &["ls"], &socket).output().expect("setpriv");
         let message = String::from_utf8(output.stderr).expect("text");
         assert_eq!((output.status.code(), message.lines().count()), (Some(4), 1), "{message}");
         message
     };
-    assert!(refusal(&nobody).contains(r#"join group "daemon", or run this command as root"#));
+    assert!(refusal(&unprivileged).contains(r#"join group "daemon", or run this command as root"#));
     // Searchable, so that the socket itself refuses.
     fs::set_permissions(folder.join("own"), fs::Permissions::from_mode(0o755)).expect("its mode");
-    assert!(refusal(&nobody).contains(r#"join group "daemon""#));
+    assert!(refusal(&unprivileged).contains(r#"join group "daemon""#));
     let permitted = as_user(&id("daemon"), &["status"], &socket).output().expect("setpriv");
     assert!(permitted.status.success(), "{permitted:?}");
     drop(agent);
@@ -166,13 +169,14 @@ fn owners_that_cannot_be_seen_are_missing_with_a_word() {
 fn an_unprivileged_user_needs_only_three_capabilities() {
     let lab = Lab::new().expect("making namespaces (root needed)");
     let folder = public_folder("three");
-    let nobody = id("nobody");
-    std::os::unix::fs::chown(&folder, Some(nobody.parse().expect("a number")), None).expect("its owner");
+    let unprivileged = id("nobody");
+    std::os::unix::fs::chown(&folder, Some(unprivileged.parse().expect("a number")), None)
+        .expect("its owner");
     let socket = format!("{}/finwait.sock", folder.display());
     let start = |capabilities: &str| {
         let capabilities = capabilities.replace(' ', ",+");
         let mut command = Command::new("setpriv");
-        command.args(["--reuid", &nobody, "--clear-groups"]);
+        command.args(["--reuid", &unprivileged, "--clear-groups"]);
         for set in ["--inh-caps", "--ambient-caps", "--bounding-set"] {
             command.arg(format!("{set}=-all,+{capabilities}"));
         }
@@ -196,7 +200,7 @@ fn an_unprivileged_user_needs_only_three_capabilities() {
     // Only root can reduce the bounding set, but no_new_privs makes the remaining set useless.
     assert_minimal_privileges(
         agent.process.id(),
-        nobody.parse().expect("a number"),
+        unprivileged.parse().expect("a number"),
         NET_ADMIN | 1 << 39 | 1 << 38,
     );
     follows_a_new_interface(&lab, &agent);

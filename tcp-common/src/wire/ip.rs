@@ -12,7 +12,7 @@ use crate::key::v4_mapped;
 /// # Errors
 ///
 /// [`Ignored::Fragment`] for a later fragment and [`Ignored::Icmp`] for an ICMP message, whose headers were read as well.
-/// One byte tells all of this: a function of a kernel program cannot return more than a register.
+/// The result is one byte, since a function of a kernel program returns no more than a register.
 #[inline(always)]
 pub(super) fn parse<B: Bytes + ?Sized>(
     bytes: &B,

@@ -195,7 +195,7 @@ mod tests {
         assert_eq!(owned["process"]["pid"], std::process::id());
         assert_eq!(owned["bytes"], serde_json::json!([1, 2]));
         let elsewhere = line(false, r#""process":null"#);
-        assert_eq!(put_in(&elsewhere), Some(elsewhere.clone()), "nobody's on this host");
+        assert_eq!(put_in(&elsewhere), Some(elsewhere.clone()), "it is not of this host");
         assert_eq!(put_in(&line(true, r#""process":null,"later":1"#)), None, "another version's");
         assert!(with_owner(&Bytes::from_static(b"{"), Some(&owners)).is_err());
     }
