@@ -264,7 +264,7 @@ impl<'a> Cursor<'a> {
                 self.advance(self.peek_word().len());
                 Ok(number)
             }
-            _ => Err(self.expected("a rule, R1 to R29")),
+            _ => Err(self.expected(&format!("a rule, R1 to R{LAST_RULE}"))),
         }
     }
 

@@ -78,7 +78,7 @@ fn an_error_names_the_place_and_what_was_expected() {
     for (line, replacement, expected) in [
         ("scenario T1 A title", "scenario T1", "t.pkt:3:12: expected a title, found the end of the line"),
         ("scenario T1 A title", "szenario T1", "t.pkt:3:1: expected `scenario ID TITLE`, found `szenario`"),
-        ("rules R4 R25", "rules R4 R99", "t.pkt:5:10: expected a rule, R1 to R28, found `R99`"),
+        ("rules R4 R25", "rules R4 R99", "t.pkt:5:10: expected a rule, R1 to R29, found `R99`"),
         ("isn 7 4294967295", "isn 7", "t.pkt:6:6: expected the ISN of end b, found the end of the line"),
         ("isn 7 4294967295", "isn 7 4294967296", "t.pkt:6:7: expected the ISN of end b, found `4294967296`"),
         ("msl 15000", "msl 15s", "t.pkt:7:7: expected the end of the line, found `s`"),
