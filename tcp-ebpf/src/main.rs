@@ -40,7 +40,7 @@ use aya_ebpf::{
 use tcp_common::{record::tail_call, wire::FirstHeader};
 
 use crate::{
-    packet::{SkbPacket, XdpPacket},
+    packet::{PacketAccess as _, SkbPacket, XdpPacket},
     per_cpu::PerCpu,
     scratch::Direction,
 };
@@ -155,9 +155,23 @@ pub(crate) fn finwait_out_ip(ctx: TcContext) -> i32 {
     classify(&ctx, FirstHeader::Ip, Direction::Egress)
 }
 
+/// Entry program of TC, egress, for the last place behind programs of others.
+#[classifier]
+pub(crate) fn finwait_last(ctx: TcContext) -> i32 {
+    maps::note_reached(SkbPacket::new(&ctx).interface_index());
+    classify(&ctx, FirstHeader::Ethernet, Direction::Egress)
+}
+
+/// Entry program of TC, egress, for the last place behind programs of others, for interfaces without a link-layer header.
+#[classifier]
+pub(crate) fn finwait_last_ip(ctx: TcContext) -> i32 {
+    maps::note_reached(SkbPacket::new(&ctx).interface_index());
+    classify(&ctx, FirstHeader::Ip, Direction::Egress)
+}
+
 #[inline(always)]
 fn classify(ctx: &TcContext, link: FirstHeader, direction: Direction) -> i32 {
-    // SAFETY: the only call in each of the four programs that consist of this function. They run at TC hooks.
+    // SAFETY: the only call in each of the six entry programs of TC. They run at TC hooks.
     let mut cpu = unsafe { PerCpu::enter() };
     if !predicted::handle(&SkbPacket::new(ctx), link, direction, &mut cpu) {
         observe::remember_hook(link, direction, &mut cpu);
@@ -166,7 +180,7 @@ fn classify(ctx: &TcContext, link: FirstHeader, direction: Direction) -> i32 {
     TC_ACT_UNSPEC
 }
 
-/// Reads a packet and locks its flow. Behind the four entry programs of TC.
+/// Reads a packet and locks its flow. Behind the entry programs of TC.
 #[classifier]
 pub(crate) fn finwait_read_tc(ctx: TcContext) -> i32 {
     // SAFETY: the only call in this program, which runs at a TC hook.

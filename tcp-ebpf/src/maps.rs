@@ -2,6 +2,7 @@
 
 use core::cell::UnsafeCell;
 use core::intrinsics::{AtomicOrdering, atomic_xadd};
+use core::ptr::{read_volatile, write_volatile};
 
 use aya_ebpf::{
     bindings::BPF_NOEXIST,
@@ -156,6 +157,28 @@ pub(crate) fn vlan_domain(tags: u32) -> Option<u16> {
 /// The latest segment of another network, for each CPU.
 #[map]
 pub(crate) static FOREIGN_SEGMENTS: PerCpuArray<ForeignSegment> = PerCpuArray::with_max_entries(1, 0);
+
+/// Whether packets of an interface have reached the program in the last place since the agent last looked, by interface
+/// index: 0 or 1. The agent inserts what it watches and sets the values back to 0.
+#[map]
+static REACHED: HashMap<u32, u32> = HashMap::with_max_entries(MAX_REACHED, BPF_F_NO_PREALLOC);
+
+/// Interfaces on which finwait's program may be in the last place behind others.
+const MAX_REACHED: u32 = 4096;
+
+/// Notes that a packet of this interface has reached the program in the last place.
+#[inline(always)]
+pub(crate) fn note_reached(interface: u32) {
+    if let Some(reached) = REACHED.get_ptr_mut(interface) {
+        // SAFETY: a map value, aligned. Every program writes the same value, and only where it is not there yet: the line
+        // stays shared between the CPUs.
+        unsafe {
+            if read_volatile(reached) == 0 {
+                write_volatile(reached, 1);
+            }
+        }
+    }
+}
 
 /// Whether an address belongs to this host.
 #[inline(always)]

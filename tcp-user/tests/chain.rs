@@ -1,21 +1,24 @@
-//! Other programs on the same hook. Programs behind finwait's see every packet. On clsact, which kernels
-//! without TCX use, the next agent removes the filters of a killed one.
+//! Other programs on the same hook. Programs behind finwait's see every packet. On egress, finwait is behind
+//! TCX programs, unless one of them ends the chain. On clsact, which kernels without TCX use, the next agent
+//! removes the filters of a killed one.
 
 mod common;
 mod foreign;
 
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 use std::time::Duration;
 
 use aya::programs::TcAttachType;
+use aya::programs::links::LinkOrder;
 use common::{Agent, FINWAIT, Signal, call, until};
+use finwait::api::EgressPlace;
 use finwait::kernel::has_tcx;
 use finwait::lab::{Family, Lab};
-use finwait::view::State;
-use foreign::{Wall, attached};
+use finwait::view::{Confidence, State};
+use foreign::{ForeignTc, attached};
 
 fn lab() -> Lab {
     Lab::new().expect("making namespaces (root needed)")
@@ -45,8 +48,8 @@ fn connect(lab: &Lab, to: SocketAddr) -> io::Result<TcpStream> {
         .expect("entering the namespace")
 }
 
-/// Checks that a program behind finwait's drops every packet, and that finwait's has seen each of them
-/// before.
+/// Checks that a program attached behind finwait's drops every packet, and that finwait's see packets on
+/// ingress.
 #[track_caller]
 fn a_wall_behind_ours_holds(ours_by_tcx: bool, wall_by_tcx: bool) {
     let lab = lab();
@@ -55,11 +58,11 @@ fn a_wall_behind_ours_holds(ours_by_tcx: bool, wall_by_tcx: bool) {
     let server = listener.local_addr().expect("its address");
     let open = connect(&lab, server).expect("nothing is in the way");
     for hook in [TcAttachType::Ingress, TcAttachType::Egress] {
-        let wall = Wall::behind(&lab.server, hook, wall_by_tcx);
+        let wall = ForeignTc::wall(&lab.server, hook, wall_by_tcx);
         let seen = agent.stats().packets_seen;
         let error = connect(&lab, server).expect_err("the wall behind ours drops everything");
         assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{hook:?}");
-        assert!(agent.stats().packets_seen > seen, "{hook:?}: ours came first and handed on");
+        assert!(agent.stats().packets_seen > seen, "{hook:?}: ours is first on ingress and hands on");
         drop(wall);
         connect(&lab, server).expect("the wall is gone");
     }
@@ -89,6 +92,130 @@ fn a_tcx_program_after_ours_sees_every_packet() {
     let interface = lab.server.interface;
     let tcx = lab.server.run(|| has_tcx(interface)).expect("entering the namespace");
     a_wall_behind_ours_holds(tcx, tcx);
+}
+
+/// The place of the agent's egress program.
+fn place(agent: &Agent<'_>) -> Option<EgressPlace> {
+    let status = agent.status();
+    let [watched] = status.interfaces.as_slice() else { panic!("one interface: {status:?}") };
+    assert_eq!(watched.error, None);
+    watched.egress_place
+}
+
+/// Whether the hooks of the server's interface have TCX. Filters of clsact stay where they are: the agent
+/// tells of no place then.
+fn has_places(lab: &Lab) -> bool {
+    let tcx = lab.server.run(|| has_tcx(lab.server.interface)).expect("entering the namespace");
+    if !tcx {
+        let agent = agent(lab, "no-places", true);
+        let _other = ForeignTc::wall(&lab.server, TcAttachType::Egress, false);
+        assert_eq!(place(&agent), None);
+    }
+    tcx
+}
+
+/// When the translating programs come, and where they want to be.
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Translators {
+    BeforeTheAgent,
+    InLastPlace,
+    InFirstPlace,
+}
+
+/// The agent watches the server, whose address other programs translate on both hooks.
+#[track_caller]
+fn a_translated_connection_is_one(when: Translators) {
+    let lab = lab();
+    if !has_places(&lab) {
+        return;
+    }
+    let IpAddr::V4(real) = lab.server.address(Family::Ipv4) else { panic!("IPv4") };
+    let [a, b, c, _] = real.octets();
+    let shown = Ipv4Addr::new(a, b, c, 99);
+    let server = &lab.server;
+    call(server, "ip", &["address", "add", &format!("{shown}/24"), "dev", server.interface]);
+    let translators = || {
+        let place = || if when == Translators::InFirstPlace { LinkOrder::first() } else { LinkOrder::last() };
+        [(TcAttachType::Ingress, [shown, real]), (TcAttachType::Egress, [real, shown])]
+            .map(|(hook, addresses)| ForeignTc::translator(server, hook, addresses, place()))
+    };
+    let name = format!("translated-{when:?}");
+    let (agent, translators) = if when == Translators::BeforeTheAgent {
+        let translators = translators();
+        (agent(&lab, &name, true), translators)
+    } else {
+        let agent = agent(&lab, &name, true);
+        assert_eq!(place(&agent), None, "no other program");
+        (agent, translators())
+    };
+    until("the agent is behind the translator", || place(&agent) == Some(EgressPlace::Last));
+    let listener = server.run(|| TcpListener::bind((real, 0))).expect("entering").expect("listening");
+    let port = listener.local_addr().expect("its address").port();
+    let client = connect(&lab, SocketAddr::from((shown, port))).expect("connecting");
+    let (accepted, _) = listener.accept().expect("accepting");
+    assert_eq!(accepted.local_addr().expect("its address").ip(), IpAddr::V4(real));
+    let of_port = || {
+        let mut connections = agent.connections();
+        connections.retain(|one| one.server.port == port);
+        connections
+    };
+    until("both directions are seen", || of_port().iter().any(|one| one.server.state == State::Established));
+    let connections = of_port();
+    let [one] = connections.as_slice() else { panic!("one connection: {connections:?}") };
+    assert_eq!(one.server.address, IpAddr::V4(shown), "the address on the wire");
+    assert_eq!(one.confidence, Confidence::Exact);
+    drop((client, accepted));
+    until("both ends have closed", || {
+        of_port().iter().all(|one| [State::TimeWait, State::Closed].contains(&one.client.state))
+    });
+    drop(translators);
+    until("no other program is left", || place(&agent).is_none());
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_connection_translated_by_later_programs_is_one() {
+    a_translated_connection_is_one(Translators::InLastPlace);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_connection_translated_by_programs_that_go_first_is_one() {
+    a_translated_connection_is_one(Translators::InFirstPlace);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_connection_translated_by_earlier_programs_is_one() {
+    a_translated_connection_is_one(Translators::BeforeTheAgent);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_program_that_ends_the_chain_is_overtaken() {
+    let lab = lab();
+    if !has_places(&lab) {
+        return;
+    }
+    let end = ForeignTc::end_of_chain(&lab.server, TcAttachType::Egress);
+    let agent = agent(&lab, "ended", true);
+    let listener = listen(&lab);
+    let address = listener.local_addr().expect("its address");
+    until("the agent is before the program that ends the chain", || {
+        // Packets, none of which reaches the last place.
+        drop(connect(&lab, address).expect("connecting"));
+        place(&agent) == Some(EgressPlace::First)
+    });
+    let client = connect(&lab, address).expect("connecting");
+    let port = client.local_addr().expect("its address").port();
+    until("both directions are seen", || {
+        let connections = agent.connections();
+        connections.iter().any(|one| one.client.port == port && one.server.state == State::Established)
+    });
+    drop(end);
+    until("the agent is alone", || place(&agent).is_none());
+    assert!(agent.stop(Signal::SIGTERM).success());
+    assert_eq!(attached(&lab.server, lab.server.interface), [""; 0], "nothing stays");
 }
 
 #[test]

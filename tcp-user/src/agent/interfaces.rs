@@ -15,8 +15,8 @@ use rtnetlink::packet_route::link::{
 use tcp_common::FlowKey;
 
 use super::descriptors;
-use crate::api::InterfaceStatus;
-use crate::kernel::{AttachError, Attachment, Ingress, Kernel, describe_program};
+use crate::api::{EgressPlace, InterfaceStatus};
+use crate::kernel::{AttachError, Attachment, Ingress, Kernel, Place, describe_program};
 use crate::view::describe::Location;
 
 /// An interface as the kernel lists it.
@@ -42,6 +42,8 @@ pub struct Interface {
     pub peer_elsewhere: bool,
     /// Index of the interface below a VLAN device, and the device's VLAN id.
     pub vlan: Option<(u32, u16)>,
+    /// Number of packets that the interface has sent.
+    pub sent: u64,
 }
 
 /// A netlink socket that lists interfaces and reports changes of them and of their addresses. A task of the runtime that opened it serves
@@ -95,6 +97,7 @@ async fn list(handle: &rtnetlink::Handle) -> Result<Vec<Interface>, rtnetlink::E
             vrf: false,
             peer_elsewhere: false,
             vlan: None,
+            sent: 0,
         };
         let (mut below, mut vlan_id) = (None, None);
         let (mut is_pair, mut peer_namespace) = (false, None);
@@ -117,6 +120,7 @@ async fn list(handle: &rtnetlink::Handle) -> Result<Vec<Interface>, rtnetlink::E
                 LinkAttribute::Controller(index) => interface.master = Some(index),
                 LinkAttribute::Link(index) => below = Some(index),
                 LinkAttribute::LinkNetNsId(id) => peer_namespace = Some(id),
+                LinkAttribute::Stats64(stats) => interface.sent = stats.tx_packets,
                 _ => {}
             }
         }
@@ -196,6 +200,8 @@ pub enum InterfaceChange {
         /// Names of the interfaces.
         interfaces: Vec<String>,
     },
+    /// The programs were moved to another place among those of others.
+    Moved(InterfaceStatus),
     /// A watched interface has another name.
     Renamed {
         /// Previous name.
@@ -215,6 +221,10 @@ impl InterfaceChange {
                 let hook = |hook: &Option<String>| hook.clone().unwrap_or_else(|| "none".into());
                 tracing::info!("attached to {interface}: ingress {}, egress {}", hook(ingress), hook(egress));
             }
+            InterfaceChange::Moved(InterfaceStatus { interface, egress_place, .. }) => match egress_place {
+                Some(place) => tracing::info!("moved on {interface}: {}", place.description()),
+                None => tracing::info!("moved on {interface}: no other program is on its egress hook"),
+            },
             InterfaceChange::Failed(error) => tracing::warn!("{error}"),
             InterfaceChange::OutOfDescriptors { limit, interfaces } => tracing::warn!(
                 "{} not watched: {} (LimitNOFILE, `ulimit -Hn`)",
@@ -238,6 +248,11 @@ impl Attached {
             interface: self.name.clone(),
             ingress: attachment.map(|attachment| attachment.ingress.to_string()),
             egress: attachment.map(|attachment| attachment.egress.to_string()),
+            egress_place: attachment.and_then(|attachment| match attachment.place() {
+                Place::Alone => None,
+                Place::Last => Some(EgressPlace::Last),
+                Place::First => Some(EgressPlace::First),
+            }),
             error: self.outcome.as_ref().err().cloned(),
         }
     }
@@ -324,6 +339,27 @@ impl Attachments {
         changes
     }
 
+    /// Keeps the programs in their place among those of others. `interfaces` tells how many packets were sent;
+    /// it is empty if that is not to be judged. Returns what has changed.
+    pub fn keep_places(&mut self, kernel: &mut Kernel, interfaces: &[Interface]) -> Vec<InterfaceChange> {
+        let mut changes = Vec::new();
+        for (index, attached) in &mut self.by_index {
+            let Ok(attachment) = &mut attached.outcome else { continue };
+            let sent = interfaces.iter().find(|interface| interface.index == *index);
+            match kernel.keep_places(attachment, sent.map(|interface| interface.sent)) {
+                Ok(false) => {}
+                Ok(true) => changes.push(InterfaceChange::Moved(attached.status())),
+                // Its end is reported by netlink.
+                Err(AttachError::Gone { .. }) => {}
+                Err(error) => {
+                    attached.outcome = Err(error.to_string());
+                    changes.push(InterfaceChange::Failed(error));
+                }
+            }
+        }
+        changes
+    }
+
     fn attach(&self, kernel: &mut Kernel, interface: &Interface) -> Result<Attachment, AttachError> {
         let Interface { index, ref name, ethernet, physical, xdp_program, .. } = *interface;
         let attached = kernel.attach(name, index, ethernet, self.ingress_of(interface), physical);
@@ -333,6 +369,12 @@ impl Attachments {
             }
             (error, _) => error,
         })
+    }
+
+    /// Whether the egress program of any interface is behind programs of others.
+    pub fn any_last(&self) -> bool {
+        let mut attachments = self.by_index.values().filter_map(|attached| attached.outcome.as_ref().ok());
+        attachments.any(|attachment| attachment.place() == Place::Last)
     }
 
     /// State of every interface that is watched or could not be.

@@ -2,7 +2,8 @@
 //!
 //! Modules in the order of the data:
 //!
-//! - [`interfaces`] lists interfaces and attaches the kernel programs, [`privileges`] drops what that needed.
+//! - [`interfaces`] lists interfaces and attaches the kernel programs, [`privileges`] drops what that needed,
+//!   and [`follow`] keeps up with interfaces and addresses that come and go.
 //! - [`locality`] says which endpoints belong to this host, [`descriptors`] how many files may be open.
 //! - [`worker`] is the event thread. It runs the [`tracker`], which reads the kernel's events and scans the
 //!   flow table at the pace of [`paced_scan`].
@@ -20,6 +21,7 @@ mod change;
 mod descriptors;
 mod dry_run;
 pub mod error;
+mod follow;
 pub mod interfaces;
 pub mod locality;
 pub mod metrics;
@@ -55,11 +57,10 @@ use tcp_common::{Rules, State};
 use tokio::runtime;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::api::InterfaceStatus;
-use crate::clock::Clock;
-use crate::kernel::{self, Diagnostics, Events, Kernel, KernelError, LoadOptions, Table};
+use crate::kernel::{self, Diagnostics, Events, Kernel, KernelError, LoadOptions, ProgramNotices, Table};
 use crate::options::{KeyBy, Options};
 pub use error::AgentError;
+use follow::Follower;
 use interfaces::{Attachments, Interface, InterfaceChange, InterfaceNames, Netlink};
 use locality::LocalAddresses;
 use own::OwnKind;
@@ -100,6 +101,7 @@ struct Ready {
     metrics: TcpListener,
     query: QuerySocket,
     attachments: Attachments,
+    notices: Option<ProgramNotices>,
     shared: Arc<Shared>,
     events: Events,
     diagnostics: Option<Diagnostics>,
@@ -136,6 +138,8 @@ fn prepare(
         return Err(failure.map_or(AgentError::NothingUp, AgentError::Attach));
     }
     changes.iter().for_each(InterfaceChange::log);
+    let notices = ProgramNotices::open();
+    let notices = notices.inspect_err(|error| tracing::debug!("no notice of other programs: {error}")).ok();
     privileges::drop_privileges(account.as_ref())?;
     let shared =
         Shared { names, local: RwLock::new(local), ..Shared::new(kernel, metrics_address, WATCH_BUFFER) };
@@ -144,6 +148,7 @@ fn prepare(
         metrics,
         query,
         attachments,
+        notices,
         shared,
         events,
         diagnostics,
@@ -187,7 +192,8 @@ fn load_programs(options: &Options) -> Result<Kernel, KernelError> {
 
 impl Ready {
     async fn serve(self) -> Result<(), AgentError> {
-        let Ready { metrics, query, attachments, shared, events, diagnostics, audit_interval } = self;
+        let Ready { metrics, query, attachments, notices, shared, events, diagnostics, audit_interval } =
+            self;
         let interfaces = Arc::new(Mutex::new(attachments.status()));
         let app = App {
             shared: Arc::clone(&shared),
@@ -236,7 +242,7 @@ impl Ready {
                 result = axum::serve(queries, server::query_routes(app)) =>
                     result.map_err(AgentError::system("serving queries")),
                 () = reconcile(reconciler) => Ok(()),
-                result = follow_forever(attachments, shared, Arc::clone(&interfaces)) => result,
+                result = Follower { attachments, notices, shared, statuses: Arc::clone(&interfaces) }.run() => result,
             }
         };
         let result = tokio::select! {
@@ -280,50 +286,6 @@ async fn expire_fragments(shared: Arc<Shared>) {
     }
 }
 
-/// Follows interfaces and addresses that come and go, and keeps the relations of the clocks up to date.
-async fn follow_forever(
-    mut attachments: Attachments,
-    shared: Arc<Shared>,
-    interfaces: Arc<Mutex<Vec<InterfaceStatus>>>,
-) -> Result<(), AgentError> {
-    let mut netlink = open_netlink()?;
-    let mut clocks = tokio::time::interval(CLOCK_INTERVAL);
-    loop {
-        match netlink.list().await {
-            Ok(present) => {
-                shared.names.learn(&present);
-                shared.on_host.lock().set_interfaces(&present);
-                // Before programs are attached to new interfaces, whose first packets need them.
-                let mut local = shared.local.write();
-                let refreshed = local.refresh(&mut shared.kernel.lock(), &present);
-                match refreshed {
-                    Ok(true) => local.reclassify(&shared.table, &shared.translations),
-                    Ok(false) => {}
-                    Err(error) => tracing::warn!("{error}"),
-                }
-                drop(local);
-                let changes = attachments.follow(&mut shared.kernel.lock(), &present);
-                changes.iter().for_each(InterfaceChange::log);
-                *interfaces.lock() = attachments.status();
-            }
-            Err(error) => tracing::warn!("listing the interfaces: {error}"),
-        }
-        tokio::select! {
-            more = netlink.changed() => if !more {
-                tokio::time::sleep(RETRY_INTERVAL).await;
-                netlink = open_netlink()?;
-            },
-            _ = clocks.tick() => {
-                shared.translations.forget_missing(&shared.table);
-                shared.clock.lock().follow(Clock::monotonic());
-                if let Err(error) = shared.kernel.lock().relate_clocks() {
-                    tracing::warn!("relating the kernel's clocks: {error}");
-                }
-            }
-        }
-    }
-}
-
 async fn present_interfaces() -> Result<Vec<Interface>, AgentError> {
     Ok(open_netlink()?.list().await?)
 }
@@ -332,10 +294,5 @@ fn open_netlink() -> Result<Netlink, AgentError> {
     Netlink::open().map_err(AgentError::system("opening a netlink socket"))
 }
 
-/// Interval of clock readings: the clock is adjusted by half a millisecond a second at most. Interfaces are
-/// listed at this interval too, in case a change was not reported.
-const CLOCK_INTERVAL: Duration = Duration::from_secs(10);
 /// Number of events that are kept for a client that follows them.
 const WATCH_BUFFER: usize = 65_536;
-/// Pause before another netlink socket is opened after an overflow.
-const RETRY_INTERVAL: Duration = Duration::from_millis(100);

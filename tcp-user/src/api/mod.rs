@@ -11,7 +11,7 @@ mod status;
 pub use query::{ConnectionsQuery, EventsQuery, Observed};
 pub use stats::{Counts, MetricSample, Stats};
 pub(crate) use status::watched;
-pub use status::{InterfaceStatus, OtherNetwork, SeenAt, Status};
+pub use status::{EgressPlace, InterfaceStatus, OtherNetwork, SeenAt, Status};
 
 /// Default path of the query socket.
 pub const DEFAULT_SOCKET: &str = "/run/finwait/finwait.sock";

@@ -100,8 +100,35 @@ pub struct InterfaceStatus {
     pub ingress: Option<String>,
     /// Egress hook (`tcx` or `clsact`); `null` if the interface is not watched.
     pub egress: Option<String>,
+    /// Place of the egress program among programs of others on the same TCX hook: `last` sees packets as they
+    /// leave, `first` sees them before other programs translate them, because one of these ends the chain;
+    /// `null` if there are no others.
+    pub egress_place: Option<EgressPlace>,
     /// Reason why the interface is not watched.
     pub error: Option<String>,
+}
+
+/// Place of the egress program among programs of others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum EgressPlace {
+    /// Behind all others.
+    Last,
+    /// Before all others.
+    First,
+}
+
+impl EgressPlace {
+    /// What the place means for the addresses, for a person.
+    pub fn description(self) -> &'static str {
+        match self {
+            EgressPlace::Last => "last on egress, behind other programs",
+            EgressPlace::First => {
+                "first on egress, because a program before finwait ended the chain; addresses there are those \
+                 before translation"
+            }
+        }
+    }
 }
 
 impl Status {

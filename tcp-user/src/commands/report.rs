@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 
 use super::NOT_UNDERSTOOD;
-use crate::api::{MetricSample, OtherNetwork, Stats, Status, client};
+use crate::api::{EgressPlace, InterfaceStatus, MetricSample, OtherNetwork, Stats, Status, client};
 use crate::cli::{ReportArgs, ReportFormat, SocketArgs};
 use crate::output::{Cell, Palette, TextTable};
 
@@ -72,10 +72,16 @@ fn summary(status: &Status) -> String {
              {packet}; --key vlan distinguishes VLANs"
         )
     });
+    let ended = status.interfaces.iter().filter_map(|interface| match interface.egress_place? {
+        EgressPlace::Last => None,
+        EgressPlace::First => {
+            Some(format!("\n{}: {}", interface.interface, EgressPlace::First.description()))
+        }
+    });
     format!(
         "finwait {} (pid {}) since {:.0}\n\
          flow table: {} connections ({}), {:.1} MiB\n\
-         packets: {}, events lost: {}, deferred: {}, evicted: {}, refused: {}{}",
+         packets: {}, events lost: {}, deferred: {}, evicted: {}, refused: {}{}{}",
         status.version,
         status.pid,
         status.started_at,
@@ -87,8 +93,19 @@ fn summary(status: &Status) -> String {
         status.deferred,
         status.evicted,
         status.refused,
-        foreign.unwrap_or_default()
+        foreign.unwrap_or_default(),
+        ended.collect::<String>()
     )
+}
+
+/// The egress hook, and the place among programs of others, if there are any.
+fn egress(interface: &InterfaceStatus) -> String {
+    let hook = interface.egress.as_deref().unwrap_or("-");
+    match interface.egress_place {
+        None => hook.into(),
+        Some(EgressPlace::Last) => format!("{hook}, last"),
+        Some(EgressPlace::First) => format!("{hook}, first"),
+    }
 }
 
 fn interfaces(status: &Status) -> TextTable {
@@ -98,7 +115,7 @@ fn interfaces(status: &Status) -> TextTable {
         table.row([
             interface.interface.clone(),
             or_dash(&interface.ingress),
-            or_dash(&interface.egress),
+            egress(interface),
             or_dash(&interface.error),
         ]);
     }

@@ -7,6 +7,7 @@ use aya::programs::tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcHandl
 use aya::programs::xdp::XdpLink;
 use aya::programs::{ProgramError, TcAttachType, XdpMode, tc};
 
+use super::chain::{EgressChain, Place};
 use super::error::{chain, errno};
 use super::{Kernel, KernelError, ProgramName};
 
@@ -83,14 +84,50 @@ pub struct Attachment {
     pub ingress: Mode,
     /// How the egress program is attached.
     pub egress: Mode,
-    _links: (IngressLink, SchedClassifierLink),
+    pub(super) link_layer: LinkLayer,
+    pub(super) inbound: Option<IngressLink>,
+    pub(super) outbound: SchedClassifierLink,
+    pub(super) chain: EgressChain,
+}
+
+impl Attachment {
+    /// Place of the egress program among those of others.
+    pub fn place(&self) -> Place {
+        self.chain.place
+    }
 }
 
 #[derive(Debug)]
 #[expect(dead_code, reason = "held for their drop")]
-enum IngressLink {
+pub(super) enum IngressLink {
     Xdp(FdLink),
     Tc(SchedClassifierLink),
+}
+
+/// What packets of an interface begin with, and so which entry programs read them.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum LinkLayer {
+    Ethernet,
+    /// None (tun, WireGuard).
+    Ip,
+}
+
+impl LinkLayer {
+    /// The entry program of TC, ingress.
+    pub(super) fn ingress(self) -> ProgramName {
+        match self {
+            LinkLayer::Ethernet => ProgramName::In,
+            LinkLayer::Ip => ProgramName::InIp,
+        }
+    }
+
+    /// The entry programs of TC, egress: in general, and in the last place behind programs of others.
+    pub(super) fn egress(self) -> [ProgramName; 2] {
+        match self {
+            LinkLayer::Ethernet => [ProgramName::Out, ProgramName::Last],
+            LinkLayer::Ip => [ProgramName::OutIp, ProgramName::LastIp],
+        }
+    }
 }
 
 /// Why programs cannot be attached to an interface.
@@ -156,24 +193,30 @@ impl Kernel {
         } else {
             None
         };
+        let link_layer = if ethernet { LinkLayer::Ethernet } else { LinkLayer::Ip };
         let (inbound, ingress_mode) = match (xdp, ingress) {
             (Some(Ok(link)), _) => (IngressLink::Xdp(link), Mode::XdpNative),
             (Some(Err(error)), Ingress::Xdp) => return Err(error),
             (Some(Err(_)) | None, _) => {
-                let name = if ethernet { ProgramName::In } else { ProgramName::InIp };
-                let (link, mode) = self.attach_tc(interface, name, Hook::Ingress)?;
+                let name = link_layer.ingress();
+                let (link, mode) = self.attach_tc(interface, name, Hook::Ingress, LinkOrder::first())?;
                 (IngressLink::Tc(link), mode)
             }
         };
-        let name = if ethernet { ProgramName::Out } else { ProgramName::OutIp };
-        let (outbound, egress_mode) = self.attach_tc(interface, name, Hook::Egress)?;
-        Ok(Attachment {
+        let [name, _] = link_layer.egress();
+        let (outbound, egress_mode) = self.attach_tc(interface, name, Hook::Egress, LinkOrder::last())?;
+        let mut attachment = Attachment {
             interface: interface.into(),
             index,
             ingress: ingress_mode,
             egress: egress_mode,
-            _links: (inbound, outbound),
-        })
+            link_layer,
+            inbound: Some(inbound),
+            outbound,
+            chain: EgressChain::default(),
+        };
+        self.keep_places(&mut attachment, None)?;
+        Ok(attachment)
     }
 
     fn attach_xdp(&mut self, interface: &str, index: u32) -> Result<FdLink, AttachError> {
@@ -196,11 +239,13 @@ impl Kernel {
             .map_err(|error| AttachError::XdpUnsupported { interface, reason: error.to_string() })
     }
 
-    fn attach_tc(
+    /// Attaches a program by a TCX link at a place of the chain, or by a clsact filter on kernels without TCX.
+    pub(super) fn attach_tc(
         &mut self,
         interface: &str,
         name: ProgramName,
         hook: Hook,
+        place: LinkOrder,
     ) -> Result<(SchedClassifierLink, Mode), AttachError> {
         let kind = match hook {
             Hook::Ingress => TcAttachType::Ingress,
@@ -211,10 +256,9 @@ impl Kernel {
             _ => AttachError::Failed { interface: interface.into(), hook, reason: chain(&error) },
         };
         let program = self.classifier(name)?;
-        // First in the chain, because other programs may end it. The attempt shows whether the kernel has
-        // TCX.
-        let order = TcAttachOptions::TcxOrder(LinkOrder::first());
-        let (id, mode) = match program.attach_with_options(interface, kind, order) {
+        // The attempt shows whether the kernel has TCX.
+        let place = TcAttachOptions::TcxOrder(place);
+        let (id, mode) = match program.attach_with_options(interface, kind, place) {
             Ok(id) => (id, Mode::Tcx),
             Err(error) if matches!(errno(&error), Some(libc::EINVAL | libc::EOPNOTSUPP)) => {
                 // The clsact qdisc may exist already. Other errors recur when the filter is added.

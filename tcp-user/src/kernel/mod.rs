@@ -3,7 +3,8 @@
 //! - `table` is the flow tables in shared memory, made of one `family_table` per address family, on top of
 //!   `mapped`.
 //! - `events` drains the event rings, and `diagnostics` the programs' log.
-//! - `attach` puts programs on interfaces, and `probe` inspects what is attached.
+//! - `attach` puts programs on interfaces, `chain` keeps their place among those of others,
+//!   `notices` tells when others may come, and `probe` inspects what is attached.
 //! - `clock` relates the kernel's two clocks, `fragments` ends the wait of fragments, `foreign` has
 //!   segments of other networks.
 //! - `program` and `error` have the names of programs and errors.
@@ -15,6 +16,7 @@ compile_error!(
 );
 
 mod attach;
+mod chain;
 mod clock;
 mod diagnostics;
 mod error;
@@ -24,14 +26,17 @@ mod foreign;
 mod fragments;
 mod host;
 mod mapped;
+mod notices;
 mod probe;
 mod program;
 mod table;
 
 pub use attach::{AttachError, Attachment, Hook, Ingress, Mode, remove_stale_filters};
+pub use chain::Place;
 pub use diagnostics::Diagnostics;
 pub use error::KernelError;
 pub use events::Events;
+pub use notices::ProgramNotices;
 pub use probe::{describe_program, has_tcx};
 pub use program::{ProgramName, ProgramRuns};
 pub use table::{Entry, SlotGuard, Table, class};
@@ -49,6 +54,7 @@ use tcp_common::table::slots_for;
 use tcp_common::{Rules, Secret};
 
 pub use crate::netlink::Prefix;
+use chain::Reached;
 use clock::Jiffies;
 use error::{classify, failed};
 use family_table::FamilyTable;
@@ -108,6 +114,7 @@ pub struct Kernel {
     host: HostMaps,
     fragments: Fragments,
     foreign: ForeignSegments,
+    reached: Reached,
     events: Option<Events>,
     diagnostics: Option<Diagnostics>,
     // The kernel empties a program array when its last file descriptor is closed.
@@ -162,7 +169,8 @@ impl Kernel {
         for program in ProgramName::ALL {
             instructions.push((program.name(), load_program(&mut ebpf, program)?));
         }
-        let chains = [chain(&mut ebpf, "CHAIN_XDP", XDP_CHAIN)?, chain(&mut ebpf, "CHAIN_TC", TC_CHAIN)?];
+        let chains = [("CHAIN_XDP", XDP_CHAIN), ("CHAIN_TC", TC_CHAIN)];
+        let chains = [tail_calls(&mut ebpf, chains[0])?, tail_calls(&mut ebpf, chains[1])?];
         let secret = options.secret;
         let table_v4 = FamilyTable::map(&mut ebpf, ["FLOWS_V4", "RECORDS_V4", "DIRECTORY_V4"], v4)?;
         let table_v6 = FamilyTable::map(&mut ebpf, ["FLOWS_V6", "RECORDS_V6", "DIRECTORY_V6"], v6)?;
@@ -173,6 +181,7 @@ impl Kernel {
         let host = HostMaps::open(&mut ebpf)?;
         let fragments = Fragments::open(&mut ebpf)?;
         let foreign = ForeignSegments::open(&mut ebpf)?;
+        let reached = Reached::open(&mut ebpf)?;
         let events = Events::map(&mut ebpf, cpus, ring_len)?;
         let diagnostics = options.diagnostics.then(|| EbpfLogger::init(&mut ebpf)).transpose();
         let diagnostics = diagnostics.map_err(|error| failed("opening the log of the programs", error))?;
@@ -197,6 +206,7 @@ impl Kernel {
             host,
             fragments,
             foreign,
+            reached,
             events: Some(events),
             diagnostics: diagnostics.map(Diagnostics::new),
             chains,
@@ -347,10 +357,9 @@ fn open<M: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &'static str) 
 }
 
 /// Fills a program array, through which programs reach the next one of their chain by tail calls.
-fn chain(
+fn tail_calls(
     ebpf: &mut Ebpf,
-    map: &'static str,
-    programs: &[(u32, ProgramName)],
+    (map, programs): (&'static str, &[(u32, ProgramName)]),
 ) -> Result<ProgramArray<MapData>, KernelError> {
     let mut array: ProgramArray<MapData> = open(ebpf, map)?;
     for &(index, name) in programs {

@@ -15,6 +15,11 @@ pub enum ProgramName {
     InIp,
     /// Entry program of TC, egress, for interfaces without a link-layer header.
     OutIp,
+    /// Entry program of TC, egress, in the last place behind programs of others.
+    Last,
+    /// Entry program of TC, egress, in the last place behind programs of others, for interfaces without a
+    /// link-layer header.
+    LastIp,
     /// Reads a packet and locks its flow, behind the XDP program.
     ReadXdp,
     /// Joins fragments.
@@ -51,12 +56,14 @@ pub enum ProgramName {
 
 impl ProgramName {
     /// Every program.
-    pub const ALL: [ProgramName; 21] = [
+    pub const ALL: [ProgramName; 23] = [
         ProgramName::Xdp,
         ProgramName::In,
         ProgramName::Out,
         ProgramName::InIp,
         ProgramName::OutIp,
+        ProgramName::Last,
+        ProgramName::LastIp,
         ProgramName::ReadXdp,
         ProgramName::FragmentXdp,
         ProgramName::OptionsXdp,
@@ -83,6 +90,8 @@ impl ProgramName {
             ProgramName::Out => "finwait_out",
             ProgramName::InIp => "finwait_in_ip",
             ProgramName::OutIp => "finwait_out_ip",
+            ProgramName::Last => "finwait_last",
+            ProgramName::LastIp => "finwait_last_ip",
             ProgramName::ReadXdp => "finwait_read_xdp",
             ProgramName::FragmentXdp => "finwait_fragment_xdp",
             ProgramName::OptionsXdp => "finwait_options_xdp",

@@ -9,6 +9,7 @@
 use std::ffi::CString;
 use std::io;
 use std::mem::offset_of;
+use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -33,7 +34,8 @@ impl Foreign {
     pub fn attach(host: &Host) -> Foreign {
         host.run(|| {
             let index = if_nametoindex(host.interface).expect("the interface");
-            let program = load(BPF_PROG_TYPE_XDP, XDP_PASS, b"foreign").expect("loading a program");
+            let program =
+                load(BPF_PROG_TYPE_XDP, &returning(XDP_PASS), b"foreign").expect("loading a program");
             // The fields of `union bpf_attr` for BPF_LINK_CREATE.
             let attributes: [u32; 4] = [program.as_raw_fd() as u32, index, BPF_XDP, XDP_FLAGS_DRV_MODE];
             let link = bpf(BPF_LINK_CREATE, &attributes).expect("attaching it");
@@ -43,14 +45,14 @@ impl Foreign {
     }
 }
 
-/// A TC program of another program that drops every packet of a hook. Dropping it detaches it.
+/// A TC program of another program, behind all others on its hook. Dropping it detaches it.
 #[derive(Debug)]
-pub struct Wall<'a> {
+pub struct ForeignTc<'a> {
     host: &'a Host,
     program: Option<SchedClassifier>,
 }
 
-impl Drop for Wall<'_> {
+impl Drop for ForeignTc<'_> {
     /// Detaches the program in the host's namespace, because a filter can be removed only there.
     fn drop(&mut self) {
         let program = self.program.take();
@@ -58,39 +60,108 @@ impl Drop for Wall<'_> {
     }
 }
 
-impl Wall<'_> {
-    /// Attaches the program behind all others on the hook: as a TCX program, or as a filter of clsact.
-    pub fn behind(host: &Host, hook: TcAttachType, tcx: bool) -> Wall<'_> {
-        static BUILT: AtomicU32 = AtomicU32::new(0);
-        // Tests run in parallel, and the program is found by its name.
-        let name = format!("wall{}_{}", std::process::id(), BUILT.fetch_add(1, Ordering::Relaxed));
-        let loaded = load(BPF_PROG_TYPE_SCHED_CLS, TC_ACT_SHOT, name.as_bytes()).expect("loading a program");
-        let mut infos = aya::programs::loaded_programs().flatten();
-        let info = infos.find(|info| info.name_as_str() == Some(&name)).expect("the program's number");
-        let mut program = SchedClassifier::from_program_info(info, name.into()).expect("of TC");
-        drop(loaded);
+impl ForeignTc<'_> {
+    /// Drops every packet: as a TCX program, or as a filter of clsact.
+    pub fn wall(host: &Host, hook: TcAttachType, tcx: bool) -> ForeignTc<'_> {
         let place = if tcx {
             TcAttachOptions::TcxOrder(LinkOrder::last())
         } else {
             TcAttachOptions::Netlink(NlOptions { priority: 0xff00, ..NlOptions::default() })
         };
+        ForeignTc::attach(host, hook, &returning(TC_ACT_SHOT), place)
+    }
+
+    /// Lets every packet pass and ends the chain (`TC_ACT_OK`), as a TCX program.
+    pub fn end_of_chain(host: &Host, hook: TcAttachType) -> ForeignTc<'_> {
+        ForeignTc::attach(host, hook, &returning(TC_ACT_OK), TcAttachOptions::TcxOrder(LinkOrder::last()))
+    }
+
+    /// Rewrites the source of what the host sends, or the destination of what it gets, from one address to
+    /// another, and hands on, as a TCX program.
+    pub fn translator(
+        host: &Host,
+        hook: TcAttachType,
+        [from, to]: [Ipv4Addr; 2],
+        place: LinkOrder,
+    ) -> ForeignTc<'_> {
+        let offset = if matches!(hook, TcAttachType::Egress) { IPV4_SOURCE } else { IPV4_DESTINATION };
+        ForeignTc::attach(host, hook, &translating(offset, from, to), TcAttachOptions::TcxOrder(place))
+    }
+
+    fn attach<'a>(
+        host: &'a Host,
+        hook: TcAttachType,
+        instructions: &[[u8; 8]],
+        place: TcAttachOptions,
+    ) -> ForeignTc<'a> {
+        static BUILT: AtomicU32 = AtomicU32::new(0);
+        // Tests run in parallel, and the program is found by its name.
+        let name = format!("foreign{}_{}", std::process::id(), BUILT.fetch_add(1, Ordering::Relaxed));
+        let loaded = load(BPF_PROG_TYPE_SCHED_CLS, instructions, name.as_bytes()).expect("loading a program");
+        let mut infos = aya::programs::loaded_programs().flatten();
+        let info = infos.find(|info| info.name_as_str() == Some(&name)).expect("the program's number");
+        let mut program = SchedClassifier::from_program_info(info, name.into()).expect("of TC");
+        drop(loaded);
         host.run(|| {
-            if !tcx {
+            if matches!(place, TcAttachOptions::Netlink(_)) {
                 // The qdisc may exist already.
                 let _ = qdisc_add_clsact(host.interface);
             }
             program.attach_with_options(host.interface, hook, place)
         })
         .expect("entering the namespace")
-        .expect("attaching the wall");
-        Wall { host, program: Some(program) }
+        .expect("attaching the program");
+        ForeignTc { host, program: Some(program) }
     }
 }
 
-/// Loads a program that returns `verdict`.
-fn load(kind: u32, verdict: u8, name: &[u8]) -> io::Result<OwnedFd> {
-    // The instructions `r0 = verdict; exit`, as `struct bpf_insn`.
-    let instructions: [[u8; 8]; 2] = [[0xb7, 0, 0, 0, verdict, 0, 0, 0], [0x95, 0, 0, 0, 0, 0, 0, 0]];
+/// The program that returns `verdict`, as `struct bpf_insn`.
+fn returning(verdict: u8) -> [[u8; 8]; 2] {
+    [instruction(MOV_VALUE, 0, 0, 0, verdict.into()), EXIT]
+}
+
+/// The program that replaces the IPv4 address at `offset` of an Ethernet frame with TCP, and hands on.
+fn translating(offset: i32, from: Ipv4Addr, to: Ipv4Addr) -> Vec<[u8; 8]> {
+    // As a program loads it.
+    let [from, to] = [from, to].map(|address| i32::from_ne_bytes(address.octets()));
+    let context = 6;
+    let call = |helper, arguments: &[[u8; 8]]| {
+        [&[instruction(MOV, 1, context, 0, 0)], arguments, &[instruction(CALL, 0, 0, 0, helper)]].concat()
+    };
+    let value = |register, value| instruction(MOV_VALUE, register, 0, 0, value);
+    // The address is kept in the last four bytes of the stack.
+    let on_stack =
+        |register| [instruction(MOV, register, STACK, 0, 0), instruction(ADD_VALUE, register, 0, 0, -4)];
+    let copy = [&[value(2, offset)][..], &on_stack(3), &[value(4, 4)]].concat();
+    let replace = [
+        call(
+            L4_CSUM_REPLACE,
+            &[value(2, TCP_CHECKSUM), value(3, from), value(4, to), value(5, PSEUDO_HEADER | 4)],
+        ),
+        call(L3_CSUM_REPLACE, &[value(2, IPV4_CHECKSUM), value(3, from), value(4, to), value(5, 4)]),
+        vec![instruction(STORE_VALUE, STACK, 0, -4, to)],
+        call(SKB_STORE_BYTES, &[&copy[..], &[value(5, 0)]].concat()),
+    ]
+    .concat();
+    let skip = replace.len() as i16;
+    [
+        &[instruction(MOV, context, 1, 0, 0)][..],
+        &call(SKB_LOAD_BYTES, &copy),
+        &[instruction(JUMP_UNLESS, 0, 0, skip + 2, 0)],
+        &[instruction(LOAD, 1, STACK, -4, 0), instruction(JUMP_UNLESS_WORD, 1, 0, skip, from)],
+        &replace,
+        &[value(0, TCX_NEXT), EXIT],
+    ]
+    .concat()
+}
+
+const fn instruction(code: u8, to: u8, from: u8, offset: i16, value: i32) -> [u8; 8] {
+    let ([o0, o1], [v0, v1, v2, v3]) = (offset.to_ne_bytes(), value.to_ne_bytes());
+    [code, from << 4 | to, o0, o1, v0, v1, v2, v3]
+}
+
+/// Loads a program.
+fn load(kind: u32, instructions: &[[u8; 8]], name: &[u8]) -> io::Result<OwnedFd> {
     let license = CString::new("GPL").expect("a license");
     /// The fields of `union bpf_attr` for BPF_PROG_LOAD, up to the name.
     #[repr(C)]
@@ -105,7 +176,7 @@ fn load(kind: u32, verdict: u8, name: &[u8]) -> io::Result<OwnedFd> {
     }
     let mut load = Load {
         kind,
-        count: 2,
+        count: instructions.len() as u32,
         instructions: instructions.as_ptr() as u64,
         license: license.as_ptr() as u64,
         log: [0; 2],
@@ -240,7 +311,33 @@ const BPF_PROG_QUERY: libc::c_int = 16;
 const BPF_LINK_CREATE: libc::c_int = 28;
 const BPF_PROG_TYPE_SCHED_CLS: u32 = 3;
 const BPF_PROG_TYPE_XDP: u32 = 6;
+const TC_ACT_OK: u8 = 0;
 const TC_ACT_SHOT: u8 = 2;
+const TCX_NEXT: i32 = -1;
+/// Codes of instructions.
+const MOV: u8 = 0xbf;
+const MOV_VALUE: u8 = 0xb7;
+const ADD_VALUE: u8 = 0x07;
+const LOAD: u8 = 0x61;
+const STORE_VALUE: u8 = 0x62;
+const JUMP_UNLESS: u8 = 0x55;
+const JUMP_UNLESS_WORD: u8 = 0x56;
+const CALL: u8 = 0x85;
+const EXIT: [u8; 8] = instruction(0x95, 0, 0, 0, 0);
+/// The register with the end of the stack.
+const STACK: u8 = 10;
+/// Numbers of helpers.
+const SKB_STORE_BYTES: i32 = 9;
+const L3_CSUM_REPLACE: i32 = 10;
+const L4_CSUM_REPLACE: i32 = 11;
+const SKB_LOAD_BYTES: i32 = 26;
+/// `BPF_F_PSEUDO_HDR`.
+const PSEUDO_HEADER: i32 = 1 << 4;
+/// Places in an Ethernet frame with IPv4 without options.
+const IPV4_CHECKSUM: i32 = 14 + 10;
+const IPV4_SOURCE: i32 = 14 + 12;
+const IPV4_DESTINATION: i32 = 14 + 16;
+const TCP_CHECKSUM: i32 = 14 + 20 + 16;
 const XDP_PASS: u8 = 2;
 const BPF_XDP: u32 = 37;
 const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
