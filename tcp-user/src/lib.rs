@@ -55,3 +55,4 @@ pub mod replay;
 pub mod sockets;
 pub mod system_error;
 pub mod view;
+pub mod why;

@@ -11,6 +11,7 @@ use finwait::api::{Stats, Status};
 use finwait::audit;
 use finwait::output::{EventWriter, Format, ListWriter, Palette};
 use finwait::view::{Close, Connection, Lost, Reopened, TimeWaitEnd, Transition, glossary, schema};
+use finwait::why::Explanation;
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
@@ -67,6 +68,7 @@ fn documents() -> Vec<Document> {
             "`finwait watch -o ndjson`, `finwait replay --events -o ndjson`",
             named(schema_of::<TimeWaitEnd>(), schema::TIME_WAIT_END),
         ),
+        document(schema::WHY, "`finwait replay --why FLOW -o json`", schema_of::<Explanation>()),
         document(schema::LOST, "`finwait watch -o ndjson`", named(schema_of::<Lost>(), schema::LOST)),
         document(
             schema::EVENTS,

@@ -9,6 +9,7 @@ mod help;
 mod manual;
 mod query;
 
+use std::borrow::Cow;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -19,7 +20,7 @@ use clap::{ArgAction, Args, CommandFactory as _, FromArgMatches as _, Parser, Su
 pub use generate::{complete, completions, generate};
 pub use glossary::{UnknownTerm, glossary};
 pub use manual::man;
-pub use query::{FilterArgs, ReplayFormat, ReportFormat, SocketArgs};
+pub use query::{FilterArgs, FlowName, ReplayFormat, ReportFormat, SocketArgs};
 
 use crate::options::{ConfigError, ConfigFile, KeyBy, Options, RuleOptions};
 use crate::output::Format;
@@ -187,6 +188,11 @@ pub struct ReplayArgs {
     /// the capture
     #[arg(short, long)]
     pub events: bool,
+    /// Explain one connection: its segments, what each end waits for, and what that means
+    ///
+    /// FLOW is `:PORT`, `ADDRESS:PORT`, an id, or a filter. If several connections match, they are listed.
+    #[arg(long, value_name = "FLOW", conflicts_with = "events")]
+    pub why: Option<FlowName>,
     /// Output format
     #[arg(short, long, value_name = "FORMAT", value_enum, default_value = "table")]
     pub output: ReplayFormat,
@@ -230,28 +236,56 @@ pub struct DemoArgs {
 /// Options that cannot be combined.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub struct UsageError(&'static str);
+pub struct UsageError(Cow<'static, str>);
 
 impl UsageError {
     /// A capture cannot be filtered by process.
-    pub const PROCESS_IN_REPLAY: UsageError = UsageError(
+    pub const PROCESS_IN_REPLAY: UsageError = UsageError(Cow::Borrowed(
         "`process` cannot be used with replay: a capture does not say which process owns a socket",
-    );
+    ));
+
+    /// A name fits `count` connections, of which `listed` were printed.
+    pub fn ambiguous(count: usize, listed: usize) -> UsageError {
+        let which =
+            if listed < count { format!("the first {listed} are listed") } else { "listed above".into() };
+        UsageError(
+            format!(
+                "{count} connections match ({which}): name one, by its ports or `--why ID` (-o wide has ids)"
+            )
+            .into(),
+        )
+    }
 }
 
 impl ReplayArgs {
     /// Checks that the options can be combined.
     pub fn check(&self) -> Result<(), UsageError> {
         match (self.output, self.events, self.kernel) {
-            (ReplayFormat::Zeek, true, _) => Err(UsageError(
+            (ReplayFormat::Zeek, true, _) => Err(usage(
                 "--events and -o zeek cannot be combined: conn.log has one line for each connection",
             )),
-            (ReplayFormat::Zeek, _, true) => Err(UsageError(
+            (ReplayFormat::Zeek, _, true) => Err(usage(
                 "--kernel and -o zeek cannot be combined: the kernel programs keep no history of segments",
             )),
-            _ => Ok(()),
+            _ => self.check_why(),
         }
     }
+
+    fn check_why(&self) -> Result<(), UsageError> {
+        use ReplayFormat::{List, Mermaid};
+        if self.why.is_some() && self.filter != FilterArgs::default() {
+            return Err(usage("--why chooses the connection: write the filter behind it, in quotes"));
+        }
+        match (&self.why, self.output) {
+            (None, Mermaid) => Err(usage("-o mermaid draws one connection: choose it by --why FLOW")),
+            (Some(_), List(Format::Table | Format::Wide | Format::Json) | Mermaid) | (None, _) => Ok(()),
+            (Some(_), _) => Err(usage("--why prints one connection: -o table, json or mermaid")),
+        }
+    }
+}
+
+fn usage(text: &'static str) -> UsageError {
+    UsageError(text.into())
 }
 
 /// Why the command line cannot be used.

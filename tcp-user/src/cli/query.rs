@@ -1,6 +1,8 @@
 //! Arguments that several commands share.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::builder::PossibleValue;
@@ -11,6 +13,7 @@ use super::generate::filter_words;
 use crate::api::DEFAULT_SOCKET;
 use crate::filter::{Filter, FilterError};
 use crate::output::Format;
+use crate::view::ConnectionId;
 
 /// The agent to query.
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
@@ -46,11 +49,13 @@ pub enum ReplayFormat {
     List(Format),
     /// Lines of Zeek's conn.log, in JSON.
     Zeek,
+    /// A sequence diagram of Mermaid, for an explanation.
+    Mermaid,
 }
 
 impl ValueEnum for ReplayFormat {
     fn value_variants<'a>() -> &'a [ReplayFormat] {
-        use ReplayFormat::{List, Zeek};
+        use ReplayFormat::{List, Mermaid, Zeek};
         &[
             List(Format::Table),
             List(Format::Wide),
@@ -58,6 +63,7 @@ impl ValueEnum for ReplayFormat {
             List(Format::Ndjson),
             List(Format::Csv),
             Zeek,
+            Mermaid,
         ]
     }
 
@@ -65,7 +71,39 @@ impl ValueEnum for ReplayFormat {
         match self {
             ReplayFormat::List(format) => format.to_possible_value(),
             ReplayFormat::Zeek => Some(PossibleValue::new("zeek").help("Lines of Zeek's conn.log, in JSON")),
+            ReplayFormat::Mermaid => {
+                Some(PossibleValue::new("mermaid").help("With --why: a sequence diagram of Mermaid"))
+            }
         }
+    }
+}
+
+/// The name of one connection: `:PORT`, `ADDRESS:PORT`, an id, or a filter that selects it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FlowName(Filter);
+
+impl FlowName {
+    /// The filter that selects the connection.
+    pub fn filter(&self) -> &Filter {
+        &self.0
+    }
+}
+
+impl FromStr for FlowName {
+    type Err = FilterError;
+
+    fn from_str(text: &str) -> Result<FlowName, FilterError> {
+        let port = text.strip_prefix(':').filter(|port| port.parse::<u16>().is_ok());
+        let filter = if let Some(port) = port {
+            format!("port = :{port}")
+        } else if text.parse::<SocketAddr>().is_ok() {
+            format!("client {text} or server {text}")
+        } else if text.parse::<ConnectionId>().is_ok() {
+            format!("id {text}")
+        } else {
+            text.to_owned()
+        };
+        Filter::parse(&filter).map(FlowName)
     }
 }
 

@@ -4,6 +4,7 @@ mod audit;
 mod live;
 mod replay;
 mod report;
+mod why;
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;

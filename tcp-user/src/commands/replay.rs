@@ -7,6 +7,7 @@ use anyhow::Result;
 use jiff::Timestamp;
 
 use super::found;
+use super::why::Candidates;
 use crate::cli::{ReplayArgs, ReplayFormat, UsageError};
 use crate::output::{EventWriter, Format, ListWriter, Palette};
 use crate::replay::{self, Output, ReplayReport};
@@ -15,7 +16,10 @@ use crate::replay::{self, Output, ReplayReport};
 /// error.
 pub(super) fn run(args: &ReplayArgs) -> Result<ExitCode> {
     args.check()?;
-    let filter = args.filter.filter()?;
+    let filter = match &args.why {
+        Some(flow) => flow.filter().clone(),
+        None => args.filter.filter()?,
+    };
     if filter.asks_for_process() {
         return Err(UsageError::PROCESS_IN_REPLAY.into());
     }
@@ -24,6 +28,7 @@ pub(super) fn run(args: &ReplayArgs) -> Result<ExitCode> {
         filter,
         events: args.events,
         zeek: args.output == ReplayFormat::Zeek,
+        explanations: args.why.is_some(),
         verify_checksums: args.verify_checksums,
         decap: !args.no_decap,
         key: args.key,
@@ -51,6 +56,7 @@ enum Writer {
     },
     List(ListWriter<Stdout>),
     Zeek(Stdout, usize),
+    Why(Stdout, ReplayFormat, Box<Candidates>),
 }
 
 type Stdout = BufWriter<StdoutLock<'static>>;
@@ -58,7 +64,11 @@ type Stdout = BufWriter<StdoutLock<'static>>;
 impl Writer {
     fn new(args: &ReplayArgs) -> io::Result<Writer> {
         let out = BufWriter::new(io::stdout().lock());
+        if args.why.is_some() {
+            return Ok(Writer::Why(out, args.output, Box::default()));
+        }
         Ok(match args.output {
+            ReplayFormat::Mermaid => unreachable!("refused without --why"),
             ReplayFormat::Zeek => Writer::Zeek(out, 0),
             ReplayFormat::List(format) if args.events => {
                 let events = EventWriter::new(out, format, Palette::for_stdout())?;
@@ -83,6 +93,10 @@ impl Writer {
                 serde_json::to_writer(&mut *out, &listed.zeek)?;
                 out.write_all(b"\n")
             }
+            (Writer::Why(_, _, candidates), Output::Connection(listed)) => {
+                candidates.push(&listed.connection, listed.as_of, listed.explanation.as_ref());
+                Ok(())
+            }
             (_, Output::Warning(warning)) => {
                 eprintln!("finwait: {warning}");
                 Ok(())
@@ -92,12 +106,13 @@ impl Writer {
     }
 
     /// Ends the output and returns the number of records.
-    fn finish(self) -> io::Result<usize> {
-        match self {
-            Writer::Events { events, .. } => events.finish(),
-            Writer::List(list) => list.finish(),
-            Writer::Zeek(mut out, count) => out.flush().map(|()| count),
-        }
+    fn finish(self) -> Result<usize> {
+        Ok(match self {
+            Writer::Events { events, .. } => events.finish()?,
+            Writer::List(list) => list.finish()?,
+            Writer::Zeek(mut out, count) => out.flush().map(|()| count)?,
+            Writer::Why(mut out, format, candidates) => candidates.finish(&mut out, format)?,
+        })
     }
 }
 

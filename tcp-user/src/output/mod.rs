@@ -7,12 +7,14 @@ mod cell;
 mod columns;
 mod csv;
 mod events;
+mod ladder;
 mod list;
 mod palette;
 mod table;
 
 pub use cell::{Cell, duration, escape};
 pub use events::EventWriter;
+pub use ladder::{write_ladder, write_mermaid};
 pub use list::ListWriter;
 pub use palette::Palette;
 #[cfg(feature = "lab")]

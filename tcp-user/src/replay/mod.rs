@@ -58,6 +58,8 @@ pub struct Options {
     pub events: bool,
     /// Whether to report connections in the format of Zeek's `conn.log` as well.
     pub zeek: bool,
+    /// Whether to explain the connections as well.
+    pub explanations: bool,
     /// Whether to drop segments with a bad TCP checksum.
     pub verify_checksums: bool,
     /// Whether to track the segments inside tunnels, LLC/SNAP and more than two VLAN tags.
@@ -76,6 +78,7 @@ impl Default for Options {
             filter: Filter::default(),
             events: false,
             zeek: false,
+            explanations: false,
             verify_checksums: false,
             decap: true,
             key: KeyBy::Addresses,
@@ -129,6 +132,7 @@ pub fn run_input(input: Input, options: &Options, sink: Sink<'_>) -> Result<Repl
         events: options.events,
         connections: !options.events,
         zeek: options.zeek,
+        explanations: options.explanations,
         filter: options.filter.clone(),
     };
     let mut replay = Replay::new(options.rules, selection)

@@ -12,8 +12,9 @@ use super::warning::Warning;
 use super::zeek::{self, Trace};
 use crate::clock::{BootId, Clock};
 use crate::filter::Filter;
-use crate::view::describe::{Describer, Location};
+use crate::view::describe::{Describer, Location, client_end};
 use crate::view::{Close, Connection, EventRecord, ReopenReason, TimeWaitEnding, Tunnel};
+use crate::why::{Explanation, History};
 
 /// One record.
 #[derive(Clone, Debug)]
@@ -37,6 +38,8 @@ pub struct Listed {
     pub as_of: Timestamp,
     /// The line of Zeek's `conn.log`, if selected.
     pub zeek: Option<zeek::Conn>,
+    /// The connection explained, if selected.
+    pub explanation: Option<Explanation>,
 }
 
 /// The records that a replay is to produce.
@@ -48,6 +51,8 @@ pub struct Selection {
     pub connections: bool,
     /// Lines of Zeek's `conn.log` with the connections.
     pub zeek: bool,
+    /// Explanations with the connections.
+    pub explanations: bool,
     /// The connections to report.
     pub filter: Filter,
 }
@@ -72,6 +77,7 @@ pub(super) struct Subject<'a> {
     pub(super) tags: [u32; 2],
     pub(super) tunnel: Option<Tunnel>,
     pub(super) trace: Option<&'a Trace>,
+    pub(super) history: Option<&'a History>,
 }
 
 /// A connection in its last state, no longer tracked.
@@ -82,6 +88,7 @@ pub(super) struct Ended {
     tags: [u32; 2],
     tunnel: Option<Tunnel>,
     trace: Option<Trace>,
+    history: Option<History>,
     at_ns: u64,
 }
 
@@ -178,16 +185,22 @@ impl Outbox {
     }
 
     fn list(&mut self, ended: &Ended, now_ns: u64) {
-        let Ended { key, flow, trace, at_ns, .. } = ended;
+        let Ended { key, flow, trace, history, at_ns, .. } = ended;
         let connection = ended.subject().connection(&self.describer(*at_ns));
-        if self.selection.filter.matches(&connection, wall(now_ns)) {
-            let zeek = trace.as_ref().map(|trace| zeek::Conn::new(key, flow, trace));
-            self.outputs.push_back(Output::Connection(Box::new(Listed {
-                connection,
-                as_of: wall(now_ns),
-                zeek,
-            })));
+        if !self.selection.filter.matches(&connection, wall(now_ns)) {
+            return;
         }
+        let zeek = trace.as_ref().map(|trace| zeek::Conn::new(key, flow, trace));
+        let explanation = history.as_ref().map(|history| {
+            let client = client_end(key, flow);
+            Explanation::new(connection.clone(), flow, history, client, CLOCK, wall(*at_ns))
+        });
+        self.outputs.push_back(Output::Connection(Box::new(Listed {
+            connection,
+            as_of: wall(now_ns),
+            zeek,
+            explanation,
+        })));
     }
 
     fn describer(&self, now_ns: u64) -> Describer<'_> {
@@ -211,6 +224,7 @@ impl Subject<'_> {
             tags: self.tags,
             tunnel: self.tunnel,
             trace: self.trace.cloned(),
+            history: self.history.cloned(),
             at_ns,
         }
     }
@@ -225,6 +239,7 @@ impl Ended {
             tags: self.tags,
             tunnel: self.tunnel,
             trace: self.trace.as_ref(),
+            history: self.history.as_ref(),
         }
     }
 

@@ -8,10 +8,11 @@ use tcp_common::{Flow, FlowKey, Outcome};
 
 use super::deadlines::QueueHandle;
 use super::mirror::Identifications;
-use super::outbox::{Outbox, Subject};
+use super::outbox::{Outbox, Selection, Subject};
 use super::zeek::Trace;
 use crate::view::describe::time_wait_ending;
 use crate::view::{TimeWaitEnding, Tunnel};
+use crate::why::History;
 
 /// A flow in the table of a replay.
 pub(super) struct TrackedFlow {
@@ -28,10 +29,12 @@ pub(super) struct TrackedFlow {
     pub(super) directions: [DirectionPrediction; 2],
     /// For `conn.log`, if selected.
     pub(super) trace: Option<Box<Trace>>,
+    /// For explanations, if selected.
+    pub(super) history: Option<Box<History>>,
 }
 
 impl TrackedFlow {
-    pub(super) fn new(ticket: u64, traced: bool) -> TrackedFlow {
+    pub(super) fn new(ticket: u64, selection: &Selection) -> TrackedFlow {
         TrackedFlow {
             flow: Flow::EMPTY,
             queue_handle: QueueHandle::new(ticket),
@@ -40,14 +43,15 @@ impl TrackedFlow {
             identifications: [Identifications::default(); 2],
             sightings: Sightings::NONE,
             directions: Prediction::EMPTY.directions,
-            trace: traced.then(Box::default),
+            trace: selection.zeek.then(Box::default),
+            history: selection.explanations.then(Box::default),
         }
     }
 
     pub(super) fn subject<'a>(&'a self, key: &'a FlowKey) -> Subject<'a> {
-        let trace = self.trace.as_deref();
+        let (trace, history) = (self.trace.as_deref(), self.history.as_deref());
         let (interface, tags) = (self.interface.as_ref(), self.sightings.tags);
-        Subject { key, flow: &self.flow, interface, tags, tunnel: self.tunnel, trace }
+        Subject { key, flow: &self.flow, interface, tags, tunnel: self.tunnel, trace, history }
     }
 
     /// Reports what a segment or the clock did.
@@ -68,8 +72,13 @@ impl TrackedFlow {
         outcome: &Outcome,
     ) {
         let trace = self.trace.as_mut().map(std::mem::take);
-        let mut ended = TrackedFlow { flow: before, trace, interface: self.interface.clone(), ..*self };
+        let history = self.history.as_mut().map(std::mem::take);
+        let mut ended =
+            TrackedFlow { flow: before, trace, history, interface: self.interface.clone(), ..*self };
         let end = ended.flow.end_previous(now_ns, outcome.previous, &outbox.rules);
+        if let Some(history) = &mut ended.history {
+            history.record_timer(now_ns, &Outcome { cause: outcome.cause, ..end });
+        }
         let reports = ended.flow.report();
         if let (Some(trace), Some(aborter)) = (&mut ended.trace, outcome.previous.aborter()) {
             trace.aborted(aborter);

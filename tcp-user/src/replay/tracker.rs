@@ -260,6 +260,9 @@ impl Replay {
                 return;
             }
             let outcome = machine.tick(now_ns, key, &mut tracked.flow, &rules);
+            if let Some(history) = &mut tracked.history {
+                history.record_timer(now_ns, &outcome);
+            }
             tracked.publish(outbox, key, now_ns, &outcome);
             due_ns = tracked.flow.due_after_tick_ns(now_ns, &rules);
         }
@@ -308,6 +311,9 @@ impl Replay {
             tracked.end_previous(before, outbox, &packet.key, now_ns, &outcome);
             statistics.connections += 1;
         }
+        if let Some(history) = &mut tracked.history {
+            history.record_timer(now_ns, &outcome);
+        }
         tracked.publish(outbox, &packet.key, now_ns, &outcome);
         let due_ns = tracked.flow.due_ns(&rules);
         deadlines.at_most(&mut tracked.queue_handle, &packet.key, due_ns);
@@ -346,7 +352,7 @@ impl Replay {
             Entry::Vacant(_) if kind == SegmentKind::Rst => return Err(Ignored::NoFlow.into()),
             Entry::Vacant(entry) => {
                 *tickets += 1;
-                let mut tracked = TrackedFlow::new(*tickets, outbox.selection.zeek);
+                let mut tracked = TrackedFlow::new(*tickets, &outbox.selection);
                 (tracked.interface, tracked.tunnel) = (frame.interface.cloned(), tunnel);
                 entry.insert(tracked)
             }
@@ -375,6 +381,9 @@ impl Replay {
             let (after, orig) = (&tracked.flow, client_end(key, &tracked.flow));
             let (at_ns, before, cause) = (now_ns, &before, outcome.cause);
             trace.record(&SeenSegment { at_ns, sender, segment, before, after, cause, orig, checksum_wrong });
+        }
+        if let Some(history) = &mut tracked.history {
+            history.record(now_ns, sender, segment, &outcome);
         }
         tracked.publish(outbox, key, now_ns, &outcome);
         let due_ns = tracked.flow.due_ns(&rules);

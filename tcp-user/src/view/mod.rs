@@ -48,6 +48,8 @@ pub mod schema {
     pub const LOST: &str = "finwait.lost/1";
     /// A document with transitions, closes and what follows them, under `events`.
     pub const EVENTS: &str = "finwait.events/1";
+    /// An [`Explanation`](crate::why::Explanation).
+    pub const WHY: &str = "finwait.why/1";
 }
 
 #[cfg(test)]
