@@ -15,11 +15,11 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 /// Tells when programs are loaded. Its descriptor is readable then, until [`ProgramNotices::drain`].
 pub struct ProgramNotices {
     epoll: Epoll,
-    rings: Vec<Ring>,
+    rings: Vec<NoticeRing>,
 }
 
 /// The perf event of one CPU, and its ring: a page of positions, then a page of records.
-struct Ring {
+struct NoticeRing {
     _event: OwnedFd,
     memory: MmapRaw,
 }
@@ -37,7 +37,7 @@ impl ProgramNotices {
             let event = open_event(cpu)?;
             let memory = MmapOptions::new().len(2 * PAGE).map_raw(&event)?;
             epoll.add(&event, EpollEvent::new(EpollFlags::EPOLLIN, 0))?;
-            rings.push(Ring { _event: event, memory });
+            rings.push(NoticeRing { _event: event, memory });
         }
         Ok(ProgramNotices { epoll, rings })
     }
@@ -51,7 +51,7 @@ impl ProgramNotices {
     }
 }
 
-impl Ring {
+impl NoticeRing {
     fn position(&self, offset: usize) -> &AtomicU64 {
         // SAFETY: the mapping is longer than the offset of both positions, which are aligned `u64`. Kernel and
         // reader access them as atomics (`struct perf_event_mmap_page`).
