@@ -20,6 +20,7 @@ mod change;
 mod descriptors;
 mod dry_run;
 pub mod error;
+pub mod exemplar;
 pub mod interfaces;
 pub mod locality;
 pub mod metrics;
