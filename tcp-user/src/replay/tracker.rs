@@ -175,7 +175,6 @@ impl Replay {
     pub fn push(&mut self, frame: &Frame<'_>) {
         self.statistics.frames += 1;
         self.advance(frame.at_ns);
-        // A datagram that became whole is as many frames as had its first and its last fragment.
         let mut frames = 1;
         match self.track(frame, &mut frames) {
             Ok(()) => self.statistics.tracked += frames,
@@ -184,7 +183,7 @@ impl Replay {
             Err(Unusable::ForeignLink) => self.statistics.foreign_link += frames,
             Err(Unusable::Checksum) => self.statistics.bad_checksum += frames,
         }
-        self.statistics.fragments_pending = self.datagrams.len() as u64;
+        self.statistics.fragments_pending = self.datagrams.len();
     }
 
     /// The next record, if there is one.
@@ -266,7 +265,8 @@ impl Replay {
         deadlines.at_most(&mut tracked.queue_handle, key, due_ns);
     }
 
-    /// Applies what is in the frame to its flow. Adds to `frames` the fragments that had waited for it.
+    /// Applies what is in the frame to its flow. Sets `frames` to 2 if it makes a datagram whole: the first and the last
+    /// fragment count with the segment.
     fn track(&mut self, frame: &Frame<'_>, frames: &mut u64) -> Result<(), Unusable> {
         let link = frame.link.ok_or(Unusable::ForeignLink)?;
         let captured = Captured { bytes: frame.bytes, wire_len: frame.wire_len };
@@ -277,10 +277,10 @@ impl Replay {
             Content::Icmp => self.track_icmp(&inner.bare, packet),
             Content::Fragment => {
                 self.statistics.ignored_by[Ignored::Fragment as usize] += self.datagrams.expire(self.now_ns);
-                let waiting = self.datagrams.len();
-                let added = self.datagrams.add(self.now_ns, &inner, &packet);
-                *frames += (waiting.saturating_sub(self.datagrams.len())) as u64;
-                let whole = added?.ok_or(Unusable::Waits)?;
+                let whole = self.datagrams.add(self.now_ns, &inner, &packet)?.ok_or(Unusable::Waits)?;
+                self.statistics.ignored_by[Ignored::Fragment as usize] += u64::from(whole.is_by_middle);
+                *frames = 2;
+                let whole = whole.complete()?;
                 self.track_segment(frame, &whole.inner(), &whole.packet)
             }
         }
