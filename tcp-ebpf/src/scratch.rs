@@ -23,6 +23,8 @@ pub(crate) struct Scratch {
     pub(crate) direction: Direction,
     /// Link layer of the interface.
     pub(crate) link: FirstHeader,
+    /// Whether the host forwards the packet, and it leaves.
+    pub(crate) is_forwarded: bool,
     /// Whether the packet's flow was locked.
     pub(crate) acquired: Acquired,
     /// Whether the packet counts.

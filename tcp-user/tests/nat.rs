@@ -338,6 +338,27 @@ fn an_unanswered_connection_of_a_container_is_not_the_hosts() {
     assert_eq!(closed(&agent), [0, 2]);
 }
 
+/// Conntrack forgets a refused connection with the RST.
+#[test]
+#[ignore = "needs root"]
+fn a_refused_connection_is_of_the_host_that_made_it() {
+    let nat = Nat::new(&[PUBLISH, MASQUERADE]);
+    let agent = nat.start("nat-refused");
+    let refused = |from: &Namespace, address, port| {
+        let error =
+            from.run(|| TcpStream::connect(at(address, port))).expect("namespace").expect_err("closed");
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused);
+    };
+    // From outside to a published port, and from the container to outside.
+    refused(&nat.client, PUBLISHED, 8080);
+    refused(&nat.server, "10.1.0.1", 9);
+    until("both legs of each are closed", || closed(&agent) == [0, 4]);
+    // Of this host, and by it.
+    refused(&nat.agent, "10.1.0.1", 9);
+    refused(&nat.client, PUBLISHED, 9);
+    until("its own are closed", || closed(&agent) == [2, 4]);
+}
+
 #[test]
 #[ignore = "needs root"]
 fn each_event_of_a_translated_connection_is_printed_once() {
