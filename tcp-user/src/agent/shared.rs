@@ -100,10 +100,11 @@ impl Shared {
         flow: &Flow,
         is_counted: bool,
     ) -> Option<[bool; 2]> {
+        let is_local = |address| self.local.read().contains(address);
         if is_counted {
-            self.translations.ask(key, client_end(key, flow));
+            self.translations.ask(key, client_end(key, flow), is_local);
         }
-        let ends = self.translations.locality(key, |address| self.local.read().contains(address))?;
+        let ends = self.translations.locality(key, is_local)?;
         (ends != [End::A, End::B].map(|end| flow.is_local(end))).then_some(ends)
     }
 
