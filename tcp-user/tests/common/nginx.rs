@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 
 use super::{Daemon, oracle, until};
 
-/// nginx with a master and two workers on port 80 of IPv4 and IPv6. Dropping it stops the processes.
+/// nginx with a master and two workers on port 80 of IPv4 and IPv6, and on port 81 of IPv4. Dropping it stops the processes.
 pub struct Nginx {
     master: Daemon,
 }
@@ -85,6 +85,7 @@ http {{
 {temporary}    server {{
         listen 80;
         listen [::]:80;
+        listen 81;
         root {folder};
         client_max_body_size 0;
         location = /small {{
