@@ -87,26 +87,35 @@ impl Leg {
 
 impl Translations {
     /// Asks conntrack whether it translates a flow, unless it has just been asked. `client` is the end that
-    /// probably opened the connection, `is_local` is true for the addresses of this namespace.
-    pub(super) fn ask(&self, key: &FlowKey, client: End, is_local: impl Fn(IpAddr) -> bool) {
+    /// probably opened the connection, `is_local` is true for the addresses of this namespace. Returns whether
+    /// conntrack has the flow, and does not translate it.
+    pub(super) fn ask(&self, key: &FlowKey, client: End, is_local: impl Fn(IpAddr) -> bool) -> bool {
         let is_new = |leg: &Leg| leg.learned_at.elapsed() < FRESH && !leg.is_closed;
         if !self.is_in_use() || self.legs.read().get(key).is_some_and(is_new) {
-            return;
+            return false;
         }
         // The packets of the leg nearer the client have the tuple of the original direction; those of the
         // other leg, in the direction of the client, that of the reply direction.
         for source in [client, client.peer()] {
             let (source, destination) = ends(key, source);
             match self.conntrack.lock().find(source, destination) {
-                Ok(Some(tracked)) if !tracked.is_translated() => return self.forget(key),
+                Ok(Some(tracked)) if !tracked.is_translated() => {
+                    self.forget(key);
+                    return true;
+                }
                 Ok(Some(tracked)) if Leg::on_the_wire(&tracked, &is_local).any(|(leg, _)| leg == *key) => {
-                    return self.legs.write().extend(Leg::on_the_wire(&tracked, &is_local));
+                    self.legs.write().extend(Leg::on_the_wire(&tracked, &is_local));
+                    return false;
                 }
                 // None, or a connection whose packets have other addresses on the wire.
                 Ok(_) => {}
-                Err(error) => return tracing::debug!("asking conntrack about {source}: {error}"),
+                Err(error) => {
+                    tracing::debug!("asking conntrack about {source}: {error}");
+                    return false;
+                }
             }
         }
+        false
     }
 
     /// Whether conntrack tracks any connection.
