@@ -13,7 +13,7 @@ use tcp_common::{
     Endpoint, FlowKey, FlowKey4, TableKey,
     record::{
         Clocks, Counters, Event, ForeignSegment, MAX_WAITING, Record, RingPositions, Settings, Slot, Slot4,
-        Slot6, WaitingFragment, tail_call,
+        Slot6, WaitingDatagram, tail_call,
     },
     wire::DatagramId,
 };
@@ -100,9 +100,9 @@ pub(crate) static CHAIN_XDP: ProgramArray = ProgramArray::with_max_entries(tail_
 #[map]
 pub(crate) static CHAIN_TC: ProgramArray = ProgramArray::with_max_entries(tail_call::LEN, 0);
 
-/// Fragments that wait for the rest of their datagram. The agent removes those that have waited too long.
+/// Datagrams of which fragments wait for the rest. The agent removes those that have waited too long.
 #[map]
-pub(crate) static FRAGMENTS: HashMap<DatagramId, WaitingFragment> =
+pub(crate) static FRAGMENTS: HashMap<DatagramId, WaitingDatagram> =
     HashMap::with_max_entries(MAX_WAITING, BPF_F_NO_PREALLOC);
 
 /// When a datagram became whole, for the latest ones: fragments that come later are copies.

@@ -147,6 +147,7 @@ fn read<B: Bytes, P: PacketAccess>(
 ) -> Result<Content, Ignored> {
     scratch.hook = packet.interface_index() << 1 | direction as u32;
     scratch.direction = direction;
+    scratch.is_forwarded = matches!(direction, Direction::Egress) && packet.has_come_in();
     scratch.waited = 0;
     let content = wire::parse_into(bytes, link, packet.stripped_vlan(), &mut scratch.packet)?;
     scratch.packet.segment.wire_segments = packet.wire_segments();
@@ -253,15 +254,21 @@ pub(crate) fn acquire(inserts: bool, scratch: &mut Scratch, settings: &Settings,
 }
 
 /// Decides whether the packet counts. Looks up which ends belong to this host, if the flow is new.
+///
+/// The first packet of an end may show that the end is elsewhere though the address is this host's: another host has it
+/// behind a translation (NAT) if this host forwards the packet.
 #[inline(never)]
 fn judge(scratch: &mut Scratch) {
     let sender = sender(scratch);
-    let Scratch { packet, record, prediction, hook, at_ns, verdict, .. } = scratch;
+    let Scratch { packet, record, prediction, hook, at_ns, verdict, is_forwarded, .. } = scratch;
     let [a, b] = record.sightings.hooks;
     if a | b == 0 {
         for end in [End::A, End::B] {
             record.flow.set_local(end, maps::is_local(&packet.key.endpoint(end)));
         }
+    }
+    if *is_forwarded && record.sightings.hooks[sender as usize & 1] == 0 {
+        record.flow.set_local(sender, false);
     }
     let seen = Sighting { hook: *hook, tags: packet.tags, at_ns: *at_ns, sender, segment: &packet.segment };
     let direction = &prediction.directions[sender as usize & 1];

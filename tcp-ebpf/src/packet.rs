@@ -29,6 +29,8 @@ pub(crate) trait PacketAccess: Bytes {
     fn wire_segments(&self) -> u16;
     /// Returns the VLAN id that the NIC has removed from the frame.
     fn stripped_vlan(&self) -> Option<u16>;
+    /// Returns whether the packet has come in by an interface, and was not made by this host.
+    fn has_come_in(&self) -> bool;
 }
 
 /// A packet at an XDP hook.
@@ -93,6 +95,11 @@ impl PacketAccess for XdpPacket<'_> {
     #[inline(always)]
     fn stripped_vlan(&self) -> Option<u16> {
         None
+    }
+
+    #[inline(always)]
+    fn has_come_in(&self) -> bool {
+        true
     }
 }
 
@@ -179,6 +186,12 @@ impl PacketAccess for SkbPacket<'_> {
         // SAFETY: the kernel passed this context to the program. It is valid while the program runs.
         let (present, tci) = unsafe { ((*self.ctx.skb.skb).vlan_present, (*self.ctx.skb.skb).vlan_tci) };
         (present != 0).then_some(tci as u16 & 0xfff)
+    }
+
+    #[inline(always)]
+    fn has_come_in(&self) -> bool {
+        // SAFETY: the kernel passed this context to the program. It is valid while the program runs.
+        unsafe { (*self.ctx.skb.skb).ingress_ifindex != 0 }
     }
 }
 

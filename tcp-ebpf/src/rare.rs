@@ -3,7 +3,7 @@
 use aya_ebpf::bindings::BPF_NOEXIST;
 use tcp_common::{
     Cause, Ignored,
-    record::{Counters, FRAGMENT_NS, Settings, WaitingFragment, tail_call},
+    record::{Counters, FRAGMENT_NS, Settings, WaitingDatagram, tail_call},
     wire::{Bytes, Position, check_options, parse_icmp},
 };
 
@@ -37,76 +37,75 @@ pub(crate) fn options<B: Bytes>(bytes: Option<&B>, cpu: &mut PerCpu) -> Option<u
     }
 }
 
-/// Keeps the fragment in the scratch memory, or makes a whole segment of it and the one that has waited for it. Returns
-/// the program that goes on with the segment.
+/// Keeps the fragment in the scratch memory, or makes a whole segment of it and those that have waited for it. Returns the
+/// program that goes on with the segment.
 #[inline(always)]
 pub(crate) fn fragment(cpu: &mut PerCpu) -> Option<u32> {
     let (scratch, counters) = cpu.scratch_and_counters()?;
     match join(scratch, maps::settings(), counters) {
         Ok(true) => return Some(tail_call::LOCK),
-        Ok(false) => {
-            counters.seen += 1;
-            counters.fragments_held += 1;
-        }
+        Ok(false) => counters.seen += 1,
         Err(reason) => observe::ignore(reason, scratch, counters),
     }
     None
 }
 
-/// Returns whether the segment in the scratch memory is whole. Otherwise the fragment waits from now on.
+/// Adds the fragment in the scratch memory to its datagram. Returns whether that is whole, and its segment in the scratch
+/// memory now. Otherwise the fragment waits, and is counted.
 ///
-/// Who removes a fragment from the map, a program or the agent, counts it.
+/// Who removes a datagram from the map, a program or the agent, counts its fragments.
 #[inline(always)]
 fn join(scratch: &mut Scratch, settings: &Settings, counters: &mut Counters) -> Result<bool, Ignored> {
-    let position = scratch.packet.datagram.fragment.position;
-    if matches!(position, Position::Middle) {
-        return Err(Ignored::Fragment);
-    }
     let id = scratch.packet.datagram.id();
     let now_ns = clock::now_ns(settings);
+    let is_middle = matches!(scratch.packet.datagram.fragment.position, Position::Middle);
     // SAFETY: the value is an integer, read as it was before or after a write.
     if unsafe { WHOLE_DATAGRAMS.get(id) }
         .is_some_and(|&whole_ns| now_ns.saturating_sub(whole_ns) < FRAGMENT_NS)
     {
-        return Err(Ignored::Duplicate);
+        return Err(if is_middle { Ignored::Fragment } else { Ignored::Duplicate });
     }
-    for _ in 0..2 {
-        scratch.waiting.at_ns = now_ns;
-        scratch.waiting.packet = scratch.packet;
-        let waiting: &WaitingFragment = &scratch.waiting;
-        match FRAGMENTS.insert(id, waiting, BPF_NOEXIST.into()) {
-            Ok(()) => return Ok(false),
-            Err(EEXIST) => {}
-            // No room, or no memory.
-            Err(_) => return Err(Ignored::Fragment),
-        }
-        // SAFETY: a map value. If its fragment is removed meanwhile, another may be written to its memory. What was read
-        // is used only if this program removes the fragment below.
-        let Some(other) = (unsafe { FRAGMENTS.get(id) }) else { continue };
-        scratch.waiting = *other;
-        if scratch.waiting.has_expired(now_ns) {
-            if FRAGMENTS.remove(id).is_ok() {
-                counters.fragments_released += 1;
-                publish::ignored(counters, Ignored::Fragment, 1);
+    // SAFETY: a map value. If its datagram is removed meanwhile, another may be written to its memory. What was read is used
+    // only if this program removes the datagram.
+    match unsafe { FRAGMENTS.get(id) } {
+        Some(known) => {
+            scratch.waiting = *known;
+            if FRAGMENTS.remove(id).is_err() {
+                return Err(Ignored::Fragment);
             }
-            continue;
+            counters.fragments_released += scratch.waiting.waiting as u64;
+            if scratch.waiting.has_expired(now_ns) {
+                publish::ignored(counters, Ignored::Fragment, scratch.waiting.waiting as u64);
+                scratch.waiting.begin(now_ns);
+            }
         }
-        if scratch.waiting.packet.datagram.fragment.position as u32 == position as u32 {
-            return Err(Ignored::Duplicate);
+        None => scratch.waiting.begin(now_ns),
+    }
+    let waits = scratch.waiting.add(&scratch.packet);
+    if scratch.waiting.is_whole() {
+        // The first and the last one count with the segment.
+        if is_middle {
+            publish::ignored(counters, Ignored::Fragment, 1);
         }
-        if FRAGMENTS.remove(id).is_err() {
-            continue;
-        }
-        counters.fragments_released += 1;
         scratch.waited = 1;
-        if matches!(position, Position::Last) {
-            core::mem::swap(&mut scratch.packet, &mut scratch.waiting.packet);
-        }
         // Too many to remember only means that copies wait in vain.
         let _ = WHOLE_DATAGRAMS.insert(id, now_ns, 0);
-        return scratch.packet.complete(&scratch.waiting.packet.datagram).map(|()| true);
+        let completed = scratch.waiting.complete();
+        scratch.packet = scratch.waiting.packet;
+        return completed.map(|()| true);
     }
-    Err(Ignored::Fragment)
+    let waiting: &WaitingDatagram = &scratch.waiting;
+    let count = waiting.waiting as u64;
+    match FRAGMENTS.insert(id, waiting, BPF_NOEXIST.into()) {
+        Ok(()) => counters.fragments_held += count,
+        // No room, no memory, or another CPU was in between.
+        Err(_) => publish::ignored(counters, Ignored::Fragment, count),
+    }
+    match waits {
+        Ok(true) => Ok(false),
+        Ok(false) => Err(Ignored::Fragment),
+        Err(reason) => Err(reason),
+    }
 }
 
 /// Reads an ICMP message, and applies it to the flow that it is about.
@@ -152,6 +151,3 @@ fn apply_icmp<B: Bytes, P: PacketAccess>(
     observe::store_and_unlock(scratch, settings);
     if is_applied { Ok(()) } else { Err(Ignored::Icmp) }
 }
-
-/// `EEXIST`, as helpers return it.
-const EEXIST: i32 = -17;

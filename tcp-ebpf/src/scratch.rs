@@ -3,7 +3,7 @@
 use tcp_common::{
     Outcome,
     flow::Prediction,
-    record::{Record, Verdict, WaitingFragment},
+    record::{Record, Verdict, WaitingDatagram},
     table::Victim,
     wire::{self, FirstHeader},
 };
@@ -23,6 +23,8 @@ pub(crate) struct Scratch {
     pub(crate) direction: Direction,
     /// Link layer of the interface.
     pub(crate) link: FirstHeader,
+    /// Whether the host forwards the packet, and it leaves.
+    pub(crate) is_forwarded: bool,
     /// Whether the packet's flow was locked.
     pub(crate) acquired: Acquired,
     /// Whether the packet counts.
@@ -31,8 +33,8 @@ pub(crate) struct Scratch {
     pub(crate) outcome: Outcome,
     /// How many fragments have waited for the current packet: 0 or 1.
     pub(crate) waited: u32,
-    /// Memory for a fragment that waits.
-    pub(crate) waiting: WaitingFragment,
+    /// Memory for a datagram of which fragments wait.
+    pub(crate) waiting: WaitingDatagram,
     /// Slot of the locked flow, in the table of its family.
     pub(crate) slot: u32,
     /// The flow that was evicted for the packet's flow.

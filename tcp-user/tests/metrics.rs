@@ -14,10 +14,12 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use counts::{counts_of, counts_on};
+use finwait::agent::exemplar::Exemplar;
 use finwait::agent::metrics::{Exposition, encode};
 use finwait::agent::totals::{Snapshot, Totals};
 use finwait::api::Stats;
 use finwait::kernel::{ProgramName, ProgramRuns};
+use jiff::Timestamp;
 use tcp_common::State;
 use tcp_common::record::Counters;
 use testkit::golden::assert_golden;
@@ -33,8 +35,10 @@ fn busy() -> Snapshot {
         last
     });
     for (index, seconds) in [0.0005, 0.25, 2.0, 700.0].into_iter().enumerate() {
+        let at = Timestamp::from_millisecond(1_700_000_000_250).expect("a time");
+        let exemplar = Exemplar { id: format!("{:016x}", 0xbeef + index).parse().expect("an id"), at };
         for histogram in [&snapshot.totals.handshake, &snapshot.totals.connection, &snapshot.totals.close] {
-            histogram.observe(seconds);
+            exemplar.observe(histogram, seconds);
         }
         snapshot.totals.observe_state_duration(index % 2 == 0, State::CloseWait, (seconds * 1e9) as u64);
         if index < 2 {
@@ -126,8 +130,10 @@ fn page(snapshot: &Snapshot, format: Exposition) -> String {
     encode(snapshot, format).expect("a String takes everything")
 }
 
+/// Returns the samples without their exemplars.
 fn samples(page: &str) -> Vec<&str> {
-    page.lines().filter(|line| !line.starts_with('#')).collect()
+    let samples = page.lines().filter(|line| !line.starts_with('#'));
+    samples.map(|line| line.split_once(" # ").map_or(line, |(sample, _)| sample)).collect()
 }
 
 /// Returns the names and labels without the values.
@@ -243,6 +249,8 @@ format is Prometheus text 0.0.4, or OpenMetrics 1.0.0 for a scraper that asks fo
 - `side` and `origin` say whether an endpoint is on this host. Causes, close kinds and reasons are explained in
   [RECORDS.md](RECORDS.md).
 - Each histogram has the series `_bucket` (label `le`: the upper bound), `_sum` and `_count`.
+- In OpenMetrics, the buckets of the durations of handshakes, connections and closes have an exemplar: the `id` of the
+  connection that was counted in the bucket last. `finwait ls --all id ID` shows it, as long as it is in the table.
 
 A test generates this file from the table that declares the families (`tcp-user/src/agent/metrics/families.rs`).
 `cargo xtask bless` rewrites it.
@@ -306,6 +314,23 @@ fn openmetrics_has_the_same_samples() {
     ] {
         assert!(open.contains(head), "{head}");
     }
+}
+
+#[test]
+fn openmetrics_names_a_connection_of_each_bucket() {
+    let (text, open) = (page(&busy(), Exposition::Text), page(&busy(), Exposition::OpenMetrics));
+    for (family, bound, exemplar) in [
+        ("handshake_duration", "0.3", "id=\"000000000000bef0\"} 0.25"),
+        ("connection_duration", "1.0", "id=\"000000000000bef0\"} 0.25"),
+        ("close_duration", "+Inf", "id=\"000000000000bef2\"} 700.0"),
+    ] {
+        let bucket = format!("finwait_{family}_seconds_bucket{{le=\"{bound}\"}} ");
+        let samples: Vec<_> = open.lines().filter(|line| line.starts_with(&bucket)).collect();
+        let [sample] = samples[..] else { panic!("{bucket}: {samples:?}") };
+        assert!(sample.ends_with(&format!(" # {{{exemplar} 1700000000.25")), "{sample}");
+    }
+    assert_eq!(open.matches(" # {").count(), 12, "each bucket with a connection, of three histograms");
+    assert!(!text.contains(" # {"));
 }
 
 #[test]

@@ -15,7 +15,7 @@ use finwait::audit::{Reason, Report, Verdict};
 use finwait::lab::Namespace;
 use finwait::view::{Connection, EventRecord, Role, State};
 use socket2::SockRef;
-use world::{at, cable, host, ip};
+use world::{Talk, at, cable, host, ip};
 
 /// A client on one host, a server on another, and between them the agent's host, which translates.
 struct Nat {
@@ -336,6 +336,53 @@ fn an_unanswered_connection_of_a_container_is_not_the_hosts() {
     assert!(nat.server.run(connect).expect("namespace").is_err());
     until("both legs are closed", || closed(&agent).iter().sum::<u64>() == 2);
     assert_eq!(closed(&agent), [0, 2]);
+}
+
+#[test]
+#[ignore = "needs root"]
+fn the_next_connection_of_a_translated_tuple_may_be_the_hosts() {
+    let nat = Nat::new(&[MASQUERADE]);
+    let forget_soon = || std::fs::write("/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_time_wait", "1");
+    nat.agent.run(forget_soon).expect("namespace").expect("the timeout");
+    let agent = nat.start("nat-next");
+    let server = (&nat.client, at("10.1.0.1", 8086));
+    // Masquerade keeps the port.
+    Talk::open((&nat.server, 4_000), server).close();
+    until("the close is counted", || closed(&agent) == [0, 2]);
+    until("conntrack has forgotten it", || {
+        let mut command = Command::new(FINWAIT);
+        command.args(["audit", "--conntrack", "-o", "json", "--socket", &agent.socket]);
+        let output = nat.agent.run(|| command.output()).expect("namespace").expect("running the CLI");
+        let report: Report = serde_json::from_slice(&output.stdout).expect("a report");
+        report.conntrack.expect("entries").entries == 0
+    });
+    let _talk = Talk::open((&nat.agent, 4_000), server);
+    until("the open is the host's", || opened(&agent) == [1, 2]);
+    let [connection] = &*listed(&agent, "state established") else { panic!("{:#?}", listed(&agent, "")) };
+    assert_eq!((connection.incarnation, connection.client.local), (2, true), "{connection:#?}");
+    let (code, report) = nat.audit(&agent);
+    assert_eq!((code, report.counts.agree), (Some(0), 1), "{report:#?}");
+}
+
+/// Conntrack forgets a refused connection with the RST.
+#[test]
+#[ignore = "needs root"]
+fn a_refused_connection_is_of_the_host_that_made_it() {
+    let nat = Nat::new(&[PUBLISH, MASQUERADE]);
+    let agent = nat.start("nat-refused");
+    let refused = |from: &Namespace, address, port| {
+        let error =
+            from.run(|| TcpStream::connect(at(address, port))).expect("namespace").expect_err("closed");
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused);
+    };
+    // From outside to a published port, and from the container to outside.
+    refused(&nat.client, PUBLISHED, 8080);
+    refused(&nat.server, "10.1.0.1", 9);
+    until("both legs of each are closed", || closed(&agent) == [0, 4]);
+    // Of this host, and by it.
+    refused(&nat.agent, "10.1.0.1", 9);
+    refused(&nat.client, PUBLISHED, 9);
+    until("its own are closed", || closed(&agent) == [2, 4]);
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::process::Command;
 use common::{Agent, Daemon, fresh_folder, http_get, oracle, until};
 use finwait::lab::{Family, Lab, Scenario};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
 #[test]
 #[ignore = "needs root"]
@@ -40,6 +41,12 @@ fn prometheus_stores_what_finwait_reports() {
         let scraped = query(&lab, "sum(finwait_connections_opened_total)");
         scraped.iter().any(|series| series.value() == opened as f64)
     });
+    let ids: Vec<_> = agent.connections().iter().map(|connection| connection.id.to_string()).collect();
+    until("Prometheus has a connection of each duration of a close", || {
+        let exemplars = exemplars(&lab, "finwait_close_duration_seconds_bucket");
+        assert!(exemplars.iter().all(|exemplar| ids.contains(&exemplar.labels["id"])), "{exemplars:?}");
+        !exemplars.is_empty()
+    });
 }
 
 /// Starts Prometheus with one scrape a second. It keeps all data in a temporary folder.
@@ -49,6 +56,7 @@ fn start(lab: &Lab) -> Daemon {
     std::fs::write(&configuration, CONFIGURATION).expect("writing Prometheus' configuration");
     let mut command = Command::new("prometheus");
     command.args(["--web.listen-address", ADDRESS, "--log.level", "warn"]);
+    command.arg("--enable-feature=exemplar-storage");
     command.arg("--config.file").arg(&configuration).arg("--storage.tsdb.path").arg(folder.join("data"));
     let prometheus = Daemon::start(&lab.server, &mut command);
     until("Prometheus listens", || oracle::listeners(&lab.server, 9090) == 1);
@@ -59,19 +67,40 @@ fn start(lab: &Lab) -> Daemon {
 
 /// Sends an instant query: <https://prometheus.io/docs/prometheus/latest/querying/api/#instant-queries>.
 fn query(lab: &Lab, expression: &str) -> Vec<Series> {
-    let body = http_get(lab.server.namespace(), ADDRESS, &format!("/api/v1/query?query={expression}"));
-    let answer: Answer = serde_json::from_str(&body).unwrap_or_else(|error| panic!("{error}: {body}"));
-    answer.data.result
+    let data: Data = ask(lab, &format!("/api/v1/query?query={expression}"));
+    data.result
+}
+
+/// Queries the exemplars of a series: <https://prometheus.io/docs/prometheus/latest/querying/api/#querying-exemplars>.
+fn exemplars(lab: &Lab, series: &str) -> Vec<Exemplar> {
+    let all: Vec<Exemplars> = ask(lab, &format!("/api/v1/query_exemplars?query={series}"));
+    all.into_iter().flat_map(|of_series| of_series.exemplars).collect()
+}
+
+fn ask<T: DeserializeOwned>(lab: &Lab, path: &str) -> T {
+    let body = http_get(lab.server.namespace(), ADDRESS, path);
+    let answer: Answer<T> = serde_json::from_str(&body).unwrap_or_else(|error| panic!("{error}: {body}"));
+    answer.data
 }
 
 #[derive(Deserialize)]
-struct Answer {
-    data: Data,
+struct Answer<T> {
+    data: T,
 }
 
 #[derive(Deserialize)]
 struct Data {
     result: Vec<Series>,
+}
+
+#[derive(Deserialize)]
+struct Exemplars {
+    exemplars: Vec<Exemplar>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Exemplar {
+    labels: BTreeMap<String, String>,
 }
 
 #[derive(Deserialize)]

@@ -92,10 +92,9 @@ fn an_attempt_ends_when_the_kernel_gives_it_up() {
     }
 }
 
-/// Full segments do not fit through the second link, and may be divided.
-#[test]
-#[ignore = "needs root"]
-fn segments_in_fragments_are_followed() {
+/// Makes a client, a router and a server. Full segments of the client do not fit through the second link, and may be
+/// divided.
+fn hosts_with_a_narrow_link() -> [Namespace; 3] {
     let (client, router, server) = (host(), host(), host());
     cable((&client, "eth0", "10.1.0.1/24"), (&router, "left", "10.1.0.2/24"));
     cable((&server, "eth0", "10.2.0.1/24"), (&router, "right", "10.2.0.2/24"));
@@ -106,6 +105,13 @@ fn segments_in_fragments_are_followed() {
         .run(|| std::fs::write("/proc/sys/net/ipv4/ip_no_pmtu_disc", "1"))
         .expect("entering the namespace")
         .expect("ip_no_pmtu_disc");
+    [client, router, server]
+}
+
+#[test]
+#[ignore = "needs root"]
+fn segments_in_fragments_are_followed() {
+    let [client, router, server] = hosts_with_a_narrow_link();
     // The router sees each datagram whole and in fragments.
     for place in [&server, &router] {
         let agent = Agent::start_in(place, "rare-fragments", &["--audit-interval", "0"]);
@@ -128,4 +134,31 @@ fn segments_in_fragments_are_followed() {
         });
         assert!(agent.stats().packets_ignored["fragment"] >= 8, "the middle ones");
     }
+}
+
+#[test]
+#[ignore = "needs root"]
+fn a_segment_without_its_middle_fragment_is_not_counted() {
+    // A router behind the one that divides drops them.
+    let ([client, divider, router], server) = (hosts_with_a_narrow_link(), host());
+    cable((&server, "eth0", "10.3.0.1/24"), (&router, "right", "10.3.0.2/24"));
+    ip(&server, "route add default via 10.3.0.2");
+    ip(&divider, "route add default via 10.2.0.1");
+    nft(&router, "add table ip t");
+    nft(&router, "add chain ip t c { type filter hook forward priority 0; }");
+    nft(&router, "add rule ip t c ip frag-off & 0x1fff != 0 ip frag-off & 0x2000 != 0 drop");
+    let agent = Agent::start_in(&server, "rare-hole", &["--audit-interval", "0"]);
+    let mut talk = Talk::open((&client, 0), (&server, at("10.3.0.1", 80)));
+    let bytes = || {
+        let [one] = &agent.connections()[..] else { panic!("one connection") };
+        (one.client.bytes, one.confidence)
+    };
+    let word = bytes();
+    talk.write(0, &[b'x'; 1_300]);
+    // The first and the last fragment wait for 2 s; those of the retransmissions, too.
+    until("both were given up", || agent.stats().packets_ignored["fragment"] >= 2);
+    assert_eq!(bytes(), word);
+    nft(&router, "delete table ip t");
+    talk.read(1, 1_300);
+    until("the retransmission is counted", || bytes() == (word.0 + 1_300, Confidence::Exact));
 }

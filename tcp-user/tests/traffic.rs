@@ -32,7 +32,7 @@ fn agrees(ingress: &str) {
     let name = format!("traffic-{ingress}");
     let interface = lab.server.interface;
     let agent = Agent::start(&lab, &name, &["--ingress", ingress, "-i", interface, "--max-flows", "131072"]);
-    let nginx = Nginx::start(&lab, &fresh_folder(&name));
+    let nginx = Nginx::start(&lab.server, &fresh_folder(&name));
     let traffic = Traffic { lab: &lab, agent: &agent, ingress };
     let unwatched = traffic.unwatched_packets();
     let families = lab.families();

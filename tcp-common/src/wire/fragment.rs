@@ -1,5 +1,5 @@
 //! Fragments of a datagram (RFC 791 3.2, RFC 8200 4.5). The first has the TCP header, the last one shows how
-//! long the segment is. Those between have nothing that a flow needs.
+//! long the segment is.
 
 use super::{Datagram, Packet};
 use crate::ignored::Ignored;
@@ -80,15 +80,14 @@ impl Datagram {
 }
 
 impl Packet {
-    /// Makes the first fragment's packet that of the whole datagram, whose last fragment is `last`.
+    /// Makes the first fragment's packet that of the whole datagram, which ends at this position.
     ///
     /// # Errors
     ///
     /// If the datagram ends before the first fragment does.
     #[inline(always)]
-    pub fn complete(&mut self, last: &Datagram) -> Result<(), Ignored> {
+    pub fn complete(&mut self, end: u32) -> Result<(), Ignored> {
         let first = &mut self.datagram;
-        let end = last.fragment.offset.wrapping_add(last.tcp_len);
         let tcp_len = end.wrapping_sub(first.fragment.offset);
         if end < first.fragment.offset || tcp_len < first.tcp_len {
             return Err(Ignored::Malformed);

@@ -21,6 +21,7 @@ mod change;
 mod descriptors;
 mod dry_run;
 pub mod error;
+pub mod exemplar;
 mod follow;
 pub mod interfaces;
 pub mod locality;

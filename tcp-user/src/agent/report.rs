@@ -9,10 +9,11 @@ use tcp_common::record::reported;
 use tcp_common::{Cause, End, Flow, FlowKey, State};
 
 use super::change::Change;
+use super::exemplar::Exemplar;
 use super::shared::{Shared, WatchEvent};
 use super::totals::Totals;
 use crate::view::describe::{Describer, time_wait_ending};
-use crate::view::{EventRecord, ReopenReason, TimeWaitEnding};
+use crate::view::{ConnectionId, EventRecord, ReopenReason, TimeWaitEnding};
 
 impl Shared {
     /// Publishes the transitions of a change, then counts and publishes what it reports: the bits of
@@ -88,10 +89,10 @@ impl Shared {
             return;
         }
         if reports & reported::OPEN != 0 {
-            totals.count_open(key, flow);
+            totals.count_open(key, flow, self.exemplar(change));
         }
         if reports & flow.reported() & reported::CLOSE != 0 {
-            totals.count_close(flow);
+            totals.count_close(flow, self.exemplar(change));
             // Also without a subscriber: one may come before the other leg of a translated connection is done.
             if self.closes_connection(key) {
                 self.publish(change, |_| vec![self.joined_close(key, flow, change.hook, at_ns).into()]);
@@ -99,6 +100,14 @@ impl Shared {
         } else if reports & reported::CLOSE != 0 {
             self.report_reopened(totals, change, ReopenReason::DataAcknowledged);
         }
+    }
+
+    /// The connection of a change, as the exemplar of what is measured.
+    fn exemplar(&self, change: &Change<'_>) -> Exemplar {
+        let &Change { key, flow, at_ns, .. } = change;
+        let clock = *self.clock.lock();
+        let id = self.joined_id(key).unwrap_or_else(|| ConnectionId::new(key, flow, clock.boot));
+        Exemplar { id, at: clock.wall(at_ns) }
     }
 
     /// Publishes the transitions of a change.

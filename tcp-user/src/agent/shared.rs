@@ -18,7 +18,7 @@ use super::totals::{Snapshot, Totals};
 use crate::clock::{Clock, monotonic_ns};
 use crate::kernel::{Kernel, KernelError, Table};
 use crate::view;
-use crate::view::describe::{Describer, client_end};
+use crate::view::describe::{Describer, address, client_end};
 
 /// State that the tasks of the agent share.
 pub struct Shared {
@@ -92,18 +92,22 @@ impl Shared {
         Ok(Snapshot { counters, totals, own, endpoints, table_used: used, table_capacity, programs })
     }
 
-    /// Which ends of a translated flow are local, A first; `None` if the flow has it right. If `is_counted`,
-    /// an open or a close is about to be counted, and conntrack is asked first.
+    /// Which ends of a flow are local, A first, where conntrack says more than the flow; `None` if the flow has it
+    /// right. If `is_counted`, an open or a close is about to be counted, and conntrack is asked first.
     pub(super) fn corrected_locality(
         &self,
         key: &FlowKey,
         flow: &Flow,
         is_counted: bool,
     ) -> Option<[bool; 2]> {
-        if is_counted {
-            self.translations.ask(key, client_end(key, flow));
-        }
-        let ends = self.translations.locality(key, |address| self.local.read().contains(address))?;
+        let is_local = |address| self.local.read().contains(address);
+        let is_untranslated = is_counted && self.translations.ask(key, client_end(key, flow), is_local);
+        let ends = if is_untranslated {
+            // The previous connection of these addresses may have been translated.
+            [End::A, End::B].map(|end| is_local(address(key, end)))
+        } else {
+            self.translations.locality(key, is_local)?
+        };
         (ends != [End::A, End::B].map(|end| flow.is_local(end))).then_some(ends)
     }
 

@@ -8,6 +8,7 @@ use tcp_common::flow::{Closer, Initiator};
 use tcp_common::record::Counters;
 use tcp_common::{Cause, CloseKind, End, Flow, FlowKey, Outcome, State};
 
+use super::exemplar::{ConnectionHistogram, Exemplar};
 use super::own::OWN_KINDS;
 use crate::kernel::ProgramRuns;
 use crate::view::describe::handshake_ns;
@@ -109,11 +110,11 @@ pub struct Totals {
     /// Connections older than the agent, imported from their socket.
     pub audit_adopted: u64,
     /// Time from the SYN to ESTABLISHED, in seconds.
-    pub handshake: Histogram,
+    pub handshake: ConnectionHistogram,
     /// Time from the SYN to the end of the close without TIME-WAIT, in seconds.
-    pub connection: Histogram,
+    pub connection: ConnectionHistogram,
     /// Time from the first FIN or RST to the end of the close without TIME-WAIT, in seconds.
-    pub close: Histogram,
+    pub close: ConnectionHistogram,
     /// Time in a state until it was left, in seconds, by [`Locality`] and state.
     pub state: [[Histogram; State::COUNT]; 2],
     /// Delay between a deadline and its expiry, in seconds.
@@ -125,6 +126,7 @@ pub struct Totals {
 impl Default for Totals {
     fn default() -> Totals {
         let seconds = |bounds: &[f64]| Histogram::new(bounds.iter().copied());
+        let of_connections = |bounds: &[f64]| ConnectionHistogram::new(bounds.iter().copied());
         Totals {
             opened: [[0; 2]; 2],
             attempts_unanswered: [0; 2],
@@ -143,9 +145,9 @@ impl Default for Totals {
             audit_looks: 0,
             audit_repairs: [0; State::COUNT],
             audit_adopted: 0,
-            handshake: seconds(&[0.0001, 0.001, 0.005, 0.02, 0.1, 0.3, 1.0, 3.0, 10.0]),
-            connection: seconds(&[0.001, 0.01, 0.1, 1.0, 10.0, 60.0, 600.0, 3600.0, 86_400.0]),
-            close: seconds(&[0.0001, 0.001, 0.01, 0.1, 1.0, 10.0, 60.0, 600.0]),
+            handshake: of_connections(&[0.0001, 0.001, 0.005, 0.02, 0.1, 0.3, 1.0, 3.0, 10.0]),
+            connection: of_connections(&[0.001, 0.01, 0.1, 1.0, 10.0, 60.0, 600.0, 3600.0, 86_400.0]),
+            close: of_connections(&[0.0001, 0.001, 0.01, 0.1, 1.0, 10.0, 60.0, 600.0]),
             state: array::from_fn(|_| array::from_fn(|_| seconds(&STATE_DURATIONS))),
             lateness: seconds(&[0.01, 0.1, 0.5, 1.0, 2.0, 5.0, 30.0]),
             sweep_pause: seconds(&[0.0001, 0.00025, 0.0005, 0.001, 0.005, 0.05]),
@@ -162,7 +164,7 @@ impl Totals {
     }
 
     /// Counts a connection that became ESTABLISHED.
-    pub fn count_open(&mut self, key: &FlowKey, flow: &Flow) {
+    pub fn count_open(&mut self, key: &FlowKey, flow: &Flow, exemplar: Exemplar) {
         let role = role(flow);
         let family = usize::from(key.family != 4);
         if is_forwarded(flow) {
@@ -171,7 +173,7 @@ impl Totals {
             self.opened[role][family] += 1;
         }
         if let Some(ns) = handshake_ns(flow) {
-            self.handshake.observe(seconds(ns));
+            exemplar.observe(&self.handshake, seconds(ns));
         }
     }
 
@@ -181,7 +183,7 @@ impl Totals {
     }
 
     /// Counts a closed incarnation.
-    pub fn count_close(&mut self, flow: &Flow) {
+    pub fn count_close(&mut self, flow: &Flow, exemplar: Exemplar) {
         let kind = flow.close_kind();
         let closer = match flow.closer() {
             Closer::One(end) if flow.is_local(end) => 0,
@@ -208,9 +210,9 @@ impl Totals {
         }
         if let Some(closing_ns) = flow.closing_seen_ns() {
             let ended_ns = flow.last_ns();
-            self.close.observe(seconds(ended_ns.saturating_sub(closing_ns)));
+            exemplar.observe(&self.close, seconds(ended_ns.saturating_sub(closing_ns)));
             if flow.was_established() {
-                self.connection.observe(seconds(ended_ns.saturating_sub(flow.opened_ns())));
+                exemplar.observe(&self.connection, seconds(ended_ns.saturating_sub(flow.opened_ns())));
             }
         }
     }
@@ -320,9 +322,11 @@ pub(super) fn seconds(ns: u64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
     use tcp_common::flow::SocketReport;
 
     use super::*;
+    use crate::view::ConnectionId;
 
     #[test]
     fn a_close_before_the_start_counts_as_unseen() {
@@ -330,7 +334,8 @@ mod tests {
             SocketReport { state: State::TimeWait, last_ns: 2_000, time_wait_at_ns: 2_000, wscale: None };
         let flow = Flow::adopted(3_000, End::A, &told).expect("a flow");
         let mut totals = Totals::default();
-        totals.count_close(&flow);
+        let exemplar = Exemplar { id: ConnectionId::NONE, at: Timestamp::UNIX_EPOCH };
+        totals.count_close(&flow, exemplar);
         let unseen = totals.closed[form_index(None)];
         assert_eq!(close_forms()[form_index(None)], UNSEEN);
         assert_eq!(

@@ -57,13 +57,14 @@ pub(super) struct Judged {
 pub(super) fn judge(sample: &Sample, host: &HostContext, now: Timestamp) -> Judged {
     let mut findings = Vec::new();
     let mut known = HashSet::new();
+    let open = open_sockets(sample);
     for connection in &sample.connections {
-        let locals = Role::ALL.iter().copied().filter(|&side| connection.end(side).local);
         let mut forwarded = true;
-        for side in locals {
+        for side in local_sides(connection) {
             forwarded = false;
             let ends = socket_of(connection, side);
-            let sockets = sample.sockets.get(&ends).map_or(&[][..], Vec::as_slice);
+            let is_of_another = is_closed(connection.end(side).state) && open.contains(&ends);
+            let sockets = if is_of_another { &[][..] } else { sample.sockets_of(&ends) };
             known.insert(ends);
             compare(connection, side, sockets, host, &mut findings);
         }
@@ -84,6 +85,27 @@ pub(super) fn judge(sample: &Sample, host: &HostContext, now: Timestamp) -> Judg
     let tracked = sample.conntrack.as_ref().map(|entries| entries.count);
     let listening = sample.listening.values().sum();
     Judged { findings, listening, unconnected: sample.unconnected, tracked, at: now }
+}
+
+/// Addresses of the sockets that match a connection which is open at their end. A closed connection may have had a socket
+/// with the same addresses before: on the wire its addresses were others if this host has translated them.
+fn open_sockets(sample: &Sample) -> HashSet<SocketPair> {
+    let ends = sample.connections.iter().flat_map(|one| local_sides(one).map(move |side| (one, side)));
+    let open = ends.filter(|(connection, side)| !is_closed(connection.end(*side).state));
+    let matched = open.filter_map(|(connection, side)| {
+        let (ends, state) = (socket_of(connection, side), connection.end(side).state);
+        sample.sockets_of(&ends).iter().any(|socket| agree(connection, state, Some(socket))).then_some(ends)
+    });
+    matched.collect()
+}
+
+fn local_sides(connection: &Connection) -> impl Iterator<Item = Role> {
+    Role::ALL.iter().copied().filter(|&side| connection.end(side).local)
+}
+
+/// Whether a state is one without a socket. A listener has no socket for a SYN that it has not answered.
+fn is_closed(state: State) -> bool {
+    matches!(state, State::Closed | State::Listen | State::Unknown)
 }
 
 /// Compares a local endpoint with one of the sockets that have its addresses.
@@ -158,14 +180,10 @@ fn kernel_finding(socket: &KernelSocket, reason: Reason) -> Finding {
     }
 }
 
-/// Whether the kernel's socket, or its absence, matches the agent's state. A listener has no socket for a SYN
-/// that it has not answered. A timer that is due may end its state on one side slightly earlier than on the
-/// other.
+/// Whether the kernel's socket, or its absence, matches the agent's state. A timer that is due may end its
+/// state on one side slightly earlier than on the other.
 fn agree(connection: &Connection, ours: State, socket: Option<&KernelSocket>) -> bool {
-    let ours = match ours {
-        State::Listen | State::Unknown => State::Closed,
-        state => state,
-    };
+    let ours = if is_closed(ours) { State::Closed } else { ours };
     let kernel = socket.map_or(State::Closed, |socket| socket.state);
     let our_timer_due = || {
         connection.time_wait.as_ref().is_some_and(|time_wait| time_wait.expires_in_ms <= u64::from(DUE_MS))

@@ -46,6 +46,11 @@ impl Sample {
         .await?
     }
 
+    /// The kernel's sockets with these addresses, the own one first.
+    pub(super) fn sockets_of(&self, ends: &SocketPair) -> &[KernelSocket] {
+        self.sockets.get(ends).map_or(&[], Vec::as_slice)
+    }
+
     pub(super) fn add(&mut self, socket: KernelSocket) {
         match socket.state {
             State::Listen => *self.listening.entry(socket.local.port()).or_default() += 1,

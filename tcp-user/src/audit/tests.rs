@@ -101,6 +101,19 @@ fn of_two_sockets_with_the_same_ends_one_that_agrees_is_enough() {
 }
 
 #[test]
+fn a_socket_belongs_to_the_connection_that_is_open() {
+    // NAT gave each another port on the wire, so that the agent has both under the addresses of their sockets.
+    let connections = [closed(), samples::time_wait()];
+    assert_eq!(judged(&connections, &[time_wait(30_000)]), [(Verdict::Agree, None); 2]);
+    assert_eq!(
+        judged(&connections, &[]),
+        [(Verdict::Agree, None), (Verdict::Differ, Some(Reason::Forgotten))]
+    );
+    let established = socket(LOCAL, REMOTE, State::Established);
+    assert_eq!(judged(&connections, &[established]), [(Verdict::Differ, None); 2]);
+}
+
+#[test]
 fn a_request_socket_of_a_completed_handshake_is_held_back() {
     let request = |inode| KernelSocket { inode, ..socket(LOCAL, REMOTE, State::SynReceived) };
     let connection = |state| {

@@ -3,7 +3,7 @@
 use aya::Ebpf;
 use aya::maps::{HashMap, MapData, MapError};
 use tcp_common::Ignored;
-use tcp_common::record::{Counters, FRAGMENT_NS, WaitingFragment};
+use tcp_common::record::{Counters, FRAGMENT_NS, WaitingDatagram};
 use tcp_common::wire::DatagramId;
 
 use super::error::failed;
@@ -12,7 +12,7 @@ use crate::clock::monotonic_ns;
 
 /// The map, and how many of its fragments the agent has removed.
 pub(super) struct Fragments {
-    map: HashMap<MapData, [u8; size_of::<DatagramId>()], [u8; size_of::<WaitingFragment>()]>,
+    map: HashMap<MapData, [u8; size_of::<DatagramId>()], [u8; size_of::<WaitingDatagram>()]>,
     expired: u64,
 }
 
@@ -35,17 +35,18 @@ impl Kernel {
         let Fragments { map, expired } = &mut self.fragments;
         let error = |error| failed(format!("reading map {FRAGMENTS}"), error);
         for id in map.keys().collect::<Result<Vec<_>, _>>().map_err(error)? {
-            let fragment = match map.get(&id, 0) {
-                Ok(fragment) => fragment,
+            let datagram = match map.get(&id, 0) {
+                Ok(datagram) => datagram,
                 // A program has removed it.
                 Err(MapError::KeyNotFound) => continue,
                 Err(other) => return Err(error(other)),
             };
-            let (at_ns, _) = fragment.split_first_chunk().expect("the time is the first field");
+            let (at_ns, rest) = datagram.split_first_chunk().expect("the time is the first field");
+            let (waiting, _) = rest.split_first_chunk().expect("the number of fragments is the second field");
             let waiting_ns = now_ns.saturating_sub(u64::from_ne_bytes(*at_ns));
-            // Who removes a fragment counts it.
+            // Who removes a datagram counts its fragments.
             if waiting_ns >= FRAGMENT_NS && map.remove(&id).is_ok() {
-                *expired += 1;
+                *expired += u64::from(u32::from_ne_bytes(*waiting));
             }
         }
         Ok(())

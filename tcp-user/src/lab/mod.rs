@@ -171,6 +171,12 @@ impl Host {
     }
 }
 
+impl AsRef<Namespace> for Host {
+    fn as_ref(&self) -> &Namespace {
+        &self.namespace
+    }
+}
+
 /// 10.9.0.0/24 and fd00:9::/64: host 1 is the client, host 2 the server.
 const fn address(family: Family, side: Role) -> IpAddr {
     let host = match side {

@@ -44,6 +44,12 @@ impl Namespace {
     }
 }
 
+impl AsRef<Namespace> for Namespace {
+    fn as_ref(&self) -> &Namespace {
+        self
+    }
+}
+
 impl AsFd for Namespace {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.handle.as_fd()

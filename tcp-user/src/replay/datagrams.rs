@@ -2,7 +2,7 @@
 
 use hashbrown::HashMap;
 use tcp_common::Ignored;
-use tcp_common::record::{FRAGMENT_NS, MAX_WAITING};
+use tcp_common::record::{FRAGMENT_NS, MAX_WAITING, WaitingDatagram};
 use tcp_common::wire::{Captured, DatagramId, Packet, Position};
 
 use super::decap::Inner;
@@ -11,97 +11,125 @@ use super::link::Bare;
 /// Fragments that wait, and the datagrams that became whole.
 #[derive(Default)]
 pub(super) struct Datagrams {
-    waiting: HashMap<DatagramId, HeldFragment>,
+    waiting: HashMap<DatagramId, Incomplete>,
+    /// Number of fragments that wait.
+    fragments: u64,
     /// When a datagram became whole: fragments that come later are copies.
     whole_ns: HashMap<DatagramId, u64>,
 }
 
-/// A fragment with what is needed of its frame.
+/// A datagram of which fragments are missing.
+struct Incomplete {
+    seen: WaitingDatagram,
+    first: Option<HeldFragment>,
+}
+
+/// The first fragment, with what is needed of its frame.
 pub(super) struct HeldFragment {
-    at_ns: u64,
     pub(super) packet: Packet,
     bytes: Vec<u8>,
     origin: Inner<'static>,
 }
 
 impl Datagrams {
-    /// Adds a fragment. Returns the first one, completed by the last one, once both were seen.
+    /// Adds a fragment. Returns its datagram once all of that was seen.
     ///
     /// # Errors
     ///
-    /// Why the fragment, and the one that had waited for it, are ignored.
+    /// Why the fragment is ignored.
     pub(super) fn add(
         &mut self,
         now_ns: u64,
         inner: &Inner<'_>,
         packet: &Packet,
-    ) -> Result<Option<HeldFragment>, Ignored> {
+    ) -> Result<Option<WholeDatagram>, Ignored> {
         let position = packet.datagram.fragment.position;
-        if position == Position::Middle {
-            return Err(Ignored::Fragment);
-        }
+        let is_middle = position == Position::Middle;
         let id = packet.datagram.id();
         if self.whole_ns.get(&id).is_some_and(|whole_ns| now_ns - whole_ns < FRAGMENT_NS) {
-            return Err(Ignored::Duplicate);
+            return Err(if is_middle { Ignored::Fragment } else { Ignored::Duplicate });
         }
-        let added = HeldFragment::new(now_ns, inner, packet);
-        match self.waiting.remove(&id) {
-            Some(other) if other.packet.datagram.fragment.position == position => {
-                self.waiting.insert(id, other);
-                Err(Ignored::Duplicate)
-            }
-            Some(other) => {
-                if self.whole_ns.len() == MAX_WAITING as usize {
-                    self.whole_ns.retain(|_, whole_ns| now_ns - *whole_ns < FRAGMENT_NS);
-                }
-                if self.whole_ns.len() < MAX_WAITING as usize {
-                    self.whole_ns.insert(id, now_ns);
-                }
-                let (first, last) = if position == Position::First { (added, other) } else { (other, added) };
-                first.completed_by(&last.packet).map(Some)
-            }
-            None if self.waiting.len() >= MAX_WAITING as usize => Err(Ignored::Fragment),
-            None => {
-                self.waiting.insert(id, added);
-                Ok(None)
-            }
+        if self.waiting.len() >= MAX_WAITING as usize && !self.waiting.contains_key(&id) {
+            return Err(Ignored::Fragment);
         }
+        let mut seen = WaitingDatagram::EMPTY;
+        seen.begin(now_ns);
+        let datagram = self.waiting.entry(id).or_insert(Incomplete { seen, first: None });
+        let waits = datagram.seen.add(packet)?;
+        self.fragments += u64::from(waits);
+        if position == Position::First {
+            datagram.first = Some(HeldFragment::new(inner, packet));
+        }
+        if !datagram.seen.is_whole() {
+            return if waits { Ok(None) } else { Err(Ignored::Fragment) };
+        }
+        self.fragments -= u64::from(datagram.seen.waiting);
+        let whole = self.waiting.remove(&id).and_then(|Incomplete { seen, first }| Some((seen, first?)));
+        if self.whole_ns.len() == MAX_WAITING as usize {
+            self.whole_ns.retain(|_, whole_ns| now_ns - *whole_ns < FRAGMENT_NS);
+        }
+        if self.whole_ns.len() < MAX_WAITING as usize {
+            self.whole_ns.insert(id, now_ns);
+        }
+        Ok(whole.map(|(seen, first)| WholeDatagram { seen, first, is_by_middle: is_middle }))
     }
 
-    /// Forgets the fragments that have waited too long at this time. Returns their number.
+    /// Forgets the datagrams that have waited too long at this time. Returns the number of their fragments.
     pub(super) fn expire(&mut self, now_ns: u64) -> u64 {
-        let waiting = self.waiting.len();
-        self.waiting.retain(|_, fragment| now_ns - fragment.at_ns < FRAGMENT_NS);
-        (waiting - self.waiting.len()) as u64
+        let expired = self.waiting.extract_if(|_, datagram| datagram.seen.has_expired(now_ns));
+        let expired = expired.map(|(_, datagram)| u64::from(datagram.seen.waiting)).sum();
+        self.fragments -= expired;
+        expired
     }
 
-    /// Forgets all that wait. Returns their number.
+    /// Forgets all that wait. Returns the number of their fragments.
     pub(super) fn clear(&mut self) -> u64 {
-        self.waiting.drain().count() as u64
+        self.waiting.clear();
+        std::mem::take(&mut self.fragments)
     }
 
     /// Number of fragments that wait.
-    pub(super) fn len(&self) -> usize {
-        self.waiting.len()
+    pub(super) fn len(&self) -> u64 {
+        self.fragments
+    }
+}
+
+/// A datagram all of whose fragments were seen.
+pub(super) struct WholeDatagram {
+    seen: WaitingDatagram,
+    first: HeldFragment,
+    /// Whether a fragment between the first and the last one was seen last.
+    pub(super) is_by_middle: bool,
+}
+
+impl WholeDatagram {
+    /// The first fragment, as if it were the whole datagram, of which the rest was not captured.
+    ///
+    /// # Errors
+    ///
+    /// Why the datagram is ignored.
+    pub(super) fn complete(mut self) -> Result<HeldFragment, Ignored> {
+        self.seen.complete()?;
+        Ok(self.first.completed(&self.seen.packet))
     }
 }
 
 impl HeldFragment {
-    fn new(at_ns: u64, inner: &Inner<'_>, packet: &Packet) -> HeldFragment {
-        let Inner { bare: Bare { packet: captured, link, vlan, capture_point }, tunnel } = *inner;
+    fn new(inner: &Inner<'_>, packet: &Packet) -> HeldFragment {
+        let Inner { bare, tunnel } = *inner;
+        let captured = bare.packet;
         let len = captured.bytes.len().min(KEPT);
         let empty = Captured { bytes: &[], wire_len: captured.wire_len };
         HeldFragment {
-            at_ns,
             packet: *packet,
             bytes: captured.bytes[..len].to_vec(),
-            origin: Inner { bare: Bare { packet: empty, link, vlan, capture_point }, tunnel },
+            origin: Inner { bare: Bare { packet: empty, ..bare }, tunnel },
         }
     }
 
-    /// Makes a first fragment the whole datagram, of which the rest was not captured.
-    fn completed_by(mut self, last: &Packet) -> Result<HeldFragment, Ignored> {
-        self.packet.complete(&last.datagram)?;
+    /// The fragment as if it were the whole datagram, whose packet is given.
+    fn completed(mut self, whole: &Packet) -> HeldFragment {
+        self.packet = *whole;
         let datagram = &self.packet.datagram;
         let (ip, tcp) = (datagram.ip_offset as usize, datagram.tcp_offset as usize);
         let end = tcp + datagram.tcp_len as usize;
@@ -119,7 +147,7 @@ impl HeldFragment {
             write(header + 2, 0);
         }
         self.origin.bare.packet.wire_len = self.origin.bare.packet.wire_len.max(end);
-        Ok(self)
+        self
     }
 
     /// The frame that the fragment came in.

@@ -50,14 +50,28 @@ pub(super) struct Bare<'a> {
     /// The bytes after the headers that were removed.
     pub(super) packet: Captured<'a>,
     pub(super) link: FirstHeader,
-    /// Id of a VLAN tag in the headers that were removed.
+    /// Id of the outermost VLAN tag in the headers that were removed.
     pub(super) vlan: Option<u16>,
+    /// All VLAN tags in the headers that were removed, in the form of [`Bare::stack`].
+    pub(super) removed_tags: u128,
     /// Where in the host the frame was captured; 0 if the link layer does not say. The same packet passes
     /// several points of one host (bridge and port, in and out), and `tcpdump -i any` captures all of them.
     pub(super) capture_point: u64,
 }
 
 impl Bare<'_> {
+    /// A number for all VLAN tags of a packet, the same for the same tags; 0 if it has none, or only those of VLAN 0,
+    /// which have a priority alone.
+    pub(super) fn stack(&self, packet: &Packet) -> u128 {
+        let ids = packet.vlans.into_iter().take(packet.vlan_count.into());
+        if packet.tags == 0 && self.removed_tags == 0 { 0 } else { ids.fold(self.removed_tags, push_tag) }
+    }
+
+    /// Index of the interface in its host; 0 if the link layer does not say.
+    pub(super) fn interface(&self) -> u64 {
+        self.capture_point >> 8
+    }
+
     /// Parses the headers.
     fn parse(&self) -> Result<(Packet, Content), Ignored> {
         let mut packet = Packet::EMPTY;
@@ -68,6 +82,11 @@ impl Bare<'_> {
         }
         Ok((packet, content))
     }
+}
+
+/// Adds a tag to a stack. Different stacks of up to ten tags have different numbers.
+pub(super) fn push_tag(stack: u128, id: u16) -> u128 {
+    stack.wrapping_mul(0x1001).wrapping_add(u128::from(id) + 1)
 }
 
 /// Finds and parses the segment, fragment or ICMP message of a frame; with `decap`, also inside tunnels.
@@ -133,7 +152,7 @@ fn after(frame: Captured<'_>, offset: usize) -> Bare<'_> {
         bytes: frame.bytes.get(offset..).unwrap_or_default(),
         wire_len: frame.wire_len.saturating_sub(offset),
     };
-    Bare { packet, link: FirstHeader::Ip, vlan: None, capture_point: 0 }
+    Bare { packet, link: FirstHeader::Ip, vlan: None, removed_tags: 0, capture_point: 0 }
 }
 
 /// Offset of the packet in an NFLOG message: a header of four bytes, then attributes in the byte order of the

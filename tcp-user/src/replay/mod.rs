@@ -12,6 +12,7 @@ mod checksum;
 mod datagrams;
 mod deadlines;
 mod decap;
+mod domains;
 mod error;
 mod input;
 mod link;

@@ -73,6 +73,8 @@ pub(super) struct Subject<'a> {
     pub(super) key: &'a FlowKey,
     pub(super) flow: &'a Flow,
     pub(super) interface: Option<&'a Arc<str>>,
+    /// Interface whose link the addresses belong to, if they are link-local.
+    pub(super) scope: Option<&'a Arc<str>>,
     /// VLAN tags of each end's packets, A first.
     pub(super) tags: [u32; 2],
     pub(super) tunnel: Option<Tunnel>,
@@ -85,6 +87,7 @@ pub(super) struct Ended {
     key: FlowKey,
     flow: Flow,
     interface: Option<Arc<str>>,
+    scope: Option<Arc<str>>,
     tags: [u32; 2],
     tunnel: Option<Tunnel>,
     trace: Option<Trace>,
@@ -116,7 +119,8 @@ impl Outbox {
                 return;
             }
         }
-        let transitions = describer.transitions(subject.key, subject.flow, None, now_ns, (from, to), cause);
+        let transitions =
+            describer.transitions(subject.key, subject.flow, subject.scope(), now_ns, (from, to), cause);
         self.outputs.extend(transitions.into_iter().map(|transition| Output::Event(transition.into())));
     }
 
@@ -143,11 +147,13 @@ impl Outbox {
             records
                 .push(Close { connection, ..describer.close(key, flow, Location::default(), now_ns) }.into());
         } else if reports & reported::CLOSE != 0 {
-            records.push(describer.reopened(key, flow, None, now_ns, ReopenReason::DataAcknowledged).into());
+            let reason = ReopenReason::DataAcknowledged;
+            records.push(describer.reopened(key, flow, subject.scope(), now_ns, reason).into());
         }
         for (end, bit) in [(End::A, reported::LEFT_TIME_WAIT_A), (End::B, reported::LEFT_TIME_WAIT_B)] {
             if holds & bit != 0 {
-                records.push(describer.time_wait_end(key, flow, None, now_ns, end, ending(flow, end)).into());
+                let (scope, ending) = (subject.scope(), ending(flow, end));
+                records.push(describer.time_wait_end(key, flow, scope, now_ns, end, ending).into());
             }
         }
         self.outputs.extend(records.into_iter().map(Output::Event));
@@ -209,10 +215,14 @@ impl Outbox {
 }
 
 impl Subject<'_> {
+    fn scope(&self) -> Option<&str> {
+        self.scope.map(|name| &**name)
+    }
+
     fn connection(&self, describer: &Describer<'_>) -> Connection {
         let interface = self.interface.map(|name| name.to_string());
-        // Which of a capture's interfaces are ports of one link is not known.
-        let location = Location { interface, tags: self.tags, scope: None };
+        let scope = self.scope().map(str::to_owned);
+        let location = Location { interface, tags: self.tags, scope };
         Connection { tunnel: self.tunnel, ..describer.connection(self.key, self.flow, location) }
     }
 
@@ -221,6 +231,7 @@ impl Subject<'_> {
             key: *self.key,
             flow: *self.flow,
             interface: self.interface.cloned(),
+            scope: self.scope.cloned(),
             tags: self.tags,
             tunnel: self.tunnel,
             trace: self.trace.cloned(),
@@ -236,6 +247,7 @@ impl Ended {
             key: &self.key,
             flow: &self.flow,
             interface: self.interface.as_ref(),
+            scope: self.scope.as_ref(),
             tags: self.tags,
             tunnel: self.tunnel,
             trace: self.trace.as_ref(),

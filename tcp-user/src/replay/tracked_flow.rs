@@ -19,6 +19,8 @@ pub(super) struct TrackedFlow {
     pub(super) flow: Flow,
     pub(super) queue_handle: QueueHandle,
     pub(super) interface: Option<Arc<str>>,
+    /// Interface whose link the addresses belong to, if they are link-local.
+    pub(super) scope: Option<Arc<str>>,
     /// Outermost tunnel of the segment that began the incarnation.
     pub(super) tunnel: Option<Tunnel>,
     /// The IP identifications of each end.
@@ -39,6 +41,7 @@ impl TrackedFlow {
             flow: Flow::EMPTY,
             queue_handle: QueueHandle::new(ticket),
             interface: None,
+            scope: None,
             tunnel: None,
             identifications: [Identifications::default(); 2],
             sightings: Sightings::NONE,
@@ -50,8 +53,9 @@ impl TrackedFlow {
 
     pub(super) fn subject<'a>(&'a self, key: &'a FlowKey) -> Subject<'a> {
         let (trace, history) = (self.trace.as_deref(), self.history.as_deref());
-        let (interface, tags) = (self.interface.as_ref(), self.sightings.tags);
-        Subject { key, flow: &self.flow, interface, tags, tunnel: self.tunnel, trace, history }
+        let (interface, scope) = (self.interface.as_ref(), self.scope.as_ref());
+        let (flow, tags, tunnel) = (&self.flow, self.sightings.tags, self.tunnel);
+        Subject { key, flow, interface, scope, tags, tunnel, trace, history }
     }
 
     /// Reports what a segment or the clock did.
@@ -73,8 +77,14 @@ impl TrackedFlow {
     ) {
         let trace = self.trace.as_mut().map(std::mem::take);
         let history = self.history.as_mut().map(std::mem::take);
-        let mut ended =
-            TrackedFlow { flow: before, trace, history, interface: self.interface.clone(), ..*self };
+        let mut ended = TrackedFlow {
+            flow: before,
+            trace,
+            history,
+            interface: self.interface.clone(),
+            scope: self.scope.clone(),
+            ..*self
+        };
         let end = ended.flow.end_previous(now_ns, outcome.previous, &outbox.rules);
         if let Some(history) = &mut ended.history {
             history.record_timer(now_ns, &Outcome { cause: outcome.cause, ..end });

@@ -14,6 +14,7 @@ use super::checksum::{self, Checksum};
 use super::datagrams::Datagrams;
 use super::deadlines::Deadlines;
 use super::decap::Inner;
+use super::domains::Domains;
 use super::link::{self, Bare, LinkType};
 use super::machine::{InKernel, Machine};
 use super::mirror::RecentPackets;
@@ -72,9 +73,7 @@ pub struct Replay {
     points: HashMap<(u32, u64), u32>,
     verify_checksums: bool,
     decap: bool,
-    /// The domains of VLAN tags, if they are part of the key: numbers from 1 in the order in which the combinations of
-    /// tags were seen, as the kernel programs give them out.
-    domains: Option<HashMap<u32, u16>>,
+    domains: Domains,
     recent: RecentPackets,
     datagrams: Datagrams,
     warnings: WarningCounts,
@@ -98,7 +97,7 @@ impl Replay {
             points: HashMap::new(),
             verify_checksums: false,
             decap: true,
-            domains: None,
+            domains: Domains::default(),
             recent: RecentPackets::default(),
             datagrams: Datagrams::default(),
             warnings: WarningCounts::default(),
@@ -122,7 +121,7 @@ impl Replay {
 
     /// Sets what distinguishes connections.
     pub fn key(mut self, key: KeyBy) -> Replay {
-        self.domains = (key == KeyBy::Vlan).then(HashMap::new);
+        self.domains = Domains::by(key);
         self
     }
 
@@ -175,7 +174,6 @@ impl Replay {
     pub fn push(&mut self, frame: &Frame<'_>) {
         self.statistics.frames += 1;
         self.advance(frame.at_ns);
-        // A datagram that became whole is as many frames as had its first and its last fragment.
         let mut frames = 1;
         match self.track(frame, &mut frames) {
             Ok(()) => self.statistics.tracked += frames,
@@ -184,7 +182,7 @@ impl Replay {
             Err(Unusable::ForeignLink) => self.statistics.foreign_link += frames,
             Err(Unusable::Checksum) => self.statistics.bad_checksum += frames,
         }
-        self.statistics.fragments_pending = self.datagrams.len() as u64;
+        self.statistics.fragments_pending = self.datagrams.len();
     }
 
     /// The next record, if there is one.
@@ -269,39 +267,33 @@ impl Replay {
         deadlines.at_most(&mut tracked.queue_handle, key, due_ns);
     }
 
-    /// Applies what is in the frame to its flow. Adds to `frames` the fragments that had waited for it.
+    /// Applies what is in the frame to its flow. Sets `frames` to 2 if it makes a datagram whole: the first and the last
+    /// fragment count with the segment.
     fn track(&mut self, frame: &Frame<'_>, frames: &mut u64) -> Result<(), Unusable> {
         let link = frame.link.ok_or(Unusable::ForeignLink)?;
         let captured = Captured { bytes: frame.bytes, wire_len: frame.wire_len };
         let (inner, mut packet, content) = link::parse(link, captured, self.decap)?;
-        packet.key.domain = self.domain(packet.tags)?;
+        if content != Content::Icmp {
+            packet.key.domain = self.domains.of(self.now_ns, frame, &inner.bare, &packet)?;
+        }
         match content {
             Content::Segment | Content::BehindOptions => self.track_segment(frame, &inner, &packet),
-            Content::Icmp => self.track_icmp(&inner.bare, packet),
+            Content::Icmp => self.track_icmp(frame, &inner.bare, packet),
             Content::Fragment => {
                 self.statistics.ignored_by[Ignored::Fragment as usize] += self.datagrams.expire(self.now_ns);
-                let waiting = self.datagrams.len();
-                let added = self.datagrams.add(self.now_ns, &inner, &packet);
-                *frames += (waiting.saturating_sub(self.datagrams.len())) as u64;
-                let whole = added?.ok_or(Unusable::Waits)?;
+                let whole = self.datagrams.add(self.now_ns, &inner, &packet)?.ok_or(Unusable::Waits)?;
+                self.statistics.ignored_by[Ignored::Fragment as usize] += u64::from(whole.is_by_middle);
+                *frames = 2;
+                let whole = whole.complete()?;
                 self.track_segment(frame, &whole.inner(), &whole.packet)
             }
         }
     }
 
-    /// What distinguishes connections with equal addresses and ports, in frames with these VLAN tags.
-    fn domain(&mut self, tags: u32) -> Result<u16, Ignored> {
-        let Some(domains) = self.domains.as_mut().filter(|_| tags != 0) else { return Ok(0) };
-        let next = u16::try_from(domains.len() + 1);
-        match domains.entry(tags) {
-            Entry::Occupied(entry) => Ok(*entry.get()),
-            Entry::Vacant(entry) => Ok(*entry.insert(next.map_err(|_| Ignored::TooManyVlans)?)),
-        }
-    }
-
     /// Applies an ICMP message to the flow that it is about.
-    fn track_icmp(&mut self, bare: &Bare<'_>, mut packet: Packet) -> Result<(), Unusable> {
+    fn track_icmp(&mut self, frame: &Frame<'_>, bare: &Bare<'_>, mut packet: Packet) -> Result<(), Unusable> {
         let error = wire::parse_icmp(&bare.packet, &mut packet)?;
+        packet.key.domain = self.domains.of(self.now_ns, frame, bare, &packet)?;
         let Replay { now_ns, machine, flows, deadlines, outbox, statistics, .. } = self;
         let (now_ns, rules) = (*now_ns, outbox.rules);
         let tracked = flows.get_mut(&packet.key).ok_or(Ignored::Icmp)?;
@@ -344,7 +336,9 @@ impl Replay {
         }
         let capture_point = (frame.point, bare.capture_point);
         let hook = self.hook(capture_point);
-        let Replay { now_ns, machine, flows, deadlines, outbox, statistics, tickets, recent, .. } = self;
+        let Replay {
+            now_ns, machine, flows, deadlines, outbox, statistics, tickets, recent, domains, ..
+        } = self;
         let (now_ns, rules) = (*now_ns, outbox.rules);
         let tracked = match flows.entry(*key) {
             Entry::Occupied(entry) => entry.into_mut(),
@@ -354,6 +348,7 @@ impl Replay {
                 *tickets += 1;
                 let mut tracked = TrackedFlow::new(*tickets, &outbox.selection);
                 (tracked.interface, tracked.tunnel) = (frame.interface.cloned(), tunnel);
+                tracked.scope = key.is_link_local().then(|| domains.link_name(key.domain).cloned()).flatten();
                 entry.insert(tracked)
             }
         };

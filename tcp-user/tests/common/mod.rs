@@ -21,7 +21,7 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use finwait::api::{Stats, Status};
-use finwait::lab::{Host, Lab, Namespace};
+use finwait::lab::{Lab, Namespace};
 use finwait::view::{Connection, State};
 pub use nix::sys::signal::Signal;
 use nix::sys::signal::kill;
@@ -132,10 +132,11 @@ impl Drop for Agent<'_> {
     }
 }
 
-/// Starts a program on a host of the lab.
-pub fn spawn(host: &Host, command: &mut Command) -> Child {
+/// Starts a program on a host.
+pub fn spawn(host: &impl AsRef<Namespace>, command: &mut Command) -> Child {
     let name = format!("{command:?}");
-    host.run(|| command.spawn())
+    host.as_ref()
+        .run(|| command.spawn())
         .expect("entering the namespace")
         .unwrap_or_else(|error| panic!("starting {name}: {error}"))
 }
@@ -144,8 +145,8 @@ pub fn spawn(host: &Host, command: &mut Command) -> Child {
 pub struct Daemon(pub Child);
 
 impl Daemon {
-    /// Starts the program on a host of the lab.
-    pub fn start(host: &Host, command: &mut Command) -> Daemon {
+    /// Starts the program on a host.
+    pub fn start(host: &impl AsRef<Namespace>, command: &mut Command) -> Daemon {
         Daemon(spawn(host, command))
     }
 }
@@ -167,11 +168,11 @@ fn pid(child: &Child) -> Pid {
     Pid::from_raw(i32::try_from(child.id()).expect("the kernel's process ids are positive"))
 }
 
-/// Runs a program on a host of the lab and returns its output. Panics if the program fails.
-pub fn call(host: &Host, program: &str, arguments: &[&str]) -> String {
+/// Runs a program on a host and returns its output. Panics if the program fails.
+pub fn call(host: &impl AsRef<Namespace>, program: &str, arguments: &[&str]) -> String {
     let mut command = Command::new(program);
     command.args(arguments);
-    let output = host.run(|| command.output()).expect("entering the namespace").expect(program);
+    let output = host.as_ref().run(|| command.output()).expect("entering the namespace").expect(program);
     assert!(output.status.success(), "{program} {arguments:?}: {output:?}");
     String::from_utf8_lossy(&output.stdout).into_owned()
 }

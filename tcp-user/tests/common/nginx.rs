@@ -1,31 +1,31 @@
-//! Debian's nginx on the server's host of a lab, with a configuration of its own.
+//! Debian's nginx on a host, with a configuration of its own.
 
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use finwait::lab::Lab;
+use finwait::lab::Namespace;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::{Daemon, oracle, until};
 
-/// nginx with a master and two workers on port 80 of IPv4 and IPv6. Dropping it stops the processes.
+/// nginx with a master and two workers on port 80 of IPv4 and IPv6, and on port 81 of IPv4. Dropping it stops the processes.
 pub struct Nginx {
     master: Daemon,
 }
 
 impl Nginx {
     /// Starts nginx and waits until it listens. It keeps its files in `folder`.
-    pub fn start(lab: &Lab, folder: &Path) -> Nginx {
+    pub fn start(host: &impl AsRef<Namespace>, folder: &Path) -> Nginx {
         fs::create_dir_all(folder.join("upload")).expect("making nginx's folder");
         fs::write(folder.join("large"), vec![b'x'; LARGE]).expect("writing a file to serve");
         let configuration = folder.join("nginx.conf");
         fs::write(&configuration, configured(folder)).expect("writing nginx's configuration");
         let mut command = Command::new("nginx");
         command.arg("-c").arg(&configuration);
-        let nginx = Nginx { master: Daemon::start(&lab.server, &mut command) };
-        until("nginx listens", || oracle::listeners(&lab.server, 80) == 2);
+        let nginx = Nginx { master: Daemon::start(host, &mut command) };
+        until("nginx listens", || oracle::listeners(host, 80) == 2);
         until("nginx has its workers", || nginx.workers().len() == 2);
         nginx
     }
@@ -85,6 +85,7 @@ http {{
 {temporary}    server {{
         listen 80;
         listen [::]:80;
+        listen 81;
         root {folder};
         client_max_body_size 0;
         location = /small {{

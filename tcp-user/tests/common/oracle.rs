@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 
-use finwait::lab::{Host, Lab};
+use finwait::lab::{Host, Lab, Namespace};
 use finwait::view::Connection;
 use finwait::view::StateSet;
 use tcp_common::State;
@@ -65,12 +65,12 @@ pub fn ends_of(connections: &[Connection]) -> Vec<End> {
 }
 
 /// Returns the number of sockets of a host that listen on this port.
-pub fn listeners(host: &Host, port: u16) -> usize {
+pub fn listeners(host: &impl AsRef<Namespace>, port: u16) -> usize {
     sockets(&ss(host)).filter(|end| end.is(State::Listen) && end.local.port() == port).count()
 }
 
 /// Reads a counter of `/proc/net/snmp` or `/proc/net/netstat`, such as `ActiveOpens` of the group `Tcp`.
-pub fn counter(host: &Host, group: &str, name: &str) -> u64 {
+pub fn counter(host: &impl AsRef<Namespace>, group: &str, name: &str) -> u64 {
     let text = ["snmp", "netstat"].map(|file| read(host, file)).concat();
     let lines: Vec<_> = text.lines().collect();
     lines
@@ -98,13 +98,14 @@ pub fn interface_packets(host: &Host) -> u64 {
     numbers[RECEIVED] + numbers[SENT]
 }
 
-fn read(host: &Host, file: &str) -> String {
-    host.run(|| std::fs::read_to_string(format!("/proc/thread-self/net/{file}")))
+fn read(host: &impl AsRef<Namespace>, file: &str) -> String {
+    host.as_ref()
+        .run(|| std::fs::read_to_string(format!("/proc/thread-self/net/{file}")))
         .expect("entering the namespace")
         .expect("reading from /proc/net")
 }
 
-fn ss(host: &Host) -> String {
+fn ss(host: &impl AsRef<Namespace>) -> String {
     call(host, "ss", &["--tcp", "--all", "--numeric", "--options", "--no-header"])
 }
 

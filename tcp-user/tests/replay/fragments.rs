@@ -1,4 +1,4 @@
-//! Fragments: a datagram counts once its first and its last fragment were seen, in any order.
+//! Fragments: a datagram counts once all of it was seen, in any order.
 
 use super::*;
 
@@ -42,7 +42,14 @@ fn a_fin_in_fragments_closes_the_connection() {
 
 #[test]
 fn a_datagram_that_stays_incomplete_is_no_segment() {
-    for (order, pause_ns) in [(&[0, 1][..], 1_000_000), (&[2], 1_000_000), (&[0, 2], 3 * SECOND_NS)] {
+    for (order, pause_ns) in [
+        (&[0, 1][..], 1_000_000),
+        (&[2], 1_000_000),
+        (&[0, 1, 2], 3 * SECOND_NS),
+        // Its receiver never gets it.
+        (&[0, 2], 1_000_000),
+        (&[2, 0], 1_000_000),
+    ] {
         let report = replay_in_parts(order, pause_ns);
         let statistics = report.statistics;
         assert_eq!(statistics.tracked, 5, "{order:?}");
@@ -52,7 +59,19 @@ fn a_datagram_that_stays_incomplete_is_no_segment() {
 
 #[test]
 fn copies_of_fragments_are_duplicates() {
-    let report = replay_in_parts(&[0, 0, 2, 2, 0], 1_000_000);
-    assert_eq!(report.statistics.ignored().collect::<Vec<_>>(), [("duplicate", 3)]);
+    let report = replay_in_parts(&[0, 0, 1, 1, 2, 2, 0], 1_000_000);
+    assert_eq!(report.statistics.ignored().collect::<Vec<_>>(), [("fragment", 2), ("duplicate", 3)]);
     assert_eq!(report.connections[0].client.segments, 4);
+}
+
+#[test]
+fn a_copy_of_one_part_does_not_stand_for_another() {
+    let mut sent = connection();
+    let parts = frames::fragments(&sent[3], 7, &[64, 512, 960]);
+    // Two between the first and the last one, as two interfaces show them; the second is lost.
+    sent.splice(3..4, [0, 0, 1, 1, 3, 3].map(|part| parts[part].clone()));
+    let captured = |(number, frame)| Captured { at_ns: SECOND_NS + number as u64 * 1_000_000, frame };
+    let frames: Vec<_> = sent.into_iter().enumerate().map(captured).collect();
+    let report = replay(pcap(Order::Little, Unit::Nano, 1, &frames), Rules::AGENT);
+    assert_eq!(report.statistics.tracked, 5);
 }

@@ -10,6 +10,7 @@ mod headers;
 mod identity;
 mod mirror;
 mod scenarios;
+mod scopes;
 mod sections;
 mod stamps;
 mod time;

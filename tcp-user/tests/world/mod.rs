@@ -98,8 +98,18 @@ impl<'a> Talk<'a> {
 
     /// Sends bytes from the client (0) or the server (1), and receives them at the other end.
     pub fn send(&mut self, from: usize, bytes: &[u8]) {
+        self.write(from, bytes);
+        self.read(1 - from, bytes.len());
+    }
+
+    /// Sends bytes from the client (0) or the server (1).
+    pub fn write(&mut self, from: usize, bytes: &[u8]) {
         self.streams[from].write_all(bytes).expect("sending");
-        self.streams[1 - from].read_exact(&mut vec![0; bytes.len()]).expect("receiving");
+    }
+
+    /// Receives a number of bytes at the client (0) or the server (1).
+    pub fn read(&mut self, at: usize, len: usize) {
+        self.streams[at].read_exact(&mut vec![0; len]).expect("receiving");
     }
 
     /// Closes the client first. The server closes when it has read to the end.

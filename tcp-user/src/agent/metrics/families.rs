@@ -112,19 +112,19 @@ pub(super) const TABLE: &[Family] = &[
         name: "handshake_duration",
         help: "Time from the first SYN until both endpoints were ESTABLISHED.",
         labels: &[],
-        data: Data::Seconds(|snapshot| vec![(Vec::new(), &snapshot.totals.handshake)]),
+        data: Data::ConnectionSeconds(|snapshot| &snapshot.totals.handshake),
     },
     Family {
         name: "connection_duration",
         help: "Time from the first SYN to the end of the close, without TIME-WAIT.",
         labels: &[],
-        data: Data::Seconds(|snapshot| vec![(Vec::new(), &snapshot.totals.connection)]),
+        data: Data::ConnectionSeconds(|snapshot| &snapshot.totals.connection),
     },
     Family {
         name: "close_duration",
         help: "Time from the first FIN or RST to the end of the close, without TIME-WAIT.",
         labels: &[],
-        data: Data::Seconds(|snapshot| vec![(Vec::new(), &snapshot.totals.close)]),
+        data: Data::ConnectionSeconds(|snapshot| &snapshot.totals.close),
     },
     Family {
         name: "state_duration",

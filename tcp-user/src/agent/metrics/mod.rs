@@ -13,6 +13,7 @@ pub use format::Exposition;
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 
+use super::exemplar::ConnectionHistogram;
 use super::totals::{Snapshot, seconds};
 use crate::api::MetricSample;
 use prometheus_client::collector::Collector;
@@ -62,8 +63,8 @@ pub fn encode(snapshot: &Snapshot, format: Exposition) -> Result<String, fmt::Er
     }
 }
 
-/// Turns an OpenMetrics page into Prometheus text 0.0.4. The samples are the same; only the lines before them
-/// differ: plain text knows neither units nor infos, and names a family with its suffix.
+/// Turns an OpenMetrics page into Prometheus text 0.0.4. The samples are the same, without exemplars. The lines
+/// before them differ: plain text knows neither units nor infos, and names a family with its suffix.
 fn plain_text(open_metrics: &str) -> Result<String, fmt::Error> {
     let mut page = String::with_capacity(open_metrics.len());
     let mut families = families::TABLE.iter();
@@ -73,11 +74,15 @@ fn plain_text(open_metrics: &str) -> Result<String, fmt::Error> {
             let name = family.plain_name();
             writeln!(page, "# HELP {name} {}\n# TYPE {name} {}", family.help, family.plain_type())?;
         } else if !line.starts_with('#') {
-            writeln!(page, "{line}")?;
+            let sample = line.split_once(EXEMPLAR).map_or(line, |(sample, _)| sample);
+            writeln!(page, "{sample}")?;
         }
     }
     Ok(page)
 }
+
+/// Begins the exemplar of a sample. No label value has it.
+const EXEMPLAR: &str = " # {";
 
 /// Begins the name of every family.
 const PREFIX: &str = "finwait";
@@ -101,6 +106,8 @@ enum Data {
     Elapsed(fn(&Snapshot) -> Samples),
     /// Histograms of seconds.
     Seconds(fn(&Snapshot) -> Histograms<'_>),
+    /// A histogram of seconds, with connections as exemplars.
+    ConnectionSeconds(fn(&Snapshot) -> &ConnectionHistogram),
     /// The constant 1 with these label values.
     Info(&'static [&'static str]),
 }
@@ -122,7 +129,7 @@ impl Family {
     fn samples(&self, snapshot: &Snapshot) -> Option<Samples> {
         match self.data {
             Data::Counter(samples) | Data::Gauge(samples) | Data::Elapsed(samples) => Some(samples(snapshot)),
-            Data::Seconds(_) | Data::Info(_) => None,
+            Data::Seconds(_) | Data::ConnectionSeconds(_) | Data::Info(_) => None,
         }
     }
 
@@ -152,6 +159,7 @@ impl Family {
                 self.encode_all(encoder, samples(snapshot), |ns| ConstCounter::new(seconds(ns)))
             }
             Data::Seconds(samples) => self.encode_all(encoder, samples(snapshot), Histogram::clone),
+            Data::ConnectionSeconds(histogram) => histogram(snapshot).encode(encoder),
             Data::Info(values) => Info::new(self.label_set(values)).encode(encoder),
         }
     }
@@ -178,7 +186,8 @@ impl Family {
     }
 
     fn unit(&self) -> Option<Unit> {
-        matches!(self.data, Data::Elapsed(_) | Data::Seconds(_)).then_some(Unit::Seconds)
+        matches!(self.data, Data::Elapsed(_) | Data::Seconds(_) | Data::ConnectionSeconds(_))
+            .then_some(Unit::Seconds)
     }
 
     /// The name in Prometheus text 0.0.4.
@@ -187,7 +196,7 @@ impl Family {
         let suffix = match self.data {
             Data::Counter(_) | Data::Elapsed(_) => "_total",
             Data::Info(_) => "_info",
-            Data::Gauge(_) | Data::Seconds(_) => "",
+            Data::Gauge(_) | Data::Seconds(_) | Data::ConnectionSeconds(_) => "",
         };
         format!("{PREFIX}_{}{unit}{suffix}", self.name)
     }
@@ -197,7 +206,7 @@ impl Family {
         match self.data {
             Data::Counter(_) | Data::Elapsed(_) => "counter",
             Data::Gauge(_) | Data::Info(_) => "gauge",
-            Data::Seconds(_) => "histogram",
+            Data::Seconds(_) | Data::ConnectionSeconds(_) => "histogram",
         }
     }
 }
@@ -207,7 +216,7 @@ impl Data {
         match self {
             Data::Counter(_) | Data::Elapsed(_) => MetricType::Counter,
             Data::Gauge(_) => MetricType::Gauge,
-            Data::Seconds(_) => MetricType::Histogram,
+            Data::Seconds(_) | Data::ConnectionSeconds(_) => MetricType::Histogram,
             Data::Info(_) => MetricType::Info,
         }
     }

@@ -26,7 +26,7 @@ impl Shared {
         all: bool,
     ) -> Option<Connection> {
         let leg = self.translations.leg(&entry.key);
-        let other = leg.and_then(|leg| self.entry(&leg.other()));
+        let other = leg.and_then(|leg| self.entry(&leg.other?));
         if leg.is_some_and(|leg| !leg.is_original) && other.is_some() {
             return None;
         }
@@ -45,8 +45,7 @@ impl Shared {
             return self.with_hosts(describe(entry, None));
         };
         let own = describe(entry, Some(&leg));
-        let other_key = leg.other();
-        let other = self.translations.leg(&other_key).zip(self.entry(&other_key));
+        let other = leg.other.and_then(|key| self.translations.leg(&key).zip(self.entry(&key)));
         let mut joined = match other.map(|(leg, entry)| describe(&entry, Some(&leg))) {
             None => own,
             Some(other) if leg.is_original => join(own, other),
@@ -94,13 +93,14 @@ impl Shared {
     /// Whether a leg says what becomes of this end: it is nearer to it, or the other leg is not known.
     fn speaks_for(&self, leg: &Leg, side: Role) -> bool {
         let nearer = if leg.is_original { Role::Client } else { Role::Server };
-        side == nearer || self.entry(&leg.other()).is_none()
+        side == nearer || leg.other.is_none_or(|key| self.entry(&key).is_none())
     }
 
     /// Whether the close of a flow is that of its connection: with NAT, of the leg that is done last.
     pub(in crate::agent) fn closes_connection(&self, key: &FlowKey) -> bool {
         let Some(leg) = self.translations.leg(key) else { return true };
-        let is_last = self.entry(&leg.other()).is_none_or(|other| other.flow.is_finished());
+        let other = leg.other.and_then(|key| self.entry(&key));
+        let is_last = other.is_none_or(|other| other.flow.is_finished());
         is_last && self.translations.claim_close(key, &leg)
     }
 
@@ -116,7 +116,7 @@ impl Shared {
     /// the flow is no such leg, or the other one is not in the table.
     pub(in crate::agent) fn joined_id(&self, key: &FlowKey) -> Option<ConnectionId> {
         let leg = self.translations.leg(key).filter(|leg| !leg.is_original)?;
-        let other = self.entry(&leg.other())?;
+        let other = self.entry(&leg.other?)?;
         Some(self.describer().id(&other.key, &other.flow))
     }
 

@@ -6,12 +6,18 @@
 //! at the source of the reply direction. The address of a leg alone does not say it: a published port of a
 //! container is an address of the host, and no socket of the host has it.
 //!
+//! The host translates what its own sockets send before an interface sends it, and what they receive after an
+//! interface received it. So a connection of a local socket has one leg only: the one nearer the other end. The
+//! tuple of the missing leg may be that of another connection on the wire: two connections with equal tuples before
+//! or after translation get different ones by it.
+//!
 //! Conntrack is asked once for each connection, when its open is counted, or its close if it never opened.
 //! It is asked only while it tracks connections in this namespace, so that no module is loaded.
 
 mod join;
 
 use std::collections::HashMap;
+use std::iter;
 use std::net::IpAddr;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
@@ -45,6 +51,8 @@ struct Leg {
     reply: SocketPair,
     /// Whether it is the leg of the original direction.
     is_original: bool,
+    /// Key of the connection's other leg.
+    other: Option<FlowKey>,
     /// The client's end in the leg's key.
     client: End,
     learned_at: Instant,
@@ -53,18 +61,22 @@ struct Leg {
 }
 
 impl Leg {
-    /// Both legs, that of the original direction first, each with its key.
-    fn both(tracked: &Tracked) -> [(FlowKey, Leg); 2] {
+    /// The legs of a connection that pass interfaces, each with its key. `is_local` is true for the addresses of this
+    /// namespace.
+    fn on_the_wire(
+        tracked: &Tracked,
+        is_local: impl Fn(IpAddr) -> bool,
+    ) -> impl Iterator<Item = (FlowKey, Leg)> {
         let (original, reply) = (tracked.original, (tracked.reply.1, tracked.reply.0));
-        [(original, true), (reply, false)].map(|(tuple, is_original)| {
+        let [client_is_local, server_is_local] = [original.0, reply.1].map(|socket| is_local(socket.ip()));
+        let legs = [(original, true, !client_is_local), (reply, false, client_is_local || !server_is_local)];
+        let is_only = client_is_local || server_is_local;
+        legs.into_iter().filter(|(.., is_on_the_wire)| *is_on_the_wire).map(move |(tuple, is_original, _)| {
             let (key, client) = key(tuple);
-            (key, Leg { original, reply, is_original, client, learned_at: Instant::now(), is_closed: false })
+            let other = (!is_only).then(|| self::key(if is_original { reply } else { original }).0);
+            let learned_at = Instant::now();
+            (key, Leg { original, reply, is_original, other, client, learned_at, is_closed: false })
         })
-    }
-
-    /// The key of the connection's other flow.
-    fn other(&self) -> FlowKey {
-        key(if self.is_original { self.reply } else { self.original }).0
     }
 
     /// Addresses of an end's socket: its own first.
@@ -75,22 +87,35 @@ impl Leg {
 
 impl Translations {
     /// Asks conntrack whether it translates a flow, unless it has just been asked. `client` is the end that
-    /// probably opened the connection.
-    pub(super) fn ask(&self, key: &FlowKey, client: End) {
+    /// probably opened the connection, `is_local` is true for the addresses of this namespace. Returns whether
+    /// conntrack has the flow, and does not translate it.
+    pub(super) fn ask(&self, key: &FlowKey, client: End, is_local: impl Fn(IpAddr) -> bool) -> bool {
         let is_new = |leg: &Leg| leg.learned_at.elapsed() < FRESH && !leg.is_closed;
         if !self.is_in_use() || self.legs.read().get(key).is_some_and(is_new) {
-            return;
+            return false;
         }
         // The packets of the leg nearer the client have the tuple of the original direction; those of the
         // other leg, in the direction of the client, that of the reply direction.
         for source in [client, client.peer()] {
             let (source, destination) = ends(key, source);
             match self.conntrack.lock().find(source, destination) {
-                Ok(Some(tracked)) => return self.learn(key, &tracked),
-                Ok(None) => {}
-                Err(error) => return tracing::debug!("asking conntrack about {source}: {error}"),
+                Ok(Some(tracked)) if !tracked.is_translated() => {
+                    self.forget(key);
+                    return true;
+                }
+                Ok(Some(tracked)) if Leg::on_the_wire(&tracked, &is_local).any(|(leg, _)| leg == *key) => {
+                    self.legs.write().extend(Leg::on_the_wire(&tracked, &is_local));
+                    return false;
+                }
+                // None, or a connection whose packets have other addresses on the wire.
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::debug!("asking conntrack about {source}: {error}");
+                    return false;
+                }
             }
         }
+        false
     }
 
     /// Whether conntrack tracks any connection.
@@ -106,11 +131,9 @@ impl Translations {
         in_use
     }
 
-    /// Notes what conntrack says of a flow.
-    fn learn(&self, key: &FlowKey, tracked: &Tracked) {
-        if tracked.is_translated() {
-            self.legs.write().extend(Leg::both(tracked));
-        } else if !self.legs.read().is_empty() {
+    /// Notes that a flow is not translated.
+    fn forget(&self, key: &FlowKey) {
+        if !self.legs.read().is_empty() {
             self.legs.write().remove(key);
         }
     }
@@ -146,7 +169,7 @@ impl Translations {
     fn claim_close(&self, key: &FlowKey, leg: &Leg) -> bool {
         let mut legs = self.legs.write();
         let mut is_first = true;
-        for key in [*key, leg.other()] {
+        for key in iter::once(*key).chain(leg.other) {
             if let Some(leg) = legs.get_mut(&key) {
                 is_first &= !std::mem::replace(&mut leg.is_closed, true);
             }
@@ -158,7 +181,7 @@ impl Translations {
     pub(super) fn forget_missing(&self, table: &Table) {
         if !self.legs.read().is_empty() {
             let is_there = |key: &FlowKey| table.find(key).is_some();
-            self.legs.write().retain(|key, leg| is_there(key) || is_there(&leg.other()));
+            self.legs.write().retain(|key, leg| is_there(key) || leg.other.as_ref().is_some_and(is_there));
         }
     }
 }

@@ -186,19 +186,20 @@ impl SocketReconciler {
     /// Whether conntrack translates the flow, and this was not known when its sockets were looked for. The
     /// next check looks for those that belong to this namespace, under their own addresses.
     fn is_translated(&self, suspect: &Suspect) -> bool {
-        let Shared { table, translations, .. } = &*self.shared;
+        let Shared { table, translations, local, .. } = &*self.shared;
         let is_known = translations.is_translated(&suspect.key);
         if !is_known {
-            translations.ask(&suspect.key, if suspect.is_missing(End::A) { End::A } else { End::B });
+            let client = if suspect.is_missing(End::A) { End::A } else { End::B };
+            translations.ask(&suspect.key, client, |address| local.read().contains(address));
         }
         let Some(entry) = table.read(suspect.index).filter(|entry| entry.key == suspect.key) else {
             return false;
         };
-        let Some(local) = self.shared.corrected_locality(&entry.key, &entry.flow, false) else {
+        let Some(corrected) = self.shared.corrected_locality(&entry.key, &entry.flow, false) else {
             return !is_known && translations.is_translated(&suspect.key);
         };
         if let Some(mut slot) = table.try_lock(suspect.index).filter(|slot| slot.key() == suspect.key) {
-            set_locality(&mut slot, local);
+            set_locality(&mut slot, corrected);
         }
         true
     }

@@ -3,6 +3,7 @@
 use tcp_common::Ignored;
 
 use super::{Layer, Walk};
+use crate::replay::link::push_tag;
 use crate::view::Tunnel;
 
 impl Walk<'_> {
@@ -10,8 +11,7 @@ impl Walk<'_> {
     pub(super) fn ethernet(&mut self) -> Result<Layer, Ignored> {
         let ether_type = self.be16(12)?;
         self.at += 14;
-        self.vlan = None;
-        self.tags = 0;
+        (self.vlan, self.stack, self.tags) = (None, 0, 0);
         Ok(Layer::EtherType(ether_type))
     }
 
@@ -28,7 +28,9 @@ impl Walk<'_> {
                     return Err(Ignored::Unsupported);
                 }
                 let (control, next) = (self.be16(0)?, self.be16(2)?);
-                self.vlan = self.vlan.or(Some(control & 0x0fff));
+                let id = control & 0x0fff;
+                self.vlan = self.vlan.or(Some(id));
+                self.stack = push_tag(self.stack, id);
                 self.tags += 1;
                 self.at += 4;
                 Ok(Layer::EtherType(next))

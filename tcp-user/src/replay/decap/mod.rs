@@ -34,6 +34,8 @@ struct Walk<'a> {
     at: usize,
     /// First tag after the last Ethernet header.
     vlan: Option<u16>,
+    /// All tags after the last Ethernet header, in the form of [`Bare::stack`].
+    stack: u128,
     /// The outermost tunnel.
     tunnel: Option<Tunnel>,
     /// Number of tunnels.
@@ -55,8 +57,9 @@ pub(super) struct Inner<'a> {
 /// Finds the IP packet that has TCP inside. `bare` is a frame without the header of its link type, `layer`
 /// what it begins with. Unless decapsulation `is_enabled`, only two VLAN tags are removed.
 pub(super) fn find(bare: Bare<'_>, layer: Layer, is_enabled: bool) -> Result<Inner<'_>, Ignored> {
-    let Bare { packet: frame, vlan, capture_point, .. } = bare;
-    let mut walk = Walk { frame, at: 0, vlan, tunnel: None, depth: 0, capture_point, is_enabled, tags: 0 };
+    let Bare { packet: frame, vlan, removed_tags: stack, capture_point, .. } = bare;
+    let mut walk =
+        Walk { frame, at: 0, vlan, stack, tunnel: None, depth: 0, capture_point, is_enabled, tags: 0 };
     let mut layer = layer;
     // Every header is at least a byte long, and the frame ends.
     loop {
@@ -111,7 +114,8 @@ impl<'a> Walk<'a> {
             bytes: self.frame.bytes.get(self.at..).unwrap_or_default(),
             wire_len: self.frame.wire_len.saturating_sub(self.at),
         };
-        let bare = Bare { packet, link: FirstHeader::Ip, vlan: self.vlan, capture_point: self.capture_point };
+        let Walk { vlan, stack: removed_tags, capture_point, .. } = *self;
+        let bare = Bare { packet, link: FirstHeader::Ip, vlan, removed_tags, capture_point };
         Inner { bare, tunnel: self.tunnel }
     }
 }
