@@ -8,27 +8,29 @@ use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use finwait::lab::{KernelSocket, Role};
+use finwait::lab::{KernelSocket, Lab, Role};
 use finwait::view::{Connection, ConnectionEnd};
 use tcp_common::{FlowKey, State};
 
 use crate::conntrack;
-use crate::explain::{Case, TICKS_MS};
+use crate::explain::{Case, MISSED, TICKS_MS};
 use crate::packet_log::{PacketLog, key};
 use crate::plan::Plan;
 use crate::report::{Checks, Report};
+use crate::world::canonical;
 
-/// A kernel's connections by local and remote address.
+/// A kernel's connections by canonical local and remote address.
 pub(crate) type Sockets = HashMap<(SocketAddr, SocketAddr), KernelSocket>;
 
 /// Everything that was read while the link was paused.
 pub(crate) struct Comparison<'a> {
+    pub(crate) lab: &'a Lab,
     /// The sockets of each kernel before and after the agents were queried.
     pub(crate) kernels: [[Sockets; 2]; 2],
     /// When the agents were queried.
     pub(crate) asked_at: Instant,
-    /// The connections that each host's agent lists.
-    pub(crate) ours: [Vec<Connection>; 2],
+    /// The connections that each agent lists, in the order of [`Position`].
+    pub(crate) ours: Vec<Vec<Connection>>,
     /// The entries of conntrack on the server host, if it is compared.
     pub(crate) conntrack: Option<conntrack::States>,
     pub(crate) packet_log: &'a PacketLog,
@@ -41,34 +43,74 @@ pub(crate) fn connected(sockets: Vec<KernelSocket>) -> Sockets {
     sockets
         .into_iter()
         .filter(|socket| socket.remote.port() != 0 && socket.state != State::Listen)
-        .map(|socket| ((socket.local, socket.remote), socket))
+        .map(|socket| ((canonical(socket.local), canonical(socket.remote)), socket))
         .collect()
 }
 
+/// Where an agent runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Position {
+    /// On a host of the storm: one end of each connection is local.
+    Host(Role),
+    /// On a third host, at the server host's port: it sees the segments that the server host sends and
+    /// receives.
+    Third,
+}
+
+impl Position {
+    pub(crate) const ALL: [Position; 3] =
+        [Position::Host(Role::Client), Position::Host(Role::Server), Position::Third];
+
+    /// The host whose ends the agent knows at once.
+    fn near(self) -> Role {
+        match self {
+            Position::Host(side) => side,
+            Position::Third => Role::Server,
+        }
+    }
+}
+
 impl Comparison<'_> {
-    /// Compares the view of the agent on `observer` with both kernels.
-    pub(crate) fn compare(&self, observer: Role, report: &mut Report) {
+    /// Compares the view of every agent with both kernels.
+    pub(crate) fn compare_all(&self, report: &mut Report) {
+        for (observer, connections) in Position::ALL.into_iter().zip(&self.ours) {
+            self.compare(observer, connections, report);
+        }
+    }
+
+    fn compare(&self, observer: Position, connections: &[Connection], report: &mut Report) {
         let mut known = HashSet::new();
-        for connection in &self.ours[observer as usize] {
+        for connection in connections {
             let (client, server) = (&connection.client, &connection.server);
             known.insert(key(client.socket_address(), server.socket_address()));
-            match (client.local, server.local) {
-                (true, false) => self.compare_ends(observer, connection, client, server, report),
-                (false, true) => self.compare_ends(observer, connection, server, client, report),
-                both => report.local.differ(
+            match (observer, client.local, server.local) {
+                (Position::Host(_), true, false) => {
+                    self.compare_ends(observer, connection, client, server, report);
+                }
+                (Position::Host(_), false, true) => {
+                    self.compare_ends(observer, connection, server, client, report);
+                }
+                (Position::Third, false, false)
+                    if server.address == self.lab.server.address(connection.family) =>
+                {
+                    self.compare_ends(observer, connection, server, client, report);
+                }
+                (Position::Third, false, false) => {
+                    self.compare_ends(observer, connection, client, server, report);
+                }
+                (_, client, server) => report.ends(observer).0.differ(
                     None,
-                    format!("client local {}, server local {}", both.0, both.1),
+                    format!("client local {client}, server local {server}"),
                     || describe(connection),
                 ),
             }
         }
-        for ((local, remote), socket) in &self.kernels[observer as usize][1] {
-            let flow = key(*local, *remote);
-            if socket.state == State::Closed || known.contains(&flow) {
+        for ((local, remote), socket) in &self.kernels[observer.near() as usize][1] {
+            if socket.state == State::Closed || known.contains(&key(*local, *remote)) {
                 continue;
             }
             let case = Case {
-                side: observer,
+                side: observer.near(),
                 state: State::Closed,
                 confirmed: false,
                 connection: None,
@@ -78,48 +120,52 @@ impl Comparison<'_> {
                 asked_at: self.asked_at,
             };
             let what = format!("not seen, kernel {}", socket.state.rfc_name());
-            report.local.differ(case.explain_local(), what, || {
+            report.ends(observer).0.differ(case.explain_near(observer), what, || {
                 format!("{local} {remote}, {}", self.history(*local, *remote))
             });
         }
     }
 
+    /// Compares a connection whose near end is `own`.
     fn compare_ends(
         &self,
-        observer: Role,
+        observer: Position,
         connection: &Connection,
         own: &ConnectionEnd,
         other: &ConnectionEnd,
         report: &mut Report,
     ) {
+        let (near, far) = (observer.near(), observer.near().peer());
         let (own_address, other_address) = (own.socket_address(), other.socket_address());
         let example = || format!("{} {}", describe(connection), self.history(own_address, other_address));
-        if let Some(socket) = self.stable_socket(observer, own_address, other_address) {
+        if let Some(socket) = self.stable_socket(near, own_address, other_address) {
             let actual = socket.map_or(State::Closed, |socket| socket.state);
             let reported = socket_state(own.state);
-            let case = || self.case(observer, own, connection, socket).explain_local();
+            let case = || self.case(near, own, connection, socket).explain_near(observer);
             let reason = if reported == actual { None } else { case() };
-            if let (None, Role::Server, Some(states)) = (reason, observer, &self.conntrack) {
+            if let (None, Position::Host(Role::Server), Some(states)) = (reason, observer, &self.conntrack) {
                 // Only where the packets decide the state.
                 conntrack::compare(states, key(own_address, other_address), actual, report, example);
             }
+            let checks = report.ends(observer).0;
             if reported == actual {
-                report.local.agree();
+                checks.agree();
                 if actual == State::TimeWait {
                     self.compare_timer(observer, connection, own_address, other_address, &mut report.timers);
                 }
             } else {
-                report.local.differ(reason, difference(reported, own.confirmed, actual), example);
+                checks.differ(reason, difference(reported, own.confirmed, actual), example);
             }
         }
-        if let Some(socket) = self.stable_socket(observer.peer(), other_address, own_address) {
+        if let Some(socket) = self.stable_socket(far, other_address, own_address) {
             let actual = socket.map_or(State::Closed, |socket| socket.state);
             let reported = socket_state(other.state);
+            let checks = report.ends(observer).1;
             if reported == actual {
-                report.remote.agree();
+                checks.agree();
             } else {
-                let reason = self.case(observer.peer(), other, connection, socket).explain_remote();
-                report.remote.differ(reason, difference(reported, other.confirmed, actual), example);
+                let reason = self.case(far, other, connection, socket).explain_far(observer);
+                checks.differ(reason, difference(reported, other.confirmed, actual), example);
             }
         }
     }
@@ -158,13 +204,14 @@ impl Comparison<'_> {
 
     fn compare_timer(
         &self,
-        observer: Role,
+        observer: Position,
         connection: &Connection,
         local: SocketAddr,
         remote: SocketAddr,
         timers: &mut Checks,
     ) {
-        let left = |moment: usize| self.kernels[observer as usize][moment].get(&(local, remote))?.expires_ms;
+        let left =
+            |moment: usize| self.kernels[observer.near() as usize][moment].get(&(local, remote))?.expires_ms;
         let (Some(before), Some(after), Some(ours)) = (left(0), left(1), &connection.time_wait) else {
             timers.differ(None, "no timer".into(), || describe(connection));
             return;
@@ -173,7 +220,10 @@ impl Comparison<'_> {
         if (least..=most).contains(&ours.expires_in_ms) {
             timers.agree();
         } else {
-            timers.differ(None, "TIME-WAIT ends at a different time".into(), || {
+            let reason =
+                self.packet_log.directions(local, remote).iter().any(|direction| direction.missed > 0);
+            let reason = (reason && observer == Position::Third).then_some(MISSED);
+            timers.differ(reason, "TIME-WAIT ends at a different time".into(), || {
                 format!(
                     "{}: {} ms left, kernel {before}..{after}; {}",
                     describe(connection),

@@ -7,7 +7,8 @@ use finwait::lab::{KernelSocket, Role};
 use finwait::view::Connection;
 use tcp_common::State;
 
-use crate::packet_log::{Direction, is_behind};
+use crate::compare::Position;
+use crate::packet_log::{Direction, is_behind, tap_is_behind};
 use crate::plan::{Ending, Plan};
 
 /// An end whose kernel has another state.
@@ -30,8 +31,26 @@ pub(crate) struct Case<'a> {
 }
 
 impl Case<'_> {
+    /// Why the agent for which this end is the near one may differ.
+    pub(crate) fn explain_near(&self, observer: Position) -> Option<&'static str> {
+        self.explain_third(observer).or_else(|| self.explain_local())
+    }
+
+    /// Why the agent for which this end is the far one may differ.
+    pub(crate) fn explain_far(&self, observer: Position) -> Option<&'static str> {
+        self.explain_third(observer).or_else(|| self.explain_remote())
+    }
+
+    /// Why the agent on the third host may differ, and no other.
+    fn explain_third(&self, observer: Position) -> Option<&'static str> {
+        if observer != Position::Third {
+            return None;
+        }
+        tap_is_behind(&self.directions).then_some(MISSED)
+    }
+
     /// Why the agent on the host of this end may differ.
-    pub(crate) fn explain_local(&self) -> Option<&'static str> {
+    fn explain_local(&self) -> Option<&'static str> {
         use State::*;
         let (own, peer) = (&self.directions[self.side as usize], &self.directions[self.side.peer() as usize]);
         let cookies = self.planned(|plan| plan.cookies);
@@ -84,7 +103,7 @@ impl Case<'_> {
     }
 
     /// Why the agent on the other host may differ.
-    pub(crate) fn explain_remote(&self) -> Option<&'static str> {
+    fn explain_remote(&self) -> Option<&'static str> {
         use State::*;
         let (own, peer) = (&self.directions[self.side as usize], &self.directions[self.side.peer() as usize]);
         let crosses = own.retransmitted || own.copied;
@@ -155,6 +174,7 @@ impl Case<'_> {
 
 const SECOND_SOCKET: &str =
     "an ACK with the SYN cookie arrived twice or late and created a second socket of the tuple";
+pub(crate) const MISSED: &str = "the network tap did not show a segment of the connection";
 const LATE_TIMER: &str = "2MSL has elapsed; the kernel's timer has not fired yet";
 /// `tcp_fin_timeout` minus one second.
 const ORPHAN: Duration = Duration::from_secs(59);

@@ -10,6 +10,8 @@ use tcp_common::seq::{Seq, at_or_before, before, later};
 use tcp_common::wire::Packet;
 use tcp_common::{Endpoint, Flags, FlowKey, SegmentKind};
 
+use crate::world::canonical_key;
+
 /// Both directions of every flow.
 #[derive(Debug, Default)]
 pub(crate) struct PacketLog(HashMap<FlowKey, [Direction; 2]>);
@@ -51,6 +53,11 @@ pub(crate) struct Direction {
     isn: Option<Seq>,
     sent: Extent,
     arrived: Extent,
+    /// How far the stream has passed the network tap, and how far of that the tap has shown.
+    passed_tap: Extent,
+    shown: Extent,
+    /// Frames that the tap has missed.
+    pub(crate) missed: u64,
     /// Frames neither lost nor delivered yet.
     in_flight: u64,
     /// Whether a RST of this incarnation was lost.
@@ -89,7 +96,8 @@ impl PacketLog {
     /// Logs a frame that `sender` has sent.
     pub(crate) fn sent(&mut self, sender: Role, packet: &Packet) -> LoggedFrame {
         let segment = &packet.segment;
-        let directions = self.0.entry(packet.key).or_default();
+        let key = canonical_key(packet.key);
+        let directions = self.0.entry(key).or_default();
         let other_fin = directions[sender.peer() as usize].fin_end;
         let direction = &mut directions[sender as usize];
         let opens = matches!(segment.kind(), SegmentKind::Syn | SegmentKind::SynAck);
@@ -100,6 +108,7 @@ impl PacketLog {
             direction.opens += 1;
             (direction.sent, direction.arrived, direction.lost_end, direction.fin_end) =
                 (Extent::default(), Extent::default(), None, None);
+            (direction.passed_tap, direction.shown) = (Extent::default(), Extent::default());
             (direction.reset_lost, direction.retransmitted, direction.second_socket, direction.fin_at) =
                 (false, false, false, None);
             (
@@ -135,7 +144,7 @@ impl PacketLog {
         direction.frames += 1;
         direction.in_flight += 1;
         LoggedFrame {
-            key: packet.key,
+            key,
             sender,
             number,
             opens: direction.opens,
@@ -162,6 +171,18 @@ impl PacketLog {
     pub(crate) fn copy_arrived(&mut self, frame: &LoggedFrame) {
         let direction = self.direction_mut(frame);
         direction.longest = direction.longest.max(frame.sent_at.elapsed());
+    }
+
+    /// Logs that the frame has passed the network tap, and whether the tap has shown it.
+    pub(crate) fn tapped(&mut self, frame: &LoggedFrame, shown: bool) {
+        let direction = self.direction_mut(frame);
+        direction.missed += u64::from(!shown);
+        if direction.opens == frame.opens {
+            direction.passed_tap.extend(frame.extent);
+            if shown {
+                direction.shown.extend(frame.extent);
+            }
+        }
     }
 
     /// Logs the loss of the frame.
@@ -249,11 +270,16 @@ impl Extent {
     }
 }
 
-/// Finwait's key of the flow.
+/// Whether the network tap has missed the latest that an end has sent: bytes, an acknowledgment or a RST.
+pub(crate) fn tap_is_behind(directions: &[Direction; 2]) -> bool {
+    directions.iter().any(|direction| direction.passed_tap != direction.shown)
+}
+
+/// Finwait's key of the flow, between the canonical addresses.
 pub(crate) fn key(one: SocketAddr, other: SocketAddr) -> FlowKey {
     let endpoint = |address: SocketAddr| match address.ip() {
         IpAddr::V4(ip) => Endpoint::v4(ip.octets(), address.port()),
         IpAddr::V6(ip) => Endpoint::v6(ip.octets(), address.port()),
     };
-    FlowKey::new(endpoint(one), endpoint(other), 0, if one.is_ipv4() { 4 } else { 6 }).0
+    canonical_key(FlowKey::new(endpoint(one), endpoint(other), 0, if one.is_ipv4() { 4 } else { 6 }).0)
 }

@@ -5,6 +5,8 @@ use std::fmt;
 
 use tcp_common::FlowKey;
 
+use crate::compare::Position;
+
 /// The results of a storm.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
@@ -22,6 +24,10 @@ pub struct Report {
     pub local: Checks,
     /// States of remote ends, compared with the kernel of the other host.
     pub remote: Checks,
+    /// States of the server host's ends at the third host, compared with the server host's kernel.
+    pub near: Checks,
+    /// States of the client host's ends at the third host, compared with the client host's kernel.
+    pub far: Checks,
     /// Remaining TIME-WAIT of local ends, compared with the kernel's timer.
     pub timers: Checks,
     /// Close records, compared with the plans.
@@ -51,10 +57,18 @@ pub type Differences = BTreeMap<String, (u64, Vec<String>)>;
 impl Report {
     /// Number of differences without a known cause.
     pub fn unexplained(&self) -> u64 {
-        [&self.local, &self.remote, &self.timers, &self.closes]
+        [&self.local, &self.remote, &self.near, &self.far, &self.timers, &self.closes]
             .iter()
             .map(|checks| checks.unexplained())
             .sum()
+    }
+
+    /// The checks of the near and the far ends of an agent.
+    pub(crate) fn ends(&mut self, observer: Position) -> (&mut Checks, &mut Checks) {
+        match observer {
+            Position::Host(_) => (&mut self.local, &mut self.remote),
+            Position::Third => (&mut self.near, &mut self.far),
+        }
     }
 }
 
@@ -112,9 +126,12 @@ impl fmt::Display for Report {
         for (reason, count) in &self.not_as_planned {
             writeln!(f, "    {count:>7} not as planned: {reason}")?;
         }
+        let third = |checks| (self.near.checks > 0).then_some(checks);
         let all_checks = [
             ("local ends", Some(&self.local)),
             ("remote ends", Some(&self.remote)),
+            ("near ends, third", third(&self.near)),
+            ("far ends, third", third(&self.far)),
             ("TIME-WAIT timers", Some(&self.timers)),
             ("closes", Some(&self.closes)),
             ("nf_conntrack", self.conntrack.as_ref()),
