@@ -8,23 +8,24 @@ use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use finwait::lab::{KernelSocket, Lab, Role};
+use finwait::lab::{KernelSocket, Role};
 use finwait::view::{Connection, ConnectionEnd};
 use tcp_common::{FlowKey, State};
 
 use crate::conntrack;
 use crate::explain::{Case, MISSED, TICKS_MS};
+use crate::network::Network;
 use crate::packet_log::{PacketLog, key};
 use crate::plan::Plan;
 use crate::report::{Checks, Report};
-use crate::world::canonical;
+use crate::world::{World, canonical};
 
 /// A kernel's connections by canonical local and remote address.
 pub(crate) type Sockets = HashMap<(SocketAddr, SocketAddr), KernelSocket>;
 
 /// Everything that was read while the link was paused.
 pub(crate) struct Comparison<'a> {
-    pub(crate) lab: &'a Lab,
+    pub(crate) network: &'a Network,
     /// The sockets of each kernel before and after the agents were queried.
     pub(crate) kernels: [[Sockets; 2]; 2],
     /// When the agents were queried.
@@ -83,26 +84,20 @@ impl Comparison<'_> {
         for connection in connections {
             let (client, server) = (&connection.client, &connection.server);
             known.insert(key(client.socket_address(), server.socket_address()));
-            match (observer, client.local, server.local) {
-                (Position::Host(_), true, false) => {
-                    self.compare_ends(observer, connection, client, server, report);
-                }
-                (Position::Host(_), false, true) => {
-                    self.compare_ends(observer, connection, server, client, report);
-                }
-                (Position::Third, false, false)
-                    if server.address == self.lab.server.address(connection.family) =>
-                {
-                    self.compare_ends(observer, connection, server, client, report);
-                }
-                (Position::Third, false, false) => {
-                    self.compare_ends(observer, connection, client, server, report);
-                }
-                (_, client, server) => report.ends(observer).0.differ(
-                    None,
-                    format!("client local {client}, server local {server}"),
-                    || describe(connection),
-                ),
+            if !self.is_located(observer, connection) {
+                let what = format!(
+                    "client local {}, server local {}, translated {}",
+                    client.local,
+                    server.local,
+                    connection.nat.is_some()
+                );
+                report.ends(observer).0.differ(None, what, || describe(connection));
+            }
+            let near_address = self.network.lab.host(observer.near()).address(connection.family);
+            if client.address == near_address {
+                self.compare_ends(observer, connection, client, server, report);
+            } else {
+                self.compare_ends(observer, connection, server, client, report);
             }
         }
         for ((local, remote), socket) in &self.kernels[observer.near() as usize][1] {
@@ -124,6 +119,19 @@ impl Comparison<'_> {
                 format!("{local} {remote}, {}", self.history(*local, *remote))
             });
         }
+    }
+
+    /// Whether the agent knows where the ends are, and whether it translates the connection. A translating
+    /// router has an address of each leg, and asks conntrack when the connection is open.
+    fn is_located(&self, observer: Position, connection: &Connection) -> bool {
+        let near_address = self.network.lab.host(observer.near()).address(connection.family);
+        let expected = [&connection.client, &connection.server]
+            .map(|end| matches!(observer, Position::Host(_)) && end.address == near_address);
+        let is_translated = observer == Position::Third && self.network.world == World::Nat;
+        let is_opening = connection.handshake_ms.is_none() && connection.close.is_none();
+        ([connection.client.local, connection.server.local] == expected
+            && connection.nat.is_some() == is_translated)
+            || (is_translated && is_opening)
     }
 
     /// Compares a connection whose near end is `own`.
@@ -225,7 +233,7 @@ impl Comparison<'_> {
             let reason = (reason && observer == Position::Third).then_some(MISSED);
             timers.differ(reason, "TIME-WAIT ends at a different time".into(), || {
                 format!(
-                    "{}: {} ms left, kernel {before}..{after}; {}",
+                    "{observer:?}, {}: {} ms left, kernel {before}..{after}; {}",
                     describe(connection),
                     ours.expires_in_ms,
                     self.history(local, remote)

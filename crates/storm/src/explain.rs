@@ -46,7 +46,12 @@ impl Case<'_> {
         if observer != Position::Third {
             return None;
         }
-        tap_is_behind(&self.directions).then_some(MISSED)
+        if tap_is_behind(&self.directions) {
+            return Some(MISSED);
+        }
+        let to_this_end = &self.directions[self.side.peer() as usize];
+        (to_this_end.reset_lost && !self.confirmed)
+            .then_some("the router dropped a RST after its agent had seen it; marked `?`")
     }
 
     /// Why the agent on the host of this end may differ.
@@ -93,6 +98,9 @@ impl Case<'_> {
                 "a new socket took the tuple out of TIME-WAIT and was closed before its SYN"
             }
             (SynSent, Closed) if self.open_abandoned() => "the program closed its socket in SYN-SENT",
+            (SynSent, Closed) if peer.reset_lost && self.planned(|plan| plan.ending == Ending::Refused) => {
+                "the program closed its socket in SYN-SENT"
+            }
             (SynSent, Closed)
                 if own.latest_is_syn && self.planned(|plan| plan.fast_open && plan.answer == 0) =>
             {

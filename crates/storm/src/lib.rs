@@ -90,6 +90,7 @@ pub fn run(options: &Options, mut report_progress: impl FnMut(&str)) -> Result<R
     let (network, ports, middle) = Network::build(options.world, seed)?;
     let wire = Wire::start(ports, middle, options.impairment, &options.folder.join("server.pcap"))?;
     let agents = start_agents(&network, options)?;
+    network.warm_up()?;
     if options.conntrack {
         conntrack::enable(&network.lab.server)?;
     }
@@ -323,7 +324,7 @@ impl Storm<'_> {
             let kernels: Vec<_> = kernels.collect();
             let Ok(kernels) = <[_; 2]>::try_from(kernels) else { return };
             let comparison = Comparison {
-                lab: &self.network.lab,
+                network: self.network,
                 kernels,
                 asked_at,
                 ours,

@@ -1,5 +1,8 @@
 //! Builds the network of a world: both hosts, what lies between them, and the interfaces that agents watch.
 
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
 use anyhow::{Context as _, Result};
 use finwait::lab::{Family, Host, Lab, LabError, Namespace, Role, Tap};
 use nix::net::if_::if_nametoindex;
@@ -72,6 +75,18 @@ impl Network {
         self.lab.families().filter(|&family| self.world.supports(family))
     }
 
+    /// Lets conntrack of a translating router have a connection before the storm. An agent that has just found
+    /// that conntrack is unused does not ask it for a while.
+    pub(crate) fn warm_up(&self) -> Result<()> {
+        if self.world == World::Nat {
+            let unused = SocketAddr::new(self.lab.server.address(Family::Ipv4), UNUSED_PORT);
+            // Refused, as expected.
+            let _ = self.lab.client.run(|| TcpStream::connect_timeout(&unused, WARM_UP))?;
+            std::thread::sleep(WARM_UP);
+        }
+        Ok(())
+    }
+
     /// Moves the route of one host, in both families, to one of the cables.
     pub(crate) fn move_route(&self, side: Role, cable: usize) -> Result<(), LabError> {
         let host = self.lab.host(side);
@@ -134,6 +149,9 @@ fn vlan_device(host: &Host, side: Role, device: Tap) -> Result<Port> {
     Ok(Port::Tagged(port))
 }
 
+/// A port on which no socket listens and that no plan uses.
+const UNUSED_PORT: u16 = 6998;
+const WARM_UP: Duration = Duration::from_millis(500);
 const FIRST_INTERFACE: &str = "tap0";
 const CABLES: [&str; 2] = [FIRST_INTERFACE, "tap1"];
 const CARD: &str = "card0";

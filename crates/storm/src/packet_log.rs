@@ -61,7 +61,7 @@ pub(crate) struct Direction {
     /// Frames neither lost nor delivered yet.
     in_flight: u64,
     /// Whether a RST of this incarnation was lost.
-    reset_lost: bool,
+    pub(crate) reset_lost: bool,
     /// The highest sequence number in a lost frame.
     lost_end: Option<Seq>,
 }
@@ -71,6 +71,8 @@ pub(crate) struct Direction {
 struct Extent {
     end: Option<Seq>,
     ack: Option<Seq>,
+    /// Whether a FIN is among its segments.
+    fin: bool,
     /// Number of the latest RST, from 1.
     reset: u32,
 }
@@ -137,6 +139,7 @@ impl PacketLog {
         let extent = Extent {
             end: (!is_reset).then(|| segment.end()),
             ack: (!is_reset && !probes && segment.flags.has(Flags::ACK)).then_some(segment.ack),
+            fin: segment.kind() == SegmentKind::Fin,
             reset: if is_reset { direction.sent.reset + 1 } else { 0 },
         };
         direction.sent.extend(extent);
@@ -259,6 +262,7 @@ impl Extent {
     fn extend(&mut self, extent: Extent) {
         self.end = Extent::furthest(self.end, extent.end);
         self.ack = Extent::furthest(self.ack, extent.ack);
+        self.fin |= extent.fin;
         self.reset = self.reset.max(extent.reset);
     }
 
@@ -270,7 +274,8 @@ impl Extent {
     }
 }
 
-/// Whether the network tap has missed the latest that an end has sent: bytes, an acknowledgment or a RST.
+/// Whether the network tap has missed the latest that an end has sent (bytes, an acknowledgment or a RST) or
+/// every copy of its FIN: an acknowledgment does not show whether a byte or a FIN has that number.
 pub(crate) fn tap_is_behind(directions: &[Direction; 2]) -> bool {
     directions.iter().any(|direction| direction.passed_tap != direction.shown)
 }
