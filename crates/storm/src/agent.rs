@@ -32,18 +32,21 @@ pub(crate) struct Setup<'a> {
     pub(crate) folder: &'a Path,
     pub(crate) interfaces: &'a [&'a str],
     pub(crate) ingress: &'a str,
+    /// Options that say how the hosts behave.
+    pub(crate) rules: &'a [&'a str],
     pub(crate) max_flows: u64,
 }
 
 impl Agent {
     /// Starts the agent on these interfaces of a host and waits until it answers.
     pub(crate) fn start(host: &Namespace, setup: &Setup<'_>) -> Result<Agent> {
-        let Setup { name, binary, folder, interfaces, ingress, max_flows } = *setup;
+        let Setup { name, binary, folder, interfaces, ingress, rules, max_flows } = *setup;
         let file = |kind: &str| folder.join(format!("{name}.{kind}"));
         let (socket, closes, log) = (file("sock"), file("closes.ndjson"), file("log"));
         let mut run = Command::new(binary);
         run.args(["run", "--listen", "127.0.0.1:0", "--ingress", ingress])
             .args(interfaces.iter().flat_map(|interface| ["--interface", interface]))
+            .args(rules)
             // The storm tests what the packets show, not what the socket check corrects.
             .args(["--audit-interval", "0"])
             .args(["--max-flows", &max_flows.to_string(), "--socket"])

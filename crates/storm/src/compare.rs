@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use finwait::lab::{KernelSocket, Role};
 use finwait::view::{Connection, ConnectionEnd};
-use tcp_common::{FlowKey, State};
+use tcp_common::{CloseKind, FlowKey, State};
 
 use crate::conntrack;
 use crate::explain::{Case, MISSED, TICKS_MS};
@@ -84,15 +84,8 @@ impl Comparison<'_> {
         for connection in connections {
             let (client, server) = (&connection.client, &connection.server);
             known.insert(key(client.socket_address(), server.socket_address()));
-            if !self.is_located(observer, connection) {
-                let what = format!(
-                    "client local {}, server local {}, translated {}",
-                    client.local,
-                    server.local,
-                    connection.nat.is_some()
-                );
-                report.ends(observer).0.differ(None, what, || describe(connection));
-            }
+            self.compare_location(observer, connection, report.ends(observer).0);
+            self.compare_tags(observer, connection, report.ends(observer).0);
             let near_address = self.network.lab.host(observer.near()).address(connection.family);
             if client.address == near_address {
                 self.compare_ends(observer, connection, client, server, report);
@@ -121,17 +114,40 @@ impl Comparison<'_> {
         }
     }
 
-    /// Whether the agent knows where the ends are, and whether it translates the connection. A translating
-    /// router has an address of each leg, and asks conntrack when the connection is open.
-    fn is_located(&self, observer: Position, connection: &Connection) -> bool {
+    /// Checks that the agent knows which ends are local, and that it joins the legs of a translated connection.
+    /// A translating router asks conntrack when the connection is open or closed; until then, each leg has an
+    /// address of its own.
+    fn compare_location(&self, observer: Position, connection: &Connection, checks: &mut Checks) {
         let near_address = self.network.lab.host(observer.near()).address(connection.family);
-        let expected = [&connection.client, &connection.server]
-            .map(|end| matches!(observer, Position::Host(_)) && end.address == near_address);
+        let ends = [&connection.client, &connection.server];
+        let expected = ends.map(|end| matches!(observer, Position::Host(_)) && end.address == near_address);
         let is_translated = observer == Position::Third && self.network.world == World::Nat;
-        let is_opening = connection.handshake_ms.is_none() && connection.close.is_none();
-        ([connection.client.local, connection.server.local] == expected
-            && connection.nat.is_some() == is_translated)
-            || (is_translated && is_opening)
+        let local = ends.map(|end| end.local);
+        let is_opening = connection.handshake_ms.is_none()
+            && connection.close_kind().is_none_or(|kind| kind == CloseKind::Open);
+        if (local == expected && connection.nat.is_some() == is_translated) || (is_translated && is_opening) {
+            return;
+        }
+        let is_refused = connection.close_kind() == Some(CloseKind::Refused);
+        let reason = (is_translated && is_refused).then_some(
+            "conntrack forgets a connection when a RST is the first answer, so its legs are not joined",
+        );
+        let what = format!("client, server local {local:?}, translated {}", connection.nat.is_some());
+        checks.differ(reason, what, || describe(connection));
+    }
+
+    /// Checks the VLAN tags of each end's segments. The segments of the other host are first seen at the card. The
+    /// host's own are first seen at the VLAN device, without tags; if the process that adds the tags is slow, the
+    /// agent takes those at the card for retransmissions.
+    fn compare_tags(&self, observer: Position, connection: &Connection, checks: &mut Checks) {
+        for end in [&connection.client, &connection.server].into_iter().filter(|end| end.segments > 0) {
+            let is_near = end.address == self.network.lab.host(observer.near()).address(connection.family);
+            let side = if is_near { observer.near() } else { observer.near().peer() };
+            let (ids, sent) = (end.vlan.as_deref().unwrap_or_default(), self.network.world.vlan_ids(side));
+            if ids != sent && !(is_near && ids.is_empty()) {
+                checks.differ(None, format!("VLANs {ids:?}, sent in {sent:?}"), || describe(connection));
+            }
+        }
     }
 
     /// Compares a connection whose near end is `own`.

@@ -140,6 +140,9 @@ impl Case<'_> {
             (Closed | LastAck, TimeWait | Closing) if own.fin_lost && self.closes_at_once() => {
                 "both ends were to close at once; of one FIN only a copy arrived, sent after the other FIN had arrived"
             }
+            (Closed | LastAck, TimeWait | Closing) if own.fin_overtaken && self.closes_at_once() => {
+                "both ends were to close at once; one FIN arrived after its copy, sent after the other FIN had arrived"
+            }
             _ => return self.explain_local(),
         })
     }

@@ -133,13 +133,14 @@ pub fn run(options: &Options, mut report_progress: impl FnMut(&str)) -> Result<R
 
 /// Starts an agent on each host, in the order of [`Position`].
 fn start_agents(network: &Network, options: &Options) -> Result<Vec<Agent>> {
-    let start = |name, host: &Namespace, interfaces, ingress| {
+    let start = |name, host: &Namespace, interfaces, ingress, rules| {
         let setup = Setup {
             name,
             binary: &options.finwait,
             folder: &options.folder,
             interfaces,
             ingress,
+            rules,
             // Far more than needed: an eviction, which is correct where space is short, would be a difference.
             max_flows: (options.connections * 8).next_power_of_two().max(1 << 16),
         };
@@ -147,11 +148,13 @@ fn start_agents(network: &Network, options: &Options) -> Result<Vec<Agent>> {
     };
     let (lab, interfaces) = (&network.lab, network.interfaces());
     let mut agents = vec![
-        start("client", lab.client.namespace(), interfaces, "tc")?,
-        start("server", lab.server.namespace(), interfaces, "xdp")?,
+        start("client", lab.client.namespace(), interfaces, "tc", &[])?,
+        start("server", lab.server.namespace(), interfaces, "xdp", &[])?,
     ];
     if let Some(third) = &network.third {
-        agents.push(start("third", &third.namespace, third.interfaces, "tc")?);
+        // Both ends are remote, and Linux.
+        let rules = &["--tw-restart", "linux"];
+        agents.push(start("third", &third.namespace, third.interfaces, "tc", rules)?);
     }
     agents.iter().try_for_each(Agent::wait_for_watch)?;
     Ok(agents)
@@ -361,6 +364,7 @@ impl Storm<'_> {
             });
         }
         self.wire.with_log(|packet_log| self.report.frames = packet_log.totals());
+        (self.report.cables, self.report.fragments) = self.wire.traffic();
         Ok(())
     }
 
@@ -385,4 +389,4 @@ const POLL: Duration = Duration::from_millis(20);
 /// Longer than the first retransmission timer.
 const QUIET: Duration = Duration::from_millis(450);
 const QUIESCE_LIMIT: Duration = Duration::from_secs(2);
-const PROCESSING_TIME: Duration = Duration::from_millis(40);
+const PROCESSING_TIME: Duration = Duration::from_millis(100);

@@ -43,7 +43,7 @@ impl Network {
         }
         let port = |side: Role, tap: Tap| match world {
             World::TwoCables | World::MovingRoute => second_cable(&lab, side, tap, world),
-            World::Vlan => vlan_device(lab.host(side), side, tap),
+            World::Vlan => vlan_device(lab.host(side), tap, world.vlan_ids(side)),
             _ => Ok(Port::cables(vec![tap])),
         };
         let ports = [port(Role::Client, client)?, port(Role::Server, server)?];
@@ -137,11 +137,7 @@ fn second_cable(lab: &Lab, side: Role, first: Tap, world: World) -> Result<Port>
 }
 
 /// Puts a card below the host's interface, which becomes a VLAN device.
-fn vlan_device(host: &Host, side: Role, device: Tap) -> Result<Port> {
-    let ids: &[u16] = match side {
-        Role::Client => &[100],
-        Role::Server => &[20, 200],
-    };
+fn vlan_device(host: &Host, device: Tap, ids: &'static [u16]) -> Result<Port> {
     let card = host.run(|| Tap::create(CARD))??;
     // Room for the tags.
     host.namespace().ip(&format!("link set {CARD} mtu 1600 txqueuelen {QUEUE} up"))?;

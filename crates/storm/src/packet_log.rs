@@ -46,9 +46,10 @@ pub(crate) struct Direction {
     pub(crate) longest: Duration,
     /// When the FIN was first sent.
     pub(crate) fin_at: Option<Instant>,
-    /// Whether the first FIN acknowledged the peer's, and whether it was lost.
+    /// Whether the first FIN acknowledged the peer's, whether it was lost, and whether a copy overtook it.
     pub(crate) fin_acknowledges_peer: bool,
     pub(crate) fin_lost: bool,
+    pub(crate) fin_overtaken: bool,
     fin_end: Option<Seq>,
     isn: Option<Seq>,
     sent: Extent,
@@ -116,9 +117,10 @@ impl PacketLog {
             (
                 direction.fin_acknowledges_peer,
                 direction.fin_lost,
+                direction.fin_overtaken,
                 direction.two_fins,
                 direction.probed_at_start,
-            ) = (false, false, false, false);
+            ) = (false, false, false, false, false);
         }
         // A keepalive probe lies below the window of its receiver, which drops it with its ACK.
         let probes = segment.kind() == SegmentKind::Ack && direction.isn == Some(segment.seq);
@@ -166,6 +168,7 @@ impl PacketLog {
         direction.in_flight = direction.in_flight.saturating_sub(1);
         direction.longest = direction.longest.max(frame.sent_at.elapsed());
         if direction.opens == frame.opens {
+            direction.fin_overtaken |= frame.is_first_fin && direction.arrived.fin;
             direction.arrived.extend(frame.extent);
         }
     }

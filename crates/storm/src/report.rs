@@ -18,6 +18,10 @@ pub struct Report {
     pub not_as_planned: BTreeMap<String, u64>,
     /// TCP frames: sent, lost, duplicated, delayed.
     pub frames: [u64; 4],
+    /// TCP frames sent over each cable.
+    pub cables: [u64; 2],
+    /// Frames with a fragment.
+    pub fragments: u64,
     /// Number of comparisons.
     pub comparisons: u64,
     /// States of local ends, compared with the kernel of the same host.
@@ -123,6 +127,16 @@ impl fmt::Display for Report {
              {} comparisons",
             self.connections, self.as_planned, self.comparisons
         )?;
+        if self.cables[1] > 0 {
+            writeln!(
+                f,
+                "    {:>7} segments over the first cable, {} over the second",
+                self.cables[0], self.cables[1]
+            )?;
+        }
+        if self.fragments > 0 {
+            writeln!(f, "    {:>7} fragments", self.fragments)?;
+        }
         for (reason, count) in &self.not_as_planned {
             writeln!(f, "    {count:>7} not as planned: {reason}")?;
         }

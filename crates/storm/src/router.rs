@@ -1,10 +1,14 @@
 //! A router between the link and the server host: a third namespace, through which every frame passes.
 
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 
 use finwait::lab::{Family, Lab, LabError, Namespace, Role, Tap};
+use tcp_common::Ignored;
+use tcp_common::wire::{FirstHeader, parse};
 
 use crate::network::mac;
+use crate::wire::MAX_FRAME;
 use crate::world::World;
 
 /// A router's interfaces: towards the client host, towards the server host.
@@ -49,15 +53,17 @@ impl Router {
 
     /// Delivers a frame from the host on `from` to the router. Returns the frames that the router sends on to
     /// the other host: none if it drops the frame, several if it divides it. The kernel forwards before the
-    /// delivery returns.
+    /// delivery returns. What the router sends itself, such as neighbour discovery, is dropped.
     pub(crate) fn pass(&self, from: Role, frame: &[u8]) -> io::Result<Vec<Vec<u8>>> {
         self.0[from as usize].send(frame)?;
-        let mut buffer = [0; crate::wire::MAX_FRAME];
-        // Nothing of the router itself is of the storm: its neighbour discovery.
+        let mut buffer = [0; MAX_FRAME];
         while self.0[from as usize].receive(&mut buffer)?.is_some() {}
         let mut frames = Vec::new();
         while let Some(length) = self.0[from.peer() as usize].receive(&mut buffer)? {
-            frames.push(buffer[..length].to_vec());
+            let frame = &buffer[..length];
+            if matches!(parse(frame, FirstHeader::Ethernet, None), Ok(_) | Err(Ignored::Fragment)) {
+                frames.push(frame.to_vec());
+            }
         }
         Ok(frames)
     }
@@ -87,7 +93,7 @@ fn translate(lab: &Lab, router: &Namespace) -> Result<(), LabError> {
         for (side, interface) in [Role::Client, Role::Server].into_iter().zip(INTERFACES) {
             let host = lab.host(side);
             let seen = |role: Role| {
-                World::Nat.seen_from(side, std::net::SocketAddr::new(lab.host(role).address(family), 0)).ip()
+                World::Nat.seen_from(side, SocketAddr::new(lab.host(role).address(family), 0)).ip()
             };
             let (own, peer) = (seen(side), seen(side.peer()));
             if side == Role::Server {
@@ -132,7 +138,7 @@ fn allow_fragments(lab: &Lab, router: &Namespace) -> Result<(), LabError> {
     Ok(())
 }
 
-fn neighbour(address: std::net::IpAddr, mac: &str, interface: &str) -> String {
+fn neighbour(address: IpAddr, mac: &str, interface: &str) -> String {
     format!("neighbour replace {address} lladdr {mac} dev {interface} nud permanent")
 }
 

@@ -62,6 +62,10 @@ struct State {
     /// Datagrams sent since the link was paused, in order. `None` while it forwards.
     paused: Option<VecDeque<Datagram>>,
     last_frame: Instant,
+    /// TCP frames sent over each cable.
+    cables: [u64; 2],
+    /// Frames that carried a part of a datagram that the router had divided.
+    fragments: u64,
     capture: Capture,
 }
 
@@ -89,6 +93,8 @@ impl Wire {
             waiting: Vec::new(),
             paused: None,
             last_frame: Instant::now(),
+            cables: [0; 2],
+            fragments: 0,
             capture: Capture::create(capture)?,
         };
         let shared = Arc::new(Shared { state: Mutex::new(state), stop: AtomicBool::new(false) });
@@ -121,6 +127,12 @@ impl Wire {
     /// Reads the packet log.
     pub(crate) fn with_log<T>(&self, read: impl FnOnce(&PacketLog) -> T) -> T {
         read(&self.shared.state().packet_log)
+    }
+
+    /// The TCP frames sent over each cable, and the fragments that the router has made.
+    pub(crate) fn traffic(&self) -> ([u64; 2], u64) {
+        let state = self.shared.state();
+        (state.cables, state.fragments)
     }
 
     /// Writes the capture's buffer to its file.
@@ -180,6 +192,7 @@ impl State {
             return;
         };
         self.last_frame = Instant::now();
+        self.cables[cable] += 1;
         let logged = self.packet_log.sent(sender, &packet);
         let mut datagram = Datagram { logged, cable, frames: vec![frame.to_vec()] };
         if sender == Role::Server {
@@ -206,6 +219,9 @@ impl State {
                 let passed =
                     datagram.frames.iter().map(|frame| router.pass(sender, frame).unwrap_or_default());
                 datagram.frames = passed.flatten().collect();
+                if datagram.frames.len() > 1 {
+                    self.fragments += datagram.frames.len() as u64;
+                }
             }
             Middle::Tap(tap) => {
                 for frame in &datagram.frames {

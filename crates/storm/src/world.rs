@@ -46,6 +46,15 @@ impl World {
         self != World::DropsResets
     }
 
+    /// VLAN ids of the frames that the host on `side` sends, outermost first.
+    pub(crate) fn vlan_ids(self, side: Role) -> &'static [u16] {
+        match (self, side) {
+            (World::Vlan, Role::Client) => &[100],
+            (World::Vlan, Role::Server) => &[20, 200],
+            _ => &[],
+        }
+    }
+
     /// An address as the host on `side` knows it. Behind a translating router, the server host has an address
     /// of another network, and knows the client host by the router's address there.
     pub(crate) fn seen_from(self, side: Role, address: SocketAddr) -> SocketAddr {
