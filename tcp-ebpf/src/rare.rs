@@ -3,7 +3,7 @@
 use aya_ebpf::bindings::BPF_NOEXIST;
 use tcp_common::{
     Cause, Ignored,
-    record::{Counters, FRAGMENT_NS, Settings, WaitingFragment, tail_call},
+    record::{Counters, Settings, WaitingFragment, WholeDatagram, tail_call},
     wire::{Bytes, Position, check_options, parse_icmp},
 };
 
@@ -64,10 +64,13 @@ fn join(scratch: &mut Scratch, settings: &Settings, counters: &mut Counters) -> 
     }
     let id = scratch.packet.datagram.id();
     let now_ns = clock::now_ns(settings);
-    // SAFETY: the value is an integer, read as it was before or after a write.
-    if unsafe { WHOLE_DATAGRAMS.get(id) }
-        .is_some_and(|&whole_ns| now_ns.saturating_sub(whole_ns) < FRAGMENT_NS)
-    {
+    // SAFETY: a map value of integers. If another datagram is written to its memory meanwhile, one fragment is judged by
+    // a mixture of both.
+    let is_of_whole =
+        unsafe { WHOLE_DATAGRAMS.get(id) }.is_some_and(|whole| whole.includes(&scratch.packet, now_ns));
+    // The last fragment belongs to a first one that waits, if there is one.
+    // SAFETY: nothing is read.
+    if is_of_whole && (matches!(position, Position::First) || unsafe { FRAGMENTS.get(id) }.is_none()) {
         return Err(Ignored::Duplicate);
     }
     for _ in 0..2 {
@@ -103,7 +106,8 @@ fn join(scratch: &mut Scratch, settings: &Settings, counters: &mut Counters) -> 
             core::mem::swap(&mut scratch.packet, &mut scratch.waiting.packet);
         }
         // Too many to remember only means that copies wait in vain.
-        let _ = WHOLE_DATAGRAMS.insert(id, now_ns, 0);
+        let whole = WholeDatagram::new(&scratch.packet, now_ns);
+        let _ = WHOLE_DATAGRAMS.insert(id, whole, 0);
         return scratch.packet.complete(&scratch.waiting.packet.datagram).map(|()| true);
     }
     Err(Ignored::Fragment)

@@ -98,7 +98,11 @@ impl Programs {
 
 /// A FIN with 1,000 bytes as three fragments.
 fn fin_in_parts(identification: u16) -> [Vec<u8>; 3] {
-    let frame = frames::frame(End::A, &segment(FIN, 101, 901, 1_000));
+    in_parts(&segment(FIN, 101, 901, 1_000), identification)
+}
+
+fn in_parts(segment: &Segment, identification: u16) -> [Vec<u8>; 3] {
+    let frame = frames::frame(End::A, segment);
     frames::fragments(&frame, identification, &[64, 512]).try_into().expect("three fragments")
 }
 
@@ -168,6 +172,26 @@ fn copies_of_fragments_are_duplicates() {
         }
         assert_eq!(programs.counted([Ignored::Duplicate]), (8, 5, 0, [3]));
         assert_eq!(programs.flow().end(End::A).segments(), 3);
+    }
+}
+
+/// Linux numbers the datagrams of each socket separately, so that two connections soon use one number.
+#[test]
+#[ignore = "needs root"]
+fn another_datagram_with_the_same_identification_is_no_copy() {
+    let mut programs = Programs::get();
+    for hook in HOOKS {
+        programs.begin();
+        programs.handshake(hook);
+        for part in [0, 2] {
+            programs.run(hook, &in_parts(&segment(ACK, 101, 901, 1_000), 9)[part]);
+        }
+        for part in [0, 2] {
+            programs.run(hook, &in_parts(&segment(FIN, 1_101, 901, 1_000), 9)[part]);
+        }
+        assert_eq!(programs.counted([Ignored::Duplicate]), (7, 7, 0, [0]));
+        let flow = programs.flow();
+        assert_eq!((flow.payload_bytes(End::A), flow.sent_fin(End::A)), (2_000, true));
     }
 }
 

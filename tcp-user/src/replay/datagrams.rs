@@ -2,7 +2,7 @@
 
 use hashbrown::HashMap;
 use tcp_common::Ignored;
-use tcp_common::record::{FRAGMENT_NS, MAX_WAITING};
+use tcp_common::record::{FRAGMENT_NS, MAX_WAITING, WholeDatagram};
 use tcp_common::wire::{Captured, DatagramId, Packet, Position};
 
 use super::decap::Inner;
@@ -12,8 +12,8 @@ use super::link::Bare;
 #[derive(Default)]
 pub(super) struct Datagrams {
     waiting: HashMap<DatagramId, HeldFragment>,
-    /// When a datagram became whole: fragments that come later are copies.
-    whole_ns: HashMap<DatagramId, u64>,
+    /// Those that became whole.
+    whole: HashMap<DatagramId, WholeDatagram>,
 }
 
 /// A fragment with what is needed of its frame.
@@ -41,7 +41,9 @@ impl Datagrams {
             return Err(Ignored::Fragment);
         }
         let id = packet.datagram.id();
-        if self.whole_ns.get(&id).is_some_and(|whole_ns| now_ns - whole_ns < FRAGMENT_NS) {
+        let is_of_whole = self.whole.get(&id).is_some_and(|whole| whole.includes(packet, now_ns));
+        // The last fragment belongs to a first one that waits, if there is one.
+        if is_of_whole && (position == Position::First || !self.waiting.contains_key(&id)) {
             return Err(Ignored::Duplicate);
         }
         let added = HeldFragment::new(now_ns, inner, packet);
@@ -51,13 +53,13 @@ impl Datagrams {
                 Err(Ignored::Duplicate)
             }
             Some(other) => {
-                if self.whole_ns.len() == MAX_WAITING as usize {
-                    self.whole_ns.retain(|_, whole_ns| now_ns - *whole_ns < FRAGMENT_NS);
-                }
-                if self.whole_ns.len() < MAX_WAITING as usize {
-                    self.whole_ns.insert(id, now_ns);
-                }
                 let (first, last) = if position == Position::First { (added, other) } else { (other, added) };
+                if self.whole.len() == MAX_WAITING as usize {
+                    self.whole.retain(|_, whole| whole.is_recent(now_ns));
+                }
+                if self.whole.len() < MAX_WAITING as usize {
+                    self.whole.insert(id, WholeDatagram::new(&first.packet, now_ns));
+                }
                 first.completed_by(&last.packet).map(Some)
             }
             None if self.waiting.len() >= MAX_WAITING as usize => Err(Ignored::Fragment),
