@@ -31,6 +31,8 @@ pub(crate) struct Direction {
     pub(crate) opens: u32,
     /// Whether the host has sent its SYN or its FIN more than once.
     pub(crate) retransmitted: bool,
+    /// Whether the host's SYN or FIN was on its way again when its acknowledgment or a RST arrived.
+    pub(crate) crossed: bool,
     /// Whether a SYN, SYN-ACK or FIN was duplicated or delayed.
     pub(crate) copied: bool,
     /// Whether the latest segment is a SYN.
@@ -50,6 +52,8 @@ pub(crate) struct Direction {
     pub(crate) fin_acknowledges_peer: bool,
     pub(crate) fin_lost: bool,
     pub(crate) fin_overtaken: bool,
+    /// Whether the network tap has missed the first FIN.
+    pub(crate) fin_missed: bool,
     fin_end: Option<Seq>,
     isn: Option<Seq>,
     sent: Extent,
@@ -101,16 +105,23 @@ impl PacketLog {
         let segment = &packet.segment;
         let key = canonical_key(packet.key);
         let directions = self.0.entry(key).or_default();
-        let other_fin = directions[sender.peer() as usize].fin_end;
+        let Direction { fin_end: other_fin, arrived: answered, .. } = directions[sender.peer() as usize];
         let direction = &mut directions[sender as usize];
         let opens = matches!(segment.kind(), SegmentKind::Syn | SegmentKind::SynAck);
         direction.latest_is_syn = segment.kind() == SegmentKind::Syn;
-        direction.retransmitted |= opens && direction.isn == Some(segment.seq);
+        let is_fin = segment.kind() == SegmentKind::Fin;
+        let again = (opens && direction.isn == Some(segment.seq))
+            || (is_fin && direction.fin_end == Some(segment.end()));
+        direction.retransmitted |= again;
+        // The host does not send again what it knows to be answered.
+        direction.crossed |=
+            again && (answered.reset > 0 || answered.ack.is_some_and(|ack| at_or_before(segment.end(), ack)));
         if opens && direction.isn != Some(segment.seq) {
             direction.isn = Some(segment.seq);
             direction.opens += 1;
             (direction.sent, direction.arrived, direction.lost_end, direction.fin_end) =
                 (Extent::default(), Extent::default(), None, None);
+            direction.crossed = false;
             (direction.passed_tap, direction.shown) = (Extent::default(), Extent::default());
             (direction.reset_lost, direction.retransmitted, direction.second_socket, direction.fin_at) =
                 (false, false, false, None);
@@ -118,19 +129,19 @@ impl PacketLog {
                 direction.fin_acknowledges_peer,
                 direction.fin_lost,
                 direction.fin_overtaken,
+                direction.fin_missed,
                 direction.two_fins,
                 direction.probed_at_start,
-            ) = (false, false, false, false, false);
+            ) = (false, false, false, false, false, false);
         }
         // A keepalive probe lies below the window of its receiver, which drops it with its ACK.
         let probes = segment.kind() == SegmentKind::Ack && direction.isn == Some(segment.seq);
         direction.probed_at_start |= probes;
-        let is_first_fin = segment.kind() == SegmentKind::Fin && direction.fin_end.is_none();
-        if segment.kind() == SegmentKind::Fin {
+        let is_first_fin = is_fin && direction.fin_end.is_none();
+        if is_fin {
             if is_first_fin {
                 direction.fin_acknowledges_peer = other_fin.is_some_and(|end| at_or_before(end, segment.ack));
             }
-            direction.retransmitted |= direction.fin_end == Some(segment.end());
             direction.second_socket |= direction.sent.ack.is_some_and(|ack| before(segment.ack, ack));
             direction.two_fins |= direction.fin_end.is_some_and(|end| end != segment.end());
             direction.two_fins_ever |= direction.two_fins;
@@ -141,7 +152,7 @@ impl PacketLog {
         let extent = Extent {
             end: (!is_reset).then(|| segment.end()),
             ack: (!is_reset && !probes && segment.flags.has(Flags::ACK)).then_some(segment.ack),
-            fin: segment.kind() == SegmentKind::Fin,
+            fin: is_fin,
             reset: if is_reset { direction.sent.reset + 1 } else { 0 },
         };
         direction.sent.extend(extent);
@@ -184,6 +195,7 @@ impl PacketLog {
         let direction = self.direction_mut(frame);
         direction.missed += u64::from(!shown);
         if direction.opens == frame.opens {
+            direction.fin_missed |= frame.is_first_fin && !shown;
             direction.passed_tap.extend(frame.extent);
             if shown {
                 direction.shown.extend(frame.extent);
