@@ -13,7 +13,7 @@ use tcp_common::{
     Endpoint, FlowKey, FlowKey4, TableKey,
     record::{
         Clocks, Counters, Event, ForeignSegment, MAX_WAITING, Record, RingPositions, Settings, Slot, Slot4,
-        Slot6, WaitingDatagram, tail_call,
+        Slot6, WaitingDatagram, WholeDatagram, tail_call,
     },
     wire::DatagramId,
 };
@@ -105,9 +105,10 @@ pub(crate) static CHAIN_TC: ProgramArray = ProgramArray::with_max_entries(tail_c
 pub(crate) static FRAGMENTS: HashMap<DatagramId, WaitingDatagram> =
     HashMap::with_max_entries(MAX_WAITING, BPF_F_NO_PREALLOC);
 
-/// When a datagram became whole, for the latest ones: fragments that come later are copies.
+/// The latest datagrams that became whole.
 #[map]
-pub(crate) static WHOLE_DATAGRAMS: LruHashMap<DatagramId, u64> = LruHashMap::with_max_entries(MAX_WAITING, 0);
+pub(crate) static WHOLE_DATAGRAMS: LruHashMap<DatagramId, WholeDatagram> =
+    LruHashMap::with_max_entries(MAX_WAITING, 0);
 
 /// The readings of `finwait_clocks`.
 #[map]

@@ -3,7 +3,7 @@
 use aya_ebpf::bindings::BPF_NOEXIST;
 use tcp_common::{
     Cause, Ignored,
-    record::{Counters, FRAGMENT_NS, Settings, WaitingDatagram, tail_call},
+    record::{Counters, Settings, WaitingDatagram, WholeDatagram, tail_call},
     wire::{Bytes, Position, check_options, parse_icmp},
 };
 
@@ -59,10 +59,14 @@ fn join(scratch: &mut Scratch, settings: &Settings, counters: &mut Counters) -> 
     let id = scratch.packet.datagram.id();
     let now_ns = clock::now_ns(settings);
     let is_middle = matches!(scratch.packet.datagram.fragment.position, Position::Middle);
-    // SAFETY: the value is an integer, read as it was before or after a write.
-    if unsafe { WHOLE_DATAGRAMS.get(id) }
-        .is_some_and(|&whole_ns| now_ns.saturating_sub(whole_ns) < FRAGMENT_NS)
-    {
+    let is_first = matches!(scratch.packet.datagram.fragment.position, Position::First);
+    // SAFETY: a map value of integers. If another datagram is written to its memory meanwhile, one fragment is judged by
+    // a mixture of both.
+    let is_of_whole =
+        unsafe { WHOLE_DATAGRAMS.get(id) }.is_some_and(|whole| whole.includes(&scratch.packet, now_ns));
+    // Other fragments than the first belong to a datagram that waits, if there is one.
+    // SAFETY: nothing is read.
+    if is_of_whole && (is_first || unsafe { FRAGMENTS.get(id) }.is_none()) {
         return Err(if is_middle { Ignored::Fragment } else { Ignored::Duplicate });
     }
     // SAFETY: a map value. If its datagram is removed meanwhile, another may be written to its memory. What was read is used
@@ -89,7 +93,8 @@ fn join(scratch: &mut Scratch, settings: &Settings, counters: &mut Counters) -> 
         }
         scratch.waited = 1;
         // Too many to remember only means that copies wait in vain.
-        let _ = WHOLE_DATAGRAMS.insert(id, now_ns, 0);
+        let whole = WholeDatagram::new(&scratch.waiting.packet, now_ns);
+        let _ = WHOLE_DATAGRAMS.insert(id, whole, 0);
         let completed = scratch.waiting.complete();
         scratch.packet = scratch.waiting.packet;
         return completed.map(|()| true);

@@ -98,7 +98,11 @@ impl Programs {
 
 /// A FIN with 1,000 bytes as three fragments.
 fn fin_in_parts(identification: u16) -> [Vec<u8>; 3] {
-    let frame = frames::frame(End::A, &segment(FIN, 101, 901, 1_000));
+    in_parts(&segment(FIN, 101, 901, 1_000), identification)
+}
+
+fn in_parts(segment: &Segment, identification: u16) -> [Vec<u8>; 3] {
+    let frame = frames::frame(End::A, segment);
     frames::fragments(&frame, identification, &[64, 512]).try_into().expect("three fragments")
 }
 
@@ -169,6 +173,26 @@ fn copies_of_fragments_are_duplicates() {
         }
         assert_eq!(programs.counted([Ignored::Duplicate, Ignored::Fragment]), (10, 5, 0, [3, 2]));
         assert_eq!(programs.flow().end(End::A).segments(), 3);
+    }
+}
+
+/// Linux numbers the datagrams of each socket separately, so that two connections soon use one number.
+#[test]
+#[ignore = "needs root"]
+fn another_datagram_with_the_same_identification_is_no_copy() {
+    let mut programs = Programs::get();
+    for hook in HOOKS {
+        programs.begin();
+        programs.handshake(hook);
+        for part in in_parts(&segment(ACK, 101, 901, 1_000), 9) {
+            programs.run(hook, &part);
+        }
+        for part in in_parts(&segment(FIN, 1_101, 901, 1_000), 9) {
+            programs.run(hook, &part);
+        }
+        assert_eq!(programs.counted([Ignored::Duplicate, Ignored::Fragment]), (9, 7, 0, [0, 2]));
+        let flow = programs.flow();
+        assert_eq!((flow.payload_bytes(End::A), flow.sent_fin(End::A)), (2_000, true));
     }
 }
 

@@ -42,10 +42,8 @@ impl Nat {
 
     /// Makes a table of nft with these chains on the agent's host.
     fn nft(&self, family: &str, chains: &[&str]) {
-        let mut nft = Command::new("nft");
-        nft.arg(format!("table {family} n {{\n{}\n}}", chains.join("\n")));
-        let output = self.agent.run(|| nft.output()).expect("namespace").expect("nft (Debian: nftables)");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let table = format!("table {family} n {{\n{}\n}}", chains.join("\n"));
+        self.agent.nft(&table).expect("nft (Debian: nftables)");
     }
 
     /// Starts an agent that watches both interfaces.

@@ -7,7 +7,6 @@ mod world;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, TcpStream};
-use std::process::Command;
 use std::time::Duration;
 
 use common::{Agent, until};
@@ -32,11 +31,7 @@ const ERRORS: [(&str, &str, u16, &str); 11] = [
 ];
 
 fn nft(namespace: &Namespace, rules: &str) {
-    let mut command = Command::new("nft");
-    command.arg(rules);
-    let output = namespace.run(|| command.output()).expect("entering the namespace");
-    let output = output.expect("starting nft (Debian: nftables)");
-    assert!(output.status.success(), "{rules}: {}", String::from_utf8_lossy(&output.stderr));
+    namespace.nft(rules).expect("nft (Debian: nftables)");
 }
 
 /// Tries to connect. The timeout makes the socket one that no system call holds, as in most programs: the kernel
@@ -101,10 +96,7 @@ fn hosts_with_a_narrow_link() -> [Namespace; 3] {
     ip(&router, "link set right mtu 600");
     ip(&client, "route add default via 10.1.0.2");
     ip(&server, "route add default via 10.2.0.2");
-    client
-        .run(|| std::fs::write("/proc/sys/net/ipv4/ip_no_pmtu_disc", "1"))
-        .expect("entering the namespace")
-        .expect("ip_no_pmtu_disc");
+    client.sysctl("ipv4/ip_no_pmtu_disc", "1").expect("ip_no_pmtu_disc");
     [client, router, server]
 }
 

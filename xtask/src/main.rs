@@ -85,7 +85,7 @@ enum Task {
     /// Make 100,000 real connections over an impaired link and compare both ends with both kernels (root
     /// needed).
     Storm {
-        /// `--connections N`, `--seed S`, `--loss PERCENT`, `--duplicates PERCENT`, `--reorder PERCENT`,
+        /// `--world NAME`, `--connections N`, `--seed S`, `--loss PERCENT`, `--duplicates PERCENT`, `--reorder PERCENT`,
         /// `--conntrack`.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<String>,

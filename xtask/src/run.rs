@@ -90,9 +90,7 @@ pub(crate) fn bench(arguments: &[String]) -> Result<()> {
 
 /// Runs the socket storm with these arguments.
 pub(crate) fn storm(arguments: &[String]) -> Result<()> {
-    if arguments.iter().any(|argument| argument == "--conntrack") {
-        debian::install(&["nftables"])?;
-    }
+    debian::install(&["iproute2", "nftables"])?;
     release("storm")?;
     call(Command::new(format!("{}/release/storm", target_dir())).args(arguments))
 }

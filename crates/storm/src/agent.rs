@@ -1,4 +1,5 @@
-//! The finwait agent as a user runs it, one on each host, queried through its CLI.
+//! The finwait agent as a user runs it, one on each host, queried through its CLI. Its records are given with
+//! the canonical addresses.
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
@@ -6,10 +7,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use finwait::api::{Stats, Status};
-use finwait::lab::Host;
+use finwait::lab::Namespace;
 use finwait::view::{Close, Connection};
+use serde::de::DeserializeOwned;
+
+use crate::world::canonical;
 
 /// A running agent, and a `watch` that records every close.
 pub(crate) struct Agent {
@@ -20,32 +24,39 @@ pub(crate) struct Agent {
     watch: Child,
 }
 
+/// How an agent is started.
+pub(crate) struct Setup<'a> {
+    /// Name of its files.
+    pub(crate) name: &'a str,
+    pub(crate) binary: &'a Path,
+    pub(crate) folder: &'a Path,
+    pub(crate) interfaces: &'a [&'a str],
+    pub(crate) ingress: &'a str,
+    /// Options that say how the hosts behave.
+    pub(crate) rules: &'a [&'a str],
+    pub(crate) max_flows: u64,
+}
+
 impl Agent {
-    /// Starts the agent on the interface of `host` and waits until it answers.
-    pub(crate) fn start(
-        host: &Host,
-        binary: &Path,
-        folder: &Path,
-        ingress: &str,
-        max_flows: u64,
-    ) -> Result<Agent> {
-        let (socket, closes) =
-            (folder.join(format!("{ingress}.sock")), folder.join(format!("closes-{ingress}.ndjson")));
+    /// Starts the agent on these interfaces of a host and waits until it answers.
+    pub(crate) fn start(host: &Namespace, setup: &Setup<'_>) -> Result<Agent> {
+        let Setup { name, binary, folder, interfaces, ingress, rules, max_flows } = *setup;
+        let file = |kind: &str| folder.join(format!("{name}.{kind}"));
+        let (socket, closes, log) = (file("sock"), file("closes.ndjson"), file("log"));
         let mut run = Command::new(binary);
-        run.args(["run", "--listen", "127.0.0.1:0", "--interface", host.interface, "--ingress", ingress])
+        run.args(["run", "--listen", "127.0.0.1:0", "--ingress", ingress])
+            .args(interfaces.iter().flat_map(|interface| ["--interface", interface]))
+            .args(rules)
             // The storm tests what the packets show, not what the socket check corrects.
             .args(["--audit-interval", "0"])
             .args(["--max-flows", &max_flows.to_string(), "--socket"])
             .arg(&socket)
-            .stderr(File::create(folder.join(format!("agent-{ingress}.log")))?);
+            .stderr(File::create(&log)?);
         let agent = host.run(|| run.spawn())?.with_context(|| format!("starting {}", binary.display()))?;
         let until = Instant::now() + START_LIMIT;
         while !query(binary, &socket, &["status"])?.status.success() {
             if Instant::now() > until {
-                bail!(
-                    "the agent did not start: see {}",
-                    folder.join(format!("agent-{ingress}.log")).display()
-                );
+                bail!("the agent did not start: see {}", log.display());
             }
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -62,16 +73,12 @@ impl Agent {
     pub(crate) fn list(&self) -> Result<Vec<Connection>> {
         let output = query(&self.binary, &self.socket, &["ls", "--all", "-o", "ndjson"])?;
         let lines = output.stdout.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
-        lines.map(|line| Ok(serde_json::from_slice(line)?)).collect()
+        lines.map(|line| Ok(with_canonical_addresses(serde_json::from_slice(line)?))).collect()
     }
 
     /// The agent's losses: events, evicted flows, segments without a slot, segments of a contended slot.
     pub(crate) fn losses(&self) -> Result<Vec<(&'static str, u64)>> {
-        let query = |command| Ok(query(&self.binary, &self.socket, &[command, "-o", "json"])?.stdout);
-        let answers: Result<Vec<_>> = ["status", "stats"].into_iter().map(query).collect();
-        let [status, stats] = &answers?[..] else { bail!("two answers") };
-        let (status, stats): (Status, Stats) =
-            (serde_json::from_slice(status)?, serde_json::from_slice(stats)?);
+        let (status, stats): (Status, Stats) = (self.answer("status")?, self.answer("stats")?);
         let ignored = |reason| stats.packets_ignored.get(reason).copied().unwrap_or_default();
         let mut losses = vec![
             ("events lost", status.events_lost),
@@ -83,9 +90,19 @@ impl Agent {
         Ok(losses)
     }
 
-    /// Whether the `watch` has printed anything yet.
-    pub(crate) fn has_reported(&self) -> Result<bool> {
-        Ok(std::fs::metadata(&self.closes)?.len() > 0)
+    /// Waits until the `watch` receives events. From then on it misses none.
+    pub(crate) fn wait_for_watch(&self) -> Result<()> {
+        let until = Instant::now() + START_LIMIT;
+        while self.answer::<Status>("status")?.watchers == 0 {
+            ensure!(Instant::now() < until, "`watch` did not connect");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+
+    fn answer<T: DeserializeOwned>(&self, command: &str) -> Result<T> {
+        let output = query(&self.binary, &self.socket, &[command, "-o", "json"])?;
+        Ok(serde_json::from_slice(&output.stdout)?)
     }
 
     /// The close records so far.
@@ -98,7 +115,7 @@ impl Agent {
             }
             // The last line may be incomplete.
             if let Ok(close) = serde_json::from_str::<Close>(&line) {
-                closes.push(close.connection);
+                closes.push(with_canonical_addresses(close.connection));
             }
         }
         Ok(closes)
@@ -115,8 +132,16 @@ impl Drop for Agent {
     }
 }
 
+fn with_canonical_addresses(mut connection: Connection) -> Connection {
+    for end in [&mut connection.client, &mut connection.server] {
+        end.address = canonical(end.socket_address()).ip();
+    }
+    connection
+}
+
 fn query(binary: &Path, socket: &Path, arguments: &[&str]) -> Result<std::process::Output> {
     Ok(Command::new(binary).args(arguments).arg("--socket").arg(socket).output()?)
 }
 
-const START_LIMIT: Duration = Duration::from_secs(20);
+/// The kernel's verifier is slow on a busy machine.
+const START_LIMIT: Duration = Duration::from_secs(120);

@@ -7,7 +7,8 @@ use finwait::view::{self, Connection, Roles};
 use jiff::Timestamp;
 use tcp_common::{CloseKind, FlowKey};
 
-use crate::compare::describe;
+use crate::compare::{Position, describe};
+use crate::explain::MISSED;
 use crate::packet_log::{Direction, PacketLog, key};
 use crate::plan::{Ending, Expected, Plan};
 use crate::report::Checks;
@@ -38,6 +39,7 @@ impl Records {
     pub(crate) fn compare(
         &mut self,
         lab: &Lab,
+        observer: Position,
         attempts: &HashMap<FlowKey, Vec<Attempt>>,
         packet_log: &PacketLog,
         checks: &mut Checks,
@@ -62,7 +64,7 @@ impl Records {
                 }
             }
             // Of a reused tuple it is unknown which connection was affected.
-            let deviation = deviation(attempts, &directions);
+            let deviation = deviation(observer, attempts, &directions);
             let sent = attempts.iter().filter(|attempt| attempt.plan.ending != Ending::OpenAbandoned).count();
             if !(sent..=attempts.len()).contains(&records.len()) {
                 let what = format!("{} connections, {} incarnations", attempts.len(), records.len());
@@ -85,8 +87,10 @@ impl Records {
 }
 
 /// Why the close may differ from the plan, if it may.
-fn deviation(attempts: &[Attempt], directions: &[Direction; 2]) -> Option<&'static str> {
-    if attempts.iter().any(|attempt| attempt.outcome.is_err()) {
+fn deviation(observer: Position, attempts: &[Attempt], directions: &[Direction; 2]) -> Option<&'static str> {
+    if observer == Position::Third && directions.iter().any(|direction| direction.missed > 0) {
+        Some(MISSED)
+    } else if attempts.iter().any(|attempt| attempt.outcome.is_err()) {
         Some("the program could not follow the plan: a RST or every copy of a segment was lost")
     } else if directions.iter().any(|direction| direction.lost_resets > 0) {
         Some("a RST was lost, so the packets do not show what the program did")

@@ -7,7 +7,8 @@ use finwait::lab::{KernelSocket, Role};
 use finwait::view::Connection;
 use tcp_common::State;
 
-use crate::packet_log::{Direction, is_behind};
+use crate::compare::Position;
+use crate::packet_log::{Direction, is_behind, tap_is_behind};
 use crate::plan::{Ending, Plan};
 
 /// An end whose kernel has another state.
@@ -30,8 +31,55 @@ pub(crate) struct Case<'a> {
 }
 
 impl Case<'_> {
+    /// Why the agent for which this end is the near one may differ.
+    pub(crate) fn explain_near(&self, observer: Position) -> Option<&'static str> {
+        let dropped = observer == Position::Third
+            && self.directions[self.side.peer() as usize].reset_lost
+            && !self.confirmed;
+        self.explain_third(observer)
+            .or_else(|| self.explain_local())
+            .or_else(|| dropped.then_some("the router dropped a RST after its agent had seen it; marked `?`"))
+    }
+
+    /// Why the agent for which this end is the far one may differ.
+    pub(crate) fn explain_far(&self, observer: Position) -> Option<&'static str> {
+        self.explain_third(observer).or_else(|| self.explain_remote())
+    }
+
+    /// Why the agent on the third host may differ, and no other.
+    fn explain_third(&self, observer: Position) -> Option<&'static str> {
+        if observer != Position::Third {
+            return None;
+        }
+        if tap_is_behind(&self.directions) {
+            return Some(MISSED);
+        }
+        let own = &self.directions[self.side as usize];
+        let holds_no_time_wait = matches!(
+            (self.state, self.kernel()),
+            (State::Closed | State::LastAck, State::TimeWait | State::Closing)
+        );
+        if own.fin_missed && holds_no_time_wait && self.closes_at_once() {
+            return Some(
+                "both ends were to close at once; the network tap showed only a copy of one FIN, sent after the other had arrived",
+            );
+        }
+        let is_refused = self.state == State::SynSent && self.kernel() == State::Closed;
+        (own.crossed && (self.is_before_acknowledgment() || is_refused)).then_some(CROSSED)
+    }
+
+    /// Whether finwait has the end before the acknowledgment of its SYN or FIN, and its kernel after it.
+    fn is_before_acknowledgment(&self) -> bool {
+        use State::*;
+        matches!(
+            (self.state, self.kernel()),
+            (SynReceived, Established | CloseWait)
+                | (FinWait1 | Closing | LastAck, FinWait2 | TimeWait | Closed)
+        )
+    }
+
     /// Why the agent on the host of this end may differ.
-    pub(crate) fn explain_local(&self) -> Option<&'static str> {
+    fn explain_local(&self) -> Option<&'static str> {
         use State::*;
         let (own, peer) = (&self.directions[self.side as usize], &self.directions[self.side.peer() as usize]);
         let cookies = self.planned(|plan| plan.cookies);
@@ -74,6 +122,9 @@ impl Case<'_> {
                 "a new socket took the tuple out of TIME-WAIT and was closed before its SYN"
             }
             (SynSent, Closed) if self.open_abandoned() => "the program closed its socket in SYN-SENT",
+            (SynSent, Closed) if peer.reset_lost && self.planned(|plan| plan.ending == Ending::Refused) => {
+                "the program closed its socket in SYN-SENT"
+            }
             (SynSent, Closed)
                 if own.latest_is_syn && self.planned(|plan| plan.fast_open && plan.answer == 0) =>
             {
@@ -84,7 +135,7 @@ impl Case<'_> {
     }
 
     /// Why the agent on the other host may differ.
-    pub(crate) fn explain_remote(&self) -> Option<&'static str> {
+    fn explain_remote(&self) -> Option<&'static str> {
         use State::*;
         let (own, peer) = (&self.directions[self.side as usize], &self.directions[self.side.peer() as usize]);
         let crosses = own.retransmitted || own.copied;
@@ -95,12 +146,7 @@ impl Case<'_> {
             _ if is_behind(&self.directions, self.side.peer()) && !self.confirmed => {
                 "a segment was lost or delayed after the observer; marked `?`"
             }
-            (SynReceived, Established | CloseWait)
-            | (FinWait1 | Closing | LastAck, FinWait2 | TimeWait | Closed)
-                if crosses =>
-            {
-                "a retransmitted or copied SYN-ACK or FIN crossed its acknowledgment"
-            }
+            _ if crosses && self.is_before_acknowledgment() => CROSSED,
             (Closed, TimeWait) if self.expires_within(peer.longest) => {
                 "for the kernel, 2MSL began when the link delivered the last segment, after the observer had seen it"
             }
@@ -112,6 +158,9 @@ impl Case<'_> {
             }
             (Closed | LastAck, TimeWait | Closing) if own.fin_lost && self.closes_at_once() => {
                 "both ends were to close at once; of one FIN only a copy arrived, sent after the other FIN had arrived"
+            }
+            (Closed | LastAck, TimeWait | Closing) if own.fin_overtaken && self.closes_at_once() => {
+                "both ends were to close at once; one FIN arrived after its copy, sent after the other FIN had arrived"
             }
             _ => return self.explain_local(),
         })
@@ -155,6 +204,8 @@ impl Case<'_> {
 
 const SECOND_SOCKET: &str =
     "an ACK with the SYN cookie arrived twice or late and created a second socket of the tuple";
+const CROSSED: &str = "a retransmitted or copied SYN, SYN-ACK or FIN crossed its answer";
+pub(crate) const MISSED: &str = "the network tap did not show a segment of the connection";
 const LATE_TIMER: &str = "2MSL has elapsed; the kernel's timer has not fired yet";
 /// `tcp_fin_timeout` minus one second.
 const ORPHAN: Duration = Duration::from_secs(59);

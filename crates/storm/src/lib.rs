@@ -2,40 +2,49 @@
 //! compares finwait's view of both ends with both kernels and with the test programs.
 //!
 //! ```text
-//! client host [tap0] ==== link: drops, duplicates, delays ==== [tap0] server host
-//!      agent (TC)                                              agent (XDP)
+//! client host [tap0] ==== link: drops, duplicates, delays ====+==== [tap0] server host
+//!      agent (TC)                                             |     agent (XDP)
+//!                                    the world's router or network tap, with an agent
 //! ```
+//!
+//! The [`World`] says what lies between the hosts: one cable or two, VLAN tags, a router, a network tap.
 //!
 //! Either host opens connections. The link is a thread between two TAP interfaces. Each agent sees exactly
 //! the packets of its host, and the link knows what neither agent sees. While the link and the programs are
 //! paused, a local end's state must equal that of its kernel's socket, even with segments in flight.
 //!
-//! Modules in the order of a run: `phases` configures the kernels, `plan` draws each connection's plan, and
-//! `play` executes it with `sockets`. `wire` forwards segments and keeps the `packet_log`. `agent` runs
-//! finwait. `compare` and `closes` search for differences, and `explain` finds which of them have a known
+//! Modules in the order of a run: `network` builds the `world` from `port`s, `vlan`, `router` and `tap`. `phases`
+//! configures the kernels, `plan` draws each connection's plan, and `play` executes it with `sockets`. `wire`
+//! forwards segments and keeps the `packet_log` and a `capture`. `agent` runs finwait. `compare` and `closes` search for differences, and `explain` finds which of them have a known
 //! cause.
 
 mod agent;
+mod capture;
 mod closes;
 mod compare;
 mod conntrack;
 mod explain;
+mod network;
 mod packet_log;
 mod phases;
 mod plan;
 mod play;
+mod port;
 mod report;
+mod router;
 mod sockets;
+mod tap;
+mod vlan;
 mod wire;
+mod world;
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
-use finwait::lab::{Family, Lab, Role};
+use anyhow::{Context as _, Result};
+use finwait::lab::{Namespace, Role};
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use tcp_common::FlowKey;
 use tokio::sync::watch;
@@ -43,20 +52,24 @@ use tokio::time::Instant;
 
 pub use report::{Checks, Differences, Report};
 pub use wire::Impairment;
+pub use world::World;
 
-use agent::Agent;
+use agent::{Agent, Setup};
 use closes::{Attempt, Records};
-use compare::{Comparison, Sockets as KernelSockets, connected};
+use compare::{Comparison, Position, Sockets as KernelSockets, connected};
+use network::Network;
 use packet_log::{is_behind, key};
 use phases::PHASES;
 use plan::Plan;
 use play::Harness;
-use sockets::{Sockets, UNUSED_PORT};
+use sockets::Sockets;
 use wire::Wire;
 
 /// Parameters of a storm.
 #[derive(Clone, Debug)]
 pub struct Options {
+    /// What lies between the two hosts.
+    pub world: World,
     /// Number of connections.
     pub connections: u64,
     /// Impairment of the link. Its seed also draws the plans.
@@ -73,31 +86,30 @@ pub struct Options {
 pub fn run(options: &Options, mut report_progress: impl FnMut(&str)) -> Result<Report> {
     std::fs::create_dir_all(&options.folder)
         .with_context(|| format!("creating {}", options.folder.display()))?;
-    let (lab, taps) = Lab::with_taps().context("creating two hosts")?;
-    let wire = Wire::start(taps, options.impairment, &options.folder.join("server.pcap"))?;
-    // Far more than needed: an eviction, which is correct where space is short, would be a difference here.
-    let flows = (options.connections * 8).next_power_of_two().max(1 << 16);
-    let start = |side: Role, ingress: &str| {
-        Agent::start(lab.host(side), &options.finwait, &options.folder, ingress, flows)
-    };
-    let agents = [start(Role::Client, "tc")?, start(Role::Server, "xdp")?];
-    wait_until_watching(&lab, &agents)?;
+    let seed = options.impairment.seed;
+    let (network, ports, middle) = Network::build(options.world, seed)?;
+    let wire = Wire::start(ports, middle, options.impairment, &options.folder.join("server.pcap"))?;
+    let agents = start_agents(&network, options)?;
+    network.warm_up()?;
     if options.conntrack {
-        conntrack::enable(&lab.server)?;
+        conntrack::enable(&network.lab.server)?;
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let is_over = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        runtime.block_on(async {
+        let mover = (options.world == World::MovingRoute)
+            .then(|| scope.spawn(|| keep_moving_routes(&network, seed, &is_over)));
+        let outcome = runtime.block_on(async {
             let (quiet, comparisons) = watch::channel(0);
             let harness = Harness {
-                lab: &lab,
-                sockets: Sockets::open(scope, &lab)?,
+                network: &network,
+                sockets: Sockets::open(scope, &network)?,
                 comparisons,
                 holding: AtomicUsize::new(0),
             };
             let storm = Storm {
                 options,
-                lab: &lab,
+                network: &network,
                 wire: &wire,
                 agents: &agents,
                 harness: &harness,
@@ -105,13 +117,58 @@ pub fn run(options: &Options, mut report_progress: impl FnMut(&str)) -> Result<R
                 report: Report::default(),
                 plans: HashMap::new(),
                 attempts: HashMap::new(),
-                records: [Records::default(), Records::default()],
+                records: agents.iter().map(|_| Records::default()).collect(),
                 finished: Vec::new(),
-                rng: fastrand::Rng::with_seed(options.impairment.seed),
+                rng: fastrand::Rng::with_seed(seed),
             };
             storm.run(&mut report_progress).await
-        })
+        });
+        is_over.store(true, Ordering::Relaxed);
+        if let Some(mover) = mover {
+            mover.join().map_err(|_| anyhow::anyhow!("moving the routes panicked"))??;
+        }
+        outcome
     })
+}
+
+/// Starts an agent on each host, in the order of [`Position`].
+fn start_agents(network: &Network, options: &Options) -> Result<Vec<Agent>> {
+    let start = |name, host: &Namespace, interfaces, ingress, rules| {
+        let setup = Setup {
+            name,
+            binary: &options.finwait,
+            folder: &options.folder,
+            interfaces,
+            ingress,
+            rules,
+            // Far more than needed: an eviction, which is correct where space is short, would be a difference.
+            max_flows: (options.connections * 8).next_power_of_two().max(1 << 16),
+        };
+        Agent::start(host, &setup)
+    };
+    let (lab, interfaces) = (&network.lab, network.interfaces());
+    let mut agents = vec![
+        start("client", lab.client.namespace(), interfaces, "tc", &[])?,
+        start("server", lab.server.namespace(), interfaces, "xdp", &[])?,
+    ];
+    if let Some(third) = &network.third {
+        // Both ends are remote, and Linux.
+        let rules = &["--tw-restart", "linux"];
+        agents.push(start("third", &third.namespace, third.interfaces, "tc", rules)?);
+    }
+    agents.iter().try_for_each(Agent::wait_for_watch)?;
+    Ok(agents)
+}
+
+/// Moves the routes of both hosts, at random, until the storm is over.
+fn keep_moving_routes(network: &Network, seed: u64, is_over: &AtomicBool) -> Result<()> {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    while !is_over.load(Ordering::Relaxed) {
+        let side = if rng.bool() { Role::Client } else { Role::Server };
+        network.move_route(side, rng.usize(0..2))?;
+        std::thread::sleep(Duration::from_millis(rng.u64(5..100)));
+    }
+    Ok(())
 }
 
 /// The `finwait` program of the build that the running program belongs to.
@@ -129,29 +186,18 @@ pub fn built_finwait() -> Result<PathBuf> {
         .context("no finwait beside this program. Build it: cargo build --package tcp-user")
 }
 
-/// Connects to an unused port until both agents report the close. From then on they miss none.
-fn wait_until_watching(lab: &Lab, agents: &[Agent; 2]) -> Result<()> {
-    let unused = SocketAddr::new(lab.server.address(Family::Ipv4), UNUSED_PORT);
-    let until = Instant::now() + WATCH_LIMIT;
-    while !(agents[0].has_reported()? && agents[1].has_reported()?) {
-        ensure!(Instant::now() < until, "the agents report no close");
-        // Refused, as expected.
-        let _ = lab.client.run(|| std::net::TcpStream::connect_timeout(&unused, WATCH_LIMIT))?;
-    }
-    Ok(())
-}
-
 struct Storm<'a> {
     options: &'a Options,
-    lab: &'a Lab,
+    network: &'a Network,
     wire: &'a Wire,
-    agents: &'a [Agent; 2],
+    agents: &'a [Agent],
     harness: &'a Harness<'a>,
     quiet: watch::Sender<u64>,
     report: Report,
     plans: HashMap<FlowKey, Vec<Plan>>,
     attempts: HashMap<FlowKey, Vec<Attempt>>,
-    records: [Records; 2],
+    /// The records of each agent.
+    records: Vec<Records>,
     /// Plans whose tuple may be reused.
     finished: Vec<Plan>,
     rng: fastrand::Rng,
@@ -164,7 +210,7 @@ impl Storm<'_> {
         let mut phase = 0;
         while next < self.options.connections {
             let settings = &PHASES[phase % PHASES.len()];
-            for host in [&self.lab.client, &self.lab.server] {
+            for host in [&self.network.lab.client, &self.network.lab.server] {
                 settings.apply(host)?;
             }
             let until = self.options.connections.min(next + self.phase_length());
@@ -210,7 +256,8 @@ impl Storm<'_> {
 
     /// Draws the plan with this number, sometimes on a tuple that was used before.
     fn draw(&mut self, number: u64, cookies: bool) -> Plan {
-        let mut plan = Plan::draw(self.options.impairment.seed, number, self.lab.supports(Family::Ipv6));
+        let both_families = self.network.families().count() > 1;
+        let mut plan = Plan::draw(self.options.impairment.seed, number, both_families);
         plan.cookies = cookies;
         if self.rng.u8(0..20) == 0 && self.finished.len() > AT_ONCE {
             // Not the latest: Linux reuses a TIME-WAIT after one second at the earliest (tcp_tw_reuse_delay).
@@ -225,7 +272,7 @@ impl Storm<'_> {
                 }
             }
         }
-        let (client, server) = plan.addresses(self.lab);
+        let (client, server) = plan.addresses(&self.network.lab);
         self.plans.entry(key(client, server)).or_default().push(plan);
         self.report.connections += 1;
         plan
@@ -233,7 +280,7 @@ impl Storm<'_> {
 
     /// Whether everything that both hosts have sent has arrived.
     fn is_through(&self, plan: &Plan) -> bool {
-        let (client, server) = plan.addresses(self.lab);
+        let (client, server) = plan.addresses(&self.network.lab);
         let directions = self.wire.with_log(|packet_log| packet_log.directions(client, server));
         [Role::Client, Role::Server].into_iter().all(|side| !is_behind(&directions, side))
     }
@@ -252,7 +299,7 @@ impl Storm<'_> {
         if outcome.as_ref().is_err_and(|reason| reason.contains(NOT_SENT)) {
             return;
         }
-        let (client, server) = plan.addresses(self.lab);
+        let (client, server) = plan.addresses(&self.network.lab);
         self.attempts.entry(key(client, server)).or_default().push(Attempt { plan, outcome });
     }
 
@@ -271,17 +318,24 @@ impl Storm<'_> {
         std::thread::sleep(PROCESSING_TIME);
         let before = self.kernels()?;
         let asked_at = std::time::Instant::now();
-        let ours = [self.agents[0].list()?, self.agents[1].list()?];
-        let conntrack = self.options.conntrack.then(|| conntrack::states(&self.lab.server)).transpose()?;
+        let ours = self.agents.iter().map(Agent::list).collect::<Result<Vec<_>>>()?;
+        let conntrack =
+            self.options.conntrack.then(|| conntrack::states(&self.network.lab.server)).transpose()?;
         let after = self.kernels()?;
         self.wire.with_log(|packet_log| {
             let kernels = before.into_iter().zip(after).map(|(before, after)| [before, after]);
             let kernels: Vec<_> = kernels.collect();
             let Ok(kernels) = <[_; 2]>::try_from(kernels) else { return };
-            let comparison =
-                Comparison { kernels, asked_at, ours, conntrack, packet_log, plans: &self.plans };
-            comparison.compare(Role::Client, &mut self.report);
-            comparison.compare(Role::Server, &mut self.report);
+            let comparison = Comparison {
+                network: self.network,
+                kernels,
+                asked_at,
+                ours,
+                conntrack,
+                packet_log,
+                plans: &self.plans,
+            };
+            comparison.compare_all(&mut self.report);
             for (records, connections) in self.records.iter_mut().zip(comparison.ours) {
                 connections.into_iter().for_each(|connection| records.store(connection));
             }
@@ -292,21 +346,25 @@ impl Storm<'_> {
     }
 
     fn kernels(&self) -> Result<[KernelSockets; 2]> {
-        Ok([connected(self.lab.client.sockets()?), connected(self.lab.server.sockets()?)])
+        let lab = &self.network.lab;
+        Ok([connected(lab.client.sockets()?), connected(lab.server.sockets()?)])
     }
 
     fn compare_closes(&mut self) -> Result<()> {
         self.wire.flush()?;
-        for (agent, records) in self.agents.iter().zip(&mut self.records) {
+        let agents = Position::ALL.into_iter().zip(self.agents).zip(&mut self.records);
+        for ((observer, agent), records) in agents {
             for (what, count) in agent.losses()? {
                 self.report.closes.differ(None, format!("an agent reports {what}"), || count.to_string());
             }
             agent.closes()?.into_iter().for_each(|connection| records.store(connection));
             self.wire.with_log(|packet_log| {
-                records.compare(self.lab, &self.attempts, packet_log, &mut self.report.closes);
+                let lab = &self.network.lab;
+                records.compare(lab, observer, &self.attempts, packet_log, &mut self.report.closes);
             });
         }
         self.wire.with_log(|packet_log| self.report.frames = packet_log.totals());
+        (self.report.cables, self.report.fragments) = self.wire.traffic();
         Ok(())
     }
 
@@ -330,6 +388,5 @@ const AT_ONCE: usize = 400;
 const POLL: Duration = Duration::from_millis(20);
 /// Longer than the first retransmission timer.
 const QUIET: Duration = Duration::from_millis(450);
-const WATCH_LIMIT: Duration = Duration::from_secs(30);
 const QUIESCE_LIMIT: Duration = Duration::from_secs(2);
-const PROCESSING_TIME: Duration = Duration::from_millis(40);
+const PROCESSING_TIME: Duration = Duration::from_millis(100);

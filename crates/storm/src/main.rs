@@ -6,12 +6,15 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Parser;
-use storm::{Impairment, Options};
+use storm::{Impairment, Options, World};
 
 /// Makes many real connections over a lossy link and compares both ends with both kernels. Needs root.
 #[derive(Parser)]
 #[command(name = "cargo xtask storm")]
 struct Arguments {
+    /// What lies between the two hosts.
+    #[arg(long, value_enum, default_value_t = World::Cable)]
+    world: World,
     /// Number of connections.
     #[arg(long, default_value_t = 100_000)]
     connections: u64,
@@ -38,11 +41,16 @@ struct Arguments {
 fn main() -> Result<ExitCode> {
     let arguments = Arguments::parse();
     let seed = arguments.seed.unwrap_or_else(|| fastrand::u64(..));
-    println!("seed {seed}; the server host's capture is {}", arguments.folder.join("server.pcap").display());
-    let Arguments { connections, loss, duplicates, reorder, conntrack, folder, .. } = arguments;
+    println!(
+        "world {}, seed {seed}; the server host's capture is {}",
+        arguments.world.name(),
+        arguments.folder.join("server.pcap").display()
+    );
+    let Arguments { world, connections, loss, duplicates, reorder, conntrack, folder, .. } = arguments;
     let finwait = storm::built_finwait()?;
     let examples = folder.join("report.txt");
     let options = Options {
+        world,
         connections,
         impairment: Impairment { seed, loss, duplicates, reorder },
         finwait,
@@ -54,7 +62,7 @@ fn main() -> Result<ExitCode> {
         let _ = std::io::stderr().flush();
     })?;
     print!("{report}");
-    std::fs::write(&examples, format!("seed {seed}\n{report:#}"))?;
+    std::fs::write(&examples, format!("world {}, seed {seed}\n{report:#}", world.name()))?;
     println!("the report with examples of explained differences: {}", examples.display());
     Ok(if report.unexplained() > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }

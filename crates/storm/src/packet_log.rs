@@ -10,6 +10,8 @@ use tcp_common::seq::{Seq, at_or_before, before, later};
 use tcp_common::wire::Packet;
 use tcp_common::{Endpoint, Flags, FlowKey, SegmentKind};
 
+use crate::world::canonical_key;
+
 /// Both directions of every flow.
 #[derive(Debug, Default)]
 pub(crate) struct PacketLog(HashMap<FlowKey, [Direction; 2]>);
@@ -29,6 +31,8 @@ pub(crate) struct Direction {
     pub(crate) opens: u32,
     /// Whether the host has sent its SYN or its FIN more than once.
     pub(crate) retransmitted: bool,
+    /// Whether the host's SYN or FIN was on its way again when its acknowledgment or a RST arrived.
+    pub(crate) crossed: bool,
     /// Whether a SYN, SYN-ACK or FIN was duplicated or delayed.
     pub(crate) copied: bool,
     /// Whether the latest segment is a SYN.
@@ -44,17 +48,25 @@ pub(crate) struct Direction {
     pub(crate) longest: Duration,
     /// When the FIN was first sent.
     pub(crate) fin_at: Option<Instant>,
-    /// Whether the first FIN acknowledged the peer's, and whether it was lost.
+    /// Whether the first FIN acknowledged the peer's, whether it was lost, and whether a copy overtook it.
     pub(crate) fin_acknowledges_peer: bool,
     pub(crate) fin_lost: bool,
+    pub(crate) fin_overtaken: bool,
+    /// Whether the network tap has missed the first FIN.
+    pub(crate) fin_missed: bool,
     fin_end: Option<Seq>,
     isn: Option<Seq>,
     sent: Extent,
     arrived: Extent,
+    /// How far the stream has passed the network tap, and how far of that the tap has shown.
+    passed_tap: Extent,
+    shown: Extent,
+    /// Frames that the tap has missed.
+    pub(crate) missed: u64,
     /// Frames neither lost nor delivered yet.
     in_flight: u64,
     /// Whether a RST of this incarnation was lost.
-    reset_lost: bool,
+    pub(crate) reset_lost: bool,
     /// The highest sequence number in a lost frame.
     lost_end: Option<Seq>,
 }
@@ -64,6 +76,8 @@ pub(crate) struct Direction {
 struct Extent {
     end: Option<Seq>,
     ack: Option<Seq>,
+    /// Whether a FIN is among its segments.
+    fin: bool,
     /// Number of the latest RST, from 1.
     reset: u32,
 }
@@ -89,35 +103,45 @@ impl PacketLog {
     /// Logs a frame that `sender` has sent.
     pub(crate) fn sent(&mut self, sender: Role, packet: &Packet) -> LoggedFrame {
         let segment = &packet.segment;
-        let directions = self.0.entry(packet.key).or_default();
-        let other_fin = directions[sender.peer() as usize].fin_end;
+        let key = canonical_key(packet.key);
+        let directions = self.0.entry(key).or_default();
+        let Direction { fin_end: other_fin, arrived: answered, .. } = directions[sender.peer() as usize];
         let direction = &mut directions[sender as usize];
         let opens = matches!(segment.kind(), SegmentKind::Syn | SegmentKind::SynAck);
         direction.latest_is_syn = segment.kind() == SegmentKind::Syn;
-        direction.retransmitted |= opens && direction.isn == Some(segment.seq);
+        let is_fin = segment.kind() == SegmentKind::Fin;
+        let again = (opens && direction.isn == Some(segment.seq))
+            || (is_fin && direction.fin_end == Some(segment.end()));
+        direction.retransmitted |= again;
+        // The host does not send again what it knows to be answered.
+        direction.crossed |=
+            again && (answered.reset > 0 || answered.ack.is_some_and(|ack| at_or_before(segment.end(), ack)));
         if opens && direction.isn != Some(segment.seq) {
             direction.isn = Some(segment.seq);
             direction.opens += 1;
             (direction.sent, direction.arrived, direction.lost_end, direction.fin_end) =
                 (Extent::default(), Extent::default(), None, None);
+            direction.crossed = false;
+            (direction.passed_tap, direction.shown) = (Extent::default(), Extent::default());
             (direction.reset_lost, direction.retransmitted, direction.second_socket, direction.fin_at) =
                 (false, false, false, None);
             (
                 direction.fin_acknowledges_peer,
                 direction.fin_lost,
+                direction.fin_overtaken,
+                direction.fin_missed,
                 direction.two_fins,
                 direction.probed_at_start,
-            ) = (false, false, false, false);
+            ) = (false, false, false, false, false, false);
         }
         // A keepalive probe lies below the window of its receiver, which drops it with its ACK.
         let probes = segment.kind() == SegmentKind::Ack && direction.isn == Some(segment.seq);
         direction.probed_at_start |= probes;
-        let is_first_fin = segment.kind() == SegmentKind::Fin && direction.fin_end.is_none();
-        if segment.kind() == SegmentKind::Fin {
+        let is_first_fin = is_fin && direction.fin_end.is_none();
+        if is_fin {
             if is_first_fin {
                 direction.fin_acknowledges_peer = other_fin.is_some_and(|end| at_or_before(end, segment.ack));
             }
-            direction.retransmitted |= direction.fin_end == Some(segment.end());
             direction.second_socket |= direction.sent.ack.is_some_and(|ack| before(segment.ack, ack));
             direction.two_fins |= direction.fin_end.is_some_and(|end| end != segment.end());
             direction.two_fins_ever |= direction.two_fins;
@@ -128,6 +152,7 @@ impl PacketLog {
         let extent = Extent {
             end: (!is_reset).then(|| segment.end()),
             ack: (!is_reset && !probes && segment.flags.has(Flags::ACK)).then_some(segment.ack),
+            fin: is_fin,
             reset: if is_reset { direction.sent.reset + 1 } else { 0 },
         };
         direction.sent.extend(extent);
@@ -135,7 +160,7 @@ impl PacketLog {
         direction.frames += 1;
         direction.in_flight += 1;
         LoggedFrame {
-            key: packet.key,
+            key,
             sender,
             number,
             opens: direction.opens,
@@ -154,6 +179,7 @@ impl PacketLog {
         direction.in_flight = direction.in_flight.saturating_sub(1);
         direction.longest = direction.longest.max(frame.sent_at.elapsed());
         if direction.opens == frame.opens {
+            direction.fin_overtaken |= frame.is_first_fin && direction.arrived.fin;
             direction.arrived.extend(frame.extent);
         }
     }
@@ -162,6 +188,19 @@ impl PacketLog {
     pub(crate) fn copy_arrived(&mut self, frame: &LoggedFrame) {
         let direction = self.direction_mut(frame);
         direction.longest = direction.longest.max(frame.sent_at.elapsed());
+    }
+
+    /// Logs that the frame has passed the network tap, and whether the tap has shown it.
+    pub(crate) fn tapped(&mut self, frame: &LoggedFrame, shown: bool) {
+        let direction = self.direction_mut(frame);
+        direction.missed += u64::from(!shown);
+        if direction.opens == frame.opens {
+            direction.fin_missed |= frame.is_first_fin && !shown;
+            direction.passed_tap.extend(frame.extent);
+            if shown {
+                direction.shown.extend(frame.extent);
+            }
+        }
     }
 
     /// Logs the loss of the frame.
@@ -238,6 +277,7 @@ impl Extent {
     fn extend(&mut self, extent: Extent) {
         self.end = Extent::furthest(self.end, extent.end);
         self.ack = Extent::furthest(self.ack, extent.ack);
+        self.fin |= extent.fin;
         self.reset = self.reset.max(extent.reset);
     }
 
@@ -249,11 +289,17 @@ impl Extent {
     }
 }
 
-/// Finwait's key of the flow.
+/// Whether the network tap has missed the latest that an end has sent (bytes, an acknowledgment or a RST) or
+/// every copy of its FIN: an acknowledgment does not show whether a byte or a FIN has that number.
+pub(crate) fn tap_is_behind(directions: &[Direction; 2]) -> bool {
+    directions.iter().any(|direction| direction.passed_tap != direction.shown)
+}
+
+/// Finwait's key of the flow, between the canonical addresses.
 pub(crate) fn key(one: SocketAddr, other: SocketAddr) -> FlowKey {
     let endpoint = |address: SocketAddr| match address.ip() {
         IpAddr::V4(ip) => Endpoint::v4(ip.octets(), address.port()),
         IpAddr::V6(ip) => Endpoint::v6(ip.octets(), address.port()),
     };
-    FlowKey::new(endpoint(one), endpoint(other), 0, if one.is_ipv4() { 4 } else { 6 }).0
+    canonical_key(FlowKey::new(endpoint(one), endpoint(other), 0, if one.is_ipv4() { 4 } else { 6 }).0)
 }

@@ -12,12 +12,13 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+use crate::network::Network;
 use crate::plan::{Ending, Hold, Plan};
 use crate::sockets::{Sockets, enable_fast_open, enable_keep_alive};
 
 /// Shared by all plans.
-pub(crate) struct Harness<'lab> {
-    pub(crate) lab: &'lab Lab,
+pub(crate) struct Harness<'network> {
+    pub(crate) network: &'network Network,
     pub(crate) sockets: Sockets,
     /// Number of comparisons so far. A connection that holds waits for the next one.
     pub(crate) comparisons: watch::Receiver<u64>,
@@ -30,7 +31,7 @@ struct OpenConnection {
 }
 
 impl Plan {
-    /// The opener's address and the other host's.
+    /// The canonical addresses of the opener and of the other host.
     pub(crate) fn addresses(&self, lab: &Lab) -> (SocketAddr, SocketAddr) {
         let address = |side: Role, port| SocketAddr::new(lab.host(side).address(self.family), port);
         (address(self.opener, self.ports.0), address(self.opener.peer(), self.ports.1))
@@ -46,9 +47,10 @@ impl Plan {
 
     /// Opens the connection. `None` if the plan expects no connection.
     async fn open(&self, harness: &Harness<'_>) -> Result<Option<OpenConnection>> {
-        let (client, server) = self.addresses(harness.lab);
+        let Network { world, lab, .. } = harness.network;
+        let (client, server) = self.addresses(lab);
         let socket = harness.sockets.make(self.opener, self.family).await?;
-        socket.bind(&client.into()).context("binding")?;
+        socket.bind(&world.seen_from(self.opener, client).into()).context("binding")?;
         if self.keep_alive {
             enable_keep_alive(&socket)?;
         }
@@ -56,10 +58,15 @@ impl Plan {
             enable_fast_open(&socket)?;
         }
         let arrival = harness.sockets.expect(client, server);
-        let connecting = TcpSocket::from_std_stream(socket.into()).connect(server);
+        let connecting =
+            TcpSocket::from_std_stream(socket.into()).connect(world.seen_from(self.opener, server));
         if self.ending == Ending::OpenAbandoned {
             // Usually long enough for the SYN to be sent and too short for the answer.
             let _ = timeout(Duration::ZERO, connecting).await;
+            return Ok(None);
+        }
+        if self.ending == Ending::Refused && !world.delivers_resets() {
+            let _ = timeout(NO_RESET, connecting).await;
             return Ok(None);
         }
         let mut opened = match timeout(IO_LIMIT, connecting).await.context("opening took too long")? {
@@ -121,19 +128,19 @@ impl Plan {
             }
             Ending::Abort => {
                 connection.abort(first)?;
-                connection.wait_for_reset(second).await
+                connection.wait_for_reset(second, harness).await
             }
             Ending::AbortAfterFin => {
                 connection.finish(first, self.closes_socket)?;
                 connection.read_to_end(second).await?;
                 self.hold(Hold::HalfClosed, harness).await;
                 connection.abort(second)?;
-                connection.wait_for_reset(first).await
+                connection.wait_for_reset(first, harness).await
             }
             Ending::Unread => {
                 connection.leave_unread(first).await?;
                 connection.finish(first, true)?;
-                connection.wait_for_reset(second).await
+                connection.wait_for_reset(second, harness).await
             }
             Ending::UnreadAfterFin => {
                 connection.leave_unread(second).await?;
@@ -141,14 +148,14 @@ impl Plan {
                 connection.wait_for_fin(second).await?;
                 self.hold(Hold::HalfClosed, harness).await;
                 connection.finish(second, true)?;
-                connection.wait_for_reset(first).await
+                connection.wait_for_reset(first, harness).await
             }
             Ending::DataAfterClose => {
                 connection.finish(first, true)?;
                 connection.read_to_end(second).await?;
                 self.hold(Hold::HalfClosed, harness).await;
                 connection.write(second, Plan::UNREAD).await?;
-                connection.wait_for_reset(second).await
+                connection.wait_for_reset(second, harness).await
             }
             Ending::Refused | Ending::OpenAbandoned => bail!("the connection was opened, against the plan"),
         }
@@ -218,8 +225,13 @@ impl OpenConnection {
         Ok(())
     }
 
-    /// Waits for the peer's RST. Does nothing if the socket is closed already.
-    async fn wait_for_reset(&mut self, side: Role) -> Result<()> {
+    /// Waits for the peer's RST, or for a while if none can arrive. Does nothing if the socket is closed
+    /// already.
+    async fn wait_for_reset(&mut self, side: Role, harness: &Harness<'_>) -> Result<()> {
+        if !harness.network.world.delivers_resets() {
+            tokio::time::sleep(NO_RESET).await;
+            return Ok(());
+        }
         let Some(stream) = self.streams[side as usize].as_ref() else { return Ok(()) };
         // After a FIN a read would return the end of the stream only.
         timeout(RESET_LIMIT, async {
@@ -254,5 +266,7 @@ impl OpenConnection {
 const HOLD_LIMIT: Duration = Duration::from_secs(40);
 /// Long enough for several retransmissions.
 const IO_LIMIT: Duration = Duration::from_secs(30);
+/// Long enough for a RST and for what the hosts send after it.
+const NO_RESET: Duration = Duration::from_millis(500);
 /// A lost RST is not retransmitted.
 const RESET_LIMIT: Duration = Duration::from_secs(3);

@@ -5,6 +5,8 @@ use std::fmt;
 
 use tcp_common::FlowKey;
 
+use crate::compare::Position;
+
 /// The results of a storm.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
@@ -16,12 +18,20 @@ pub struct Report {
     pub not_as_planned: BTreeMap<String, u64>,
     /// TCP frames: sent, lost, duplicated, delayed.
     pub frames: [u64; 4],
+    /// TCP frames sent over each cable.
+    pub cables: [u64; 2],
+    /// Frames with a fragment.
+    pub fragments: u64,
     /// Number of comparisons.
     pub comparisons: u64,
     /// States of local ends, compared with the kernel of the same host.
     pub local: Checks,
     /// States of remote ends, compared with the kernel of the other host.
     pub remote: Checks,
+    /// States of the server host's ends at the third host, compared with the server host's kernel.
+    pub near: Checks,
+    /// States of the client host's ends at the third host, compared with the client host's kernel.
+    pub far: Checks,
     /// Remaining TIME-WAIT of local ends, compared with the kernel's timer.
     pub timers: Checks,
     /// Close records, compared with the plans.
@@ -51,10 +61,18 @@ pub type Differences = BTreeMap<String, (u64, Vec<String>)>;
 impl Report {
     /// Number of differences without a known cause.
     pub fn unexplained(&self) -> u64 {
-        [&self.local, &self.remote, &self.timers, &self.closes]
+        [&self.local, &self.remote, &self.near, &self.far, &self.timers, &self.closes]
             .iter()
             .map(|checks| checks.unexplained())
             .sum()
+    }
+
+    /// The checks of the near and the far ends of an agent.
+    pub(crate) fn ends(&mut self, observer: Position) -> (&mut Checks, &mut Checks) {
+        match observer {
+            Position::Host(_) => (&mut self.local, &mut self.remote),
+            Position::Third => (&mut self.near, &mut self.far),
+        }
     }
 }
 
@@ -109,12 +127,25 @@ impl fmt::Display for Report {
              {} comparisons",
             self.connections, self.as_planned, self.comparisons
         )?;
+        if self.cables[1] > 0 {
+            writeln!(
+                f,
+                "    {:>7} segments over the first cable, {} over the second",
+                self.cables[0], self.cables[1]
+            )?;
+        }
+        if self.fragments > 0 {
+            writeln!(f, "    {:>7} fragments", self.fragments)?;
+        }
         for (reason, count) in &self.not_as_planned {
             writeln!(f, "    {count:>7} not as planned: {reason}")?;
         }
+        let third = |checks| (self.near.checks > 0).then_some(checks);
         let all_checks = [
             ("local ends", Some(&self.local)),
             ("remote ends", Some(&self.remote)),
+            ("near ends, third", third(&self.near)),
+            ("far ends, third", third(&self.far)),
             ("TIME-WAIT timers", Some(&self.timers)),
             ("closes", Some(&self.closes)),
             ("nf_conntrack", self.conntrack.as_ref()),

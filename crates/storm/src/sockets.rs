@@ -8,18 +8,19 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use finwait::lab::{Family, Host, Lab, Role};
+use finwait::lab::{Family, Host, Role};
 use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 
+use crate::network::Network;
+use crate::world::canonical;
+
 /// The ports on which each host listens.
 pub(crate) const LISTENING_PORTS: std::ops::Range<u16> = 7000..7016;
 /// A port on which no socket listens, for refused connections.
 pub(crate) const REFUSING_PORT: u16 = 6999;
-/// A port on which no socket listens and that no plan uses.
-pub(crate) const UNUSED_PORT: u16 = 6998;
 
 /// Creates sockets of either host and hands out accepted connections.
 pub(crate) struct Sockets {
@@ -27,22 +28,24 @@ pub(crate) struct Sockets {
     expected: Arc<Mutex<Expected>>,
 }
 
-/// The receivers of expected connections, by client and server address.
+/// The receivers of expected connections, by canonical client and server address.
 type Expected = HashMap<(SocketAddr, SocketAddr), oneshot::Sender<TcpStream>>;
 
 impl Sockets {
     /// Opens every listener. Must be called in a tokio runtime. The threads that create sockets live as long
     /// as `scope`.
-    pub(crate) fn open<'scope, 'lab: 'scope>(
+    pub(crate) fn open<'scope, 'network: 'scope>(
         scope: &'scope std::thread::Scope<'scope, '_>,
-        lab: &'lab Lab,
+        network: &'network Network,
     ) -> Result<Sockets> {
+        let lab = &network.lab;
         let makers = [Role::Client, Role::Server].map(|side| make_sockets(scope, lab.host(side)));
         let sockets = Sockets { makers, expected: Arc::default() };
         for side in [Role::Client, Role::Server] {
-            for family in lab.families() {
+            for family in network.families() {
                 for port in LISTENING_PORTS {
                     let address = SocketAddr::new(lab.host(side).address(family), port);
+                    let address = network.world.seen_from(side, address);
                     sockets.listen(lab.host(side), address).context("opening a listening socket")?;
                 }
             }
@@ -83,7 +86,7 @@ impl Sockets {
                         let mut expected = expected.lock().unwrap_or_else(PoisonError::into_inner);
                         // An unexpected connection comes from an old duplicate SYN. Dropping the stream
                         // closes it.
-                        if let Some(arrives) = expected.remove(&(client, address)) {
+                        if let Some(arrives) = expected.remove(&(canonical(client), canonical(address))) {
                             let _ = arrives.send(stream);
                         }
                     }

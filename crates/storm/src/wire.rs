@@ -1,26 +1,32 @@
 //! The link between the two hosts: it forwards every frame, drops, duplicates and delays some, and can be
 //! paused.
 //!
+//! What a world has between the hosts besides the link is at the server host: a router, or a network tap. So it
+//! has each segment when the server host has it, and the link impairs what passes between it and the client
+//! host.
+//!
 //! The impairment of a frame depends only on the seed, the flow and the number of the frame in it. The link
 //! keeps a [`PacketLog`], so that a difference can be explained by the segment that was missing. A capture
 //! holds all frames as the server's interface sent and received them.
 
 use std::collections::VecDeque;
-use std::fs::File;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::io::{self, BufWriter, Write as _};
-use std::os::fd::AsFd as _;
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
-use finwait::lab::{Role, Tap};
+use finwait::lab::Role;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tcp_common::wire::{FirstHeader, parse};
 
+use crate::capture::Capture;
+use crate::network::Middle;
 use crate::packet_log::{LoggedFrame, PacketLog};
+use crate::port::{Cable, Port};
 
 /// Impairment of the link: probabilities in percent, for each TCP frame.
 #[derive(Clone, Copy, Debug)]
@@ -47,27 +53,48 @@ struct Shared {
 }
 
 struct State {
-    taps: [Tap; 2],
+    ports: [Port; 2],
+    middle: Middle,
     impairment: Impairment,
     packet_log: PacketLog,
-    /// Delayed frames with their time of delivery; true: a copy of a delivered frame.
-    waiting: Vec<(Instant, LoggedFrame, bool, Vec<u8>)>,
-    /// Frames sent since the link was paused, in order. `None` while it forwards.
-    paused: Option<VecDeque<(LoggedFrame, Vec<u8>)>>,
+    /// Delayed datagrams with their time of delivery; true: a copy of a delivered one.
+    waiting: Vec<(Instant, Datagram, bool)>,
+    /// Datagrams sent since the link was paused, in order. `None` while it forwards.
+    paused: Option<VecDeque<Datagram>>,
     last_frame: Instant,
+    /// TCP frames sent over each cable.
+    cables: [u64; 2],
+    /// Frames that carried a part of a datagram that the router had divided.
+    fragments: u64,
     capture: Capture,
 }
 
+/// A datagram on the link: one frame, or the fragments that the router has made of it.
+#[derive(Clone)]
+struct Datagram {
+    logged: LoggedFrame,
+    cable: Cable,
+    frames: Vec<Vec<u8>>,
+}
+
 impl Wire {
-    /// Starts forwarding and writes the capture to `capture`.
-    pub(crate) fn start(taps: [Tap; 2], impairment: Impairment, capture: &Path) -> io::Result<Wire> {
+    /// Starts forwarding between the hosts and writes the capture to `capture`.
+    pub(crate) fn start(
+        ports: [Port; 2],
+        middle: Middle,
+        impairment: Impairment,
+        capture: &Path,
+    ) -> io::Result<Wire> {
         let state = State {
-            taps,
+            ports,
+            middle,
             impairment,
             packet_log: PacketLog::default(),
             waiting: Vec::new(),
             paused: None,
             last_frame: Instant::now(),
+            cables: [0; 2],
+            fragments: 0,
             capture: Capture::create(capture)?,
         };
         let shared = Arc::new(Shared { state: Mutex::new(state), stop: AtomicBool::new(false) });
@@ -86,8 +113,8 @@ impl Wire {
     /// Delivers the kept frames and forwards again.
     pub(crate) fn resume(&self) {
         let mut state = self.shared.state();
-        for (logged, frame) in state.paused.take().unwrap_or_default() {
-            state.impair(logged, frame);
+        for datagram in state.paused.take().unwrap_or_default() {
+            state.impair(datagram);
         }
     }
 
@@ -102,9 +129,15 @@ impl Wire {
         read(&self.shared.state().packet_log)
     }
 
+    /// The TCP frames sent over each cable, and the fragments that the router has made.
+    pub(crate) fn traffic(&self) -> ([u64; 2], u64) {
+        let state = self.shared.state();
+        (state.cables, state.fragments)
+    }
+
     /// Writes the capture's buffer to its file.
     pub(crate) fn flush(&self) -> io::Result<()> {
-        self.shared.state().capture.0.flush()
+        self.shared.state().capture.flush()
     }
 }
 
@@ -123,22 +156,19 @@ impl Shared {
     }
 
     fn forward(&self) {
-        let taps = self.state().taps.each_ref().map(|tap| tap.as_fd().try_clone_to_owned());
-        let [Ok(client), Ok(server)] = taps else { return };
+        let Ok(files) = self.state().files() else { return };
         let mut buffer = vec![0; MAX_FRAME];
         while !self.stop.load(Ordering::Relaxed) {
-            let mut ready = [
-                PollFd::new(client.as_fd(), PollFlags::POLLIN),
-                PollFd::new(server.as_fd(), PollFlags::POLLIN),
-            ];
+            let mut ready: Vec<_> =
+                files.iter().map(|file| PollFd::new(file.as_fd(), PollFlags::POLLIN)).collect();
             let pause = self.state().next_delivery();
             let _ = poll(&mut ready, PollTimeout::try_from(pause).unwrap_or(PollTimeout::ZERO));
             let mut state = self.state();
             state.deliver_due();
             for side in [Role::Client, Role::Server] {
                 for _ in 0..BATCH {
-                    match state.taps[side as usize].receive(&mut buffer) {
-                        Ok(Some(length)) => state.accept(side, &buffer[..length]),
+                    match state.ports[side as usize].receive(&mut buffer) {
+                        Ok(Some((cable, length))) => state.accept(side, cable, &buffer[..length]),
                         Ok(None) | Err(_) => break,
                     }
                 }
@@ -148,26 +178,63 @@ impl Shared {
 }
 
 impl State {
+    fn files(&self) -> io::Result<Vec<OwnedFd>> {
+        self.ports.iter().flat_map(Port::files).map(|file| file.try_clone_to_owned()).collect()
+    }
+
     /// Accepts a frame that a host has sent.
-    fn accept(&mut self, sender: Role, frame: &[u8]) {
+    fn accept(&mut self, sender: Role, cable: Cable, frame: &[u8]) {
         let Ok(packet) = parse(frame, FirstHeader::Ethernet, None) else {
-            // Not TCP: neighbour discovery and the like.
-            let _ = self.taps[sender.peer() as usize].send(frame);
+            // Not TCP: neighbour discovery and the like. Behind a router every neighbour is known.
+            if !matches!(self.middle, Middle::Router(_)) {
+                let _ = self.ports[sender.peer() as usize].send(cable, frame);
+            }
             return;
         };
         self.last_frame = Instant::now();
+        self.cables[cable] += 1;
+        let logged = self.packet_log.sent(sender, &packet);
+        let mut datagram = Datagram { logged, cable, frames: vec![frame.to_vec()] };
         if sender == Role::Server {
             self.capture.write(frame);
+            self.pass_middle(&mut datagram, false);
         }
-        let logged = self.packet_log.sent(sender, &packet);
+        if datagram.frames.is_empty() {
+            self.packet_log.lost(&logged);
+            return;
+        }
         match &mut self.paused {
-            Some(kept) => kept.push_back((logged, frame.to_vec())),
-            None => self.impair(logged, frame.to_vec()),
+            Some(kept) => kept.push_back(datagram),
+            None => self.impair(datagram),
         }
     }
 
-    /// Drops, duplicates, delays or delivers a frame, as the impairment decides.
-    fn impair(&mut self, logged: LoggedFrame, frame: Vec<u8>) {
+    /// Passes a datagram through what lies between the link and the server host. `again`: it is a copy that
+    /// the link has made.
+    fn pass_middle(&mut self, datagram: &mut Datagram, again: bool) {
+        match &mut self.middle {
+            Middle::Nothing => {}
+            Middle::Router(router) => {
+                let sender = datagram.logged.sender;
+                let passed =
+                    datagram.frames.iter().map(|frame| router.pass(sender, frame).unwrap_or_default());
+                datagram.frames = passed.flatten().collect();
+                if datagram.frames.len() > 1 {
+                    self.fragments += datagram.frames.len() as u64;
+                }
+            }
+            Middle::Tap(tap) => {
+                for frame in &datagram.frames {
+                    let shown = tap.show(&datagram.logged, again, frame).unwrap_or(false);
+                    self.packet_log.tapped(&datagram.logged, shown);
+                }
+            }
+        }
+    }
+
+    /// Drops, duplicates, delays or delivers a datagram, as the impairment decides.
+    fn impair(&mut self, datagram: Datagram) {
+        let logged = datagram.logged;
         let mut hasher = DefaultHasher::new();
         (self.impairment.seed, logged.key, logged.sender as usize, logged.number).hash(&mut hasher);
         let mut rng = fastrand::Rng::with_seed(hasher.finish());
@@ -185,12 +252,12 @@ impl State {
         self.packet_log.impaired(&logged, doubled, delayed);
         // The first of two copies may be late too.
         if doubled || delayed {
-            self.waiting.push((later, logged, !delayed, frame.clone()));
+            self.waiting.push((later, datagram.clone(), !delayed));
         }
         if !delayed {
-            self.deliver(&logged, false, &frame);
+            self.deliver(datagram, false);
         } else if doubled {
-            self.waiting.push((later + MAX_DELAY / 4, logged, true, frame));
+            self.waiting.push((later + MAX_DELAY / 4, datagram, true));
         }
     }
 
@@ -201,22 +268,26 @@ impl State {
         let now = Instant::now();
         let mut due: Vec<_> = self.waiting.extract_if(.., |(at, ..)| *at <= now).collect();
         due.sort_by_key(|(at, ..)| *at);
-        for (_, logged, copy, frame) in due {
-            self.deliver(&logged, copy, &frame);
+        for (_, datagram, copy) in due {
+            self.deliver(datagram, copy);
         }
     }
 
-    fn deliver(&mut self, logged: &LoggedFrame, copy: bool, frame: &[u8]) {
-        let receiver = logged.sender.peer();
+    fn deliver(&mut self, mut datagram: Datagram, copy: bool) {
+        let receiver = datagram.logged.sender.peer();
         if receiver == Role::Server {
-            self.capture.write(frame);
+            self.pass_middle(&mut datagram, copy);
+            datagram.frames.iter().for_each(|frame| self.capture.write(frame));
         }
         self.last_frame = Instant::now();
+        let Datagram { logged, cable, frames } = datagram;
+        let port = &self.ports[receiver as usize];
+        let arrives = !frames.is_empty() && frames.iter().all(|frame| port.send(cable, frame).is_ok());
         // A frame that the host does not accept counts as lost.
-        match self.taps[receiver as usize].send(frame) {
-            _ if copy => self.packet_log.copy_arrived(logged),
-            Ok(()) => self.packet_log.arrived(logged),
-            Err(_) => self.packet_log.lost(logged),
+        match arrives {
+            _ if copy => self.packet_log.copy_arrived(&logged),
+            true => self.packet_log.arrived(&logged),
+            false => self.packet_log.lost(&logged),
         }
     }
 
@@ -226,35 +297,9 @@ impl State {
     }
 }
 
-/// A classic pcap file with nanosecond timestamps, headers only.
-struct Capture(BufWriter<File>);
-
-impl Capture {
-    fn create(path: &Path) -> io::Result<Capture> {
-        const NANOSECONDS: u32 = 0xa1b2_3c4d;
-        const ETHERNET: u32 = 1;
-        let mut file = BufWriter::new(File::create(path)?);
-        for word in [NANOSECONDS, 2 | 4 << 16, 0, 0, SNAP_LEN as u32, ETHERNET] {
-            file.write_all(&word.to_le_bytes())?;
-        }
-        Ok(Capture(file))
-    }
-
-    fn write(&mut self, frame: &[u8]) {
-        let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let kept = frame.len().min(SNAP_LEN);
-        let words = [at.as_secs() as u32, at.subsec_nanos(), kept as u32, frame.len() as u32];
-        let header: Vec<u8> = words.into_iter().flat_map(u32::to_le_bytes).collect();
-        // A full disk spoils the capture, not the storm.
-        let _ = self.0.write_all(&header).and_then(|()| self.0.write_all(&frame[..kept]));
-    }
-}
-
 /// The longest delay of a frame: long compared with a round trip (below 1 ms), short compared with a
 /// retransmission timer.
 const MAX_DELAY: Duration = Duration::from_millis(20);
 const MAX_POLL: Duration = Duration::from_millis(20);
-const MAX_FRAME: usize = 2048;
+pub(crate) const MAX_FRAME: usize = 2048;
 const BATCH: usize = 64;
-/// All headers with all options.
-const SNAP_LEN: usize = 128;

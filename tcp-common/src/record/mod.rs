@@ -20,4 +20,4 @@ pub use report::reported;
 pub use settings::{Clocks, Settings};
 pub use sighting::{Sighting, Sightings, Verdict};
 pub use slot::{Record, Slot, Slot4, Slot6, short_hook};
-pub use waiting::{FRAGMENT_NS, MAX_WAITING, WaitingDatagram};
+pub use waiting::{FRAGMENT_NS, MAX_WAITING, WaitingDatagram, WholeDatagram};

@@ -13,6 +13,14 @@ pub enum LabError {
     /// The kernel refused an operation.
     #[error(transparent)]
     System(#[from] SystemError),
+    /// A program that configures a namespace failed.
+    #[error("{command}: {message}")]
+    Program {
+        /// The program and its arguments.
+        command: String,
+        /// What the program wrote to its standard error.
+        message: String,
+    },
     /// The kernel did not reach the expected condition before the deadline.
     #[error("waited {waited_ms} ms for {expected}, but found {found}")]
     Timeout {

@@ -6,6 +6,7 @@
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic;
+use std::process::Command;
 use std::thread;
 
 use nix::libc::ENOSPC;
@@ -41,6 +42,52 @@ impl Namespace {
             })?;
             Ok(work())
         })?
+    }
+
+    /// Runs a program in the namespace and returns its standard output.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the program cannot be started, or if it fails. The error then has its standard error.
+    pub fn call(&self, program: &str, arguments: &[&str]) -> Result<String, LabError> {
+        let mut command = Command::new(program);
+        command.args(arguments);
+        let output = self.run(|| command.output())?.map_err(LabError::system("start a program"))?;
+        if output.status.success() {
+            return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+        }
+        Err(LabError::Program {
+            command: [&[program], arguments].concat().join(" "),
+            message: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+        })
+    }
+
+    /// Runs `ip` (Debian: iproute2) with these words.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Namespace::call`].
+    pub fn ip(&self, words: &str) -> Result<(), LabError> {
+        self.call("ip", &words.split_whitespace().collect::<Vec<_>>()).map(drop)
+    }
+
+    /// Runs `nft` (Debian: nftables) with these rules.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Namespace::call`].
+    pub fn nft(&self, rules: &str) -> Result<(), LabError> {
+        self.call("nft", &[rules]).map(drop)
+    }
+
+    /// Sets a sysctl, named by its path below `/proc/sys/net`.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the kernel does not have it or refuses the value.
+    pub fn sysctl(&self, name: &str, value: &str) -> Result<(), LabError> {
+        self.run(|| std::fs::write(format!("/proc/sys/net/{name}"), value))?
+            .map_err(LabError::system("set a sysctl"))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use hashbrown::HashMap;
 use tcp_common::Ignored;
-use tcp_common::record::{FRAGMENT_NS, MAX_WAITING, WaitingDatagram};
+use tcp_common::record::{MAX_WAITING, WaitingDatagram, WholeDatagram};
 use tcp_common::wire::{Captured, DatagramId, Packet, Position};
 
 use super::decap::Inner;
@@ -14,8 +14,8 @@ pub(super) struct Datagrams {
     waiting: HashMap<DatagramId, Incomplete>,
     /// Number of fragments that wait.
     fragments: u64,
-    /// When a datagram became whole: fragments that come later are copies.
-    whole_ns: HashMap<DatagramId, u64>,
+    /// Those that became whole.
+    whole: HashMap<DatagramId, WholeDatagram>,
 }
 
 /// A datagram of which fragments are missing.
@@ -42,11 +42,13 @@ impl Datagrams {
         now_ns: u64,
         inner: &Inner<'_>,
         packet: &Packet,
-    ) -> Result<Option<WholeDatagram>, Ignored> {
+    ) -> Result<Option<JoinedDatagram>, Ignored> {
         let position = packet.datagram.fragment.position;
         let is_middle = position == Position::Middle;
         let id = packet.datagram.id();
-        if self.whole_ns.get(&id).is_some_and(|whole_ns| now_ns - whole_ns < FRAGMENT_NS) {
+        let is_of_whole = self.whole.get(&id).is_some_and(|whole| whole.includes(packet, now_ns));
+        // Other fragments than the first belong to a datagram that waits, if there is one.
+        if is_of_whole && (position == Position::First || !self.waiting.contains_key(&id)) {
             return Err(if is_middle { Ignored::Fragment } else { Ignored::Duplicate });
         }
         if self.waiting.len() >= MAX_WAITING as usize && !self.waiting.contains_key(&id) {
@@ -65,13 +67,15 @@ impl Datagrams {
         }
         self.fragments -= u64::from(datagram.seen.waiting);
         let whole = self.waiting.remove(&id).and_then(|Incomplete { seen, first }| Some((seen, first?)));
-        if self.whole_ns.len() == MAX_WAITING as usize {
-            self.whole_ns.retain(|_, whole_ns| now_ns - *whole_ns < FRAGMENT_NS);
+        if self.whole.len() == MAX_WAITING as usize {
+            self.whole.retain(|_, whole| whole.is_recent(now_ns));
         }
-        if self.whole_ns.len() < MAX_WAITING as usize {
-            self.whole_ns.insert(id, now_ns);
+        if let Some((seen, _)) = &whole
+            && self.whole.len() < MAX_WAITING as usize
+        {
+            self.whole.insert(id, WholeDatagram::new(&seen.packet, now_ns));
         }
-        Ok(whole.map(|(seen, first)| WholeDatagram { seen, first, is_by_middle: is_middle }))
+        Ok(whole.map(|(seen, first)| JoinedDatagram { seen, first, is_by_middle: is_middle }))
     }
 
     /// Forgets the datagrams that have waited too long at this time. Returns the number of their fragments.
@@ -95,14 +99,14 @@ impl Datagrams {
 }
 
 /// A datagram all of whose fragments were seen.
-pub(super) struct WholeDatagram {
+pub(super) struct JoinedDatagram {
     seen: WaitingDatagram,
     first: HeldFragment,
     /// Whether a fragment between the first and the last one was seen last.
     pub(super) is_by_middle: bool,
 }
 
-impl WholeDatagram {
+impl JoinedDatagram {
     /// The first fragment, as if it were the whole datagram, of which the rest was not captured.
     ///
     /// # Errors

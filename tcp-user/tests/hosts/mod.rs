@@ -65,8 +65,7 @@ fn canonical(address: SocketAddr) -> SocketAddr {
 }
 
 pub(crate) fn sysctl(host: &Host, name: &str, value: &str) {
-    let path = format!("/proc/sys/net/ipv4/{name}");
-    host.run(|| std::fs::write(&path, value)).expect("entering the namespace").expect(&path);
+    host.namespace().sysctl(&format!("ipv4/{name}"), value).expect(name);
 }
 
 pub(crate) fn run(host: &Host, line: &str) {

@@ -9,7 +9,6 @@
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd as _, AsRawFd as _};
-use std::process::Command;
 
 use finwait::lab::Namespace;
 use finwait::sockets::Diag;
@@ -22,21 +21,14 @@ pub fn host() -> Namespace {
     ip(&namespace, "link set lo up");
     let settings = ["conf/all/rp_filter", "conf/default/rp_filter"].map(|name| (name, "0"));
     for (name, value) in settings.into_iter().chain([("ip_forward", "1")]) {
-        namespace
-            .run(|| std::fs::write(format!("/proc/sys/net/ipv4/{name}"), value))
-            .expect("entering the namespace")
-            .expect(name);
+        namespace.sysctl(&format!("ipv4/{name}"), value).expect(name);
     }
     namespace
 }
 
 /// Runs `ip` with these words.
 pub fn ip(namespace: &Namespace, words: &str) {
-    let mut command = Command::new("ip");
-    command.args(words.split_whitespace());
-    let output = namespace.run(|| command.output()).expect("entering the namespace");
-    let output = output.expect("starting ip (Debian: iproute2)");
-    assert!(output.status.success(), "ip {words}: {}", String::from_utf8_lossy(&output.stderr));
+    namespace.ip(words).expect("ip (Debian: iproute2)");
 }
 
 /// Makes a link: an interface of the given name on each host, up, with the given address if it is not empty.
