@@ -23,7 +23,7 @@ pub use manual::man;
 pub use query::{FilterArgs, FlowName, ReplayFormat, ReportFormat, SocketArgs};
 
 use crate::options::{ConfigError, ConfigFile, KeyBy, Options, RuleOptions};
-use crate::output::Format;
+use crate::output::{Fact, Format, SortKey};
 
 /// Watch the TCP connections of this host: the state of both ends of each, and how it closes.
 ///
@@ -132,6 +132,21 @@ pub struct LsArgs {
     /// Also show the process that owns each local socket; always shown by wide, json, ndjson and csv
     #[arg(short, long)]
     pub processes: bool,
+    /// Sort by these keys, the first one above all; `-KEY` is descending: `--sort=-bytes,age`
+    #[arg(long, value_name = "KEYS", value_delimiter = ',', allow_hyphen_values = true)]
+    pub sort: Vec<SortKey>,
+    /// Count connections by these keys and list the largest groups first: `--by dst_host,state`
+    #[arg(long, value_name = "KEYS", value_delimiter = ',', conflicts_with_all = ["sort", "count", "output"])]
+    pub by: Vec<Fact>,
+    /// List at most this many connections or groups
+    #[arg(long, value_name = "NUMBER")]
+    pub limit: Option<usize>,
+    /// Print only the number of connections
+    #[arg(short, long, conflicts_with_all = ["sort", "limit", "output"])]
+    pub count: bool,
+    /// Leave out the titles of a table
+    #[arg(long)]
+    pub no_header: bool,
     /// Connections to list.
     #[command(flatten)]
     pub filter: FilterArgs,

@@ -9,18 +9,21 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::listing::Listing;
 use super::{NOT_UNDERSTOOD, found};
 use crate::api::{Observed, Status, client};
 use crate::cli::{LsArgs, SocketArgs, WatchArgs};
 use crate::filter::Filter;
-use crate::output::{EventWriter, Format, ListWriter, Palette};
+use crate::output::{EventWriter, Format, Palette, SortKey};
 use crate::sockets::{Owners, namespace};
 use crate::view::{Connection, EndAddress, EventRecord, Nat};
 
 /// Lists connections.
 pub(super) async fn ls(agent: &SocketArgs, args: &LsArgs) -> Result<ExitCode> {
     let filter = args.filter.filter()?;
-    let owners = owners(agent, args.output, args.processes, &filter).await?;
+    let mut facts = args.by.iter().copied().chain(args.sort.iter().map(SortKey::fact));
+    let processes = args.processes || facts.any(|fact| fact.asks_for_process());
+    let owners = owners(agent, args.output, processes, &filter).await?;
     let query: String = form_urlencoded::Serializer::new(String::new())
         .append_pair("all", if args.all { "true" } else { "false" })
         .append_pair("own", if args.own { "true" } else { "false" })
@@ -29,24 +32,28 @@ pub(super) async fn ls(agent: &SocketArgs, args: &LsArgs) -> Result<ExitCode> {
     let mut answer = client::get(agent.path(), &format!("/connections?{query}")).await?;
     let now = Timestamp::now();
     let out = BufWriter::with_capacity(OUT_BUFFER, io::stdout().lock());
-    let mut list = ListWriter::new(out, args.output, Palette::for_stdout(), now)?;
-    if args.processes {
-        list = list.with_processes(args.output);
-    }
+    let mut list = Listing::new(args, out, now)?;
+    let mut count = 0;
     while let Some(line) = answer.line().await? {
-        let as_it_is = filter.is_empty() && args.output.is_json();
+        if list.is_full() {
+            break;
+        }
+        let as_it_is = filter.is_empty() && args.output.is_json() && list.takes_json();
         if as_it_is && let Some(line) = with_owner(&line, owners.as_ref())? {
             list.push_json(&line)?;
+            count += 1;
             continue;
         }
         // An agent of another version may not have applied the filter.
         let mut connection: Connection = serde_json::from_slice(&line).context(NOT_UNDERSTOOD)?;
         connection.process = owners.as_ref().and_then(|owners| owners.of(&connection));
         if filter.matches(&connection, now) {
-            list.push(&connection)?;
+            list.push(connection)?;
+            count += 1;
         }
     }
-    Ok(found(list.finish()? > 0))
+    list.finish()?;
+    Ok(found(count > 0))
 }
 
 /// The filter that the agent can apply: it does not know the owners of sockets.

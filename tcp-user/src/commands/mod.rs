@@ -1,6 +1,7 @@
 //! What the commands do: query the agent, or be it, and print the answer.
 
 mod audit;
+mod listing;
 mod live;
 mod replay;
 mod report;

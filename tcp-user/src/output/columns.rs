@@ -35,15 +35,17 @@ pub(super) struct ConnectionTable {
 }
 
 impl ConnectionTable {
-    /// Starts a table; `processes` adds the owners of sockets, `wide` every column.
-    pub(super) fn new(wide: bool, processes: bool) -> ConnectionTable {
+    /// Starts a table; `processes` adds the owners of sockets, `wide` every column. `titles` says whether the
+    /// first row has the titles.
+    pub(super) fn new(wide: bool, processes: bool, titles: bool) -> ConnectionTable {
         let is_shown = |column: &&Column| match column.shown {
             Shown::Always => true,
             Shown::WithProcesses => wide || processes,
             Shown::Wide => wide,
         };
         let columns: Vec<&Column> = COLUMNS.iter().filter(is_shown).collect();
-        let table = TextTable::with_columns(columns.iter().map(|column| (column.title, column.number)));
+        let shown = columns.iter().map(|column| (column.title, column.number));
+        let table = if titles { TextTable::with_columns(shown) } else { TextTable::without_titles(shown) };
         ConnectionTable { columns, table }
     }
 

@@ -30,8 +30,8 @@ impl<W: Write> ListWriter<W> {
     /// Starts a list; ages are as of `now`.
     pub fn new(mut out: W, format: Format, palette: Palette, now: Timestamp) -> io::Result<ListWriter<W>> {
         let layout = match format {
-            Format::Table => ListLayout::Table(ConnectionTable::new(false, false)),
-            Format::Wide => ListLayout::Table(ConnectionTable::new(true, true)),
+            Format::Table => ListLayout::Table(ConnectionTable::new(false, false, true)),
+            Format::Wide => ListLayout::Table(ConnectionTable::new(true, true, true)),
             Format::Json => ListLayout::Json(JsonDocument::new(schema::CONNECTIONS, "connections")),
             Format::Ndjson => ListLayout::Ndjson,
             Format::Csv => {
@@ -43,10 +43,11 @@ impl<W: Write> ListWriter<W> {
         Ok(ListWriter { out, layout, palette, now, count: 0 })
     }
 
-    /// Adds a column with the owners of sockets to a plain table, before its first connection.
-    pub fn with_processes(mut self, format: Format) -> ListWriter<W> {
-        if format == Format::Table {
-            self.layout = ListLayout::Table(ConnectionTable::new(false, true));
+    /// Chooses what a table shows, before its first connection: a column with the owners of sockets, and the
+    /// titles. Other formats stay as they are.
+    pub fn with_columns(mut self, format: Format, processes: bool, titles: bool) -> ListWriter<W> {
+        if let ListLayout::Table(table) = &mut self.layout {
+            *table = ConnectionTable::new(format == Format::Wide, processes, titles);
         }
         self
     }

@@ -3,6 +3,7 @@
 //! Records are pushed one at a time. Every format except the aligned table is written at once, so a long list
 //! needs no memory and a live stream no end. Only [`Palette::for_stdout`] asks about the terminal.
 
+mod arrange;
 mod cell;
 mod columns;
 mod csv;
@@ -12,6 +13,7 @@ mod list;
 mod palette;
 mod table;
 
+pub use arrange::{Fact, Groups, SortKey, UnknownFact, sort};
 pub use cell::{Cell, duration, escape};
 pub use events::EventWriter;
 pub use ladder::{write_ladder, write_mermaid};

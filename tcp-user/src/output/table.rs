@@ -46,6 +46,12 @@ impl TextTable {
         table
     }
 
+    /// Starts a table that does not show the titles of its columns.
+    pub(super) fn without_titles<'a>(columns: impl IntoIterator<Item = (&'a str, bool)>) -> TextTable {
+        let columns = columns.into_iter().map(|(_, number)| TableColumn { number, width: 0 }).collect();
+        TextTable { columns, texts: String::new(), styles: Vec::new() }
+    }
+
     /// Adds a row with one cell per column.
     pub fn row(&mut self, cells: impl IntoIterator<Item: Into<Cell>>) {
         for (column, cell) in self.columns.iter_mut().zip(cells) {
