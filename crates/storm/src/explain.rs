@@ -8,7 +8,7 @@ use finwait::view::Connection;
 use tcp_common::State;
 
 use crate::compare::Position;
-use crate::packet_log::{Direction, is_behind, tap_is_behind};
+use crate::packet_log::{Direction, is_behind, tap_was_behind};
 use crate::plan::{Ending, Plan};
 
 /// An end whose kernel has another state.
@@ -51,7 +51,7 @@ impl Case<'_> {
         if observer != Position::Third {
             return None;
         }
-        if tap_is_behind(&self.directions) {
+        if tap_was_behind(&self.directions, self.asked_at) {
             return Some(MISSED);
         }
         let own = &self.directions[self.side as usize];

@@ -61,6 +61,8 @@ pub(crate) struct Direction {
     /// How far the stream has passed the network tap, and how far of that the tap has shown.
     passed_tap: Extent,
     shown: Extent,
+    /// When the tap last showed a copy of all that it had missed before.
+    made_up_at: Option<Instant>,
     /// Frames that the tap has missed.
     pub(crate) missed: u64,
     /// Frames neither lost nor delivered yet.
@@ -196,9 +198,13 @@ impl PacketLog {
         direction.missed += u64::from(!shown);
         if direction.opens == frame.opens {
             direction.fin_missed |= frame.is_first_fin && !shown;
+            let was_behind = direction.passed_tap != direction.shown;
             direction.passed_tap.extend(frame.extent);
             if shown {
                 direction.shown.extend(frame.extent);
+            }
+            if was_behind && direction.passed_tap == direction.shown {
+                direction.made_up_at = Some(Instant::now());
             }
         }
     }
@@ -289,10 +295,13 @@ impl Extent {
     }
 }
 
-/// Whether the network tap has missed the latest that an end has sent (bytes, an acknowledgment or a RST) or
-/// every copy of its FIN: an acknowledgment does not show whether a byte or a FIN has that number.
-pub(crate) fn tap_is_behind(directions: &[Direction; 2]) -> bool {
-    directions.iter().any(|direction| direction.passed_tap != direction.shown)
+/// Whether the network tap had missed, when finwait was asked, the latest that an end has sent (bytes, an
+/// acknowledgment or a RST) or every copy of its FIN: an acknowledgment does not show whether a byte or a FIN
+/// has that number.
+pub(crate) fn tap_was_behind(directions: &[Direction; 2], asked_at: Instant) -> bool {
+    directions.iter().any(|direction| {
+        direction.passed_tap != direction.shown || direction.made_up_at.is_some_and(|at| at >= asked_at)
+    })
 }
 
 /// Finwait's key of the flow, between the canonical addresses.

@@ -93,4 +93,4 @@ fn lossy_tap() {
 }
 
 /// Connections of a storm that takes seconds.
-const FEW: u64 = 500;
+const FEW: u64 = 250;
