@@ -219,7 +219,7 @@ impl Web<'_> {
 
     fn a_closed_port(&self) {
         let opened = self.opened();
-        let mut curl = self.curl_command(&[&format!("http://{}/", self.server(81))]);
+        let mut curl = self.curl_command(&[&format!("http://{}/", self.server(CLOSED_PORT))]);
         let refused = spawn(&self.traffic.lab.client, &mut curl).wait().expect("waiting for curl");
         assert_eq!(refused.code(), Some(7), "curl's code for a refused connection");
         self.compare("a refused connection");
@@ -334,6 +334,8 @@ fn end(mut process: Child, how: impl FnOnce(&mut Child)) {
 }
 
 /// Long compared with a round trip, the delayed ACK (40 ms) and the agent's loop (5 ms).
+/// No server listens there.
+const CLOSED_PORT: u16 = 9;
 const QUIET: Duration = Duration::from_millis(200);
 
 /// Returns the number of TIME-WAITs that a RST ended, by the side that the metric gives as its origin.
