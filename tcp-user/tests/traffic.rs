@@ -333,9 +333,9 @@ fn end(mut process: Child, how: impl FnOnce(&mut Child)) {
     process.wait().expect("waiting for a program");
 }
 
-/// Long compared with a round trip, the delayed ACK (40 ms) and the agent's loop (5 ms).
 /// No server listens there.
 const CLOSED_PORT: u16 = 9;
+/// Long compared with a round trip, the delayed ACK (40 ms) and the agent's loop (5 ms).
 const QUIET: Duration = Duration::from_millis(200);
 
 /// Returns the number of TIME-WAITs that a RST ended, by the side that the metric gives as its origin.
