@@ -209,5 +209,7 @@ pub(crate) const MISSED: &str = "the network tap did not show a segment of the c
 const LATE_TIMER: &str = "2MSL has elapsed; the kernel's timer has not fired yet";
 /// `tcp_fin_timeout` minus one second.
 const ORPHAN: Duration = Duration::from_secs(59);
-/// The kernel counts in ticks of up to 10 ms (CONFIG_HZ), and the two clocks are read one after the other.
-pub(crate) const TICKS_MS: u64 = 50;
+/// The kernel counts in ticks of up to 10 ms (CONFIG_HZ), the two clocks are read one after the other, and on a busy host a
+/// segment waits between the hook and its socket. Less than the shortest retransmission timeout (200 ms), so that a
+/// missed restart of TIME-WAIT shows.
+pub(crate) const TICKS_MS: u64 = 150;
