@@ -102,8 +102,8 @@ fn place(agent: &Agent<'_>) -> Option<EgressPlace> {
     watched.egress_place
 }
 
-/// Whether the hooks of the server's interface have TCX. Filters of clsact stay where they are: the agent
-/// tells of no place then.
+/// Whether the hooks of the server's interface have TCX. Filters of clsact stay where they are: `status`
+/// has no place then.
 fn has_places(lab: &Lab) -> bool {
     let tcx = lab.server.run(|| has_tcx(lab.server.interface)).expect("entering the namespace");
     if !tcx {

@@ -20,7 +20,7 @@ use crate::kernel::ProgramNotices;
 /// Follows the host for as long as the agent runs.
 pub(super) struct Follower {
     pub(super) attachments: Attachments,
-    /// Tells when any process loads a program, which it may attach; `None` where the kernel cannot.
+    /// Notices of programs that any process loads; `None` if the kernel gives none.
     pub(super) notices: Option<ProgramNotices>,
     pub(super) shared: Arc<Shared>,
     /// What `status` shows of the interfaces.
@@ -87,8 +87,8 @@ impl Follower {
         }
     }
 
-    /// Keeps the programs in their place among those of others. `is_late` says that the look before was
-    /// [`LAST_PAUSE`] ago, long enough to tell whether packets reach the last place.
+    /// Keeps the programs in their place among those of others. `is_late` says that the last judgement was
+    /// [`LAST_PAUSE`] ago, long enough to judge again whether packets reach the last place.
     async fn keep_places(&mut self, netlink: &Netlink, is_late: bool) {
         let counted = is_late && self.attachments.any_last();
         let present = if counted { list(netlink).await } else { None };
@@ -123,29 +123,37 @@ async fn loaded(notices: &mut Option<AsyncFd<ProgramNotices>>) {
     }
 }
 
-/// When to look at the order of programs on the hooks. The kernel does not tell of changes, but most programs
-/// are attached right after they were loaded: so there are many looks then, at pauses that double.
+/// When to check the order of programs on the hooks. The kernel does not report a change of it, but most programs
+/// are attached right after they were loaded: so there are many checks then, at pauses that double.
 struct Looks {
     next: Instant,
     pause: Duration,
+    /// When it was last judged whether packets reach the last place.
+    judged: Instant,
 }
 
 impl Looks {
     fn new() -> Looks {
-        Looks { next: Instant::now(), pause: LAST_PAUSE }
+        let now = Instant::now();
+        Looks { next: now, pause: LAST_PAUSE, judged: now }
     }
 
     /// Begins with short pauses again.
     fn begin(&mut self) {
-        *self = Looks { next: Instant::now(), pause: FIRST_PAUSE };
+        (self.next, self.pause) = (Instant::now(), FIRST_PAUSE);
     }
 
-    /// Returns when a look is due: whether the pause before it was [`LAST_PAUSE`].
+    /// Returns when a check is due: whether the last judgement was [`LAST_PAUSE`] ago, however many programs
+    /// were loaded meanwhile.
     async fn due(&mut self) -> bool {
         sleep_until(self.next).await;
-        let is_late = self.pause == LAST_PAUSE;
-        self.next = Instant::now() + self.pause;
+        let now = Instant::now();
+        self.next = now + self.pause;
         self.pause = LAST_PAUSE.min(self.pause * 2);
+        let is_late = now - self.judged >= LAST_PAUSE;
+        if is_late {
+            self.judged = now;
+        }
         is_late
     }
 }

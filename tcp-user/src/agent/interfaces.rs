@@ -339,8 +339,8 @@ impl Attachments {
         changes
     }
 
-    /// Keeps the programs in their place among those of others. `interfaces` tells how many packets were sent;
-    /// it is empty if that is not to be judged. Returns what has changed.
+    /// Keeps the programs in their place among those of others. `interfaces` has the numbers of sent packets;
+    /// it is empty if they are not to be judged. Returns what has changed.
     pub fn keep_places(&mut self, kernel: &mut Kernel, interfaces: &[Interface]) -> Vec<InterfaceChange> {
         let mut changes = Vec::new();
         for (index, attached) in &mut self.by_index {

@@ -4,7 +4,7 @@
 //!   `mapped`.
 //! - `events` drains the event rings, and `diagnostics` the programs' log.
 //! - `attach` puts programs on interfaces, `chain` keeps their place among those of others,
-//!   `notices` tells when others may come, and `probe` inspects what is attached.
+//!   `notices` reports loaded programs, and `probe` inspects what is attached.
 //! - `clock` relates the kernel's two clocks, `fragments` ends the wait of fragments, `foreign` has
 //!   segments of other networks.
 //! - `program` and `error` have the names of programs and errors.

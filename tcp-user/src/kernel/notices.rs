@@ -1,8 +1,8 @@
 //! Notices of programs that any process loads, which may soon be attached to a hook.
 //!
-//! The kernel tells of them in perf events (`PERF_RECORD_BPF_EVENT`, `include/uapi/linux/perf_event.h`), one ring
-//! per CPU. It does not tell when a program is attached. The rings are not read: that one of them is readable
-//! says enough.
+//! The kernel records them as perf events (`PERF_RECORD_BPF_EVENT`, `include/uapi/linux/perf_event.h`) in one
+//! ring per CPU. It does not record that a program is attached. The records are not read: a readable ring
+//! is notice enough.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
@@ -12,7 +12,7 @@ use aya::util::online_cpus;
 use memmap2::{MmapOptions, MmapRaw};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 
-/// Tells when programs are loaded. Its descriptor is readable then, until [`ProgramNotices::drain`].
+/// Perf events of loaded programs. The descriptor is readable after a load, until [`ProgramNotices::drain`].
 pub struct ProgramNotices {
     epoll: Epoll,
     rings: Vec<NoticeRing>,
