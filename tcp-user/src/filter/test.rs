@@ -130,8 +130,8 @@ impl EndSelector {
             EndSelector::Server => side == Role::Server,
             EndSelector::Local => connection.end(side).local,
             EndSelector::Remote => !connection.end(side).local,
-            EndSelector::Source => side == source(connection),
-            EndSelector::Destination => side == source(connection).peer(),
+            EndSelector::Source => side == connection.source(),
+            EndSelector::Destination => side == connection.source().peer(),
         };
         Role::ALL.iter().any(|&side| selects(side) && test(side))
     }
@@ -160,11 +160,6 @@ impl KindSelector {
             KindSelector::Is(kind) => connection.close_kind() == Some(kind),
         }
     }
-}
-
-/// The local end; the client if both or neither are.
-fn source(connection: &Connection) -> Role {
-    if connection.server.local && !connection.client.local { Role::Server } else { Role::Client }
 }
 
 impl Actor {

@@ -178,13 +178,8 @@ impl Groups {
     }
 }
 
-/// The end that `src` names in filters: the local one, or the client where both or neither are local.
-fn source(connection: &Connection) -> Role {
-    if !connection.client.local && connection.server.local { Role::Server } else { Role::Client }
-}
-
 fn end(connection: &Connection, side: fn(Role) -> Role) -> &ConnectionEnd {
-    connection.end(side(source(connection)))
+    connection.end(side(connection.source()))
 }
 
 fn address(end: &ConnectionEnd) -> FactValue {

@@ -210,6 +210,11 @@ impl Connection {
         [&self.client, &self.server]
     }
 
+    /// The end that `src` means, as in `ss`: the local one, or the client if both or neither are local.
+    pub fn source(&self) -> Role {
+        if self.server.local && !self.client.local { Role::Server } else { Role::Client }
+    }
+
     /// Both addresses, that of one end first.
     pub fn ends_from(&self, side: Role) -> SocketPair {
         (self.end(side).socket_address(), self.end(side.peer()).socket_address())
