@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use finwait::lab::{KernelSocket, Role};
 use finwait::view::{Connection, ConnectionEnd};
+use jiff::{SignedDuration, Timestamp};
 use tcp_common::{CloseKind, FlowKey, State};
 
 use crate::conntrack;
@@ -129,11 +130,26 @@ impl Comparison<'_> {
             return;
         }
         let is_refused = connection.close_kind() == Some(CloseKind::Refused);
-        let reason = (is_translated && is_refused).then_some(
-            "conntrack forgets a connection when a RST is the first answer, so its legs are not joined",
-        );
+        let reason = if !is_translated {
+            None
+        } else if is_refused {
+            Some("conntrack forgets a connection when a RST is the first answer, so its legs are not joined")
+        } else if self.has_just_opened(connection) {
+            Some("conntrack is asked when the event of the open is read, some milliseconds later")
+        } else {
+            None
+        };
         let what = format!("client, server local {local:?}, translated {}", connection.nat.is_some());
         checks.differ(reason, what, || describe(connection));
+    }
+
+    /// Whether the agent may not have read the event of the open yet when it was asked.
+    fn has_just_opened(&self, connection: &Connection) -> bool {
+        let (Some(opened_at), Some(handshake_ms)) = (connection.opened_at, connection.handshake_ms) else {
+            return false;
+        };
+        let asked = Timestamp::now() - SignedDuration::try_from(self.asked_at.elapsed()).unwrap_or_default();
+        asked.duration_since(opened_at).as_secs_f64() * 1000.0 < handshake_ms + TICKS_MS as f64
     }
 
     /// Checks the VLAN tags of each end's segments. The segments of the other host are first seen at the card. The

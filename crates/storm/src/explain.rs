@@ -156,6 +156,9 @@ impl Case<'_> {
             (Established, Closed) if own.copied && !self.confirmed => {
                 "a late copy of the SYN was answered, but the connection had ended (R16); marked `?`"
             }
+            (Established, Closed) if peer.has_reset() && self.planned(|plan| plan.cookies) => {
+                "the peer sent a RST, and an ACK with the SYN cookie then created a second socket of it"
+            }
             (Closed | LastAck, TimeWait | Closing) if own.fin_lost && self.closes_at_once() => {
                 "both ends were to close at once; of one FIN only a copy arrived, sent after the other FIN had arrived"
             }

@@ -94,7 +94,7 @@ impl Shared {
         if reports & flow.reported() & reported::CLOSE != 0 {
             totals.count_close(flow, self.exemplar(change));
             // Also without a subscriber: one may come before the other leg of a translated connection is done.
-            if self.closes_connection(key) {
+            if self.closes_connection(key, flow) {
                 self.publish(change, |_| vec![self.joined_close(key, flow, change.hook, at_ns).into()]);
             }
         } else if reports & reported::CLOSE != 0 {

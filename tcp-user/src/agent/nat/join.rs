@@ -97,10 +97,13 @@ impl Shared {
     }
 
     /// Whether the close of a flow is that of its connection: with NAT, of the leg that is done last.
-    pub(in crate::agent) fn closes_connection(&self, key: &FlowKey) -> bool {
+    pub(in crate::agent) fn closes_connection(&self, key: &FlowKey, flow: &Flow) -> bool {
         let Some(leg) = self.translations.leg(key) else { return true };
         let other = leg.other.and_then(|key| self.entry(&key));
-        let is_last = other.is_none_or(|other| other.flow.is_finished());
+        // A FIN that was sent again may have put an end of the other leg back into LAST-ACK, and the leg may have the
+        // next connection by now.
+        let is_done = |other: &Flow| other.was_finished() || other.opened_ns() > flow.last_ns();
+        let is_last = other.is_none_or(|other| is_done(&other.flow));
         is_last && self.translations.claim_close(key, &leg)
     }
 
