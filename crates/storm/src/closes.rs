@@ -94,6 +94,10 @@ fn deviation(observer: Position, attempts: &[Attempt], directions: &[Direction; 
         Some("the program could not follow the plan: a RST or every copy of a segment was lost")
     } else if directions.iter().any(|direction| direction.lost_resets > 0) {
         Some("a RST was lost, so the packets do not show what the program did")
+    } else if attempts.iter().any(|attempt| attempt.plan.ending == Ending::Refused)
+        && directions.iter().any(Direction::nothing_arrived)
+    {
+        Some("the program gave up before its SYN was sent again")
     } else if directions.iter().any(|direction| direction.two_fins_ever) {
         Some("the host sent two FINs")
     } else if attempts.iter().any(|attempt| attempt.plan.cookies)

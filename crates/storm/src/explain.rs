@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use finwait::lab::{KernelSocket, Role};
-use finwait::view::Connection;
+use finwait::view::{Confidence, Connection};
 use tcp_common::State;
 
 use crate::compare::Position;
@@ -33,12 +33,14 @@ pub(crate) struct Case<'a> {
 impl Case<'_> {
     /// Why the agent for which this end is the near one may differ.
     pub(crate) fn explain_near(&self, observer: Position) -> Option<&'static str> {
-        let dropped = observer == Position::Third
-            && self.directions[self.side.peer() as usize].reset_lost
-            && !self.confirmed;
-        self.explain_third(observer)
-            .or_else(|| self.explain_local())
-            .or_else(|| dropped.then_some("the router dropped a RST after its agent had seen it; marked `?`"))
+        let dropped = observer == Position::Third && self.directions[self.side.peer() as usize].reset_lost;
+        let is_marked = !self.confirmed
+            || self.connection.is_some_and(|connection| connection.confidence != Confidence::Exact);
+        self.explain_third(observer).or_else(|| self.explain_local()).or_else(|| {
+            (dropped && is_marked).then_some(
+                "the router dropped a RST after its agent had seen it; marked `?`, or by the confidence",
+            )
+        })
     }
 
     /// Why the agent for which this end is the far one may differ.
@@ -122,8 +124,16 @@ impl Case<'_> {
                 "a new socket took the tuple out of TIME-WAIT and was closed before its SYN"
             }
             (SynSent, Closed) if self.open_abandoned() => "the program closed its socket in SYN-SENT",
-            (SynSent, Closed) if peer.reset_lost && self.planned(|plan| plan.ending == Ending::Refused) => {
+            (SynSent, Closed)
+                if (peer.reset_lost || own.nothing_arrived())
+                    && self.planned(|plan| plan.ending == Ending::Refused) =>
+            {
                 "the program closed its socket in SYN-SENT"
+            }
+            (Established | CloseWait | FinWait1 | LastAck | SynReceived, Closed)
+                if peer.no_reset_arrived() =>
+            {
+                "no RST of the peer arrived, and the host gave up what it had sent again and again"
             }
             (SynSent, Closed)
                 if own.latest_is_syn && self.planned(|plan| plan.fast_open && plan.answer == 0) =>

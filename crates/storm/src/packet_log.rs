@@ -254,6 +254,16 @@ impl PacketLog {
 }
 
 impl Direction {
+    /// Whether the link delivered nothing of what was sent.
+    pub(crate) fn nothing_arrived(&self) -> bool {
+        self.frames > 0 && self.frames == self.lost
+    }
+
+    /// Whether the link delivered none of the RSTs, of which there were some.
+    pub(crate) fn no_reset_arrived(&self) -> bool {
+        self.reset_lost && self.arrived.reset == 0
+    }
+
     /// Whether two sockets have sent in this incarnation: different FINs, or a FIN that acknowledges less
     /// than before.
     pub(crate) fn has_two_sockets(&self) -> bool {
