@@ -52,15 +52,15 @@ impl Records {
             let history = || {
                 format!("from the client host {:?}, from the server host {:?}", directions[0], directions[1])
             };
-            if records.len() > attempts.len()
-                && directions.iter().any(|direction| direction.copied || direction.retransmitted)
-            {
+            let copied = directions.iter().any(|direction| direction.copied || direction.retransmitted);
+            let overtaken = attempts.iter().any(|attempt| attempt.plan.fast_open);
+            if let Some(reason) = copied.then_some(LATE_SYN).or(overtaken.then_some(OVERTAKEN_SYN_ACK)) {
                 // The first failed open may be one of the plans.
                 while let Some(failed) =
                     records.iter().rposition(is_failed_open).filter(|_| records.len() > attempts.len())
                 {
                     let failed = records.remove(failed);
-                    checks.differ(Some(LATE_SYN), failed.close_word().into(), || describe(&failed));
+                    checks.differ(Some(reason), failed.close_word().into(), || describe(&failed));
                 }
             }
             // Of a reused tuple it is unknown which connection was affected.
@@ -194,4 +194,5 @@ fn compare_one(
 }
 
 const NO_SYN: &str = "the open was abandoned before a SYN was sent";
+const OVERTAKEN_SYN_ACK: &str = "with Fast Open the server sends at once: its RST arrived before its SYN-ACK, which began another incarnation";
 const LATE_SYN: &str = "a copy of a SYN arrived after the connection had ended, and was answered";

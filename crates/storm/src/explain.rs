@@ -123,6 +123,9 @@ impl Case<'_> {
             (TimeWait, Closed) if self.open_abandoned() => {
                 "a new socket took the tuple out of TIME-WAIT and was closed before its SYN"
             }
+            (Established, SynReceived) if self.planned(|plan| plan.fast_open) && peer.lost > 0 => {
+                "with Fast Open a server sends before it has received the last ACK of the handshake"
+            }
             (SynSent, Closed) if self.open_abandoned() => "the program closed its socket in SYN-SENT",
             (SynSent, Closed)
                 if (peer.reset_lost || own.nothing_arrived())
