@@ -5,7 +5,7 @@
 //! they return.
 
 use tcp_common::{
-    Cause, End, FlowKey, FlowKey4, Ignored, Outcome, Previous, SegmentKind,
+    Cause, End, Flags, FlowKey, FlowKey4, Ignored, Outcome, Previous, SegmentKind,
     record::{Counters, ForeignSegment, Settings, Sighting, Sightings, tail_call},
     table::phase_of,
     wire::{self, Bytes, Content, FirstHeader},
@@ -305,18 +305,17 @@ pub(crate) fn store_and_unlock(scratch: &mut Scratch, settings: &Settings) {
     }
 }
 
-/// Counts what was done to the flow, and publishes transitions.
+/// Counts what was done to the flow, and publishes what changed a state, and every SYN, FIN and RST.
 #[inline(always)]
 pub(crate) fn publish_outcome(scratch: &mut Scratch, counters: &mut Counters) {
     let outcome = reread(&scratch.outcome);
     publish::count_outcome(&outcome, &scratch.record.flow, counters);
-    if outcome.is_transition() {
-        if !matches!(outcome.previous, Previous::None) {
-            publish::previous(&outcome, scratch, counters);
-        }
-        if !is_unanswered_syn(&outcome) {
-            publish::transition(&outcome, scratch, counters);
-        }
+    if !matches!(outcome.previous, Previous::None) {
+        publish::previous(&outcome, scratch, counters);
+    }
+    let is_of_lifecycle = scratch.packet.segment.flags.has(Flags::SYN | Flags::FIN | Flags::RST);
+    if (outcome.is_transition() || is_of_lifecycle) && !is_unanswered_syn(&outcome) {
+        publish::segment(&outcome, scratch, counters);
     }
 }
 

@@ -21,17 +21,38 @@ pub(crate) struct Reservation {
     pub(crate) cpu: u32,
 }
 
-/// Reserves room for an event. Returns `None` if the ring is full, or this CPU has no ring.
+/// This CPU's ring, if it has one.
+struct Ring {
+    cpu: u32,
+    positions: *mut RingPositions,
+    written: u64,
+    /// Number of events that the agent has not read.
+    unread: u64,
+}
+
 #[inline(always)]
-pub(crate) fn reserve() -> Option<Reservation> {
+fn ring() -> Option<Ring> {
     // SAFETY: the helper has no arguments and only returns the number of this CPU.
     let cpu = unsafe { bpf_get_smp_processor_id() } as u32;
     let positions = RINGS.get_ptr_mut(cpu)?;
-    let len = settings().ring_len;
     // SAFETY: `positions` is a map value. Only this CPU's current program writes `written` (see `per_cpu`). The agent
     // writes `read` as one 64-bit store.
     let (written, read) = unsafe { ((*positions).written, read_volatile(addr_of!((*positions).read))) };
-    if written.wrapping_sub(read) >= len as u64 {
+    Some(Ring { cpu, positions, written, unread: written.wrapping_sub(read) })
+}
+
+/// Whether half of this CPU's ring is full, or there is none.
+#[inline(always)]
+pub(crate) fn is_half_full() -> bool {
+    ring().is_none_or(|ring| ring.unread >= settings().ring_len as u64 / 2)
+}
+
+/// Reserves room for an event. Returns `None` if the ring is full, or this CPU has no ring.
+#[inline(always)]
+pub(crate) fn reserve() -> Option<Reservation> {
+    let Ring { cpu, positions, written, unread } = ring()?;
+    let len = settings().ring_len;
+    if unread >= len as u64 {
         return None;
     }
     let index = cpu.wrapping_mul(len).wrapping_add(written as u32 & len.wrapping_sub(1));

@@ -88,6 +88,7 @@ fn snapshot(mut next: impl FnMut() -> u64) -> Snapshot {
             segments: rows(next),
             events: next(),
             events_lost: next(),
+            events_withheld: next(),
             deferred: next(),
             evicted: row(next),
             insert_retries: next(),

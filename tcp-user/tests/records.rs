@@ -68,7 +68,11 @@ fn documents() -> Vec<Document> {
             "`finwait watch -o ndjson`, `finwait replay --events -o ndjson`",
             named(schema_of::<TimeWaitEnd>(), schema::TIME_WAIT_END),
         ),
-        document(schema::WHY, "`finwait replay --why FLOW -o json`", schema_of::<Explanation>()),
+        document(
+            schema::WHY,
+            "`finwait why FLOW -o json`, `finwait replay --why FLOW FILE -o json`",
+            schema_of::<Explanation>(),
+        ),
         document(schema::LOST, "`finwait watch -o ndjson`", named(schema_of::<Lost>(), schema::LOST)),
         document(
             schema::EVENTS,

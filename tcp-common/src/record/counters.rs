@@ -33,6 +33,8 @@ pub struct Counters {
     pub events: u64,
     /// Events that were lost because the ring was full.
     pub events_lost: u64,
+    /// SYN, FIN and RST that changed no state and were not published, because half of the ring was full.
+    pub events_withheld: u64,
     /// Segments that were deferred to the agent because their flow was locked.
     pub deferred: u64,
     /// Evicted flows: closed, half-open, in TIME-WAIT, as in `Tag::CLOSED` and the next two phases.

@@ -10,7 +10,7 @@ use crate::wire::Packet;
 /// Which fields have a meaning depends on `kind`; all others are 0. Events are built by one method per kind, which
 /// sets every field, so that none keeps the value of an earlier event.
 ///
-/// | field | transition | previous | deferred | evicted |
+/// | field | segment | previous | deferred | evicted |
 /// | --- | --- | --- | --- | --- |
 /// | `slot` | yes | yes | yes, or `NO_SLOT` | yes |
 /// | `hook` | of the segment | of the segment | of the segment | of the flow |
@@ -70,10 +70,10 @@ pub struct EventHeader {
 }
 
 impl Event {
-    /// Builds a [`TRANSITION`](event_kind::TRANSITION) event. `flow` is the flow after the segment, with what
-    /// the event `reports` of it.
+    /// Builds a [`SEGMENT`](event_kind::SEGMENT) event. `flow` is the flow after the segment, with what the event
+    /// `reports` of it.
     #[inline(always)]
-    pub fn set_transition(
+    pub fn set_segment(
         &mut self,
         header: EventHeader,
         packet: &Packet,
@@ -82,7 +82,7 @@ impl Event {
         reports: u32,
     ) {
         let details = Details {
-            kind: event_kind::TRANSITION,
+            kind: event_kind::SEGMENT,
             sender: packet.sender as u8,
             cause: outcome.cause as u8,
             previous: outcome.previous as u8,
@@ -219,8 +219,8 @@ pub struct RingPositions {
 
 /// Kinds of [`Event`].
 pub mod event_kind {
-    /// A state changed.
-    pub const TRANSITION: u8 = 1;
+    /// A segment changed a state, or is a SYN, FIN or RST of a known flow that changed none.
+    pub const SEGMENT: u8 = 1;
     /// An incarnation ended because the segment began the next one.
     pub const PREVIOUS: u8 = 2;
     /// Another thread kept the flow locked. The agent must apply the segment.

@@ -2,6 +2,8 @@
 
 use tcp_common::{Cause, Flow, FlowKey, State};
 
+use crate::why::SentSegment;
+
 /// What a segment or the clock did to a flow.
 pub(super) struct Change<'a> {
     pub(super) key: &'a FlowKey,
@@ -15,12 +17,15 @@ pub(super) struct Change<'a> {
     /// States of both ends after the change.
     pub(super) to: [State; 2],
     pub(super) cause: Cause,
+    /// The segment that made it, if one did.
+    pub(super) segment: Option<SentSegment>,
 }
 
 impl<'a> Change<'a> {
     /// What has become of a flow without an event that was read. Its last segment did it.
     pub(super) fn unnoticed(key: &'a FlowKey, flow: &'a Flow, hook: u32) -> Change<'a> {
         let states = flow.states();
-        Change { key, flow, hook, at_ns: flow.last_ns(), from: states, to: states, cause: Cause::Nothing }
+        let (at_ns, from, to, cause) = (flow.last_ns(), states, states, Cause::Nothing);
+        Change { key, flow, hook, at_ns, from, to, cause, segment: None }
     }
 }

@@ -23,6 +23,7 @@ mod dry_run;
 pub mod error;
 pub mod exemplar;
 mod follow;
+pub mod history;
 pub mod interfaces;
 pub mod locality;
 pub mod metrics;
@@ -42,6 +43,7 @@ mod stats;
 pub mod totals;
 pub mod tracker;
 mod tuple;
+mod why;
 mod worker;
 
 use std::io;
@@ -62,6 +64,7 @@ use crate::kernel::{self, Diagnostics, Events, Kernel, KernelError, LoadOptions,
 use crate::options::{KeyBy, Options};
 pub use error::AgentError;
 use follow::Follower;
+use history::{Histories, MemoryBudget};
 use interfaces::{Attachments, Interface, InterfaceChange, InterfaceNames, Netlink};
 use locality::LocalAddresses;
 use own::OwnKind;
@@ -142,8 +145,10 @@ fn prepare(
     let notices = ProgramNotices::open();
     let notices = notices.inspect_err(|error| tracing::debug!("no notice of other programs: {error}")).ok();
     privileges::drop_privileges(account.as_ref())?;
-    let shared =
-        Shared { names, local: RwLock::new(local), ..Shared::new(kernel, metrics_address, WATCH_BUFFER) };
+    let budget = MemoryBudget::of_host(options.history_memory.map(|size| size.as_u64()));
+    let histories = Mutex::new(Histories::new(kernel.table().slot_count(), budget.histories));
+    let local = RwLock::new(local);
+    let shared = Shared { names, local, histories, ..Shared::new(kernel, metrics_address, WATCH_BUFFER) };
     let shared = Arc::new(shared);
     Ok(Ready {
         metrics,
@@ -184,6 +189,7 @@ fn load_programs(options: &Options) -> Result<Kernel, KernelError> {
         rules: options.rules(),
         max_flows: options.max_flows,
         max_flows_v6: options.max_flows / 2,
+        ring_bytes: MemoryBudget::of_host(None).rings,
         diagnostics: tracing::enabled!(tracing::Level::DEBUG),
         key_by_vlan: options.key == KeyBy::Vlan,
         ..LoadOptions::default()

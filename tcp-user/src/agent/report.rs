@@ -79,7 +79,7 @@ impl Shared {
         totals.count_attempt(flow);
         if unanswered_sender(flow).is_some_and(|sender| flow.is_local(sender)) {
             let (from, to, at_ns, cause) = ([State::Closed; 2], flow.states(), flow.opened_ns(), Cause::Syn);
-            self.publish_transitions(&Change { key, flow, hook, at_ns, from, to, cause });
+            self.publish_transitions(&Change { key, flow, hook, at_ns, from, to, cause, segment: None });
         }
     }
 

@@ -16,14 +16,18 @@ use tcp_common::record::ForeignSegment;
 use tcp_common::{End, Ignored};
 use tokio::sync::broadcast::error::RecvError;
 
+use super::history::Extent;
 use super::interfaces::InterfaceNames;
 use super::metrics::{self, Exposition};
 use super::shared::{Shared, WatchEvent};
 use super::stats::by_label;
+use super::totals::Snapshot;
 use crate::api::{
-    ConnectionsQuery, EventsQuery, InterfaceStatus, Observed, OtherNetwork, SeenAt, Stats, Status,
+    ConnectionsQuery, EventsQuery, HistoryStatus, InterfaceStatus, Observed, OtherNetwork, SeenAt, Stats,
+    Status, WhyQuery,
 };
 use crate::filter::Filter;
+use crate::kernel::Entry;
 use crate::sockets::{Diag, Listeners, namespace};
 use crate::view::describe::{address, vlan_ids};
 use crate::view::{self, Connection, EventRecord, Lost, Role};
@@ -45,6 +49,7 @@ pub fn query_routes(app: App) -> Router {
         .route("/connections", get(connections))
         .route("/events", get(events))
         .route("/stats", get(stats))
+        .route("/why", get(why))
         .route("/status", get(status))
         .with_state(app)
 }
@@ -64,11 +69,17 @@ async fn connections(State(app): State<App>, Query(query): Query<ConnectionsQuer
         Err(error) => return (StatusCode::BAD_REQUEST, error.to_string()).into_response(),
     };
     let shared = app.shared;
-    let slots = shared.table.slot_count();
-    let list = Arc::new(ConnectionList { shared, query, filter, listeners: OnceLock::new() });
-    let chunks = stream::iter((0..slots).step_by(SLOTS_A_CHUNK as usize)).map(move |first| {
+    let ended: Vec<_> = match query.closed {
+        true => shared.ended().into_iter().map(|ended| ended.entry).collect(),
+        false => Vec::new(),
+    };
+    // Those that have ended, numbered behind the slots.
+    let (slots, ended_count) = (shared.table.slot_count(), ended.len() as u32);
+    let list = Arc::new(ConnectionList { shared, query, filter, ended, listeners: OnceLock::new() });
+    let numbers = slots.saturating_add(ended_count);
+    let chunks = stream::iter((0..numbers).step_by(SLOTS_A_CHUNK as usize)).map(move |first| {
         let list = Arc::clone(&list);
-        let until = first.saturating_add(SLOTS_A_CHUNK).min(slots);
+        let until = first.saturating_add(SLOTS_A_CHUNK).min(numbers);
         tokio::task::spawn_blocking(move || Bytes::from(list.lines(first..until)))
     });
     ndjson(Body::from_stream(chunks.buffered(CHUNKS_AT_ONCE)))
@@ -79,21 +90,26 @@ struct ConnectionList {
     shared: Arc<Shared>,
     query: ConnectionsQuery,
     filter: Filter,
+    /// Those that have left the flow table, if they are asked for.
+    ended: Vec<Entry>,
     /// Read when the first end needs them.
     listeners: OnceLock<Listeners>,
 }
 
 impl ConnectionList {
-    /// The lines of the connections in some slots.
-    fn lines(&self, slots: Range<u32>) -> Vec<u8> {
+    /// The lines of the connections in some slots, and of some that have left the flow table.
+    fn lines(&self, numbers: Range<u32>) -> Vec<u8> {
         let mut lines = Vec::new();
-        let shared = &self.shared;
+        let (shared, query) = (&self.shared, &self.query);
         let (describer, now) = (shared.describer(), Timestamp::now());
-        for entry in slots.filter_map(|index| shared.table.read(index)) {
-            if !self.query.own && shared.own.includes(&entry.key, &entry.flow) {
+        for entry in numbers.filter_map(|number| self.entry(number)) {
+            if (!query.own && shared.own.includes(&entry.key, &entry.flow))
+                || (query.closed && !entry.flow.is_over())
+            {
                 continue;
             }
-            let Some(mut connection) = shared.listed(&describer, &entry, self.query.all) else { continue };
+            let all = query.all || query.closed;
+            let Some(mut connection) = shared.listed(&describer, &entry, all) else { continue };
             self.show_listeners(&mut connection);
             if self.filter.matches(&connection, now) && serde_json::to_writer(&mut lines, &connection).is_ok()
             {
@@ -101,6 +117,13 @@ impl ConnectionList {
             }
         }
         lines
+    }
+
+    fn entry(&self, number: u32) -> Option<Entry> {
+        match number.checked_sub(self.shared.table.slot_count()) {
+            Some(number) => self.ended.get(number as usize).copied(),
+            None => self.shared.table.read(number),
+        }
     }
 
     /// Sets the state of ends of this host that have not answered yet and whose socket listens.
@@ -157,6 +180,16 @@ fn line(connection: Option<&Connection>, event: &EventRecord, connections: bool)
     text.unwrap_or_default()
 }
 
+/// Explains one connection.
+async fn why(State(app): State<App>, Query(query): Query<WhyQuery>) -> Response {
+    let filter = match Filter::parse(&query.filter) {
+        Ok(filter) => filter,
+        Err(error) => return (StatusCode::BAD_REQUEST, error.to_string()).into_response(),
+    };
+    let answer = tokio::task::spawn_blocking(move || app.shared.explain(&filter)).await;
+    answer.map_or_else(unavailable, |answer| axum::Json(answer).into_response())
+}
+
 async fn stats(State(app): State<App>) -> Response {
     match app.shared.snapshot() {
         Ok(snapshot) => axum::Json(Stats::from(&snapshot)).into_response(),
@@ -197,11 +230,25 @@ async fn status(State(app): State<App>) -> Response {
         evicted: total("flows_evicted"),
         refused: by_label(&snapshot, "packets_ignored", 0)[Ignored::TableFull.name()],
         other_network: foreign.map(|segment| other_network(&segment, &app.shared.names)),
+        history: Some(history(&app.shared, &snapshot)),
         verified_instructions: programs,
         two_msl_ms: app.shared.rules.time_wait_local_ns / 1_000_000,
         watchers: app.shared.watchers.receiver_count() as u64,
     })
     .into_response()
+}
+
+fn history(shared: &Shared, snapshot: &Snapshot) -> HistoryStatus {
+    let Extent { bytes, moments, connections, since_ns } = shared.histories.lock().extent();
+    HistoryStatus {
+        bytes,
+        segments: moments.0,
+        segment_capacity: moments.1,
+        connections: connections.0 as u64,
+        connection_capacity: connections.1 as u64,
+        since: since_ns.map(|ns| shared.clock.lock().wall(ns)),
+        withheld: metrics::total(snapshot, "events_withheld"),
+    }
 }
 
 fn other_network(segment: &ForeignSegment, names: &InterfaceNames) -> OtherNetwork {

@@ -8,6 +8,7 @@ use parking_lot::{Mutex, RwLock};
 use tcp_common::{End, Flow, FlowKey, Rules};
 use tokio::sync::broadcast;
 
+use super::history::Histories;
 use super::interfaces::InterfaceNames;
 use super::locality::LocalAddresses;
 use super::nat::Translations;
@@ -46,6 +47,8 @@ pub struct Shared {
     pub on_host: Mutex<NamespaceAddresses>,
     /// The connections that this host translates.
     pub translations: Translations,
+    /// What is remembered of connections.
+    pub histories: Mutex<Histories>,
     /// Subscribers of `/events`.
     pub watchers: broadcast::Sender<WatchEvent>,
 }
@@ -61,7 +64,7 @@ pub struct WatchEvent {
 
 impl Shared {
     /// The state of an agent that has seen nothing. `metrics` is the address of its metrics endpoint, `watch_buffer` the
-    /// number of events that are kept for a subscriber.
+    /// number of events that are kept for a subscriber. It remembers no connections.
     pub fn new(kernel: Kernel, metrics: SocketAddr, watch_buffer: usize) -> Shared {
         Shared {
             table: Arc::clone(kernel.table()),
@@ -76,6 +79,7 @@ impl Shared {
             local: RwLock::default(),
             on_host: Mutex::default(),
             translations: Translations::default(),
+            histories: Mutex::new(Histories::new(0, 0)),
             watchers: broadcast::Sender::new(watch_buffer),
         }
     }

@@ -294,7 +294,7 @@ mod tests {
     ) -> [Option<u64>; 2] {
         let key = &FlowKey { family: 4, ..FlowKey::default() };
         let ((from, to), hook, cause) = (states, 1, Cause::Ack);
-        cache.update(index, &Change { key, flow, hook, at_ns, from, to, cause }, due_ns)
+        cache.update(index, &Change { key, flow, hook, at_ns, from, to, cause, segment: None }, due_ns)
     }
 
     #[test]

@@ -7,11 +7,14 @@ pub mod client;
 mod query;
 mod stats;
 mod status;
+mod why;
 
 pub use query::{ConnectionsQuery, EventsQuery, Observed};
 pub use stats::{Counts, MetricSample, Stats};
 pub(crate) use status::watched;
-pub use status::{EgressPlace, InterfaceStatus, OtherNetwork, SeenAt, Status};
+pub use status::{EgressPlace, HistoryStatus, InterfaceStatus, OtherNetwork, SeenAt, Status};
+
+pub use why::{WhyAnswer, WhyQuery};
 
 /// Default path of the query socket.
 pub const DEFAULT_SOCKET: &str = "/run/finwait/finwait.sock";

@@ -11,6 +11,9 @@ pub struct ConnectionsQuery {
     /// Whether to include the agent's own connections: scrapes of its metrics.
     #[serde(default)]
     pub own: bool,
+    /// Whether to list only connections that have ended, also those that are no longer in the flow table.
+    #[serde(default)]
+    pub closed: bool,
     /// A filter expression; empty matches every connection.
     #[serde(default)]
     pub filter: String,

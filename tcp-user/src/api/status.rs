@@ -53,6 +53,9 @@ pub struct Status {
     /// The latest packet that was ignored as one of another network (`other_network`); `null` if there was none.
     #[serde(default)]
     pub other_network: Option<OtherNetwork>,
+    /// What the agent remembers of connections; `null` from an agent of an earlier version.
+    #[serde(default)]
+    pub history: Option<HistoryStatus>,
     /// Instructions the verifier processed, by program.
     pub verified_instructions: Vec<(String, u32)>,
     /// 2MSL of local endpoints, in ms.
@@ -60,6 +63,25 @@ pub struct Status {
     /// Number of clients that follow the events.
     #[serde(default)]
     pub watchers: u64,
+}
+
+/// What the agent remembers of connections.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct HistoryStatus {
+    /// Memory for all of it, in bytes; 0 if it is turned off.
+    pub bytes: u64,
+    /// Segments and other changes that are remembered.
+    pub segments: u64,
+    /// Number of segments and other changes that there is room for.
+    pub segment_capacity: u64,
+    /// Connections that have left the flow table and are remembered.
+    pub connections: u64,
+    /// Number of such connections that there is room for.
+    pub connection_capacity: u64,
+    /// Time of the oldest segment of a connection that is remembered; `null` if there is none.
+    pub since: Option<Timestamp>,
+    /// Segments that are not remembered, because too many came at once.
+    pub withheld: u64,
 }
 
 /// A packet with the addresses and ports of a connection that it does not belong to.

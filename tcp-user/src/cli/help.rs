@@ -52,6 +52,16 @@ Examples:
     };
 }
 
+macro_rules! why {
+    () => {
+        "\
+Examples:
+  finwait why :43210
+  finwait why 10.0.0.5:443 -o json
+  finwait why dst 10.0.0.0/8 and state close-wait"
+    };
+}
+
 macro_rules! watch {
     () => {
         "\
@@ -83,6 +93,8 @@ Examples:
 
 pub(super) const LS: &str = ls!();
 pub(super) const LS_LONG: &str = concat!(filter!(), "\n\n", ls!());
+pub(super) const WHY: &str = why!();
+pub(super) const WHY_LONG: &str = concat!(filter!(), "\n\n", why!());
 pub(super) const WATCH: &str = watch!();
 pub(super) const WATCH_LONG: &str = concat!(filter!(), "\n\n", watch!());
 pub(super) const AUDIT_LONG: &str = concat!(filter!(), "\n\n", audit!());

@@ -20,8 +20,9 @@ use clap::{ArgAction, Args, CommandFactory as _, FromArgMatches as _, Parser, Su
 pub use generate::{complete, completions, generate};
 pub use glossary::{UnknownTerm, glossary};
 pub use manual::man;
-pub use query::{FilterArgs, FlowName, ReplayFormat, ReportFormat, SocketArgs};
+pub use query::{FilterArgs, FlowName, ReplayFormat, ReportFormat, SocketArgs, WhyFormat};
 
+use crate::filter::FilterError;
 use crate::options::{ConfigError, ConfigFile, KeyBy, Options, RuleOptions};
 use crate::output::{Fact, Format, SortKey};
 
@@ -64,6 +65,13 @@ pub enum Command {
     /// Print transitions, closes and ends of TIME-WAIT as they happen
     #[command(after_help = help::WATCH, after_long_help = help::WATCH_LONG)]
     Watch(WatchArgs),
+
+    /// Explain one connection: its segments, what each end waits for, who closed and how
+    ///
+    /// FLOW is whatever names one connection: `:PORT`, `ADDRESS:PORT`, an id, or a filter. Connections that have ended
+    /// are explained while the agent remembers them; `finwait status` says how far back that is.
+    #[command(after_help = help::WHY, after_long_help = help::WHY_LONG)]
+    Why(WhyArgs),
 
     /// Print totals: states, opens, closes by kind and closer, resets by reason, losses
     Stats(ReportArgs),
@@ -126,6 +134,9 @@ pub struct LsArgs {
     /// Also list closed connections that are kept to absorb late packets
     #[arg(short, long)]
     pub all: bool,
+    /// List connections that have ended, the latest of them too that are no longer tracked but remembered
+    #[arg(long)]
+    pub closed: bool,
     /// Also list the agent's own connections: scrapes of its metrics
     #[arg(long = "self")]
     pub own: bool,
@@ -161,6 +172,24 @@ pub struct WatchArgs {
     /// Connections to watch.
     #[command(flatten)]
     pub filter: FilterArgs,
+}
+
+/// Arguments of `finwait why`.
+#[derive(Args, Debug)]
+pub struct WhyArgs {
+    /// Output format
+    #[arg(short, long, value_name = "FORMAT", value_enum, default_value = "table")]
+    pub output: WhyFormat,
+    /// The connection: :PORT, ADDRESS:PORT, an id, or a filter that selects it
+    #[arg(value_name = "FLOW", required = true)]
+    words: Vec<String>,
+}
+
+impl WhyArgs {
+    /// The name of the connection.
+    pub fn flow(&self) -> Result<FlowName, FilterError> {
+        self.words.join(" ").parse()
+    }
 }
 
 /// Arguments of `finwait stats` and `finwait status`.
@@ -259,15 +288,17 @@ impl UsageError {
         "`process` cannot be used with replay: a capture does not say which process owns a socket",
     ));
 
+    /// The agent does not know owners.
+    pub const PROCESS_IN_WHY: UsageError = UsageError(Cow::Borrowed(
+        "`process` cannot be used with why: find the connection with `finwait ls process NAME -o wide`, and name it by its id",
+    ));
+
     /// A name fits `count` connections, of which `listed` were printed.
     pub fn ambiguous(count: usize, listed: usize) -> UsageError {
         let which =
             if listed < count { format!("the first {listed} are listed") } else { "listed above".into() };
         UsageError(
-            format!(
-                "{count} connections match ({which}): name one, by its ports or `--why ID` (-o wide has ids)"
-            )
-            .into(),
+            format!("{count} connections match ({which}): name one by both its ports or its id").into(),
         )
     }
 }

@@ -78,6 +78,28 @@ impl ValueEnum for ReplayFormat {
     }
 }
 
+/// Output formats of `finwait why`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum WhyFormat {
+    /// A figure of the segments, and sentences.
+    Table,
+    /// One JSON document.
+    Json,
+    /// A sequence diagram of Mermaid.
+    Mermaid,
+}
+
+impl WhyFormat {
+    /// The format of an explanation in a replay.
+    pub fn of_replay(format: ReplayFormat) -> WhyFormat {
+        match format {
+            ReplayFormat::Mermaid => WhyFormat::Mermaid,
+            ReplayFormat::List(Format::Json) => WhyFormat::Json,
+            ReplayFormat::List(_) | ReplayFormat::Zeek => WhyFormat::Table,
+        }
+    }
+}
+
 /// The name of one connection: `:PORT`, `ADDRESS:PORT`, an id, or a filter that selects it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FlowName(Filter);

@@ -249,7 +249,11 @@ fn the_shipped_file_has_every_option() {
     let defaults: String = keys
         .lines()
         .take_while(|line| !line.starts_with('['))
-        .filter(|line| !["interface", "user", "tw-restart"].iter().any(|example| line.starts_with(example)))
+        .filter(|line| {
+            !["interface", "user", "tw-restart", "history-memory"]
+                .iter()
+                .any(|example| line.starts_with(example))
+        })
         .fold(String::new(), |all, line| all + line + "\n");
     assert_eq!(run("finwait run", Some(&defaults)), run("finwait run", None));
 }

@@ -27,6 +27,7 @@ pub(super) async fn ls(agent: &SocketArgs, args: &LsArgs) -> Result<ExitCode> {
     let query: String = form_urlencoded::Serializer::new(String::new())
         .append_pair("all", if args.all { "true" } else { "false" })
         .append_pair("own", if args.own { "true" } else { "false" })
+        .append_pair("closed", if args.closed { "true" } else { "false" })
         .append_pair("filter", &asked_of_agent(&filter))
         .finish();
     let mut answer = client::get(agent.path(), &format!("/connections?{query}")).await?;
@@ -146,7 +147,7 @@ fn read_event(line: &[u8], owners: Option<&mut Owners>, filter: &Filter) -> Resu
 /// The owners of this namespace's sockets, if the output or the filter needs them: it takes a scan of the
 /// kernel's sockets and of `/proc`. In another namespace than the agent's, equal addresses may be of other
 /// sockets: no owners.
-async fn owners(
+pub(super) async fn owners(
     agent: &SocketArgs,
     format: Format,
     processes: bool,

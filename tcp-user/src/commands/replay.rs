@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use super::found;
 use super::why::Candidates;
-use crate::cli::{ReplayArgs, ReplayFormat, UsageError};
+use crate::cli::{ReplayArgs, ReplayFormat, UsageError, WhyFormat};
 use crate::output::{EventWriter, Format, ListWriter, Palette};
 use crate::replay::{self, Output, ReplayReport};
 
@@ -56,7 +56,7 @@ enum Writer {
     },
     List(ListWriter<Stdout>),
     Zeek(Stdout, usize),
-    Why(Stdout, ReplayFormat, Box<Candidates>),
+    Why(Stdout, WhyFormat, Box<Candidates>),
 }
 
 type Stdout = BufWriter<StdoutLock<'static>>;
@@ -65,7 +65,7 @@ impl Writer {
     fn new(args: &ReplayArgs) -> io::Result<Writer> {
         let out = BufWriter::new(io::stdout().lock());
         if args.why.is_some() {
-            return Ok(Writer::Why(out, args.output, Box::default()));
+            return Ok(Writer::Why(out, WhyFormat::of_replay(args.output), Box::default()));
         }
         Ok(match args.output {
             ReplayFormat::Mermaid => unreachable!("refused without --why"),

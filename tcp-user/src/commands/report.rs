@@ -6,7 +6,9 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 
 use super::NOT_UNDERSTOOD;
-use crate::api::{EgressPlace, InterfaceStatus, MetricSample, OtherNetwork, Stats, Status, client};
+use crate::api::{
+    EgressPlace, HistoryStatus, InterfaceStatus, MetricSample, OtherNetwork, Stats, Status, client,
+};
 use crate::cli::{ReportArgs, ReportFormat, SocketArgs};
 use crate::output::{Cell, Palette, TextTable};
 
@@ -81,7 +83,7 @@ fn summary(status: &Status) -> String {
     format!(
         "finwait {} (pid {}) since {:.0}\n\
          flow table: {} connections ({}), {:.1} MiB\n\
-         packets: {}, events lost: {}, deferred: {}, evicted: {}, refused: {}{}{}",
+         packets: {}, events lost: {}, deferred: {}, evicted: {}, refused: {}{}{}{}",
         status.version,
         status.pid,
         status.started_at,
@@ -93,8 +95,27 @@ fn summary(status: &Status) -> String {
         status.deferred,
         status.evicted,
         status.refused,
+        status.history.as_ref().map(history).unwrap_or_default(),
         foreign.unwrap_or_default(),
         ended.collect::<String>()
+    )
+}
+
+/// How far back the agent remembers, on a line of its own.
+fn history(history: &HistoryStatus) -> String {
+    if history.bytes == 0 {
+        return "\nhistory: turned off".into();
+    }
+    let since = history.since.map_or_else(String::new, |since| format!(", since {since:.0}"));
+    let withheld = match history.withheld {
+        0 => String::new(),
+        count => format!(", without {count} segments that came too fast"),
+    };
+    format!(
+        "\nhistory: {} segments{since}{withheld}, {} connections that ended; {:.1} MiB at most",
+        history.segments,
+        history.connections,
+        history.bytes as f64 / f64::from(1 << 20)
     )
 }
 

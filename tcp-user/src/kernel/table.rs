@@ -218,6 +218,11 @@ impl SlotGuard<'_> {
         self.record().hook()
     }
 
+    /// Returns the VLAN tags of each end's packets, as in [`Sightings::tags`](tcp_common::record::Sightings::tags).
+    pub fn tags(&self) -> [u32; 2] {
+        self.record().sightings.tags
+    }
+
     fn record(&self) -> &Record {
         match &self.locked {
             LockedFlow::V4(locked) => locked.record,

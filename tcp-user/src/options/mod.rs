@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use bytesize::ByteSize;
 use clap::ValueHint::FilePath;
 use clap::{Args, ValueEnum};
 use clap_complete::engine::{ArgValueCandidates, CompletionCandidate};
@@ -57,6 +58,13 @@ pub struct Options {
         value_parser = clap::value_parser!(u32).range(64..=67_108_864)
     )]
     pub max_flows: u32,
+
+    /// Memory for what is remembered of connections; 0 remembers nothing [default: 36MiB, less on small hosts]
+    ///
+    /// `finwait why` and `finwait ls --closed` show it. 36MiB hold 262,144 segments and 65,536 connections that have
+    /// ended. The default leaves 0.5% of the host's memory for this and the event rings together.
+    #[arg(long, value_name = "SIZE", env = "FINWAIT_HISTORY_MEMORY")]
+    pub history_memory: Option<ByteSize>,
 
     /// What distinguishes connections
     #[arg(long, value_name = "KEY", env = "FINWAIT_KEY", value_enum, default_value = "addresses")]

@@ -36,6 +36,9 @@ pub fn write_ladder(explanation: &Explanation, out: &mut impl Write, palette: Pa
     writeln!(out)?;
     writeln!(out, "client waits for  {}", explanation.client_waits)?;
     writeln!(out, "server waits for  {}", explanation.server_waits)?;
+    if let Some(process) = &connection.process {
+        writeln!(out, "local socket of   {}", cell::process(process).text)?;
+    }
     writeln!(out, "standard          {}", explanation.standards.join(", "))?;
     writeln!(out)?;
     writeln!(out, "{}", explanation.verdict)

@@ -136,7 +136,7 @@ impl InKernel {
         let (mut cause, mut previous) = (Cause::Nothing, Previous::None);
         self.events.drain(usize::MAX, |event| {
             match event.kind {
-                event_kind::TRANSITION => cause = Cause::from_repr(event.cause).unwrap_or(cause),
+                event_kind::SEGMENT => cause = Cause::from_repr(event.cause).unwrap_or(cause),
                 event_kind::PREVIOUS => {
                     cause = Cause::from_repr(event.cause).unwrap_or(cause);
                     previous = Previous::from_repr(event.previous).unwrap_or_default();

@@ -87,7 +87,7 @@ impl TrackedFlow {
         };
         let end = ended.flow.end_previous(now_ns, outcome.previous, &outbox.rules);
         if let Some(history) = &mut ended.history {
-            history.record_timer(now_ns, &Outcome { cause: outcome.cause, ..end });
+            history.record_change(now_ns, &Outcome { cause: outcome.cause, ..end }, &ended.flow);
         }
         let reports = ended.flow.report();
         if let (Some(trace), Some(aborter)) = (&mut ended.trace, outcome.previous.aborter()) {

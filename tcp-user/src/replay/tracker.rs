@@ -259,7 +259,7 @@ impl Replay {
             }
             let outcome = machine.tick(now_ns, key, &mut tracked.flow, &rules);
             if let Some(history) = &mut tracked.history {
-                history.record_timer(now_ns, &outcome);
+                history.record_change(now_ns, &outcome, &tracked.flow);
             }
             tracked.publish(outbox, key, now_ns, &outcome);
             due_ns = tracked.flow.due_after_tick_ns(now_ns, &rules);
@@ -304,7 +304,7 @@ impl Replay {
             statistics.connections += 1;
         }
         if let Some(history) = &mut tracked.history {
-            history.record_timer(now_ns, &outcome);
+            history.record_change(now_ns, &outcome, &tracked.flow);
         }
         tracked.publish(outbox, &packet.key, now_ns, &outcome);
         let due_ns = tracked.flow.due_ns(&rules);
@@ -378,7 +378,7 @@ impl Replay {
             trace.record(&SeenSegment { at_ns, sender, segment, before, after, cause, orig, checksum_wrong });
         }
         if let Some(history) = &mut tracked.history {
-            history.record(now_ns, sender, segment, &outcome);
+            history.record(now_ns, sender, segment, &outcome, &tracked.flow);
         }
         tracked.publish(outbox, key, now_ns, &outcome);
         let due_ns = tracked.flow.due_ns(&rules);

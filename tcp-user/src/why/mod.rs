@@ -8,19 +8,20 @@ mod verdict;
 
 pub use history::History;
 
+pub(crate) use history::{Moment, Sent, SentSegment};
+
 use std::borrow::Cow;
 
 use jiff::Timestamp;
 use schemars::JsonSchema;
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tcp_common::{End, Flags, Flow, State};
 
 use crate::clock::Clock;
 use crate::view::{ByName, Connection, Role, known_state, micros, schema};
-use history::{Carried, Moment};
 
 /// One connection explained.
-#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Explanation {
     /// `finwait.why/1`.
     pub schema: Cow<'static, str>,
@@ -48,7 +49,7 @@ pub struct Explanation {
 }
 
 /// One step of a connection's life.
-#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct LadderStep {
     /// Time of the segment, or time at which a timer expired.
     #[serde(with = "micros")]
@@ -77,12 +78,12 @@ pub struct LadderStep {
 }
 
 /// A segment of a [`LadderStep`].
-#[derive(Clone, Debug, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct LadderSegment {
     /// The end that sent it.
     pub sender: Role,
     /// Its flags, of SYN, FIN, RST, PSH and ACK.
-    #[serde(serialize_with = "flag_names")]
+    #[serde(serialize_with = "flag_names", deserialize_with = "flags_of_names")]
     #[schemars(with = "Vec<String>")]
     pub flags: Flags,
     /// Sequence number, relative to that of the sender's SYN.
@@ -94,15 +95,15 @@ pub struct LadderSegment {
 }
 
 /// Segments of an open connection that changed nothing but numbers, by sender.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CarriedSegments {
     /// Segments of the client.
     pub client_segments: u64,
-    /// Payload of these, in bytes, retransmissions included.
+    /// Payload of these, in bytes. What was sent again counts once.
     pub client_bytes: u64,
     /// Segments of the server.
     pub server_segments: u64,
-    /// Payload of these, in bytes, retransmissions included.
+    /// Payload of these, in bytes. What was sent again counts once.
     pub server_bytes: u64,
 }
 
@@ -117,8 +118,14 @@ impl Explanation {
         clock: Clock,
         as_of: Timestamp,
     ) -> Explanation {
-        let mut steps: Vec<_> =
-            history.moments().map(|moment| LadderStep::new(moment, flow, client, clock)).collect();
+        let mut sent = [Sent::default(); 2];
+        let mut steps: Vec<_> = history
+            .moments()
+            .map(|moment| {
+                let before = std::mem::replace(&mut sent, moment.sent);
+                LadderStep::new(moment, before, flow, client, clock)
+            })
+            .collect();
         hide_unheard(&mut steps);
         Explanation {
             schema: schema::WHY.into(),
@@ -127,7 +134,7 @@ impl Explanation {
             verdict: verdict::verdict(&connection, &steps),
             standards: verdict::standards(&connection),
             forgotten: history.forgotten(),
-            carried: CarriedSegments::new(history.carried(), client),
+            carried: CarriedSegments::new(Sent::of(flow), sent, [Sent::default(); 2], client),
             connection,
             as_of,
             steps,
@@ -150,7 +157,8 @@ fn hide_unheard(steps: &mut [LadderStep]) {
 }
 
 impl LadderStep {
-    fn new(moment: &Moment, flow: &Flow, client: End, clock: Clock) -> LadderStep {
+    /// A step for a moment. `before` is what the ends had sent at the moment before.
+    fn new(moment: &Moment, before: [Sent; 2], flow: &Flow, client: End, clock: Clock) -> LadderStep {
         let role = |end: End| if end == client { Role::Client } else { Role::Server };
         let segment = moment.segment.map(|segment| LadderSegment {
             sender: role(segment.sender),
@@ -163,7 +171,7 @@ impl LadderStep {
         let [ours, theirs] = [client, client.peer()].map(|end| end as usize);
         LadderStep {
             at: clock.wall(moment.at_ns),
-            carried: CarriedSegments::new(&moment.carried, client),
+            carried: CarriedSegments::new(moment.sent, before, moment.own(), client),
             segment,
             cause: moment.cause.name().into(),
             effective: moment.cause.has_effect(),
@@ -184,8 +192,12 @@ impl LadderStep {
 }
 
 impl CarriedSegments {
-    fn new(carried: &[Carried; 2], client: End) -> CarriedSegments {
-        let [ours, theirs] = [client, client.peer()].map(|end| carried[end as usize]);
+    /// What the ends had sent by `after` and not by `before`, without what was their `own` in a step.
+    fn new(after: [Sent; 2], before: [Sent; 2], own: [Sent; 2], client: End) -> CarriedSegments {
+        let [ours, theirs] = [client, client.peer()].map(|end| {
+            let end = end as usize;
+            after[end].since(before[end], own[end])
+        });
         CarriedSegments {
             client_segments: ours.segments,
             client_bytes: ours.bytes,
@@ -205,6 +217,12 @@ impl LadderSegment {
     pub fn flag_names(&self) -> Vec<&'static str> {
         NAMES.into_iter().filter(|&(bit, _)| self.flags.has(bit)).map(|(_, name)| name).collect()
     }
+}
+
+fn flags_of_names<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Flags, D::Error> {
+    let names: Vec<Cow<'de, str>> = Vec::deserialize(deserializer)?;
+    let bit = |name: &str| NAMES.iter().find(|&&(_, known)| known == name).map_or(0, |&(bit, _)| bit);
+    Ok(Flags(names.iter().fold(0, |bits, name| bits | bit(name))))
 }
 
 fn flag_names<S: Serializer>(flags: &Flags, serializer: S) -> Result<S::Ok, S::Error> {

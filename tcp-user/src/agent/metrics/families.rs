@@ -213,6 +213,12 @@ pub(super) const TABLE: &[Family] = &[
         data: Data::Counter(|snapshot| one(snapshot.counters.events_lost)),
     },
     Family {
+        name: "events_withheld",
+        help: "SYN, FIN and RST that changed no state and are not remembered, because half of a ring buffer was full.",
+        labels: &[],
+        data: Data::Counter(|snapshot| one(snapshot.counters.events_withheld)),
+    },
+    Family {
         name: "watch_events_lost",
         help: "Events that clients of the query socket were too slow to read. Each client counts.",
         labels: &[],

@@ -31,8 +31,9 @@ impl SocketReconciler {
         self.shared.unseen_changes.store(true, Ordering::Relaxed);
         for outcome in outcomes.into_iter().flatten() {
             self.shared.totals.lock().count_outcome(&flow, &outcome);
-            let (from, to, cause) = (outcome.from, outcome.to, Cause::SocketCheck);
-            let change = Change { key: &suspect.key, flow: &flow, hook, at_ns: now_ns, from, to, cause };
+            let (key, from, to, cause) = (&suspect.key, outcome.from, outcome.to, Cause::SocketCheck);
+            let change = Change { key, flow: &flow, hook, at_ns: now_ns, from, to, cause, segment: None };
+            self.shared.histories.lock().record(suspect.index, &change);
             self.shared.publish_transitions(&change);
         }
     }

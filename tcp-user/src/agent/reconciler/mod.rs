@@ -258,7 +258,8 @@ impl SocketReconciler {
         totals.count_outcome(&flow, &outcome);
         let Outcome { from, to, .. } = outcome;
         let (key, flow, cause) = (&suspect.key, &flow, Cause::Silence);
-        let change = Change { key, flow, hook, at_ns: now_ns, from, to, cause };
+        let change = Change { key, flow, hook, at_ns: now_ns, from, to, cause, segment: None };
+        self.shared.histories.lock().record(suspect.index, &change);
         self.shared.report(&mut totals, &change, reports);
         drop(totals);
         tracing::debug!("socket gone: {:?}", suspect.ends().collect::<Vec<_>>());

@@ -48,7 +48,8 @@ impl SocketReconciler {
         drop(slot);
         self.shared.unseen_changes.store(true, Ordering::Relaxed);
         let (key, from, to, cause) = (&entry.key, outcome.from, outcome.to, outcome.cause);
-        let change = Change { key, flow: &flow, hook, at_ns, from, to, cause };
+        let change = Change { key, flow: &flow, hook, at_ns, from, to, cause, segment: None };
+        self.shared.histories.lock().record(entry.index, &change);
         let mut totals = self.shared.totals.lock();
         totals.count_outcome(&flow, &outcome);
         self.shared.publish_transitions(&change);

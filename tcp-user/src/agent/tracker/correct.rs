@@ -11,7 +11,7 @@ impl Visitor {
     pub(super) fn correct_locality(&self, event: &Event) -> Option<Event> {
         let Event { key, flow, .. } = event;
         let is_counted = match event.kind {
-            event_kind::TRANSITION => is_counted(flow, event.reports),
+            event_kind::SEGMENT => is_counted(flow, event.reports),
             event_kind::PREVIOUS => flow.unreported() & reported::OPEN != 0 || !flow.was_established(),
             // A flood of SYNs evicts flows that were never open.
             event_kind::EVICTED => flow.unreported() & reported::OPEN != 0,
@@ -20,7 +20,7 @@ impl Visitor {
         let local = self.shared.corrected_locality(key, flow, is_counted)?;
         let mut corrected = *event;
         set_locality(&mut corrected.flow, local);
-        let is_present = event.kind == event_kind::TRANSITION;
+        let is_present = event.kind == event_kind::SEGMENT;
         let index = self.shared.table.index_of(event).filter(|_| is_present);
         // If the slot is locked, the next visit corrects it.
         if let Some(mut slot) = index.and_then(|index| self.shared.table.try_lock(index))

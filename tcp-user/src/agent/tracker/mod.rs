@@ -16,7 +16,7 @@ use std::time::Duration;
 use correct::is_counted;
 use scan::Scanner;
 use tcp_common::record::{Event, Sighting, event_kind};
-use tcp_common::{Cause, End, Flow, Outcome, Previous, State};
+use tcp_common::{Cause, End, Flags, Flow, Outcome, Previous, State};
 use visit::Visitor;
 
 use super::change::Change;
@@ -26,6 +26,7 @@ use super::slot_cache::SlotCache;
 use super::totals::Totals;
 use crate::kernel::Events;
 use crate::view::TimeWaitEnding;
+use crate::why::SentSegment;
 
 /// Reads the event rings and scans the flow table.
 pub struct Tracker {
@@ -91,7 +92,7 @@ impl Tracker {
         let corrected = self.visitor.correct_locality(event);
         let event = corrected.as_ref().unwrap_or(event);
         match event.kind {
-            event_kind::TRANSITION => {
+            event_kind::SEGMENT => {
                 let change = Change {
                     key: &event.key,
                     flow: &event.flow,
@@ -100,6 +101,7 @@ impl Tracker {
                     from: states(event.from),
                     to: states(event.to),
                     cause: Cause::from_repr(event.cause).unwrap_or(Cause::Nothing),
+                    segment: sent_segment(event),
                 };
                 if let Some(index) = self.visitor.shared.table.index_of(event) {
                     self.visitor.record_change(totals, index, &change);
@@ -136,14 +138,16 @@ impl Tracker {
         totals.count_outcome(&flow, &expired);
         let reports = flow.report();
         let Outcome { from, to, .. } = expired;
-        let change = Change { key, flow: &flow, hook, at_ns, from, to, cause: expired.cause };
+        let change = Change { key, flow: &flow, hook, at_ns, from, to, cause: expired.cause, segment: None };
         shared.report(totals, &change, reports);
         // The next incarnation begins from CLOSED.
         let replaced = flow.end_previous(at_ns, previous, &shared.rules);
         totals.count_outcome(&flow, &replaced);
         let reports = flow.report();
         let Outcome { from, to, .. } = replaced;
-        shared.report_replaced(totals, &Change { key, flow: &flow, hook, at_ns, from, to, cause }, reports);
+        let change = Change { key, flow: &flow, hook, at_ns, from, to, cause, segment: None };
+        self.visitor.remember_end(event, &change);
+        shared.report_replaced(totals, &change, reports);
     }
 
     /// Counts and publishes what was still to be reported of a flow that was evicted.
@@ -154,6 +158,7 @@ impl Tracker {
         let change = Change::unnoticed(key, &flow, hook);
         shared.report(totals, &change, unnoticed);
         let eviction = Change { at_ns, ..change };
+        self.visitor.remember_end(event, &eviction);
         for end in [End::A, End::B].into_iter().filter(|&end| flow.state(end) == State::TimeWait) {
             shared.report_time_wait_end(totals, &eviction, end, TimeWaitEnding::Evicted);
         }
@@ -190,10 +195,17 @@ impl Tracker {
             self.end_previous(totals, event, before, outcome.previous, outcome.cause);
         }
         let Outcome { from, to, cause, .. } = outcome;
-        let key = &event.key;
-        shared.report(totals, &Change { key, flow: &flow, hook, at_ns, from, to, cause }, reports);
+        let (key, segment) = (&event.key, sent_segment(event));
+        let change = Change { key, flow: &flow, hook, at_ns, from, to, cause, segment };
+        shared.histories.lock().record(index, &change);
+        shared.report(totals, &change, reports);
         self.visitor.visit_slot(totals, index);
     }
+}
+
+/// What is remembered of the segment of an event. That of an ICMP error is only quoted there, and has no flags.
+fn sent_segment(event: &Event) -> Option<SentSegment> {
+    (event.segment.flags != Flags(0)).then(|| SentSegment::new(end(event.sender), &event.segment))
 }
 
 /// The end that sent a segment, as events encode it.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tcp_common::record::reported;
+use tcp_common::record::{Event, reported};
 use tcp_common::table::Tag;
 use tcp_common::{End, Flow, Outcome, Rules};
 
@@ -13,7 +13,7 @@ use crate::agent::shared::Shared;
 use crate::agent::slot_cache::SlotCache;
 use crate::agent::totals::Totals;
 use crate::clock::monotonic_ns;
-use crate::kernel::SlotGuard;
+use crate::kernel::{Entry, SlotGuard};
 
 /// Brings slots of the flow table up to date, and the cache with them.
 pub(super) struct Visitor {
@@ -76,8 +76,10 @@ impl Visitor {
             slot.set_reported(bits);
         }
         if (unnoticed | reports) == 0 && slot.is_over() && now_ns >= due_ns {
+            let entry = Entry { index, key: slot.key(), hook: slot.hook(), tags: slot.tags(), flow: *slot };
             slot.remove();
             self.cache.free(index, family);
+            shared.histories.lock().end(entry);
             return;
         }
         let (key, flow, hook) = (slot.key(), *slot, slot.hook());
@@ -87,7 +89,7 @@ impl Visitor {
             shared.report_attempt(totals, &key, &flow, hook);
         }
         let Outcome { from, to, cause, .. } = outcome;
-        let change = Change { key: &key, flow: &flow, hook, at_ns: now_ns, from, to, cause };
+        let change = Change { key: &key, flow: &flow, hook, at_ns: now_ns, from, to, cause, segment: None };
         if outcome.is_transition() {
             totals.lateness.observe(now_ns.saturating_sub(due_ns) as f64 / 1e9);
             totals.count_outcome(&flow, &outcome);
@@ -98,9 +100,19 @@ impl Visitor {
         shared.report(totals, &change, reports);
     }
 
-    /// Records a change in the cache, and counts how long the endpoints were in the states that they have
-    /// left.
+    /// Remembers a flow that has left the slot that an event names, and the change that ended it.
+    pub(super) fn remember_end(&self, event: &Event, change: &Change<'_>) {
+        let Some(index) = self.shared.table.index_of(event) else { return };
+        let &Change { key, flow, hook, .. } = change;
+        let mut histories = self.shared.histories.lock();
+        histories.record(index, change);
+        histories.end(Entry { index, key: *key, hook, tags: [0; 2], flow: *flow });
+    }
+
+    /// Records a change in the cache and in the flow's history, and counts how long the endpoints were in the states
+    /// that they have left.
     pub(super) fn record_change(&mut self, totals: &mut Totals, index: u32, change: &Change<'_>) {
+        self.shared.histories.lock().record(index, change);
         let due_ns = due_ns(change.flow, &self.shared.rules);
         let durations_ns = self.cache.update(index, change, due_ns);
         for end in [End::A, End::B] {
