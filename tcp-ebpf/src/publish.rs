@@ -60,8 +60,8 @@ fn count_transition(counters: &mut Counters, local: bool, from: &State, to: &Sta
 /// Publishes a segment that changed a state, or is a SYN, FIN or RST. Marks what the event reports of the flow as
 /// reported, if there is room for the event.
 ///
-/// A segment that changed no state tells how a connection came to where it is, and nothing of where it is. So that it
-/// crowds out no event of other flows, it is withheld while half of the ring is full.
+/// The event of a segment that changed no state reports nothing of the flow. So that it crowds out no event of other
+/// flows, it is withheld while half of the ring is full.
 #[inline(never)]
 pub(crate) fn segment(outcome: &Outcome, scratch: &mut Scratch, counters: &mut Counters) {
     if !outcome.is_transition() && ring::is_half_full() {
@@ -69,7 +69,7 @@ pub(crate) fn segment(outcome: &Outcome, scratch: &mut Scratch, counters: &mut C
         return;
     }
     let before = scratch.record.flow.reported();
-    let reports = scratch.record.flow.report();
+    let reports = if outcome.is_transition() { scratch.record.flow.report() } else { 0 };
     let Scratch { packet, record, .. } = &*scratch;
     let at = EventOrigin { slot: scratch.slot, hook: scratch.hook, at_ns: scratch.at_ns };
     if !emit(at, counters, |event, header| event.set_segment(header, packet, outcome, &record.flow, reports))
