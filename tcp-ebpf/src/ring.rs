@@ -22,7 +22,7 @@ pub(crate) struct Reservation {
 }
 
 /// This CPU's ring, if it has one.
-struct Ring {
+struct CpuRing {
     cpu: u32,
     positions: *mut RingPositions,
     written: u64,
@@ -31,14 +31,14 @@ struct Ring {
 }
 
 #[inline(always)]
-fn ring() -> Option<Ring> {
+fn ring() -> Option<CpuRing> {
     // SAFETY: the helper has no arguments and only returns the number of this CPU.
     let cpu = unsafe { bpf_get_smp_processor_id() } as u32;
     let positions = RINGS.get_ptr_mut(cpu)?;
     // SAFETY: `positions` is a map value. Only this CPU's current program writes `written` (see `per_cpu`). The agent
     // writes `read` as one 64-bit store.
     let (written, read) = unsafe { ((*positions).written, read_volatile(addr_of!((*positions).read))) };
-    Some(Ring { cpu, positions, written, unread: written.wrapping_sub(read) })
+    Some(CpuRing { cpu, positions, written, unread: written.wrapping_sub(read) })
 }
 
 /// Whether half of this CPU's ring is full, or there is none.
@@ -50,7 +50,7 @@ pub(crate) fn is_half_full() -> bool {
 /// Reserves room for an event. Returns `None` if the ring is full, or this CPU has no ring.
 #[inline(always)]
 pub(crate) fn reserve() -> Option<Reservation> {
-    let Ring { cpu, positions, written, unread } = ring()?;
+    let CpuRing { cpu, positions, written, unread } = ring()?;
     let len = settings().ring_len;
     if unread >= len as u64 {
         return None;

@@ -21,14 +21,14 @@ pub struct Events {
     positions: Mapped<RingPositions>,
     events: Mapped<Event>,
     ring_len: u32,
-    rings: Vec<Ring>,
+    rings: Vec<MappedRing>,
     /// The rings that have events, by the time of their first one.
     earliest: BinaryHeap<Reverse<(u64, u32)>>,
 }
 
 /// Positions in a ring, counted from the first event that was ever written to it.
 #[derive(Clone, Copy, Default)]
-struct Ring {
+struct MappedRing {
     /// The next event to read.
     next: u64,
     /// End of the events that the current call of [`Events::drain`] must hand out.
@@ -43,7 +43,7 @@ impl Events {
             positions: Mapped::map(ebpf, "RINGS", cpus)?,
             events: Mapped::map(ebpf, "EVENTS", cpus * ring_len)?,
             ring_len,
-            rings: vec![Ring::default(); cpus as usize],
+            rings: vec![MappedRing::default(); cpus as usize],
             earliest: BinaryHeap::new(),
         })
     }

@@ -13,6 +13,29 @@ pub fn write_ladder(explanation: &Explanation, out: &mut impl Write, palette: Pa
     let [client, server] = [Role::Client, Role::Server].map(|side| cell::end(connection, side).text);
     writeln!(out, "{client} -> {server} #{} id={}", connection.incarnation, connection.id)?;
     writeln!(out)?;
+    if explanation.steps.is_empty() {
+        writeln!(out, "No segment of it is remembered.")?;
+    } else {
+        write_steps(explanation, out, palette)?;
+    }
+    writeln!(out)?;
+    if let Some(opened_at) = connection.opened_at {
+        writeln!(out, "opened    {opened_at:.6}")?;
+    }
+    for (side, waits) in
+        [(Role::Client, &explanation.client_waits), (Role::Server, &explanation.server_waits)]
+    {
+        writeln!(out, "{side}    {}", standing(explanation, side, waits))?;
+    }
+    if let Some(process) = &connection.process {
+        writeln!(out, "process   {}", cell::process(process).text)?;
+    }
+    writeln!(out, "standard  {}", explanation.standards.join(", "))?;
+    writeln!(out)?;
+    writeln!(out, "{}", explanation.verdict)
+}
+
+fn write_steps(explanation: &Explanation, out: &mut impl Write, palette: Palette) -> io::Result<()> {
     let titles = format!("{:>TIME$}  {:STATE$}{:ARROW$}  {:STATE$}", "TIME", "CLIENT", "", "SERVER");
     writeln!(out, "{}", palette.paint(TITLE, titles.trim_end().into()))?;
     if explanation.forgotten > 0 {
@@ -32,16 +55,20 @@ pub fn write_ladder(explanation: &Explanation, out: &mut impl Write, palette: Pa
         );
         writeln!(out, "{}", line.trim_end())?;
     }
-    carried(&explanation.carried, out)?;
-    writeln!(out)?;
-    writeln!(out, "client waits for  {}", explanation.client_waits)?;
-    writeln!(out, "server waits for  {}", explanation.server_waits)?;
-    if let Some(process) = &connection.process {
-        writeln!(out, "local socket of   {}", cell::process(process).text)?;
+    carried(&explanation.carried, out)
+}
+
+/// The state of an end, for how long it has been in it, and what it waits for.
+fn standing(explanation: &Explanation, side: Role, waits: &str) -> String {
+    let state = explanation.connection.end(side).state;
+    if state == State::Unknown {
+        return waits.into();
     }
-    writeln!(out, "standard          {}", explanation.standards.join(", "))?;
-    writeln!(out)?;
-    writeln!(out, "{}", explanation.verdict)
+    let since = explanation.since(side).map_or_else(String::new, |since| {
+        let age = explanation.as_of.duration_since(since).as_secs_f64() * 1000.0;
+        format!(" for {}", cell::duration(age))
+    });
+    format!("{}{since}, waits for {waits}", state.rfc_name())
 }
 
 /// Writes the explanation as a sequence diagram of Mermaid.

@@ -140,6 +140,15 @@ impl Explanation {
             steps,
         }
     }
+
+    /// Since when an end has its state; `None` if the step that changed it is not remembered.
+    pub fn since(&self, side: Role) -> Option<Timestamp> {
+        let changed = |step: &&LadderStep| match side {
+            Role::Client => step.client_changed,
+            Role::Server => step.server_changed,
+        };
+        self.steps.iter().rfind(changed).map(|step| step.at)
+    }
 }
 
 /// An end that a SYN was sent to is taken to listen. That it did is known only once it has answered.

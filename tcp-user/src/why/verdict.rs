@@ -13,7 +13,7 @@ pub(super) fn waits(connection: &Connection, side: Role) -> String {
     let peer = side.peer();
     match connection.end(side).state {
         State::Unknown => format!("unknown: nothing was seen of the {side}"),
-        State::Closed => "nothing: it is closed".into(),
+        State::Closed => "nothing".into(),
         State::Listen => "a SYN".into(),
         State::SynSent => format!("a SYN with ACK from the {peer}"),
         State::SynReceived => format!("the {peer}'s ACK of its SYN"),
@@ -110,8 +110,10 @@ fn close(connection: &Connection, steps: &[LadderStep]) -> String {
         sentence += "; TIME-WAIT ended when the same addresses and ports were opened again";
     }
     if let Some(time_wait) = &connection.time_wait {
+        // The sentence begins with the closer, unless the close began before the connection was seen.
+        let began = info.kind.is_some();
         let holder = match time_wait.holder {
-            holder if info.closer == Some(holder) && holder != Roles::Both => ", so it holds",
+            holder if began && info.closer == Some(holder) && holder != Roles::Both => ", so it holds",
             Roles::Client => "; the client holds",
             Roles::Server => "; the server holds",
             Roles::Both => "; both ends hold",

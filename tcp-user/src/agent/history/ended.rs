@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::moments::Place;
+use super::moments::MomentPlace;
 use crate::kernel::Entry;
 
 /// A connection that has left the flow table.
@@ -10,7 +10,7 @@ use crate::kernel::Entry;
 pub(in crate::agent) struct Ended {
     /// The flow as it was at the end.
     pub(in crate::agent) entry: Entry,
-    pub(super) latest: Place,
+    pub(super) latest: MomentPlace,
 }
 
 /// Connections that were established, and attempts. Attempts have a budget of their own, so that a flood of them does not

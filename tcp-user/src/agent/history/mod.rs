@@ -16,13 +16,13 @@ use crate::why::{History, Moment, Sent};
 pub(super) use budget::MemoryBudget;
 pub(super) use ended::Ended;
 use ended::EndedFlows;
-use moments::{Moments, Place};
+use moments::{MomentPlace, Moments};
 
 /// The memory of an agent.
 pub struct Histories {
     moments: Moments,
     /// By slot of the flow table, the latest moment of its flow.
-    latest: Vec<Place>,
+    latest: Vec<MomentPlace>,
     ended: EndedFlows,
     bytes: u64,
 }
@@ -48,7 +48,7 @@ impl Histories {
         let ended = ((bytes - for_moments) / EndedFlows::BYTES as u64) as usize;
         Histories {
             moments: Moments::new(moments),
-            latest: if moments == 0 { Vec::new() } else { vec![Place::NONE; slots as usize] },
+            latest: if moments == 0 { Vec::new() } else { vec![MomentPlace::NONE; slots as usize] },
             ended: EndedFlows::new(ended),
             bytes,
         }
@@ -66,13 +66,13 @@ impl Histories {
 
     /// Remembers a flow that leaves its slot, or is replaced there by the next connection of its addresses and ports.
     pub(super) fn end(&mut self, entry: Entry) {
-        let latest = self.latest.get(entry.index as usize).copied().unwrap_or(Place::NONE);
+        let latest = self.latest.get(entry.index as usize).copied().unwrap_or(MomentPlace::NONE);
         self.ended.push(Ended { entry, latest });
     }
 
     /// The history of the flow in a slot.
     pub(super) fn of(&self, entry: &Entry) -> History {
-        let latest = self.latest.get(entry.index as usize).copied().unwrap_or(Place::NONE);
+        let latest = self.latest.get(entry.index as usize).copied().unwrap_or(MomentPlace::NONE);
         self.chain(&entry.flow, latest)
     }
 
@@ -98,7 +98,7 @@ impl Histories {
     }
 
     /// The first SYN makes no event: the flow tells of it.
-    fn chain(&self, flow: &Flow, latest: Place) -> History {
+    fn chain(&self, flow: &Flow, latest: MomentPlace) -> History {
         let (mut moments, forgotten) = self.moments.chain(flow, latest, History::KEPT - 1);
         let begins_later = moments.last().is_none_or(|first| first.from != [tcp_common::State::Closed; 2]);
         if forgotten == 0 && begins_later {

@@ -9,14 +9,14 @@ use crate::why::{Moment, Sent, SentSegment};
 /// What happens before a connection is established has a ring of its own, so that a flood of SYNs does not crowd out
 /// what is known of connections.
 pub(super) struct Moments {
-    rings: [Ring; 2],
+    rings: [MomentRing; 2],
 }
 
-/// The place of a moment; [`Place::NONE`] for none.
+/// The place of a moment; [`MomentPlace::NONE`] for none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Place(u32);
+pub(super) struct MomentPlace(u32);
 
-struct Ring {
+struct MomentRing {
     moments: Vec<StoredMoment>,
     /// Size of the ring, in moments.
     capacity: u32,
@@ -34,7 +34,7 @@ struct StoredMoment {
     /// Which incarnation the moment is of: the lower half of the time at which that began.
     life: u32,
     /// The moment before.
-    previous: Place,
+    previous: MomentPlace,
     /// Number of moments of the incarnation before this one.
     number: u32,
     seq: u32,
@@ -50,9 +50,9 @@ struct StoredMoment {
 
 const _: () = assert!(size_of::<StoredMoment>() == Moments::BYTES);
 
-impl Place {
+impl MomentPlace {
     /// No moment.
-    pub(super) const NONE: Place = Place(0);
+    pub(super) const NONE: MomentPlace = MomentPlace(0);
     /// Bit of a place in the second ring. The others are the lower bits of the moment's number.
     const ESTABLISHED: u32 = 1 << 31;
 
@@ -68,27 +68,27 @@ impl Moments {
     /// Rings for this many moments in all.
     pub(super) fn new(capacity: u32) -> Moments {
         let unestablished = capacity / UNESTABLISHED_PART;
-        Moments { rings: [Ring::new(unestablished), Ring::new(capacity - unestablished)] }
+        Moments { rings: [MomentRing::new(unestablished), MomentRing::new(capacity - unestablished)] }
     }
 
     /// Adds a moment of a flow behind the one at `previous`, if that is of the same incarnation. Returns its place.
-    pub(super) fn push(&mut self, flow: &Flow, moment: &Moment, previous: Place) -> Place {
+    pub(super) fn push(&mut self, flow: &Flow, moment: &Moment, previous: MomentPlace) -> MomentPlace {
         let before = self.get(previous).filter(|before| before.life == life(flow));
         let number = before.map_or(0, |before| before.number.saturating_add(1));
-        let previous = if before.is_some() { previous } else { Place::NONE };
+        let previous = if before.is_some() { previous } else { MomentPlace::NONE };
         let stored = StoredMoment::new(flow, moment, previous, number);
         let is_established = flow.was_established();
         let number = self.rings[usize::from(is_established)].push(stored);
         match number {
-            0 => Place::NONE,
-            number if is_established => Place(number | Place::ESTABLISHED),
-            number => Place(number),
+            0 => MomentPlace::NONE,
+            number if is_established => MomentPlace(number | MomentPlace::ESTABLISHED),
+            number => MomentPlace(number),
         }
     }
 
     /// The moments of a flow's incarnation, the latest first, from the one at `latest` on, and the number of earlier
     /// ones that are forgotten.
-    pub(super) fn chain(&self, flow: &Flow, latest: Place, limit: usize) -> (Vec<Moment>, u64) {
+    pub(super) fn chain(&self, flow: &Flow, latest: MomentPlace, limit: usize) -> (Vec<Moment>, u64) {
         let (mut chain, mut place, mut next) = (Vec::new(), latest, None);
         while let Some(stored) = self.get(place).filter(|_| chain.len() < limit) {
             if stored.life != life(flow) || next.is_some_and(|next| stored.number != next) {
@@ -103,7 +103,7 @@ impl Moments {
 
     /// Numbers of moments that are kept, and that there is room for.
     pub(super) fn fill(&self) -> (u64, u64) {
-        let sum = |of: fn(&Ring) -> u64| self.rings.iter().map(of).sum();
+        let sum = |of: fn(&MomentRing) -> u64| self.rings.iter().map(of).sum();
         (sum(|ring| ring.moments.len() as u64), sum(|ring| u64::from(ring.capacity)))
     }
 
@@ -115,14 +115,14 @@ impl Moments {
         ring.moments.get(oldest).map(|stored| stored.at_ns)
     }
 
-    fn get(&self, place: Place) -> Option<&StoredMoment> {
-        self.rings[place.ring()].get(place.0 & !Place::ESTABLISHED)
+    fn get(&self, place: MomentPlace) -> Option<&StoredMoment> {
+        self.rings[place.ring()].get(place.0 & !MomentPlace::ESTABLISHED)
     }
 }
 
-impl Ring {
-    fn new(capacity: u32) -> Ring {
-        Ring { moments: Vec::new(), capacity, written: 0 }
+impl MomentRing {
+    fn new(capacity: u32) -> MomentRing {
+        MomentRing { moments: Vec::new(), capacity, written: 0 }
     }
 
     /// Returns the lower bits of the moment's number, 0 if there is no room for any.
@@ -139,12 +139,12 @@ impl Ring {
             index if index == self.moments.len() => self.moments.push(stored),
             index => self.moments[index] = stored,
         }
-        self.written as u32 & !Place::ESTABLISHED
+        self.written as u32 & !MomentPlace::ESTABLISHED
     }
 
     /// The moment of which these are the lower bits of the number, unless it is forgotten.
     fn get(&self, number: u32) -> Option<&StoredMoment> {
-        let age = (self.written as u32).wrapping_sub(number) & !Place::ESTABLISHED;
+        let age = (self.written as u32).wrapping_sub(number) & !MomentPlace::ESTABLISHED;
         let number = self.written.checked_sub(u64::from(age)).filter(|&number| number > 0)?;
         if age >= self.capacity { None } else { self.moments.get(self.index(number)) }
     }
@@ -155,7 +155,7 @@ impl Ring {
 }
 
 impl StoredMoment {
-    fn new(flow: &Flow, moment: &Moment, previous: Place, number: u32) -> StoredMoment {
+    fn new(flow: &Flow, moment: &Moment, previous: MomentPlace, number: u32) -> StoredMoment {
         let Moment { at_ns, segment, cause, from, to, sent } = *moment;
         let SentSegment { sender, flags, seq, ack, bytes } =
             segment.unwrap_or(SentSegment { sender: End::A, flags: Flags(0), seq: 0, ack: 0, bytes: 0 });

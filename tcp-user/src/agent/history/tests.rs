@@ -4,14 +4,14 @@ use super::*;
 use crate::why::SentSegment;
 
 /// A flow in a slot, whose segments are remembered as the agent does.
-struct Played {
+struct PlayedFlow {
     flow: Flow,
     slot: u32,
 }
 
-impl Played {
-    fn open(histories: &mut Histories, slot: u32, at_ns: u64) -> Played {
-        let mut played = Played { flow: Flow::EMPTY, slot };
+impl PlayedFlow {
+    fn open(histories: &mut Histories, slot: u32, at_ns: u64) -> PlayedFlow {
+        let mut played = PlayedFlow { flow: Flow::EMPTY, slot };
         // The first SYN makes no event.
         played.send(None, at_ns, End::A, Flags::SYN, 100, 0);
         played.send(Some(histories), at_ns + 1, End::B, Flags::SYN | Flags::ACK, 900, 101);
@@ -63,8 +63,8 @@ fn memory(moments: usize) -> u64 {
 #[test]
 fn each_flow_has_its_own_history_from_its_first_syn_on() {
     let mut histories = Histories::new(8, memory(64));
-    let mut one = Played::open(&mut histories, 1, 10);
-    let two = Played::open(&mut histories, 2, 11);
+    let mut one = PlayedFlow::open(&mut histories, 1, 10);
+    let two = PlayedFlow::open(&mut histories, 2, 11);
     one.send(Some(&mut histories), 20, End::B, Flags::FIN | Flags::ACK, 901, 101);
     one.send(Some(&mut histories), 21, End::B, Flags::FIN | Flags::ACK, 901, 101);
     let opened = |at_ns| vec![(at_ns, Cause::Syn), (at_ns + 1, Cause::SynAck), (at_ns + 2, Cause::Ack)];
@@ -77,9 +77,9 @@ fn each_flow_has_its_own_history_from_its_first_syn_on() {
 #[test]
 fn the_next_connection_of_a_slot_begins_anew() {
     let mut histories = Histories::new(8, memory(64));
-    let one = Played::open(&mut histories, 1, 10);
+    let one = PlayedFlow::open(&mut histories, 1, 10);
     histories.end(one.entry());
-    let two = Played::open(&mut histories, 1, 20);
+    let two = PlayedFlow::open(&mut histories, 1, 20);
     assert_eq!(two.remembered(&histories).0[0], (20, Cause::Syn));
     assert_eq!(two.remembered(&histories).0.len(), 3);
     let ended = histories.ended().next().expect("one ended");
@@ -90,7 +90,7 @@ fn the_next_connection_of_a_slot_begins_anew() {
 #[test]
 fn the_oldest_is_forgotten_and_its_number_known() {
     let mut histories = Histories::new(8, memory(64));
-    let mut one = Played::open(&mut histories, 1, 10);
+    let mut one = PlayedFlow::open(&mut histories, 1, 10);
     for at_ns in 100..200 {
         one.send(Some(&mut histories), at_ns, End::B, Flags::FIN | Flags::ACK, 901, 101);
     }
@@ -105,10 +105,10 @@ fn the_oldest_is_forgotten_and_its_number_known() {
 #[test]
 fn what_is_not_established_crowds_out_nothing_else() {
     let mut histories = Histories::new(8, memory(64));
-    let one = Played::open(&mut histories, 1, 10);
+    let one = PlayedFlow::open(&mut histories, 1, 10);
     histories.end(one.entry());
     for at_ns in 100..1000 {
-        let mut attempt = Played { flow: Flow::EMPTY, slot: 2 };
+        let mut attempt = PlayedFlow { flow: Flow::EMPTY, slot: 2 };
         attempt.send(None, at_ns, End::A, Flags::SYN, 100, 0);
         attempt.send(Some(&mut histories), at_ns, End::B, Flags::RST | Flags::ACK, 0, 101);
         assert_eq!(attempt.flow.state(End::A), State::Closed);
@@ -126,7 +126,7 @@ fn what_is_not_established_crowds_out_nothing_else() {
 #[test]
 fn no_memory_remembers_nothing() {
     let mut histories = Histories::new(8, 0);
-    let one = Played::open(&mut histories, 1, 10);
+    let one = PlayedFlow::open(&mut histories, 1, 10);
     histories.end(one.entry());
     assert_eq!(histories.ended().count(), 0);
     assert_eq!(histories.extent().since_ns, None);
