@@ -44,6 +44,7 @@ pub mod clock;
 pub mod commands;
 #[cfg(feature = "lab")]
 pub mod demo;
+pub mod doctor;
 pub mod filter;
 pub mod kernel;
 #[cfg(feature = "lab")]

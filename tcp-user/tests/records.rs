@@ -9,6 +9,7 @@ use std::path::Path;
 
 use finwait::api::{Stats, Status};
 use finwait::audit;
+use finwait::doctor;
 use finwait::output::{EventWriter, Format, ListWriter, Palette};
 use finwait::view::{Close, Connection, Lost, Reopened, TimeWaitEnd, Transition, glossary, schema};
 use finwait::why::Explanation;
@@ -98,6 +99,11 @@ fn documents() -> Vec<Document> {
             audit::SCHEMA,
             "`finwait audit -o json`",
             named(schema_of::<audit::Report>(), audit::SCHEMA),
+        ),
+        document(
+            doctor::SCHEMA,
+            "`finwait doctor -o json`",
+            named(schema_of::<doctor::Diagnosis>(), doctor::SCHEMA),
         ),
     ]
 }

@@ -72,7 +72,7 @@ fn connections_are_explained_while_they_are_tracked_and_after() {
     let beside = lab.server.run(|| command.args(["why", ":40000", "--socket", &agent.socket]).output());
     let text = String::from_utf8(beside.expect("namespace").expect("running the CLI").stdout).expect("text");
     let owner = format!("/{}\n", std::process::id());
-    assert!(text.contains("local socket of ") && text.contains(&owner), "{text}");
+    assert!(text.contains("process   ") && text.contains(&owner), "{text}");
 
     // The server closes first. Unread data would make it a RST.
     std::io::copy(&mut std::io::Read::take(&server, 300), &mut std::io::sink()).expect("reading");

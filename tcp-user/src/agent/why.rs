@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use super::history::Ended;
+use super::history::EndedFlow;
 use super::shared::Shared;
 use crate::api::WhyAnswer;
 use crate::filter::Filter;
@@ -24,14 +24,14 @@ impl Shared {
 
     /// A copy of the connections that have left the flow table, the latest first, so that the tracker waits no longer
     /// than that takes.
-    pub(super) fn ended(&self) -> Vec<Ended> {
+    pub(super) fn ended(&self) -> Vec<EndedFlow> {
         self.histories.lock().ended().copied().collect()
     }
 
     fn explain_one_of(
         &self,
         filter: &Filter,
-        entries: impl Iterator<Item = (Entry, Option<Ended>)>,
+        entries: impl Iterator<Item = (Entry, Option<EndedFlow>)>,
     ) -> WhyAnswer {
         let (describer, as_of) = (self.describer(), Timestamp::now());
         let (mut count, mut candidates, mut first) = (0, Vec::new(), None);

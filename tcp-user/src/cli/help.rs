@@ -101,6 +101,12 @@ pub(super) const AUDIT_LONG: &str = concat!(filter!(), "\n\n", audit!());
 pub(super) const REPLAY: &str = replay!();
 pub(super) const REPLAY_LONG: &str = concat!(filter!(), "\n\n", replay!());
 
+pub(super) const DOCTOR: &str = "\
+Examples:
+  finwait doctor
+  finwait doctor --lasting 10m -o json
+  finwait doctor capture.pcap";
+
 pub(super) const RUN: &str = "\
 Examples:
   finwait run

@@ -73,6 +73,14 @@ pub enum Command {
     #[command(after_help = help::WHY, after_long_help = help::WHY_LONG)]
     Why(WhyArgs),
 
+    /// Look for faults: leaks, piles, resets, overflows, settings without effect; exit 1 if there are any
+    ///
+    /// Checks the connections that the agent tracks and remembers, the kernel's counters and settings, and the agent
+    /// itself. Each finding comes with its evidence, what it means, what to do and what not to do. With a FILE, a
+    /// capture is checked instead, and no agent is needed.
+    #[command(after_help = help::DOCTOR)]
+    Doctor(DoctorArgs),
+
     /// Print totals: states, opens, closes by kind and closer, resets by reason, losses
     Stats(ReportArgs),
 
@@ -190,6 +198,25 @@ impl WhyArgs {
     pub fn flow(&self) -> Result<FlowName, FilterError> {
         self.words.join(" ").parse()
     }
+}
+
+/// Arguments of `finwait doctor`.
+#[derive(Args, Debug)]
+pub struct DoctorArgs {
+    /// Output format
+    #[arg(short, long, value_name = "FORMAT", value_enum, default_value = "table")]
+    pub output: ReportFormat,
+    /// How long a state must last to be a fault: CLOSE-WAIT and FIN-WAIT-2
+    ///
+    /// Handshakes count after 3 s, and FINs without ACK after 10 s, if that is less.
+    #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = humantime::parse_duration)]
+    pub lasting: Duration,
+    /// Number of connections from which on a fault is reported
+    #[arg(long, value_name = "NUMBER", default_value = "10")]
+    pub count: u64,
+    /// A capture to check instead of this host
+    #[arg(value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    pub file: Option<PathBuf>,
 }
 
 /// Arguments of `finwait stats` and `finwait status`.

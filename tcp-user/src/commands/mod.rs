@@ -1,6 +1,7 @@
 //! What the commands do: query the agent, or be it, and print the answer.
 
 mod audit;
+mod doctor;
 mod listing;
 mod live;
 mod replay;
@@ -42,6 +43,7 @@ pub fn execute(cli: Cli) -> Result<ExitCode> {
         Command::Ls(args) => wait_for(live::ls(agent, &args)),
         Command::Watch(args) => wait_for(live::watch(agent, &args)),
         Command::Why(args) => wait_for(why::run(agent, &args)),
+        Command::Doctor(args) => wait_for(doctor::run(agent, &args)),
         Command::Stats(args) => wait_for(report::stats(agent, &args)),
         Command::Status(args) => wait_for(report::status(agent, &args)),
         Command::Audit(args) => wait_for(audit::run(agent, &args)),

@@ -7,7 +7,7 @@ use crate::kernel::Entry;
 
 /// A connection that has left the flow table.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::agent) struct Ended {
+pub(in crate::agent) struct EndedFlow {
     /// The flow as it was at the end.
     pub(in crate::agent) entry: Entry,
     pub(super) latest: MomentPlace,
@@ -16,21 +16,21 @@ pub(in crate::agent) struct Ended {
 /// Connections that were established, and attempts. Attempts have a budget of their own, so that a flood of them does not
 /// crowd out what is known of connections.
 pub(super) struct EndedFlows {
-    attempts: VecDeque<Ended>,
-    connections: VecDeque<Ended>,
+    attempts: VecDeque<EndedFlow>,
+    connections: VecDeque<EndedFlow>,
     capacity: usize,
 }
 
 impl EndedFlows {
     /// Memory of an ended flow, in bytes.
-    pub(super) const BYTES: usize = size_of::<Ended>();
+    pub(super) const BYTES: usize = size_of::<EndedFlow>();
 
     /// Memory for this many flows.
     pub(super) fn new(capacity: usize) -> EndedFlows {
         EndedFlows { attempts: VecDeque::new(), connections: VecDeque::new(), capacity }
     }
 
-    pub(super) fn push(&mut self, ended: Ended) {
+    pub(super) fn push(&mut self, ended: EndedFlow) {
         let for_attempts = self.capacity / ATTEMPTS_PART;
         let (flows, capacity) = if ended.entry.flow.was_established() {
             (&mut self.connections, self.capacity - for_attempts)
@@ -51,7 +51,7 @@ impl EndedFlows {
     }
 
     /// The latest first.
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Ended> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &EndedFlow> {
         self.connections.iter().rev().chain(self.attempts.iter().rev())
     }
 

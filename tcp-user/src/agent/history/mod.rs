@@ -14,7 +14,7 @@ use super::change::Change;
 use crate::kernel::Entry;
 use crate::why::{History, Moment, Sent};
 pub(super) use budget::MemoryBudget;
-pub(super) use ended::Ended;
+pub(super) use ended::EndedFlow;
 use ended::EndedFlows;
 use moments::{MomentPlace, Moments};
 
@@ -67,7 +67,7 @@ impl Histories {
     /// Remembers a flow that leaves its slot, or is replaced there by the next connection of its addresses and ports.
     pub(super) fn end(&mut self, entry: Entry) {
         let latest = self.latest.get(entry.index as usize).copied().unwrap_or(MomentPlace::NONE);
-        self.ended.push(Ended { entry, latest });
+        self.ended.push(EndedFlow { entry, latest });
     }
 
     /// The history of the flow in a slot.
@@ -77,13 +77,13 @@ impl Histories {
     }
 
     /// The history of a flow that has left the table.
-    pub(super) fn of_ended(&self, ended: &Ended) -> History {
+    pub(super) fn of_ended(&self, ended: &EndedFlow) -> History {
         self.chain(&ended.entry.flow, ended.latest)
     }
 
     /// The connections that have left the table: those that were established, then those that were not, the latest
     /// first.
-    pub(super) fn ended(&self) -> impl Iterator<Item = &Ended> {
+    pub(super) fn ended(&self) -> impl Iterator<Item = &EndedFlow> {
         self.ended.iter()
     }
 
