@@ -12,7 +12,7 @@ use super::live::owners;
 use super::{NOT_UNDERSTOOD, found};
 use crate::api::{Stats, Status, client};
 use crate::cli::{DoctorArgs, ReportFormat, SocketArgs};
-use crate::doctor::{Diagnosis, Examination, Finding, HostReading, Thresholds};
+use crate::doctor::{Diagnosis, DoctorFinding, Examination, HostReading, Thresholds};
 use crate::filter::Filter;
 use crate::output::{Format, ListWriter, Palette};
 use crate::replay::{self, Output};
@@ -116,7 +116,7 @@ fn write_diagnosis(diagnosis: &Diagnosis, out: &mut impl Write) -> Result<()> {
     Ok(())
 }
 
-fn write_finding(finding: &Finding, now: Timestamp, out: &mut impl Write) -> Result<()> {
+fn write_finding(finding: &DoctorFinding, now: Timestamp, out: &mut impl Write) -> Result<()> {
     writeln!(out, "{} (confidence {})", finding.summary, finding.confidence)?;
     for line in &finding.evidence {
         writeln!(out, "  - {line}")?;

@@ -1,15 +1,15 @@
 //! The agent itself: what it lost, what it does not watch, and what it counted.
 
-use super::{Finding, FindingKind, Likelihood, Thresholds};
+use super::{DoctorFinding, FindingKind, Likelihood, Thresholds};
 use crate::api::{Stats, Status};
 
-pub(super) fn findings(status: &Status, stats: &Stats, thresholds: Thresholds) -> Vec<Finding> {
+pub(super) fn findings(status: &Status, stats: &Stats, thresholds: Thresholds) -> Vec<DoctorFinding> {
     let mut findings: Vec<_> = losses(status, stats).into_iter().collect();
     findings.extend(retransmissions(stats, thresholds));
     findings
 }
 
-fn losses(status: &Status, stats: &Stats) -> Option<Finding> {
+fn losses(status: &Status, stats: &Stats) -> Option<DoctorFinding> {
     let count = |number: u64, what: &str| (number > 0).then(|| format!("{number} {what}"));
     let mut evidence: Vec<_> = [
         count(status.events_lost, "events lost because a ring was full"),
@@ -42,11 +42,11 @@ fn losses(status: &Status, stats: &Stats) -> Option<Finding> {
     }
     let summary = "finwait does not see everything".into();
     (!evidence.is_empty())
-        .then(|| Finding::new(FindingKind::AgentLosses, Likelihood::High, summary, evidence))
+        .then(|| DoctorFinding::new(FindingKind::AgentLosses, Likelihood::High, summary, evidence))
 }
 
 /// Segments of handshake and close that were sent again, where they are more than a few of all.
-fn retransmissions(stats: &Stats, thresholds: Thresholds) -> Option<Finding> {
+fn retransmissions(stats: &Stats, thresholds: Thresholds) -> Option<DoctorFinding> {
     let shares = KINDS.map(|(kind, name)| {
         let again = sum(stats, "finwait_retransmitted_segments_total", "kind", kind);
         (name, again, sum(stats, "finwait_segments_total", "kind", kind))
@@ -62,8 +62,9 @@ fn retransmissions(stats: &Stats, thresholds: Thresholds) -> Option<Finding> {
         })
         .collect();
     let summary = "Segments of handshakes or closes are sent again".into();
-    (!evidence.is_empty())
-        .then(|| Finding::new(FindingKind::RetransmittedHandshakes, Likelihood::Medium, summary, evidence))
+    (!evidence.is_empty()).then(|| {
+        DoctorFinding::new(FindingKind::RetransmittedHandshakes, Likelihood::Medium, summary, evidence)
+    })
 }
 
 /// Sum of a metric's samples with this value of a label.

@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use jiff::Timestamp;
 use tcp_common::{CloseKind, State};
 
-use super::{EXAMPLES, Finding, FindingKind, Likelihood, PER_KIND, Thresholds};
+use super::{DoctorFinding, EXAMPLES, FindingKind, Likelihood, PER_KIND, Thresholds};
 use crate::output::duration;
 use crate::view::{Connection, Role};
 
@@ -60,7 +60,7 @@ impl Closes {
         }
     }
 
-    pub(super) fn findings(self, thresholds: Thresholds) -> Vec<Finding> {
+    pub(super) fn findings(self, thresholds: Thresholds) -> Vec<DoctorFinding> {
         let mut findings = Vec::new();
         let mut resets: Vec<_> =
             self.resets.into_iter().filter(|(_, ended)| ended.count >= thresholds.count.max(1)).collect();
@@ -112,17 +112,17 @@ fn reset_storm(
     aborter: Option<Role>,
     all: u64,
     ended: ClosedGroup,
-) -> Finding {
+) -> DoctorFinding {
     let by = aborter.map_or_else(String::new, |side| format!(" by a RST of the {side}"));
     let summary = format!("{} connections to {server} ended{by}: {}", ended.count, kind.name());
     let share = 100 * ended.count / all.max(1);
     let evidence = vec![format!("{share} % of the {all} connections to {server} that ended{}", ended.span())];
     let confidence = if share >= LARGE_SHARE { Likelihood::High } else { Likelihood::Medium };
-    let finding = Finding::new(FindingKind::ResetStorm, confidence, summary, evidence);
-    Finding { since: ended.since, examples: ended.examples, ..finding }
+    let finding = DoctorFinding::new(FindingKind::ResetStorm, confidence, summary, evidence);
+    DoctorFinding { since: ended.since, examples: ended.examples, ..finding }
 }
 
-fn churn(client: IpAddr, server: SocketAddr, short: Short) -> Finding {
+fn churn(client: IpAddr, server: SocketAddr, short: Short) -> DoctorFinding {
     let summary = format!(
         "{client} opened and closed {} connections to {server}{}, each for {} on average",
         short.ended.count,
@@ -139,8 +139,8 @@ fn churn(client: IpAddr, server: SocketAddr, short: Short) -> Finding {
         evidence.push(format!("{by_server} are in TIME-WAIT at the server, which costs memory and no ports"));
     }
     let confidence = if by_client > 0 { Likelihood::High } else { Likelihood::Medium };
-    let finding = Finding::new(FindingKind::Churn, confidence, summary, evidence);
-    Finding { since: short.ended.since, examples: short.ended.examples, ..finding }
+    let finding = DoctorFinding::new(FindingKind::Churn, confidence, summary, evidence);
+    DoctorFinding { since: short.ended.since, examples: short.ended.examples, ..finding }
 }
 
 /// Times as many short connections as make a pile.

@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use super::{Finding, FindingKind, Likelihood, Thresholds};
+use super::{DoctorFinding, FindingKind, Likelihood, Thresholds};
 use crate::system_error::SystemError;
 
 /// Counters and settings, read at one moment.
@@ -47,8 +47,12 @@ impl HostReading {
 }
 
 /// The findings of two readings of one namespace.
-pub(super) fn findings(before: &HostReading, after: &HostReading, thresholds: Thresholds) -> Vec<Finding> {
-    let host = Host { before, after, thresholds };
+pub(super) fn findings(
+    before: &HostReading,
+    after: &HostReading,
+    thresholds: Thresholds,
+) -> Vec<DoctorFinding> {
+    let host = TwoReadings { before, after, thresholds };
     [
         host.conntrack_full(),
         host.listen_overflow(),
@@ -62,17 +66,17 @@ pub(super) fn findings(before: &HostReading, after: &HostReading, thresholds: Th
     .collect()
 }
 
-struct Host<'a> {
+struct TwoReadings<'a> {
     before: &'a HostReading,
     after: &'a HostReading,
     thresholds: Thresholds,
 }
 
-impl Host<'_> {
-    fn conntrack_full(&self) -> Option<Finding> {
+impl TwoReadings<'_> {
+    fn conntrack_full(&self) -> Option<DoctorFinding> {
         let (count, max) = (self.after.setting(CONNTRACK_COUNT)?, self.after.setting(CONNTRACK_MAX)?);
         let percent = (count * 100).checked_div(max).filter(|&percent| percent >= NEARLY_FULL)?;
-        Some(Finding::new(
+        Some(DoctorFinding::new(
             FindingKind::ConntrackFull,
             Likelihood::High,
             format!("nf_conntrack's table is {percent} % full"),
@@ -80,12 +84,12 @@ impl Host<'_> {
         ))
     }
 
-    fn listen_overflow(&self) -> Option<Finding> {
+    fn listen_overflow(&self) -> Option<DoctorFinding> {
         let summary = |total| format!("Queues of listeners overflowed {total} times since the host started");
         self.overflow(FindingKind::ListenOverflow, "ListenOverflows", summary)
     }
 
-    fn time_wait_overflow(&self) -> Option<Finding> {
+    fn time_wait_overflow(&self) -> Option<DoctorFinding> {
         let summary =
             |total| format!("{total} TIME-WAITs were skipped since the host started: the table was full");
         let mut finding = self.overflow(FindingKind::TimeWaitOverflow, "TCPTimeWaitOverflow", summary)?;
@@ -96,7 +100,12 @@ impl Host<'_> {
     }
 
     /// A counter that should be 0. While it grows the finding is sure; if it does not, it may be of long ago.
-    fn overflow(&self, kind: FindingKind, counter: &str, summary: impl Fn(u64) -> String) -> Option<Finding> {
+    fn overflow(
+        &self,
+        kind: FindingKind,
+        counter: &str,
+        summary: impl Fn(u64) -> String,
+    ) -> Option<DoctorFinding> {
         let total = self.after.counter(counter);
         if total < self.thresholds.count.max(1) {
             return None;
@@ -104,13 +113,13 @@ impl Host<'_> {
         let grown = total.saturating_sub(self.before.counter(counter));
         let confidence = if grown > 0 { Likelihood::High } else { Likelihood::Low };
         let evidence = vec![format!("{counter} {total}, {grown} of them during the check")];
-        Some(Finding::new(kind, confidence, summary(total), evidence))
+        Some(DoctorFinding::new(kind, confidence, summary(total), evidence))
     }
 
-    fn tw_reuse_without_timestamps(&self) -> Option<Finding> {
+    fn tw_reuse_without_timestamps(&self) -> Option<DoctorFinding> {
         let (reuse, timestamps) = (self.after.setting(TW_REUSE)?, self.after.setting(TIMESTAMPS)?);
         (reuse == 1 && timestamps == 0).then(|| {
-            Finding::new(
+            DoctorFinding::new(
                 FindingKind::TwReuseWithoutTimestamps,
                 Likelihood::High,
                 "tcp_tw_reuse is on and has no effect".into(),
@@ -119,9 +128,9 @@ impl Host<'_> {
         })
     }
 
-    fn fin_timeout_changed(&self) -> Option<Finding> {
+    fn fin_timeout_changed(&self) -> Option<DoctorFinding> {
         let seconds = self.after.setting(FIN_TIMEOUT).filter(|&seconds| seconds != FIN_TIMEOUT_DEFAULT)?;
-        Some(Finding::new(
+        Some(DoctorFinding::new(
             FindingKind::FinTimeoutChanged,
             Likelihood::Medium,
             format!("tcp_fin_timeout is {seconds} s, which does not change TIME-WAIT"),
@@ -129,12 +138,12 @@ impl Host<'_> {
         ))
     }
 
-    fn conntrack_timeout_short(&self) -> Option<Finding> {
+    fn conntrack_timeout_short(&self) -> Option<DoctorFinding> {
         let (timeout, keepalive) =
             (self.after.setting(CONNTRACK_ESTABLISHED)?, self.after.setting(KEEPALIVE_TIME)?);
         let tracked = self.after.setting(CONNTRACK_COUNT)?;
         (timeout <= keepalive && tracked > 0).then(|| {
-            Finding::new(
+            DoctorFinding::new(
                 FindingKind::ConntrackTimeoutShort,
                 Likelihood::Medium,
                 format!("nf_conntrack forgets an idle connection after {timeout} s"),

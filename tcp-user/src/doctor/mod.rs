@@ -37,14 +37,14 @@ pub struct Diagnosis {
     /// Number of connections that were checked.
     pub connections: u64,
     /// What was found, the most serious kinds first.
-    pub findings: Vec<Finding>,
+    pub findings: Vec<DoctorFinding>,
     /// What could not be checked, and why.
     pub unchecked: Vec<String>,
 }
 
 /// Something that is wrong, or will be.
 #[derive(Clone, Debug, Serialize, JsonSchema)]
-pub struct Finding {
+pub struct DoctorFinding {
     /// What kind of fault it is.
     pub kind: FindingKind,
     /// How sure it is.
@@ -81,7 +81,7 @@ pub struct Examination {
     piles: Piles,
     closes: Closes,
     connections: u64,
-    others: Vec<Finding>,
+    others: Vec<DoctorFinding>,
     unchecked: Vec<String>,
 }
 
@@ -136,9 +136,14 @@ impl Examination {
     }
 }
 
-impl Finding {
-    fn new(kind: FindingKind, confidence: Likelihood, summary: String, evidence: Vec<String>) -> Finding {
-        Finding {
+impl DoctorFinding {
+    fn new(
+        kind: FindingKind,
+        confidence: Likelihood,
+        summary: String,
+        evidence: Vec<String>,
+    ) -> DoctorFinding {
+        DoctorFinding {
             kind,
             confidence,
             summary,

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use jiff::{SignedDuration, Timestamp};
 use tcp_common::State;
 
-use super::{EXAMPLES, Finding, FindingKind, Likelihood, PER_KIND, Thresholds};
+use super::{DoctorFinding, EXAMPLES, FindingKind, Likelihood, PER_KIND, Thresholds};
 use crate::output::{duration, escape};
 use crate::view::{Connection, Role};
 
@@ -88,7 +88,7 @@ impl Piles {
         Some((kind, began.unwrap_or(connection.last_seen_at)))
     }
 
-    pub(super) fn findings(self, now: Timestamp, thresholds: Thresholds) -> Vec<Finding> {
+    pub(super) fn findings(self, now: Timestamp, thresholds: Thresholds) -> Vec<DoctorFinding> {
         let mut piles: Vec<_> =
             self.groups.into_iter().filter(|(_, pile)| pile.lasting >= thresholds.count.max(1)).collect();
         piles.sort_by_key(|(key, pile)| {
@@ -105,7 +105,7 @@ impl Piles {
 }
 
 impl Pile {
-    fn finding(self, key: &PileKey, now: Timestamp, thresholds: Thresholds) -> Finding {
+    fn finding(self, key: &PileKey, now: Timestamp, thresholds: Thresholds) -> DoctorFinding {
         let limit = words(limit(key.kind, thresholds));
         let summary = format!("{} {key} {} for more than {limit}", self.lasting, state_words(key.kind));
         let oldest = self.since.map_or_else(String::new, |since| words(now.duration_since(since)));
@@ -120,8 +120,8 @@ impl Pile {
             }
             _ => Likelihood::Medium,
         };
-        let finding = Finding::new(key.kind, confidence, summary, evidence);
-        Finding { since: self.since, examples: self.examples, ..finding }
+        let finding = DoctorFinding::new(key.kind, confidence, summary, evidence);
+        DoctorFinding { since: self.since, examples: self.examples, ..finding }
     }
 }
 
