@@ -3,6 +3,7 @@
 mod audit;
 mod listing;
 mod live;
+mod ports;
 mod replay;
 mod report;
 mod why;
@@ -42,6 +43,7 @@ pub fn execute(cli: Cli) -> Result<ExitCode> {
         Command::Ls(args) => wait_for(live::ls(agent, &args)),
         Command::Watch(args) => wait_for(live::watch(agent, &args)),
         Command::Why(args) => wait_for(why::run(agent, &args)),
+        Command::Ports(args) => wait_for(ports::run(agent, &args)),
         Command::Stats(args) => wait_for(report::stats(agent, &args)),
         Command::Status(args) => wait_for(report::status(agent, &args)),
         Command::Audit(args) => wait_for(audit::run(agent, &args)),
