@@ -162,8 +162,8 @@ fn what_takes_ports_away_is_counted() {
     assert_eq!((ports.first, ports.last, ports.reserved, ports.bound), (40_000, 40_399, 50, 1), "{ports:?}");
     assert_eq!(ports.available, 349);
 
-    let inactive = pair.bind(40_014, false);
-    let chosen = pair.connect_bound(1, 40_016);
+    let inactive = pair.bind(40_013, false);
+    let chosen = pair.connect_bound(1, 40_015);
     let ports = pair.ports();
     assert_eq!(ports.bound, 1 + u32::from(ports.bound_complete) + 1, "{ports:?}");
     // A connection that the listener has accepted, with the listener and without.

@@ -44,9 +44,9 @@ impl Diag {
                 states: StateFlags::from_bits_retain(StateFlags::all().bits() | BOUND_INACTIVE),
                 socket_id: if family == AF_INET { SocketId::new_v4() } else { SocketId::new_v6() },
             };
-            let message = Selection::Request(SockDiagMessage::InetRequest(request), program.clone());
+            let message = DiagMessage::Request(SockDiagMessage::InetRequest(request), program.clone());
             let each = |reply, bytes: &[u8]| {
-                if let Selection::Reply(reply) = reply {
+                if let DiagMessage::Reply(reply) = reply {
                     KernelSocket::from_reply(reply, bytes).into_iter().for_each(&mut take);
                 }
             };
@@ -65,31 +65,31 @@ pub(crate) fn shows_bound_sockets() -> bool {
 }
 
 /// A request with a program that selects sockets, or a reply.
-enum Selection {
+enum DiagMessage {
     Request(SockDiagMessage, Vec<u8>),
     Reply(SockDiagMessage),
 }
 
-impl NetlinkSerializable for Selection {
+impl NetlinkSerializable for DiagMessage {
     fn message_type(&self) -> u16 {
-        let (Selection::Request(message, _) | Selection::Reply(message)) = self;
+        let (DiagMessage::Request(message, _) | DiagMessage::Reply(message)) = self;
         message.message_type()
     }
 
     fn buffer_len(&self) -> usize {
         match self {
-            Selection::Request(message, program) => {
+            DiagMessage::Request(message, program) => {
                 NetlinkSerializable::buffer_len(message) + ATTRIBUTE_HEADER + program.len()
             }
-            Selection::Reply(message) => NetlinkSerializable::buffer_len(message),
+            DiagMessage::Reply(message) => NetlinkSerializable::buffer_len(message),
         }
     }
 
     fn serialize(&self, buffer: &mut [u8]) {
-        let (Selection::Request(message, _) | Selection::Reply(message)) = self;
+        let (DiagMessage::Request(message, _) | DiagMessage::Reply(message)) = self;
         let (head, attribute) = buffer.split_at_mut(NetlinkSerializable::buffer_len(message));
         message.serialize(head);
-        if let Selection::Request(_, program) = self {
+        if let DiagMessage::Request(_, program) = self {
             let length = (ATTRIBUTE_HEADER + program.len()) as u16;
             attribute[..2].copy_from_slice(&length.to_ne_bytes());
             attribute[2..ATTRIBUTE_HEADER].copy_from_slice(&INET_DIAG_REQ_BYTECODE.to_ne_bytes());
@@ -98,11 +98,11 @@ impl NetlinkSerializable for Selection {
     }
 }
 
-impl NetlinkDeserializable for Selection {
+impl NetlinkDeserializable for DiagMessage {
     type Error = DecodeError;
 
-    fn deserialize(header: &NetlinkHeader, payload: &[u8]) -> Result<Selection, DecodeError> {
-        SockDiagMessage::deserialize(header, payload).map(Selection::Reply)
+    fn deserialize(header: &NetlinkHeader, payload: &[u8]) -> Result<DiagMessage, DecodeError> {
+        SockDiagMessage::deserialize(header, payload).map(DiagMessage::Reply)
     }
 }
 

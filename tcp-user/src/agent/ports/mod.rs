@@ -30,7 +30,7 @@ use crate::sockets::{Diag, EphemeralPorts, KernelSocket, PortSet, scope_of, show
 use crate::system_error::SystemError;
 use crate::view::{PortBudget, Ports, SocketPair, schema};
 use activity::Activity;
-use forecast::seconds_left;
+use forecast::{Rates, seconds_left};
 pub(super) use gauges::DestinationSample;
 pub use gauges::PortGauges;
 
@@ -143,39 +143,21 @@ impl Shared {
             let holders = by_destination.entry(destination).or_default();
             holders.add(socket, settings, has_timestamps, two_msl_ns, activity);
         }
-        let from_bind: Vec<u16> =
-            by_destination.values().flat_map(|holders| holders.from_bind(settings, &bound)).collect();
-        from_bind.into_iter().for_each(|port| bound.insert(port));
+        for port in chosen_by_bind(&by_destination, settings, &bound) {
+            bound.insert(port);
+        }
+        let is_bound = |&port: &u16| settings.contains(port) && bound.contains(port);
+        let bound_count = settings.range.clone().filter(is_bound).count() as u32;
         let reserved = settings.reserved.count_in(settings.range.clone());
-        let bound_count =
-            settings.range.clone().filter(|&port| settings.contains(port) && bound.contains(port));
-        let bound_count = bound_count.count() as u32;
         let available = settings.len() - reserved - bound_count;
-        let hold_s = self.rules.time_wait_local_ns as f64 / 1e9;
-        let reuse_s = f64::from(settings.reuse_delay_ms) / 1e3;
-        let budget = |((local, remote), mut holders): (Destination, Holders)| {
-            holders.waits_s.sort_by(f64::total_cmp);
-            holders.taken.retain(|&port| settings.contains(port) && !bound.contains(port));
-            let free = available.saturating_sub(holders.taken.len() as u32);
-            let rates = flows.activity.get(&(local, remote)).map(Activity::rates).unwrap_or_default();
-            let hold_s = if holders.is_reused { reuse_s.min(hold_s) } else { hold_s };
-            let left_s = seconds_left(free, &rates, &holders.waits_s, hold_s);
-            let soon = holders.waits_s.partition_point(|&until_s| until_s <= EXPIRING_S);
-            PortBudget {
-                schema: Cow::Borrowed(schema::PORT_BUDGET),
-                local_address: local.ip(),
-                remote_address: remote.ip(),
-                remote_port: remote.port(),
-                scope: scope_of(local),
-                live: holders.live,
-                time_wait: holders.time_wait,
-                reusable: holders.reusable,
-                free,
-                opening_per_second: rounded(rates.opening),
-                releasing_per_second: rounded(rates.releasing),
-                expiring_per_second: rounded(soon as f64 / EXPIRING_S),
-                exhausted_in_ms: left_s.map(|left_s| (left_s * 1e3) as u64),
-            }
+        let budget = |(destination, holders): (Destination, Holders)| {
+            let taken =
+                holders.taken.iter().filter(|&&port| settings.contains(port) && !bound.contains(port));
+            let free = available.saturating_sub(taken.count() as u32);
+            let rates = flows.activity.get(&destination).map(Activity::rates).unwrap_or_default();
+            let reuse_ns = u64::from(settings.reuse_delay_ms) * 1_000_000;
+            let hold_ns = if holders.is_reused { reuse_ns.min(two_msl_ns) } else { two_msl_ns };
+            holders.budget(destination, free, &rates, hold_ns as f64 / 1e9)
         };
         let mut destinations: Vec<_> = by_destination.into_iter().map(budget).collect();
         destinations.sort_by_key(|budget| {
@@ -193,6 +175,31 @@ impl Shared {
             destinations,
         }
     }
+}
+
+/// The ports that bind() must have chosen. connect() takes a port with the parity of the first one in the range as
+/// long as there is one, bind() to port 0 one with the other parity, so that neither is in the other's way (kernel
+/// functions `__inet_hash_connect`, `inet_csk_find_open_port`). Nothing else tells them apart.
+///
+/// If fewer than half of the ports that connect() prefers are free for a destination, none may have been when it
+/// chose a port.
+fn chosen_by_bind(
+    by_destination: &HashMap<Destination, Holders>,
+    settings: &EphemeralPorts,
+    bound: &PortSet,
+) -> Vec<u16> {
+    let is_preferred = |port: &u16| (port ^ settings.range.start()) & 1 == 0;
+    let is_choice = |port: &u16| settings.contains(*port) && !bound.contains(*port);
+    let preferred = settings.range.clone().filter(is_choice).filter(is_preferred).count();
+    let mut chosen = Vec::new();
+    for holders in by_destination.values() {
+        let taken = holders.taken.iter().copied().filter(is_choice);
+        let (held, other): (Vec<u16>, Vec<u16>) = taken.partition(is_preferred);
+        if held.len() < preferred / 2 {
+            chosen.extend(other);
+        }
+    }
+    chosen
 }
 
 impl Flows {
@@ -217,17 +224,6 @@ impl Flows {
 }
 
 impl Holders {
-    /// The ports that bind() must have chosen. connect() takes a port with the parity of the first one in the range
-    /// as long as there is one, bind() to port 0 one with the other parity, so that neither is in the other's way
-    /// (kernel functions `__inet_hash_connect`, `inet_csk_find_open_port`). Nothing else tells them apart.
-    fn from_bind(&self, settings: &EphemeralPorts, bound: &PortSet) -> Vec<u16> {
-        let is_first_choice = |port: &u16| (port ^ settings.range.start()) & 1 == 0;
-        let taken =
-            self.taken.iter().copied().filter(|&port| settings.contains(port) && !bound.contains(port));
-        let (first, other): (Vec<u16>, Vec<u16>) = taken.partition(is_first_choice);
-        if other.len() > first.len() { other } else { Vec::new() }
-    }
-
     fn add(
         &mut self,
         socket: &KernelSocket,
@@ -256,16 +252,37 @@ impl Holders {
             self.waits_s.push(until_ns as f64 / 1e9);
         }
     }
-}
 
-fn without_port(mut address: SocketAddr) -> SocketAddr {
-    address.set_port(0);
-    address
+    fn budget(mut self, (local, remote): Destination, free: u32, rates: &Rates, hold_s: f64) -> PortBudget {
+        self.waits_s.sort_by(f64::total_cmp);
+        let left_s = seconds_left(free, rates, &self.waits_s, hold_s);
+        let soon = self.waits_s.partition_point(|&until_s| until_s <= EXPIRING_S);
+        PortBudget {
+            schema: Cow::Borrowed(schema::PORT_BUDGET),
+            local_address: local.ip(),
+            remote_address: remote.ip(),
+            remote_port: remote.port(),
+            scope: scope_of(local),
+            live: self.live,
+            time_wait: self.time_wait,
+            reusable: self.reusable,
+            free,
+            opening_per_second: rounded(rates.opening),
+            releasing_per_second: rounded(rates.releasing),
+            expiring_per_second: rounded(soon as f64 / EXPIRING_S),
+            exhausted_in_ms: left_s.map(|left_s| (left_s * 1e3) as u64),
+        }
+    }
 }
 
 /// A rate with three decimals.
 fn rounded(rate: f64) -> f64 {
     (rate * 1e3).round() / 1e3
+}
+
+fn without_port(mut address: SocketAddr) -> SocketAddr {
+    address.set_port(0);
+    address
 }
 
 /// Time in which TIME-WAITs that end count as expiring, in s.
