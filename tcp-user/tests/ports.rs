@@ -198,3 +198,41 @@ fn what_takes_ports_away_is_counted() {
     assert_eq!(taken.len() + hidden, free, "{:?}", pair.ports());
     drop((inactive, any, late, accepted));
 }
+
+#[test]
+#[ignore = "needs root"]
+fn a_time_wait_is_free_again_where_the_kernel_reuses_it() {
+    let lab = Lab::new().expect("creating namespaces (root needed)");
+    let pair = Pair::start(&lab, "reuse", "40000 40099");
+    set(&lab, "tcp_tw_reuse", "0");
+    pair.connect_times(0, 60).into_iter().for_each(close_from_client);
+    until("all are in TIME-WAIT", || pair.budget(0).time_wait == 60);
+    let budget = pair.budget(0);
+    assert_eq!((budget.reusable, budget.free), (0, 40), "{budget:?}");
+    set(&lab, "tcp_tw_reuse", "1");
+    until("they are old enough", || pair.budget(0).reusable == 60);
+    assert_eq!(pair.budget(0).free, 100);
+    let connections = pair.exhaust(0);
+    assert_eq!(connections.len(), 100);
+    let budget = pair.budget(0);
+    assert_eq!((budget.live, budget.time_wait, budget.free), (100, 0, 0), "{budget:?}");
+
+    // Prometheus sees it. The scrape is a connection too.
+    let page = pair.agent.scrape();
+    let labels = format!("{{local=\"10.9.0.1\",destination=\"{}\"}}", pair.destination(0));
+    for series in
+        [format!("finwait_ports_used_ratio{labels} 1"), format!("finwait_ports_exhaustion_seconds{labels} 0")]
+    {
+        assert!(page.lines().any(|line| line.starts_with(&series)), "{series}\n{page}");
+    }
+    assert!(page.contains("\nfinwait_ports_available 100\n"), "{page}");
+
+    // Where the server closes first, the port is free at once.
+    let mut connections = connections.into_iter();
+    let (mut client, server) = connections.next().expect("one");
+    drop(server);
+    assert_eq!(client.read(&mut [0]).expect("reading"), 0, "the server's FIN");
+    drop(client);
+    until("its port is free", || pair.budget(0).free == 1);
+    assert!(pair.budget(0).releasing_per_second > 0.0);
+}

@@ -123,7 +123,7 @@ const COLUMNS: &[PortColumn] = &[
     number("Opening/s", |b| rate(b.opening_per_second)),
     wide("Releasing/s", |b| rate(b.releasing_per_second)),
     number("Expiring/s", |b| rate(b.expiring_per_second)),
-    number("Left", |b| b.exhausted_in_ms.map_or_else(none, |ms| duration(ms as f64).into())),
+    number("Left", |b| b.exhausted_in_ms.map_or_else(none, left)),
 ];
 
 const fn text(title: &'static str, cell: fn(&PortBudget) -> Cell) -> PortColumn {
@@ -140,6 +140,10 @@ const fn wide(title: &'static str, cell: fn(&PortBudget) -> Cell) -> PortColumn 
 
 fn rate(per_second: f64) -> Cell {
     format!("{per_second:.1}").into()
+}
+
+fn left(ms: u64) -> Cell {
+    if ms == 0 { "0s".into() } else { duration(ms as f64).into() }
 }
 
 /// An address without a port.
@@ -210,7 +214,7 @@ mod tests {
         };
         assert_eq!((sorted(&["free"]), sorted(&["-free"])), (vec![443, 80], vec![80, 443]));
         assert_eq!((sorted(&["left"]), sorted(&["-left"])), (vec![443, 80], vec![443, 80]));
-        assert_eq!(sorted(&["local", "remote"]), [443, 80]);
+        assert_eq!(sorted(&["local", "-remote"]), [443, 80]);
         let error = "port".parse::<PortSortKey>().unwrap_err().to_string();
         assert!(error.starts_with("unknown key \"port\"; the keys are local, remote, live"), "{error}");
     }
