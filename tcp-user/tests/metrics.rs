@@ -10,15 +10,18 @@ use std::array;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io::Write as _;
+use std::net::Ipv4Addr;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use counts::{counts_of, counts_on};
 use finwait::agent::exemplar::Exemplar;
 use finwait::agent::metrics::{Exposition, encode};
+use finwait::agent::ports::PortGauges;
 use finwait::agent::totals::{Snapshot, Totals};
 use finwait::api::Stats;
 use finwait::kernel::{ProgramName, ProgramRuns};
+use finwait::view::{PortBudget, Ports, schema};
 use jiff::Timestamp;
 use tcp_common::State;
 use tcp_common::record::Counters;
@@ -30,10 +33,11 @@ const REFERENCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/METRICS.md
 /// Makes a snapshot in which every counter has a different value.
 fn busy() -> Snapshot {
     let mut last = 100;
-    let snapshot = snapshot(|| {
+    let mut snapshot = snapshot(|| {
         last += 1;
         last
     });
+    snapshot.ports = PortGauges::from(&ports());
     for (index, seconds) in [0.0005, 0.25, 2.0, 700.0].into_iter().enumerate() {
         let at = Timestamp::from_millisecond(1_700_000_000_250).expect("a time");
         let exemplar = Exemplar { id: format!("{:016x}", 0xbeef + index).parse().expect("an id"), at };
@@ -47,6 +51,36 @@ fn busy() -> Snapshot {
         }
     }
     snapshot
+}
+
+/// A range with one bound port, and one destination that is about to hold all others.
+fn ports() -> Ports {
+    let budget = PortBudget {
+        schema: schema::PORT_BUDGET.into(),
+        local_address: Ipv4Addr::new(192, 0, 2, 10).into(),
+        remote_address: Ipv4Addr::new(192, 0, 2, 80).into(),
+        remote_port: 443,
+        scope: None,
+        live: 12_000,
+        time_wait: 15_000,
+        reusable: 0,
+        free: 1_231,
+        opening_per_second: 500.0,
+        releasing_per_second: 0.0,
+        expiring_per_second: 0.0,
+        exhausted_in_ms: Some(2_462),
+    };
+    Ports {
+        schema: schema::PORTS.into(),
+        as_of: Timestamp::UNIX_EPOCH,
+        first: 32_768,
+        last: 60_999,
+        reserved: 0,
+        bound: 1,
+        bound_complete: true,
+        available: 28_231,
+        destinations: vec![budget],
+    }
 }
 
 /// Makes the snapshot of an agent that has just started.
@@ -124,6 +158,7 @@ fn snapshot(mut next: impl FnMut() -> u64) -> Snapshot {
                 duration: Duration::from_nanos(next()),
             })
             .into(),
+        ports: PortGauges::default(),
     }
 }
 
@@ -182,8 +217,11 @@ fn reference(open_metrics: &str) -> String {
                 let labels = labels(&samples);
                 text.push_str(if labels.is_empty() { "" } else { "\n" });
                 labels.iter().for_each(|(label, values)| {
-                    let values =
-                        if *label == "version" { "such as `0.1.0`".into() } else { values.join(", ") };
+                    let values = match *label {
+                        "version" => "such as `0.1.0`".into(),
+                        "local" | "destination" => format!("such as {}, or `other`", values.join(", ")),
+                        _ => values.join(", "),
+                    };
                     writeln!(text, "- `{label}`: {values}").expect("a String");
                 });
             }
@@ -245,8 +283,10 @@ The agent (`finwait run`) serves these metrics at `http://127.0.0.1:9817/metrics
 format is Prometheus text 0.0.4, or OpenMetrics 1.0.0 for a scraper that asks for it in its `Accept` header.
 
 - Counters start at 0 when the agent starts and count IPv4 and IPv6 together unless a label separates them.
-- Every series is exported from the start, at 0, except state transitions that RFC 9293 does not have.
-- Labels have only the values listed here: no address and no port becomes a label.
+- Every series is exported from the start, at 0, except state transitions that RFC 9293 does not have, and
+  destinations.
+- Labels have only the values listed here: no address and no port becomes a label. Two families have destinations as
+  labels, at most ten at a time and `other` for the rest.
 - `side` and `origin` say whether an endpoint is on this host. Causes, close kinds and reasons are explained in
   [RECORDS.md](RECORDS.md).
 - Each histogram has the series `_bucket` (label `le`: the upper bound), `_sum` and `_count`.
@@ -262,11 +302,14 @@ fn the_number_of_series_is_bounded() {
     let (at_first, at_most) = (series(&idle()), series(&busy()));
     assert!(at_most.is_superset(&at_first));
     let joined: Vec<_> = at_most.difference(&at_first).collect();
-    assert!(joined.iter().all(|series| series.starts_with("finwait_transitions_total{")), "{joined:?}");
+    let varies =
+        ["finwait_transitions_total{", "finwait_ports_used_ratio{", "finwait_ports_exhaustion_seconds{"];
+    let may_join = |series: &str| varies.iter().any(|family| series.starts_with(family));
+    assert!(joined.iter().all(|series| may_join(series)), "{joined:?}");
     let transitions =
         at_most.iter().filter(|series| series.starts_with("finwait_transitions_total{")).count();
     assert_eq!(transitions, 2 * 11 * 10, "every pair of states, each side");
-    assert!(at_most.len() <= 770, "{} series", at_most.len());
+    assert!(at_most.len() <= 800, "{} series", at_most.len());
 }
 
 #[test]

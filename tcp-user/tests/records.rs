@@ -10,8 +10,10 @@ use std::path::Path;
 use finwait::api::{Stats, Status};
 use finwait::audit;
 use finwait::doctor;
-use finwait::output::{EventWriter, Format, ListWriter, Palette};
-use finwait::view::{Close, Connection, Lost, Reopened, TimeWaitEnd, Transition, glossary, schema};
+use finwait::output::{EventWriter, Format, ListWriter, Palette, write_ports};
+use finwait::view::{
+    Close, Connection, Lost, PortBudget, Ports, Reopened, TimeWaitEnd, Transition, glossary, schema,
+};
 use finwait::why::Explanation;
 use jiff::Timestamp;
 use schemars::JsonSchema;
@@ -85,6 +87,12 @@ fn documents() -> Vec<Document> {
                 json!({ "anyOf": EVENTS.map(reference) }),
             ),
         ),
+        document(
+            schema::PORT_BUDGET,
+            "`finwait ports -o ndjson`",
+            named(schema_of::<PortBudget>(), schema::PORT_BUDGET),
+        ),
+        document(schema::PORTS, "`finwait ports -o json`", named(schema_of::<Ports>(), schema::PORTS)),
         document(
             "finwait.stats/1",
             "`finwait stats -o json`",
@@ -251,6 +259,20 @@ fn reference() -> String {
     let events = EventWriter::new(&mut header, Format::Csv, Palette::PLAIN);
     events.and_then(EventWriter::finish).expect("a Vec");
     line(&mut text, &format!("\nColumns of events: {}.", columns(header)));
+    let mut header = Vec::new();
+    let ports = Ports {
+        schema: schema::PORTS.into(),
+        as_of: Timestamp::UNIX_EPOCH,
+        first: 1,
+        last: 1,
+        reserved: 0,
+        bound: 0,
+        bound_complete: true,
+        available: 1,
+        destinations: Vec::new(),
+    };
+    write_ports(&ports, &mut header, Format::Csv, true, Palette::PLAIN).expect("a Vec");
+    line(&mut text, &format!("\nColumns of port budgets: {}.", columns(header)));
     text.push_str("\n# Words\n\nThe values of the keys above. `finwait glossary` prints them, too.\n");
     let mut group = "";
     for entry in glossary() {

@@ -14,6 +14,7 @@
 //! - [`report`] counts and publishes what a change of a flow reports; [`totals`] are the counters, [`shared`]
 //!   is the state that the tasks share.
 //! - [`stats`] and [`metrics`] present the counters, [`server`] answers on the socket of [`query_socket`].
+//! - [`ports`] counts the local ports that a connect() can still choose from.
 //! - [`own`] recognizes the agent's own connections, which are counted apart.
 //! - [`dry_run`] only shows what would be attached; [`netdev`] asks the kernel for the features of a driver.
 
@@ -32,6 +33,7 @@ mod netdev;
 mod on_host;
 pub mod own;
 mod paced_scan;
+pub mod ports;
 pub mod privileges;
 pub mod query_socket;
 mod reconciler;

@@ -48,6 +48,7 @@ pub fn query_routes(app: App) -> Router {
     Router::new()
         .route("/connections", get(connections))
         .route("/events", get(events))
+        .route("/ports", get(ports))
         .route("/stats", get(stats))
         .route("/why", get(why))
         .route("/status", get(status))
@@ -190,11 +191,25 @@ async fn why(State(app): State<App>, Query(query): Query<WhyQuery>) -> Response 
     answer.map_or_else(unavailable, |answer| axum::Json(answer).into_response())
 }
 
+/// Counts the ports that a connect() can choose from.
+async fn ports(State(app): State<App>) -> Response {
+    match tokio::task::spawn_blocking(move || app.shared.ports()).await {
+        Ok(Ok(ports)) => axum::Json(ports).into_response(),
+        Ok(Err(error)) => unavailable(error),
+        Err(error) => unavailable(error),
+    }
+}
+
 async fn stats(State(app): State<App>) -> Response {
-    match app.shared.snapshot() {
+    match full_snapshot(app).await {
         Ok(snapshot) => axum::Json(Stats::from(&snapshot)).into_response(),
         Err(error) => unavailable(error),
     }
+}
+
+/// Reads all counters and gauges on a thread that may wait for the kernel.
+async fn full_snapshot(app: App) -> anyhow::Result<Snapshot> {
+    Ok(tokio::task::spawn_blocking(move || app.shared.full_snapshot()).await??)
 }
 
 async fn status(State(app): State<App>) -> Response {
@@ -263,7 +278,7 @@ fn other_network(segment: &ForeignSegment, names: &InterfaceNames) -> OtherNetwo
 async fn scrape(State(app): State<App>, headers: HeaderMap) -> Response {
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
     let format = Exposition::negotiate(accept);
-    let text = (|| anyhow::Ok(metrics::encode(&app.shared.snapshot()?, format)?))();
+    let text = full_snapshot(app).await.and_then(|snapshot| Ok(metrics::encode(&snapshot, format)?));
     match text {
         Ok(text) => ([(header::CONTENT_TYPE, format.content_type())], text).into_response(),
         Err(error) => unavailable(error),

@@ -1,5 +1,6 @@
 //! State that the tasks of the agent share.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -14,12 +15,13 @@ use super::locality::LocalAddresses;
 use super::nat::Translations;
 use super::on_host::NamespaceAddresses;
 use super::own::OwnConnections;
+use super::ports::PortGauges;
 use super::slot_cache::StateGauges;
 use super::totals::{Snapshot, Totals};
 use crate::clock::{Clock, monotonic_ns};
 use crate::kernel::{Kernel, KernelError, Table};
-use crate::view;
 use crate::view::describe::{Describer, address, client_end};
+use crate::view::{self, SocketPair};
 
 /// State that the tasks of the agent share.
 pub struct Shared {
@@ -49,6 +51,8 @@ pub struct Shared {
     pub translations: Translations,
     /// What is remembered of connections.
     pub histories: Mutex<Histories>,
+    /// Sockets on ports of `ip_local_port_range` that a process chose, when the ports were counted last.
+    pub(super) chosen_ports: Mutex<HashSet<SocketPair>>,
     /// Subscribers of `/events`.
     pub watchers: broadcast::Sender<WatchEvent>,
 }
@@ -80,11 +84,12 @@ impl Shared {
             on_host: Mutex::default(),
             translations: Translations::default(),
             histories: Mutex::new(Histories::new(0, 0)),
+            chosen_ports: Mutex::default(),
             watchers: broadcast::Sender::new(watch_buffer),
         }
     }
 
-    /// Reads all counters and gauges.
+    /// Reads all counters and gauges, without those of ports.
     pub fn snapshot(&self) -> Result<Snapshot, KernelError> {
         let kernel = self.kernel.lock();
         let (counters, programs) = (kernel.counters()?, kernel.program_runs()?);
@@ -93,7 +98,14 @@ impl Shared {
         let StateGauges { endpoints, used } = self.gauges.lock().clone();
         let table_capacity = self.table.capacities().map(u64::from);
         let own = self.own.accepted();
-        Ok(Snapshot { counters, totals, own, endpoints, table_used: used, table_capacity, programs })
+        let ports = PortGauges::default();
+        Ok(Snapshot { counters, totals, own, endpoints, table_used: used, table_capacity, programs, ports })
+    }
+
+    /// Reads all counters and gauges.
+    pub(super) fn full_snapshot(&self) -> Result<Snapshot, KernelError> {
+        let ports = self.ports().inspect_err(|error| tracing::debug!("counting ports: {error}"));
+        Ok(Snapshot { ports: ports.as_ref().map(PortGauges::from).unwrap_or_default(), ..self.snapshot()? })
     }
 
     /// Which ends of a flow are local, A first, where conntrack says more than the flow; `None` if the flow has it

@@ -10,6 +10,7 @@ use tcp_common::{Cause, CloseKind, End, Flow, FlowKey, Outcome, State};
 
 use super::exemplar::{ConnectionHistogram, Exemplar};
 use super::own::OWN_KINDS;
+use super::ports::PortGauges;
 use crate::kernel::ProgramRuns;
 use crate::view::describe::handshake_ns;
 use crate::view::{ReopenReason, TimeWaitEnding, UNSEEN, string_enum};
@@ -283,6 +284,8 @@ pub struct Snapshot {
     pub table_capacity: [u64; 2],
     /// Run counts and times of the kernel programs.
     pub programs: Vec<ProgramRuns>,
+    /// Local ports.
+    pub ports: PortGauges,
 }
 
 impl Snapshot {

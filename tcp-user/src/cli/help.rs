@@ -62,6 +62,16 @@ Examples:
     };
 }
 
+macro_rules! ports {
+    () => {
+        "\
+Examples:
+  finwait ports
+  finwait ports --sort=-opening --limit 5
+  finwait ports -o json"
+    };
+}
+
 macro_rules! watch {
     () => {
         "\
@@ -95,6 +105,29 @@ pub(super) const LS: &str = ls!();
 pub(super) const LS_LONG: &str = concat!(filter!(), "\n\n", ls!());
 pub(super) const WHY: &str = why!();
 pub(super) const WHY_LONG: &str = concat!(filter!(), "\n\n", why!());
+pub(super) const PORTS: &str = ports!();
+pub(super) const PORTS_LONG: &str = concat!(
+    "\
+Columns:
+  Live        ports of connections that are not in TIME-WAIT
+  TimeWait    ports of connections in TIME-WAIT
+  Free        ports that connect() can choose from at this moment
+  Opening/s   connections opened per second
+  Expiring/s  ports that TIME-WAIT gives back per second, in the next 10 s
+  Left        time until no port is free, if this goes on; - if the ports
+              suffice for a day
+  Also with -o wide:
+  Reusable    TIME-WAITs that connect() may take (tcp_tw_reuse)
+  Capacity    ports that connect() could have for this destination
+  Releasing/s connections closed per second without a TIME-WAIT at this end
+
+Reserved ports and ports that bind() took are free for no destination.
+
+Keys of --sort: local, remote, live, time_wait, free, opening, expiring, left
+
+",
+    ports!()
+);
 pub(super) const WATCH: &str = watch!();
 pub(super) const WATCH_LONG: &str = concat!(filter!(), "\n\n", watch!());
 pub(super) const AUDIT_LONG: &str = concat!(filter!(), "\n\n", audit!());

@@ -24,7 +24,7 @@ pub use query::{FilterArgs, FlowName, ReplayFormat, ReportFormat, SocketArgs, Wh
 
 use crate::filter::FilterError;
 use crate::options::{ConfigError, ConfigFile, KeyBy, Options, RuleOptions};
-use crate::output::{Fact, Format, SortKey};
+use crate::output::{Fact, Format, PortSortKey, SortKey};
 
 /// Watch the TCP connections of this host: the state of both ends of each, and how it closes.
 ///
@@ -80,6 +80,13 @@ pub enum Command {
     /// capture is checked instead, and no agent is needed.
     #[command(after_help = help::DOCTOR)]
     Doctor(DoctorArgs),
+
+    /// Show how many local ports are left for each destination, and for how long
+    ///
+    /// Lists the destinations to which connections of the agent's network namespace hold ports of
+    /// ip_local_port_range. A connect() fails with EADDRNOTAVAIL when no port is free for its destination.
+    #[command(after_help = help::PORTS, after_long_help = help::PORTS_LONG)]
+    Ports(PortsArgs),
 
     /// Print totals: states, opens, closes by kind and closer, resets by reason, losses
     Stats(ReportArgs),
@@ -217,6 +224,23 @@ pub struct DoctorArgs {
     /// A capture to check instead of this host
     #[arg(value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     pub file: Option<PathBuf>,
+}
+
+/// Arguments of `finwait ports`.
+#[derive(Args, Debug)]
+pub struct PortsArgs {
+    /// Output format
+    #[arg(short, long, value_name = "FORMAT", value_enum, default_value = "table")]
+    pub output: Format,
+    /// Sort by these keys, the first one above all; `-KEY` is descending [default: left,free]
+    #[arg(long, value_name = "KEYS", value_delimiter = ',', allow_hyphen_values = true)]
+    pub sort: Vec<PortSortKey>,
+    /// List at most this many destinations
+    #[arg(long, value_name = "NUMBER")]
+    pub limit: Option<usize>,
+    /// Leave out the line about the range and the titles of a table
+    #[arg(long)]
+    pub no_header: bool,
 }
 
 /// Arguments of `finwait stats` and `finwait status`.

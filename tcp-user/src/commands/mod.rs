@@ -4,6 +4,7 @@ mod audit;
 mod doctor;
 mod listing;
 mod live;
+mod ports;
 mod replay;
 mod report;
 mod why;
@@ -44,6 +45,7 @@ pub fn execute(cli: Cli) -> Result<ExitCode> {
         Command::Watch(args) => wait_for(live::watch(agent, &args)),
         Command::Why(args) => wait_for(why::run(agent, &args)),
         Command::Doctor(args) => wait_for(doctor::run(agent, &args)),
+        Command::Ports(args) => wait_for(ports::run(agent, &args)),
         Command::Stats(args) => wait_for(report::stats(agent, &args)),
         Command::Status(args) => wait_for(report::status(agent, &args)),
         Command::Audit(args) => wait_for(audit::run(agent, &args)),

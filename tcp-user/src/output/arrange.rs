@@ -22,7 +22,7 @@ pub struct Fact {
 
 /// The value of a [`Fact`].
 #[derive(Clone, Debug, PartialEq)]
-enum FactValue {
+pub(super) enum FactValue {
     Unknown,
     Number(f64),
     Address(SocketAddr),
@@ -68,12 +68,14 @@ impl FromStr for SortKey {
     type Err = UnknownFact;
 
     fn from_str(text: &str) -> Result<SortKey, UnknownFact> {
-        let (name, descending) = match text.strip_prefix('-') {
-            Some(name) => (name, true),
-            None => (text, false),
-        };
+        let (name, descending) = direction(text);
         Ok(SortKey { fact: name.parse()?, descending })
     }
+}
+
+/// Splits a key into its name and whether the order is descending.
+pub(super) fn direction(key: &str) -> (&str, bool) {
+    key.strip_prefix('-').map_or((key, false), |name| (name, true))
 }
 
 /// Sorts a list by some keys, the first one above all. Connections of which a fact is unknown come last.
@@ -83,8 +85,8 @@ pub fn sort(connections: &mut [Connection], keys: &[SortKey], now: Timestamp) {
     });
 }
 
-/// The values by which a connection is sorted, and the directions of the order.
-struct Sorted(Vec<(FactValue, bool)>);
+/// The values by which a record is sorted, and whether the order is descending.
+pub(super) struct Sorted(pub(super) Vec<(FactValue, bool)>);
 
 impl Ord for Sorted {
     fn cmp(&self, other: &Sorted) -> Ordering {

@@ -7,8 +7,8 @@ use jiff::Timestamp;
 
 use super::cell::{escape, vlan_ids};
 use crate::view::{
-    Close, CloseInfo, CloseKind, Connection, ConnectionEnd, Durations, EndAddress, EventRecord, Role, State,
-    TimeWait, TimeWaitEnd, Transition,
+    Close, CloseInfo, CloseKind, Connection, ConnectionEnd, Durations, EndAddress, EventRecord, PortBudget,
+    Role, State, TimeWait, TimeWaitEnd, Transition,
 };
 
 /// Writes lines with as much quoting as they need.
@@ -32,6 +32,22 @@ impl Lines {
 }
 
 type Field<T> = (&'static str, fn(&T) -> String);
+
+/// Names and values of a port budget's line.
+pub(super) const PORT_BUDGET: &[Field<PortBudget>] = &[
+    ("local_address", |b| b.local_address.to_string()),
+    ("remote_address", |b| b.remote_address.to_string()),
+    ("remote_port", |b| b.remote_port.to_string()),
+    ("scope", |b| scope(b.scope.as_deref())),
+    ("live", |b| b.live.to_string()),
+    ("time_wait", |b| b.time_wait.to_string()),
+    ("reusable", |b| b.reusable.to_string()),
+    ("free", |b| b.free.to_string()),
+    ("opening_per_second", |b| b.opening_per_second.to_string()),
+    ("releasing_per_second", |b| b.releasing_per_second.to_string()),
+    ("expiring_per_second", |b| b.expiring_per_second.to_string()),
+    ("exhausted_in_ms", |b| text(b.exhausted_in_ms)),
+];
 
 /// Names and values of a connection's line.
 pub(super) const CONNECTION: &[Field<Connection>] = &[

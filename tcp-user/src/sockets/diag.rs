@@ -152,6 +152,10 @@ impl Diag {
         Ok(listeners)
     }
 
+    pub(super) fn channel(&mut self) -> &mut Channel {
+        &mut self.channel
+    }
+
     fn dump(
         &mut self,
         family: u8,
@@ -183,7 +187,7 @@ impl Diag {
 }
 
 impl KernelSocket {
-    fn from_reply(reply: SockDiagMessage, bytes: &[u8]) -> Option<KernelSocket> {
+    pub(super) fn from_reply(reply: SockDiagMessage, bytes: &[u8]) -> Option<KernelSocket> {
         let SockDiagMessage::InetResponse(response) = reply else { return None };
         let InetResponse { header, nlas } = *response;
         let id = header.socket_id;
@@ -299,7 +303,7 @@ fn wscale(tcp_info: &[u8]) -> Option<[u8; 2]> {
     (options & TCPI_OPT_WSCALE != 0).then_some([shifts >> 4, shifts & 15])
 }
 
-fn refused(error: io::Error) -> SystemError {
+pub(super) fn refused(error: io::Error) -> SystemError {
     let missing = [ENOENT, EOPNOTSUPP, EPROTONOSUPPORT];
     SystemError::of(ACTION, "the right to open a netlink socket", "it has no inet_diag, tcp_diag", &missing)(
         error,

@@ -11,6 +11,7 @@ pub mod describe;
 mod event;
 mod glossary;
 mod id;
+mod ports;
 mod serial;
 mod states;
 mod words;
@@ -22,6 +23,7 @@ pub use connection::{
 pub use event::{Close, Durations, EndAddress, EventRecord, Lost, Reopened, TimeWaitEnd, Transition};
 pub use glossary::{GlossaryEntry, glossary};
 pub use id::{ConnectionId, InvalidId};
+pub use ports::{PortBudget, Ports};
 pub(crate) use serial::{ByName, by_name, known_state, micros};
 pub use states::{StateSet, UnknownState};
 pub use tcp_common::{CloseKind, State};
@@ -50,6 +52,10 @@ pub mod schema {
     pub const EVENTS: &str = "finwait.events/1";
     /// An [`Explanation`](crate::why::Explanation).
     pub const WHY: &str = "finwait.why/1";
+    /// A [`PortBudget`](super::PortBudget).
+    pub const PORT_BUDGET: &str = "finwait.port_budget/1";
+    /// A [`Ports`](super::Ports), with port budgets under `destinations`.
+    pub const PORTS: &str = "finwait.ports/1";
 }
 
 #[cfg(test)]

@@ -184,3 +184,33 @@ pub(crate) fn events() -> Vec<EventRecord> {
         time_wait_end.into(),
     ]
 }
+
+/// A range of 100 ports of which two are bound, one destination that runs out and one that does not.
+pub(crate) fn ports() -> Ports {
+    let budget = |remote_port, live, time_wait, exhausted_in_ms| PortBudget {
+        schema: schema::PORT_BUDGET.into(),
+        local_address: "10.9.0.1".parse().unwrap(),
+        remote_address: "10.9.0.2".parse().unwrap(),
+        remote_port,
+        scope: None,
+        live,
+        time_wait,
+        reusable: 1,
+        free: 99 - live - time_wait,
+        opening_per_second: 1.25,
+        releasing_per_second: 0.5,
+        expiring_per_second: 0.0,
+        exhausted_in_ms,
+    };
+    Ports {
+        schema: schema::PORTS.into(),
+        as_of: at(47, 0.0),
+        first: 40_000,
+        last: 40_099,
+        reserved: 0,
+        bound: 2,
+        bound_complete: true,
+        available: 98,
+        destinations: vec![budget(443, 40, 50, Some(12_500)), budget(80, 1, 2, None)],
+    }
+}

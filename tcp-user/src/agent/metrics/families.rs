@@ -288,6 +288,30 @@ pub(super) const TABLE: &[Family] = &[
         data: Data::Gauge(|snapshot| list(FAMILIES, &snapshot.table_capacity)),
     },
     Family {
+        name: "ports_available",
+        help: "Local ports that connect() can choose from for a destination without connections: those of ip_local_port_range that are neither reserved nor bound.",
+        labels: &[],
+        data: Data::Gauge(|snapshot| one(snapshot.ports.available)),
+    },
+    Family {
+        name: "ports_bound",
+        help: "Local ports of ip_local_port_range that bind() has taken and that are therefore available for no destination. At least, before Linux 6.8.",
+        labels: &[],
+        data: Data::Gauge(|snapshot| one(snapshot.ports.bound)),
+    },
+    Family {
+        name: "ports_used_ratio",
+        help: "Part of the local ports for a destination that connections hold, from 0 to 1. The 10 destinations with the largest part have a series each; other is the largest part of the rest.",
+        labels: &["local", "destination"],
+        data: Data::Destinations(|snapshot| &snapshot.ports.used),
+    },
+    Family {
+        name: "ports_exhaustion",
+        help: "Time until connect() to a destination finds no free port, if connections go on to open and close as they do. The 10 destinations with the shortest time have a series each; other is the shortest time of the rest. A destination with ports for a day has none.",
+        labels: &["local", "destination"],
+        data: Data::DestinationSeconds(|snapshot| &snapshot.ports.exhaustion),
+    },
+    Family {
         name: "program_runs",
         help: "Runs of the kernel programs. Counted only while the sysctl kernel.bpf_stats_enabled is 1.",
         labels: &["program"],

@@ -1,8 +1,9 @@
 //! The page that Prometheus scrapes, in two text formats.
 //!
-//! One table declares every family. `finwait stats` and `finwait status` show the same table. A label value is a `&'static str`, so it can only be a name from this
-//! program's own tables: no address, port or other text from a packet can become a series. The number of
-//! series is therefore bounded. Every series is exported from the first scrape, at 0, except state
+//! One table declares every family. `finwait stats` and `finwait status` show the same table. A label value is a
+//! `&'static str`, so it can only be a name from this program's own tables: no address, port or other text from a
+//! packet can become a series. The exception are gauges of the destinations that are shortest of ports, of which
+//! there are a few at a time, and one for all others. The number of series is therefore bounded. Every other series is exported from the first scrape, at 0, except state
 //! transitions that RFC 9293 does not have.
 
 mod families;
@@ -14,6 +15,7 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 
 use super::exemplar::ConnectionHistogram;
+use super::ports::DestinationSample;
 use super::totals::{Snapshot, seconds};
 use crate::api::MetricSample;
 use prometheus_client::collector::Collector;
@@ -104,6 +106,10 @@ enum Data {
     Gauge(fn(&Snapshot) -> Samples),
     /// A counter of seconds; the samples are in nanoseconds.
     Elapsed(fn(&Snapshot) -> Samples),
+    /// A gauge with some destinations of connections as labels.
+    Destinations(fn(&Snapshot) -> &[DestinationSample]),
+    /// A gauge of seconds with some destinations of connections as labels.
+    DestinationSeconds(fn(&Snapshot) -> &[DestinationSample]),
     /// Histograms of seconds.
     Seconds(fn(&Snapshot) -> Histograms<'_>),
     /// A histogram of seconds, with connections as exemplars.
@@ -129,11 +135,30 @@ impl Family {
     fn samples(&self, snapshot: &Snapshot) -> Option<Samples> {
         match self.data {
             Data::Counter(samples) | Data::Gauge(samples) | Data::Elapsed(samples) => Some(samples(snapshot)),
-            Data::Seconds(_) | Data::ConnectionSeconds(_) | Data::Info(_) => None,
+            Data::Destinations(_)
+            | Data::DestinationSeconds(_)
+            | Data::Seconds(_)
+            | Data::ConnectionSeconds(_)
+            | Data::Info(_) => None,
+        }
+    }
+
+    /// Label values and numbers of gauges with destinations.
+    fn destinations<'a>(&self, snapshot: &'a Snapshot) -> Option<&'a [DestinationSample]> {
+        match self.data {
+            Data::Destinations(samples) | Data::DestinationSeconds(samples) => Some(samples(snapshot)),
+            _ => None,
         }
     }
 
     fn counts(&self, snapshot: &Snapshot) -> Option<Vec<MetricSample>> {
+        if let Some(samples) = self.destinations(snapshot) {
+            let sample = |sample: &DestinationSample| {
+                let labels = self.labels.iter().map(|label| (*label).to_owned()).zip(sample.labels.clone());
+                Some(MetricSample { labels: labels.collect(), value: Number::from_f64(sample.value)? })
+            };
+            return Some(samples.iter().filter_map(sample).collect());
+        }
         let number = |count: u64| match self.data {
             Data::Elapsed(_) => Number::from_f64(seconds(count)).unwrap_or_else(|| count.into()),
             _ => count.into(),
@@ -158,6 +183,9 @@ impl Family {
             Data::Elapsed(samples) => {
                 self.encode_all(encoder, samples(snapshot), |ns| ConstCounter::new(seconds(ns)))
             }
+            Data::Destinations(samples) | Data::DestinationSeconds(samples) => {
+                self.encode_destinations(encoder, samples(snapshot))
+            }
             Data::Seconds(samples) => self.encode_all(encoder, samples(snapshot), Histogram::clone),
             Data::ConnectionSeconds(histogram) => histogram(snapshot).encode(encoder),
             Data::Info(values) => Info::new(self.label_set(values)).encode(encoder),
@@ -180,14 +208,29 @@ impl Family {
         Ok(())
     }
 
+    fn encode_destinations(
+        &self,
+        mut encoder: MetricEncoder<'_>,
+        samples: &[DestinationSample],
+    ) -> fmt::Result {
+        samples.iter().try_for_each(|sample| {
+            let labels = sample.labels.iter().map(String::as_str);
+            let labels: Vec<_> = self.labels.iter().copied().zip(labels).collect();
+            ConstGauge::new(sample.value).encode(encoder.encode_family(&labels)?)
+        })
+    }
+
     fn label_set(&self, values: &[&'static str]) -> Vec<(&'static str, &'static str)> {
         debug_assert_eq!(values.len(), self.labels.len());
         self.labels.iter().copied().zip(values.iter().copied()).collect()
     }
 
     fn unit(&self) -> Option<Unit> {
-        matches!(self.data, Data::Elapsed(_) | Data::Seconds(_) | Data::ConnectionSeconds(_))
-            .then_some(Unit::Seconds)
+        matches!(
+            self.data,
+            Data::Elapsed(_) | Data::DestinationSeconds(_) | Data::Seconds(_) | Data::ConnectionSeconds(_)
+        )
+        .then_some(Unit::Seconds)
     }
 
     /// The name in Prometheus text 0.0.4.
@@ -196,7 +239,11 @@ impl Family {
         let suffix = match self.data {
             Data::Counter(_) | Data::Elapsed(_) => "_total",
             Data::Info(_) => "_info",
-            Data::Gauge(_) | Data::Seconds(_) | Data::ConnectionSeconds(_) => "",
+            Data::Gauge(_)
+            | Data::Destinations(_)
+            | Data::DestinationSeconds(_)
+            | Data::Seconds(_)
+            | Data::ConnectionSeconds(_) => "",
         };
         format!("{PREFIX}_{}{unit}{suffix}", self.name)
     }
@@ -205,7 +252,7 @@ impl Family {
     fn plain_type(&self) -> &'static str {
         match self.data {
             Data::Counter(_) | Data::Elapsed(_) => "counter",
-            Data::Gauge(_) | Data::Info(_) => "gauge",
+            Data::Gauge(_) | Data::Destinations(_) | Data::DestinationSeconds(_) | Data::Info(_) => "gauge",
             Data::Seconds(_) | Data::ConnectionSeconds(_) => "histogram",
         }
     }
@@ -215,7 +262,7 @@ impl Data {
     fn metric_type(&self) -> MetricType {
         match self {
             Data::Counter(_) | Data::Elapsed(_) => MetricType::Counter,
-            Data::Gauge(_) => MetricType::Gauge,
+            Data::Gauge(_) | Data::Destinations(_) | Data::DestinationSeconds(_) => MetricType::Gauge,
             Data::Seconds(_) | Data::ConnectionSeconds(_) => MetricType::Histogram,
             Data::Info(_) => MetricType::Info,
         }
