@@ -31,15 +31,16 @@ pub(super) fn seconds_left(free: u32, rates: &Rates, waits: &[f64], hold_s: f64)
         }
         free += 1.0;
     }
-    let while_held_s = free / taking;
-    let left_s = if while_held_s <= hold_s {
-        while_held_s
-    } else {
-        (free - rates.waiting * hold_s) / (taking - rates.waiting)
-    };
-    (left_s >= hold_s.min(while_held_s) && left_s <= HORIZON_S).then_some(left_s)
+    if free / taking <= hold_s {
+        return Some(free / taking);
+    }
+    let growth = taking - rates.waiting;
+    let left_s = (free - rates.waiting * hold_s) / growth;
+    (growth > taking * LEAST_GROWTH && left_s <= HORIZON_S).then_some(left_s)
 }
 
+/// Part of the opened connections that must stay open to count: some are always about to close.
+const LEAST_GROWTH: f64 = 0.02;
 /// A day. Rates of a minute say nothing about later.
 const HORIZON_S: f64 = 86_400.0;
 
@@ -76,6 +77,7 @@ mod tests {
         assert_eq!(seconds_left(24_000, &rates(400.0, 0.0, 400.0), &waits, 60.0), None);
         let waits: Vec<f64> = (0..24_000).map(|index| f64::from(index) / 400.0).collect();
         assert_eq!(seconds_left(4_000, &rates(400.0, 0.0, 400.0), &waits, 60.0), None);
+        assert_eq!(seconds_left(4_000, &rates(400.0, 0.0, 396.0), &waits, 60.0), None, "some are still open");
     }
 
     /// One of ten connections stays open.
