@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 
 use finwait::agent::server::{App, query_routes};
 use finwait::agent::shared::{Shared, WatchEvent};
-use finwait::agent::totals::{Locality, ResetReason, Totals, form_index};
+use finwait::agent::totals::{Locality, Totals, form_index};
 use finwait::agent::tracker::{BATCH, Tracker};
 use finwait::kernel::{Kernel, LoadOptions, Prefix, ProgramName};
-use finwait::view::{EventRecord, Lost, ReopenReason, TimeWaitEnding};
+use finwait::view::{EventRecord, Lost, ReopenReason, ResetClass, TimeWaitEnding};
 use jiff::Timestamp;
 use tcp_common::{CloseKind, End, Flags, Rules, Segment, State};
 use testkit::frames::{self, segment};
@@ -92,6 +92,9 @@ impl Agent {
                     words.push(format!("{} {}", close.connection.close_word(), close.revision));
                 }
                 EventRecord::Reopened(reopened) => words.push(format!("reopened {}", reopened.reason)),
+                EventRecord::RstIgnored(ignored) => {
+                    words.push(format!("{} {}", ignored.sender, ignored.cause))
+                }
                 EventRecord::TimeWaitEnd(end) => words.push(format!("{} {}", end.holder, end.ending)),
                 EventRecord::Lost(lost) => panic!("{lost:?}"),
             }
@@ -194,11 +197,11 @@ fn each_end_of_a_time_wait_is_reported_once_with_its_reason() {
     assert_eq!(sum(&totals.closed), 4);
     assert_eq!(totals.time_wait_ended.iter().sum::<u64>(), 4);
     // End A is local. Each RST counts for the host that sent it.
-    let by = |reason: ResetReason| totals.resets[reason as usize];
+    let by = |reason: ResetClass| totals.resets[reason as usize];
     let mut expected = [[0; 2]; 2];
     expected[0][Locality::Local as usize] = 1;
     expected[1][Locality::Remote as usize] = 1;
-    assert_eq!([by(ResetReason::StateLost), by(ResetReason::TimeWaitAssassination)], expected);
+    assert_eq!([by(ResetClass::StateLost), by(ResetClass::TimeWaitAssassination)], expected);
     assert_eq!(totals.resets.as_flattened().iter().sum::<u64>(), 2);
 }
 
@@ -263,6 +266,6 @@ fn what_lost_events_would_have_reported_is_counted_once() {
     // Those whose RST and refutation were both lost were never reported as closed.
     assert_eq!(closed, totals.reopened.iter().sum::<u64>());
     assert_eq!(totals.time_wait_ended[TimeWaitEnding::Assassinated as usize], each);
-    let assassinations = totals.resets[ResetReason::TimeWaitAssassination as usize];
+    let assassinations = totals.resets[ResetClass::TimeWaitAssassination as usize];
     assert_eq!(assassinations[Locality::Remote as usize], each);
 }

@@ -10,7 +10,9 @@ use std::path::Path;
 use finwait::api::{Stats, Status};
 use finwait::audit;
 use finwait::output::{EventWriter, Format, ListWriter, Palette};
-use finwait::view::{Close, Connection, Lost, Reopened, TimeWaitEnd, Transition, glossary, schema};
+use finwait::view::{
+    Close, Connection, IgnoredRst, Lost, Reopened, TimeWaitEnd, Transition, glossary, schema,
+};
 use finwait::why::Explanation;
 use jiff::Timestamp;
 use schemars::JsonSchema;
@@ -27,8 +29,14 @@ struct Document {
 }
 
 /// The records of a stream of events.
-const EVENTS: [&str; 5] =
-    [schema::TRANSITION, schema::CLOSE, schema::REOPENED, schema::TIME_WAIT_END, schema::LOST];
+const EVENTS: [&str; 6] = [
+    schema::TRANSITION,
+    schema::CLOSE,
+    schema::REOPENED,
+    schema::RST_IGNORED,
+    schema::TIME_WAIT_END,
+    schema::LOST,
+];
 
 fn documents() -> Vec<Document> {
     let document = |name, printed_by, schema| Document { name, printed_by, schema };
@@ -62,6 +70,11 @@ fn documents() -> Vec<Document> {
             schema::REOPENED,
             "`finwait watch -o ndjson`, `finwait replay --events -o ndjson`",
             named(schema_of::<Reopened>(), schema::REOPENED),
+        ),
+        document(
+            schema::RST_IGNORED,
+            "`finwait watch -o ndjson`, `finwait replay --events -o ndjson`",
+            named(schema_of::<IgnoredRst>(), schema::RST_IGNORED),
         ),
         document(
             schema::TIME_WAIT_END,

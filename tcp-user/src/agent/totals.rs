@@ -12,7 +12,7 @@ use super::exemplar::{ConnectionHistogram, Exemplar};
 use super::own::OWN_KINDS;
 use crate::kernel::ProgramRuns;
 use crate::view::describe::handshake_ns;
-use crate::view::{ReopenReason, TimeWaitEnding, UNSEEN, string_enum};
+use crate::view::{ReopenReason, ResetClass, TimeWaitEnding, UNSEEN};
 
 /// Whether an endpoint is on this host.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -44,24 +44,6 @@ impl Locality {
 
 /// Endpoint that closed first, by its locality.
 pub const CLOSERS: [&str; 5] = ["local", "remote", "both", "none", "unknown"];
-string_enum! {
-    /// What an accepted RST did, or why it was sent.
-    pub enum ResetReason ("reason of a RST") {
-        /// It refused a connection.
-        Refused = "refused",
-        /// It aborted an established connection.
-        Abort = "abort",
-        /// It came after a FIN.
-        AfterFin = "after_fin",
-        /// Its sender no longer knew the connection or its TIME-WAIT.
-        StateLost = "state_lost",
-        /// It ended the handshake in another way.
-        SynAbort = "syn_abort",
-        /// It ended the TIME-WAIT of its receiver.
-        TimeWaitAssassination = "time_wait_assassination",
-    }
-}
-
 /// Role of the local endpoint in an open.
 pub const ROLES: [&str; 2] = ["client", "server"];
 /// Eviction class of a flow: finished flows are evicted first, then half-open ones, live ones never.
@@ -83,8 +65,8 @@ pub struct Totals {
     pub closed: [[u64; 5]; CloseKind::ALL.len() + 1],
     /// Closes that were taken back, by [`ReopenReason`].
     pub reopened: [u64; ReopenReason::ALL.len()],
-    /// RSTs that closed a connection or ended a TIME-WAIT, by [`ResetReason`] and origin ([`Locality`]).
-    pub resets: [[u64; 2]; ResetReason::ALL.len()],
+    /// RSTs that closed a connection or ended a TIME-WAIT, by [`ResetClass`] and origin ([`Locality`]).
+    pub resets: [[u64; 2]; ResetClass::ALL.len()],
     /// TIME-WAITs that have ended, by [`TimeWaitEnding`].
     pub time_wait_ended: [u64; TimeWaitEnding::ALL.len()],
     /// TIME-WAITs older than the agent, imported from their socket.
@@ -132,7 +114,7 @@ impl Default for Totals {
             attempts_unanswered: [0; 2],
             closed: [[0; 5]; CloseKind::ALL.len() + 1],
             reopened: [0; ReopenReason::ALL.len()],
-            resets: [[0; 2]; ResetReason::ALL.len()],
+            resets: [[0; 2]; ResetClass::ALL.len()],
             time_wait_ended: [0; TimeWaitEnding::ALL.len()],
             time_wait_adopted: 0,
             forwarded_opened: [0; 2],
@@ -198,16 +180,7 @@ impl Totals {
         } else {
             self.closed[form][closer] += 1;
         }
-        if let Some(aborter) = flow.aborter() {
-            let reason = match kind {
-                _ if flow.state_lost() => ResetReason::StateLost,
-                CloseKind::Refused => ResetReason::Refused,
-                CloseKind::RstAfterFin => ResetReason::AfterFin,
-                CloseKind::SynAbort => ResetReason::SynAbort,
-                _ => ResetReason::Abort,
-            };
-            self.count_reset(flow, aborter, reason);
-        }
+        self.count_reset(flow);
         if let Some(closing_ns) = flow.closing_seen_ns() {
             let ended_ns = flow.last_ns();
             exemplar.observe(&self.close, seconds(ended_ns.saturating_sub(closing_ns)));
@@ -217,15 +190,19 @@ impl Totals {
         }
     }
 
-    /// Counts a RST of `sender` that ended a TIME-WAIT after a close that was complete.
-    pub fn count_time_wait_reset(&mut self, flow: &Flow, sender: End) {
-        let lost = flow.state_lost();
-        let reason = if lost { ResetReason::StateLost } else { ResetReason::TimeWaitAssassination };
-        self.count_reset(flow, sender, reason);
-    }
-
-    fn count_reset(&mut self, flow: &Flow, sender: End, reason: ResetReason) {
-        self.resets[reason as usize][Locality::of(flow.is_local(sender)) as usize] += 1;
+    /// Counts the RST or ICMP error that ended the connection or its TIME-WAIT, if one did. An ICMP error counts for the
+    /// end that did not open.
+    pub fn count_reset(&mut self, flow: &Flow) {
+        let Some((class, sender)) = ResetClass::of(flow).filter(|&(class, _)| class != ResetClass::Refuted)
+        else {
+            return;
+        };
+        let origin = match (sender, flow.initiator()) {
+            (Some(sender), _) => Locality::of(flow.is_local(sender)),
+            (None, Initiator::One(opener)) => Locality::of(flow.is_local(opener.peer())),
+            (None, Initiator::Both | Initiator::Unknown) => Locality::Remote,
+        };
+        self.resets[class as usize][origin as usize] += 1;
     }
 
     /// Counts the time that an endpoint was in a state, in ns.
@@ -286,11 +263,6 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Causes of RSTs that belong to a connection and were not accepted (RFC 9293 3.10.7.4, RFC 5961, RFC
-    /// 1337).
-    pub const IGNORED_RSTS: [Cause; 4] =
-        [Cause::RstSynSent, Cause::RstInexact, Cause::RstOutOfWindow, Cause::RstRfc1337];
-
     /// Segments that the kernel programs counted under a cause.
     pub fn segments_of(&self, cause: Cause) -> u64 {
         self.counters.packets_by_cause(cause)

@@ -6,10 +6,10 @@ use tcp_common::{Cause, CloseKind, Ignored, State};
 use super::{Data, Family, Samples};
 use crate::agent::own::OWN_KINDS;
 use crate::agent::totals::{
-    CLOSERS, DEFERRED_OUTCOMES, FAMILIES, FLOW_CLASSES, Locality, ROLES, ResetReason, Snapshot, close_forms,
+    CLOSERS, DEFERRED_OUTCOMES, FAMILIES, FLOW_CLASSES, Locality, ROLES, Snapshot, close_forms,
 };
 use crate::kernel::ProgramRuns;
-use crate::view::{ReopenReason, TimeWaitEnding};
+use crate::view::{ReopenReason, ResetClass, TimeWaitEnding};
 
 /// Every family. Dashboards and alerts depend on names, labels and label values: none is renamed or removed.
 pub(super) const TABLE: &[Family] = &[
@@ -86,21 +86,22 @@ pub(super) const TABLE: &[Family] = &[
     },
     Family {
         name: "resets",
-        help: "RSTs that ended a connection or a TIME-WAIT, by reason and by the side that sent them.",
+        help: "RSTs that ended a connection or a TIME-WAIT, and ICMP errors that refused one, by reason and by the side that sent them. A reason with _or_ is one of the two: segments do not show which. RSTs that were refuted later are in connections_reopened too.",
         labels: &["reason", "origin"],
         data: Data::Counter(|snapshot| {
             let origins = Locality::ALL.map(Locality::name);
-            let row = |&reason: &ResetReason| {
-                table([reason.name()], origins, &[snapshot.totals.resets[reason as usize]])
+            let row = |&class: &ResetClass| {
+                table([class.name()], origins, &[snapshot.totals.resets[class as usize]])
             };
-            ResetReason::ALL.iter().flat_map(row).collect()
+            // What was refuted is in connections_reopened.
+            ResetClass::ALL.iter().filter(|&&class| class != ResetClass::Refuted).flat_map(row).collect()
         }),
     },
     Family {
         name: "rsts_ignored",
         help: "RSTs that were not accepted because of their sequence number, the connection's state or RFC 1337, by cause.",
         labels: &["cause"],
-        data: Data::Counter(|snapshot| by_cause(snapshot, &Snapshot::IGNORED_RSTS)),
+        data: Data::Counter(|snapshot| by_cause(snapshot, &Cause::IGNORED_RSTS)),
     },
     Family {
         name: "time_wait_events",

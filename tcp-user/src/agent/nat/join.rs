@@ -11,8 +11,8 @@ use crate::agent::shared::Shared;
 use crate::kernel::Entry;
 use crate::view::describe::{Describer, Location};
 use crate::view::{
-    Address, Close, CloseInfo, Connection, ConnectionId, EndAddress, Nat, NatTuple, Role, Roles, TimeWait,
-    TimeWaitEnd, Transition,
+    Address, Close, CloseInfo, Connection, ConnectionId, EndAddress, IgnoredRst, Nat, NatTuple, Role, Roles,
+    TimeWait, TimeWaitEnd, Transition,
 };
 
 impl Shared {
@@ -88,6 +88,17 @@ impl Shared {
         let Some(leg) = self.translations.leg(key) else { return Some(ended) };
         leg.rename_ends(&mut ended.client, &mut ended.server);
         self.speaks_for(&leg, ended.holder).then_some(ended)
+    }
+
+    /// A RST that was not accepted, unless the other leg of its translated connection is nearer to its sender.
+    pub(in crate::agent) fn joined_ignored_rst(
+        &self,
+        key: &FlowKey,
+        mut ignored: IgnoredRst,
+    ) -> Option<IgnoredRst> {
+        let Some(leg) = self.translations.leg(key) else { return Some(ignored) };
+        leg.rename_ends(&mut ignored.client, &mut ignored.server);
+        self.speaks_for(&leg, ignored.sender).then_some(ignored)
     }
 
     /// Whether a leg says what becomes of this end: it is nearer to it, or the other leg is not known.
@@ -168,6 +179,8 @@ fn join(near: Connection, far: Connection) -> Connection {
         server: far.server,
         last_seen_at: near.last_seen_at.max(far.last_seen_at),
         close: join_closes(near.close, far.close),
+        reset: near.reset.or(far.reset),
+        ignored_rst: near.ignored_rst.or(far.ignored_rst),
         time_wait: join_time_waits(near.time_wait, far.time_wait),
         ..near
     }
