@@ -5,15 +5,17 @@ mod common;
 #[allow(dead_code, reason = "several test programs include this file, each uses what it needs")]
 mod hosts;
 
+use std::fmt::Debug;
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::{Agent, until};
 use etherparse::TcpHeader;
 use finwait::lab::{Family, Lab};
-use finwait::view::{Connection, ResetClass, Role};
+use finwait::view::{Connection, ResetClass, ResetInfo, Role};
 use hosts::{Pair, Watch, nft, run, sysctl};
+use nix::sys::socket::{self, sockopt};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tcp_common::State;
 
@@ -85,8 +87,11 @@ fn a_lost_time_wait_is_reset_by_the_host_that_lost_it() {
 /// A RST that a real socket was made to send, and what it is to be called.
 struct Provoked {
     client: SocketAddr,
-    class: ResetClass,
+    /// The class that segments show, and the one that the kernel's reason makes of it.
+    classes: [ResetClass; 2],
     sender: Role,
+    /// What the kernel may give as its reason, if the agent's host sent it.
+    kernel_reasons: &'static [&'static str],
 }
 
 /// Each connection is in the table of one agent, on the server's host.
@@ -101,13 +106,22 @@ fn each_class_of_reset_is_told_from_the_others() {
         refused(&lab, address),
         aborted(&lab, address),
         aborted_unread(&lab, address),
+        aborted_and_read(&lab, address),
         written_to_after_close(&lab, address),
         forgotten(&lab, address),
         overflowed(&lab, address),
         assassinated(&lab, address, &agent),
     ];
-    for Provoked { client, class, sender } in provoked {
-        until(class.name(), || reset_of(&agent, client) == Some((class, Some(sender))));
+    let asks_kernel = agent.status().reset_reasons_missing.is_none();
+    for Provoked { client, classes: [shown, settled], sender, kernel_reasons } in provoked {
+        let class = if asks_kernel { settled } else { shown };
+        until_equal(
+            || reset_of(&agent, client).map(|reset| (reset.class, reset.sender)),
+            Some((class, Some(sender))),
+        );
+        let reason = reset_of(&agent, client).and_then(|reset| reset.kernel_reason);
+        let is_expected = reason.as_ref().is_some_and(|reason| kernel_reasons.contains(&reason.as_ref()));
+        assert_eq!(is_expected, asks_kernel && !kernel_reasons.is_empty(), "{class}: {reason:?}");
         let line = format!("reset {class} and port = :{}", client.port());
         assert_eq!(agent.cli(&["ls", "-a", "-c", &line]).stdout, b"1\n", "{line}");
         let why = agent.cli(&["why", &format!(":{}", client.port())]);
@@ -174,11 +188,18 @@ fn a_refusal_by_icmp_and_a_blind_rst_are_told_apart_from_resets() {
     assert!(agent.scrape().contains("finwait_rsts_ignored_total{cause=\"rst_out_of_window\"} 1\n"));
 }
 
-/// Class and sender of the reset of a client's connection, as `ls` has them.
-fn reset_of(agent: &Agent<'_>, client: SocketAddr) -> Option<(ResetClass, Option<Role>)> {
-    let connections = agent.connections();
-    let found = connections.into_iter().find(|connection| connection.client.port == client.port())?;
-    found.reset.map(|reset| (reset.class, reset.sender))
+/// Waits until both are equal, and shows both if they never are.
+fn until_equal<T: PartialEq + Debug>(actual: impl Fn() -> T, expected: T) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while actual() != expected {
+        assert!(Instant::now() < deadline, "expected {expected:?}, found {:?}", actual());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// The reset of a client's connection, as `ls` has it.
+fn reset_of(agent: &Agent<'_>, client: SocketAddr) -> Option<ResetInfo> {
+    agent.connections().into_iter().find(|connection| connection.client.port == client.port())?.reset
 }
 
 fn refused(lab: &Lab, address: IpAddr) -> Provoked {
@@ -190,7 +211,12 @@ fn refused(lab: &Lab, address: IpAddr) -> Provoked {
         socket.local_addr()
     });
     let client = client.expect("namespace").expect("an end").as_socket().expect("an address");
-    Provoked { client, class: ResetClass::Refused, sender: Role::Server }
+    Provoked {
+        client,
+        classes: [ResetClass::Refused, ResetClass::Refused],
+        sender: Role::Server,
+        kernel_reasons: &["no_socket"],
+    }
 }
 
 /// Nothing was sent, so that there was nothing to read.
@@ -201,7 +227,12 @@ fn aborted(lab: &Lab, address: IpAddr) -> Provoked {
     let (server, _) = listener.accept().expect("accepting");
     SockRef::from(&server).set_linger(Some(Duration::ZERO)).expect("SO_LINGER");
     drop(server);
-    Provoked { client: client.local_addr().expect("an end"), class: ResetClass::Abort, sender: Role::Server }
+    Provoked {
+        client: client.local_addr().expect("an end"),
+        classes: [ResetClass::Abort, ResetClass::Abort],
+        sender: Role::Server,
+        kernel_reasons: &["tcp_state"],
+    }
 }
 
 fn aborted_unread(lab: &Lab, address: IpAddr) -> Provoked {
@@ -211,8 +242,22 @@ fn aborted_unread(lab: &Lab, address: IpAddr) -> Provoked {
     drop(server);
     Provoked {
         client: client.local_addr().expect("an end"),
-        class: ResetClass::AbortOrUnread,
+        classes: [ResetClass::AbortOrUnread, ResetClass::AbortUnread],
         sender: Role::Server,
+        kernel_reasons: &["tcp_abort_on_close"],
+    }
+}
+
+/// As the segments show it, something may not have been read.
+fn aborted_and_read(lab: &Lab, address: IpAddr) -> Provoked {
+    let Pair { client, server } = Pair::open(&lab.client, &lab.server, address);
+    SockRef::from(&server).set_linger(Some(Duration::ZERO)).expect("SO_LINGER");
+    drop(server);
+    Provoked {
+        client: client.local_addr().expect("an end"),
+        classes: [ResetClass::AbortOrUnread, ResetClass::Abort],
+        sender: Role::Server,
+        kernel_reasons: &["tcp_state"],
     }
 }
 
@@ -223,29 +268,23 @@ fn written_to_after_close(lab: &Lab, address: IpAddr) -> Provoked {
     client.write_all(b"too late").expect("sending");
     Provoked {
         client: client.local_addr().expect("an end"),
-        class: ResetClass::AfterFin,
+        classes: [ResetClass::AfterFin, ResetClass::AfterFin],
         sender: Role::Server,
+        kernel_reasons: &["tcp_abort_on_data", "tcp_timewait_socket"],
     }
 }
 
 /// The server's socket disappears without a packet, as when its host is started again.
 fn forgotten(lab: &Lab, address: IpAddr) -> Provoked {
     let Pair { mut client, server } = Pair::open(&lab.client, &lab.server, address);
-    SockRef::from(&server).set_linger(Some(Duration::ZERO)).expect("SO_LINGER");
-    nft(
-        &lab.server,
-        &[
-            "add chain ip t out { type filter hook output priority 0 ; }",
-            "add rule ip t out tcp flags & rst == rst drop",
-        ],
-    );
+    socket::setsockopt(&server, sockopt::TcpRepair, &1).expect("TCP_REPAIR");
     drop(server);
-    run(&lab.server, "nft delete table ip t");
     client.write_all(b"are you there?").expect("sending");
     Provoked {
         client: client.local_addr().expect("an end"),
-        class: ResetClass::HalfOpen,
+        classes: [ResetClass::HalfOpen, ResetClass::HalfOpen],
         sender: Role::Server,
+        kernel_reasons: &["no_socket"],
     }
 }
 
@@ -277,8 +316,9 @@ fn overflowed(lab: &Lab, address: IpAddr) -> Provoked {
     first.write_all(b"me first").expect("sending");
     Provoked {
         client: first.local_addr().expect("an end"),
-        class: ResetClass::QueueFullOrHalfOpen,
+        classes: [ResetClass::QueueFullOrHalfOpen, ResetClass::QueueFull],
         sender: Role::Server,
+        kernel_reasons: &["invalid_syn"],
     }
 }
 
@@ -296,7 +336,12 @@ fn assassinated(lab: &Lab, address: IpAddr, agent: &Agent<'_>) -> Provoked {
             && lab.client.state(ends.0, ends.1).is_ok_and(|state| state == State::Closed)
     });
     inject(lab, ends, |header| header.ack = true);
-    Provoked { client: ends.0, class: ResetClass::TimeWaitAssassination, sender: Role::Client }
+    Provoked {
+        client: ends.0,
+        classes: [ResetClass::TimeWaitAssassination, ResetClass::TimeWaitAssassination],
+        sender: Role::Client,
+        kernel_reasons: &[],
+    }
 }
 
 fn connect_from(port: Option<u16>, to: SocketAddr) -> std::io::Result<TcpStream> {

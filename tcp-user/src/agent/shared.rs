@@ -17,7 +17,7 @@ use super::own::OwnConnections;
 use super::slot_cache::StateGauges;
 use super::totals::{Snapshot, Totals};
 use crate::clock::{Clock, monotonic_ns};
-use crate::kernel::{Kernel, KernelError, Table};
+use crate::kernel::{Kernel, KernelError, ResetReasons, Table};
 use crate::view;
 use crate::view::describe::{Describer, address, client_end};
 
@@ -49,6 +49,8 @@ pub struct Shared {
     pub translations: Translations,
     /// What is remembered of connections.
     pub histories: Mutex<Histories>,
+    /// What the kernel says about its RSTs, or why it says nothing.
+    pub reset_reasons: Result<ResetReasons, String>,
     /// Subscribers of `/events`.
     pub watchers: broadcast::Sender<WatchEvent>,
 }
@@ -65,10 +67,11 @@ pub struct WatchEvent {
 impl Shared {
     /// The state of an agent that has seen nothing. `metrics` is the address of its metrics endpoint, `watch_buffer` the
     /// number of events that are kept for a subscriber. It remembers no connections.
-    pub fn new(kernel: Kernel, metrics: SocketAddr, watch_buffer: usize) -> Shared {
+    pub fn new(mut kernel: Kernel, metrics: SocketAddr, watch_buffer: usize) -> Shared {
         Shared {
             table: Arc::clone(kernel.table()),
             rules: *kernel.rules(),
+            reset_reasons: kernel.take_reset_reasons(),
             kernel: Mutex::new(kernel),
             totals: Mutex::default(),
             gauges: Mutex::default(),

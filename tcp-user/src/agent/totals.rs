@@ -10,6 +10,7 @@ use tcp_common::{Cause, CloseKind, End, Flow, FlowKey, Outcome, State};
 
 use super::exemplar::{ConnectionHistogram, Exemplar};
 use super::own::OWN_KINDS;
+use super::reset::KnownReset;
 use crate::kernel::ProgramRuns;
 use crate::view::describe::handshake_ns;
 use crate::view::{ReopenReason, ResetClass, TimeWaitEnding, UNSEEN};
@@ -165,7 +166,7 @@ impl Totals {
     }
 
     /// Counts a closed incarnation.
-    pub fn count_close(&mut self, flow: &Flow, exemplar: Exemplar) {
+    pub fn count_close(&mut self, flow: &Flow, reset: Option<KnownReset>, exemplar: Exemplar) {
         let kind = flow.close_kind();
         let closer = match flow.closer() {
             Closer::One(end) if flow.is_local(end) => 0,
@@ -180,7 +181,7 @@ impl Totals {
         } else {
             self.closed[form][closer] += 1;
         }
-        self.count_reset(flow);
+        self.count_reset(flow, reset);
         if let Some(closing_ns) = flow.closing_seen_ns() {
             let ended_ns = flow.last_ns();
             exemplar.observe(&self.close, seconds(ended_ns.saturating_sub(closing_ns)));
@@ -192,8 +193,8 @@ impl Totals {
 
     /// Counts the RST or ICMP error that ended the connection or its TIME-WAIT, if one did. An ICMP error counts for the
     /// end that did not open.
-    pub fn count_reset(&mut self, flow: &Flow) {
-        let Some((class, sender)) = ResetClass::of(flow).filter(|&(class, _)| class != ResetClass::Refuted)
+    pub fn count_reset(&mut self, flow: &Flow, reset: Option<KnownReset>) {
+        let Some(KnownReset { class, sender, .. }) = reset.filter(|reset| reset.class != ResetClass::Refuted)
         else {
             return;
         };
@@ -307,7 +308,7 @@ mod tests {
         let flow = Flow::adopted(3_000, End::A, &told).expect("a flow");
         let mut totals = Totals::default();
         let exemplar = Exemplar { id: ConnectionId::NONE, at: Timestamp::UNIX_EPOCH };
-        totals.count_close(&flow, exemplar);
+        totals.count_close(&flow, None, exemplar);
         let unseen = totals.closed[form_index(None)];
         assert_eq!(close_forms()[form_index(None)], UNSEEN);
         assert_eq!(

@@ -96,6 +96,7 @@ impl Describer<'_> {
             reset: ResetClass::of(flow).map(|(class, sender)| ResetInfo {
                 class,
                 sender: sender.map(|sender| side(sender, client)),
+                kernel_reason: None,
             }),
             ignored_rst: flow.ignored_rst().map(|cause| cause.name().into()),
             time_wait: self.time_wait(flow, client),

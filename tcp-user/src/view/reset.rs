@@ -1,5 +1,7 @@
 //! Why a connection or its TIME-WAIT was reset, as far as its segments tell.
 
+use std::borrow::Cow;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tcp_common::flow::flow_fact;
@@ -47,6 +49,10 @@ pub struct ResetInfo {
     pub class: ResetClass,
     /// The end whose RST it was; `None` after an ICMP error or a RST that was refuted.
     pub sender: Option<Role>,
+    /// The kernel's own reason for a RST of this host, by its `enum sk_rst_reason`: `tcp_abort_on_close`. `None` if
+    /// another host sent it, or the kernel is older than Linux 6.10.
+    #[serde(default)]
+    pub kernel_reason: Option<Cow<'static, str>>,
 }
 
 impl ResetClass {
@@ -82,6 +88,18 @@ impl ResetClass {
             _ if answers => ResetClass::HalfOpen,
             _ if flow.payload_bytes(sender.peer()) > 0 => ResetClass::AbortOrUnread,
             _ => ResetClass::Abort,
+        }
+    }
+
+    /// The class by the kernel's reason, where segments left two possibilities.
+    pub fn settled(self, kernel_reason: &str) -> ResetClass {
+        match (self, kernel_reason) {
+            (class, "not_specified" | "error") => class,
+            (ResetClass::AbortOrUnread, "tcp_abort_on_close") => ResetClass::AbortUnread,
+            (ResetClass::AbortOrUnread, _) => ResetClass::Abort,
+            (ResetClass::QueueFullOrHalfOpen, "no_socket") => ResetClass::HalfOpen,
+            (ResetClass::QueueFullOrHalfOpen, "invalid_syn") => ResetClass::QueueFull,
+            (class, _) => class,
         }
     }
 

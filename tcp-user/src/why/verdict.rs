@@ -44,11 +44,14 @@ pub(super) fn verdict(connection: &Connection, steps: &[LadderStep]) -> String {
             }
         }
     }
-    if let Some(ResetInfo { class, sender: Some(sender) }) = &connection.reset
+    if let Some(ResetInfo { class, sender: Some(sender), .. }) = &connection.reset
         && connection.close.as_ref().is_some_and(|close| close.aborter.is_none())
         && let Some(text) = class.explanation()
     {
         sentences.push(format!("Then the {sender} sent a RST: {text}."));
+    }
+    if let Some(ResetInfo { kernel_reason: Some(reason), sender: Some(sender), .. }) = &connection.reset {
+        sentences.push(format!("The {sender}'s kernel gives {reason} as the reason of the RST."));
     }
     let restarts = connection.time_wait.as_ref().map_or(0, |time_wait| time_wait.restarts);
     if restarts > 0 {

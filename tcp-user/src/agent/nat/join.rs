@@ -39,7 +39,12 @@ impl Shared {
         let describe = |entry: &Entry, leg: Option<&Leg>| {
             let describer = Describer { client: leg.map(|leg| leg.client), ..*describer };
             let location = self.names.location(&entry.key, entry.hook, entry.tags);
-            describer.connection(&entry.key, &entry.flow, location)
+            let mut connection = describer.connection(&entry.key, &entry.flow, location);
+            if let (Some(info), Some(known)) = (&mut connection.reset, self.reset_of(&entry.key, &entry.flow))
+            {
+                known.complete(info);
+            }
+            connection
         };
         let Some(leg) = self.translations.leg(&entry.key) else {
             return self.with_hosts(describe(entry, None));
