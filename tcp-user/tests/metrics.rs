@@ -93,14 +93,14 @@ fn snapshot(mut next: impl FnMut() -> u64) -> Snapshot {
             evicted: row(next),
             insert_retries: next(),
             causes: row(next),
-            time_wait_restarted: next(),
+            time_wait_visits: rows(next),
         },
         totals: Totals {
             opened: rows(next),
             closed: rows(next),
             reopened: row(next),
             resets: rows(next),
-            time_wait_ended: row(next),
+            time_wait_ended: rows(next),
             time_wait_adopted: next(),
             transitions: transitions(next),
             delivered: next(),
@@ -117,6 +117,7 @@ fn snapshot(mut next: impl FnMut() -> u64) -> Snapshot {
         endpoints: rows(next),
         table_used: rows(next),
         table_capacity: row(next),
+        host_time_wait_overflows: Some(next()),
         programs: ProgramName::ALL
             .map(|program| ProgramRuns {
                 program: program.name(),

@@ -5,18 +5,16 @@ mod common;
 #[allow(dead_code, reason = "several test programs include this file, each uses what it needs")]
 mod hosts;
 
-use std::fmt::Debug;
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use common::{Agent, until};
-use etherparse::TcpHeader;
+use common::{Agent, until, until_equal};
 use finwait::lab::{Family, Lab};
 use finwait::view::{Connection, ResetClass, ResetInfo, Role};
-use hosts::{Pair, Watch, nft, run, sysctl};
+use hosts::{Pair, Watch, connect_from, inject, nft, run, sysctl};
 use nix::sys::socket::{self, sockopt};
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use socket2::{Domain, SockRef, Socket, Type};
 use tcp_common::State;
 
 /// The host's firewall drops the RST that the agent has seen. The check finds the socket alive, and the close
@@ -79,6 +77,8 @@ fn a_lost_time_wait_is_reset_by_the_host_that_lost_it() {
     until("TIME-WAIT has ended", || {
         watch.has(&["finwait.time_wait_end/1", "\"holder\":\"server\"", "\"ending\":\"state_lost\""])
     });
+    let overflows = "finwait_host_time_wait_overflows_total 1\n";
+    assert!(agent.scrape().contains(overflows), "{}", agent.scrape());
     let resets = agent.stats().resets;
     assert_eq!((resets["state_lost"]["local"], resets["state_lost"]["remote"]), (1, 0), "{resets:?}");
     assert_eq!(resets["time_wait_assassination"].values().sum::<u64>(), 0);
@@ -171,7 +171,7 @@ fn a_refusal_by_icmp_and_a_blind_rst_are_told_apart_from_resets() {
     let listener = lab.server.run(|| TcpListener::bind((address, 8009))).expect("namespace").expect("a port");
     let pair = Pair::open_to(&lab.client, &listener, (address, 8009).into());
     let ends = (pair.client.local_addr().expect("an end"), pair.client.peer_addr().expect("an end"));
-    inject(&lab, ends, |header| header.rst = true);
+    inject(&lab.client, ends, |header| header.rst = true);
     until("watch shows it", || {
         watch.has(&["finwait.rst_ignored/1", "\"sender\":\"client\"", "\"cause\":\"rst_out_of_window\""])
     });
@@ -186,15 +186,6 @@ fn a_refusal_by_icmp_and_a_blind_rst_are_told_apart_from_resets() {
         "{why}"
     );
     assert!(agent.scrape().contains("finwait_rsts_ignored_total{cause=\"rst_out_of_window\"} 1\n"));
-}
-
-/// Waits until both are equal, and shows both if they never are.
-fn until_equal<T: PartialEq + Debug>(actual: impl Fn() -> T, expected: T) {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while actual() != expected {
-        assert!(Instant::now() < deadline, "expected {expected:?}, found {:?}", actual());
-        std::thread::sleep(Duration::from_millis(50));
-    }
 }
 
 /// The reset of a client's connection, as `ls` has it.
@@ -335,7 +326,7 @@ fn assassinated(lab: &Lab, address: IpAddr, agent: &Agent<'_>) -> Provoked {
         found.is_some_and(|c| (c.client.state, c.server.state) == (State::Closed, State::TimeWait))
             && lab.client.state(ends.0, ends.1).is_ok_and(|state| state == State::Closed)
     });
-    inject(lab, ends, |header| header.ack = true);
+    inject(&lab.client, ends, |header| header.ack = true);
     Provoked {
         client: ends.0,
         classes: [ResetClass::TimeWaitAssassination, ResetClass::TimeWaitAssassination],
@@ -343,28 +334,3 @@ fn assassinated(lab: &Lab, address: IpAddr, agent: &Agent<'_>) -> Provoked {
         kernel_reasons: &[],
     }
 }
-
-fn connect_from(port: Option<u16>, to: SocketAddr) -> std::io::Result<TcpStream> {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
-    if let Some(port) = port {
-        socket.bind(&SocketAddr::from(([0, 0, 0, 0], port)).into())?;
-    }
-    socket.connect(&to.into())?;
-    Ok(socket.into())
-}
-
-/// Sends an empty segment from the client's host, with numbers that nobody has agreed on.
-fn inject(lab: &Lab, (from, to): (SocketAddr, SocketAddr), flags: impl FnOnce(&mut TcpHeader)) {
-    let (IpAddr::V4(source), IpAddr::V4(destination)) = (from.ip(), to.ip()) else { panic!("IPv4 only") };
-    let mut header = TcpHeader::new(from.port(), to.port(), FORGED, 1000);
-    header.acknowledgment_number = FORGED;
-    flags(&mut header);
-    header.checksum =
-        header.calc_checksum_ipv4_raw(source.octets(), destination.octets(), &[]).expect("a sum");
-    let raw = lab.client.run(|| Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::TCP)));
-    let raw = raw.expect("namespace").expect("a raw socket");
-    raw.send_to(&header.to_bytes(), &SocketAddr::new(to.ip(), 0).into()).expect("sending");
-}
-
-/// No connection of the tests has this number in its window, save by a chance of one in 10,000.
-const FORGED: u32 = 7;

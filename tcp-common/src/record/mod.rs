@@ -12,6 +12,7 @@ mod settings;
 mod sighting;
 mod slot;
 pub mod tail_call;
+mod time_wait;
 mod waiting;
 
 pub use counters::{Counters, predicted, segment_kind};
@@ -22,4 +23,5 @@ pub use reset_reason::{RESET_REASON_NS, ResetEnds, ResetReason, SocketOffsets};
 pub use settings::{Clocks, Settings};
 pub use sighting::{Sighting, Sightings, Verdict};
 pub use slot::{Record, Slot, Slot4, Slot6, short_hook};
+pub use time_wait::TimeWaitVisit;
 pub use waiting::{FRAGMENT_NS, MAX_WAITING, WaitingDatagram, WholeDatagram};

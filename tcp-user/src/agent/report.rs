@@ -11,7 +11,7 @@ use tcp_common::{Cause, End, Flow, FlowKey, State};
 use super::change::Change;
 use super::exemplar::Exemplar;
 use super::shared::{Shared, WatchEvent};
-use super::totals::Totals;
+use super::totals::{Locality, Totals};
 use crate::view::describe::{Describer, time_wait_ending};
 use crate::view::{ConnectionId, EventRecord, ReopenReason, TimeWaitEnding, is_ignored_rst};
 use crate::why::SentSegment;
@@ -53,7 +53,7 @@ impl Shared {
         ending: TimeWaitEnding,
     ) {
         let &Change { key, flow, at_ns, .. } = change;
-        totals.time_wait_ended[ending as usize] += 1;
+        totals.time_wait_ended[ending as usize][Locality::of(flow.is_local(end)) as usize] += 1;
         self.publish(change, |describer| {
             let scope = self.names.of_scope(key);
             let record = describer.time_wait_end(key, flow, scope.as_deref(), at_ns, end, ending);

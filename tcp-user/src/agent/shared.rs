@@ -18,6 +18,7 @@ use super::slot_cache::StateGauges;
 use super::totals::{Snapshot, Totals};
 use crate::clock::{Clock, monotonic_ns};
 use crate::kernel::{Kernel, KernelError, ResetReasons, Table};
+use crate::sockets::HostCounters;
 use crate::view;
 use crate::view::describe::{Describer, address, client_end};
 
@@ -96,7 +97,16 @@ impl Shared {
         let StateGauges { endpoints, used } = self.gauges.lock().clone();
         let table_capacity = self.table.capacities().map(u64::from);
         let own = self.own.accepted();
-        Ok(Snapshot { counters, totals, own, endpoints, table_used: used, table_capacity, programs })
+        Ok(Snapshot {
+            counters,
+            totals,
+            own,
+            endpoints,
+            table_used: used,
+            table_capacity,
+            host_time_wait_overflows: HostCounters::read().and_then(|host| host.get("TCPTimeWaitOverflow")),
+            programs,
+        })
     }
 
     /// Which ends of a flow are local, A first, where conntrack says more than the flow; `None` if the flow has it

@@ -68,8 +68,8 @@ pub struct Totals {
     pub reopened: [u64; ReopenReason::ALL.len()],
     /// RSTs that closed a connection or ended a TIME-WAIT, by [`ResetClass`] and origin ([`Locality`]).
     pub resets: [[u64; 2]; ResetClass::ALL.len()],
-    /// TIME-WAITs that have ended, by [`TimeWaitEnding`].
-    pub time_wait_ended: [u64; TimeWaitEnding::ALL.len()],
+    /// TIME-WAITs that have ended, by [`TimeWaitEnding`] and [`Locality`] of the end.
+    pub time_wait_ended: [[u64; 2]; TimeWaitEnding::ALL.len()],
     /// TIME-WAITs older than the agent, imported from their socket.
     pub time_wait_adopted: u64,
     /// Flows without a local end that became ESTABLISHED, by [`FAMILIES`].
@@ -116,7 +116,7 @@ impl Default for Totals {
             closed: [[0; 5]; CloseKind::ALL.len() + 1],
             reopened: [0; ReopenReason::ALL.len()],
             resets: [[0; 2]; ResetClass::ALL.len()],
-            time_wait_ended: [0; TimeWaitEnding::ALL.len()],
+            time_wait_ended: [[0; 2]; TimeWaitEnding::ALL.len()],
             time_wait_adopted: 0,
             forwarded_opened: [0; 2],
             forwarded_closed: [0; CloseKind::ALL.len() + 1],
@@ -259,6 +259,8 @@ pub struct Snapshot {
     pub table_used: [[u64; 3]; 2],
     /// Guaranteed capacity of the flow table, by [`FAMILIES`].
     pub table_capacity: [u64; 2],
+    /// TIME-WAITs that this host's kernel did not keep; `None` if it does not say.
+    pub host_time_wait_overflows: Option<u64>,
     /// Run counts and times of the kernel programs.
     pub programs: Vec<ProgramRuns>,
 }
@@ -275,13 +277,13 @@ impl Snapshot {
         self.counters.transitions[side][from][to] + self.totals.transitions[side][from][to]
     }
 
-    /// TIME-WAITs that began, or were imported from their socket. An end comes back to its TIME-WAIT from SYN-SENT
+    /// TIME-WAITs that began at ends of this side, or were imported from their socket. An end comes back to its TIME-WAIT from SYN-SENT
     /// if the SYN was not its own (R14).
-    pub fn time_waits(&self) -> u64 {
+    pub fn time_waits(&self, side: Locality) -> u64 {
         let from = State::ALL.into_iter().filter(|&from| from != State::SynSent);
-        let pairs = Locality::ALL.into_iter().flat_map(|side| from.clone().map(move |from| (side, from)));
-        let entered: u64 = pairs.map(|(side, from)| self.transitions(side, from, State::TimeWait)).sum();
-        entered + self.totals.time_wait_adopted
+        let entered: u64 = from.map(|from| self.transitions(side, from, State::TimeWait)).sum();
+        // Sockets are those of this host.
+        entered + if side == Locality::Local { self.totals.time_wait_adopted } else { 0 }
     }
 }
 

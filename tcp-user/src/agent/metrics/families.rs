@@ -1,6 +1,6 @@
 //! The table that declares every family.
 
-use tcp_common::record::segment_kind;
+use tcp_common::record::{TimeWaitVisit, segment_kind};
 use tcp_common::{Cause, CloseKind, Ignored, State};
 
 use super::{Data, Family, Samples};
@@ -105,9 +105,15 @@ pub(super) const TABLE: &[Family] = &[
     },
     Family {
         name: "time_wait_events",
-        help: "TIME-WAITs that began (entered, imported ones included), how they ended (expired, reused, assassinated, state_lost, socket_gone, evicted), and what happened in them. reuse_refused and old_duplicate count SYNs in every state, not only in TIME-WAIT.",
-        labels: &["event"],
+        help: "TIME-WAITs by the side that is in them: those that began (entered, imported ones included), how they ended (expired, reused, assassinated, state_lost, socket_gone, evicted), and what segments did in them. restarted: the last ACK was lost. old_duplicate: a late segment was swallowed. SYNs began the next connection (reused_by_sequence, reused_by_timestamp, reused_by_holder) or were not accepted at once (reuse_refused).",
+        labels: &["event", "holder"],
         data: Data::Counter(time_wait_events),
+    },
+    Family {
+        name: "host_time_wait_overflows",
+        help: "TIME-WAITs that the kernel of the agent's network namespace did not keep, because there were tcp_max_tw_buckets of them: TCPTimeWaitOverflow of /proc/net/netstat, since the namespace exists.",
+        labels: &[],
+        data: Data::Counter(|snapshot| snapshot.host_time_wait_overflows.map(one).unwrap_or_default()),
     },
     Family {
         name: "handshake_duration",
@@ -362,15 +368,15 @@ fn transitions(snapshot: &Snapshot) -> Samples {
 
 /// Samples of what happened to TIME-WAITs.
 fn time_wait_events(snapshot: &Snapshot) -> Samples {
-    let events = [
-        ("entered", snapshot.time_waits()),
-        ("restarted", snapshot.counters.time_wait_restarted),
-        ("reuse_refused", snapshot.segments_of(Cause::PendingSyn)),
-        ("old_duplicate", snapshot.segments_of(Cause::OldDupSyn)),
-    ];
+    let entered = ("entered", Locality::ALL.map(|holder| snapshot.time_waits(holder)));
+    let visits =
+        TimeWaitVisit::ALL.map(|visit| (visit.name(), snapshot.counters.time_wait_visits[visit as usize]));
     let ended = |&ending: &TimeWaitEnding| (ending.name(), snapshot.totals.time_wait_ended[ending as usize]);
-    let events = events.into_iter().chain(TimeWaitEnding::ALL.iter().map(ended));
-    events.map(|(event, count)| (vec![event], count)).collect()
+    let events = std::iter::once(entered).chain(visits).chain(TimeWaitEnding::ALL.iter().map(ended));
+    let by_holder = |(event, counts): (_, [u64; 2])| {
+        Locality::ALL.map(|holder| (vec![event, holder.name()], counts[holder as usize]))
+    };
+    events.flat_map(by_holder).collect()
 }
 
 /// One sample for each cause.
