@@ -31,7 +31,7 @@ impl Shared {
         // What ended the connection is counted with its close.
         let is_counted = reports & reported::CLOSE != 0;
         if flow.time_wait_resetter().is_some() && !ended.is_empty() && !is_counted {
-            totals.count_reset(flow, self.reset_of(change.key, flow));
+            totals.count_reset(flow, self.ask_reset_of(change.key, flow));
         }
     }
 
@@ -94,7 +94,7 @@ impl Shared {
             totals.count_open(key, flow, self.exemplar(change));
         }
         if reports & flow.reported() & reported::CLOSE != 0 {
-            totals.count_close(flow, self.reset_of(key, flow), self.exemplar(change));
+            totals.count_close(flow, self.ask_reset_of(key, flow), self.exemplar(change));
             // Also without a subscriber: one may come before the other leg of a translated connection is done.
             if self.closes_connection(key, flow) {
                 self.publish(change, |_| vec![self.joined_close(key, flow, change.hook, at_ns).into()]);

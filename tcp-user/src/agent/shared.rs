@@ -14,6 +14,7 @@ use super::locality::LocalAddresses;
 use super::nat::Translations;
 use super::on_host::NamespaceAddresses;
 use super::own::OwnConnections;
+use super::reset::HostWitness;
 use super::slot_cache::StateGauges;
 use super::totals::{Snapshot, Totals};
 use crate::clock::{Clock, monotonic_ns};
@@ -52,6 +53,8 @@ pub struct Shared {
     pub histories: Mutex<Histories>,
     /// What the kernel says about its RSTs, or why it says nothing.
     pub reset_reasons: Result<ResetReasons, String>,
+    /// What the host's counters have said about its RSTs.
+    pub host_witness: Mutex<HostWitness>,
     /// Subscribers of `/events`.
     pub watchers: broadcast::Sender<WatchEvent>,
 }
@@ -84,6 +87,7 @@ impl Shared {
             on_host: Mutex::default(),
             translations: Translations::default(),
             histories: Mutex::new(Histories::new(0, 0)),
+            host_witness: Mutex::new(HostWitness::new()),
             watchers: broadcast::Sender::new(watch_buffer),
         }
     }

@@ -91,6 +91,11 @@ impl ResetClass {
         }
     }
 
+    /// Whether it is one of two classes.
+    pub fn is_either(self) -> bool {
+        [ResetClass::QueueFullOrHalfOpen, ResetClass::AbortOrUnread].contains(&self)
+    }
+
     /// The class by the kernel's reason, where segments left two possibilities.
     pub fn settled(self, kernel_reason: &str) -> ResetClass {
         match (self, kernel_reason) {
