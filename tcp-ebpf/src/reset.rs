@@ -47,7 +47,7 @@ fn remember(ends: &ResetEnds, number: u32) {
         .is_some_and(|known| at_ns.wrapping_sub(known.at_ns) < RESET_REASON_NS);
     if !is_known {
         // Nothing is lost but a reason if there is no memory.
-        let _ = RESET_REASONS.insert(ends, &ResetReason { at_ns, number, padding: 0 }, 0);
+        let _ = RESET_REASONS.insert(ends, ResetReason { at_ns, number, padding: 0 }, 0);
     }
 }
 
