@@ -41,16 +41,16 @@ impl TimeWaitVisit {
         self.into()
     }
 
-    /// What a segment of `sender` did to its receiver's TIME-WAIT, which goes on.
+    /// What a segment of `sender` did to its receiver's TIME-WAIT, without ending it.
     #[inline(always)]
     pub fn of(sender: End, segment: &Segment, outcome: &Outcome) -> Option<TimeWaitVisit> {
+        if outcome.restarted {
+            return Some(TimeWaitVisit::Restarted);
+        }
         let receiver = sender.peer() as usize & 1;
         let waits = |states: &[State; 2]| states[receiver] as u8 == State::TimeWait as u8;
         if !waits(&outcome.from) || !waits(&outcome.to) {
             return None;
-        }
-        if outcome.restarted {
-            return Some(TimeWaitVisit::Restarted);
         }
         // The end had received everything before it entered TIME-WAIT.
         let is_old = !outcome.cause.has_effect() || segment.payload_len != 0;

@@ -226,7 +226,7 @@ pub fn until(what: &str, condition: impl FnMut() -> bool) {
 pub fn until_equal<T: PartialEq + std::fmt::Debug>(actual: impl Fn() -> T, expected: T) {
     let deadline = Instant::now() + LIMIT;
     while actual() != expected {
-        assert!(Instant::now() < deadline, "expected {expected:?}, found {:?}", actual());
+        assert!(Instant::now() < deadline, "waited in vain for {expected:?}, found {:?}", actual());
         std::thread::sleep(Duration::from_millis(50));
     }
 }
