@@ -25,7 +25,7 @@ pub(super) enum BtfError {
 
 /// A kind of type, by its number in BTF.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Kind(u32);
+struct TypeKind(u32);
 
 impl Btf {
     /// Reads the types of the running kernel: some 5 MiB.
@@ -45,19 +45,19 @@ impl Btf {
         while at < end {
             types.push(at);
             let info = word(&bytes, at + 4)?;
-            at += HEADER + Kind::of(info).extra(info & 0xffff)?;
+            at += HEADER + TypeKind::of(info).extra(info & 0xffff)?;
         }
         Some(Btf { bytes, strings, types })
     }
 
     /// Offset of a member of a structure, in bytes; also one in a structure or union without a name.
     pub(super) fn offset(&self, structure: &str, member: &str) -> Option<u32> {
-        self.member_bits(self.find(Kind::STRUCT, structure)?, member).map(|bits| bits / 8)
+        self.member_bits(self.find(TypeKind::STRUCT, structure)?, member).map(|bits| bits / 8)
     }
 
     /// The names of an enumeration by their numbers.
     pub(super) fn names(&self, enumeration: &str) -> Option<HashMap<u32, String>> {
-        let at = self.find(Kind::ENUM, enumeration)?;
+        let at = self.find(TypeKind::ENUM, enumeration)?;
         let value = |n: usize| {
             let at = at + HEADER + n * 8;
             Some((self.word(at + 4)?, self.string(self.word(at)?)?.to_owned()))
@@ -67,7 +67,7 @@ impl Btf {
 
     /// Number of arguments of a tracepoint.
     pub(super) fn tracepoint_arguments(&self, name: &str) -> Option<usize> {
-        let typedef = self.find(Kind::TYPEDEF, &format!("btf_trace_{name}"))?;
+        let typedef = self.find(TypeKind::TYPEDEF, &format!("btf_trace_{name}"))?;
         let pointer = self.referred(typedef)?;
         // The first one is the program's own data.
         self.count(self.referred(pointer)?)?.checked_sub(1)
@@ -81,7 +81,7 @@ impl Btf {
             match self.string(self.word(member)?)? {
                 "" => {
                     let inner = self.position(self.word(member + 4)?)?;
-                    let nests = [Kind::STRUCT, Kind::UNION].contains(&self.kind(inner)?);
+                    let nests = [TypeKind::STRUCT, TypeKind::UNION].contains(&self.kind(inner)?);
                     self.member_bits(inner, wanted).filter(|_| nests).map(|inside| bits + inside)
                 }
                 name => (name == wanted).then_some(bits),
@@ -89,7 +89,7 @@ impl Btf {
         })
     }
 
-    fn find(&self, kind: Kind, name: &str) -> Option<usize> {
+    fn find(&self, kind: TypeKind, name: &str) -> Option<usize> {
         let is_it = |&at: &usize| {
             self.kind(at) == Some(kind) && self.word(at).and_then(|at| self.string(at)) == Some(name)
         };
@@ -105,8 +105,8 @@ impl Btf {
         self.types.get((number as usize).checked_sub(1)?).copied()
     }
 
-    fn kind(&self, at: usize) -> Option<Kind> {
-        self.word(at + 4).map(Kind::of)
+    fn kind(&self, at: usize) -> Option<TypeKind> {
+        self.word(at + 4).map(TypeKind::of)
     }
 
     /// Number of members, values or parameters.
@@ -125,14 +125,14 @@ impl Btf {
     }
 }
 
-impl Kind {
-    const STRUCT: Kind = Kind(4);
-    const UNION: Kind = Kind(5);
-    const ENUM: Kind = Kind(6);
-    const TYPEDEF: Kind = Kind(8);
+impl TypeKind {
+    const STRUCT: TypeKind = TypeKind(4);
+    const UNION: TypeKind = TypeKind(5);
+    const ENUM: TypeKind = TypeKind(6);
+    const TYPEDEF: TypeKind = TypeKind(8);
 
-    const fn of(info: u32) -> Kind {
-        Kind(info >> 24 & 0x1f)
+    const fn of(info: u32) -> TypeKind {
+        TypeKind(info >> 24 & 0x1f)
     }
 
     /// Number of bytes behind a type's header; `None` for a kind that is not known, behind which nothing can be read.
