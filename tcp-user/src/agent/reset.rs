@@ -68,7 +68,7 @@ impl Shared {
         if self.reset_reasons.is_err() {
             // Also if nothing is to be decided: what grows next is of the next reset then.
             known.class = self.host_witness.lock().ask((*key, flow.opened_ns()), known.class);
-        } else if known.class.is_either() {
+        } else if known.class.is_either() && self.host_witness.lock().may_wait() {
             // The RST of a socket that gives up is seen before the kernel gives its reason.
             std::thread::sleep(AFTER_RST);
             return self.reset_of(key, flow);
@@ -91,15 +91,23 @@ impl HostWitness {
         HostWitness { counts: ResetCounts::read().unwrap_or_default(), ..HostWitness::default() }
     }
 
+    /// Whether the last question was not just now, so that questions hold up few other events.
+    fn may_wait(&mut self) -> bool {
+        let now_ns = monotonic_ns();
+        let may_wait = now_ns.saturating_sub(self.asked_ns) >= PAUSE_NS;
+        if may_wait {
+            self.asked_ns = now_ns;
+        }
+        may_wait
+    }
+
     /// Settles the class of a reset by what has grown since the last question, if the last one was not just now.
     fn ask(&mut self, connection: (FlowKey, u64), class: ResetClass) -> ResetClass {
-        let now_ns = monotonic_ns();
-        if now_ns.saturating_sub(self.asked_ns) < PAUSE_NS {
+        if !self.may_wait() {
             return class;
         }
         let Some(counts) = ResetCounts::read() else { return class };
         let settled = counts.settle(&std::mem::replace(&mut self.counts, counts), class);
-        self.asked_ns = now_ns;
         if settled != class {
             if self.order.len() == SETTLED
                 && let Some(oldest) = self.order.pop_front()
@@ -139,8 +147,8 @@ impl ResetCounts {
 
 /// From the sight of a RST to its reason.
 const AFTER_RST: Duration = Duration::from_micros(200);
-/// Between two questions at least, in ns: one takes some 50 us.
-const PAUSE_NS: u64 = 2_000_000;
+/// Between two questions at least, in ns.
+const PAUSE_NS: u64 = 5_000_000;
 /// Number of connections whose class is remembered.
 const SETTLED: usize = 4096;
 
