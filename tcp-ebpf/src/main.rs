@@ -7,6 +7,7 @@
 //! - [`rare`] is the path of what few packets have: fragments, options of IPv4, ICMP.
 //! - [`packet`] reads bytes at each kind of hook.
 //! - [`table`] finds, locks, inserts, evicts and stores flows.
+//! - [`reset`] is apart from packets: it remembers why this host sends RSTs.
 //! - [`publish`] counts, and writes events into the [`ring`] of this CPU.
 //! - [`scratch`] holds what the steps share, and [`per_cpu`] says who may borrow it.
 //!
@@ -27,6 +28,7 @@ mod per_cpu;
 mod predicted;
 mod publish;
 mod rare;
+mod reset;
 mod ring;
 mod scratch;
 mod table;

@@ -12,8 +12,8 @@ use aya_ebpf::{
 use tcp_common::{
     Endpoint, FlowKey, FlowKey4, TableKey,
     record::{
-        Clocks, Counters, Event, ForeignSegment, MAX_WAITING, Record, RingPositions, Settings, Slot, Slot4,
-        Slot6, WaitingDatagram, WholeDatagram, tail_call,
+        Clocks, Counters, Event, ForeignSegment, MAX_WAITING, Record, ResetEnds, ResetReason, RingPositions,
+        Settings, Slot, Slot4, Slot6, WaitingDatagram, WholeDatagram, tail_call,
     },
     wire::DatagramId,
 };
@@ -109,6 +109,10 @@ pub(crate) static FRAGMENTS: HashMap<DatagramId, WaitingDatagram> =
 #[map]
 pub(crate) static WHOLE_DATAGRAMS: LruHashMap<DatagramId, WholeDatagram> =
     LruHashMap::with_max_entries(MAX_WAITING, 0);
+
+/// Why this host has sent its latest RSTs.
+#[map]
+pub(crate) static RESET_REASONS: LruHashMap<ResetEnds, ResetReason> = LruHashMap::with_max_entries(1024, 0);
 
 /// The readings of `finwait_clocks`.
 #[map]

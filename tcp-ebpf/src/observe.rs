@@ -309,7 +309,7 @@ pub(crate) fn store_and_unlock(scratch: &mut Scratch, settings: &Settings) {
 #[inline(always)]
 pub(crate) fn publish_outcome(scratch: &mut Scratch, counters: &mut Counters) {
     let outcome = reread(&scratch.outcome);
-    publish::count_outcome(&outcome, &scratch.record.flow, counters);
+    publish::count_outcome(&outcome, scratch, counters);
     if !matches!(outcome.previous, Previous::None) {
         publish::previous(&outcome, scratch, counters);
     }

@@ -1,11 +1,11 @@
 //! Counters and events for the agent.
 
 use tcp_common::{
-    End, Flow, FlowKey, FlowKey4, Ignored, Outcome, SegmentKind, State,
-    record::{Counters, Event, EventHeader, Record, segment_kind},
+    Cause, End, FlowKey, FlowKey4, Ignored, Outcome, SegmentKind, State,
+    record::{Counters, Event, EventHeader, Record, TimeWaitVisit, segment_kind},
 };
 
-use crate::{diagnostics, maps::MappedKey as _, ring, scratch::Scratch, verifier::number};
+use crate::{diagnostics, maps::MappedKey as _, observe::sender, ring, scratch::Scratch, verifier::number};
 
 /// Counts packets that are ignored.
 #[inline(always)]
@@ -36,13 +36,25 @@ pub(crate) fn count_segment(scratch: &Scratch, counters: &mut Counters) {
 
 /// Counts what a segment did.
 #[inline(always)]
-pub(crate) fn count_outcome(outcome: &Outcome, flow: &Flow, counters: &mut Counters) {
+pub(crate) fn count_outcome(outcome: &Outcome, scratch: &Scratch, counters: &mut Counters) {
+    let flow = &scratch.record.flow;
     count_transition(counters, flow.is_local(End::A), &outcome.from[0], &outcome.to[0]);
     count_transition(counters, flow.is_local(End::B), &outcome.from[1], &outcome.to[1]);
     if let Some(count) = counters.causes.get_mut(number(&outcome.cause)) {
         *count += 1;
     }
-    counters.time_wait_restarted += outcome.restarted as u64;
+    let sender = sender(scratch);
+    if let Some(visit) = TimeWaitVisit::of(sender, &scratch.packet.segment, outcome) {
+        count_visit(visit, flow.is_local(sender.peer()), counters);
+    }
+}
+
+/// Counts a segment at an end in TIME-WAIT.
+#[inline(always)]
+fn count_visit(visit: TimeWaitVisit, local: bool, counters: &mut Counters) {
+    if let Some([remote_count, local_count]) = counters.time_wait_visits.get_mut(number(&visit)) {
+        *if local { local_count } else { remote_count } += 1;
+    }
 }
 
 #[inline(always)]
@@ -87,6 +99,10 @@ pub(crate) fn previous(outcome: &Outcome, scratch: &Scratch, counters: &mut Coun
         FlowKey::stored_record(scratch.slot)
     };
     let Some(stored) = stored else { return };
+    if matches!(outcome.cause, Cause::Reuse) {
+        let (visit, holder) = stored.flow.reused_time_wait(sender(scratch), &scratch.packet.segment);
+        count_visit(visit, stored.flow.is_local(holder), counters);
+    }
     let at = EventOrigin { slot: scratch.slot, hook: scratch.hook, at_ns: scratch.at_ns };
     emit(at, counters, |event, header| {
         event.set_previous(header, &scratch.packet, outcome.cause, outcome.previous, &stored.flow);

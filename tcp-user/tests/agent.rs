@@ -207,7 +207,12 @@ fn a_close_is_counted_and_reported_before_time_wait_ends_and_its_end_after() {
     let page = agent.scrape();
     assert_eq!(closed(&page, "fin_4seg"), 1);
     for event in ["entered", "expired"] {
-        assert!(page.contains(&format!("finwait_time_wait_events_total{{event=\"{event}\"}} 1\n")), "{page}");
+        assert!(
+            page.contains(&format!(
+                "finwait_time_wait_events_total{{event=\"{event}\",holder=\"remote\"}} 1\n"
+            )),
+            "{page}"
+        );
     }
     common::send(&watch, Signal::SIGTERM);
     assert!(watch.wait().expect("waiting for watch").success());

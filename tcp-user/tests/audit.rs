@@ -2,6 +2,7 @@
 //! repaired.
 
 mod common;
+#[allow(dead_code, reason = "several test programs include this file, each uses what it needs")]
 mod hosts;
 
 use std::io::Write as _;

@@ -74,7 +74,7 @@ fn churn(shared: &Shared, seconds: u64) -> (u64, u64) {
     }
     let connections = u64::from(rounds * 2 * FLOWS);
     // Both ends of each are in TIME-WAIT at the end.
-    let ended = || shared.totals.lock().time_wait_ended.iter().sum::<u64>();
+    let ended = || shared.totals.lock().time_wait_ended.as_flattened().iter().sum::<u64>();
     until("every TIME-WAIT has ended", || ended() >= 2 * connections);
     println!("{connections} connections, {sent} segments in {:?}", begun.elapsed());
     (connections, sent)
@@ -176,9 +176,12 @@ fn check(shared: &Shared, connections: u64, sent: u64) {
     let simultaneous = totals.forwarded_closed[form_index(Some(CloseKind::Simultaneous))];
     assert_eq!(simultaneous, connections, "as it was played");
     let [expired, reused] = [TimeWaitEnding::Expired, TimeWaitEnding::Reused]
-        .map(|ending| totals.time_wait_ended[ending as usize]);
+        .map(|ending| totals.time_wait_ended[ending as usize].iter().sum::<u64>());
     println!("TIME-WAITs: {expired} expired, {reused} reused");
-    assert_eq!((expired + reused, totals.time_wait_ended.iter().sum()), (2 * connections, 2 * connections));
+    assert_eq!(
+        (expired + reused, totals.time_wait_ended.as_flattened().iter().sum()),
+        (2 * connections, 2 * connections)
+    );
 
     // Every end is in the state in which it began, so it has left each state as often as it entered it.
     let [half_open, time_wait] = [counters.evicted[1], counters.evicted[2]];

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use finwait::kernel::{Kernel, LoadOptions, ProgramName};
-use tcp_common::record::{Counters, segment_kind};
+use tcp_common::record::{Counters, TimeWaitVisit, segment_kind};
 use tcp_common::{Cause, End, Flags, Flow, Ignored, Rules, Segment, SegmentKind};
 use testkit::frames;
 use testkit::model::{Hostile, Script, Seen, World, random_bytes};
@@ -132,7 +132,7 @@ impl Observed {
         self.has_slot = true;
         let outcome = self.flow.on_segment(at_ns, sender, segment, &Rules::AGENT);
         // Events are read after every round, so that the ring has room for each.
-        if outcome.is_transition() {
+        if outcome.is_transition() || segment.flags.has(Flags::SYN | Flags::FIN | Flags::RST) {
             self.flow.report();
         }
         let kind = match kind {
@@ -209,7 +209,8 @@ impl Expected {
                 assert_eq!(count, expected, "transitions from state {from} to {to}");
             }
         }
-        assert_eq!(counters.time_wait_restarted, self.restarted, "restarts of 2MSL");
+        let restarted: u64 = counters.time_wait_visits[TimeWaitVisit::Restarted as usize].iter().sum();
+        assert_eq!(restarted, self.restarted, "restarts of 2MSL");
         assert_eq!(counters.deferred, 0);
         assert_eq!(counters.events_lost, 0);
     }

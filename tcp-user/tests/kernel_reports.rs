@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 
 use finwait::agent::server::{App, query_routes};
 use finwait::agent::shared::{Shared, WatchEvent};
-use finwait::agent::totals::{Locality, ResetReason, Totals, form_index};
+use finwait::agent::totals::{Locality, Totals, form_index};
 use finwait::agent::tracker::{BATCH, Tracker};
 use finwait::kernel::{Kernel, LoadOptions, Prefix, ProgramName};
-use finwait::view::{EventRecord, Lost, ReopenReason, TimeWaitEnding};
+use finwait::view::{EventRecord, Lost, ReopenReason, ResetClass, TimeWaitEnding};
 use jiff::Timestamp;
 use tcp_common::{CloseKind, End, Flags, Rules, Segment, State};
 use testkit::frames::{self, segment};
@@ -92,6 +92,9 @@ impl Agent {
                     words.push(format!("{} {}", close.connection.close_word(), close.revision));
                 }
                 EventRecord::Reopened(reopened) => words.push(format!("reopened {}", reopened.reason)),
+                EventRecord::RstIgnored(ignored) => {
+                    words.push(format!("{} {}", ignored.sender, ignored.cause))
+                }
                 EventRecord::TimeWaitEnd(end) => words.push(format!("{} {}", end.holder, end.ending)),
                 EventRecord::Lost(lost) => panic!("{lost:?}"),
             }
@@ -171,6 +174,11 @@ fn fin_again() -> [(End, Segment); 1] {
     [(End::B, segment(FIN_ACK, 501, 102, 0))]
 }
 
+/// TIME-WAITs that ended in this way.
+fn ended(totals: &Totals, ending: TimeWaitEnding) -> u64 {
+    totals.time_wait_ended[ending as usize].iter().sum()
+}
+
 /// One scan after the other would take the time for which each TIME-WAIT lasts, so one agent serves them all.
 #[test]
 #[ignore = "needs root"]
@@ -187,18 +195,20 @@ fn each_end_of_a_time_wait_is_reported_once_with_its_reason() {
     ];
     for (connection, (segments, ending)) in (0..).zip(plays) {
         agent.send(connection, &[&handshake()[..], &close(), segments].concat());
-        agent.until("TIME-WAIT has ended", |totals| totals.time_wait_ended[ending as usize] == 1);
+        agent.until("TIME-WAIT has ended", |totals| ended(totals, ending) == 1);
         assert_eq!(agent.published(), ["fin_3seg 1".to_owned(), format!("client {ending}")]);
     }
     let totals = agent.totals();
     assert_eq!(sum(&totals.closed), 4);
-    assert_eq!(totals.time_wait_ended.iter().sum::<u64>(), 4);
+    let holders =
+        |side: Locality| totals.time_wait_ended.map(|by_side| by_side[side as usize]).iter().sum::<u64>();
+    assert_eq!(Locality::ALL.map(holders), [0, 4]);
     // End A is local. Each RST counts for the host that sent it.
-    let by = |reason: ResetReason| totals.resets[reason as usize];
+    let by = |reason: ResetClass| totals.resets[reason as usize];
     let mut expected = [[0; 2]; 2];
     expected[0][Locality::Local as usize] = 1;
     expected[1][Locality::Remote as usize] = 1;
-    assert_eq!([by(ResetReason::StateLost), by(ResetReason::TimeWaitAssassination)], expected);
+    assert_eq!([by(ResetClass::StateLost), by(ResetClass::TimeWaitAssassination)], expected);
     assert_eq!(totals.resets.as_flattened().iter().sum::<u64>(), 2);
 }
 
@@ -251,9 +261,9 @@ fn what_lost_events_would_have_reported_is_counted_once() {
     }
     let counters = agent.shared.kernel.lock().counters().expect("counters");
     assert!(counters.events_lost > u64::from(EACH), "{} lost", counters.events_lost);
-    let (each, expired) = (u64::from(EACH), TimeWaitEnding::Expired as usize);
+    let each = u64::from(EACH);
     agent.until("everything is counted", |totals| {
-        totals.time_wait_ended[expired] == each
+        ended(totals, TimeWaitEnding::Expired) == each
             && totals.opened.as_flattened().iter().sum::<u64>() == 3 * each
     });
     let totals = agent.totals();
@@ -262,7 +272,7 @@ fn what_lost_events_would_have_reported_is_counted_once() {
     assert_eq!(kind, 2 * each);
     // Those whose RST and refutation were both lost were never reported as closed.
     assert_eq!(closed, totals.reopened.iter().sum::<u64>());
-    assert_eq!(totals.time_wait_ended[TimeWaitEnding::Assassinated as usize], each);
-    let assassinations = totals.resets[ResetReason::TimeWaitAssassination as usize];
+    assert_eq!(ended(&totals, TimeWaitEnding::Assassinated), each);
+    let assassinations = totals.resets[ResetClass::TimeWaitAssassination as usize];
     assert_eq!(assassinations[Locality::Remote as usize], each);
 }

@@ -400,7 +400,10 @@ fn each_event_of_a_translated_connection_is_printed_once() {
     let is_reset = |event: &EventRecord| match event {
         EventRecord::Transition(transition) => transition.cause == "rst",
         EventRecord::Close(_) => true,
-        EventRecord::Reopened(_) | EventRecord::TimeWaitEnd(_) | EventRecord::Lost(_) => false,
+        EventRecord::Reopened(_)
+        | EventRecord::RstIgnored(_)
+        | EventRecord::TimeWaitEnd(_)
+        | EventRecord::Lost(_) => false,
     };
     let events = || watch.events().into_iter().filter(is_reset).collect::<Vec<_>>();
     until("the close is printed", || events().iter().any(|event| matches!(event, EventRecord::Close(_))));

@@ -12,7 +12,8 @@ use finwait::audit;
 use finwait::doctor;
 use finwait::output::{EventWriter, Format, ListWriter, Palette, write_ports};
 use finwait::view::{
-    Close, Connection, Lost, PortBudget, Ports, Reopened, TimeWaitEnd, Transition, glossary, schema,
+    Close, Connection, IgnoredRst, Lost, PortBudget, Ports, Reopened, TimeWaitEnd, Transition, glossary,
+    schema,
 };
 use finwait::why::Explanation;
 use jiff::Timestamp;
@@ -30,8 +31,14 @@ struct Document {
 }
 
 /// The records of a stream of events.
-const EVENTS: [&str; 5] =
-    [schema::TRANSITION, schema::CLOSE, schema::REOPENED, schema::TIME_WAIT_END, schema::LOST];
+const EVENTS: [&str; 6] = [
+    schema::TRANSITION,
+    schema::CLOSE,
+    schema::REOPENED,
+    schema::RST_IGNORED,
+    schema::TIME_WAIT_END,
+    schema::LOST,
+];
 
 fn documents() -> Vec<Document> {
     let document = |name, printed_by, schema| Document { name, printed_by, schema };
@@ -65,6 +72,11 @@ fn documents() -> Vec<Document> {
             schema::REOPENED,
             "`finwait watch -o ndjson`, `finwait replay --events -o ndjson`",
             named(schema_of::<Reopened>(), schema::REOPENED),
+        ),
+        document(
+            schema::RST_IGNORED,
+            "`finwait watch -o ndjson`, `finwait replay --events -o ndjson`",
+            named(schema_of::<IgnoredRst>(), schema::RST_IGNORED),
         ),
         document(
             schema::TIME_WAIT_END,

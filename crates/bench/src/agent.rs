@@ -155,13 +155,13 @@ impl Agent {
         (0..number).try_for_each(|one| self.close(one))?;
         self.settle();
         let waiting = self.cpu_over(IDLE)?;
-        let entered = sum(&self.scrape()?.0, "finwait_time_wait_events_total{event=\"entered\"}");
+        let entered = sum(&self.scrape()?.0, "finwait_time_wait_events_total{event=\"entered\"");
         ensure!(entered >= u64::from(number), "{entered} of {number} are in TIME-WAIT");
         let (deadline, begun, before) =
             (Instant::now() + Duration::from_secs(150), Instant::now(), self.cpu()?);
         let page = loop {
             let (page, _) = self.scrape()?;
-            if sum(&page, "finwait_time_wait_events_total{event=\"expired\"}") >= u64::from(number) {
+            if sum(&page, "finwait_time_wait_events_total{event=\"expired\"") >= u64::from(number) {
                 break page;
             }
             ensure!(Instant::now() < deadline, "TIME-WAITs have not expired");

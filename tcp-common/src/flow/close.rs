@@ -216,6 +216,13 @@ impl Flow {
             || (self.close_kind() == CloseKind::RstAbort && self.flow_has(flow_fact::FORGOTTEN))
     }
 
+    /// Whether this end has answered the SYN, and neither sent a byte nor acknowledged one since. Its RST may then
+    /// answer the last ACK of the handshake.
+    pub fn only_answered_syn(&self, end: End) -> bool {
+        let (x, y) = (self.end(end), self.end(end.peer()));
+        x.has(SYN_ACK) && x.bytes == 0 && x.ack == y.first_seq
+    }
+
     /// The end that opened the connection.
     pub fn initiator(&self) -> Initiator {
         match (self.flow_has(flow_fact::INITIATOR_A), self.flow_has(flow_fact::INITIATOR_B)) {

@@ -115,6 +115,11 @@ pub mod flow_fact {
     pub const ICMP: u32 = 0x1f << ICMP_SHIFT;
     /// Position of [`ICMP`].
     pub const ICMP_SHIFT: u32 = 21;
+    /// Three bits: why the latest RST that was not accepted was not, counted from
+    /// [`Cause::RstSynSent`](crate::Cause::RstSynSent), which is 1; 0 if there was none.
+    pub const IGNORED_RST: u32 = 0x7 << IGNORED_RST_SHIFT;
+    /// Position of [`IGNORED_RST`].
+    pub const IGNORED_RST_SHIFT: u32 = 26;
 
     /// The facts about one end each: the bit of end A, the bit of end B.
     pub(in crate::flow) const PAIRS: [(u32, u32); 5] = [

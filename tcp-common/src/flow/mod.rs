@@ -458,6 +458,12 @@ impl EndState {
         self.time_wait_at_ns != 0 && self.is_in(State::Closed)
     }
 
+    /// Latest timestamp value that this end sent (RFC 7323); meaningful with [`end_fact::TIMESTAMP`].
+    #[inline(always)]
+    pub const fn tsval(&self) -> u32 {
+        self.tsval
+    }
+
     /// How often TIME-WAIT of this end was restarted, saturating.
     #[inline(always)]
     pub const fn restarts(&self) -> u8 {

@@ -61,6 +61,10 @@ impl Cause {
     /// The first cause of a segment that had no effect.
     const FIRST_WITHOUT_EFFECT: u8 = Cause::BadFlags as u8;
 
+    /// Causes of RSTs that belong to a connection and were not accepted (RFC 9293 3.10.7.3, RFC 5961 3.2, RFC 1337).
+    pub const IGNORED_RSTS: [Cause; 4] =
+        [Cause::RstSynSent, Cause::RstInexact, Cause::RstOutOfWindow, Cause::RstRfc1337];
+
     /// Every cause of a segment that had no effect.
     pub fn without_effect() -> impl Iterator<Item = Cause> {
         Cause::VARIANTS.iter().copied().filter(|cause| !cause.has_effect())

@@ -9,9 +9,26 @@ use crate::seq::{at_or_before, before};
 use crate::state::{End, State};
 
 impl Flow {
-    /// Applies a RST.
-    #[inline(never)]
+    /// Applies a RST, and remembers why if it is not accepted.
+    #[inline(always)]
     pub(super) fn on_reset(&mut self, step: &Step, outcome: &mut Outcome) -> Cause {
+        let cause = self.judge_reset(step, outcome);
+        let number = (cause as u32).wrapping_sub(FIRST_IGNORED).wrapping_add(1);
+        if number.wrapping_sub(1) < IGNORED.len() as u32 {
+            self.facts = self.facts & !flow_fact::IGNORED_RST | number << flow_fact::IGNORED_RST_SHIFT;
+        }
+        cause
+    }
+
+    /// Why the latest RST of this incarnation that was not accepted was not: blind, late, or ignored by the rules in
+    /// force. `None` if there was none.
+    pub fn ignored_rst(&self) -> Option<Cause> {
+        let number = (self.facts & flow_fact::IGNORED_RST) >> flow_fact::IGNORED_RST_SHIFT;
+        IGNORED.get((number as usize).checked_sub(1)?).copied()
+    }
+
+    #[inline(never)]
+    fn judge_reset(&mut self, step: &Step, outcome: &mut Outcome) -> Cause {
         let Step { now_ns, segment, rules, .. } = *step;
         let sender = step.sender();
         if self.incarnation == 0 {
@@ -139,6 +156,11 @@ impl Flow {
     }
 }
 
+/// Causes of RSTs that belong to a connection and are not accepted (RFC 9293 3.10.7.3, RFC 5961 3.2, RFC 1337), in the
+/// order of their numbers.
+const IGNORED: [Cause; 4] = Cause::IGNORED_RSTS;
+const FIRST_IGNORED: u32 = IGNORED[0] as u32;
+
 /// The fact that an accepted RST of this end ended the connection.
 #[inline(always)]
 const fn aborter_bit(end: End) -> u32 {
@@ -177,4 +199,33 @@ fn is_exact(x: &EndState, y: &EndState, segment: &Segment) -> bool {
             && segment.seq == x.rcv_nxt.wrapping_add(1))
         || (y.has(ACK) && segment.seq == y.ack)
         || (x.has(FIN_DELIVERED) && segment.seq == x.fin_end.wrapping_sub(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Flags, Rules};
+
+    #[test]
+    fn the_latest_rst_that_was_not_accepted_is_remembered_until_the_next_incarnation() {
+        let numbers = IGNORED.map(|cause| cause as u32 - FIRST_IGNORED);
+        assert_eq!(numbers, [0, 1, 2, 3]);
+        let mut flow = Flow::EMPTY;
+        let mut send = |sender, flags, seq, ack| {
+            let segment = Segment { flags: Flags(flags), seq, ack, window: 1000, ..Segment::default() };
+            let cause = flow.on_segment(1_000, sender, &segment, &Rules::RFC).cause;
+            (cause, flow.ignored_rst())
+        };
+        send(End::A, Flags::SYN, 100, 0);
+        assert_eq!(send(End::B, Flags::RST | Flags::ACK, 0, 7), (Cause::RstSynSent, Some(Cause::RstSynSent)));
+        send(End::B, Flags::SYN | Flags::ACK, 900, 101);
+        send(End::A, Flags::ACK, 101, 901);
+        assert_eq!(send(End::B, Flags::RST, 911, 0), (Cause::RstInexact, Some(Cause::RstInexact)));
+        assert_eq!(send(End::B, Flags::RST, 90_000, 0).1, Some(Cause::RstOutOfWindow));
+        assert_eq!(
+            send(End::B, Flags::RST | Flags::ACK, 901, 101),
+            (Cause::Rst, Some(Cause::RstOutOfWindow))
+        );
+        assert_eq!(send(End::A, Flags::SYN, 700_000, 0), (Cause::Syn, None));
+    }
 }

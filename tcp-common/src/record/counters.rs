@@ -4,6 +4,8 @@ use crate::flow::Cause;
 use crate::ignored::Ignored;
 use crate::state::State;
 
+use super::time_wait::TimeWaitVisit;
+
 /// Counters of one CPU, or their sum over several.
 ///
 /// To keep the fast path short, a predicted segment is counted in `predicted` and `merged` only. All other fields count
@@ -43,8 +45,8 @@ pub struct Counters {
     pub insert_retries: u64,
     /// Segments that were applied to a flow, by [`Cause`], predicted ones excluded.
     pub causes: [u64; 64],
-    /// Restarts of TIME-WAIT by the peer's retransmitted FIN.
-    pub time_wait_restarted: u64,
+    /// Segments at ends in TIME-WAIT: `[TimeWaitVisit][remote, local]`.
+    pub time_wait_visits: [[u64; 2]; TimeWaitVisit::COUNT],
 }
 
 impl Counters {

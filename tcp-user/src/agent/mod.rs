@@ -38,6 +38,7 @@ pub mod privileges;
 pub mod query_socket;
 mod reconciler;
 mod report;
+mod reset;
 pub mod server;
 pub mod shared;
 pub mod slot_cache;
@@ -194,6 +195,7 @@ fn load_programs(options: &Options) -> Result<Kernel, KernelError> {
         ring_bytes: MemoryBudget::of_host(None).rings,
         diagnostics: tracing::enabled!(tracing::Level::DEBUG),
         key_by_vlan: options.key == KeyBy::Vlan,
+        reset_reasons: true,
         ..LoadOptions::default()
     };
     Kernel::load(&load).map_err(privileges::explain)

@@ -11,25 +11,27 @@ use tcp_common::{Cause, End, Flow, FlowKey, State};
 use super::change::Change;
 use super::exemplar::Exemplar;
 use super::shared::{Shared, WatchEvent};
-use super::totals::Totals;
+use super::totals::{Locality, Totals};
 use crate::view::describe::{Describer, time_wait_ending};
-use crate::view::{ConnectionId, EventRecord, ReopenReason, TimeWaitEnding};
+use crate::view::{ConnectionId, EventRecord, ReopenReason, TimeWaitEnding, is_ignored_rst};
+use crate::why::SentSegment;
 
 impl Shared {
     /// Publishes the transitions of a change, then counts and publishes what it reports: the bits of
     /// [`reported`] that [`Flow::report`] returned.
     pub(super) fn report(&self, totals: &mut Totals, change: &Change<'_>, reports: u32) {
         self.publish_transitions(change);
+        self.publish_ignored_rst(change);
         self.report_open_and_close(totals, change, reports);
         let flow = change.flow;
         let ended = ended_time_waits(change, reports);
         for &end in &ended {
             self.report_time_wait_end(totals, change, end, time_wait_ending(flow, end, change.cause));
         }
-        // A RST before the close was complete is counted with the close.
-        let is_counted = reports & reported::CLOSE != 0 && flow.aborter().is_some();
-        if let Some(sender) = flow.time_wait_resetter().filter(|_| !ended.is_empty() && !is_counted) {
-            totals.count_time_wait_reset(flow, sender);
+        // What ended the connection is counted with its close.
+        let is_counted = reports & reported::CLOSE != 0;
+        if flow.time_wait_resetter().is_some() && !ended.is_empty() && !is_counted {
+            totals.count_reset(flow, self.ask_reset_of(change.key, flow));
         }
     }
 
@@ -51,7 +53,7 @@ impl Shared {
         ending: TimeWaitEnding,
     ) {
         let &Change { key, flow, at_ns, .. } = change;
-        totals.time_wait_ended[ending as usize] += 1;
+        totals.time_wait_ended[ending as usize][Locality::of(flow.is_local(end)) as usize] += 1;
         self.publish(change, |describer| {
             let scope = self.names.of_scope(key);
             let record = describer.time_wait_end(key, flow, scope.as_deref(), at_ns, end, ending);
@@ -92,7 +94,7 @@ impl Shared {
             totals.count_open(key, flow, self.exemplar(change));
         }
         if reports & flow.reported() & reported::CLOSE != 0 {
-            totals.count_close(flow, self.exemplar(change));
+            totals.count_close(flow, self.ask_reset_of(key, flow), self.exemplar(change));
             // Also without a subscriber: one may come before the other leg of a translated connection is done.
             if self.closes_connection(key, flow) {
                 self.publish(change, |_| vec![self.joined_close(key, flow, change.hook, at_ns).into()]);
@@ -122,6 +124,17 @@ impl Shared {
                 transitions.into_iter().map(EventRecord::from).collect()
             });
         }
+    }
+
+    /// Publishes a RST that was not accepted. The kernel programs count it.
+    fn publish_ignored_rst(&self, change: &Change<'_>) {
+        let &Change { key, flow, at_ns, cause, segment, .. } = change;
+        let Some(SentSegment { sender, .. }) = segment.filter(|_| is_ignored_rst(cause)) else { return };
+        self.publish(change, |describer| {
+            let scope = self.names.of_scope(key);
+            let record = describer.ignored_rst(key, flow, scope.as_deref(), at_ns, sender, cause);
+            self.joined_ignored_rst(key, record).into_iter().map(EventRecord::from).collect()
+        });
     }
 
     /// Sends events to the subscribers of `/events`, if there are any, unless the connection is the agent's own.

@@ -246,6 +246,7 @@ async fn status(State(app): State<App>) -> Response {
         refused: by_label(&snapshot, "packets_ignored", 0)[Ignored::TableFull.name()],
         other_network: foreign.map(|segment| other_network(&segment, &app.shared.names)),
         history: Some(history(&app.shared, &snapshot)),
+        reset_reasons_missing: app.shared.reset_reasons.as_ref().err().cloned(),
         verified_instructions: programs,
         two_msl_ms: app.shared.rules.time_wait_local_ns / 1_000_000,
         watchers: app.shared.watchers.receiver_count() as u64,

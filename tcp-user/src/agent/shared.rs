@@ -16,10 +16,12 @@ use super::nat::Translations;
 use super::on_host::NamespaceAddresses;
 use super::own::OwnConnections;
 use super::ports::PortGauges;
+use super::reset::HostWitness;
 use super::slot_cache::StateGauges;
 use super::totals::{Snapshot, Totals};
 use crate::clock::{Clock, monotonic_ns};
-use crate::kernel::{Kernel, KernelError, Table};
+use crate::kernel::{Kernel, KernelError, ResetReasons, Table};
+use crate::sockets::HostCounters;
 use crate::view::describe::{Describer, address, client_end};
 use crate::view::{self, SocketPair};
 
@@ -53,6 +55,10 @@ pub struct Shared {
     pub histories: Mutex<Histories>,
     /// Sockets on ports of `ip_local_port_range` that a process chose, when the ports were counted last.
     pub(super) chosen_ports: Mutex<HashSet<SocketPair>>,
+    /// What the kernel says about its RSTs, or why it says nothing.
+    pub reset_reasons: Result<ResetReasons, String>,
+    /// What the host's counters have said about its RSTs.
+    pub host_witness: Mutex<HostWitness>,
     /// Subscribers of `/events`.
     pub watchers: broadcast::Sender<WatchEvent>,
 }
@@ -69,10 +75,11 @@ pub struct WatchEvent {
 impl Shared {
     /// The state of an agent that has seen nothing. `metrics` is the address of its metrics endpoint, `watch_buffer` the
     /// number of events that are kept for a subscriber. It remembers no connections.
-    pub fn new(kernel: Kernel, metrics: SocketAddr, watch_buffer: usize) -> Shared {
+    pub fn new(mut kernel: Kernel, metrics: SocketAddr, watch_buffer: usize) -> Shared {
         Shared {
             table: Arc::clone(kernel.table()),
             rules: *kernel.rules(),
+            reset_reasons: kernel.take_reset_reasons(),
             kernel: Mutex::new(kernel),
             totals: Mutex::default(),
             gauges: Mutex::default(),
@@ -85,6 +92,7 @@ impl Shared {
             translations: Translations::default(),
             histories: Mutex::new(Histories::new(0, 0)),
             chosen_ports: Mutex::default(),
+            host_witness: Mutex::new(HostWitness::new()),
             watchers: broadcast::Sender::new(watch_buffer),
         }
     }
@@ -98,8 +106,17 @@ impl Shared {
         let StateGauges { endpoints, used } = self.gauges.lock().clone();
         let table_capacity = self.table.capacities().map(u64::from);
         let own = self.own.accepted();
-        let ports = PortGauges::default();
-        Ok(Snapshot { counters, totals, own, endpoints, table_used: used, table_capacity, programs, ports })
+        Ok(Snapshot {
+            counters,
+            totals,
+            own,
+            endpoints,
+            table_used: used,
+            table_capacity,
+            host_time_wait_overflows: HostCounters::read().and_then(|host| host.get("TCPTimeWaitOverflow")),
+            programs,
+            ports: PortGauges::default(),
+        })
     }
 
     /// Reads all counters and gauges.

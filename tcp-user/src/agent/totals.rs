@@ -11,9 +11,10 @@ use tcp_common::{Cause, CloseKind, End, Flow, FlowKey, Outcome, State};
 use super::exemplar::{ConnectionHistogram, Exemplar};
 use super::own::OWN_KINDS;
 use super::ports::PortGauges;
+use super::reset::KnownReset;
 use crate::kernel::ProgramRuns;
 use crate::view::describe::handshake_ns;
-use crate::view::{ReopenReason, TimeWaitEnding, UNSEEN, string_enum};
+use crate::view::{ReopenReason, ResetClass, TimeWaitEnding, UNSEEN};
 
 /// Whether an endpoint is on this host.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -45,24 +46,6 @@ impl Locality {
 
 /// Endpoint that closed first, by its locality.
 pub const CLOSERS: [&str; 5] = ["local", "remote", "both", "none", "unknown"];
-string_enum! {
-    /// What an accepted RST did, or why it was sent.
-    pub enum ResetReason ("reason of a RST") {
-        /// It refused a connection.
-        Refused = "refused",
-        /// It aborted an established connection.
-        Abort = "abort",
-        /// It came after a FIN.
-        AfterFin = "after_fin",
-        /// Its sender no longer knew the connection or its TIME-WAIT.
-        StateLost = "state_lost",
-        /// It ended the handshake in another way.
-        SynAbort = "syn_abort",
-        /// It ended the TIME-WAIT of its receiver.
-        TimeWaitAssassination = "time_wait_assassination",
-    }
-}
-
 /// Role of the local endpoint in an open.
 pub const ROLES: [&str; 2] = ["client", "server"];
 /// Eviction class of a flow: finished flows are evicted first, then half-open ones, live ones never.
@@ -84,10 +67,10 @@ pub struct Totals {
     pub closed: [[u64; 5]; CloseKind::ALL.len() + 1],
     /// Closes that were taken back, by [`ReopenReason`].
     pub reopened: [u64; ReopenReason::ALL.len()],
-    /// RSTs that closed a connection or ended a TIME-WAIT, by [`ResetReason`] and origin ([`Locality`]).
-    pub resets: [[u64; 2]; ResetReason::ALL.len()],
-    /// TIME-WAITs that have ended, by [`TimeWaitEnding`].
-    pub time_wait_ended: [u64; TimeWaitEnding::ALL.len()],
+    /// RSTs that closed a connection or ended a TIME-WAIT, by [`ResetClass`] and origin ([`Locality`]).
+    pub resets: [[u64; 2]; ResetClass::ALL.len()],
+    /// TIME-WAITs that have ended, by [`TimeWaitEnding`] and [`Locality`] of the end.
+    pub time_wait_ended: [[u64; 2]; TimeWaitEnding::ALL.len()],
     /// TIME-WAITs older than the agent, imported from their socket.
     pub time_wait_adopted: u64,
     /// Flows without a local end that became ESTABLISHED, by [`FAMILIES`].
@@ -133,8 +116,8 @@ impl Default for Totals {
             attempts_unanswered: [0; 2],
             closed: [[0; 5]; CloseKind::ALL.len() + 1],
             reopened: [0; ReopenReason::ALL.len()],
-            resets: [[0; 2]; ResetReason::ALL.len()],
-            time_wait_ended: [0; TimeWaitEnding::ALL.len()],
+            resets: [[0; 2]; ResetClass::ALL.len()],
+            time_wait_ended: [[0; 2]; TimeWaitEnding::ALL.len()],
             time_wait_adopted: 0,
             forwarded_opened: [0; 2],
             forwarded_closed: [0; CloseKind::ALL.len() + 1],
@@ -184,7 +167,7 @@ impl Totals {
     }
 
     /// Counts a closed incarnation.
-    pub fn count_close(&mut self, flow: &Flow, exemplar: Exemplar) {
+    pub fn count_close(&mut self, flow: &Flow, reset: Option<KnownReset>, exemplar: Exemplar) {
         let kind = flow.close_kind();
         let closer = match flow.closer() {
             Closer::One(end) if flow.is_local(end) => 0,
@@ -199,16 +182,7 @@ impl Totals {
         } else {
             self.closed[form][closer] += 1;
         }
-        if let Some(aborter) = flow.aborter() {
-            let reason = match kind {
-                _ if flow.state_lost() => ResetReason::StateLost,
-                CloseKind::Refused => ResetReason::Refused,
-                CloseKind::RstAfterFin => ResetReason::AfterFin,
-                CloseKind::SynAbort => ResetReason::SynAbort,
-                _ => ResetReason::Abort,
-            };
-            self.count_reset(flow, aborter, reason);
-        }
+        self.count_reset(flow, reset);
         if let Some(closing_ns) = flow.closing_seen_ns() {
             let ended_ns = flow.last_ns();
             exemplar.observe(&self.close, seconds(ended_ns.saturating_sub(closing_ns)));
@@ -218,15 +192,19 @@ impl Totals {
         }
     }
 
-    /// Counts a RST of `sender` that ended a TIME-WAIT after a close that was complete.
-    pub fn count_time_wait_reset(&mut self, flow: &Flow, sender: End) {
-        let lost = flow.state_lost();
-        let reason = if lost { ResetReason::StateLost } else { ResetReason::TimeWaitAssassination };
-        self.count_reset(flow, sender, reason);
-    }
-
-    fn count_reset(&mut self, flow: &Flow, sender: End, reason: ResetReason) {
-        self.resets[reason as usize][Locality::of(flow.is_local(sender)) as usize] += 1;
+    /// Counts the RST or ICMP error that ended the connection or its TIME-WAIT, if one did. An ICMP error counts for the
+    /// end that did not open.
+    pub fn count_reset(&mut self, flow: &Flow, reset: Option<KnownReset>) {
+        let Some(KnownReset { class, sender, .. }) = reset.filter(|reset| reset.class != ResetClass::Refuted)
+        else {
+            return;
+        };
+        let origin = match (sender, flow.initiator()) {
+            (Some(sender), _) => Locality::of(flow.is_local(sender)),
+            (None, Initiator::One(opener)) => Locality::of(flow.is_local(opener.peer())),
+            (None, Initiator::Both | Initiator::Unknown) => Locality::Remote,
+        };
+        self.resets[class as usize][origin as usize] += 1;
     }
 
     /// Counts the time that an endpoint was in a state, in ns.
@@ -282,6 +260,8 @@ pub struct Snapshot {
     pub table_used: [[u64; 3]; 2],
     /// Guaranteed capacity of the flow table, by [`FAMILIES`].
     pub table_capacity: [u64; 2],
+    /// TIME-WAITs that this host's kernel did not keep; `None` if it does not say.
+    pub host_time_wait_overflows: Option<u64>,
     /// Run counts and times of the kernel programs.
     pub programs: Vec<ProgramRuns>,
     /// Local ports.
@@ -289,11 +269,6 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Causes of RSTs that belong to a connection and were not accepted (RFC 9293 3.10.7.4, RFC 5961, RFC
-    /// 1337).
-    pub const IGNORED_RSTS: [Cause; 4] =
-        [Cause::RstSynSent, Cause::RstInexact, Cause::RstOutOfWindow, Cause::RstRfc1337];
-
     /// Segments that the kernel programs counted under a cause.
     pub fn segments_of(&self, cause: Cause) -> u64 {
         self.counters.packets_by_cause(cause)
@@ -305,13 +280,13 @@ impl Snapshot {
         self.counters.transitions[side][from][to] + self.totals.transitions[side][from][to]
     }
 
-    /// TIME-WAITs that began, or were imported from their socket. An end comes back to its TIME-WAIT from SYN-SENT
+    /// TIME-WAITs that began at ends of this side, or were imported from their socket. An end comes back to its TIME-WAIT from SYN-SENT
     /// if the SYN was not its own (R14).
-    pub fn time_waits(&self) -> u64 {
+    pub fn time_waits(&self, side: Locality) -> u64 {
         let from = State::ALL.into_iter().filter(|&from| from != State::SynSent);
-        let pairs = Locality::ALL.into_iter().flat_map(|side| from.clone().map(move |from| (side, from)));
-        let entered: u64 = pairs.map(|(side, from)| self.transitions(side, from, State::TimeWait)).sum();
-        entered + self.totals.time_wait_adopted
+        let entered: u64 = from.map(|from| self.transitions(side, from, State::TimeWait)).sum();
+        // Sockets are those of this host.
+        entered + if side == Locality::Local { self.totals.time_wait_adopted } else { 0 }
     }
 }
 
@@ -338,7 +313,7 @@ mod tests {
         let flow = Flow::adopted(3_000, End::A, &told).expect("a flow");
         let mut totals = Totals::default();
         let exemplar = Exemplar { id: ConnectionId::NONE, at: Timestamp::UNIX_EPOCH };
-        totals.count_close(&flow, exemplar);
+        totals.count_close(&flow, None, exemplar);
         let unseen = totals.closed[form_index(None)];
         assert_eq!(close_forms()[form_index(None)], UNSEEN);
         assert_eq!(

@@ -56,6 +56,9 @@ pub struct Status {
     /// What the agent remembers of connections; `null` from an agent of an earlier version.
     #[serde(default)]
     pub history: Option<HistoryStatus>,
+    /// Why the kernel's own reasons for RSTs of this host are not known; `null` if they are.
+    #[serde(default)]
+    pub reset_reasons_missing: Option<String>,
     /// Instructions the verifier processed, by program.
     pub verified_instructions: Vec<(String, u32)>,
     /// 2MSL of local endpoints, in ms.

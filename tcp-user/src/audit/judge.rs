@@ -374,6 +374,8 @@ fn as_connection(finding: &Finding, now: Timestamp) -> Connection {
         last_seen_at: now,
         handshake_ms: None,
         close: None,
+        reset: None,
+        ignored_rst: None,
         time_wait: None,
         tunnel: None,
         nat: None,

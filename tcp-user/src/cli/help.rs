@@ -27,6 +27,12 @@ FILTER:
                               superseded, unseen; open: neither end has begun to
                               close; closing: the close has begun and is not
                               complete
+  reset CLASS                 why it was reset: refused, refused_icmp, syn_abort,
+                              queue_full, abort, abort_unread, after_fin,
+                              half_open, state_lost, refuted,
+                              time_wait_assassination; abort_or_unread,
+                              queue_full_or_half_open: one of the two; ignored: a
+                              RST was not accepted
   age OP DURATION             time since the first SYN: age gt 30s
   idle OP DURATION            time since the last segment: idle ge 5m
   process NAME|PID            the owner of the local socket

@@ -324,7 +324,7 @@ fn candidates(line: &str) -> Vec<String> {
 #[test]
 fn completions_know_interfaces_and_words_but_no_hidden_command() {
     assert_eq!(candidates("finwait run -i l"), ["lo"]);
-    assert_eq!(candidates("finwait ls stat"), ["state"]);
+    assert_eq!(candidates("finwait ls stat"), ["state", "state_lost"]);
     assert_eq!(candidates("finwait ls state time-w"), ["time-wait"]);
     let commands = candidates("finwait ");
     assert!(commands.iter().any(|command| command == "watch"), "{commands:?}");

@@ -83,7 +83,7 @@ fn summary(status: &Status) -> String {
     format!(
         "finwait {} (pid {}) since {:.0}\n\
          flow table: {} connections ({}), {:.1} MiB\n\
-         packets: {}, events lost: {}, deferred: {}, evicted: {}, refused: {}{}{}{}",
+         packets: {}, events lost: {}, deferred: {}, evicted: {}, refused: {}{}{}{}{}",
         status.version,
         status.pid,
         status.started_at,
@@ -96,6 +96,7 @@ fn summary(status: &Status) -> String {
         status.evicted,
         status.refused,
         status.history.as_ref().map(history).unwrap_or_default(),
+        reset_reasons(status),
         foreign.unwrap_or_default(),
         ended.collect::<String>()
     )
@@ -117,6 +118,12 @@ fn history(history: &HistoryStatus) -> String {
         history.connections,
         history.bytes as f64 / f64::from(1 << 20)
     )
+}
+
+/// Why the kernel's reasons for RSTs are missing, on a line of its own.
+fn reset_reasons(status: &Status) -> String {
+    let missing = |why: &String| format!("\nreasons of RSTs: not known from the kernel: {why}");
+    status.reset_reasons_missing.as_ref().map(missing).unwrap_or_default()
 }
 
 /// The egress hook, and the place among programs of others, if there are any.

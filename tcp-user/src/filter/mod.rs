@@ -7,7 +7,7 @@
 //!         | (client | server | local | remote | src | dst) ADDRESS[%INTERFACE][/LENGTH][:PORT]
 //!         | (sport | dport | port) OP PORT                     OP: = == != < <= > >= eq ne lt le gt ge; :443 or 443
 //!         | (closer | aborter | opener | holder) WHO           client server both local remote none unknown
-//!         | kind KIND | confidence WORD | family ipv4|ipv6
+//!         | kind KIND | reset CLASS | confidence WORD | family ipv4|ipv6
 //!         | (age | idle) OP DURATION                           30s, 5m, 2h30m
 //!         | process NAME-or-PID | interface NAME | vlan ID | id HEX
 //! ```

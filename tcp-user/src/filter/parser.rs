@@ -5,7 +5,7 @@ use std::ops::Range;
 use jiff::SignedDuration;
 
 use super::address::{self, HostFilter};
-use super::test::{Actor, EndSelector, Identity, KindSelector, Test};
+use super::test::{Actor, EndSelector, Identity, KindSelector, ResetSelector, Test};
 use super::token::{Kind, Operator, Token};
 use super::{Expression, FilterError};
 use crate::view::{Confidence, Family, StateSet};
@@ -112,6 +112,7 @@ impl<'s> Parser<'_, 's> {
                 |identity: Identity| Test::Actor(actor, identity),
             ),
             Keyword::Kind => self.choice("a close kind", KindSelector::words(), Test::Kind),
+            Keyword::Reset => self.choice("a class of a RST", ResetSelector::words(), Test::Reset),
             Keyword::Confidence => self.choice(
                 "a confidence",
                 Confidence::ALL.iter().map(|confidence| (confidence.name(), *confidence)),
@@ -237,6 +238,7 @@ enum Keyword {
     Port(EndSelector),
     Actor(Actor),
     Kind,
+    Reset,
     Confidence,
     Family,
     Age,
@@ -264,6 +266,7 @@ const KEYWORDS: &[(&str, Keyword)] = &[
     ("opener", Keyword::Actor(Actor::Opener)),
     ("holder", Keyword::Actor(Actor::Holder)),
     ("kind", Keyword::Kind),
+    ("reset", Keyword::Reset),
     ("confidence", Keyword::Confidence),
     ("family", Keyword::Family),
     ("age", Keyword::Age),
@@ -280,8 +283,9 @@ pub fn words() -> impl Iterator<Item = String> {
     let keywords = KEYWORDS.iter().map(|(name, _)| (*name).to_owned());
     let connectives = ["and", "or", "not"].map(str::to_owned);
     let kinds = KindSelector::words().map(|(name, _)| name.to_owned());
+    let resets = ResetSelector::words().map(|(name, _)| name.to_owned());
     let confidences = Confidence::ALL.iter().map(|confidence| confidence.name().to_owned());
-    keywords.chain(connectives).chain(StateSet::names()).chain(kinds).chain(confidences)
+    keywords.chain(connectives).chain(StateSet::names()).chain(kinds).chain(resets).chain(confidences)
 }
 
 const FAMILIES: &[(&str, Family)] =

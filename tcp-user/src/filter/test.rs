@@ -7,8 +7,8 @@ use jiff::{SignedDuration, Timestamp};
 use super::address::HostFilter;
 use super::token::Operator;
 use crate::view::{
-    CloseKind, Confidence, Connection, ConnectionId, Family, Opener, Role, Roles, StateSet, UNSEEN,
-    string_enum,
+    CloseKind, Confidence, Connection, ConnectionId, Family, Opener, ResetClass, Role, Roles, StateSet,
+    UNSEEN, string_enum,
 };
 
 /// A condition on one fact of a connection.
@@ -19,6 +19,7 @@ pub(super) enum Test {
     Port(EndSelector, Operator, u16),
     Actor(Actor, Identity),
     Kind(KindSelector),
+    Reset(ResetSelector),
     Age(Operator, SignedDuration),
     Idle(Operator, SignedDuration),
     Process(String),
@@ -55,6 +56,15 @@ pub(super) enum KindSelector {
     Unseen,
     /// This kind.
     Is(CloseKind),
+}
+
+/// The resets that a test is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ResetSelector {
+    /// A RST was not accepted.
+    Ignored,
+    /// A RST of this class.
+    Is(ResetClass),
 }
 
 /// An end by what it did.
@@ -101,6 +111,7 @@ impl Test {
             }
             Test::Actor(actor, identity) => actor.is(*identity, connection),
             Test::Kind(kind) => kind.matches(connection),
+            Test::Reset(reset) => reset.matches(connection),
             Test::Age(operator, limit) => {
                 connection.opened_at.is_some_and(|at| operator.holds(now.duration_since(at), *limit))
             }
@@ -158,6 +169,21 @@ impl KindSelector {
             KindSelector::Closing => connection.is_closing(),
             KindSelector::Unseen => connection.close_kind().is_none(),
             KindSelector::Is(kind) => connection.close_kind() == Some(kind),
+        }
+    }
+}
+
+impl ResetSelector {
+    /// Every word for a reset.
+    pub(super) fn words() -> impl Iterator<Item = (&'static str, ResetSelector)> + Clone {
+        let classes = ResetClass::ALL.iter().map(|&class| (class.name(), ResetSelector::Is(class)));
+        classes.chain([("ignored", ResetSelector::Ignored)])
+    }
+
+    fn matches(self, connection: &Connection) -> bool {
+        match self {
+            ResetSelector::Ignored => connection.ignored_rst.is_some(),
+            ResetSelector::Is(class) => connection.reset.as_ref().is_some_and(|reset| reset.class == class),
         }
     }
 }

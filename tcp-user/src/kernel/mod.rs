@@ -5,6 +5,7 @@
 //! - `events` drains the event rings, and `diagnostics` the programs' log.
 //! - `attach` puts programs on interfaces, `chain` keeps their place among those of others,
 //!   `notices` reports loaded programs, and `probe` inspects what is attached.
+//! - `reset_reasons` has what the kernel says of its RSTs; `btf` reads where the kernel has what that takes.
 //! - `clock` relates the kernel's two clocks, `fragments` ends the wait of fragments, `foreign` has
 //!   segments of other networks.
 //! - `program` and `error` have the names of programs and errors.
@@ -16,6 +17,7 @@ compile_error!(
 );
 
 mod attach;
+mod btf;
 mod chain;
 mod clock;
 mod diagnostics;
@@ -29,6 +31,7 @@ mod mapped;
 mod notices;
 mod probe;
 mod program;
+mod reset_reasons;
 mod table;
 
 pub use attach::{AttachError, Attachment, Hook, Ingress, Mode, remove_stale_filters};
@@ -39,6 +42,7 @@ pub use events::Events;
 pub use notices::ProgramNotices;
 pub use probe::{describe_program, has_tcx};
 pub use program::{ProgramName, ProgramRuns};
+pub use reset_reasons::ResetReasons;
 pub use table::{Entry, SlotGuard, Table, class};
 
 use std::sync::Arc;
@@ -62,6 +66,7 @@ use foreign::ForeignSegments;
 use fragments::Fragments;
 use host::HostMaps;
 pub use host::Scopes;
+use reset_reasons::ResetTracepoint;
 
 /// The committed object, built from `tcp-ebpf/` by `cargo xtask build-ebpf`.
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/finwait.bpf.o");
@@ -82,6 +87,8 @@ pub struct LoadOptions {
     pub diagnostics: bool,
     /// Whether the VLAN tags of a packet are part of its connection's key.
     pub key_by_vlan: bool,
+    /// Whether the kernel is asked for the reasons of its RSTs, if it has them ([`Kernel::take_reset_reasons`]).
+    pub reset_reasons: bool,
     /// Key of the hash that selects a flow's home slot. Random by default, so that no sender can choose
     /// connections that collide.
     pub secret: Secret,
@@ -96,6 +103,7 @@ impl Default for LoadOptions {
             ring_bytes: 16 << 20,
             diagnostics: false,
             key_by_vlan: false,
+            reset_reasons: false,
             secret: random_secret(),
         }
     }
@@ -115,6 +123,7 @@ pub struct Kernel {
     fragments: Fragments,
     foreign: ForeignSegments,
     reached: Reached,
+    reset_reasons: Result<ResetReasons, String>,
     events: Option<Events>,
     diagnostics: Option<Diagnostics>,
     // The kernel empties a program array when its last file descriptor is closed.
@@ -152,7 +161,15 @@ impl Kernel {
         let cpus = nr_cpus().map_err(|(path, error)| failed(format!("reading {path}"), error))? as u32;
         let ring_len = events::ring_len(options.ring_bytes, cpus);
         let log_level = if options.diagnostics { aya_log::Level::Debug as u8 } else { 0 };
-        let mut ebpf = EbpfLoader::new()
+        let tracepoint = match options.reset_reasons {
+            true => ResetTracepoint::of_kernel(),
+            false => Err("the agent does not ask for them".into()),
+        };
+        let mut loader = EbpfLoader::new();
+        if let Ok(tracepoint) = &tracepoint {
+            loader.override_global(reset_reasons::OFFSETS, &tracepoint.offsets, true);
+        }
+        let mut ebpf = loader
             .override_global(aya_log::LEVEL, &log_level, true)
             .map_max_entries("FLOWS_V4", v4)
             .map_max_entries("FLOWS_V6", v6)
@@ -162,6 +179,7 @@ impl Kernel {
             .map_max_entries("DIRECTORY_V6", v6)
             .map_max_entries("EVENTS", cpus * ring_len)
             .map_max_entries("RINGS", cpus)
+            .map_max_entries(reset_reasons::MAP, if tracepoint.is_ok() { MAX_RESET_REASONS } else { 1 })
             .verifier_log_level(VerifierLogLevel::STATS)
             .load(OBJECT)
             .map_err(classify)?;
@@ -182,6 +200,7 @@ impl Kernel {
         let fragments = Fragments::open(&mut ebpf)?;
         let foreign = ForeignSegments::open(&mut ebpf)?;
         let reached = Reached::open(&mut ebpf)?;
+        let reset_reasons = tracepoint.and_then(|tracepoint| tracepoint.attach(&mut ebpf));
         let events = Events::map(&mut ebpf, cpus, ring_len)?;
         let diagnostics = options.diagnostics.then(|| EbpfLogger::init(&mut ebpf)).transpose();
         let diagnostics = diagnostics.map_err(|error| failed("opening the log of the programs", error))?;
@@ -207,6 +226,7 @@ impl Kernel {
             fragments,
             foreign,
             reached,
+            reset_reasons,
             events: Some(events),
             diagnostics: diagnostics.map(Diagnostics::new),
             chains,
@@ -425,5 +445,7 @@ const TC_CHAIN: &[(u32, ProgramName)] = &[
     (tail_call::FINISH, ProgramName::FinishTc),
     (tail_call::ICMP, ProgramName::IcmpTc),
 ];
+/// The agent asks for a reason milliseconds after the RST, and again when a person does.
+const MAX_RESET_REASONS: u32 = 16_384;
 const COUNTERS: &str = "COUNTERS";
 const CLOCKS: &str = "CLOCKS";

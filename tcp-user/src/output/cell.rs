@@ -135,6 +135,15 @@ pub(super) fn close(close: &CloseInfo) -> Cell {
     Cell { text, style: palette::ABORTED }
 }
 
+/// The class of the RST that ended it, or else why a RST did not.
+pub(super) fn reset(connection: &Connection) -> Cell {
+    match (&connection.reset, &connection.ignored_rst) {
+        (Some(reset), _) => Cell { text: reset.class.to_string(), style: palette::ABORTED },
+        (None, Some(cause)) => Cell::from(format!("ignored:{}", escape_word(cause))),
+        (None, None) => none(),
+    }
+}
+
 pub(super) fn process(process: &Process) -> Cell {
     Cell::from(format!("{}/{}", escape_word(&process.comm), process.pid))
 }

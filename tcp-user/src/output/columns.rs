@@ -87,6 +87,7 @@ const COLUMNS: &[Column] = &[
     number("ClientBytes", |c, _| c.client.bytes.to_string().into()),
     number("ServerSegments", |c, _| c.server.segments.to_string().into()),
     number("ServerBytes", |c, _| c.server.bytes.to_string().into()),
+    wide("Reset", |c, _| cell::reset(c)),
     wide("Opener", |c, _| c.opener.to_string().into()),
     wide("Confidence", |c, _| c.confidence.to_string().into()),
     wide("Id", |c, _| c.id.to_string().into()),

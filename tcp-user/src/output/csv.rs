@@ -100,6 +100,9 @@ pub(super) const CONNECTION: &[Field<Connection>] = &[
     ("nat_client_port", |c| text(c.nat.map(|nat| nat.reply.client.port))),
     ("nat_server_address", |c| text(c.nat.map(|nat| nat.reply.server.address))),
     ("nat_server_port", |c| text(c.nat.map(|nat| nat.reply.server.port))),
+    ("reset", |c| text(c.reset.as_ref().map(|reset| reset.class))),
+    ("reset_sender", |c| text(c.reset.as_ref().and_then(|reset| reset.sender))),
+    ("ignored_rst", |c| c.ignored_rst.as_deref().map(escape).unwrap_or_default()),
 ];
 
 /// Names and values of an event's line; each kind of event leaves the fields of the others empty.
@@ -130,6 +133,7 @@ pub(super) const EVENT: &[Field<EventRecord>] = &[
     ("revision", |e| of_close(e, |c| c.revision.to_string())),
     ("restarts", |e| of_time_wait_end(e, |end| end.restarts.to_string())),
     ("lost", |e| if let EventRecord::Lost(lost) = e { lost.events.to_string() } else { String::new() }),
+    ("reset", |e| of_close(e, |c| text(c.connection.reset.as_ref().map(|reset| reset.class)))),
 ];
 
 /// The name of an event's schema without version.
@@ -138,6 +142,7 @@ fn kind_of_event(event: &EventRecord) -> &'static str {
         EventRecord::Transition(_) => "transition",
         EventRecord::Close(_) => "close",
         EventRecord::Reopened(_) => "reopened",
+        EventRecord::RstIgnored(_) => "rst_ignored",
         EventRecord::TimeWaitEnd(_) => "time_wait_end",
         EventRecord::Lost(_) => "lost",
     }
@@ -148,6 +153,7 @@ fn moment(event: &EventRecord) -> Option<Timestamp> {
         EventRecord::Transition(record) => Some(record.at),
         EventRecord::Close(record) => record.closed_at,
         EventRecord::Reopened(record) => Some(record.at),
+        EventRecord::RstIgnored(record) => Some(record.at),
         EventRecord::TimeWaitEnd(record) => Some(record.at),
         EventRecord::Lost(_) => None,
     }
@@ -160,6 +166,7 @@ fn ends(event: &EventRecord) -> Option<[SocketAddr; 2]> {
         EventRecord::Transition(record) => Some(ends(&record.client, &record.server)),
         EventRecord::Close(record) => Some(record.connection.ends().map(ConnectionEnd::socket_address)),
         EventRecord::Reopened(record) => Some(ends(&record.client, &record.server)),
+        EventRecord::RstIgnored(record) => Some(ends(&record.client, &record.server)),
         EventRecord::TimeWaitEnd(record) => Some(ends(&record.client, &record.server)),
         EventRecord::Lost(_) => None,
     }
@@ -170,6 +177,7 @@ fn incarnation(event: &EventRecord) -> Option<u32> {
         EventRecord::Transition(record) => Some(record.incarnation),
         EventRecord::Close(record) => Some(record.connection.incarnation),
         EventRecord::Reopened(record) => Some(record.incarnation),
+        EventRecord::RstIgnored(record) => Some(record.incarnation),
         EventRecord::TimeWaitEnd(record) => Some(record.incarnation),
         EventRecord::Lost(_) => None,
     }
@@ -180,6 +188,7 @@ fn scope_of_event(event: &EventRecord) -> Option<&str> {
         EventRecord::Transition(record) => record.scope.as_deref(),
         EventRecord::Close(record) => record.connection.scope.as_deref(),
         EventRecord::Reopened(record) => record.scope.as_deref(),
+        EventRecord::RstIgnored(record) => record.scope.as_deref(),
         EventRecord::TimeWaitEnd(record) => record.scope.as_deref(),
         EventRecord::Lost(_) => None,
     }
@@ -189,16 +198,18 @@ fn scope_of_event(event: &EventRecord) -> Option<&str> {
 fn side(event: &EventRecord) -> Option<Role> {
     match event {
         EventRecord::Transition(record) => Some(record.side),
+        EventRecord::RstIgnored(record) => Some(record.sender),
         EventRecord::TimeWaitEnd(record) => Some(record.holder),
         EventRecord::Close(_) | EventRecord::Reopened(_) | EventRecord::Lost(_) => None,
     }
 }
 
-/// Why a state changed, a close was taken back, or a TIME-WAIT ended.
+/// Why a state changed, a close was taken back, a RST was not accepted, or a TIME-WAIT ended.
 fn cause(event: &EventRecord) -> String {
     match event {
         EventRecord::Transition(record) => escape(&record.cause),
         EventRecord::Reopened(record) => record.reason.to_string(),
+        EventRecord::RstIgnored(record) => escape(&record.cause),
         EventRecord::TimeWaitEnd(record) => record.ending.to_string(),
         EventRecord::Close(_) | EventRecord::Lost(_) => String::new(),
     }

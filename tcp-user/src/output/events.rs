@@ -7,7 +7,7 @@ use super::cell::{self, duration, escape_word};
 use super::palette::Palette;
 use super::{Format, JsonDocument, csv, json_line};
 use crate::view::{
-    Close, EndAddress, EventRecord, Lost, Reopened, Role, State, TimeWaitEnd, Transition, schema,
+    Close, EndAddress, EventRecord, IgnoredRst, Lost, Reopened, Role, State, TimeWaitEnd, Transition, schema,
 };
 
 /// Writes events in one of the formats, one line each, as they come.
@@ -51,6 +51,7 @@ impl<W: Write> EventWriter<W> {
                     EventRecord::Transition(transition) => transition_line(transition, self.palette),
                     EventRecord::Close(close) => close_line(close, *wide, self.palette),
                     EventRecord::Reopened(reopened) => reopened_line(reopened, self.palette),
+                    EventRecord::RstIgnored(ignored) => ignored_line(ignored, self.palette),
                     EventRecord::TimeWaitEnd(end) => time_wait_end_line(end, self.palette),
                     EventRecord::Lost(Lost { events }) => format!("lost {events} events"),
                 };
@@ -96,6 +97,12 @@ fn reopened_line(reopened: &Reopened, palette: Palette) -> String {
     format!("{at:.6} {} #{incarnation} reopened {reason}", addresses(scope, client, server, palette))
 }
 
+fn ignored_line(ignored: &IgnoredRst, palette: Palette) -> String {
+    let IgnoredRst { at, scope, client, server, incarnation, id: _, sender, cause } = ignored;
+    let addresses = addresses(scope, client, server, palette);
+    format!("{at:.6} {addresses} #{incarnation} {sender} RST ignored {}", escape_word(cause))
+}
+
 fn time_wait_end_line(end: &TimeWaitEnd, palette: Palette) -> String {
     let TimeWaitEnd { at, scope, client, server, incarnation, id: _, holder, ending, duration_ms, restarts } =
         end;
@@ -136,6 +143,9 @@ fn close_line(close: &Close, wide: bool, palette: Palette) -> String {
         if let Some(ms) = part {
             let _infallible = write!(line, " {name}={}", duration(ms));
         }
+    }
+    if let Some(reset) = &connection.reset {
+        let _infallible = write!(line, " reset={}", reset.class);
     }
     if close.revision > 1 {
         let _infallible = write!(line, " revision={}", close.revision);

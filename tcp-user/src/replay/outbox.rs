@@ -13,7 +13,7 @@ use super::zeek::{self, Trace};
 use crate::clock::{BootId, Clock};
 use crate::filter::Filter;
 use crate::view::describe::{Describer, Location, client_end};
-use crate::view::{Close, Connection, EventRecord, ReopenReason, TimeWaitEnding, Tunnel};
+use crate::view::{Close, Connection, EventRecord, ReopenReason, TimeWaitEnding, Tunnel, is_ignored_rst};
 use crate::why::{Explanation, History};
 
 /// One record.
@@ -122,6 +122,18 @@ impl Outbox {
         let transitions =
             describer.transitions(subject.key, subject.flow, subject.scope(), now_ns, (from, to), cause);
         self.outputs.extend(transitions.into_iter().map(|transition| Output::Event(transition.into())));
+    }
+
+    /// Adds a RST that was not accepted, if events are selected.
+    pub(super) fn ignored_rst(&mut self, subject: &Subject<'_>, now_ns: u64, sender: End, cause: Cause) {
+        if !self.selection.events || !is_ignored_rst(cause) {
+            return;
+        }
+        let (describer, &Subject { key, flow, .. }) = (self.describer(now_ns), subject);
+        if self.selection.filter.matches(&subject.connection(&describer), wall(now_ns)) {
+            let record = describer.ignored_rst(key, flow, subject.scope(), now_ns, sender, cause);
+            self.outputs.push_back(Output::Event(record.into()));
+        }
     }
 
     /// Adds what a change reports of a flow, if events are selected: the bits of

@@ -381,6 +381,7 @@ impl Replay {
             history.record(now_ns, sender, segment, &outcome, &tracked.flow);
         }
         tracked.publish(outbox, key, now_ns, &outcome);
+        outbox.ignored_rst(&tracked.subject(key), now_ns, sender, outcome.cause);
         let due_ns = tracked.flow.due_ns(&rules);
         deadlines.at_most(&mut tracked.queue_handle, key, due_ns);
         Ok(())

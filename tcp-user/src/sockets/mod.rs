@@ -1,13 +1,15 @@
 //! The kernel's view of TCP in one network namespace: its sockets (`diag`), those that listen (`listeners`),
 //! their owners (`owner`), the ports that connect() may choose (`ephemeral`, `port_set`) and the sockets that hold
 //! them (`port_holders`), the entries of nf_conntrack (`conntrack`, `conntrack_lookup`), the addresses of records
-//! as those of sockets (`scope`), and the facts of the host that explain differences (`host`, `unmatched`).
+//! as those of sockets (`scope`), and the facts of the host that explain differences (`host`, `unmatched`),
+//! and its counters (`host_counters`).
 
 mod conntrack;
 mod conntrack_lookup;
 mod diag;
 mod ephemeral;
 mod host;
+mod host_counters;
 mod listeners;
 mod owner;
 mod port_holders;
@@ -22,6 +24,7 @@ pub use diag::{Diag, KernelSocket, Timer, state_from_linux};
 pub(crate) use ephemeral::EphemeralPorts;
 pub(crate) use host::{HostContext, addresses, is_here};
 pub use host::{Reason, namespace};
+pub use host_counters::HostCounters;
 pub use listeners::Listeners;
 pub use owner::Owners;
 pub(crate) use port_holders::shows_bound_sockets;

@@ -1,5 +1,6 @@
 //! The record of a connection.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
@@ -9,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tcp_common::{CloseKind, State};
 
 use super::serial::{ByName, by_name, by_text, known_state, micros};
-use super::{Confidence, ConnectionId, Family, Fins, Opener, Role, Roles, Tunnel, schema};
+use super::{Confidence, ConnectionId, Family, Fins, Opener, ResetInfo, Role, Roles, Tunnel, schema};
 
 /// One connection (one incarnation of a flow) and the states of both its ends.
 // `remote = "Self"` makes the derive produce inherent functions for the bare fields; the trait puts the
@@ -53,6 +54,12 @@ pub struct Connection {
     pub handshake_ms: Option<f64>,
     /// How the connection is being closed or was closed; `None` before the first FIN or RST.
     pub close: Option<CloseInfo>,
+    /// Why the connection or its TIME-WAIT was reset; `None` if it was not.
+    #[serde(default)]
+    pub reset: Option<ResetInfo>,
+    /// Why the latest RST that was not accepted was not; `None` if there was none. It may have been forged.
+    #[serde(default)]
+    pub ignored_rst: Option<Cow<'static, str>>,
     /// TIME-WAIT of the connection; `None` if no end is in it.
     pub time_wait: Option<TimeWait>,
     /// The other tuple of a connection that this host translates (NAT); `None` if it does not, as far as is

@@ -8,8 +8,8 @@ use tcp_common::{Cause, CloseKind, End, Flow, FlowKey, Rules, State};
 
 use super::{
     Close, CloseInfo, Confidence, Connection, ConnectionEnd, ConnectionId, Durations, EndAddress, Family,
-    Fins, IcmpMessage, Opener, ReopenReason, Reopened, Role, Roles, TimeWait, TimeWaitEnd, TimeWaitEnding,
-    Transition,
+    Fins, IcmpMessage, IgnoredRst, Opener, ReopenReason, Reopened, ResetClass, ResetInfo, Role, Roles,
+    TimeWait, TimeWaitEnd, TimeWaitEnding, Transition,
 };
 use crate::clock::Clock;
 
@@ -93,6 +93,12 @@ impl Describer<'_> {
             last_seen_at: self.clock.wall(flow.last_ns()),
             handshake_ms: handshake_ns(flow).map(ms),
             close: self.close_info(key, flow, client),
+            reset: ResetClass::of(flow).map(|(class, sender)| ResetInfo {
+                class,
+                sender: sender.map(|sender| side(sender, client)),
+                kernel_reason: None,
+            }),
+            ignored_rst: flow.ignored_rst().map(|cause| cause.name().into()),
             time_wait: self.time_wait(flow, client),
             nat: None,
             process: None,
@@ -137,6 +143,29 @@ impl Describer<'_> {
             incarnation: flow.incarnation(),
             id: self.id(key, flow),
             reason,
+        }
+    }
+
+    /// The record of a RST of `sender` that was not accepted. `scope` is that of the flow's [`Location`].
+    pub fn ignored_rst(
+        &self,
+        key: &FlowKey,
+        flow: &Flow,
+        scope: Option<&str>,
+        at_ns: u64,
+        sender: End,
+        cause: Cause,
+    ) -> IgnoredRst {
+        let [client, server] = self.addresses(key, flow);
+        IgnoredRst {
+            at: self.clock.wall(at_ns),
+            scope: scope.map(str::to_owned),
+            client,
+            server,
+            incarnation: flow.incarnation(),
+            id: self.id(key, flow),
+            sender: side(sender, self.client_of(key, flow)),
+            cause: cause.name().into(),
         }
     }
 

@@ -25,6 +25,9 @@ pub enum EventRecord {
     /// A close was taken back.
     #[serde(rename = "finwait.reopened/1")]
     Reopened(Reopened),
+    /// A RST was not accepted.
+    #[serde(rename = "finwait.rst_ignored/1")]
+    RstIgnored(IgnoredRst),
     /// The TIME-WAIT of one end has ended.
     #[serde(rename = "finwait.time_wait_end/1")]
     TimeWaitEnd(TimeWaitEnd),
@@ -40,6 +43,7 @@ impl EventRecord {
             EventRecord::Transition(record) => Some(record.id),
             EventRecord::Close(record) => Some(record.connection.id),
             EventRecord::Reopened(record) => Some(record.id),
+            EventRecord::RstIgnored(record) => Some(record.id),
             EventRecord::TimeWaitEnd(record) => Some(record.id),
             EventRecord::Lost(_) => None,
         }
@@ -135,6 +139,32 @@ pub struct Reopened {
     pub reason: ReopenReason,
 }
 
+/// A RST was not accepted by its receiver: it was late, blind or forged, or the receiver's rules ignore it. Nothing changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct IgnoredRst {
+    /// Time of the RST.
+    #[serde(with = "micros")]
+    #[schemars(with = "Timestamp")]
+    pub at: Timestamp,
+    /// Interface whose link the addresses belong to, if they are link-local (fe80::/10).
+    #[serde(default)]
+    pub scope: Option<String>,
+    /// The client end.
+    pub client: EndAddress,
+    /// The server end.
+    pub server: EndAddress,
+    /// Number of this use of the same addresses and ports, from 1.
+    pub incarnation: u32,
+    /// Id of the connection: the same in all of its records, and in those of no other connection.
+    #[serde(with = "by_text")]
+    #[schemars(with = "String", regex(pattern = "^[0-9a-f]{16}$"))]
+    pub id: ConnectionId,
+    /// The end whose address the RST came from.
+    pub sender: Role,
+    /// Why it was not accepted. A newer agent may know causes that this version does not list.
+    pub cause: Cow<'static, str>,
+}
+
 /// The TIME-WAIT of one end has ended.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct TimeWaitEnd {
@@ -214,6 +244,12 @@ impl From<Close> for EventRecord {
 impl From<Reopened> for EventRecord {
     fn from(reopened: Reopened) -> EventRecord {
         EventRecord::Reopened(reopened)
+    }
+}
+
+impl From<IgnoredRst> for EventRecord {
+    fn from(ignored: IgnoredRst) -> EventRecord {
+        EventRecord::RstIgnored(ignored)
     }
 }
 

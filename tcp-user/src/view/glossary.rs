@@ -26,6 +26,7 @@ const GROUPS: &[(&str, Words)] = &[
     ("confidence", CONFIDENCE),
     ("tunnels", TUNNELS),
     ("states", STATES),
+    ("classes of a reset", RESET_CLASSES),
     ("causes of a transition", CAUSES),
     ("ends of a TIME-WAIT", TIME_WAIT_ENDINGS),
     ("reasons to take a close back", REOPEN_REASONS),
@@ -120,6 +121,42 @@ const STATES: Words = &[
     ("last_ack", "Received a FIN, sent its own, waits for the ACK."),
     ("time_wait", "Both FINs were acknowledged. Waits for 2MSL so that late segments die out."),
     ("unknown", "Nothing was seen of the end, so its state is not known. null in JSON, - in tables."),
+];
+
+const RESET_CLASSES: Words = &[
+    (
+        "refused_icmp",
+        "An ICMP error answered the SYN: port or protocol unreachable, or prohibited by a firewall. refused: an RST did.",
+    ),
+    (
+        "queue_full",
+        "The listener had no room for the connection: tcp_abort_on_overflow is set, and its accept queue was full.",
+    ),
+    (
+        "queue_full_or_half_open",
+        "The last ACK of the handshake was answered by an RST. Segments do not show which of the two it is.",
+    ),
+    (
+        "abort",
+        "The program gave the connection up (SO_LINGER with 0 s), or its host did, such as after keepalives without answer.",
+    ),
+    (
+        "abort_unread",
+        "The program closed the socket, or ended, and had not read all of the data that had arrived.",
+    ),
+    (
+        "abort_or_unread",
+        "abort or abort_unread: there was data to read, and segments do not show whether the program had read it.",
+    ),
+    ("after_fin", "The sender of the RST had closed its socket. What the other end sent then had no reader."),
+    (
+        "half_open",
+        "The sender of the RST did not know the connection any more: its host was started again, or a firewall in between \
+         had lost it.",
+    ),
+    ("time_wait_assassination", "An RST of the peer ended TIME-WAIT (RFC 1337)."),
+    ("refuted", "The receiver ignored an RST that looked acceptable, and the connection went on."),
+    ("ignored", "Only in a filter: an RST was not accepted, because it was late, blind or forged."),
 ];
 
 const CAUSES: Words = &[
@@ -228,6 +265,7 @@ mod tests {
         let confidence = crate::view::Confidence::ALL.iter().map(|value| value.name());
         let tunnels = crate::view::Tunnel::ALL.iter().map(|value| value.name());
         let endings = crate::view::TimeWaitEnding::ALL.iter().map(|value| value.name());
+        let resets = crate::view::ResetClass::ALL.iter().map(|value| value.name());
         let reasons_to_reopen = crate::view::ReopenReason::ALL.iter().map(|value| value.name());
         let needed = kinds
             .into_iter()
@@ -238,6 +276,7 @@ mod tests {
             .chain(tunnels)
             .chain(endings)
             .chain(reasons_to_reopen)
+            .chain(resets)
             .chain([crate::view::UNSEEN]);
         for word in needed {
             assert!(words.contains(&word), "{word}");

@@ -12,6 +12,7 @@ mod event;
 mod glossary;
 mod id;
 mod ports;
+mod reset;
 mod serial;
 mod states;
 mod words;
@@ -20,10 +21,14 @@ pub use connection::{
     Address, CloseInfo, Connection, ConnectionEnd, IcmpMessage, Nat, NatTuple, Process, SocketPair, TimeWait,
     UNSEEN,
 };
-pub use event::{Close, Durations, EndAddress, EventRecord, Lost, Reopened, TimeWaitEnd, Transition};
+pub use event::{
+    Close, Durations, EndAddress, EventRecord, IgnoredRst, Lost, Reopened, TimeWaitEnd, Transition,
+};
 pub use glossary::{GlossaryEntry, glossary};
 pub use id::{ConnectionId, InvalidId};
 pub use ports::{PortBudget, Ports};
+pub(crate) use reset::is_ignored_rst;
+pub use reset::{ResetClass, ResetInfo};
 pub(crate) use serial::{ByName, by_name, known_state, micros};
 pub use states::{StateSet, UnknownState};
 pub use tcp_common::{CloseKind, State};
@@ -44,6 +49,8 @@ pub mod schema {
     pub const CLOSE: &str = "finwait.close/1";
     /// A [`Reopened`](super::Reopened).
     pub const REOPENED: &str = "finwait.reopened/1";
+    /// An [`IgnoredRst`](super::IgnoredRst).
+    pub const RST_IGNORED: &str = "finwait.rst_ignored/1";
     /// A [`TimeWaitEnd`](super::TimeWaitEnd).
     pub const TIME_WAIT_END: &str = "finwait.time_wait_end/1";
     /// A [`Lost`](super::Lost).

@@ -55,6 +55,8 @@ pub(crate) fn time_wait() -> Connection {
             complete: true,
             started_at: Some(at(46, 21.470118)),
         }),
+        reset: None,
+        ignored_rst: None,
         time_wait: Some(TimeWait { holder: Roles::Client, expires_in_ms: 59210, restarts: 0 }),
         nat: None,
         process: Some(Process { pid: 4242, comm: "curl".into(), unit: None }),
@@ -169,6 +171,13 @@ pub(crate) fn time_wait_end() -> TimeWaitEnd {
     }
 }
 
+/// A blind RST that seems to come from the server of [`time_wait`].
+pub(crate) fn ignored_rst() -> IgnoredRst {
+    let Transition { scope, client, server, incarnation, id, .. } = transition();
+    let cause = tcp_common::Cause::RstOutOfWindow.name().into();
+    IgnoredRst { at: at(46, 21.2), scope, client, server, incarnation, id, sender: Role::Server, cause }
+}
+
 /// An event of each kind. After a reset that was taken back, the connection of [`time_wait`] closes for good.
 pub(crate) fn events() -> Vec<EventRecord> {
     let Transition { scope, client, server, incarnation, id, .. } = transition();
@@ -181,6 +190,7 @@ pub(crate) fn events() -> Vec<EventRecord> {
         transition().into(),
         closed_again.into(),
         Lost { events: 7 }.into(),
+        ignored_rst().into(),
         time_wait_end.into(),
     ]
 }

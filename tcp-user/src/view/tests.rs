@@ -10,6 +10,7 @@ fn connection_is_the_documented_json() {
         "server":{"address":"10.9.0.2","port":80,"state":"closed","confirmed":false,"local":false,"on_host":false,"vlan":null,"segments":5,"bytes":512},
         "opener":"client","confidence":"exact","opened_at":"2026-11-22T10:46:21.120417Z","last_seen_at":"2026-11-22T10:46:21.480003Z","handshake_ms":0.31,
         "close":{"kind":"fin_4seg","closer":"client","aborter":null,"icmp":null,"fins":"both","complete":true,"started_at":"2026-11-22T10:46:21.470118Z"},
+        "reset":null,"ignored_rst":null,
         "time_wait":{"holder":"client","expires_in_ms":59210,"restarts":0},"nat":null,
         "process":{"pid":4242,"comm":"curl","unit":null}}"#,
     )
@@ -53,6 +54,7 @@ fn events_carry_their_schema_once_and_come_back() {
         (EventRecord::from(samples::transition()), schema::TRANSITION),
         (EventRecord::from(samples::close()), schema::CLOSE),
         (EventRecord::from(samples::time_wait_end()), schema::TIME_WAIT_END),
+        (EventRecord::from(samples::ignored_rst()), schema::RST_IGNORED),
         (EventRecord::from(Lost { events: 7 }), schema::LOST),
         (samples::events().swap_remove(0), schema::REOPENED),
     ] {

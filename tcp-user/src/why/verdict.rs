@@ -6,7 +6,7 @@ use tcp_common::{CloseKind, Flags, State};
 
 use super::LadderStep;
 use crate::output::duration;
-use crate::view::{CloseInfo, Connection, Role, Roles};
+use crate::view::{CloseInfo, Connection, ResetInfo, Role, Roles};
 
 /// What an end waits for, from whom, and for how long still.
 pub(super) fn waits(connection: &Connection, side: Role) -> String {
@@ -43,6 +43,15 @@ pub(super) fn verdict(connection: &Connection, steps: &[LadderStep]) -> String {
                 sentences.push(format!("The {side} sent its {what} {}.", times(sent)));
             }
         }
+    }
+    if let Some(ResetInfo { class, sender: Some(sender), .. }) = &connection.reset
+        && connection.close.as_ref().is_some_and(|close| close.aborter.is_none())
+        && let Some(text) = class.explanation()
+    {
+        sentences.push(format!("Then the {sender} sent a RST: {text}."));
+    }
+    if let Some(ResetInfo { kernel_reason: Some(reason), sender: Some(sender), .. }) = &connection.reset {
+        sentences.push(format!("The {sender}'s kernel gives {reason} as the reason of the RST."));
     }
     let restarts = connection.time_wait.as_ref().map_or(0, |time_wait| time_wait.restarts);
     if restarts > 0 {
@@ -97,6 +106,11 @@ fn close(connection: &Connection, steps: &[LadderStep]) -> String {
         Some(CloseKind::Timeout) => "The connection fell silent and timed out".into(),
         Some(CloseKind::Superseded) => "The same addresses and ports were opened again".into(),
     };
+    let resets = matches!(info.kind, Some(CloseKind::RstAbort | CloseKind::RstAfterFin));
+    let reset = connection.reset.as_ref();
+    if let Some(text) = reset.and_then(|reset| reset.class.explanation()).filter(|_| resets) {
+        sentence += &format!(": {text}");
+    }
     if let Some(side) = info.closer.and_then(one) {
         let carried = steps
             .iter()

@@ -222,6 +222,15 @@ pub fn until(what: &str, condition: impl FnMut() -> bool) {
     until_within(LIMIT, what, condition);
 }
 
+/// Waits until both are equal, and shows both if they never are.
+pub fn until_equal<T: PartialEq + std::fmt::Debug>(actual: impl Fn() -> T, expected: T) {
+    let deadline = Instant::now() + LIMIT;
+    while actual() != expected {
+        assert!(Instant::now() < deadline, "waited in vain for {expected:?}, found {:?}", actual());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
 /// Waits for a condition for at most `limit`.
 pub fn until_within(limit: Duration, what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + limit;

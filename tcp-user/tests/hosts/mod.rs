@@ -5,8 +5,9 @@ use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command};
 use std::time::Duration;
 
+use etherparse::TcpHeader;
 use finwait::lab::{Host, Lab, Namespace};
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::common::{Agent, FINWAIT, spawn, until};
 
@@ -163,3 +164,30 @@ impl Drop for Far {
         let _ = self.keeper.wait();
     }
 }
+
+/// Connects from this port of the caller's namespace, even if it is in TIME-WAIT; `None` for any port.
+pub(crate) fn connect_from(port: Option<u16>, to: SocketAddr) -> std::io::Result<TcpStream> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    if let Some(port) = port {
+        socket.set_reuse_address(true)?;
+        socket.bind(&SocketAddr::from(([0, 0, 0, 0], port)).into())?;
+    }
+    socket.connect(&to.into())?;
+    Ok(socket.into())
+}
+
+/// Sends an empty segment from a host, with numbers that nobody has agreed on unless `change` sets others.
+pub(crate) fn inject(host: &Host, (from, to): (SocketAddr, SocketAddr), change: impl FnOnce(&mut TcpHeader)) {
+    let (IpAddr::V4(source), IpAddr::V4(destination)) = (from.ip(), to.ip()) else { panic!("IPv4 only") };
+    let mut header = TcpHeader::new(from.port(), to.port(), FORGED, 1000);
+    header.acknowledgment_number = FORGED;
+    change(&mut header);
+    header.checksum =
+        header.calc_checksum_ipv4_raw(source.octets(), destination.octets(), &[]).expect("a sum");
+    let raw = host.run(|| Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::TCP)));
+    let raw = raw.expect("namespace").expect("a raw socket");
+    raw.send_to(&header.to_bytes(), &SocketAddr::new(to.ip(), 0).into()).expect("sending");
+}
+
+/// No connection of the tests has this number in its window, save by a chance of one in 10,000.
+const FORGED: u32 = 7;

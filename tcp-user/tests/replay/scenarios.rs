@@ -196,6 +196,7 @@ fn the_events_of_every_scenario_are_consistent() {
                         revisions.insert(reopened.incarnation, 2);
                         reopened.at
                     }
+                    EventRecord::RstIgnored(ignored) => ignored.at,
                     EventRecord::TimeWaitEnd(end) => {
                         let port = match end.holder {
                             Role::Client => end.client.port,

@@ -1,15 +1,15 @@
 //! The table that declares every family.
 
-use tcp_common::record::segment_kind;
+use tcp_common::record::{TimeWaitVisit, segment_kind};
 use tcp_common::{Cause, CloseKind, Ignored, State};
 
 use super::{Data, Family, Samples};
 use crate::agent::own::OWN_KINDS;
 use crate::agent::totals::{
-    CLOSERS, DEFERRED_OUTCOMES, FAMILIES, FLOW_CLASSES, Locality, ROLES, ResetReason, Snapshot, close_forms,
+    CLOSERS, DEFERRED_OUTCOMES, FAMILIES, FLOW_CLASSES, Locality, ROLES, Snapshot, close_forms,
 };
 use crate::kernel::ProgramRuns;
-use crate::view::{ReopenReason, TimeWaitEnding};
+use crate::view::{ReopenReason, ResetClass, TimeWaitEnding};
 
 /// Every family. Dashboards and alerts depend on names, labels and label values: none is renamed or removed.
 pub(super) const TABLE: &[Family] = &[
@@ -86,27 +86,34 @@ pub(super) const TABLE: &[Family] = &[
     },
     Family {
         name: "resets",
-        help: "RSTs that ended a connection or a TIME-WAIT, by reason and by the side that sent them.",
+        help: "RSTs that ended a connection or a TIME-WAIT, and ICMP errors that refused one, by reason and by the side that sent them. A reason with _or_ is one of the two: segments do not show which. RSTs that were refuted later are in connections_reopened too.",
         labels: &["reason", "origin"],
         data: Data::Counter(|snapshot| {
             let origins = Locality::ALL.map(Locality::name);
-            let row = |&reason: &ResetReason| {
-                table([reason.name()], origins, &[snapshot.totals.resets[reason as usize]])
+            let row = |&class: &ResetClass| {
+                table([class.name()], origins, &[snapshot.totals.resets[class as usize]])
             };
-            ResetReason::ALL.iter().flat_map(row).collect()
+            // What was refuted is in connections_reopened.
+            ResetClass::ALL.iter().filter(|&&class| class != ResetClass::Refuted).flat_map(row).collect()
         }),
     },
     Family {
         name: "rsts_ignored",
         help: "RSTs that were not accepted because of their sequence number, the connection's state or RFC 1337, by cause.",
         labels: &["cause"],
-        data: Data::Counter(|snapshot| by_cause(snapshot, &Snapshot::IGNORED_RSTS)),
+        data: Data::Counter(|snapshot| by_cause(snapshot, &Cause::IGNORED_RSTS)),
     },
     Family {
         name: "time_wait_events",
-        help: "TIME-WAITs that began (entered, imported ones included), how they ended (expired, reused, assassinated, state_lost, socket_gone, evicted), and what happened in them. reuse_refused and old_duplicate count SYNs in every state, not only in TIME-WAIT.",
-        labels: &["event"],
+        help: "TIME-WAITs by the side that is in them: those that began (entered, imported ones included), how they ended (expired, reused, assassinated, state_lost, socket_gone, evicted), and what segments did in them. restarted: the last ACK was lost. old_duplicate: a late segment was swallowed. SYNs began the next connection (reused_by_sequence, reused_by_timestamp, reused_by_holder) or were not accepted at once (reuse_refused).",
+        labels: &["event", "holder"],
         data: Data::Counter(time_wait_events),
+    },
+    Family {
+        name: "host_time_wait_overflows",
+        help: "TIME-WAITs that the kernel of the agent's network namespace did not keep, because there were tcp_max_tw_buckets of them: TCPTimeWaitOverflow of /proc/net/netstat, since the namespace exists.",
+        labels: &[],
+        data: Data::Counter(|snapshot| snapshot.host_time_wait_overflows.map(one).unwrap_or_default()),
     },
     Family {
         name: "handshake_duration",
@@ -385,15 +392,15 @@ fn transitions(snapshot: &Snapshot) -> Samples {
 
 /// Samples of what happened to TIME-WAITs.
 fn time_wait_events(snapshot: &Snapshot) -> Samples {
-    let events = [
-        ("entered", snapshot.time_waits()),
-        ("restarted", snapshot.counters.time_wait_restarted),
-        ("reuse_refused", snapshot.segments_of(Cause::PendingSyn)),
-        ("old_duplicate", snapshot.segments_of(Cause::OldDupSyn)),
-    ];
+    let entered = ("entered", Locality::ALL.map(|holder| snapshot.time_waits(holder)));
+    let visits =
+        TimeWaitVisit::ALL.map(|visit| (visit.name(), snapshot.counters.time_wait_visits[visit as usize]));
     let ended = |&ending: &TimeWaitEnding| (ending.name(), snapshot.totals.time_wait_ended[ending as usize]);
-    let events = events.into_iter().chain(TimeWaitEnding::ALL.iter().map(ended));
-    events.map(|(event, count)| (vec![event], count)).collect()
+    let events = std::iter::once(entered).chain(visits).chain(TimeWaitEnding::ALL.iter().map(ended));
+    let by_holder = |(event, counts): (_, [u64; 2])| {
+        Locality::ALL.map(|holder| (vec![event, holder.name()], counts[holder as usize]))
+    };
+    events.flat_map(by_holder).collect()
 }
 
 /// One sample for each cause.

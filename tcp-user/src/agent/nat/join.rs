@@ -11,8 +11,8 @@ use crate::agent::shared::Shared;
 use crate::kernel::Entry;
 use crate::view::describe::{Describer, Location};
 use crate::view::{
-    Address, Close, CloseInfo, Connection, ConnectionId, EndAddress, Nat, NatTuple, Role, Roles, TimeWait,
-    TimeWaitEnd, Transition,
+    Address, Close, CloseInfo, Connection, ConnectionId, EndAddress, IgnoredRst, Nat, NatTuple, Role, Roles,
+    TimeWait, TimeWaitEnd, Transition,
 };
 
 impl Shared {
@@ -39,7 +39,12 @@ impl Shared {
         let describe = |entry: &Entry, leg: Option<&Leg>| {
             let describer = Describer { client: leg.map(|leg| leg.client), ..*describer };
             let location = self.names.location(&entry.key, entry.hook, entry.tags);
-            describer.connection(&entry.key, &entry.flow, location)
+            let mut connection = describer.connection(&entry.key, &entry.flow, location);
+            if let (Some(info), Some(known)) = (&mut connection.reset, self.reset_of(&entry.key, &entry.flow))
+            {
+                known.complete(info);
+            }
+            connection
         };
         let Some(leg) = self.translations.leg(&entry.key) else {
             return self.with_hosts(describe(entry, None));
@@ -88,6 +93,17 @@ impl Shared {
         let Some(leg) = self.translations.leg(key) else { return Some(ended) };
         leg.rename_ends(&mut ended.client, &mut ended.server);
         self.speaks_for(&leg, ended.holder).then_some(ended)
+    }
+
+    /// A RST that was not accepted, unless the other leg of its translated connection is nearer to its sender.
+    pub(in crate::agent) fn joined_ignored_rst(
+        &self,
+        key: &FlowKey,
+        mut ignored: IgnoredRst,
+    ) -> Option<IgnoredRst> {
+        let Some(leg) = self.translations.leg(key) else { return Some(ignored) };
+        leg.rename_ends(&mut ignored.client, &mut ignored.server);
+        self.speaks_for(&leg, ignored.sender).then_some(ignored)
     }
 
     /// Whether a leg says what becomes of this end: it is nearer to it, or the other leg is not known.
@@ -168,6 +184,8 @@ fn join(near: Connection, far: Connection) -> Connection {
         server: far.server,
         last_seen_at: near.last_seen_at.max(far.last_seen_at),
         close: join_closes(near.close, far.close),
+        reset: near.reset.or(far.reset),
+        ignored_rst: near.ignored_rst.or(far.ignored_rst),
         time_wait: join_time_waits(near.time_wait, far.time_wait),
         ..near
     }
