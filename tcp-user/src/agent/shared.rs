@@ -8,7 +8,7 @@ use parking_lot::{Mutex, RwLock};
 use tcp_common::{End, Flow, FlowKey, Rules};
 use tokio::sync::broadcast;
 
-use super::history::Histories;
+use super::history::{DiskHistory, Histories};
 use super::interfaces::InterfaceNames;
 use super::locality::LocalAddresses;
 use super::nat::Translations;
@@ -49,6 +49,8 @@ pub struct Shared {
     pub translations: Translations,
     /// What is remembered of connections.
     pub histories: Mutex<Histories>,
+    /// Where closed connections go on disk, if they do.
+    pub disk: Option<Arc<DiskHistory>>,
     /// Subscribers of `/events`.
     pub watchers: broadcast::Sender<WatchEvent>,
 }
@@ -80,6 +82,7 @@ impl Shared {
             on_host: Mutex::default(),
             translations: Translations::default(),
             histories: Mutex::new(Histories::new(0, 0)),
+            disk: None,
             watchers: broadcast::Sender::new(watch_buffer),
         }
     }
@@ -93,7 +96,8 @@ impl Shared {
         let StateGauges { endpoints, used } = self.gauges.lock().clone();
         let table_capacity = self.table.capacities().map(u64::from);
         let own = self.own.accepted();
-        Ok(Snapshot { counters, totals, own, endpoints, table_used: used, table_capacity, programs })
+        let disk = self.disk.as_ref().map(|disk| disk.counts()).unwrap_or_default();
+        Ok(Snapshot { counters, totals, own, disk, endpoints, table_used: used, table_capacity, programs })
     }
 
     /// Which ends of a flow are local, A first, where conntrack says more than the flow; `None` if the flow has it

@@ -8,6 +8,8 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::HistoryFilesStatus;
+
 /// State of the agent, its table and its interfaces.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Status {
@@ -56,6 +58,9 @@ pub struct Status {
     /// What the agent remembers of connections; `null` from an agent of an earlier version.
     #[serde(default)]
     pub history: Option<HistoryStatus>,
+    /// The files with the connections that closed; `null` if the agent writes none.
+    #[serde(default)]
+    pub history_files: Option<HistoryFilesStatus>,
     /// Instructions the verifier processed, by program.
     pub verified_instructions: Vec<(String, u32)>,
     /// 2MSL of local endpoints, in ms.

@@ -11,6 +11,7 @@ mod events;
 mod ladder;
 mod list;
 mod palette;
+mod rows;
 mod table;
 
 pub use arrange::{Fact, Groups, SortKey, UnknownFact, sort};
@@ -21,6 +22,7 @@ pub use list::ListWriter;
 pub use palette::Palette;
 #[cfg(feature = "lab")]
 pub(crate) use palette::state_style;
+pub use rows::RowWriter;
 pub use table::TextTable;
 
 use std::io::{self, Write};
