@@ -255,6 +255,13 @@ fn the_directory_belongs_to_the_user_of_the_agent() {
     for path in [&directory, &only_file(&directory)] {
         assert_eq!(fs::metadata(path).expect("it is there").uid().to_string(), nobody.trim());
     }
+    // What root's SQLite leaves beside the file must not lock the agent out.
+    assert!(agent.stop(Signal::SIGTERM).success());
+    let counted = sql(&directory, "SELECT count(*) AS n FROM connections", &["-o", "csv"]);
+    assert_eq!(String::from_utf8_lossy(&counted.stdout), "n\n1\n", "{counted:?}");
+    let agent = start(&lab, "owner", &directory, &["--user", "nobody"]);
+    close_connections(&lab, [40_001]);
+    until_written(&agent, 1);
     // Another user gets no rights from --sql.
     let mut command = Command::new("setpriv");
     command.args([

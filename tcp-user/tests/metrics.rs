@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use counts::{counts_of, counts_on};
 use finwait::agent::exemplar::Exemplar;
+use finwait::agent::history::DiskCounts;
 use finwait::agent::metrics::{Exposition, encode};
 use finwait::agent::totals::{Snapshot, Totals};
 use finwait::api::Stats;
@@ -114,6 +115,7 @@ fn snapshot(mut next: impl FnMut() -> u64) -> Snapshot {
             ..Totals::default()
         },
         own: [7, 8],
+        disk: DiskCounts { outcomes: row(next), bytes: next(), set_aside: next() },
         endpoints: rows(next),
         table_used: rows(next),
         table_capacity: row(next),
@@ -266,7 +268,7 @@ fn the_number_of_series_is_bounded() {
     let transitions =
         at_most.iter().filter(|series| series.starts_with("finwait_transitions_total{")).count();
     assert_eq!(transitions, 2 * 11 * 10, "every pair of states, each side");
-    assert!(at_most.len() <= 770, "{} series", at_most.len());
+    assert!(at_most.len() <= 780, "{} series", at_most.len());
 }
 
 #[test]
