@@ -56,6 +56,8 @@ pub struct HistoryFilesStatus {
     pub waiting: u64,
     /// Connections that closed and were not written, because too many closed at once or writing failed.
     pub dropped: u64,
+    /// Attempts that closed without being established and were left out, because the file of the day has enough of them.
+    pub attempts_left_out: u64,
     /// Damaged files that were set aside since the agent started.
     pub set_aside: u64,
     /// Why the latest write failed; `null` if it did not.

@@ -128,9 +128,10 @@ fn history_files(files: &HistoryFilesStatus) -> String {
     let error =
         files.error.as_ref().map_or_else(String::new, |error| format!("; the latest write failed: {error}"));
     format!(
-        "\nhistory on disk: {} connections written{}{}, {:.1} of {:.1} MiB in {}{error}",
+        "\nhistory on disk: {} connections written{}{}{}, {:.1} of {:.1} MiB in {}{error}",
         files.written,
         some(files.dropped, "dropped"),
+        some(files.attempts_left_out, "attempts left out"),
         some(files.set_aside, "damaged files set aside"),
         mebibytes(files.bytes),
         mebibytes(files.max_bytes),

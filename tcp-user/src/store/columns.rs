@@ -187,6 +187,29 @@ pub const COLUMNS: &[StoredColumn] = &[
     }),
 ];
 
+/// Whether a connection was only tried: it closed in one of these ways and was never established.
+pub(super) fn is_attempt(close: &Close) -> bool {
+    let kind = self::close(close).and_then(|close| close.kind);
+    close.durations_ms.established.is_none() && kind.is_some_and(|kind| ATTEMPTS.contains(&kind))
+}
+
+/// The statement that counts the attempts of a file.
+pub(super) fn count_attempts() -> String {
+    let kinds: Vec<_> = ATTEMPTS.iter().map(|kind| format!("'{}'", kind.name())).collect();
+    format!(
+        "SELECT count(*) FROM {TABLE} WHERE established_ms IS NULL AND close_kind IN ({})",
+        kinds.join(", ")
+    )
+}
+
+const ATTEMPTS: [CloseKind; 5] = [
+    CloseKind::Refused,
+    CloseKind::Unreachable,
+    CloseKind::SynAbort,
+    CloseKind::SynTimeout,
+    CloseKind::Superseded,
+];
+
 /// The statements that make an empty file ready for rows.
 pub(super) fn create_table() -> String {
     let columns: Vec<_> =

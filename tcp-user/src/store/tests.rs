@@ -12,7 +12,8 @@ use super::reader::{StoreReader, TimeSpan};
 use super::sql::{SqlError, SqlStore};
 use super::writer::{FileChange, StoreWriter};
 use crate::view::{
-    Address, Close, Connection, Durations, IcmpMessage, Nat, NatTuple, Role, State, TimeWait, samples,
+    Address, Close, CloseKind, Connection, Durations, IcmpMessage, Nat, NatTuple, Role, State, TimeWait,
+    samples,
 };
 
 /// A directory of a test, removed at the end.
@@ -189,6 +190,27 @@ fn a_large_day_has_parts_of_which_the_oldest_goes() {
     assert!((2..=4).contains(&names.len()), "{names:?}");
     let bytes: u64 = place.0.list().expect("a list of files").iter().map(|file| file.bytes).sum();
     assert!(bytes <= 1_000_000, "{bytes}");
+}
+
+#[test]
+fn a_flood_of_attempts_leaves_room_for_connections() {
+    let place = Place::new("flood");
+    let retention = Retention { bytes: 4_000_000, ..WEEK };
+    let now = at("2026-12-01T10:00:00Z");
+    let mut attempt = close(samples::time_wait(), now);
+    attempt.durations_ms.established = None;
+    if let Some(close) = &mut attempt.connection.close {
+        close.kind = Some(CloseKind::SynTimeout);
+    }
+    let mut writer = place.writer(retention);
+    let left_out = writer.write(&vec![attempt.clone(); 2000], now, &mut Vec::new()).expect("written");
+    let kept = 2000 - left_out;
+    assert!(left_out > 1000 && kept > 100, "{kept} kept");
+    drop(writer);
+    let mut writer = place.writer(retention);
+    let mixed = [attempt, close(samples::time_wait(), now)];
+    assert_eq!(writer.write(&mixed, now, &mut Vec::new()).expect("written"), 1, "also after a restart");
+    assert_eq!(place.read(TimeSpan::default()).0.len(), kept + 1);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection as Database, OpenFlags};
 
 use super::StoreError;
-use super::columns::{VERSION, create_table, insert, write_row};
+use super::columns::{VERSION, count_attempts, create_table, insert, is_attempt, write_row};
 use super::files::{FileName, Retention, StoreDirectory, day_of};
 use crate::view::Close;
 
@@ -12,7 +12,15 @@ use crate::view::Close;
 pub struct StoreWriter {
     directory: StoreDirectory,
     retention: Retention,
-    current: Option<(FileName, Database)>,
+    current: Option<CurrentFile>,
+}
+
+/// The file that is written.
+struct CurrentFile {
+    name: FileName,
+    database: Database,
+    /// Number of attempts that it may still take.
+    attempts_left: u64,
 }
 
 /// What became of the files while connections were written.
@@ -40,20 +48,23 @@ impl StoreWriter {
         &self.directory
     }
 
-    /// Adds connections to the file of the day of `now`, all of them or none. A damaged file is set aside, and another one
-    /// takes its place.
+    /// Adds connections to the file of the day of `now`, all of them or none. Returns the number of attempts that were left
+    /// out, because the file has enough of them: so a flood of SYNs removes no connections. A damaged file is set aside, and
+    /// another one takes its place.
     pub fn write(
         &mut self,
         closes: &[Close],
         now: Timestamp,
         changes: &mut Vec<FileChange>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<usize, StoreError> {
         for _ in 0..ATTEMPTS {
             let result = self.open(now).and_then(|name| self.insert(name, closes));
             match result {
                 Err(error) if error.is_damage() => {
-                    let name =
-                        self.current.take().map_or_else(|| self.last_part(now), |(name, _)| Ok(name))?;
+                    let name = self
+                        .current
+                        .take()
+                        .map_or_else(|| self.last_part(now), |current| Ok(current.name))?;
                     let aside = self.directory.set_aside(name)?;
                     changes.push(FileChange::SetAside { name, aside });
                 }
@@ -65,7 +76,7 @@ impl StoreWriter {
 
     /// Sets a damaged file aside, if it is still there.
     pub fn set_aside(&mut self, name: FileName) -> Result<Option<FileChange>, StoreError> {
-        if self.current.as_ref().is_some_and(|(current, _)| *current == name) {
+        if self.current.as_ref().is_some_and(|current| current.name == name) {
             self.current = None;
         }
         if !self.directory.file(name).exists() {
@@ -78,7 +89,7 @@ impl StoreWriter {
     /// Removes the files that have to go at `now`. Returns the size of the others, in bytes.
     pub fn retire(&mut self, now: Timestamp, changes: &mut Vec<FileChange>) -> Result<u64, StoreError> {
         let files = self.directory.list()?;
-        let current = self.current.as_ref().map(|(name, _)| *name);
+        let current = self.current.as_ref().map(|current| current.name);
         let mut bytes: u64 = files.iter().map(|file| file.bytes).sum();
         for name in self.retention.expired(&files, current, now) {
             self.directory.remove(name)?;
@@ -90,7 +101,7 @@ impl StoreWriter {
 
     /// Opens the file for connections of the day of `now`, unless it is open.
     fn open(&mut self, now: Timestamp) -> Result<FileName, StoreError> {
-        if let Some((name, _)) = self.current
+        if let Some(&CurrentFile { name, .. }) = self.current.as_ref()
             && name.day == day_of(now)
             && self.size(name)? < self.retention.part_bytes()
         {
@@ -102,9 +113,8 @@ impl StoreWriter {
         loop {
             if self.size(name)? < self.retention.part_bytes() {
                 self.directory.create_file(name)?;
-                let database = self.open_file(name).map_err(self.refused(name))?;
-                if let Some(database) = database {
-                    self.current = Some((name, database));
+                self.current = self.open_file(name).map_err(self.refused(name))?;
+                if self.current.is_some() {
                     return Ok(name);
                 }
             }
@@ -113,7 +123,7 @@ impl StoreWriter {
     }
 
     /// Opens a file for writing; `None` if another version made it.
-    fn open_file(&self, name: FileName) -> rusqlite::Result<Option<Database>> {
+    fn open_file(&self, name: FileName) -> rusqlite::Result<Option<CurrentFile>> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let database = Database::open_with_flags(self.directory.file(name), flags)?;
         let version: i64 = database.query_row("PRAGMA user_version", [], |row| row.get(0))?;
@@ -127,18 +137,32 @@ impl StoreWriter {
             "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint = {pages};"
         ))?;
         database.execute_batch(&format!("BEGIN; {} COMMIT;", create_table()))?;
-        Ok(Some(database))
+        let attempts: i64 = database.query_row(&count_attempts(), [], |row| row.get(0))?;
+        let most = self.retention.part_bytes() / ATTEMPTS_PART / ROW_BYTES;
+        Ok(Some(CurrentFile { name, database, attempts_left: most.saturating_sub(attempts.unsigned_abs()) }))
     }
 
-    fn insert(&mut self, name: FileName, closes: &[Close]) -> Result<(), StoreError> {
+    fn insert(&mut self, name: FileName, closes: &[Close]) -> Result<usize, StoreError> {
         let refused = self.refused(name);
-        let Some((_, database)) = &mut self.current else { return Ok(()) };
+        let Some(CurrentFile { database, attempts_left, .. }) = &mut self.current else { return Ok(0) };
         let mut write = || {
+            let (mut left, mut left_out) = (*attempts_left, 0);
             let transaction = database.transaction()?;
             let mut statement = transaction.prepare(&insert())?;
-            closes.iter().try_for_each(|close| write_row(&mut statement, close))?;
+            for close in closes {
+                if is_attempt(close) {
+                    if left == 0 {
+                        left_out += 1;
+                        continue;
+                    }
+                    left -= 1;
+                }
+                write_row(&mut statement, close)?;
+            }
             drop(statement);
-            transaction.commit()
+            transaction.commit()?;
+            *attempts_left = left;
+            Ok(left_out)
         };
         write().map_err(refused)
     }
@@ -168,6 +192,10 @@ impl StoreWriter {
 
 /// Damaged files that one call sets aside.
 const ATTEMPTS: usize = 3;
+/// The part of a file for attempts is 1/8, as it is in memory.
+const ATTEMPTS_PART: u64 = 8;
+/// Size of a row with its entry in the index, in bytes, about.
+const ROW_BYTES: u64 = 400;
 /// Size of a page of SQLite, in bytes.
 const PAGE_BYTES: u64 = 4096;
 /// Most pages of the log before it is folded into the file: 8 MiB.

@@ -60,13 +60,14 @@ struct Queue {
     is_ending: bool,
 }
 
-/// What becomes of a connection that closed: it is written, or dropped because the queue or the disk is full or writing
-/// fails in another way.
-pub const DISK_OUTCOMES: [&str; 4] = ["written", "queue_full", "disk_full", "failed"];
+/// What becomes of a connection that closed: it is written, dropped because the queue or the disk is full or writing
+/// fails in another way, or left out as one of too many that were only tried.
+pub const DISK_OUTCOMES: [&str; 5] = ["written", "queue_full", "disk_full", "failed", "attempt_left_out"];
 const WRITTEN: usize = 0;
 const QUEUE_FULL: usize = 1;
 const DISK_FULL: usize = 2;
 const FAILED: usize = 3;
+const LEFT_OUT: usize = 4;
 
 /// What became of closed connections on disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -155,6 +156,7 @@ impl DiskHistory {
             written: outcomes[WRITTEN],
             waiting,
             dropped: outcomes[QUEUE_FULL] + outcomes[DISK_FULL] + outcomes[FAILED],
+            attempts_left_out: outcomes[LEFT_OUT],
             set_aside,
             error: self.error.lock().clone(),
         }
@@ -271,8 +273,9 @@ fn write(shared: &Shared, disk: &DiskHistory, writer: &mut StoreWriter, flows: &
     let result = writer.write(&closes, Timestamp::now(), &mut changes);
     disk.note(changes);
     match result {
-        Ok(()) => {
-            disk.count(WRITTEN, closes.len());
+        Ok(left_out) => {
+            disk.count(WRITTEN, closes.len() - left_out);
+            disk.count(LEFT_OUT, left_out);
             disk.succeeded();
         }
         Err(error) => {

@@ -290,7 +290,7 @@ pub(super) const TABLE: &[Family] = &[
     },
     Family {
         name: "history_connections",
-        help: "Connections that closed while the agent keeps a history on disk, by what became of them there: written, or dropped because too many waited (queue_full), the disk was full (disk_full), or writing failed in another way (failed).",
+        help: "Connections that closed while the agent keeps a history on disk, by what became of them there: written, or dropped because too many waited (queue_full), the disk was full (disk_full), or writing failed in another way (failed). attempt_left_out counts attempts that were never established, of which a file takes a limited number.",
         labels: &["outcome"],
         data: Data::Counter(|snapshot| list(DISK_OUTCOMES, &snapshot.disk.outcomes)),
     },
