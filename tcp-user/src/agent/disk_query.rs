@@ -47,11 +47,7 @@ fn selects(filter: &Filter, close: &Close) -> bool {
 
 fn unreadable(error: StoreError) -> UnreadableFile {
     let is_damaged = error.is_damage();
-    let (unreadable, error) = match error {
-        StoreError::Sqlite { file, source } => (file, source.to_string()),
-        StoreError::System { file, source } => (file, source.to_string()),
-    };
-    UnreadableFile { unreadable, error, is_damaged }
+    UnreadableFile { unreadable: format!("{:#}", anyhow::Error::from(error)), is_damaged }
 }
 
 /// Lines on their way to the client.

@@ -26,10 +26,8 @@ pub struct HistoryQuery {
 /// A line of `/history` that is no [`Close`](crate::view::Close): a file could not be read to its end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnreadableFile {
-    /// Path of the file.
-    pub unreadable: PathBuf,
-    /// Why not.
-    pub error: String,
+    /// Path of the file, and why it cannot be read.
+    pub unreadable: String,
     /// Whether it is damaged. The agent sets it aside then.
     pub is_damaged: bool,
 }

@@ -19,11 +19,19 @@ use crate::view::Close;
 
 /// A file of the history could not be read; what the others have was printed.
 #[derive(Debug, thiserror::Error)]
-#[error("the history is incomplete: {} cannot be read: {}{}", .0.unreadable.display(), .0.error, next_step(.0))]
+#[error("the history is incomplete, a file cannot be read: {}{}", .0.unreadable, next_step(.0))]
 pub(super) struct IncompleteHistory(UnreadableFile);
 
 fn next_step(file: &UnreadableFile) -> &'static str {
     if file.is_damaged { ". The agent sets the damaged file aside, and goes on" } else { "" }
+}
+
+impl From<StoreError> for IncompleteHistory {
+    /// The agent has not met the error: it sets nothing aside.
+    fn from(error: StoreError) -> IncompleteHistory {
+        let unreadable = format!("{:#}", anyhow::Error::from(error));
+        IncompleteHistory(UnreadableFile { unreadable, is_damaged: false })
+    }
 }
 
 /// Prints the connections that closed, the latest first.
@@ -78,7 +86,11 @@ fn sql(args: &HistoryArgs, statement: &str) -> Result<ExitCode> {
         Ok(rows.push(values.iter().map(json).collect())?)
     })?;
     rows.finish()?;
-    Ok(found(count > 0))
+    drop(statement);
+    match store.into_unreadable().pop() {
+        Some(error) => Err(IncompleteHistory::from(error).into()),
+        None => Ok(found(count > 0)),
+    }
 }
 
 /// A value of SQLite in JSON.

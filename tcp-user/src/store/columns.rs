@@ -9,7 +9,7 @@ use std::str::FromStr;
 
 use jiff::Timestamp;
 use rusqlite::types::{FromSql, FromSqlError, Value, ValueRef};
-use rusqlite::{Row, Statement, params_from_iter};
+use rusqlite::{Connection as Database, Row, Statement, params_from_iter};
 
 use crate::view::{
     Address, Close, CloseInfo, CloseKind, Connection, ConnectionEnd, Durations, IcmpMessage, Nat, NatTuple,
@@ -21,6 +21,30 @@ pub const TABLE: &str = "connections";
 
 /// `user_version` of a file: it changes when a column is renamed or changes its meaning. Columns may be added.
 pub const VERSION: i64 = 1;
+
+/// What a database contains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Contents {
+    /// Nothing yet: the agent has made the file and not yet the table.
+    Nothing,
+    /// The table.
+    Table,
+    /// What another version of finwait has written.
+    OtherVersion,
+}
+
+impl Contents {
+    /// The contents of the database that is attached under this name; `main` is the one that was opened.
+    pub(super) fn of(database: &Database, name: &str) -> rusqlite::Result<Contents> {
+        let version: i64 =
+            database.query_row(&format!("PRAGMA \"{name}\".user_version"), [], |row| row.get(0))?;
+        Ok(match version {
+            0 => Contents::Nothing,
+            VERSION => Contents::Table,
+            _ => Contents::OtherVersion,
+        })
+    }
+}
 
 /// A column of the table.
 pub struct StoredColumn {

@@ -23,12 +23,19 @@ pub const PACKAGED_DIRECTORY: &str = "/var/lib/finwait";
 #[non_exhaustive]
 pub enum StoreError {
     /// SQLite refused.
-    #[error("{}", file.display())]
+    // SQLite's error is not its source: the one below that would only repeat its text.
+    #[error("{}: {error}", file.display())]
     Sqlite {
         /// The file.
         file: PathBuf,
         /// SQLite's error.
-        source: rusqlite::Error,
+        error: rusqlite::Error,
+    },
+    /// The file has another [version](columns::VERSION).
+    #[error("{}: another version of finwait wrote it", file.display())]
+    Version {
+        /// The file.
+        file: PathBuf,
     },
     /// A system call failed.
     #[error("{}", file.display())]
@@ -53,13 +60,14 @@ impl StoreError {
             StoreError::System { source, .. } => {
                 matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
             }
+            StoreError::Version { .. } => false,
         }
     }
 
     fn sqlite_code(&self) -> Option<ErrorCode> {
         match self {
-            StoreError::Sqlite { source, .. } => source.sqlite_error_code(),
-            StoreError::System { .. } => None,
+            StoreError::Sqlite { error, .. } => error.sqlite_error_code(),
+            StoreError::Version { .. } | StoreError::System { .. } => None,
         }
     }
 }

@@ -7,7 +7,7 @@ use jiff::{Timestamp, ToSpan as _};
 use rusqlite::{Connection as Database, OpenFlags};
 
 use super::StoreError;
-use super::columns::{TABLE, names, read_row, time_text};
+use super::columns::{Contents, TABLE, names, read_row, time_text};
 use super::files::{FileName, StoreDirectory, day_of};
 use crate::view::{Close, ConnectionId};
 
@@ -68,6 +68,11 @@ impl StoreReader {
         }
         let mut read = || {
             let database = open_for_reading(&file)?;
+            match Contents::of(&database, "main")? {
+                Contents::Table => {}
+                Contents::Nothing => return Ok(Some(ControlFlow::Continue(()))),
+                Contents::OtherVersion => return Ok(None),
+            }
             let mut statement = database.prepare(&format!(
                 "SELECT {} FROM {TABLE} WHERE closed_at >= ?1 AND closed_at <= ?2 ORDER BY closed_at DESC",
                 names()
@@ -83,13 +88,16 @@ impl StoreReader {
                     continue;
                 }
                 if act(close).is_break() {
-                    return Ok(ControlFlow::Break(()));
+                    return Ok(Some(ControlFlow::Break(())));
                 }
             }
-            Ok(ControlFlow::Continue(()))
+            Ok(Some(ControlFlow::Continue(())))
         };
-        let result = read();
-        result.map_err(|source| StoreError::Sqlite { file, source })
+        match read() {
+            Ok(Some(flow)) => Ok(flow),
+            Ok(None) => Err(StoreError::Version { file }),
+            Err(error) => Err(StoreError::Sqlite { file, error }),
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection as Database, Rows, Statement};
 
 use super::StoreError;
-use super::columns::{TABLE, names};
+use super::columns::{COLUMNS, Contents, TABLE, names};
 use super::files::StoreDirectory;
 use super::reader::{BUSY, TimeSpan};
 
@@ -37,11 +37,11 @@ pub enum SqlError {
     #[error("--sql only reads: the history cannot be changed")]
     Writes,
     /// SQLite does not accept the statement.
-    #[error("--sql")]
-    Statement(#[source] rusqlite::Error),
+    #[error("--sql: {0}")]
+    Statement(rusqlite::Error),
     /// Reading failed.
-    #[error("reading the history")]
-    Read(#[source] rusqlite::Error),
+    #[error("reading the history: {0}")]
+    Read(rusqlite::Error),
 }
 
 impl SqlError {
@@ -54,6 +54,7 @@ impl SqlError {
 /// The files as one database, in which the view `connections` has the rows of all of them.
 pub struct SqlStore {
     database: Database,
+    unreadable: Vec<StoreError>,
 }
 
 impl SqlStore {
@@ -69,25 +70,34 @@ impl SqlStore {
             return Err(SqlError::TooMany { count: files.len(), most });
         }
         database.busy_timeout(BUSY).map_err(SqlError::Read)?;
-        let mut parts = Vec::new();
+        let (mut parts, mut unreadable) = (Vec::new(), Vec::new());
         for name in files {
             let file = directory.file(name);
             let schema = name.to_string();
             let attach = || {
                 database.execute(&format!("ATTACH ?1 AS \"{schema}\""), [read_only(&file)])?;
-                database.query_row(
-                    &format!("SELECT count(*) FROM \"{schema}\".sqlite_schema"),
-                    [],
-                    |_| Ok(()),
-                )
+                Contents::of(&database, &schema)
             };
-            attach().map_err(|source| SqlError::Files(StoreError::Sqlite { file, source }))?;
-            parts.push(format!("SELECT {} FROM \"{schema}\".{TABLE}", names()));
+            match attach() {
+                Ok(Contents::Table) => parts.push(format!("SELECT {} FROM \"{schema}\".{TABLE}", names())),
+                Ok(Contents::Nothing) => {}
+                Ok(Contents::OtherVersion) => unreadable.push(StoreError::Version { file }),
+                Err(error) => unreadable.push(StoreError::Sqlite { file, error }),
+            }
+        }
+        if parts.is_empty() {
+            let nothing: Vec<_> = COLUMNS.iter().map(|column| format!("NULL AS {}", column.name)).collect();
+            parts.push(format!("SELECT {} WHERE 0", nothing.join(", ")));
         }
         let view =
             format!("CREATE TEMP VIEW {TABLE} AS {}; PRAGMA query_only = ON;", parts.join(" UNION ALL "));
         database.execute_batch(&view).map_err(SqlError::Read)?;
-        Ok(SqlStore { database })
+        Ok(SqlStore { database, unreadable })
+    }
+
+    /// Why files could not be read, whose rows are missing.
+    pub fn into_unreadable(self) -> Vec<StoreError> {
+        self.unreadable
     }
 
     /// Prepares a statement that reads.

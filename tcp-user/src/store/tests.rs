@@ -251,9 +251,23 @@ fn a_file_of_another_version_is_left_alone() {
     drop(other);
     place.writer(WEEK).write(&[close(samples::time_wait(), now)], now, &mut Vec::new()).expect("written");
     assert_eq!(place.names(), ["2026-12-01.db", "2026-12-01.2.db"]);
+    fs::write(place.path("2026-12-02.db"), "").expect("a file whose table the disk had no room for");
     let (closes, errors) = place.read(TimeSpan::default());
-    assert_eq!((closes.len(), errors.len()), (1, 1));
-    assert!(!errors[0].is_damage(), "{errors:?}");
+    assert_eq!(closes.len(), 1);
+    assert!(matches!(errors[..], [StoreError::Version { .. }]), "{errors:?}");
+    let store = SqlStore::open(&place.0, TimeSpan::default()).expect("opened");
+    let mut statement = store.prepare("SELECT id FROM connections").expect("a statement");
+    let mut count = 0;
+    statement
+        .for_each(|_| {
+            count += 1;
+            Ok::<_, SqlError>(())
+        })
+        .expect("rows");
+    drop(statement);
+    let unreadable = store.into_unreadable();
+    assert_eq!(count, 1);
+    assert!(matches!(unreadable[..], [StoreError::Version { .. }]), "{unreadable:?}");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection as Database, OpenFlags};
 
 use super::StoreError;
-use super::columns::{VERSION, count_attempts, create_table, insert, is_attempt, write_row};
+use super::columns::{Contents, count_attempts, create_table, insert, is_attempt, write_row};
 use super::files::{FileName, Retention, StoreDirectory, day_of};
 use crate::view::Close;
 
@@ -126,8 +126,7 @@ impl StoreWriter {
     fn open_file(&self, name: FileName) -> rusqlite::Result<Option<CurrentFile>> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let database = Database::open_with_flags(self.directory.file(name), flags)?;
-        let version: i64 = database.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-        if version != 0 && version != VERSION {
+        if Contents::of(&database, "main")? == Contents::OtherVersion {
             return Ok(None);
         }
         // A commit is a write to the log, which survives the agent. It is flushed to the disk when the log is folded into
@@ -186,7 +185,7 @@ impl StoreWriter {
 
     fn refused(&self, name: FileName) -> impl Fn(rusqlite::Error) -> StoreError + use<> {
         let file = self.directory.file(name);
-        move |source| StoreError::Sqlite { file: file.clone(), source }
+        move |error| StoreError::Sqlite { file: file.clone(), error }
     }
 }
 
