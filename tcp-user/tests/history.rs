@@ -130,6 +130,12 @@ fn what_closed_is_listed_also_after_a_restart() {
     close_connections(&lab, [40_003]);
     until_written(&agent, 1);
     assert_eq!(ports(&history(&agent, &[])).len(), 4);
+    let refused = lab.server.run(|| TcpStream::connect("127.0.0.1:9")).expect("namespace");
+    assert!(refused.is_err(), "no program listens there");
+    until_written(&agent, 2);
+    let refused = history(&agent, &["kind refused"]);
+    assert_eq!(refused.len(), 1);
+    assert_eq!(refused[0].connection.server.port, 9);
 }
 
 #[test]

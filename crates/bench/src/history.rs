@@ -20,18 +20,20 @@ use crate::conversation::{OPENING, Segment};
 use crate::size::Size;
 use crate::source::{Action, Delivery, Order, Source};
 
-/// Measures the agent `finwait`.
+/// Measures the agent `finwait`, without a history on disk and with one.
 pub(crate) fn measure(finwait: &Path, size: &Size) -> Result<Value> {
     let directory = std::env::temp_dir().join(format!("finwait-bench-{}-history", std::process::id()));
-    let result = measure_in(&directory, finwait, size);
+    let path = directory.to_str().context("the path of the history")?;
+    println!("\nThe history on disk");
+    let runs = [run("without", finwait, size, &[]), run("with", finwait, size, &["--history-dir", path])];
     let _ = fs::remove_dir_all(&directory);
-    result
+    let [without, with] = runs;
+    Ok(json!({ "title": "The history on disk", "without": without?, "with": with? }))
 }
 
-fn measure_in(directory: &Path, finwait: &Path, size: &Size) -> Result<Value> {
+fn run(name: &str, finwait: &Path, size: &Size, more: &[&str]) -> Result<Value> {
     let lab = Lab::new()?;
-    let more = ["--history-dir", directory.to_str().context("the path of the history")?];
-    let agent = lab.server.run(|| Agent::start(finwait, "lo", "tc", MAX_FLOWS, size.msl, &more))??;
+    let agent = lab.server.run(|| Agent::start(finwait, "lo", "tc", MAX_FLOWS, size.msl, more))??;
     let program = Program::find(agent.process().id(), ProgramName::Xdp)?;
     let source = Source::new(Order::Each(LIFE), Action::Program(&program))?;
     let (begun, cpu) = (Instant::now(), agent.cpu()?);
@@ -43,32 +45,44 @@ fn measure_in(directory: &Path, finwait: &Path, size: &Size) -> Result<Value> {
     }
     let (seconds, cpu) = (begun.elapsed().as_secs_f64(), agent.cpu()? - cpu);
     let closes = u64::from(slices * CLOSES);
-    let deadline = Instant::now() + Duration::from_secs(120);
-    let page = loop {
-        let (page, _) = lab.server.run(|| agent.scrape())??;
-        if sum(&page, OUTCOMES) >= closes {
-            break page;
-        }
-        ensure!(Instant::now() < deadline, "{} of {closes} closes reached the history", sum(&page, OUTCOMES));
-        std::thread::sleep(Duration::from_millis(500));
-    };
-    let outcome = |name: &str| sum(&page, &format!("{OUTCOMES}{{outcome=\"{name}\"}}"));
-    let [written, queue_full, disk_full, failed] =
-        ["written", "queue_full", "disk_full", "failed"].map(outcome);
+    let count = |page: &str| sum(page, "finwait_forwarded_connections_closed_total");
+    let page = lab.server.run(|| wait_for(&agent, closes, count))??;
     let lost = sum(&page, "finwait_events_lost_total");
-    let megabytes = sum(&page, "finwait_history_bytes") as f64 / 1e6;
-    println!(
-        "\nThe history on disk: {closes} closes in {seconds:.1} s ({:.0}/s); events lost: {lost}; written: {written}, \
-         dropped: {queue_full} (queue full), {disk_full} (disk full), {failed} (failed); files: {megabytes:.0} MB; \
-         CPU of the agent: {:.0} ms/s",
+    print!(
+        "{name:<8} {closes} closes in {seconds:.1} s ({:.0}/s); events lost: {lost}; CPU of the agent: {:.0} ms/s",
         closes as f64 / seconds,
         cpu / seconds * 1e3,
     );
-    Ok(json!({
-        "title": "The history on disk", "closes": closes, "seconds": seconds, "events_lost": lost,
-        "written": written, "queue_full": queue_full, "disk_full": disk_full, "failed": failed,
-        "files_mb": megabytes, "cpu_seconds_per_second": cpu / seconds,
-    }))
+    let mut row = json!({
+        "closes": closes, "seconds": seconds, "events_lost": lost, "cpu_seconds_per_second": cpu / seconds,
+    });
+    if !more.is_empty() {
+        let page = lab.server.run(|| wait_for(&agent, closes, |page| sum(page, OUTCOMES)))??;
+        let outcomes = ["written", "queue_full", "disk_full", "failed"];
+        let counts = outcomes.map(|name| sum(&page, &format!("{OUTCOMES}{{outcome=\"{name}\"}}")));
+        let megabytes = sum(&page, "finwait_history_bytes") as f64 / 1e6;
+        for (name, count) in outcomes.into_iter().zip(counts) {
+            print!("; {name}: {count}");
+            row[name] = count.into();
+        }
+        print!("; files: {megabytes:.0} MB");
+        row["files_mb"] = megabytes.into();
+    }
+    println!();
+    Ok(row)
+}
+
+/// Waits until the agent has counted this many closes. Returns its metrics page.
+fn wait_for(agent: &Agent, closes: u64, count: impl Fn(&str) -> u64) -> Result<String> {
+    let deadline = Instant::now() + Duration::from_secs(120);
+    loop {
+        let (page, _) = agent.scrape()?;
+        if count(&page) >= closes {
+            return Ok(page);
+        }
+        ensure!(Instant::now() < deadline, "{} of {closes} closes are counted", count(&page));
+        std::thread::sleep(Duration::from_millis(500));
+    }
 }
 
 /// A connection that is opened, and aborted by its client.
