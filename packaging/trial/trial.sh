@@ -42,6 +42,16 @@ test "$(stat --format '%a %U %G' /run/finwait/finwait.sock)" = '660 finwait finw
 setpriv --reuid nobody --regid finwait --clear-groups finwait status > /dev/null
 fails setpriv --reuid nobody --regid nogroup --clear-groups finwait status
 
+# What closes is in the history, which only the agent's user and root may read.
+written() { test "$(finwait history --since 1h --no-header | wc -l)" -gt 0; }
+fails bash -c ': < /dev/tcp/127.0.0.1/1'
+eventually written
+finwait history --sql 'SELECT closed_at, close_kind FROM connections LIMIT 1'
+test "$(stat --format '%a %U %G' /var/lib/finwait)" = '700 finwait finwait'
+test "$(stat --format '%a %U' /var/lib/finwait/*.db | sort -u)" = '600 finwait'
+setpriv --reuid nobody --regid finwait --clear-groups finwait history > /dev/null
+fails setpriv --reuid nobody --regid finwait --clear-groups finwait history --sql 'SELECT 1'
+
 # The agent attaches to an interface that appears later.
 ip link add late0 type veth peer name late1
 ip link set late0 up
@@ -84,6 +94,7 @@ test -s /usr/share/fish/vendor_completions.d/finwait.fish
 dpkg --purge finwait
 fails systemctl is-active finwait
 test ! -e /run/finwait
+test ! -e /var/lib/finwait
 for path in /usr/bin/finwait /etc/finwait /lib/systemd/system/finwait.service /usr/share/doc/finwait; do
     test ! -e $path
 done

@@ -31,7 +31,8 @@
 //! without notice. From the kernel to the user: `kernel` loads and attaches the programs and is the only
 //! module that names aya. `agent` mirrors the flow table and serves the query socket and the metrics.
 //! `sockets` reads the kernel's own sockets, and `audit` compares with them. `filter` selects records and
-//! `output` prints them. `cli` defines the command line and `commands` executes it. `clock` reads the clock
+//! `output` prints them. `store` keeps closed connections
+//! in files. `cli` defines the command line and `commands` executes it. `clock` reads the clock
 //! of the kernel programs.
 //!
 //! The feature `lab`, on by default, adds `lab`, a test network of two hosts, and `demo`, which shows it.
@@ -54,6 +55,7 @@ pub mod options;
 pub mod output;
 pub mod replay;
 pub mod sockets;
+pub mod store;
 pub mod system_error;
 pub mod view;
 pub mod why;

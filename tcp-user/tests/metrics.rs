@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use counts::{counts_of, counts_on};
 use finwait::agent::exemplar::Exemplar;
+use finwait::agent::history::DiskCounts;
 use finwait::agent::metrics::{Exposition, encode};
 use finwait::agent::ports::PortGauges;
 use finwait::agent::totals::{Snapshot, Totals};
@@ -148,6 +149,7 @@ fn snapshot(mut next: impl FnMut() -> u64) -> Snapshot {
             ..Totals::default()
         },
         own: [7, 8],
+        disk: DiskCounts { outcomes: row(next), bytes: next(), set_aside: next() },
         endpoints: rows(next),
         table_used: rows(next),
         table_capacity: row(next),

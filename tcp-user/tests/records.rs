@@ -11,6 +11,7 @@ use finwait::api::{Stats, Status};
 use finwait::audit;
 use finwait::doctor;
 use finwait::output::{EventWriter, Format, ListWriter, Palette, write_ports};
+use finwait::store::columns::COLUMNS;
 use finwait::view::{
     Close, Connection, IgnoredRst, Lost, PortBudget, Ports, Reopened, TimeWaitEnd, Transition, glossary,
     schema,
@@ -65,8 +66,28 @@ fn documents() -> Vec<Document> {
         ),
         document(
             schema::CLOSE,
-            "`finwait watch -o ndjson`, `finwait replay --events -o ndjson`",
+            "`finwait history -o ndjson`, `finwait watch -o ndjson`, `finwait replay --events -o ndjson`",
             named(schema_of::<Close>(), schema::CLOSE),
+        ),
+        document(
+            schema::CLOSES,
+            "`finwait history -o json`",
+            list(
+                schema::CLOSES,
+                "closes",
+                "The connections that closed, the latest first.",
+                reference(schema::CLOSE),
+            ),
+        ),
+        document(
+            schema::ROWS,
+            "`finwait history --sql STATEMENT -o json`",
+            list(
+                schema::ROWS,
+                "rows",
+                "The rows of the result, with the names that the statement gives their values.",
+                json!({ "type": "object" }),
+            ),
         ),
         document(
             schema::REOPENED,
@@ -144,6 +165,21 @@ fn the_schemas_match_the_types() {
     files.sort();
     expected.sort();
     assert_eq!(files, expected);
+}
+
+/// `docs/HISTORY.md` has the columns of the table between two marks.
+#[test]
+fn the_reference_of_the_history_has_the_columns() {
+    const MARKS: [&str; 2] = ["<!-- columns -->\n", "<!-- end of columns -->\n"];
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/HISTORY.md");
+    let text = fs::read_to_string(&path).expect("the page");
+    let (before, rest) = text.split_once(MARKS[0]).expect("the first mark");
+    let (_, after) = rest.split_once(MARKS[1]).expect("the second mark");
+    let mut table = "| column | type | content |\n| --- | --- | --- |\n".to_owned();
+    for column in COLUMNS {
+        let _ = writeln!(table, "| `{}` | {} | {} |", column.name, column.sql_type, column.meaning);
+    }
+    assert_golden(&path, &[before, MARKS[0], &table, MARKS[1], after].concat());
 }
 
 #[test]

@@ -36,7 +36,7 @@ pub(crate) fn measure(finwait: &Path, size: &Size) -> Result<Value> {
         let numbers = fitting_in_memory(numbers)?;
         let Some(&most) = numbers.last() else { continue };
         let lab = Lab::new()?;
-        let agent = lab.server.run(|| Agent::start(finwait, "lo", "tc", most, size.msl))??;
+        let agent = lab.server.run(|| Agent::start(finwait, "lo", "tc", most, size.msl, &[]))??;
         let mut opened = 0;
         for &number in &numbers {
             lab.server.run(|| (opened..number).try_for_each(|one| agent.open(one)))??;
@@ -60,18 +60,20 @@ pub(crate) struct Agent {
 }
 
 impl Agent {
-    /// Starts the agent in this thread's namespace and waits until it answers.
+    /// Starts the agent with more options in this thread's namespace and waits until it answers.
     pub(crate) fn start(
         finwait: &Path,
         interface: &str,
         ingress: &str,
         max_flows: u32,
         msl: &str,
+        more: &[&str],
     ) -> Result<Agent> {
         let (temporary, id) = (std::env::temp_dir(), std::process::id());
         let socket = format!("{}/finwait-bench-{id}-{ingress}.sock", temporary.display());
         let program = finwait.to_str().context("the path of finwait")?;
-        let process = BackgroundProgram::start(&[
+        let max_flows = max_flows.to_string();
+        let options = [
             program,
             "run",
             "-i",
@@ -85,10 +87,11 @@ impl Agent {
             "--listen",
             LISTEN,
             "--max-flows",
-            &max_flows.to_string(),
+            &max_flows,
             "--msl",
             msl,
-        ])?;
+        ];
+        let process = BackgroundProgram::start(&[&options, more].concat())?;
         let mut agent = Agent { process, finwait: finwait.into(), socket, program: None };
         let deadline = Instant::now() + Duration::from_secs(60);
         while agent.scrape().is_err() {
@@ -211,7 +214,7 @@ impl Agent {
     }
 
     /// CPU seconds of all threads so far.
-    fn cpu(&self) -> Result<f64> {
+    pub(crate) fn cpu(&self) -> Result<f64> {
         Ok(self.process.cpu_ns()? / 1e9)
     }
 
@@ -224,7 +227,7 @@ impl Agent {
     }
 
     /// The metrics page, and the time of the scrape in ms.
-    fn scrape(&self) -> Result<(String, f64)> {
+    pub(crate) fn scrape(&self) -> Result<(String, f64)> {
         let begun = Instant::now();
         let mut stream = TcpStream::connect(LISTEN).context("connecting to the metrics")?;
         write!(stream, "GET /metrics HTTP/1.0\r\n\r\n")?;
@@ -271,7 +274,7 @@ fn peak_mb(pid: u32) -> Option<f64> {
 }
 
 /// The sum of a metric's samples.
-fn sum(page: &str, name: &str) -> u64 {
+pub(crate) fn sum(page: &str, name: &str) -> u64 {
     let samples = page.lines().filter(|line| line.starts_with(name));
     samples.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum::<f64>() as u64
 }

@@ -11,6 +11,7 @@ mod connects;
 mod conversation;
 mod flood;
 mod growth;
+mod history;
 mod hosts;
 mod opens;
 mod page;
@@ -72,6 +73,8 @@ enum Part {
     Traffic,
     /// The agent with many connections.
     Agent,
+    /// The history on disk, with 50,000 closes a second.
+    History,
 }
 
 impl Arguments {
@@ -101,6 +104,7 @@ fn main() -> Result<()> {
     let flood = want(Part::Flood).then(|| flood::measure(size)).transpose()?;
     let traffic = want(Part::Traffic).then(|| traffic(&arguments.finwait, size)).transpose()?;
     let agent = want(Part::Agent).then(|| agent::measure(&arguments.finwait, size)).transpose()?;
+    let history = want(Part::History).then(|| history::measure(&arguments.finwait, size)).transpose()?;
     let report = json!({
         "cpu": cpu_model()?,
         "cpus": std::thread::available_parallelism()?,
@@ -114,6 +118,7 @@ fn main() -> Result<()> {
         "flood": flood,
         "traffic": traffic,
         "agent": agent,
+        "history": history,
     });
     if let Some(folder) = arguments.json.parent() {
         fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;

@@ -28,6 +28,8 @@ pub(crate) struct Size {
     pub(crate) wrk: u32,
     /// Groups of numbers of connections in the agent. Each group has a table for its highest number.
     pub(crate) agent: &'static [&'static [u32]],
+    /// Seconds of closes for the history on disk.
+    pub(crate) history: u32,
     /// The agent's `--msl`: half the duration of its TIME-WAITs.
     pub(crate) msl: &'static str,
 }
@@ -45,6 +47,7 @@ pub(crate) const QUICK: Size = Size {
     connects: 5_000,
     wrk: 1,
     agent: &[&[1, 100_000]],
+    history: 10,
     msl: "6s",
 };
 
@@ -61,6 +64,7 @@ pub(crate) const WHOLE: Size = Size {
     connects: 20_000,
     wrk: 2,
     agent: &[&[1, 10_000, 100_000, 1_000_000], &[1, 4_000_000]],
+    history: 60,
     msl: MSL,
 };
 

@@ -33,7 +33,8 @@ impl World {
     pub(crate) fn all(finwait: &Path) -> Result<Vec<World>> {
         let agent = |lab: &Lab, ingress| -> Result<Option<Agent>> {
             let interface = lab.server.interface;
-            let agent = lab.server.run(|| Agent::start(finwait, interface, ingress, CONNECTIONS, MSL))??;
+            let agent =
+                lab.server.run(|| Agent::start(finwait, interface, ingress, CONNECTIONS, MSL, &[]))??;
             agent.process().signal(Signal::SIGSTOP)?;
             Ok(Some(agent))
         };

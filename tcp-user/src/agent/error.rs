@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use super::locality::LocalityError;
 use super::privileges::PrivilegeError;
@@ -39,6 +40,14 @@ pub enum AgentError {
     /// The query socket cannot be bound.
     #[error(transparent)]
     QuerySocket(#[from] QuerySocketError),
+    /// The history cannot be kept in its directory.
+    #[error("keeping the history in {}: choose another directory with --history-dir", path.display())]
+    HistoryDirectory {
+        /// The directory.
+        path: PathBuf,
+        /// The kernel's error.
+        source: io::Error,
+    },
     /// The kernel programs cannot be loaded or used.
     #[error(transparent)]
     Kernel(#[from] KernelError),

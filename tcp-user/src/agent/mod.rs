@@ -16,10 +16,12 @@
 //! - [`stats`] and [`metrics`] present the counters, [`server`] answers on the socket of [`query_socket`].
 //! - [`ports`] counts the local ports that a connect() can still choose from.
 //! - [`own`] recognizes the agent's own connections, which are counted apart.
+//! - [`history`] remembers connections in memory and hands closed ones to the files on disk, [`disk_query`] reads these.
 //! - [`dry_run`] only shows what would be attached; [`netdev`] asks the kernel for the features of a driver.
 
 mod change;
 mod descriptors;
+mod disk_query;
 mod dry_run;
 pub mod error;
 pub mod exemplar;
@@ -67,7 +69,7 @@ use crate::kernel::{self, Diagnostics, Events, Kernel, KernelError, LoadOptions,
 use crate::options::{KeyBy, Options};
 pub use error::AgentError;
 use follow::Follower;
-use history::{Histories, MemoryBudget};
+use history::{DiskHistory, DiskThread, Histories, MemoryBudget};
 use interfaces::{Attachments, Interface, InterfaceChange, InterfaceNames, Netlink};
 use locality::LocalAddresses;
 use own::OwnKind;
@@ -127,6 +129,11 @@ fn prepare(
         .map_err(|source| AgentError::Listen { address: options.listen, source })?;
     let metrics_address = metrics.local_addr().map_err(AgentError::system("listening for scrapes"))?;
     let query = QuerySocket::bind(&options.socket, account.as_ref())?;
+    let disk = options
+        .history_dir
+        .as_deref()
+        .map(|path| DiskHistory::prepare(path, options.retention(), account.as_ref()));
+    let disk = disk.transpose()?;
     let mut kernel = load_programs(options)?;
     let events = kernel.take_events().expect("the event rings are taken once");
     let diagnostics = kernel.take_diagnostics();
@@ -148,10 +155,13 @@ fn prepare(
     let notices = ProgramNotices::open();
     let notices = notices.inspect_err(|error| tracing::debug!("no notice of other programs: {error}")).ok();
     privileges::drop_privileges(account.as_ref())?;
+    disk.as_ref().map_or(Ok(()), DiskHistory::check_access)?;
     let budget = MemoryBudget::of_host(options.history_memory.map(|size| size.as_u64()));
     let histories = Mutex::new(Histories::new(kernel.table().slot_count(), budget.histories));
     let local = RwLock::new(local);
-    let shared = Shared { names, local, histories, ..Shared::new(kernel, metrics_address, WATCH_BUFFER) };
+    let disk = disk.map(Arc::new);
+    let shared =
+        Shared { names, local, histories, disk, ..Shared::new(kernel, metrics_address, WATCH_BUFFER) };
     let shared = Arc::new(shared);
     Ok(Ready {
         metrics,
@@ -235,6 +245,8 @@ impl Ready {
             };
             tracing::info!("received {name}");
         };
+        // Dropped after the event thread, whose last closes it writes.
+        let _disk = DiskThread::start(&shared)?;
         // Dropped when this function returns, which waits for the thread. The programs are detached before
         // that.
         let mut worker = Worker::start(Tracker::new(Arc::clone(&shared), events), diagnostics)?;

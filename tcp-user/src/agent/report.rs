@@ -10,6 +10,7 @@ use tcp_common::{Cause, End, Flow, FlowKey, State};
 
 use super::change::Change;
 use super::exemplar::Exemplar;
+use super::history::ClosedFlow;
 use super::shared::{Shared, WatchEvent};
 use super::totals::{Locality, Totals};
 use crate::view::describe::{Describer, time_wait_ending};
@@ -98,6 +99,9 @@ impl Shared {
             // Also without a subscriber: one may come before the other leg of a translated connection is done.
             if self.closes_connection(key, flow) {
                 self.publish(change, |_| vec![self.joined_close(key, flow, change.hook, at_ns).into()]);
+                if let Some(disk) = &self.disk {
+                    disk.push(ClosedFlow { key: *key, flow: *flow, hook: change.hook, at_ns });
+                }
             }
         } else if reports & reported::CLOSE != 0 {
             self.report_reopened(totals, change, ReopenReason::DataAcknowledged);

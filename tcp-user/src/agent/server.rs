@@ -15,7 +15,9 @@ use parking_lot::Mutex;
 use tcp_common::record::ForeignSegment;
 use tcp_common::{End, Ignored};
 use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::mpsc;
 
+use super::disk_query;
 use super::history::Extent;
 use super::interfaces::InterfaceNames;
 use super::metrics::{self, Exposition};
@@ -23,8 +25,8 @@ use super::shared::{Shared, WatchEvent};
 use super::stats::by_label;
 use super::totals::Snapshot;
 use crate::api::{
-    ConnectionsQuery, EventsQuery, HistoryStatus, InterfaceStatus, Observed, OtherNetwork, SeenAt, Stats,
-    Status, WhyQuery,
+    ConnectionsQuery, EventsQuery, HistoryQuery, HistoryStatus, InterfaceStatus, Observed, OtherNetwork,
+    SeenAt, Stats, Status, WhyQuery,
 };
 use crate::filter::Filter;
 use crate::kernel::Entry;
@@ -51,6 +53,7 @@ pub fn query_routes(app: App) -> Router {
         .route("/ports", get(ports))
         .route("/stats", get(stats))
         .route("/why", get(why))
+        .route("/history", get(closed))
         .route("/status", get(status))
         .with_state(app)
 }
@@ -200,6 +203,23 @@ async fn ports(State(app): State<App>) -> Response {
     }
 }
 
+/// Streams one line for each connection that closed, from the files.
+async fn closed(State(app): State<App>, Query(query): Query<HistoryQuery>) -> Response {
+    let filter = match Filter::parse(&query.filter) {
+        Ok(filter) => filter,
+        Err(error) => return (StatusCode::BAD_REQUEST, error.to_string()).into_response(),
+    };
+    let Some(disk) = app.shared.disk.clone() else {
+        return (StatusCode::NOT_FOUND, NO_HISTORY_FILES).into_response();
+    };
+    let (sender, receiver) = mpsc::channel(CHUNKS_AT_ONCE);
+    tokio::task::spawn_blocking(move || disk_query::answer(&disk, &query, &filter, sender));
+    let body = stream::unfold(receiver, async |mut receiver| {
+        Some((Ok::<_, std::convert::Infallible>(receiver.recv().await?), receiver))
+    });
+    ndjson(Body::from_stream(body))
+}
+
 async fn stats(State(app): State<App>) -> Response {
     match full_snapshot(app).await {
         Ok(snapshot) => axum::Json(Stats::from(&snapshot)).into_response(),
@@ -247,6 +267,7 @@ async fn status(State(app): State<App>) -> Response {
         other_network: foreign.map(|segment| other_network(&segment, &app.shared.names)),
         history: Some(history(&app.shared, &snapshot)),
         reset_reasons_missing: app.shared.reset_reasons.as_ref().err().cloned(),
+        history_files: app.shared.disk.as_ref().map(|disk| disk.status()),
         verified_instructions: programs,
         two_msl_ms: app.shared.rules.time_wait_local_ns / 1_000_000,
         watchers: app.shared.watchers.receiver_count() as u64,
@@ -295,6 +316,8 @@ fn ndjson(body: Body) -> Response {
     ([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response()
 }
 
+/// The answer of an agent without files of closed connections.
+const NO_HISTORY_FILES: &str = "the agent keeps no history on disk: start it with --history-dir";
 /// Slots in a chunk of an answer. A chunk has about 400 kB at most.
 const SLOTS_A_CHUNK: u32 = 1024;
 /// Chunks of an answer that are prepared at the same time.

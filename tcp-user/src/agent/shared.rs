@@ -9,7 +9,7 @@ use parking_lot::{Mutex, RwLock};
 use tcp_common::{End, Flow, FlowKey, Rules};
 use tokio::sync::broadcast;
 
-use super::history::Histories;
+use super::history::{DiskHistory, Histories};
 use super::interfaces::InterfaceNames;
 use super::locality::LocalAddresses;
 use super::nat::Translations;
@@ -59,6 +59,8 @@ pub struct Shared {
     pub reset_reasons: Result<ResetReasons, String>,
     /// What the host's counters have said about its RSTs.
     pub host_witness: Mutex<HostWitness>,
+    /// Where closed connections go on disk, if they do.
+    pub disk: Option<Arc<DiskHistory>>,
     /// Subscribers of `/events`.
     pub watchers: broadcast::Sender<WatchEvent>,
 }
@@ -93,6 +95,7 @@ impl Shared {
             histories: Mutex::new(Histories::new(0, 0)),
             chosen_ports: Mutex::default(),
             host_witness: Mutex::new(HostWitness::new()),
+            disk: None,
             watchers: broadcast::Sender::new(watch_buffer),
         }
     }
@@ -115,6 +118,7 @@ impl Shared {
             table_capacity,
             host_time_wait_overflows: HostCounters::read().and_then(|host| host.get("TCPTimeWaitOverflow")),
             programs,
+            disk: self.disk.as_ref().map(|disk| disk.counts()).unwrap_or_default(),
             ports: PortGauges::default(),
         })
     }

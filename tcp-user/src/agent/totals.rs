@@ -9,6 +9,7 @@ use tcp_common::record::Counters;
 use tcp_common::{Cause, CloseKind, End, Flow, FlowKey, Outcome, State};
 
 use super::exemplar::{ConnectionHistogram, Exemplar};
+use super::history::DiskCounts;
 use super::own::OWN_KINDS;
 use super::ports::PortGauges;
 use super::reset::KnownReset;
@@ -254,6 +255,8 @@ pub struct Snapshot {
     pub totals: Totals,
     /// The agent's own connections, by [`OwnKind`](super::own::OwnKind).
     pub own: [u64; OWN_KINDS.len()],
+    /// What became of closed connections on disk.
+    pub disk: DiskCounts,
     /// Endpoints by [`Locality`] and state, without closed connections.
     pub endpoints: [[u64; State::COUNT]; 2],
     /// Flows in the table by [`FAMILIES`] and [`FLOW_CLASSES`].

@@ -97,9 +97,13 @@ where
     tokio::spawn(connection);
     let request = hyper::Request::get(path).header("host", "finwait").body(Empty::<Bytes>::new())?;
     let response = sender.send_request(request).await?;
-    if !response.status().is_success() {
+    let status = response.status();
+    if !status.is_success() {
         let text = response.into_body().collect().await?.to_bytes();
-        return Err(ClientError::Refused(String::from_utf8_lossy(text.trim_ascii_end()).into_owned()));
+        let text = String::from_utf8_lossy(text.trim_ascii_end());
+        // An agent of an earlier version does not know every query.
+        let text = if text.is_empty() { status.to_string() } else { text.into_owned() };
+        return Err(ClientError::Refused(text));
     }
     let body = response.into_body().into_data_stream().map_err(io::Error::other as fn(_) -> _);
     Ok(Answer { lines: FramedRead::new(StreamReader::new(body), LinesCodec::new()) })

@@ -4,11 +4,13 @@
 //! Records of connections and events are in [`crate::view`].
 
 pub mod client;
+mod history;
 mod query;
 mod stats;
 mod status;
 mod why;
 
+pub use history::{HistoryFilesStatus, HistoryQuery, UnreadableFile};
 pub use query::{ConnectionsQuery, EventsQuery, Observed};
 pub use stats::{Counts, MetricSample, Stats};
 pub(crate) use status::watched;

@@ -8,6 +8,8 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::HistoryFilesStatus;
+
 /// State of the agent, its table and its interfaces.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Status {
@@ -59,6 +61,9 @@ pub struct Status {
     /// Why the kernel's own reasons for RSTs of this host are not known; `null` if they are.
     #[serde(default)]
     pub reset_reasons_missing: Option<String>,
+    /// The files with the connections that closed; `null` if the agent writes none.
+    #[serde(default)]
+    pub history_files: Option<HistoryFilesStatus>,
     /// Instructions the verifier processed, by program.
     pub verified_instructions: Vec<(String, u32)>,
     /// 2MSL of local endpoints, in ms.

@@ -78,6 +78,16 @@ Examples:
     };
 }
 
+macro_rules! history {
+    () => {
+        "\
+Examples:
+  finwait history --since 2h closer remote
+  finwait history --since 2026-12-01 kind refused -o csv
+  finwait history --sql 'SELECT close_kind, count(*) FROM connections GROUP BY 1'"
+    };
+}
+
 macro_rules! watch {
     () => {
         "\
@@ -134,6 +144,8 @@ Keys of --sort: local, remote, live, time_wait, free, opening, expiring, left
 ",
     ports!()
 );
+pub(super) const HISTORY: &str = history!();
+pub(super) const HISTORY_LONG: &str = concat!(filter!(), "\n\n", history!());
 pub(super) const WATCH: &str = watch!();
 pub(super) const WATCH_LONG: &str = concat!(filter!(), "\n\n", watch!());
 pub(super) const AUDIT_LONG: &str = concat!(filter!(), "\n\n", audit!());

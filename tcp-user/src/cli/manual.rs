@@ -11,6 +11,7 @@ use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, roman};
 
 use super::Cli;
+use crate::store::PACKAGED_DIRECTORY;
 
 /// A man page.
 pub(super) struct Page {
@@ -221,6 +222,10 @@ fn push_files(text: &mut String, command: &Command) {
     if is_root || has("config") {
         files.push((CONFIGURATION, "Configuration of the packaged agent, see finwait.toml(5)."));
         files.push(("/usr/share/doc/finwait/METRICS.md", "All metrics with their labels."));
+    }
+    if is_root || has("history-dir") {
+        files.push((PACKAGED_DIRECTORY, "History of the packaged agent: connections that closed."));
+        files.push(("/usr/share/doc/finwait/HISTORY.md", "The history, with the columns for SQL."));
     }
     if is_root || has("output") {
         files.push((

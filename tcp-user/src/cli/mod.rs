@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use clap::parser::ValueSource;
 use clap::{ArgAction, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use jiff::Timestamp;
 
 pub use generate::{complete, completions, generate};
 pub use glossary::{UnknownTerm, glossary};
@@ -25,6 +26,7 @@ pub use query::{FilterArgs, FlowName, ReplayFormat, ReportFormat, SocketArgs, Wh
 use crate::filter::FilterError;
 use crate::options::{ConfigError, ConfigFile, KeyBy, Options, RuleOptions};
 use crate::output::{Fact, Format, PortSortKey, SortKey};
+use crate::store::PACKAGED_DIRECTORY;
 
 /// Watch the TCP connections of this host: the state of both ends of each, and how it closes.
 ///
@@ -87,6 +89,13 @@ pub enum Command {
     /// ip_local_port_range. A connect() fails with EADDRNOTAVAIL when no port is free for its destination.
     #[command(after_help = help::PORTS, after_long_help = help::PORTS_LONG)]
     Ports(PortsArgs),
+
+    /// List connections that closed, from the files that the agent keeps
+    ///
+    /// The latest come first. States, ages and timers are those of the moment at which the close was complete. The agent
+    /// keeps files if it was started with --history-dir, as the packaged service is.
+    #[command(after_help = help::HISTORY, after_long_help = help::HISTORY_LONG)]
+    History(HistoryArgs),
 
     /// Print totals: states, opens, closes by kind and closer, resets by reason, losses
     Stats(ReportArgs),
@@ -241,6 +250,41 @@ pub struct PortsArgs {
     /// Leave out the line about the range and the titles of a table
     #[arg(long)]
     pub no_header: bool,
+}
+
+/// Arguments of `finwait history`.
+#[derive(Args, Debug)]
+pub struct HistoryArgs {
+    /// Output format
+    #[arg(short, long, value_name = "FORMAT", value_enum, default_value = "table")]
+    pub output: Format,
+    /// Only closes since then: a duration before now, such as 2h, or a time, such as 2026-12-01T08:00
+    #[arg(long, value_name = "TIME", value_parser = query::moment)]
+    pub since: Option<Timestamp>,
+    /// Only closes until then
+    #[arg(long, value_name = "TIME", value_parser = query::moment)]
+    pub until: Option<Timestamp>,
+    /// List at most this many, the latest
+    #[arg(long, value_name = "NUMBER", conflicts_with = "sql")]
+    pub limit: Option<usize>,
+    /// Leave out the titles of a table
+    #[arg(long)]
+    pub no_header: bool,
+    /// Print what a statement of SQLite selects from the table `connections`
+    ///
+    /// Reads the files themselves, which takes the rights of the agent's user or root. The columns are those of `-o csv`.
+    /// --since and --until choose the files of whole days.
+    #[arg(long, value_name = "STATEMENT", conflicts_with_all = ["ipv4", "ipv6", "words"])]
+    pub sql: Option<String>,
+    /// Directory of the files, for --sql
+    #[arg(
+        long, value_name = "DIR", env = "FINWAIT_HISTORY_DIR", default_value = PACKAGED_DIRECTORY,
+        value_hint = clap::ValueHint::DirPath
+    )]
+    pub history_dir: PathBuf,
+    /// Connections to list.
+    #[command(flatten)]
+    pub filter: FilterArgs,
 }
 
 /// Arguments of `finwait stats` and `finwait status`.

@@ -8,6 +8,9 @@ use std::time::Duration;
 use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum};
 use clap_complete::engine::ArgValueCandidates;
+use jiff::Timestamp;
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
 
 use super::generate::filter_words;
 use crate::api::DEFAULT_SOCKET;
@@ -160,6 +163,18 @@ impl FilterArgs {
         };
         if filter.is_empty() { family.parse() } else { format!("{family} and ({filter})").parse() }
     }
+}
+
+/// Parses a moment: a duration before now, or a time, without a zone that of this host.
+pub(super) fn moment(text: &str) -> Result<Timestamp, String> {
+    if let Ok(ago) = humantime::parse_duration(text) {
+        return Timestamp::now().checked_sub(ago).map_err(|error| error.to_string());
+    }
+    let local = |text: &str| text.parse::<DateTime>().ok()?.to_zoned(TimeZone::system()).ok();
+    let at = text.parse().ok().or_else(|| local(text).map(|at| at.timestamp()));
+    at.ok_or_else(|| {
+        "expected a duration before now, such as 2h, or a time, such as 2026-12-01T08:00".to_owned()
+    })
 }
 
 /// Parses the time between two samples.

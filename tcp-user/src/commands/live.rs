@@ -175,7 +175,7 @@ const OWNERS_NOT_SHOWN: &str =
 /// The end of every connection in the agent's answer.
 const NO_OWNER: &[u8] = br#""process":null}"#;
 /// Bytes written by one system call.
-const OUT_BUFFER: usize = 1 << 18;
+pub(super) const OUT_BUFFER: usize = 1 << 18;
 
 #[cfg(test)]
 mod tests {

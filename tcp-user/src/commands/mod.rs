@@ -2,6 +2,7 @@
 
 mod audit;
 mod doctor;
+mod history;
 mod listing;
 mod live;
 mod ports;
@@ -27,6 +28,7 @@ use crate::kernel::{AttachError, KernelError};
 use crate::lab::LabError;
 use crate::options::ConfigError;
 use crate::replay::ReplayError;
+use crate::store::sql::SqlError;
 use crate::system_error::SystemError;
 
 /// Runs a command. Exit status: 0 success, 1 nothing found or a difference. Errors have an [`exit_code`] of
@@ -46,6 +48,7 @@ pub fn execute(cli: Cli) -> Result<ExitCode> {
         Command::Why(args) => wait_for(why::run(agent, &args)),
         Command::Doctor(args) => wait_for(doctor::run(agent, &args)),
         Command::Ports(args) => wait_for(ports::run(agent, &args)),
+        Command::History(args) => wait_for(history::run(agent, &args)),
         Command::Stats(args) => wait_for(report::stats(agent, &args)),
         Command::Status(args) => wait_for(report::status(agent, &args)),
         Command::Audit(args) => wait_for(audit::run(agent, &args)),
@@ -106,6 +109,7 @@ pub fn exit_code(error: &anyhow::Error) -> ExitCode {
             || cause.is::<ConfigError>()
             || cause.is::<UsageError>()
             || cause.is::<UnknownTerm>()
+            || cause.downcast_ref().is_some_and(SqlError::is_usage)
         {
             return ExitCode::from(2);
         }
@@ -116,6 +120,7 @@ pub fn exit_code(error: &anyhow::Error) -> ExitCode {
             || cause.downcast_ref().is_some_and(AgentError::is_refusal)
             || matches!(cause.downcast_ref(), Some(AuditError::Kernel(_)))
             || cause.downcast_ref().is_some_and(denied)
+            || cause.downcast_ref().is_some_and(history::is_denied)
             || cause.downcast_ref().is_some_and(ReplayError::is_denied)
         {
             return ExitCode::from(4);

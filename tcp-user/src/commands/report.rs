@@ -7,7 +7,8 @@ use anyhow::{Context as _, Result};
 
 use super::NOT_UNDERSTOOD;
 use crate::api::{
-    EgressPlace, HistoryStatus, InterfaceStatus, MetricSample, OtherNetwork, Stats, Status, client,
+    EgressPlace, HistoryFilesStatus, HistoryStatus, InterfaceStatus, MetricSample, OtherNetwork, Stats,
+    Status, client,
 };
 use crate::cli::{ReportArgs, ReportFormat, SocketArgs};
 use crate::output::{Cell, Palette, TextTable};
@@ -83,7 +84,7 @@ fn summary(status: &Status) -> String {
     format!(
         "finwait {} (pid {}) since {:.0}\n\
          flow table: {} connections ({}), {:.1} MiB\n\
-         packets: {}, events lost: {}, deferred: {}, evicted: {}, refused: {}{}{}{}{}",
+         packets: {}, events lost: {}, deferred: {}, evicted: {}, refused: {}{}{}{}{}{}",
         status.version,
         status.pid,
         status.started_at,
@@ -97,6 +98,7 @@ fn summary(status: &Status) -> String {
         status.refused,
         status.history.as_ref().map(history).unwrap_or_default(),
         reset_reasons(status),
+        status.history_files.as_ref().map(history_files).unwrap_or_default(),
         foreign.unwrap_or_default(),
         ended.collect::<String>()
     )
@@ -124,6 +126,24 @@ fn history(history: &HistoryStatus) -> String {
 fn reset_reasons(status: &Status) -> String {
     let missing = |why: &String| format!("\nreasons of RSTs: not known from the kernel: {why}");
     status.reset_reasons_missing.as_ref().map(missing).unwrap_or_default()
+}
+
+/// What is on disk, on a line of its own.
+fn history_files(files: &HistoryFilesStatus) -> String {
+    let mebibytes = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+    let some = |count: u64, text: &str| if count == 0 { String::new() } else { format!(", {count} {text}") };
+    let error =
+        files.error.as_ref().map_or_else(String::new, |error| format!("; the latest write failed: {error}"));
+    format!(
+        "\nhistory on disk: {} connections written{}{}{}, {:.1} of {:.1} MiB in {}{error}",
+        files.written,
+        some(files.dropped, "dropped"),
+        some(files.attempts_left_out, "attempts left out"),
+        some(files.set_aside, "damaged files set aside"),
+        mebibytes(files.bytes),
+        mebibytes(files.max_bytes),
+        files.directory.display(),
+    )
 }
 
 /// The egress hook, and the place among programs of others, if there are any.

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use clap::ValueHint::FilePath;
+use clap::ValueHint::{DirPath, FilePath};
 use clap::{Args, ValueEnum};
 use clap_complete::engine::{ArgValueCandidates, CompletionCandidate};
 use tcp_common::Rules;
@@ -22,6 +22,7 @@ pub use rules::{RuleOptions, Timeout, TwRestart};
 
 use crate::api::DEFAULT_SOCKET;
 use crate::kernel::Ingress;
+use crate::store::files::Retention;
 
 /// Options of `finwait run`.
 #[derive(Args, Clone, Debug, PartialEq)]
@@ -65,6 +66,25 @@ pub struct Options {
     /// ended. The default leaves 0.5% of the host's memory for this and the event rings together.
     #[arg(long, value_name = "SIZE", env = "FINWAIT_HISTORY_MEMORY")]
     pub history_memory: Option<ByteSize>,
+
+    /// Directory for the files of connections that closed, which `finwait history` shows [default: none]
+    ///
+    /// A file a day, in SQLite. The directory is created, its parent is not. What the disk cannot take is dropped and
+    /// counted.
+    #[arg(long, value_name = "DIR", env = "FINWAIT_HISTORY_DIR", value_hint = DirPath)]
+    pub history_dir: Option<PathBuf>,
+
+    /// How long the files keep a connection after its close
+    #[arg(
+        long, value_name = "DURATION", env = "FINWAIT_HISTORY_AGE", default_value = "7d", value_parser = history_age
+    )]
+    pub history_age: Duration,
+
+    /// Size of all files of the history; the oldest are removed beyond it
+    #[arg(
+        long, value_name = "SIZE", env = "FINWAIT_HISTORY_SIZE", default_value = "256MB", value_parser = history_size
+    )]
+    pub history_size: ByteSize,
 
     /// What distinguishes connections
     #[arg(long, value_name = "KEY", env = "FINWAIT_KEY", value_enum, default_value = "addresses")]
@@ -118,6 +138,11 @@ impl Options {
     pub fn rules(&self) -> Rules {
         self.rules.rules()
     }
+
+    /// How much the files of the history keep.
+    pub fn retention(&self) -> Retention {
+        Retention { age: self.history_age, bytes: self.history_size.as_u64() }
+    }
 }
 
 /// Parses a duration; `0` and `off` mean never.
@@ -132,6 +157,29 @@ fn audit_interval(text: &str) -> Result<CheckInterval, String> {
         Err(error) => Err(format!("{error}; expected a duration such as 30s or 5m, or 0 to disable")),
     }
 }
+
+/// Parses how long the files keep a connection.
+fn history_age(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(age) if age >= SHORTEST_HISTORY_AGE => Ok(age),
+        Ok(_) => Err("expected at least 1m".to_owned()),
+        Err(error) => Err(format!("{error}; expected a duration such as 12h or 7d")),
+    }
+}
+
+/// Parses the size of all files of the history.
+fn history_size(text: &str) -> Result<ByteSize, String> {
+    match text.parse::<ByteSize>() {
+        Ok(size) if size >= SMALLEST_HISTORY => Ok(size),
+        Ok(_) => Err("expected at least 1MB".to_owned()),
+        Err(error) => Err(format!("{error}; expected a size such as 64MB or 2GB")),
+    }
+}
+
+/// Files are removed when a whole day is older than this.
+const SHORTEST_HISTORY_AGE: Duration = Duration::from_secs(60);
+/// Room for four parts of a day and the log of SQLite.
+const SMALLEST_HISTORY: ByteSize = ByteSize::mb(1);
 
 /// A shorter interval would keep one CPU busy with socket dumps.
 const SHORTEST_AUDIT_INTERVAL: Duration = Duration::from_millis(100);

@@ -26,6 +26,8 @@ enum Shown {
     Always,
     WithProcesses,
     Wide,
+    /// Of connections that closed, of which ages are as of the close.
+    Closed,
 }
 
 /// A list of connections as a table.
@@ -38,10 +40,20 @@ impl ConnectionTable {
     /// Starts a table; `processes` adds the owners of sockets, `wide` every column. `titles` says whether the
     /// first row has the titles.
     pub(super) fn new(wide: bool, processes: bool, titles: bool) -> ConnectionTable {
+        ConnectionTable::with(wide, processes, titles, false)
+    }
+
+    /// Starts a table of connections that closed, with the time of the close.
+    pub(super) fn of_closed(wide: bool, titles: bool) -> ConnectionTable {
+        ConnectionTable::with(wide, wide, titles, true)
+    }
+
+    fn with(wide: bool, processes: bool, titles: bool, closed: bool) -> ConnectionTable {
         let is_shown = |column: &&Column| match column.shown {
             Shown::Always => true,
             Shown::WithProcesses => wide || processes,
             Shown::Wide => wide,
+            Shown::Closed => closed,
         };
         let columns: Vec<&Column> = COLUMNS.iter().filter(is_shown).collect();
         let shown = columns.iter().map(|column| (column.title, column.number));
@@ -67,6 +79,12 @@ impl ConnectionTable {
 
 /// All columns, in their order.
 const COLUMNS: &[Column] = &[
+    Column {
+        title: "ClosedAt",
+        shown: Shown::Closed,
+        number: false,
+        cell: |_, at| format!("{at:.3}").into(),
+    },
     wide("Family", |c, _| c.family.to_string().into()),
     text("Client(*=local)", |c, _| cell::end(c, Role::Client)),
     text("ClientState(?=unconfirmed)", |c, _| cell::state(c.client.state, c.client.confirmed)),

@@ -105,6 +105,9 @@ pub(super) const CONNECTION: &[Field<Connection>] = &[
     ("ignored_rst", |c| c.ignored_rst.as_deref().map(escape).unwrap_or_default()),
 ];
 
+/// Name of the first field of a connection that closed.
+pub(super) const CLOSED_AT: &str = "closed_at";
+
 /// Names and values of an event's line; each kind of event leaves the fields of the others empty.
 pub(super) const EVENT: &[Field<EventRecord>] = &[
     ("event", |e| kind_of_event(e).to_owned()),
@@ -247,7 +250,7 @@ fn lasted(event: &EventRecord, part: impl Fn(&Durations) -> Option<f64>) -> Stri
     of_close(event, |close| text(part(&close.durations_ms)))
 }
 
-fn time(at: Option<Timestamp>) -> String {
+pub(super) fn time(at: Option<Timestamp>) -> String {
     at.map(|at| format!("{at:.6}")).unwrap_or_default()
 }
 

@@ -17,6 +17,8 @@ pub struct ListWriter<W> {
     palette: Palette,
     now: Timestamp,
     count: usize,
+    /// Whether each connection is shown with the time of its close.
+    closed: bool,
 }
 
 enum ListLayout {
@@ -40,7 +42,30 @@ impl<W: Write> ListWriter<W> {
                 ListLayout::Csv(lines)
             }
         };
-        Ok(ListWriter { out, layout, palette, now, count: 0 })
+        Ok(ListWriter { out, layout, palette, now, count: 0, closed: false })
+    }
+
+    /// Starts a list of connections that closed. The moment that [`ListWriter::set_now`] sets before each of them is the
+    /// time of its close. JSON is added by [`ListWriter::push_json`].
+    pub fn of_closed(
+        mut out: W,
+        format: Format,
+        palette: Palette,
+        titles: bool,
+    ) -> io::Result<ListWriter<W>> {
+        let layout = match format {
+            Format::Table => ListLayout::Table(ConnectionTable::of_closed(false, titles)),
+            Format::Wide => ListLayout::Table(ConnectionTable::of_closed(true, titles)),
+            Format::Json => ListLayout::Json(JsonDocument::new(schema::CLOSES, "closes")),
+            Format::Ndjson => ListLayout::Ndjson,
+            Format::Csv => {
+                let mut lines = csv::Lines::default();
+                let names = csv::CONNECTION.iter().map(|(name, _)| *name);
+                lines.write(&mut out, std::iter::once(csv::CLOSED_AT).chain(names))?;
+                ListLayout::Csv(lines)
+            }
+        };
+        Ok(ListWriter { out, layout, palette, now: Timestamp::UNIX_EPOCH, count: 0, closed: true })
     }
 
     /// Chooses what a table shows, before its first connection: a column with the owners of sockets, and the
@@ -68,7 +93,9 @@ impl<W: Write> ListWriter<W> {
             ListLayout::Json(document) => document.push(&mut self.out, connection),
             ListLayout::Ndjson => json_line(&mut self.out, connection),
             ListLayout::Csv(lines) => {
-                lines.write(&mut self.out, csv::CONNECTION.iter().map(|(_, field)| field(connection)))
+                let closed_at = self.closed.then(|| csv::time(Some(self.now)));
+                let fields = csv::CONNECTION.iter().map(|(_, field)| field(connection));
+                lines.write(&mut self.out, closed_at.into_iter().chain(fields))
             }
         }
     }

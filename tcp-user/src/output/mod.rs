@@ -12,6 +12,7 @@ mod ladder;
 mod list;
 mod palette;
 mod ports;
+mod rows;
 mod table;
 
 pub use arrange::{Fact, Groups, SortKey, UnknownFact, sort};
@@ -23,6 +24,7 @@ pub use palette::Palette;
 #[cfg(feature = "lab")]
 pub(crate) use palette::state_style;
 pub use ports::{PortSortKey, UnknownPortFact, sort_ports, write_ports};
+pub use rows::RowWriter;
 pub use table::TextTable;
 
 use std::io::{self, Write};

@@ -47,6 +47,10 @@ pub mod schema {
     pub const TRANSITION: &str = "finwait.transition/1";
     /// A [`Close`](super::Close).
     pub const CLOSE: &str = "finwait.close/1";
+    /// A document with the rows that a statement of SQL selects, under `rows`.
+    pub const ROWS: &str = "finwait.rows/1";
+    /// A document with connections that closed, under `closes`.
+    pub const CLOSES: &str = "finwait.closes/1";
     /// A [`Reopened`](super::Reopened).
     pub const REOPENED: &str = "finwait.reopened/1";
     /// An [`IgnoredRst`](super::IgnoredRst).

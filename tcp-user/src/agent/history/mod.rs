@@ -5,6 +5,7 @@
 //! written.
 
 mod budget;
+mod disk;
 mod ended;
 mod moments;
 
@@ -14,6 +15,8 @@ use super::change::Change;
 use crate::kernel::Entry;
 use crate::why::{History, Moment, Sent};
 pub(super) use budget::MemoryBudget;
+pub(super) use disk::{ClosedFlow, DiskThread};
+pub use disk::{DISK_OUTCOMES, DiskCounts, DiskHistory};
 pub(super) use ended::EndedFlow;
 use ended::EndedFlows;
 use moments::{MomentPlace, Moments};

@@ -4,6 +4,7 @@ use tcp_common::record::{TimeWaitVisit, segment_kind};
 use tcp_common::{Cause, CloseKind, Ignored, State};
 
 use super::{Data, Family, Samples};
+use crate::agent::history::DISK_OUTCOMES;
 use crate::agent::own::OWN_KINDS;
 use crate::agent::totals::{
     CLOSERS, DEFERRED_OUTCOMES, FAMILIES, FLOW_CLASSES, Locality, ROLES, Snapshot, close_forms,
@@ -317,6 +318,24 @@ pub(super) const TABLE: &[Family] = &[
         help: "Time until connect() to a destination finds no free port, if connections go on to open and close as they do. The 10 destinations with the shortest time have a series each; other is the shortest time of the rest. A destination with ports for a day has none.",
         labels: &["local", "destination"],
         data: Data::DestinationSeconds(|snapshot| &snapshot.ports.exhaustion),
+    },
+    Family {
+        name: "history_connections",
+        help: "Connections that closed while the agent keeps a history on disk, by what became of them there: written, or dropped because too many waited (queue_full), the disk was full (disk_full), or writing failed in another way (failed). attempt_left_out counts attempts that were never established, of which a file takes a limited number.",
+        labels: &["outcome"],
+        data: Data::Counter(|snapshot| list(DISK_OUTCOMES, &snapshot.disk.outcomes)),
+    },
+    Family {
+        name: "history_files_set_aside",
+        help: "Damaged files of the history that were renamed, so that the agent goes on without them.",
+        labels: &[],
+        data: Data::Counter(|snapshot| one(snapshot.disk.set_aside)),
+    },
+    Family {
+        name: "history_bytes",
+        help: "Size of the files of the history, in bytes.",
+        labels: &[],
+        data: Data::Gauge(|snapshot| one(snapshot.disk.bytes)),
     },
     Family {
         name: "program_runs",

@@ -125,7 +125,8 @@ impl Shared {
 
     /// The close record of a flow, or of the translated connection that it is a leg of.
     pub(in crate::agent) fn joined_close(&self, key: &FlowKey, flow: &Flow, hook: u32, at_ns: u64) -> Close {
-        let describer = Describer { client: self.translations.client(key), ..self.describer() };
+        let client = self.translations.client(key);
+        let describer = Describer { client, now_ns: at_ns, ..self.describer() };
         let close = describer.close(key, flow, Location::default(), at_ns);
         let entry = self.changed_entry(key, flow, hook);
         Close { connection: self.joined(&describer, &entry), ..close }
