@@ -45,7 +45,7 @@ fn summary(finding: &Value) -> &str {
 fn listen(host: &Host, backlog: i32) -> (OwnedFd, SocketAddr) {
     let address = host.address(Family::Ipv4);
     let listen = || {
-        let fd = socket::socket(AddressFamily::Inet, SockType::Stream, SockFlag::empty(), None)?;
+        let fd = socket::socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
         socket::bind(fd.as_raw_fd(), &SockaddrStorage::from(SocketAddr::new(address, 0)))?;
         socket::listen(&fd, Backlog::new(backlog)?)?;
         let bound: SockaddrStorage = socket::getsockname(fd.as_raw_fd())?;
@@ -58,7 +58,12 @@ fn listen(host: &Host, backlog: i32) -> (OwnedFd, SocketAddr) {
 /// Begins to connect and does not wait.
 fn begin(host: &Host, to: SocketAddr) -> OwnedFd {
     let begin = || {
-        let fd = socket::socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_NONBLOCK, None)?;
+        let fd = socket::socket(
+            AddressFamily::Inet,
+            SockType::Stream,
+            SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC,
+            None,
+        )?;
         match socket::connect(fd.as_raw_fd(), &SockaddrStorage::from(to)) {
             Ok(()) | Err(nix::errno::Errno::EINPROGRESS) => nix::Result::Ok(fd),
             Err(error) => Err(error),
@@ -80,7 +85,7 @@ fn pairs(lab: &Lab) -> (SocketAddr, Vec<(TcpStream, TcpStream)>) {
 fn pairs_from(lab: &Lab, from: SocketAddr) -> (SocketAddr, Vec<(TcpStream, TcpStream)>) {
     let (listener, address) = listen(&lab.server, 16);
     let connect = || {
-        let fd = socket::socket(AddressFamily::Inet, SockType::Stream, SockFlag::empty(), None)?;
+        let fd = socket::socket(AddressFamily::Inet, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
         socket::bind(fd.as_raw_fd(), &SockaddrStorage::from(from))?;
         socket::connect(fd.as_raw_fd(), &SockaddrStorage::from(address))?;
         nix::Result::Ok(TcpStream::from(fd))
@@ -174,7 +179,7 @@ fn closes_are_found() {
         connect(&lab.client, closed).expect_err("nothing listens there");
     }
     let refused = finding(&lab, &agent, "reset_storm");
-    assert_eq!(summary(&refused), format!("3 connections to {closed} ended by a RST of the server: refused"));
+    assert_eq!(summary(&refused), format!("3 connections to {closed} were reset by the server: refused"));
     assert_eq!(refused["confidence"], "high");
 
     // Thirty short ones, which the client closes first.
@@ -236,6 +241,15 @@ fn counters_and_settings_of_the_host_are_found() {
     sysctl("netfilter/nf_conntrack_tcp_timeout_established", "600");
     finding(&lab, &agent, "conntrack_timeout_short");
     drop(tracked);
+
+    // Ten ports, nine of which are taken.
+    sysctl("ipv4/ip_local_port_range", "40000 40009");
+    let (_peer, to) = listen(&lab.client, 16);
+    let held: Vec<_> = (0..9).map(|_| connect(&lab.server, to).expect("connecting")).collect();
+    let few = finding(&lab, &agent, "port_exhaustion");
+    let local = address.ip();
+    assert!(summary(&few).starts_with(&format!("{local} has 1 of 10 local ports left for {to}")), "{few}");
+    drop(held);
 
     // More connections than the table has room for.
     let (listener, address) = listen(&lab.server, 1024);

@@ -17,7 +17,7 @@ use crate::filter::Filter;
 use crate::output::{Format, ListWriter, Palette};
 use crate::replay::{self, Output};
 use crate::sockets::namespace;
-use crate::view::Connection;
+use crate::view::{Connection, Ports};
 
 /// Prints the faults that it finds. Exit status 1 if there are any.
 pub(super) async fn run(agent: &SocketArgs, args: &DoctorArgs) -> Result<ExitCode> {
@@ -47,7 +47,7 @@ async fn of_host(agent: &SocketArgs, thresholds: Thresholds) -> Result<Diagnosis
     let status: Status =
         serde_json::from_slice(&document(agent, "/status").await?).context(NOT_UNDERSTOOD)?;
     let here = status.namespace.is_some() && status.namespace == namespace();
-    let before = here.then(HostReading::read).transpose()?;
+    let before = here.then(HostReading::read);
     let owners = owners(agent, Format::Wide, true, &Filter::default()).await?;
     let now = Timestamp::now();
     for query in ["all=false&own=false&closed=false&filter=", "all=false&own=false&closed=true&filter="] {
@@ -60,10 +60,12 @@ async fn of_host(agent: &SocketArgs, thresholds: Thresholds) -> Result<Diagnosis
     }
     let stats: Stats = serde_json::from_slice(&document(agent, "/stats").await?).context(NOT_UNDERSTOOD)?;
     examination.agent(&status, &stats);
+    let ports: Ports = serde_json::from_slice(&document(agent, "/ports").await?).context(NOT_UNDERSTOOD)?;
+    examination.ports(&ports);
     match before {
         Some(before) => {
             tokio::time::sleep(BETWEEN_READINGS).await;
-            examination.host(&before, &HostReading::read()?);
+            examination.host(&before, &HostReading::read());
         }
         None => examination.leave_out(
             "the kernel's counters and settings: finwait doctor does not run in the agent's network namespace",

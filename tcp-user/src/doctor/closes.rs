@@ -9,14 +9,14 @@ use tcp_common::{CloseKind, State};
 
 use super::{DoctorFinding, EXAMPLES, FindingKind, Likelihood, PER_KIND, Thresholds};
 use crate::output::duration;
-use crate::view::{Connection, Role};
+use crate::view::{Connection, ResetClass, Role};
 
 /// What ended, by service.
 #[derive(Debug, Default)]
 pub(super) struct Closes {
     /// Closed connections of each server.
     by_server: HashMap<SocketAddr, u64>,
-    resets: HashMap<(SocketAddr, CloseKind, Option<Role>), ClosedGroup>,
+    resets: HashMap<(SocketAddr, ResetClass, Option<Role>), ClosedGroup>,
     orderly: HashMap<(IpAddr, SocketAddr), Short>,
 }
 
@@ -42,11 +42,10 @@ impl Closes {
         let Some(kind) = connection.close_kind().filter(|&kind| kind != CloseKind::Open) else { return };
         let server = connection.server.socket_address();
         *self.by_server.entry(server).or_default() += 1;
+        if let Some(reset) = connection.reset.as_ref().filter(|reset| reset.class != ResetClass::Refuted) {
+            self.resets.entry((server, reset.class, reset.sender)).or_default().add(connection);
+        }
         match kind {
-            CloseKind::RstAbort | CloseKind::RstAfterFin | CloseKind::Refused | CloseKind::SynAbort => {
-                let aborter = connection.close.as_ref().and_then(|close| close.aborter);
-                self.resets.entry((server, kind, aborter)).or_default().add(connection);
-            }
             CloseKind::Fin4Seg | CloseKind::Fin3Seg | CloseKind::Simultaneous | CloseKind::HalfClose => {
                 let Some(opened_at) = connection.opened_at else { return };
                 let short = self.orderly.entry((connection.client.address, server)).or_default();
@@ -65,9 +64,9 @@ impl Closes {
         let mut resets: Vec<_> =
             self.resets.into_iter().filter(|(_, ended)| ended.count >= thresholds.count.max(1)).collect();
         resets.sort_by_key(|((server, ..), ended)| (Reverse(ended.count), *server));
-        for ((server, kind, aborter), ended) in resets.into_iter().take(PER_KIND) {
+        for ((server, class, sender), ended) in resets.into_iter().take(PER_KIND) {
             let all = self.by_server.get(&server).copied().unwrap_or(ended.count);
-            findings.push(reset_storm(server, kind, aborter, all, ended));
+            findings.push(reset_storm(server, class, sender, all, ended));
         }
         let is_churn = |short: &Short| {
             short.ended.count >= thresholds.count.max(1) * CHURN && short.mean_lifetime_ms() < SHORT_MS
@@ -108,13 +107,13 @@ impl Short {
 
 fn reset_storm(
     server: SocketAddr,
-    kind: CloseKind,
-    aborter: Option<Role>,
+    class: ResetClass,
+    sender: Option<Role>,
     all: u64,
     ended: ClosedGroup,
 ) -> DoctorFinding {
-    let by = aborter.map_or_else(String::new, |side| format!(" by a RST of the {side}"));
-    let summary = format!("{} connections to {server} ended{by}: {}", ended.count, kind.name());
+    let by = sender.map_or_else(String::new, |side| format!(" by the {side}"));
+    let summary = format!("{} connections to {server} were reset{by}: {class}", ended.count);
     let share = 100 * ended.count / all.max(1);
     let evidence = vec![format!("{share} % of the {all} connections to {server} that ended{}", ended.span())];
     let confidence = if share >= LARGE_SHARE { Likelihood::High } else { Likelihood::Medium };

@@ -6,39 +6,32 @@ use std::io;
 use std::path::Path;
 
 use super::{DoctorFinding, FindingKind, Likelihood, Thresholds};
-use crate::system_error::SystemError;
+use crate::sockets::HostCounters;
 
 /// Counters and settings, read at one moment.
 #[derive(Clone, Debug, Default)]
 pub struct HostReading {
-    /// Counters of `/proc/net/netstat`, by name.
-    counters: HashMap<String, u64>,
+    counters: Option<HostCounters>,
     /// TIME-WAIT sockets of this namespace.
     time_waits: Option<u64>,
     settings: HashMap<&'static str, u64>,
 }
 
 impl HostReading {
-    /// Reads the namespace of this process.
-    ///
-    /// # Errors
-    ///
-    /// If `/proc/net/netstat` cannot be read. A setting that this kernel does not have is left out.
-    pub fn read() -> Result<HostReading, SystemError> {
-        let netstat = fs::read_to_string("/proc/net/netstat")
-            .map_err(|source| SystemError::Failed { action: "read /proc/net/netstat", source })?;
-        Ok(HostReading {
-            counters: counters(&netstat),
-            time_waits: fs::read_to_string("/proc/net/sockstat").ok().as_deref().and_then(time_waits),
+    /// Reads the namespace of this process. What this kernel does not show is left out.
+    pub fn read() -> HostReading {
+        HostReading {
+            counters: HostCounters::read(),
+            time_waits: fs::read_to_string("/proc/self/net/sockstat").ok().as_deref().and_then(time_waits),
             settings: SETTINGS
                 .into_iter()
                 .filter_map(|name| Some((name, setting(name).ok()?.trim().parse().ok()?)))
                 .collect(),
-        })
+        }
     }
 
     fn counter(&self, name: &str) -> u64 {
-        self.counters.get(name).copied().unwrap_or(0)
+        self.counters.as_ref().and_then(|counters| counters.get(name)).unwrap_or(0)
     }
 
     fn setting(&self, name: &str) -> Option<u64> {
@@ -156,13 +149,6 @@ impl TwoReadings<'_> {
     }
 }
 
-/// Counters of pairs of lines: names, then numbers.
-fn counters(netstat: &str) -> HashMap<String, u64> {
-    let lines: Vec<_> = netstat.lines().collect();
-    let pairs = lines.chunks_exact(2).flat_map(|pair| pair[0].split(' ').zip(pair[1].split(' ')));
-    pairs.filter_map(|(name, number)| Some((name.to_owned(), number.parse().ok()?))).collect()
-}
-
 /// `tw` of the line `TCP:`.
 fn time_waits(sockstat: &str) -> Option<u64> {
     let words: Vec<_> = sockstat.lines().find(|line| line.starts_with("TCP:"))?.split(' ').collect();
@@ -202,10 +188,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn counters_are_read_by_name() {
-        let text = "TcpExt: SyncookiesSent ListenOverflows\nTcpExt: 3 7\nIpExt: InNoRoutes\nIpExt: 1\n";
-        let counters = counters(text);
-        assert_eq!((counters["ListenOverflows"], counters["InNoRoutes"]), (7, 1));
+    fn time_waits_are_read_from_sockstat() {
         assert_eq!(time_waits("sockets: used 9\nTCP: inuse 4 orphan 0 tw 12 alloc 5 mem 1\n"), Some(12));
     }
 }

@@ -7,6 +7,8 @@ string_enum! {
     pub enum FindingKind ("finding") {
         /// The agent itself lost events, packets or interfaces.
         AgentLosses = "agent_losses",
+        /// Local ports run out.
+        PortExhaustion = "port_exhaustion",
         /// nf_conntrack's table fills.
         ConntrackFull = "conntrack_full",
         /// A listener's queue overflowed.
@@ -58,6 +60,10 @@ impl FindingKind {
             Kind::AgentLosses => {
                 "finwait did not see everything. Counts may be too low, and states of some connections are those before \
                  the loss until their next packet."
+            }
+            Kind::PortExhaustion => {
+                "connect() fails with EADDRNOTAVAIL when no port of ip_local_port_range is free for its destination. A \
+                 TIME-WAIT holds its port for 60 s."
             }
             Kind::ConntrackFull => {
                 "When the table is full, nf_conntrack drops the packets of new connections: their SYNs are lost without \
@@ -126,6 +132,11 @@ impl FindingKind {
                 "Read `finwait status`: which interfaces are not watched and why, and whether the table is full \
                  (--max-flows)."
             }
+            Kind::PortExhaustion => {
+                "Keep connections open (keep-alive, a pool). Then: widen net.ipv4.ip_local_port_range, connect to several \
+                 addresses or ports of the service or from several local addresses, or set net.ipv4.tcp_tw_reuse=1, \
+                 which needs timestamps on both ends. `finwait ports` shows each destination."
+            }
             Kind::ConntrackFull => {
                 "Raise net.netfilter.nf_conntrack_max, or exempt the largest service from tracking (nft notrack). \
                  `finwait ls --by dst_host` shows whose connections they are."
@@ -150,7 +161,8 @@ impl FindingKind {
                 "Check the program of the peer: it has not closed after it read the end of file."
             }
             Kind::ResetStorm => {
-                "`finwait ls --closed` with the kind shows the connections, `finwait why` what came before the RST. A program \
+                "`finwait ls --closed reset CLASS` shows the connections, `finwait why` what came before the RST, `finwait \
+                 glossary` what the class means. A program \
                  that closes with unread data sends a RST; so does SO_LINGER of 0."
             }
             Kind::RetransmittedHandshakes => {
@@ -181,6 +193,10 @@ impl FindingKind {
         use FindingKind as Kind;
         match self {
             Kind::AgentLosses => "Do not read a missing connection as proof that there was none.",
+            Kind::PortExhaustion => {
+                "Do not lower tcp_fin_timeout: it does not shorten TIME-WAIT. Do not bind() before connect() without \
+                 IP_BIND_ADDRESS_NO_PORT: such a port is taken for every destination."
+            }
             Kind::ConntrackFull => {
                 "Do not shorten nf_conntrack_tcp_timeout_established below the idle time of real connections."
             }

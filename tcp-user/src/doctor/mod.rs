@@ -5,6 +5,7 @@
 //! [`Diagnosis`] has the findings.
 
 mod agent;
+mod budget;
 mod closes;
 mod host;
 mod kind;
@@ -20,7 +21,7 @@ pub use host::HostReading;
 pub use kind::{FindingKind, Likelihood};
 
 use crate::api::{Stats, Status};
-use crate::view::Connection;
+use crate::view::{Connection, Ports};
 use closes::Closes;
 use piles::Piles;
 
@@ -108,6 +109,11 @@ impl Examination {
     /// Takes the counters of this host, read twice.
     pub fn host(&mut self, before: &HostReading, after: &HostReading) {
         self.others.extend(host::findings(before, after, self.thresholds));
+    }
+
+    /// Takes the budgets of local ports.
+    pub fn ports(&mut self, ports: &Ports) {
+        self.others.extend(budget::findings(ports));
     }
 
     /// Takes what the agent says of itself.
