@@ -17,7 +17,7 @@ use crate::view::Close;
 pub(super) fn answer(disk: &DiskHistory, query: &HistoryQuery, filter: &Filter, out: Sender<Bytes>) {
     let span = TimeSpan { since: query.since, until: query.until };
     let mut reader = StoreReader::new(disk.directory().clone(), span);
-    let mut lines = Lines { out, buffer: Vec::new(), left: query.limit.unwrap_or(usize::MAX) };
+    let mut lines = ChunkedLines { out, buffer: Vec::new(), left: query.limit.unwrap_or(usize::MAX) };
     let files = match reader.files() {
         Ok(files) => files,
         Err(error) => return lines.finish(Some(&unreadable(error))),
@@ -50,15 +50,15 @@ fn unreadable(error: StoreError) -> UnreadableFile {
     UnreadableFile { unreadable: format!("{:#}", anyhow::Error::from(error)), is_damaged }
 }
 
-/// Lines on their way to the client.
-struct Lines {
+/// ChunkedLines on their way to the client.
+struct ChunkedLines {
     out: Sender<Bytes>,
     buffer: Vec<u8>,
     /// Number of connections that are still wanted.
     left: usize,
 }
 
-impl Lines {
+impl ChunkedLines {
     fn push(&mut self, close: &Close) -> ControlFlow<()> {
         if self.left == 0 {
             return ControlFlow::Break(());

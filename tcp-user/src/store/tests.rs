@@ -17,15 +17,15 @@ use crate::view::{
 };
 
 /// A directory of a test, removed at the end.
-struct Place(StoreDirectory);
+struct TestDirectory(StoreDirectory);
 
-impl Place {
-    fn new(name: &str) -> Place {
+impl TestDirectory {
+    fn new(name: &str) -> TestDirectory {
         let path = std::env::temp_dir().join(format!("finwait-store-{name}-{}", std::process::id()));
         let _ = fs::remove_dir_all(&path);
         let directory = StoreDirectory::new(path);
         assert!(directory.create().expect("a directory"));
-        Place(directory)
+        TestDirectory(directory)
     }
 
     fn writer(&self, retention: Retention) -> StoreWriter {
@@ -55,7 +55,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for TestDirectory {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(self.0.path());
     }
@@ -100,7 +100,7 @@ const WEEK: Retention = Retention { age: Duration::from_secs(7 * 86_400), bytes:
 
 #[test]
 fn a_record_comes_back_as_it_was_written() {
-    let place = Place::new("round");
+    let place = TestDirectory::new("round");
     let written = all_kinds();
     let mut changes = Vec::new();
     place.writer(WEEK).write(&written, samples::at(51, 0.0), &mut changes).expect("written");
@@ -114,7 +114,7 @@ fn a_record_comes_back_as_it_was_written() {
 
 #[test]
 fn a_time_and_a_revision_select() {
-    let place = Place::new("span");
+    let place = TestDirectory::new("span");
     let mut writer = place.writer(WEEK);
     for day in ["2026-11-30T23:59:59.9Z", "2026-12-01T10:00:00Z", "2026-12-02T10:00:00Z"] {
         // The first is written a moment after midnight.
@@ -173,7 +173,7 @@ fn old_files_go_by_age_and_by_size() {
 
 #[test]
 fn a_large_day_has_parts_of_which_the_oldest_goes() {
-    let place = Place::new("parts");
+    let place = TestDirectory::new("parts");
     let mut writer = place.writer(Retention { bytes: 1_000_000, ..WEEK });
     let (now, mut changes) = (at("2026-12-01T10:00:00Z"), Vec::new());
     let batch = vec![close(samples::time_wait(), now); 500];
@@ -194,7 +194,7 @@ fn a_large_day_has_parts_of_which_the_oldest_goes() {
 
 #[test]
 fn a_flood_of_attempts_leaves_room_for_connections() {
-    let place = Place::new("flood");
+    let place = TestDirectory::new("flood");
     let retention = Retention { bytes: 4_000_000, ..WEEK };
     let now = at("2026-12-01T10:00:00Z");
     let mut attempt = close(samples::time_wait(), now);
@@ -215,7 +215,7 @@ fn a_flood_of_attempts_leaves_room_for_connections() {
 
 #[test]
 fn a_damaged_file_is_set_aside_and_the_others_are_read() {
-    let place = Place::new("damaged");
+    let place = TestDirectory::new("damaged");
     let mut writer = place.writer(WEEK);
     let days = [at("2026-12-01T10:00:00Z"), at("2026-12-02T10:00:00Z")];
     for day in days {
@@ -244,7 +244,7 @@ fn a_damaged_file_is_set_aside_and_the_others_are_read() {
 
 #[test]
 fn a_file_of_another_version_is_left_alone() {
-    let place = Place::new("version");
+    let place = TestDirectory::new("version");
     let now = at("2026-12-01T10:00:00Z");
     let other = rusqlite::Connection::open(place.path("2026-12-01.db")).expect("a file");
     other.execute_batch("CREATE TABLE connections (id); PRAGMA user_version = 99").expect("a table");
@@ -272,7 +272,7 @@ fn a_file_of_another_version_is_left_alone() {
 
 #[test]
 fn sql_reads_all_files_and_writes_none() {
-    let place = Place::new("sql");
+    let place = TestDirectory::new("sql");
     assert!(matches!(SqlStore::open(&place.0, TimeSpan::default()), Err(SqlError::NoFiles(_))));
     let mut writer = place.writer(WEEK);
     for day in [at("2026-12-01T10:00:00Z"), at("2026-12-02T10:00:00Z")] {
