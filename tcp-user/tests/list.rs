@@ -2,8 +2,9 @@
 
 mod common;
 
+use std::io::{BufRead as _, BufReader};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::Output;
+use std::process::{Command, Output, Stdio};
 
 use common::{Agent, until};
 use finwait::lab::{Family, Lab};
@@ -57,6 +58,26 @@ fn connections_are_sorted_grouped_and_counted() {
     assert_eq!(ports(&["--sort=-client", "--limit", "2"]), expected[..2]);
     assert_eq!(ports(&["--limit", "2"]).len(), 2);
     assert_eq!(lines(&agent.cli(&["ls", "--no-header"])).len(), 3);
+
+    let chosen = lines(&agent.cli(&["ls", "--columns", "server_state,client_bytes,server", "--limit", "1"]));
+    assert_eq!(chosen[0].split_whitespace().collect::<Vec<_>>(), ["ServerState", "ClientBytes", "Server"]);
+    assert!(chosen[1].starts_with("ESTABLISHED"), "{chosen:?}");
+    let unknown = agent.cli(&["ls", "--columns", "bits"]);
+    assert_eq!(unknown.status.code(), Some(2), "{unknown:?}");
+    assert!(String::from_utf8_lossy(&unknown.stderr).contains("the columns are closed_at, family, client"));
+
+    // Listed again until it is interrupted.
+    let mut watching = Command::new(common::FINWAIT)
+        .args(["ls", "--watch", "100ms", "--no-header", "--limit", "1", "--socket", &agent.socket])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("running the CLI");
+    let output = BufReader::new(watching.stdout.take().expect("piped"));
+    let listed = output.lines().map(|line| line.expect("text")).filter(|line| !line.is_empty());
+    let three: Vec<_> = listed.take(3).collect();
+    watching.kill().expect("running");
+    watching.wait().expect("killed");
+    assert_eq!(three.iter().filter(|line| line.contains("ESTABLISHED")).count(), 3, "{three:?}");
 
     let refused = agent.cli(&["ls", "--sort", "bits"]);
     assert_eq!(refused.status.code(), Some(2), "{refused:?}");

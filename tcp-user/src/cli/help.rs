@@ -14,8 +14,11 @@ FILTER:
                               interface of a link-local address. With NAT an
                               address or port matches before and after the
                               translation
+  ADDR[/LEN][:PORT]           either end; also host ADDR
   dport OP :PORT              also sport, and port for either end; OP is one of
-                              = != < <= > >= or eq ne lt le gt ge
+                              = != < <= > >= or eq ne lt le gt ge. A port may
+                              be the name of a service: :https
+  dport in PORT,PORT-PORT     one of these; also sport and port
   closer WHO                  the end whose FIN came first: client, server, both,
                               local, remote, none
   aborter WHO                 the end whose RST ended it
@@ -35,7 +38,10 @@ FILTER:
                               RST was not accepted
   age OP DURATION             time since the first SYN: age gt 30s
   idle OP DURATION            time since the last segment: idle ge 5m
-  process NAME|PID            the owner of the local socket
+  handshake OP DURATION       time until both ends were ESTABLISHED
+  bytes OP SIZE               payload of both ends: bytes gt 1MB
+  process NAME|PID            the owner of the local socket; `*` in a name
+                              stands for any text. Also pid PID
   interface NAME              where the connection was first seen
   vlan ID                     one of its packets' VLAN tags has this id
   id HEX                      the connection with this id

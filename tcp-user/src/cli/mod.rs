@@ -25,7 +25,7 @@ pub use query::{FilterArgs, FlowName, ReplayFormat, ReportFormat, SocketArgs, Wh
 
 use crate::filter::FilterError;
 use crate::options::{ConfigError, ConfigFile, KeyBy, Options, RuleOptions};
-use crate::output::{Fact, Format, PortSortKey, SortKey};
+use crate::output::{Fact, Format, ListColumn, PortSortKey, SortKey};
 use crate::store::PACKAGED_DIRECTORY;
 
 /// Watch the TCP connections of this host: the state of both ends of each, and how it closes.
@@ -182,6 +182,14 @@ pub struct LsArgs {
     /// Leave out the titles of a table
     #[arg(long)]
     pub no_header: bool,
+    /// Show only these columns of a table, in this order: `--columns client,server,close,age`
+    ///
+    /// Their names are the titles of `-o wide` in lower case: client_state, server_bytes.
+    #[arg(long, value_name = "COLUMNS", value_delimiter = ',', conflicts_with_all = ["by", "count"])]
+    pub columns: Vec<ListColumn>,
+    /// List again and again, after this time, until interrupted; at least 100ms
+    #[arg(long, value_name = "DURATION", value_parser = query::pause)]
+    pub watch: Option<Duration>,
     /// Connections to list.
     #[command(flatten)]
     pub filter: FilterArgs,

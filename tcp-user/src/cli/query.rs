@@ -177,6 +177,15 @@ pub(super) fn moment(text: &str) -> Result<Timestamp, String> {
     })
 }
 
+/// Parses a pause that does not keep a processor busy.
+pub(super) fn pause(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(pause) if pause >= Duration::from_millis(100) => Ok(pause),
+        Ok(_) => Err("expected at least 100ms".into()),
+        Err(error) => Err(format!("{error}; expected a duration such as 1s")),
+    }
+}
+
 /// Parses the time between two samples.
 pub(super) fn interval(text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {

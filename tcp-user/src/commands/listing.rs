@@ -28,7 +28,10 @@ impl<W: Write> Listing<W> {
         let titles = !args.no_header;
         let list = |out| -> io::Result<_> {
             let list = ListWriter::new(out, args.output, Palette::for_stdout(), now)?;
-            Ok(list.with_columns(args.output, args.processes, titles))
+            Ok(match &args.columns[..] {
+                [] => list.with_columns(args.output, args.processes, titles),
+                columns => list.with_only(columns, titles),
+            })
         };
         let form = if args.count {
             Form::Count(out, 0)

@@ -1,6 +1,6 @@
 //! `finwait ls` and `finwait watch`: the agent's connections and events, with the owners of local sockets.
 
-use std::io::{self, BufWriter};
+use std::io::{self, BufWriter, IsTerminal as _};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
@@ -18,11 +18,24 @@ use crate::output::{EventWriter, Format, Palette, SortKey};
 use crate::sockets::{Owners, namespace};
 use crate::view::{Connection, EndAddress, EventRecord, Nat};
 
-/// Lists connections.
+/// Lists connections, with `--watch` again and again until SIGINT ends the process.
 pub(super) async fn ls(agent: &SocketArgs, args: &LsArgs) -> Result<ExitCode> {
+    let Some(pause) = args.watch else { return ls_once(agent, args).await };
+    loop {
+        if io::stdout().is_terminal() {
+            print!("{CLEAR}");
+        }
+        ls_once(agent, args).await?;
+        tokio::time::sleep(pause).await;
+        println!();
+    }
+}
+
+async fn ls_once(agent: &SocketArgs, args: &LsArgs) -> Result<ExitCode> {
     let filter = args.filter.filter()?;
     let mut facts = args.by.iter().copied().chain(args.sort.iter().map(SortKey::fact));
-    let processes = args.processes || facts.any(|fact| fact.asks_for_process());
+    let shown = args.columns.iter().any(|column| column.asks_for_process());
+    let processes = args.processes || shown || facts.any(|fact| fact.asks_for_process());
     let owners = owners(agent, args.output, processes, &filter).await?;
     let query: String = form_urlencoded::Serializer::new(String::new())
         .append_pair("all", if args.all { "true" } else { "false" })
@@ -169,6 +182,8 @@ pub(super) async fn owners(
     Ok(owners)
 }
 
+/// Moves the cursor of a terminal home and clears the screen.
+const CLEAR: &str = "\x1b[H\x1b[2J";
 /// Printed where owners are wanted and cannot all be found.
 const OWNERS_NOT_SHOWN: &str =
     "owners not shown: needs root or CAP_SYS_PTRACE, and the agent's network namespace and PID namespace";

@@ -1,6 +1,8 @@
 //! `ADDRESS[%INTERFACE][/LENGTH][:PORT]`, each part optional or `*`; only link-local addresses have an interface.
 
+use std::fs;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::ops::RangeInclusive;
 
 use winnow::ascii::dec_uint;
 use winnow::combinator::{alt, delimited, eof, opt, preceded, terminated};
@@ -81,10 +83,36 @@ impl Network {
     }
 }
 
-/// Parses a port, with or without the colon of `ss`.
+/// Parses a port, with or without the colon of `ss`, or the name of a service.
 pub(super) fn port(text: &str) -> Option<u16> {
     let mut parser = preceded(opt(alt(("*:", ":"))), dec_uint::<_, u16, winnow::error::EmptyError>);
-    parser.parse(text).ok()
+    parser.parse(text).ok().or_else(|| {
+        let services = fs::read_to_string("/etc/services").ok()?;
+        service_port(&services, text.strip_prefix(':').unwrap_or(text))
+    })
+}
+
+/// Parses ports and ranges of ports, separated by commas: `80,:https,8000-8099`.
+pub(super) fn port_ranges(text: &str) -> Option<Vec<RangeInclusive<u16>>> {
+    let range = |part: &str| {
+        // The name of a service may have a hyphen.
+        if let Some(port) = port(part) {
+            return Some(port..=port);
+        }
+        let (first, last) = part.split_once('-')?;
+        let (first, last) = (port(first)?, port(last)?);
+        (first <= last).then_some(first..=last)
+    };
+    text.split(',').map(range).collect()
+}
+
+/// The TCP port of a service, by its name or another one of it, in the form of services(5).
+fn service_port(services: &str, wanted: &str) -> Option<u16> {
+    services.lines().find_map(|line| {
+        let mut words = line.split('#').next().unwrap_or_default().split_whitespace();
+        let (name, port) = (words.next()?, words.next()?.strip_suffix("/tcp")?);
+        (name == wanted || words.any(|other| other == wanted)).then(|| port.parse().ok()).flatten()
+    })
 }
 
 type Parts = (Option<IpAddr>, Option<u8>, Option<u16>);

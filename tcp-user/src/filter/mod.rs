@@ -5,11 +5,14 @@
 //! test    = state NAME | exclude NAME                          either end; time-wait, TIME_WAIT, connected, bucket ..
 //!         | (client | server | local | remote) state NAME
 //!         | (client | server | local | remote | src | dst) ADDRESS[%INTERFACE][/LENGTH][:PORT]
-//!         | (sport | dport | port) OP PORT                     OP: = == != < <= > >= eq ne lt le gt ge; :443 or 443
+//!         | [host] ADDRESS[%INTERFACE][/LENGTH][:PORT]         of either end
+//!         | (sport | dport | port) OP PORT                     OP: = == != < <= > >= eq ne lt le gt ge; :443, 443 or :https
+//!         | (sport | dport | port) [in] PORT[-PORT]{,PORT[-PORT]}
 //!         | (closer | aborter | opener | holder) WHO           client server both local remote none unknown
 //!         | kind KIND | reset CLASS | confidence WORD | family ipv4|ipv6
-//!         | (age | idle) OP DURATION                           30s, 5m, 2h30m
-//!         | process NAME-or-PID | interface NAME | vlan ID | id HEX
+//!         | (age | idle | handshake) OP DURATION               30s, 5m, 2h30m
+//!         | bytes OP SIZE                                      of both ends: 1000, 64KiB, 1MB
+//!         | process NAME-or-PID | pid PID | interface NAME | vlan ID | id HEX
 //! ```
 //!
 //! `src` is the local end and `dst` the remote one, as in `ss`; where both or neither are local, the client
@@ -103,7 +106,7 @@ impl Expression {
         match self {
             Expression::All(parts) | Expression::Any(parts) => parts.iter().any(Expression::asks_for_process),
             Expression::Not(part) => part.asks_for_process(),
-            Expression::Test(test) => matches!(test, Test::Process(_)),
+            Expression::Test(test) => matches!(test, Test::Process(_) | Test::Pid(_)),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use bytesize::ByteSize;
 use jiff::SignedDuration;
 
 use super::address::{self, HostFilter};
@@ -89,6 +90,10 @@ impl<'s> Parser<'_, 's> {
         };
         let keyword = KEYWORDS.iter().find(|(name, _)| name.eq_ignore_ascii_case(word));
         let Some((_, keyword)) = keyword else {
+            // An address, or a port with its colon, names an end by itself.
+            if HostFilter::parse(word).is_some() {
+                return self.host(EndSelector::Either);
+            }
             let message = "expected a test, such as `state time-wait` or `dport = :443`";
             return Err(self.error(message).suggest(KEYWORDS.iter().map(|(name, _)| name)));
         };
@@ -97,15 +102,8 @@ impl<'s> Parser<'_, 's> {
             Keyword::State => self.state(EndSelector::Either),
             Keyword::Exclude => self.state(EndSelector::Either).map(|test| negate(test, true)),
             Keyword::End(ends) if self.take_word("state") => self.state(ends),
-            Keyword::End(ends) => self
-                .value("an address, such as 10.0.0.0/8, 10.0.0.1:80, [2001:db8::1]:443 or :443", |text| {
-                    HostFilter::parse(text).map(|host| Test::Host(ends, host))
-                }),
-            Keyword::Port(ends) => {
-                let operator = self.operator().unwrap_or(Operator::Equal);
-                let expected = "a port number from 0 to 65535, such as :443";
-                self.value(expected, |text| address::port(text).map(|port| Test::Port(ends, operator, port)))
-            }
+            Keyword::End(ends) => self.host(ends),
+            Keyword::Port(ends) => self.port(ends),
             Keyword::Actor(actor) => self.choice(
                 actor.description(),
                 actor.identities().iter().copied().map(|identity| (identity.name(), identity)),
@@ -121,9 +119,12 @@ impl<'s> Parser<'_, 's> {
             Keyword::Family => self.choice("an address family", FAMILIES.iter().copied(), Test::Family),
             Keyword::Age => self.duration(Test::Age),
             Keyword::Idle => self.duration(Test::Idle),
+            Keyword::Handshake => self.duration(Test::Handshake),
+            Keyword::Bytes => self.bytes(),
             Keyword::Process => {
                 self.value("a process name or number", |text| Some(Test::Process(text.to_owned())))
             }
+            Keyword::Pid => self.value("the number of a process", |text| text.parse().ok().map(Test::Pid)),
             Keyword::Interface => {
                 self.value("an interface name", |text| Some(Test::Interface(text.to_owned())))
             }
@@ -142,6 +143,44 @@ impl<'s> Parser<'_, 's> {
             StateSet::parse(text).ok().map(|states| Test::State(ends, states))
         })
         .map_err(|error| error.suggest(StateSet::names()))
+    }
+
+    fn host(&mut self, ends: EndSelector) -> Result<Expression, FilterError> {
+        self.value("an address, such as 10.0.0.0/8, 10.0.0.1:80, [2001:db8::1]:443 or :443", |text| {
+            HostFilter::parse(text).map(|host| Test::Host(ends, host))
+        })
+    }
+
+    /// `OP PORT | ["in"] PORT["-" PORT]{"," PORT["-" PORT]}`
+    fn port(&mut self, ends: EndSelector) -> Result<Expression, FilterError> {
+        let operator = if self.take_word("in") { None } else { self.operator() };
+        match operator.unwrap_or(Operator::Equal) {
+            equality @ (Operator::Equal | Operator::NotEqual) => {
+                let expected = "a port, such as :443 or :https, or several: 80,443,8000-8099";
+                let ports = self.value(expected, |text| {
+                    address::port_ranges(text).map(|ranges| Test::Ports(ends, ranges))
+                })?;
+                // Each end is compared by itself: `port != 80` is true if one end has another port.
+                Ok(match (ports, equality) {
+                    (Expression::Test(Test::Ports(ends, ranges)), Operator::NotEqual) => {
+                        Expression::Test(Test::OtherPorts(ends, ranges))
+                    }
+                    (ports, _) => ports,
+                })
+            }
+            operator => self.value("a port number from 0 to 65535, such as :443", |text| {
+                address::port(text).map(|port| Test::Port(ends, operator, port))
+            }),
+        }
+    }
+
+    fn bytes(&mut self) -> Result<Expression, FilterError> {
+        let Some(operator) = self.operator() else {
+            return Err(self.error("expected a comparison: < <= > >= or lt le gt ge"));
+        };
+        self.value("a number of bytes, such as 1000, 64KiB or 1MB", |text| {
+            text.parse().ok().map(|size: ByteSize| Test::Bytes(operator, size.as_u64()))
+        })
     }
 
     fn duration(&mut self, test: fn(Operator, SignedDuration) -> Test) -> Result<Expression, FilterError> {
@@ -243,7 +282,10 @@ enum Keyword {
     Family,
     Age,
     Idle,
+    Handshake,
+    Bytes,
     Process,
+    Pid,
     Interface,
     Id,
     Vlan,
@@ -256,6 +298,7 @@ const KEYWORDS: &[(&str, Keyword)] = &[
     ("server", Keyword::End(EndSelector::Server)),
     ("local", Keyword::End(EndSelector::Local)),
     ("remote", Keyword::End(EndSelector::Remote)),
+    ("host", Keyword::End(EndSelector::Either)),
     ("src", Keyword::End(EndSelector::Source)),
     ("dst", Keyword::End(EndSelector::Destination)),
     ("sport", Keyword::Port(EndSelector::Source)),
@@ -271,7 +314,10 @@ const KEYWORDS: &[(&str, Keyword)] = &[
     ("family", Keyword::Family),
     ("age", Keyword::Age),
     ("idle", Keyword::Idle),
+    ("handshake", Keyword::Handshake),
+    ("bytes", Keyword::Bytes),
     ("process", Keyword::Process),
+    ("pid", Keyword::Pid),
     ("interface", Keyword::Interface),
     ("dev", Keyword::Interface),
     ("id", Keyword::Id),

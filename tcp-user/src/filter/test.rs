@@ -1,6 +1,7 @@
 //! One test of a filter.
 
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -17,12 +18,18 @@ pub(super) enum Test {
     State(EndSelector, StateSet),
     Host(EndSelector, HostFilter),
     Port(EndSelector, Operator, u16),
+    Ports(EndSelector, Vec<RangeInclusive<u16>>),
+    OtherPorts(EndSelector, Vec<RangeInclusive<u16>>),
     Actor(Actor, Identity),
     Kind(KindSelector),
     Reset(ResetSelector),
     Age(Operator, SignedDuration),
     Idle(Operator, SignedDuration),
+    Handshake(Operator, SignedDuration),
+    /// Payload of both ends.
+    Bytes(Operator, u64),
     Process(String),
+    Pid(u32),
     Family(Family),
     Interface(String),
     Confidence(Confidence),
@@ -109,6 +116,12 @@ impl Test {
             Test::Port(ends, operator, port) => {
                 ends.any_address(connection, |address| operator.holds(address.port(), *port))
             }
+            Test::Ports(ends, ranges) => {
+                ends.any_address(connection, |address| includes(ranges, address.port()))
+            }
+            Test::OtherPorts(ends, ranges) => {
+                ends.any_address(connection, |address| !includes(ranges, address.port()))
+            }
             Test::Actor(actor, identity) => actor.is(*identity, connection),
             Test::Kind(kind) => kind.matches(connection),
             Test::Reset(reset) => reset.matches(connection),
@@ -118,10 +131,17 @@ impl Test {
             Test::Idle(operator, limit) => {
                 operator.holds(now.duration_since(connection.last_seen_at), *limit)
             }
+            Test::Handshake(operator, limit) => connection
+                .handshake_ms
+                .is_some_and(|ms| operator.holds(SignedDuration::from_micros((ms * 1000.0) as i64), *limit)),
+            Test::Bytes(operator, limit) => {
+                operator.holds(connection.client.bytes + connection.server.bytes, *limit)
+            }
             Test::Process(wanted) => connection
                 .process
                 .as_ref()
-                .is_some_and(|process| process.comm == *wanted || wanted.parse() == Ok(process.pid)),
+                .is_some_and(|process| fits(wanted, &process.comm) || wanted.parse() == Ok(process.pid)),
+            Test::Pid(wanted) => connection.process.as_ref().is_some_and(|process| process.pid == *wanted),
             Test::Family(family) => connection.family == *family,
             Test::Interface(name) => connection.interface.as_ref() == Some(name),
             Test::Confidence(confidence) => connection.confidence == *confidence,
@@ -186,6 +206,23 @@ impl ResetSelector {
             ResetSelector::Is(class) => connection.reset.as_ref().is_some_and(|reset| reset.class == class),
         }
     }
+}
+
+fn includes(ranges: &[RangeInclusive<u16>], port: u16) -> bool {
+    ranges.iter().any(|range| range.contains(&port))
+}
+
+/// Whether a name is what a pattern says, in which `*` stands for any text.
+fn fits(pattern: &str, name: &str) -> bool {
+    let Some((first, rest)) = pattern.split_once('*') else { return pattern == name };
+    let Some(mut left) = name.strip_prefix(first) else { return false };
+    let parts: Vec<_> = rest.split('*').collect();
+    let Some((last, between)) = parts.split_last() else { return true };
+    for part in between {
+        let Some((_, after)) = left.split_once(part) else { return false };
+        left = after;
+    }
+    left.ends_with(last)
 }
 
 impl Actor {

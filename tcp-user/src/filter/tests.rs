@@ -162,9 +162,9 @@ fn ports_and_operators() {
             "dport == 80",
         ],
     );
-    assert!(error("dport = https").contains("expected a port number"));
-    assert!(error("dport = :65536").contains("expected a port number"));
-    assert!(error("dport =").contains("expected a port number"));
+    assert!(error("dport = no-such-service").contains("expected a port, such as"));
+    assert!(error("dport = :65536").contains("expected a port, such as"));
+    assert!(error("dport =").contains("expected a port, such as"));
 }
 
 #[test]
@@ -365,4 +365,52 @@ fn a_filter_knows_whether_it_asks_for_the_owner() {
     {
         assert_eq!(Filter::parse(text).unwrap().asks_for_process(), asks, "{text}");
     }
+}
+
+#[test]
+fn habits_of_the_hand() {
+    let connection = samples::time_wait();
+    all_hold(
+        &connection,
+        &[
+            "dport = :http",
+            "dport http",
+            "port in 80,443",
+            "dport 443,70-90",
+            "port = 43210,1",
+            "sport != 80,443",
+            "10.9.0.2:80",
+            ":80 and 10.0.0.0/8",
+            "host 10.9.0.1",
+            "not :443",
+            "bytes > 600",
+            "bytes <= 1KiB",
+            "handshake lt 1ms",
+            "process cu*",
+            "process *url",
+            "process c*r*",
+            "pid 4242",
+        ],
+    );
+    none_holds(
+        &connection,
+        &[
+            "dport = :https",
+            "port in 81-90,443",
+            "dport != 80",
+            "10.9.0.3",
+            "bytes > 1MB",
+            "handshake > 1s",
+            "process *curl2",
+            "process u*",
+            "process c*x*l",
+            "pid 7",
+        ],
+    );
+    for filter in
+        ["port in", "port 90-80", "port 80,", "dport :no-such-service", "bytes 5", "pid x", "10.9.0.300"]
+    {
+        error(filter);
+    }
+    assert!(Filter::parse("pid 7").expect("a filter").asks_for_process());
 }

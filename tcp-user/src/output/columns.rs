@@ -1,6 +1,8 @@
 //! The columns of a list of connections.
 
+use std::fmt;
 use std::io::{self, Write};
+use std::str::FromStr;
 
 use jiff::Timestamp;
 
@@ -8,6 +10,39 @@ use super::cell::{self, Cell, duration, escape_word, none};
 use super::palette::Palette;
 use super::table::TextTable;
 use crate::view::{Connection, Role, Tunnel};
+
+/// A column of a table of connections, by its name.
+#[derive(Clone, Copy)]
+pub struct ListColumn(&'static Column);
+
+/// A name that is of no [`ListColumn`].
+#[derive(Debug, thiserror::Error)]
+#[error("unknown column {name:?}; the columns are {}", COLUMNS.iter().map(Column::name).collect::<Vec<_>>().join(", "))]
+pub struct UnknownColumn {
+    name: String,
+}
+
+impl FromStr for ListColumn {
+    type Err = UnknownColumn;
+
+    fn from_str(name: &str) -> Result<ListColumn, UnknownColumn> {
+        let found = COLUMNS.iter().find(|column| column.name() == name);
+        found.map(ListColumn).ok_or_else(|| UnknownColumn { name: name.to_owned() })
+    }
+}
+
+impl fmt::Debug for ListColumn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.name())
+    }
+}
+
+impl ListColumn {
+    /// Whether the column shows who owns the local socket.
+    pub fn asks_for_process(self) -> bool {
+        OF_PROCESS.contains(&self.0.title)
+    }
+}
 
 /// One column of a list of connections.
 struct Column {
@@ -28,6 +63,21 @@ enum Shown {
     Wide,
     /// Of connections that closed, of which ages are as of the close.
     Closed,
+}
+
+impl Column {
+    /// The title in lower case, without the explanation of marks: `client_state` for `ClientState(?=unconfirmed)`.
+    fn name(&self) -> String {
+        let title = self.title.split('(').next().unwrap_or_default();
+        let mut name = String::new();
+        for letter in title.chars() {
+            if letter.is_ascii_uppercase() && !name.is_empty() {
+                name.push('_');
+            }
+            name.push(letter.to_ascii_lowercase());
+        }
+        name
+    }
 }
 
 /// A list of connections as a table.
@@ -55,7 +105,15 @@ impl ConnectionTable {
             Shown::Wide => wide,
             Shown::Closed => closed,
         };
-        let columns: Vec<&Column> = COLUMNS.iter().filter(is_shown).collect();
+        ConnectionTable::of_columns(COLUMNS.iter().filter(is_shown).collect(), titles)
+    }
+
+    /// Starts a table with these columns in this order.
+    pub(super) fn of(columns: &[ListColumn], titles: bool) -> ConnectionTable {
+        ConnectionTable::of_columns(columns.iter().map(|column| column.0).collect(), titles)
+    }
+
+    fn of_columns(columns: Vec<&'static Column>, titles: bool) -> ConnectionTable {
         let shown = columns.iter().map(|column| (column.title, column.number));
         let table = if titles { TextTable::with_columns(shown) } else { TextTable::without_titles(shown) };
         ConnectionTable { columns, table }
@@ -110,6 +168,9 @@ const COLUMNS: &[Column] = &[
     wide("Confidence", |c, _| c.confidence.to_string().into()),
     wide("Id", |c, _| c.id.to_string().into()),
 ];
+
+/// Titles of the columns about the owner of the local socket.
+const OF_PROCESS: [&str; 2] = ["Process", "Unit"];
 
 const fn text(title: &'static str, cell: fn(&Connection, Timestamp) -> Cell) -> Column {
     Column { title, shown: Shown::Always, number: false, cell }

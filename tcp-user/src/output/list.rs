@@ -5,7 +5,7 @@ use std::io::{self, Write};
 
 use jiff::Timestamp;
 
-use super::columns::ConnectionTable;
+use super::columns::{ConnectionTable, ListColumn};
 use super::palette::Palette;
 use super::{Format, JsonDocument, csv, json_line};
 use crate::view::{Connection, schema};
@@ -73,6 +73,14 @@ impl<W: Write> ListWriter<W> {
     pub fn with_columns(mut self, format: Format, processes: bool, titles: bool) -> ListWriter<W> {
         if let ListLayout::Table(table) = &mut self.layout {
             *table = ConnectionTable::new(format == Format::Wide, processes, titles);
+        }
+        self
+    }
+
+    /// Chooses the columns of a table and their order, before its first connection. Other formats stay as they are.
+    pub fn with_only(mut self, columns: &[ListColumn], titles: bool) -> ListWriter<W> {
+        if let ListLayout::Table(table) = &mut self.layout {
+            *table = ConnectionTable::of(columns, titles);
         }
         self
     }

@@ -17,6 +17,7 @@ mod table;
 
 pub use arrange::{Fact, Groups, SortKey, UnknownFact, sort};
 pub use cell::{Cell, duration, escape};
+pub use columns::{ListColumn, UnknownColumn};
 pub use events::EventWriter;
 pub use ladder::{write_ladder, write_mermaid};
 pub use list::ListWriter;
