@@ -132,7 +132,7 @@ impl Observed {
         self.has_slot = true;
         let outcome = self.flow.on_segment(at_ns, sender, segment, &Rules::AGENT);
         // Events are read after every round, so that the ring has room for each.
-        if outcome.is_transition() || segment.flags.has(Flags::SYN | Flags::FIN | Flags::RST) {
+        if outcome.is_transition() {
             self.flow.report();
         }
         let kind = match kind {
