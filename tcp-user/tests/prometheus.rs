@@ -7,6 +7,7 @@ use std::process::Command;
 
 use common::{Agent, Daemon, fresh_folder, http_get, oracle, until};
 use finwait::lab::{Family, Lab, Scenario};
+use finwait::view::Connection;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -41,7 +42,13 @@ fn prometheus_stores_what_finwait_reports() {
         let scraped = query(&lab, "sum(finwait_connections_opened_total)");
         scraped.iter().any(|series| series.value() == opened as f64)
     });
-    let ids: Vec<_> = agent.connections().iter().map(|connection| connection.id.to_string()).collect();
+    // Those that have closed may have left the table.
+    let listed = [["ls", "--all", "-o", "ndjson"], ["ls", "--closed", "-o", "ndjson"]].map(|arguments| {
+        let output = agent.cli(&arguments);
+        String::from_utf8(output.stdout).expect("text")
+    });
+    let id = |line: &str| serde_json::from_str::<Connection>(line).expect("a connection").id.to_string();
+    let ids: Vec<_> = listed.iter().flat_map(|list| list.lines().map(id)).collect();
     until("Prometheus has a connection of each duration of a close", || {
         let exemplars = exemplars(&lab, "finwait_close_duration_seconds_bucket");
         assert!(exemplars.iter().all(|exemplar| ids.contains(&exemplar.labels["id"])), "{exemplars:?}");
