@@ -25,7 +25,7 @@ static SOCKET_OFFSETS: SocketOffsets = SocketOffsets {
     skc_v6_daddr: 0,
 };
 
-/// At `tcp_send_reset(sk, skb, reason)`, which only looks. Loaded only on a kernel that has the reason.
+/// Runs at `tcp_send_reset(sk, skb, reason)` and changes nothing there. Loaded only on a kernel that has the reason.
 #[raw_tracepoint(tracepoint = "tcp_send_reset")]
 pub(crate) fn finwait_reset(ctx: RawTracePointContext) -> i32 {
     let (socket, packet, number): (u64, u64, u32) = (ctx.arg(0), ctx.arg(1), ctx.arg(2));

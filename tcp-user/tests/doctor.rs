@@ -278,7 +278,7 @@ fn the_reference_has_every_kind() {
     assert_eq!(std::fs::read_to_string(path).expect("the reference"), text);
 }
 
-/// A capture shows what its connections show: here, SYNs that nobody answered.
+/// A capture shows what its connections show: here, SYNs without an answer.
 #[test]
 fn a_capture_is_looked_at_without_an_agent() {
     let recording = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/demo/recording.pcap.gz");

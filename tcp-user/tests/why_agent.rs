@@ -134,6 +134,6 @@ fn a_name_that_fits_none_or_several_is_said() {
     fails(&["process", "nginx"], 2, "name it by its id");
     fails(&[], 2, "FLOW");
     let explanation = why(&agent, ":40001");
-    assert_eq!(segments(&explanation), ["client SYN 0 - 0"], "the flow tells of it, nothing is remembered");
+    assert_eq!(segments(&explanation), ["client SYN 0 - 0"], "taken from the flow, nothing is remembered");
     assert_eq!(explanation.carried.client_segments, 1);
 }

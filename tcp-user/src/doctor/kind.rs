@@ -15,7 +15,7 @@ string_enum! {
         ListenOverflow = "listen_overflow",
         /// Sockets in CLOSE-WAIT that their program does not close.
         CloseWaitLeak = "close_wait_leak",
-        /// SYNs that nobody answers.
+        /// SYNs without an answer.
         UnansweredSyns = "unanswered_syns",
         /// Handshakes that lack the client's last ACK.
         HalfOpen = "half_open",

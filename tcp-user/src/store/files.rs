@@ -181,7 +181,7 @@ impl StoreDirectory {
         self.with_each(name, |file| fs::remove_file(file))
     }
 
-    /// Renames a damaged file, so that its connections are not lost and it is in nobody's way. Returns the new name.
+    /// Renames a damaged file, so that its connections are kept and another file can take its name. Returns the new name.
     pub(super) fn set_aside(&self, name: FileName) -> Result<FileName, StoreError> {
         let mut aside = FileName { is_damaged: true, ..name };
         while self.file(aside).exists() {

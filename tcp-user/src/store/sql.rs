@@ -134,7 +134,7 @@ impl SqlStatement<'_> {
     }
 }
 
-/// A file as SQLite is told to open it for reading.
+/// The URI by which SQLite opens a file read-only.
 fn read_only(file: &Path) -> String {
     let mut uri = "file:".to_owned();
     for character in file.to_string_lossy().chars() {

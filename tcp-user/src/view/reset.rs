@@ -1,4 +1,4 @@
-//! Why a connection or its TIME-WAIT was reset, as far as its segments tell.
+//! Why a connection or its TIME-WAIT was reset, as far as its segments show.
 
 use std::borrow::Cow;
 

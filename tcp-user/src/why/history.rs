@@ -94,7 +94,7 @@ impl Moment {
         Moment { at_ns, segment, cause, from, to, sent: Sent::of(flow) }
     }
 
-    /// The SYN that began the incarnation, as the flow tells of it. `None` if it was not seen, or several ends sent one.
+    /// The SYN that began the incarnation, as recorded in the flow. `None` if it was not seen, or both ends sent one.
     pub(crate) fn first_syn(flow: &Flow) -> Option<Moment> {
         let Initiator::One(sender) = flow.initiator() else { return None };
         let segment =
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flow_tells_of_its_first_syn() {
+    fn the_first_syn_is_taken_from_the_flow() {
         let mut flow = Flow::EMPTY;
         let syn = Segment { flags: Flags(Flags::SYN), seq: 100, wire_segments: 1, ..Segment::default() };
         let outcome = flow.on_segment(7, End::B, &syn, &Rules::RFC);

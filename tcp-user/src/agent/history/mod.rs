@@ -100,7 +100,7 @@ impl Histories {
         }
     }
 
-    /// The first SYN makes no event: the flow tells of it.
+    /// The first SYN of a flow has no event. It is taken from the flow.
     fn chain(&self, flow: &Flow, latest: MomentPlace) -> History {
         let (mut moments, forgotten) = self.moments.chain(flow, latest, History::KEPT - 1);
         let begins_later = moments.last().is_none_or(|first| first.from != [tcp_common::State::Closed; 2]);

@@ -179,7 +179,7 @@ impl Shared {
 
 /// The ports that bind() must have chosen. connect() takes a port with the parity of the first one in the range as
 /// long as there is one, bind() to port 0 one with the other parity, so that neither is in the other's way (kernel
-/// functions `__inet_hash_connect`, `inet_csk_find_open_port`). Nothing else tells them apart.
+/// functions `__inet_hash_connect`, `inet_csk_find_open_port`). There is no other way to distinguish them.
 ///
 /// If fewer than half of the ports that connect() prefers are free for a destination, none may have been when it
 /// chose a port.
