@@ -85,8 +85,16 @@ fn ports() -> Ports {
 }
 
 /// Makes the snapshot of an agent that has just started.
+/// Ports are counted, and no connection holds any.
 fn idle() -> Snapshot {
-    snapshot(|| 0)
+    let mut snapshot = snapshot(|| 0);
+    snapshot.ports = PortGauges::from(&Ports { destinations: Vec::new(), ..ports() });
+    snapshot
+}
+
+#[test]
+fn ports_that_could_not_be_counted_have_no_series() {
+    assert!(!series(&snapshot(|| 0)).iter().any(|series| series.starts_with("finwait_ports_")));
 }
 
 fn snapshot(mut next: impl FnMut() -> u64) -> Snapshot {

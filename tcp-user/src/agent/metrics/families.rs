@@ -299,13 +299,13 @@ pub(super) const TABLE: &[Family] = &[
         name: "ports_available",
         help: "Local ports that connect() can choose from for a destination without connections: those of ip_local_port_range that are neither reserved nor bound.",
         labels: &[],
-        data: Data::Gauge(|snapshot| one(snapshot.ports.available)),
+        data: Data::Gauge(|snapshot| snapshot.ports.available.map(one).unwrap_or_default()),
     },
     Family {
         name: "ports_bound",
         help: "Local ports of ip_local_port_range that bind() has taken and that are therefore available for no destination. At least, before Linux 6.8.",
         labels: &[],
-        data: Data::Gauge(|snapshot| one(snapshot.ports.bound)),
+        data: Data::Gauge(|snapshot| snapshot.ports.bound.map(one).unwrap_or_default()),
     },
     Family {
         name: "ports_used_ratio",

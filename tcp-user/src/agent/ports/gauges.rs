@@ -7,10 +7,10 @@ use crate::view::{PortBudget, Ports};
 /// Gauges of the local ports. The number of destinations in them is bounded.
 #[derive(Clone, Debug, Default)]
 pub struct PortGauges {
-    /// Number of ports for a destination that holds none.
-    pub(in crate::agent) available: u64,
-    /// Number of ports that bind() has taken.
-    pub(in crate::agent) bound: u64,
+    /// Number of ports for a destination that holds none; `None` if the ports could not be counted.
+    pub(in crate::agent) available: Option<u64>,
+    /// Number of ports that bind() has taken; `None` as before.
+    pub(in crate::agent) bound: Option<u64>,
     /// Part of the ports that is held, the largest first.
     pub(in crate::agent) used: Vec<DestinationSample>,
     /// Time until the ports run out, in s, the shortest first.
@@ -34,8 +34,8 @@ impl From<&Ports> for PortGauges {
             ports.destinations.iter().filter_map(|b| Some((b.exhausted_in_ms?, b))).collect();
         by_time.sort_by_key(|(ms, budget)| (*ms, Reverse(budget.live), budget.remote()));
         PortGauges {
-            available: ports.available.into(),
-            bound: ports.bound.into(),
+            available: Some(ports.available.into()),
+            bound: Some(ports.bound.into()),
             used: samples(by_use.into_iter().map(|budget| (budget, used(budget)))),
             exhaustion: samples(by_time.into_iter().map(|(ms, budget)| (budget, ms as f64 / 1e3))),
         }
@@ -95,7 +95,7 @@ mod tests {
     #[test]
     fn without_connections_no_destination_has_a_series() {
         let gauges = PortGauges::from(&Ports { destinations: Vec::new(), ..samples::ports() });
-        assert_eq!((gauges.available, gauges.bound), (98, 2));
+        assert_eq!((gauges.available, gauges.bound), (Some(98), Some(2)));
         assert!(gauges.used.is_empty() && gauges.exhaustion.is_empty());
     }
 }
